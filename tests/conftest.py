@@ -1,0 +1,58 @@
+"""One thread, no display, no network, a private cache; and a stricter session under CI."""
+
+import os
+from pathlib import Path
+
+# Before torch, gradio, pygame or matplotlib is imported; subprocesses of the tests inherit it.
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    SDL_VIDEODRIVER="dummy",
+    MPLBACKEND="Agg",
+    GRADIO_ANALYTICS_ENABLED="False",
+    HF_HUB_OFFLINE="1",
+    PYGAME_HIDE_SUPPORT_PROMPT="1",
+)
+
+import pytest
+import torch
+
+MISSING_GPU = "needs a CUDA device"
+DATA = Path(__file__).parent / "data"
+
+
+def pytest_configure(config):
+    torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip(MISSING_GPU)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache(tmp_path_factory):
+    """Decoded frames go to a temporary folder, never to the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["WORLDMODEL_CACHE"] = str(folder)
+    return folder
+
+
+def forbidden_skips(config) -> list[str]:
+    """The skipped tests of this session that lacked something other than a GPU."""
+    reports = config.pluginmanager.get_plugin("terminalreporter").stats.get("skipped", [])
+    reasons = [(report.nodeid, str(report.longrepr)) for report in reports]
+    return [f"{name}: {reason}" for name, reason in reasons if MISSING_GPU not in reason]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    """Under CI a skip fails the session: a test nobody runs guards nothing."""
+    is_controller = not hasattr(session.config, "workerinput")
+    if is_controller and os.environ.get("CI") == "true" and forbidden_skips(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if os.environ.get("CI") == "true":
+        for line in forbidden_skips(config):
+            terminalreporter.write_line(f"FAILED under CI because it was skipped: {line}", red=True)
