@@ -1,0 +1,143 @@
+"""The command line: one small table, and a frozen dataclass behind every command.
+
+This is the composition root, the only module that reaches upwards in the staircase of packages. It
+imports a command's module when that command runs, so `worldmodel --help` answers at once.
+"""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command lives.
+
+    Attributes:
+        help: What it does, in one line.
+        module: The module that is imported to run it.
+        config: Name of its frozen config dataclass; the flags are generated from its fields.
+        function: Name of the function that takes the config.
+    """
+
+    help: str
+    module: str
+    config: str
+    function: str
+
+
+COMMANDS = {
+    "record": Command(
+        "Record episodes of an embedded environment as a LeRobot data set.",
+        "worldmodel.envs.record",
+        "RecordConfig",
+        "record",
+    ),
+    "pretrain": Command(
+        "Train a world model from video and actions.",
+        "worldmodel.pretrain",
+        "PretrainConfig",
+        "pretrain",
+    ),
+    "rollout": Command(
+        "Write a video of an episode: truth over dream, all cameras.",
+        "worldmodel.rollout_video",
+        "RolloutConfig",
+        "rollout",
+    ),
+    "fidelity": Command(
+        "Measure how faithful a world model is to held-out episodes.",
+        "worldmodel.fidelity",
+        "FidelityConfig",
+        "fidelity",
+    ),
+    "info": Command(
+        "Say what is in a data set.",
+        "worldmodel.data.info",
+        "InfoConfig",
+        "info",
+    ),
+    "demo": Command(
+        "Open a page on which you drive a world model with the arrow keys.",
+        "demos.app",
+        "DemoConfig",
+        "demo",
+    ),
+    "quickstart": Command(
+        "Record PushT, train, dream, measure, and write a report.",
+        "demos.quickstart",
+        "QuickstartConfig",
+        "quickstart",
+    ),
+}
+
+OVERVIEW = """\
+usage: worldmodel COMMAND [options]
+
+A learned simulator for robots: train it from video and actions, measure it, steer it live.
+
+commands:
+{commands}
+
+worldmodel COMMAND --help   every option of a command
+--traceback                 with any command: show where an error came from
+"""
+
+
+def overview() -> str:
+    """The text of `worldmodel --help`."""
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return OVERVIEW.format(commands="\n".join(rows))
+
+
+def run(name: str, arguments: Sequence[str]) -> None:
+    """Parse `arguments` into the config of the command `name` and run it."""
+    import tyro
+
+    command = COMMANDS[name]
+    module = importlib.import_module(command.module)
+    config = tyro.cli(
+        getattr(module, command.config),
+        prog=f"worldmodel {name}",
+        description=command.help,
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )
+    getattr(module, command.function)(config)
+
+
+def fail(message: str) -> int:
+    """Print `message` as the one line the user sees; returns the exit status of a wrong call."""
+    print(message, file=sys.stderr)
+    return 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, or 2 with one line that says what was wrong."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview(), end="")
+        return 0
+    show_traceback = "--traceback" in arguments
+    name, *rest = [argument for argument in arguments if argument != "--traceback"] or [""]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}"
+        return fail(f"worldmodel: there is no command {name!r}; {hint}")
+    try:
+        run(name, rest)
+    except ValueError as error:
+        if show_traceback:
+            raise
+        return fail(f"worldmodel {name}: {error}")
+    except KeyboardInterrupt:
+        print(f"worldmodel {name}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
