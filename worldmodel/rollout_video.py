@@ -1,0 +1,120 @@
+"""A recorded episode beside the dream of it, as a video."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from einops import rearrange, repeat
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from worldmodel.data import open_episodes, write_video
+from worldmodel.data.clip import EpisodeSource
+from worldmodel.fidelity import check_views
+from worldmodel.fidelity_windows import CONTEXT_FRAMES, context_of
+from worldmodel.world_model import WorldModel
+
+LABEL_HEIGHT = 20
+PICTURE_HEIGHT = 256
+"""A view is enlarged by the whole number that brings it closest to this height, in pixels."""
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Which episode to dream and where the video goes."""
+
+    world: Path
+    """Folder of the world model."""
+    data: Path
+    """LeRobot folder of the episode."""
+    out: Path
+    """The video, an mp4 file."""
+    episode: int = 0
+    """Index of the episode."""
+    start: int = 0
+    """First of the eight recorded frames that the world model is shown."""
+    horizon: int | None = None
+    """Dreamt frames; up to the end of the episode when not given."""
+    num_steps: int = 2
+    """Denoising steps per frame."""
+    seed: int = 0
+    """Seed of the dream's noise."""
+
+
+def rollout(config: RolloutConfig) -> None:
+    """Dream one episode under its recorded actions and write truth over dream, all cameras.
+
+    Raises:
+        ValueError: The data does not fit the world model, or the stretch lies outside the episode.
+    """
+    world = WorldModel.load(config.world)
+    source = open_episodes(config.data, size=tuple(world.size))
+    truth, dream = dream_episode(
+        world, source, config.episode, start=config.start, horizon=config.horizon,
+        num_steps=config.num_steps, seed=config.seed,
+    )  # fmt: skip
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    write_video(config.out, compare(truth, dream, world.views), world.fps / world.stride)
+    print(f"{config.out}: {len(dream)} dreamt frames of episode {config.episode}, truth above")
+
+
+def dream_episode(
+    world: WorldModel, source: EpisodeSource, episode: int, *, start: int = 0,
+    horizon: int | None = None, num_steps: int = 2, seed: int = 0,
+) -> tuple[UInt8[Tensor, "m v H W 3"], UInt8[Tensor, "m v H W 3"]]:  # fmt: skip
+    """The recorded frames after the context, and the dream of them under the recorded actions.
+
+    Raises:
+        ValueError: The data does not fit the world model, or the stretch lies outside the episode.
+    """
+    check_views(world, source)
+    if not 0 <= episode < len(source):
+        raise ValueError(f"{source.name}: episode={episode}, the data has {len(source)} episodes")
+    frames = len(range(start, source.lengths[episode], world.stride))
+    available = frames - CONTEXT_FRAMES
+    horizon = available if horizon is None else horizon
+    if start < 0 or not 0 < horizon <= available:
+        raise ValueError(
+            f"{source.name}: episode {episode} has {source.lengths[episode]} frames; start={start} "
+            f"and {CONTEXT_FRAMES} context frames leave {max(available, 0)}, horizon={horizon}"
+        )
+    stop = start + (CONTEXT_FRAMES + horizon - 1) * world.stride + 1
+    clip = source.read(episode, start, stop, world.stride).map(lambda tensor: tensor[None])
+    dream = world.imagine(
+        context_of(clip), clip.actions[:, CONTEXT_FRAMES - 1 :], num_steps=num_steps, seed=seed
+    )
+    return clip.frames[0, CONTEXT_FRAMES:], dream.frames[0].cpu()
+
+
+def compare(
+    truth: UInt8[Tensor, "m v H W 3"], dream: UInt8[Tensor, "m v H W 3"], views: Sequence[str]
+) -> UInt8[np.ndarray, "m height width 3"]:
+    """Truth over dream, views side by side with their names, enlarged without smoothing."""
+    scale = max(1, round(PICTURE_HEIGHT / truth.shape[2]))
+    rows = [
+        rearrange(
+            repeat(frames, "m v H W c -> m v (H p) (W q) c", p=scale, q=scale),
+            "m v H W c -> m H (v W) c",
+        ).numpy()
+        for frames in (truth, dream)
+    ]
+    width = truth.shape[3] * scale
+    labels = [
+        label_strip([f"{kind} - {view}" for view in views], width) for kind in ("truth", "dream")
+    ]
+    parts = []
+    for label, row in zip(labels, rows, strict=True):
+        parts += [repeat(label, "h w c -> m h w c", m=len(row)), row]
+    return np.concatenate(parts, axis=1)
+
+
+def label_strip(texts: Sequence[str], width: int) -> UInt8[np.ndarray, "h w 3"]:
+    """White words on black, one text per `width` pixels."""
+    strip = Image.new("RGB", (width * len(texts), LABEL_HEIGHT))
+    draw = ImageDraw.Draw(strip)
+    font = ImageFont.load_default(14)
+    for index, text in enumerate(texts):
+        draw.text((index * width + 6, 2), text, fill="white", font=font)
+    return np.array(strip)
