@@ -61,10 +61,15 @@ def psnr(
 def ssim(
     prediction: UInt8[Tensor, "*b H W 3"], truth: UInt8[Tensor, "*b H W 3"]
 ) -> Float32[Tensor, "*b"]:
-    """Structural similarity of each frame (Wang et al. 2004; Gaussian window, sigma 1.5)."""
-    pictures = [rearrange(_unit(x), "... H W c -> (...) c H W") for x in (prediction, truth)]
+    """Structural similarity of each frame (Wang et al. 2004; Gaussian window, sigma 1.5).
+
+    In float64: the variances are differences of nearly equal numbers where a picture is flat.
+    """
+    pictures = [
+        rearrange(x.double() / 255, "... H W c -> (...) c H W") for x in (prediction, truth)
+    ]
     values = structural_similarity_index_measure(*pictures, data_range=1.0, reduction="none")
-    return values.reshape(prediction.shape[:-3])
+    return values.reshape(prediction.shape[:-3]).float()
 
 
 def change_mask(

@@ -1,0 +1,159 @@
+"""Which stretches of held-out episodes are dreamed, and under which actions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float32
+from torch import Tensor
+
+from worldmodel.data.clip import Clip, EpisodeSource, stack_clips
+
+CONTEXT_FRAMES = 8
+"""Recorded frames that a world model is shown before it dreams."""
+
+Alteration = Literal["shuffled", "hold", "mirrored"]
+ALTERATIONS: tuple[Alteration, ...] = ("shuffled", "hold", "mirrored")
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a dream starts: `start` is the first context frame, counted in frames of the data."""
+
+    episode: int
+    start: int
+
+
+def trained_episodes(train_data: Sequence[Mapping[str, Any]], source: EpisodeSource) -> list[int]:
+    """Episodes of `source` that a world model was trained on.
+
+    An episode counts when it is listed under the fingerprint of `source`, or when the training data
+    was recorded from the same environment with the same reset seed, whatever file it lies in.
+
+    Args:
+        train_data: `WorldModel.train_data`: `fingerprint`, `episodes`, `reset_seeds`, `robot_type`.
+        source: The data to measure on.
+
+    Returns:
+        Their indices, in order.
+    """
+    listed, seeds = set(), set()
+    for data in train_data:
+        if data["fingerprint"] == source.fingerprint:
+            listed.update(data["episodes"])
+        if data["robot_type"] == source.robot_type and data["reset_seeds"] is not None:
+            seeds.update(data["reset_seeds"])
+    seeds.discard(None)
+    return [e for e in range(len(source)) if e in listed or source.reset_seed(e) in seeds]
+
+
+def evenly_spaced_windows(
+    source: EpisodeSource, *, starts: int, horizon: int, stride: int
+) -> list[Window]:
+    """`starts` windows of every episode, from its beginning to the last one that fits.
+
+    Fewer where an episode has not that many different starts.
+
+    Args:
+        source: The data to measure on.
+        starts: Windows per episode.
+        horizon: Dreamed frames.
+        stride: Frames of the data per frame of the world model.
+
+    Raises:
+        ValueError: An episode is too short for the context and the horizon.
+    """
+    span = (CONTEXT_FRAMES + horizon - 1) * stride + 1
+    windows = []
+    for episode, length in enumerate(source.lengths):
+        if length < span:
+            raise ValueError(
+                f"{source.name}: episode {episode} has {length} frames, but {CONTEXT_FRAMES} of "
+                f"context and a horizon of {horizon} at stride {stride} take {span}; pass a "
+                "smaller --horizon"
+            )
+        spaced = np.linspace(0, length - span, starts).round().astype(int)
+        windows += [Window(episode, start) for start in dict.fromkeys(spaced.tolist())]
+    return windows
+
+
+def read_windows(
+    source: EpisodeSource, windows: Sequence[Window], *, horizon: int, stride: int
+) -> Clip:
+    """Read context and horizon of every window, stacked along a batch axis."""
+    span = (CONTEXT_FRAMES + horizon - 1) * stride + 1
+    return stack_clips([source.read(w.episode, w.start, w.start + span, stride) for w in windows])
+
+
+def context_of(clip: Clip) -> Clip:
+    """The first 8 frames of `clip` with what happened between them."""
+    frames, between = slice(CONTEXT_FRAMES), slice(CONTEXT_FRAMES - 1)
+    return Clip(
+        frames=clip.frames[:, frames],
+        actions=None if clip.actions is None else clip.actions[:, between],
+        states=None if clip.states is None else clip.states[:, frames],
+        rewards=None if clip.rewards is None else clip.rewards[:, between],
+        successes=None if clip.successes is None else clip.successes[:, between],
+        view_mask=clip.view_mask,
+        pixel_mask=clip.pixel_mask,
+    )
+
+
+def shuffled_partners(windows: Sequence[Window], *, seed: int) -> list[Window] | None:
+    """For every window one of another episode, whose actions it gets.
+
+    Episodes are put on a random ring and each takes the next one's actions, from the window of the
+    same rank, so that no episode keeps its own and none is used twice.
+
+    Returns:
+        In the order of `windows`, or `None` when there is only one episode.
+    """
+    by_episode: dict[int, list[Window]] = {}
+    for window in windows:
+        by_episode.setdefault(window.episode, []).append(window)
+    if len(by_episode) < 2:
+        return None
+    ring = np.random.default_rng(seed).permutation(list(by_episode)).tolist()
+    following = dict(zip(ring, ring[1:] + ring[:1], strict=True))
+    partners = []
+    for window in windows:
+        others = by_episode[following[window.episode]]
+        partners.append(others[by_episode[window.episode].index(window) % len(others)])
+    return partners
+
+
+def holding_actions(
+    actions: Float32[Tensor, "b m a"],
+    state: Float32[Tensor, "b s"] | None,
+    *,
+    relative_to: Mapping[int, int],
+    stride: int,
+) -> Float32[Tensor, "b m a"]:
+    """The action that asks the robot to stay where it is: its own state, or zero.
+
+    Args:
+        actions: Recorded actions, for their shape; the actions of a stride are concatenated.
+        state: State of the last context frame; needed where `relative_to` is not empty.
+        relative_to: `{action dim: state dim}` of the actions that are absolute targets. The other
+            ones are taken for velocities or displacements, which are zero at rest.
+        stride: Actions concatenated in one.
+    """
+    hold = torch.zeros_like(rearrange(actions, "b m (k a) -> b m k a", k=stride))
+    for action_dim, state_dim in relative_to.items():
+        hold[..., action_dim] = rearrange(state[:, state_dim], "b -> b 1 1")
+    return rearrange(hold, "b m k a -> b m (k a)")
+
+
+def mirrored_actions(
+    actions: Float32[Tensor, "b m a"], hold: Float32[Tensor, "b m a"]
+) -> Float32[Tensor, "b m a"]:
+    """Recorded actions reflected about the holding action: `2 hold - action`.
+
+    A displacement changes its sign; an absolute target is reflected about the state of the last
+    context frame, so that the whole path, not only its first step, is the point reflection of the
+    recorded one.
+    """
+    return 2 * hold - actions
