@@ -1,5 +1,6 @@
 import json
 import math
+import runpy
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,21 @@ def test_table_and_plot_of_missing_values(tmp_path: Path) -> None:
     assert len(rows) == 1 and "-" in rows[0]
     plot_fidelity(report, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_the_bars_are_read_from_the_report() -> None:
+    bars = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "fidelity.py"))
+    report = {
+        "cameras": {"top": {"psnr": {"1": 1.0, "5": 33.0, "10": 32.5, "50": 26.0}}},
+        "copy_last": {"top": {"psnr": {"1": 2.0, "5": 32.0, "10": 32.5, "50": 22.0}}},
+        "objects": {"agent": {"error_px": {"10": 0.5}, "missing": {"10": 0.0, "50": 0.02}}},
+        "action_following": {"shuffled": {"psnr_gap": {"10": None}}},
+    }
+    rows = bars["bars_table"]({2: report}).splitlines()
+    assert rows[0] == "| bar | needed | 2 steps |"
+    figures = [row.split(" | ")[-1].removesuffix(" |") for row in rows[2:]]
+    assert figures == [
+        "32.50 (pass)", "26.00 (MISSED)", "0.50 (pass)", "not measured", "not measured",
+        "2.0% (MISSED)", "1 (MISSED)", "not measured",
+    ]  # fmt: skip
+    assert bars["losses_to_copying"](report) == ["top psnr at 10"]

@@ -134,8 +134,6 @@ def measure_fidelity(
         world, source, horizon=horizon, horizons=horizons, num_steps=num_steps,
         alterations=alterations, rivals=compared_with,
     )  # fmt: skip
-    if comparison.lpips_reason is not None:
-        print(comparison.lpips_reason)
     partners = shuffled_partners(windows, seed=seed)
     with _progress_bar(disable=not show_progress) as progress:
         task = progress.add_task("dreaming", total=len(windows) * comparison.frames_per_window)

@@ -26,9 +26,12 @@ OBJECT_METRICS = {
 
 
 def print_fidelity(report: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the report as one table, a column for each horizon."""
+    """Print the report as one table, a column for each horizon, and why LPIPS is missing."""
     console = Console() if console is None else console
     console.print(fidelity_table(report))
+    reason = report["metadata"]["lpips"]
+    if reason is not None:
+        console.print(reason, markup=False, soft_wrap=True)
 
 
 def fidelity_table(report: Mapping[str, Any]) -> Table:

@@ -1,0 +1,190 @@
+"""The fidelity bars of a world model on held-out episodes, as a Markdown table.
+
+```
+worldmodel record pusht --episodes 50 --seed 100000 --out data/pusht-heldout
+python benchmarks/fidelity.py --world checkpoints/pusht --data data/pusht-heldout --num-steps 1 2 4
+```
+"""
+
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from worldmodel.fidelity import FidelityConfig, fidelity
+
+HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False, "masked_psnr": True}
+
+
+@dataclass(frozen=True)
+class FidelityBars:
+    """Which world model, on which data."""
+
+    world: str
+    """Folder or hub id of the world model."""
+    data: str
+    """LeRobot folder of held-out episodes."""
+    num_steps: tuple[int, ...] = (2,)
+    """Denoising steps per frame; a column for each."""
+    out: Path = Path("runs/benchmarks")
+    """Folder for the reports, `fidelity_<num_steps>_steps.json`."""
+    seed: int = 0
+    """Seed of the measurement."""
+    batch_size: int = 16
+    """Windows that are dreamed at a time."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Where the world model runs."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One figure that the world model has to reach.
+
+    Attributes:
+        label: What is measured.
+        needed: The bar in words.
+        figure: The figure in a report, or `None` when it was not measured.
+        reached: Whether a figure is good enough.
+        pattern: How a figure is printed.
+    """
+
+    label: str
+    needed: str
+    figure: Callable[[Mapping[str, Any]], float | None]
+    reached: Callable[[float], bool]
+    pattern: str = "{:.2f}"
+
+    def cell(self, report: Mapping[str, Any]) -> str:
+        """The figure in `report` and whether it is good enough."""
+        figure = self.figure(report)
+        if figure is None:
+            return "not measured"
+        return f"{self.pattern.format(figure)} ({'pass' if self.reached(figure) else 'MISSED'})"
+
+
+def look_up(*path: str) -> Callable[[Mapping[str, Any]], float | None]:
+    """The figure at `path`, `None` when the report has no such key."""
+
+    def figure(report: Mapping[str, Any]) -> float | None:
+        value: Any = report
+        for key in path:
+            value = {} if value is None else value.get(key)
+        return value if isinstance(value, float) else None
+
+    return figure
+
+
+def worst_missing(report: Mapping[str, Any]) -> float | None:
+    """The highest missing rate of any object at any horizon."""
+    rates = [
+        rate
+        for scores in report.get("objects", {}).values()
+        for rate in scores["missing"].values()
+        if rate is not None
+    ]
+    return max(rates, default=None)
+
+
+def losses_to_copying(report: Mapping[str, Any]) -> list[str]:
+    """Pixel metrics from horizon 5 on at which copying the last frame is as good or better."""
+    lost = []
+    for view, metrics in report["cameras"].items():
+        for metric, horizons in metrics.items():
+            for horizon, dream in horizons.items():
+                copied = report["copy_last"][view][metric][horizon]
+                if int(horizon) < 5 or dream is None or copied is None:
+                    continue
+                better = dream > copied if HIGHER_IS_BETTER[metric] else dream < copied
+                if not better:
+                    lost.append(f"{view} {metric} at {horizon}")
+    return lost
+
+
+def unmeasured(report: Mapping[str, Any]) -> list[str]:
+    """Pixel metrics without any figure, which `losses_to_copying` cannot judge."""
+    return [
+        f"{view} {metric}"
+        for view, metrics in report["cameras"].items()
+        for metric, horizons in metrics.items()
+        if all(value is None for value in horizons.values())
+    ]
+
+
+def at_least(label: str, limit: float, *path: str) -> Bar:
+    return Bar(label, f">= {limit:g}", look_up(*path), lambda figure: figure >= limit)
+
+
+def at_most(label: str, limit: float, *path: str) -> Bar:
+    return Bar(label, f"<= {limit:g}", look_up(*path), lambda figure: figure <= limit)
+
+
+BARS = (
+    at_least("top camera PSNR at 10, dB", 32, "cameras", "top", "psnr", "10"),
+    at_least("top camera PSNR at 50, dB", 27, "cameras", "top", "psnr", "50"),
+    at_most("agent error at 10, px", 1.0, "objects", "agent", "error_px", "10"),
+    at_most("moving block error at 10, px", 2.0, "objects", "block", "moving_error_px", "10"),
+    at_most("block error at 50, px", 4.0, "objects", "block", "error_px", "50"),
+    Bar(
+        "missing objects, worst object and horizon", "<= 1 %", worst_missing,
+        lambda figure: figure <= 0.01, "{:.1%}",
+    ),
+    Bar(
+        "pixel metrics from 5 on that copying the last frame wins", "0",
+        lambda report: float(len(losses_to_copying(report))), lambda figure: figure == 0, "{:.0f}",
+    ),
+    at_least(
+        "PSNR gap under shuffled actions at 10, dB", 3.0,
+        "action_following", "shuffled", "psnr_gap", "10",
+    ),
+)  # fmt: skip
+
+
+def bars_table(reports: Mapping[int, Mapping[str, Any]]) -> str:
+    """Markdown: a row for each bar, a column for each number of denoising steps."""
+    columns = [f"{steps} step{'s' if steps > 1 else ''}" for steps in reports]
+    lines = [
+        "| bar | needed | " + " | ".join(columns) + " |",
+        "|---|---|" + "---|" * len(columns),
+    ]
+    for bar in BARS:
+        cells = " | ".join(bar.cell(report) for report in reports.values())
+        lines.append(f"| {bar.label} | {bar.needed} | {cells} |")
+    return "\n".join(lines)
+
+
+def machine(device: str) -> str:
+    """The machine the figures came from, in words."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores, torch {torch.__version__}"
+
+
+def main(config: FidelityBars) -> None:
+    reports = {}
+    for num_steps in config.num_steps:
+        reports[num_steps] = fidelity(
+            FidelityConfig(
+                world=config.world, data=config.data, num_steps=num_steps, seed=config.seed,
+                json=config.out / f"fidelity_{num_steps}_steps.json", device=config.device,
+                batch_size=config.batch_size,
+            )
+        )  # fmt: skip
+    about = next(iter(reports.values()))["metadata"]
+    print(
+        f"\n{about['windows']} windows of {about['episodes']} episodes; {machine(config.device)}\n"
+    )
+    print(bars_table(reports))
+    for num_steps, report in reports.items():
+        for line in losses_to_copying(report):
+            print(f"{num_steps} steps: copying the last frame wins: {line}")
+    for line in unmeasured(next(iter(reports.values()))):
+        print(f"not compared with copying the last frame: {line}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(FidelityBars))
