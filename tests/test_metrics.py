@@ -33,7 +33,7 @@ def test_ssim_of_constant_pictures_is_the_luminance_term() -> None:
     expected = (2 * m * n + 1e-4) / (m * m + n * n + 1e-4)
     prediction = torch.stack([grey(51), grey(102)])[None]
     truth = torch.stack([grey(102), grey(102)])[None]
-    np.testing.assert_allclose(ssim(prediction, truth), [[expected, 1.0]], rtol=1e-4)
+    np.testing.assert_allclose(ssim(prediction, truth), [[expected, 1.0]], atol=5e-4)
 
 
 def test_valid_region_is_the_rectangle_without_padding() -> None:
