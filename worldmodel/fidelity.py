@@ -17,6 +17,7 @@ from worldmodel.fidelity_windows import (
     ALTERATIONS,
     CONTEXT_FRAMES,
     Alteration,
+    Window,
     evenly_spaced_windows,
     shuffled_partners,
     trained_episodes,
@@ -48,6 +49,8 @@ class FidelityConfig:
     """Measure on episodes that the world model was trained on, too."""
     starts: int = 4
     """Evenly spaced windows per episode."""
+    alterations: tuple[Alteration, ...] = ALTERATIONS
+    """Altered actions that are dreamed beside the recorded ones; each costs as much as they do."""
     seed: int = 0
     """Seed of the dreams' noise, of the shuffling and of the bootstrap."""
     batch_size: int = 16
@@ -70,7 +73,7 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
     report = measure_fidelity(
         world, source, horizon=config.horizon, num_steps=config.num_steps, seed=config.seed,
         starts=config.starts, batch_size=config.batch_size, include_train=config.include_train,
-        show_progress=True,
+        alterations=config.alterations, show_progress=True,
     )  # fmt: skip
     report["metadata"]["world"] = config.world
     print_fidelity(report)
@@ -101,31 +104,25 @@ def measure_fidelity(
 ) -> dict[str, Any]:
     """Dream windows of every episode and compare them with the truth.
 
-    Every window is dreamed from 8 recorded frames with seed `seed + window index`, under the
-    recorded and under altered actions, so that a gap between the two is due to the actions alone.
-    Means are over windows; intervals (95 %) come from a bootstrap over episodes.
+    Window i is dreamed from 8 recorded frames with noise seed `seed + i`, under the recorded and
+    under altered actions, so that a gap between the two is due to the actions alone. Means are over
+    windows; intervals (95 %) come from a bootstrap over episodes.
 
     Main arguments: `world`, `source`, `horizon` and `num_steps`.
-    Other arguments: `alterations` says which altered actions to dream, too. The masked PSNR of
-    `compared_with` and `world` is taken on the same pixels, the union of all their masks.
+    Other arguments: `alterations` are dreamed, too. The masked PSNR is taken on the union of the
+    masks of `world` and of the models in `compared_with`.
 
     Returns:
         `cameras.<view>.<metric>.<horizon>`, `copy_last` likewise, `codec.<view>.<metric>`,
-        `objects.<object>.<metric>.<horizon>` (and under `copy_last`),
-        `action_following.<alteration>.psnr_gap.<horizon>` in dB (the mean over cameras, and each
-        one under `cameras`); `intervals` and `n` are parallel trees, `metadata` says what was
-        measured. `None` where nothing could be.
+        `objects.<object>.<metric>.<horizon>` (also in `copy_last`), and in dB
+        `action_following.<alteration>.psnr_gap.<horizon>`, over the cameras and under `cameras` for
+        each. `intervals` and `n` are parallel trees. `None` where nothing could be measured.
 
     Raises:
         ValueError: If the data does not fit the world model, was trained on, or is too short.
     """
     check_views(world, source)
-    trained = trained_episodes(world.train_data, source)
-    if trained and not include_train:
-        raise ValueError(
-            f"{source.name}: episode {trained[0]} was trained on, and so were {len(trained)} of "
-            f"{len(source)} episodes; measure on held-out episodes or pass --include-train"
-        )
+    trained = _check_held_out(world, source, include_train)
     horizons = [h for h in HORIZONS if h <= horizon]
     if not horizons:
         raise ValueError(f"horizon={horizon}, expected at least {HORIZONS[0]}")
@@ -134,49 +131,63 @@ def measure_fidelity(
         world, source, horizon=horizon, horizons=horizons, num_steps=num_steps,
         alterations=alterations, rivals=compared_with,
     )  # fmt: skip
+    _dream_all(comparison, windows, batch_size, seed, show_progress)
+    episodes = np.array([window.episode for window in windows])
+    report = comparison.table.summary(episodes, seed=seed)
+    report["metadata"] = {
+        "data": source.name, "fingerprint": source.fingerprint, "robot_type": source.robot_type,
+        "views": list(source.views), "size": list(source.size), "episodes": len(source),
+        "windows": len(windows), "context_frames": CONTEXT_FRAMES, "stride": world.stride,
+        "horizon": horizon, "horizons": horizons, "num_steps": num_steps, "seed": seed,
+        "trained_on": trained, "lpips": comparison.lpips_reason,
+    }  # fmt: skip
+    return report
+
+
+def check_views(world: WorldModel, source: EpisodeSource) -> None:
+    """Raise a `ValueError` with both values when the data does not fit the world model.
+
+    A world model without actions or states may be shown data that has some; they are not used.
+    """
+    pairs = {
+        "views": (tuple(source.views), tuple(world.views)),
+        "size": (tuple(source.size), tuple(world.size)),
+        "state_dim": (source.state_dim if world.state_dim else 0, world.state_dim),
+        "action_dim": (source.action_dim if world.action_dim else 0, world.action_dim),
+    }
+    for name, (data, model) in pairs.items():
+        if data != model:
+            raise ValueError(f"{source.name}: {name} is {data}, the world model has {model}")
+
+
+def _check_held_out(world: WorldModel, source: EpisodeSource, include_train: bool) -> list[int]:
+    trained = trained_episodes(world.train_data, source)
+    if trained and not include_train:
+        raise ValueError(
+            f"{source.name}: episode {trained[0]} was trained on, and so were {len(trained)} of "
+            f"{len(source)} episodes; measure on held-out episodes or pass --include-train"
+        )
+    return trained
+
+
+def _dream_all(
+    comparison: DreamComparison,
+    windows: Sequence[Window],
+    batch_size: int,
+    seed: int,
+    show_progress: bool,
+) -> None:
     partners = shuffled_partners(windows, seed=seed)
     with _progress_bar(disable=not show_progress) as progress:
         task = progress.add_task("dreaming", total=len(windows) * comparison.frames_per_window)
         for first in range(0, len(windows), batch_size):
             batch = slice(first, first + batch_size)
-            seeds = [seed + index for index in range(len(windows))[batch]]
-            others = None if partners is None else partners[batch]
             comparison.add(
-                windows[batch], others, seeds, lambda count: progress.advance(task, count)
+                windows[batch],
+                None if partners is None else partners[batch],
+                range(seed, seed + len(windows))[batch],
+                lambda count: progress.advance(task, count),
             )
-    episodes = np.array([window.episode for window in windows])
-    report = comparison.table.summary(episodes, seed=seed)
-    report["metadata"] = {
-        "data": source.name,
-        "fingerprint": source.fingerprint,
-        "robot_type": source.robot_type,
-        "views": list(source.views),
-        "size": list(source.size),
-        "episodes": len(source),
-        "windows": len(windows),
-        "context_frames": CONTEXT_FRAMES,
-        "stride": world.stride,
-        "horizon": horizon,
-        "horizons": horizons,
-        "num_steps": num_steps,
-        "seed": seed,
-        "trained_on": trained,
-        "lpips": comparison.lpips_reason,
-    }
-    return report
-
-
-def check_views(world: WorldModel, source: EpisodeSource) -> None:
-    """Raise a `ValueError` with both values when cameras or sizes differ."""
-    pairs = {
-        "views": (tuple(source.views), tuple(world.views)),
-        "size": (tuple(source.size), tuple(world.size)),
-        "state_dim": (source.state_dim, world.state_dim),
-        "action_dim": (source.action_dim, world.action_dim),
-    }
-    for name, (data, model) in pairs.items():
-        if data != model:
-            raise ValueError(f"{source.name}: {name} is {data}, the world model has {model}")
 
 
 def _progress_bar(*, disable: bool) -> Progress:

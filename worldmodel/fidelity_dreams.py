@@ -1,7 +1,7 @@
 """Dream windows and score them against the truth and the baselines, batch by batch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import repeat
@@ -21,6 +21,7 @@ from worldmodel.fidelity_windows import (
     read_windows,
 )
 from worldmodel.metrics import LPIPS_MIN_SIDE, Lpips, psnr, valid_region
+from worldmodel.rollout import RolloutState
 from worldmodel.world_model import WorldModel
 
 LAST_CONTEXT = CONTEXT_FRAMES - 1
@@ -28,35 +29,33 @@ LAST_CONTEXT = CONTEXT_FRAMES - 1
 
 def dream(
     world: WorldModel,
-    context: Clip,
+    start: RolloutState,
     actions: Float32[Tensor, "b m a"] | None,
     *,
     horizon: int,
     horizons: Sequence[int],
     num_steps: int,
-    seeds: Sequence[int],
     advance: Callable[[int], None] = lambda count: None,
 ) -> UInt8[Tensor, "b h v H W 3"]:
-    """Roll out from `context` and keep the frames at `horizons`.
+    """Roll out from a copy of `start` and keep the frames at `horizons`.
 
     Args:
         world: The world model.
-        context: Recorded frames with the actions and states between them.
+        start: From `world.start`; it stays as it is, so that other actions can follow it.
         actions: The actions that follow; `None` for unlabelled video.
         horizon: Frames to dream.
         horizons: Frames to keep, counted from 1.
         num_steps: Denoising steps per frame.
-        seeds: Noise seed of each stream.
         advance: Called after each frame with the number of streams.
     """
-    state = world.start(context, seed=seeds)
-    kept = []
+    streams = len(start.frame)
+    state, kept = start.select(range(streams)), []
     for index in range(horizon):
         action = None if actions is None else actions[:, index]
         observation, state = world.step(state, action, num_steps=num_steps)
         if index + 1 in horizons:
             kept.append(observation.frames.cpu())
-        advance(len(seeds))
+        advance(streams)
     return torch.stack(kept, dim=1)
 
 
@@ -113,7 +112,7 @@ class DreamComparison:
         self.regions = [valid_region(mask) for mask in source.pixel_mask]
         self.lpips_reason = _lpips_reason(source.views, self.regions)
         self.lpips = None if self.lpips_reason else Lpips(world.device)
-        rollouts = 1 + len(self.rivals) + (len(self.alterations) if source.action_dim else 0)
+        rollouts = 1 + len(self.rivals) + (len(self.alterations) if world.action_dim else 0)
         self.frames_per_window = horizon * rollouts
 
     def add(
@@ -134,28 +133,33 @@ class DreamComparison:
         clip = self._read(windows)
         context, actions = context_of(clip), _future(clip)
 
-        def imagine(world: WorldModel, actions: Tensor | None) -> Tensor:
+        def imagine(world: WorldModel, start: RolloutState, actions: Tensor | None) -> Tensor:
             return dream(
-                world, context, actions, horizon=self.horizon, horizons=self.horizons,
-                num_steps=self.num_steps, seeds=seeds, advance=advance,
+                world, start, actions, horizon=self.horizon, horizons=self.horizons,
+                num_steps=self.num_steps, advance=advance,
             )  # fmt: skip
 
         at = [LAST_CONTEXT + horizon for horizon in self.horizons]
         last = clip.frames[:, LAST_CONTEXT]
         recorded = Recorded(clip.frames, clip.frames[:, at], last, clip.view_mask)
-        dreamed = imagine(self.world, actions)
+        start = self.world.start(context, seed=seeds)
+        dreamed = imagine(self.world, start, actions)
         copied = repeat(last, "b v H W c -> b h v H W c", h=len(at))
-        self._score_cameras(
-            recorded, dreamed, copied, [imagine(rival, actions) for rival in self.rivals]
-        )
+        rivals = [
+            imagine(rival, rival.start(context, seed=seeds), actions) for rival in self.rivals
+        ]
+        self._score_cameras(recorded, dreamed, copied, rivals)
         self._score_objects(recorded, {("objects",): dreamed, ("copy_last", "objects"): copied})
         for alteration in self.alterations:
             altered = self._altered(alteration, context, actions, partners)
-            other = None if altered is None else imagine(self.world, altered)
+            other = None if altered is None else imagine(self.world, start, altered)
             self._score_gap(alteration, recorded, dreamed, other)
 
     def _read(self, windows: Sequence[Window]) -> Clip:
-        return read_windows(self.source, windows, horizon=self.horizon, stride=self.world.stride)
+        """The windows with what the world model can be told of them."""
+        clip = read_windows(self.source, windows, horizon=self.horizon, stride=self.world.stride)
+        actions = clip.actions if self.world.action_dim else None
+        return replace(clip, actions=actions, states=clip.states if self.world.state_dim else None)
 
     def _altered(
         self,
