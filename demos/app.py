@@ -28,7 +28,8 @@ from demos.session import (
     context_from_environment,
     key_bindings,
 )
-from worldmodel.data import Clip, open_episodes
+from worldmodel.data import open_episodes
+from worldmodel.data.clip import Clip
 from worldmodel.fidelity import check_views
 from worldmodel.world_model import WorldModel
 
@@ -67,9 +68,8 @@ class Pace:
 
     moments: deque = field(default_factory=lambda: deque(maxlen=24))
 
-    def tick(self) -> float:
-        """Note a frame; returns frames per second, 0 before the second frame."""
-        now = time.perf_counter()
+    def tick(self, now: float) -> float:
+        """Note a frame shown at `now` seconds; returns frames per second, 0 before the second."""
         if self.moments and now - self.moments[-1] > PAUSE_SECONDS:
             self.moments.clear()
         self.moments.append(now)
@@ -160,7 +160,7 @@ class Page:
         """One frame under the keys, given as words."""
         session.num_steps, session.speed = num_steps, speed
         session.step(keys.split())
-        return self.view(session, pace.tick())
+        return self.view(session, pace.tick(time.perf_counter()))
 
     def view(self, session: DriveSession, frames_per_second: float = 0.0) -> tuple[str, str]:
         """The screens and the status line."""
@@ -184,10 +184,11 @@ def build_page(config: DemoConfig, world: WorldModel) -> gr.Blocks:
                     gr.Radio(world.allowed_steps, value=config.num_steps, label="denoising steps"),
                     gr.Slider(0.1, 1.0, speed, step=0.1, label="speed"),
                 ]
+        gr.Markdown("Start from another frame:")
         gallery = gr.Gallery(
             [(clip.frames[0, -1, 0].numpy(), caption) for clip, caption in act.choices],
-            label="start frames: click one", columns=NUM_STARTS, height=190,
-            allow_preview=False, object_fit="contain", elem_id="starts", buttons=[],
+            show_label=False, columns=NUM_STARTS, height="auto", allow_preview=False,
+            object_fit="contain", elem_id="starts", buttons=[],
         )  # fmt: skip
         keys = gr.Textbox(visible="hidden")
         go = gr.Button("advance", elem_id="advance", visible="hidden")

@@ -137,7 +137,7 @@ def context_from_environment(name: str, world: WorldModel, *, seed: int) -> Clip
     Raises:
         ValueError: The environment lacks a camera that the world model was trained on.
     """
-    environment = make_env(name)
+    environment = make_env(name, size=world.size[0])
     observation, _ = environment.reset(seed=seed)
     observations, actions = [observation], []
     for _ in range((CONTEXT_FRAMES - 1) * world.stride):

@@ -18,7 +18,8 @@ class Command:
     Attributes:
         help: What it does, in one line.
         module: The module that is imported to run it.
-        config: Name of its frozen config dataclass; the flags are generated from its fields.
+        config: Name of its frozen config dataclass, or of a choice between presets of it; the flags
+            are generated from its fields.
         function: Name of the function that takes the config.
     """
 
@@ -38,7 +39,7 @@ COMMANDS = {
     "pretrain": Command(
         "Train a world model from video and actions.",
         "worldmodel.pretrain",
-        "PretrainConfig",
+        "PretrainCommand",
         "pretrain",
     ),
     "rollout": Command(
@@ -116,7 +117,7 @@ def fail(message: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0, or 2 with one line that says what was wrong."""
+    """Run one command; returns 0, or 2 after one line that says what was wrong."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview(), end="")

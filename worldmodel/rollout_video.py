@@ -10,8 +10,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from worldmodel.data import open_episodes, write_video
-from worldmodel.data.clip import EpisodeSource
+from worldmodel.data import EpisodeSource, open_episodes
+from worldmodel.data.video import write_video
 from worldmodel.fidelity import check_views
 from worldmodel.fidelity_windows import CONTEXT_FRAMES, context_of
 from worldmodel.world_model import WorldModel

@@ -1,0 +1,265 @@
+"""The whole package in one go: record, train, dream, measure, and a report to look at.
+
+Every stage is a function that reads and writes files below `QuickstartConfig.out` and adds its part
+to the report. `STAGES` is the list of them, each with the seconds it should take on two cores.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from worldmodel.data.video import write_video
+from worldmodel.envs.record import RecordConfig, record
+
+from demos.report import Report
+from worldmodel.data import open_episodes
+from worldmodel.fidelity import measure_fidelity
+from worldmodel.fidelity_report import plot_fidelity
+from worldmodel.files import write_json
+from worldmodel.pretrain import PretrainConfig, pretrain
+from worldmodel.rollout_video import compare, dream_episode
+from worldmodel.world_model import WorldModel
+
+TRAIN_SEED, HELD_OUT_SEED = 20, 30
+"""Seeds of the two recordings; the shipped checkpoint saw no episode of either."""
+
+
+@dataclass(frozen=True)
+class QuickstartConfig:
+    """Record PushT, train, dream and measure; the defaults take ten minutes on two cores."""
+
+    out: Path = Path("runs/quickstart")
+    """Where data, world model, videos and the report go."""
+    checkpoint: Path = Path("checkpoints/pusht")
+    """World model to continue from; training starts from nothing where there is none."""
+    episodes: int = 60
+    """Recorded episodes to train on."""
+    held_out: int = 4
+    """Recorded episodes that are only dreamt and measured."""
+    train_minutes: float = 3.0
+    """Minutes of training."""
+    train_steps: int = 100_000
+    """Training ends after as many steps, should they take less than the minutes."""
+    horizon: int = 50
+    """Dreamt frames per window."""
+    videos: int = 3
+    """Held-out episodes shown as videos."""
+    install_seconds: float = 0.0
+    """How long the installation took, for the table of timings."""
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a world model to continue from."""
+        return (self.checkpoint / "world.json").is_file()
+
+    @property
+    def train_data(self) -> Path:
+        """Episodes to train on."""
+        return self.out / "data" / "train"
+
+    @property
+    def held_out_data(self) -> Path:
+        """Episodes to dream and measure."""
+        return self.out / "data" / "held_out"
+
+    @property
+    def world(self) -> Path:
+        """The trained world model."""
+        return self.out / "world"
+
+
+Stage = Callable[[QuickstartConfig, Report], None]
+
+
+def record_stage(config: QuickstartConfig, report: Report) -> None:
+    """Record PushT: episodes to train on, and others, with other reset seeds, to measure on."""
+    record(RecordConfig("pusht", episodes=config.episodes, seed=TRAIN_SEED, out=config.train_data))
+    held_out = config.held_out_data
+    record(RecordConfig("pusht", episodes=config.held_out, seed=HELD_OUT_SEED, out=held_out))
+    source = open_episodes(config.train_data)
+    height, width = source.size
+    report.heading("Data")
+    report.text(
+        f"{len(source)} episodes of PushT ({sum(source.lengths)} frames) to train on, "
+        f"{config.held_out} with other reset seeds to measure on; cameras "
+        f"{' and '.join(source.views)}, {width} x {height} pixels, {source.fps:g} frames/s."
+    )
+
+
+def train_stage(config: QuickstartConfig, report: Report) -> None:
+    """Continue training from the shipped checkpoint, or start from nothing."""
+    minutes = f"{config.train_minutes:g} minutes"
+    if config.has_checkpoint:
+        words = (
+            f"A few minutes on a CPU from nothing make a poor model. So this one started from "
+            f"{config.checkpoint} and continued for {minutes} on the episodes just recorded."
+        )
+    else:
+        words = (
+            f"There is no checkpoint at {config.checkpoint}: this model was trained from nothing "
+            f"for {minutes}. Expect a blurry dream."
+        )
+    print(words)
+    pretrain(
+        PretrainConfig(
+            data=config.train_data, out=config.world, minutes=config.train_minutes,
+            steps=config.train_steps, relative_to={0: 0, 1: 1}, validation_episodes=1,
+            init=config.checkpoint if config.has_checkpoint else None,
+            learning_rate=2e-4 if config.has_checkpoint else 1e-3,
+        )
+    )  # fmt: skip
+    report.heading("Training")
+    report.text(words)
+    rows = (config.world / "losses.csv").read_text().splitlines()[1:]
+    steps, losses = zip(*(map(float, row.split(",")) for row in rows), strict=True)
+    file = config.out / "loss.png"
+    plot({"loss": (steps, losses)}, file, "optimiser step", "loss", logarithmic=True)
+    report.picture(file, f"training loss over {len(losses)} steps")
+
+
+def dream_stage(config: QuickstartConfig, report: Report) -> None:
+    """Dream held-out episodes and show each below the truth."""
+    world = WorldModel.load(config.world)
+    source = open_episodes(config.held_out_data, size=tuple(world.size))
+    report.heading("Dreams")
+    report.text(
+        "Above what the simulator showed, below what the world model dreamt from the eight frames "
+        "before, under the recorded actions. It never saw these episodes."
+    )
+    folder = config.out / "videos"
+    folder.mkdir(exist_ok=True)
+    for episode in range(min(config.videos, len(source))):
+        truth, dream = dream_episode(world, source, episode, horizon=config.horizon)
+        file = folder / f"episode_{episode}.mp4"
+        write_video(file, compare(truth, dream, world.views), world.fps / world.stride)
+        report.video(file, f"held-out episode {episode}, {len(dream)} frames")
+
+
+def measure_stage(config: QuickstartConfig, report: Report) -> None:
+    """Measure the world model, and the one it started from, on the held-out episodes."""
+    folders = {"after": config.world}
+    if config.has_checkpoint:
+        folders = {"before": config.checkpoint, **folders}
+    measured = {}
+    for name, folder in folders.items():
+        world = WorldModel.load(folder)
+        source = open_episodes(config.held_out_data, size=tuple(world.size))
+        measured[name] = measure_fidelity(
+            world, source, horizon=config.horizon, starts=2,
+            alterations=("shuffled",) if name == "after" else (), show_progress=True,
+        )  # fmt: skip
+    after = measured["after"]
+    write_json(config.out / "fidelity.json", {**after, "before": measured.get("before")})
+    plot_fidelity(after, config.out / "fidelity.png")
+    view = next(iter(after["cameras"]))
+    curves = {name: by_horizon(report_, view) for name, report_ in measured.items()}
+    curves["copy last frame"] = by_horizon({"cameras": after["copy_last"]}, view)
+    plot(curves, config.out / "psnr.png", "horizon, frames", f"PSNR of camera {view}, dB")
+    report.heading("Fidelity")
+    report.text(
+        f"{after['metadata']['windows']} windows of {after['metadata']['episodes']} held-out "
+        "episodes, 2 denoising steps per frame. Few windows: fine for a look, not for a paper; "
+        "`worldmodel fidelity` measures properly."
+    )
+    report.table(*fidelity_rows(measured))
+    report.picture(config.out / "psnr.png", "quality against horizon")
+    report.picture(config.out / "fidelity.png", "every metric of the model after training")
+
+
+STAGES: tuple[tuple[Stage, float], ...] = (
+    (record_stage, 60),
+    (train_stage, 180),
+    (dream_stage, 30),
+    (measure_stage, 60),
+)
+
+
+def quickstart(config: QuickstartConfig) -> None:
+    """Run every stage and write `report.html`, `fidelity.json` and `timings.json`."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    report = Report("worldmodel quickstart: a dream of PushT")
+    timings: list[dict[str, Any]] = []
+    if config.install_seconds:
+        install = {"stage": "install", "seconds": config.install_seconds, "budget_seconds": 240}
+        timings.append(install)
+    for stage, budget in STAGES:
+        name = stage.__name__.removesuffix("_stage")
+        print(f"\n== {name}: about {budget:.0f} s ==", flush=True)
+        start = time.perf_counter()
+        stage(config, report)
+        seconds = round(time.perf_counter() - start, 1)
+        timings.append({"stage": name, "seconds": seconds, "budget_seconds": budget})
+    total = round(sum(entry["seconds"] for entry in timings), 1)
+    description = {"machine": machine(), "total_seconds": total, "stages": timings}
+    write_json(config.out / "timings.json", description)
+    report.heading("Timings")
+    cells = [(t["stage"], f"{t['seconds']:.0f}", f"{t['budget_seconds']:.0f}") for t in timings]
+    report.table(("stage", "seconds", "budget"), [*cells, ("total", f"{total:.0f}", "")])
+    report.heading("Machine")
+    report.table(("", ""), [(key, str(value)) for key, value in machine().items()])
+    report.write(config.out / "report.html")
+    print(f"\n{total:.0f} s in all; open {config.out / 'report.html'}, or drive it yourself:")
+    print(f"worldmodel demo --world {config.world}")
+
+
+def by_horizon(report: Mapping[str, Any], view: str) -> tuple[list[float], list[float]]:
+    """PSNR of a camera against horizon, as x and y of a curve."""
+    values = report["cameras"][view]["psnr"]
+    return [float(horizon) for horizon in values], list(values.values())
+
+
+def fidelity_rows(
+    measured: Mapping[str, Mapping[str, Any]],
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and rows of the table: PSNR of every camera and position error of every object."""
+    after = measured["after"]
+    horizons = [str(horizon) for horizon in after["metadata"]["horizons"]]
+    named = [(f"{name} training", report) for name, report in measured.items()]
+    named.append(("copy last frame", {**after["copy_last"], "cameras": after["copy_last"]}))
+    parts = [("cameras", view, "psnr", f"{view}: PSNR, dB") for view in after["cameras"]]
+    parts += [
+        ("objects", name, "error_px", f"{name}: error, px") for name in after.get("objects", {})
+    ]
+    rows = []
+    for kind, key, metric, label in parts:
+        for name, report in named:
+            values = report[kind][key][metric]
+            shown = ["-" if values[h] is None else f"{values[h]:.1f}" for h in horizons]
+            rows.append((f"{label}, {name}", *shown))
+    return ("at horizon", *horizons), rows
+
+
+def plot(
+    curves: Mapping[str, tuple[Any, Any]], file: Path, x: str, y: str, *, logarithmic: bool = False
+) -> None:
+    """Write a PNG with one line per curve."""
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for name, (xs, ys) in curves.items():
+        axes.plot(xs, ys, label=name)
+    axes.set(xlabel=x, ylabel=y, yscale="log" if logarithmic else "linear")
+    axes.legend()
+    figure.savefig(file, dpi=100)
+
+
+def machine() -> dict[str, str | int]:
+    """The machine, for the report."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count() or 1,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
