@@ -77,16 +77,16 @@ class Pace:
         return (len(self.moments) - 1) / elapsed if elapsed else 0.0
 
 
-def starts(config: DemoConfig, world: WorldModel) -> list[tuple[Clip, str]]:
-    """The contexts that a dream may start from, each with a caption."""
+def starts(config: DemoConfig, world: WorldModel) -> list[Clip]:
+    """The contexts that a dream may start from."""
     if config.data is None:
         seeds = range(FRESH_SEED, FRESH_SEED + NUM_STARTS)
         name = config.environment
-        return [(context_from_environment(name, world, seed=s), f"seed {s}") for s in seeds]
+        return [context_from_environment(name, world, seed=seed) for seed in seeds]
     source = open_episodes(config.data, size=world.size)
     check_views(world, source)
     spread = sorted({round(i * (len(source) - 1) / (NUM_STARTS - 1)) for i in range(NUM_STARTS)})
-    return [(context_from_data(source, world, episode=e), f"episode {e}") for e in spread]
+    return [context_from_data(source, world, episode=episode) for episode in spread]
 
 
 def picture(frame: UInt8[Tensor, "H W 3"]) -> str:
@@ -128,10 +128,10 @@ class Page:
 
     Args:
         world: The world model.
-        choices: The contexts that a dream may start from, each with a caption.
+        choices: The contexts that a dream may start from.
     """
 
-    def __init__(self, world: WorldModel, choices: list[tuple[Clip, str]]):
+    def __init__(self, world: WorldModel, choices: list[Clip]):
         self.world = world
         self.choices = choices
 
@@ -139,7 +139,7 @@ class Page:
         self, num_steps: int, speed: float, index: int = 0
     ) -> tuple[DriveSession, Pace, str, str]:
         """A new session from start `index`."""
-        context = self.choices[index][0]
+        context = self.choices[index]
         session = DriveSession(self.world, context, num_steps=num_steps, speed=speed)
         return session, Pace(), *self.view(session)
 
@@ -170,7 +170,7 @@ class Page:
 def build_page(config: DemoConfig, world: WorldModel) -> gr.Blocks:
     """Lay out the page and connect it."""
     act = Page(world, starts(config, world))
-    speed = DriveSession(world, act.choices[0][0]).speed
+    speed = DriveSession(world, act.choices[0]).speed
     with gr.Blocks(title="worldmodel", analytics_enabled=False) as page:
         session, pace = gr.State(), gr.State()
         gr.Markdown(INTRODUCTION)
@@ -186,8 +186,8 @@ def build_page(config: DemoConfig, world: WorldModel) -> gr.Blocks:
                 ]
         gr.Markdown("Start from another frame:")
         gallery = gr.Gallery(
-            [(clip.frames[0, -1, 0].numpy(), caption) for clip, caption in act.choices],
-            show_label=False, columns=NUM_STARTS, height="auto", allow_preview=False,
+            [clip.frames[0, -1, 0].numpy() for clip in act.choices],
+            show_label=False, columns=NUM_STARTS, height=150, allow_preview=False,
             object_fit="contain", elem_id="starts", buttons=[],
         )  # fmt: skip
         keys = gr.Textbox(visible="hidden")

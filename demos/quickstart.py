@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from worldmodel.data.video import write_video
-from worldmodel.envs.record import RecordConfig, record
 
 from demos.report import Report
 from worldmodel.data import open_episodes
+from worldmodel.data.video import write_video
+from worldmodel.envs.record import RecordConfig, record
 from worldmodel.fidelity import measure_fidelity
 from worldmodel.fidelity_report import plot_fidelity
 from worldmodel.files import write_json

@@ -1,6 +1,5 @@
 """Driving by hand: keys become actions, actions become frames."""
 
-from dataclasses import replace
 
 import pytest
 import torch
@@ -8,8 +7,6 @@ import torch
 from conditioning.conditioner import ConditionerConfig
 from demos.session import (
     DriveSession,
-    context_from_data,
-    context_from_environment,
     key_bindings,
 )
 from worldmodel.data.clip import Clip
