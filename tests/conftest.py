@@ -14,19 +14,17 @@ os.environ.update(
 )
 
 import pytest
-import torch
 
 MISSING_GPU = "needs a CUDA device"
 DATA = Path(__file__).parent / "data"
 
 
-def pytest_configure(config):
-    torch.set_num_threads(1)
-
-
 def pytest_runtest_setup(item):
-    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-        pytest.skip(MISSING_GPU)
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip(MISSING_GPU)
 
 
 @pytest.fixture(scope="session", autouse=True)
