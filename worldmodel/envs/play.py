@@ -5,15 +5,24 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from worldmodel.envs.pushing import TABLE, Point, before_contact, contact, drive, way_round
+from worldmodel.envs.pushing import (
+    TABLE,
+    Point,
+    before_contact,
+    contact,
+    drive,
+    turned,
+    way_round,
+)
 from worldmodel.envs.pusht import PushT
 from worldmodel.envs.scene import WORLD_SIZE, placed
 
 MIDDLE = np.array([WORLD_SIZE / 2, WORLD_SIZE / 2])
 EDGE_DISTANCE = 130.0  # a block further from the middle is pushed back
+REACH = 110.0  # an agent further from the block's centre does not touch it
 WALL_DISTANCE = 185.0  # and one this far along x or y is not pushed further out
 MOTIONS = ("push", "cross", "roam", "pause")
-SHARES = (0.6, 0.25, 0.11, 0.04)
+SHARES = (0.76, 0.12, 0.09, 0.03)
 
 
 def play(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
@@ -25,38 +34,45 @@ def play(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
 
 def random_lead(rng: np.random.Generator) -> float:
     """How far ahead of the agent the targets lie, from a crawl to a dash (log-uniform)."""
-    return math.exp(rng.uniform(math.log(20.0), math.log(300.0)))
+    return math.exp(rng.uniform(math.log(25.0), math.log(300.0)))
 
 
-def random_push(env: PushT, rng: np.random.Generator) -> tuple[Point, Point]:
-    """Start and direction of a push; one that leads to the middle when the block is near a wall."""
+def random_contact(env: PushT, rng: np.random.Generator) -> tuple[Point, Point]:
+    """Where to stand before a push and the point to push at, on a random side of the block.
+
+    The side that leads to the middle when the block is near a wall.
+    """
     pose, offset = env.block_pose, MIDDLE - env.block_centre
     num_tries = 12 if np.linalg.norm(offset) > EDGE_DISTANCE else 1
-    turn = np.array([0.0, 0.0, pose[2]])
-    pushes = []
-    for _ in range(num_tries):
-        point, inwards = contact(rng.uniform())
-        tilted = placed(inwards, np.array([0.0, 0.0, rng.uniform(-0.9, 0.9)]))
-        pushes.append((placed(before_contact(point, inwards), pose), placed(tilted, turn)))
-    inside = [(s, d) for s, d in pushes if TABLE[0] <= s.min() and s.max() <= TABLE[1]]
-    return max(inside or pushes, key=lambda push: float(push[1] @ offset))
+    contacts = [contact(rng.uniform()) for _ in range(num_tries)]
+    pushes = [
+        (placed(before_contact(point, inwards), pose), placed(point, pose))
+        for point, inwards in contacts
+    ]
+    inside = [push for push in pushes if TABLE[0] <= push[0].min() and push[0].max() <= TABLE[1]]
+    return max(inside or pushes, key=lambda push: float((push[1] - push[0]) @ offset))
 
 
 def push(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
-    """Go round to a random place on the outline and push straight."""
-    start, direction = random_push(env, rng)
-    yield from drive(
-        env, way_round(env.agent_position, start, env.block_pose), rng.uniform(90, 350), limit=14
-    )
-    end = (start + direction * rng.uniform(50, 260)).clip(*TABLE)
-    yield from push_until_wall(env, end, random_lead(rng))
+    """Go round to a random place on the outline and push, with a few turns on the way."""
+    start, aim = random_contact(env, rng)
+    path = way_round(env.agent_position, start, env.block_pose)
+    yield from drive_inside(env, path, rng.uniform(70, 350), limit=14)
+    for _ in range(int(rng.integers(2, 7))):
+        onwards = turned(aim - env.agent_position, rng.uniform(-0.3, 0.3))
+        length = max(float(np.linalg.norm(onwards)), 1.0)
+        end = env.agent_position + onwards * (1 + rng.uniform(30, 200) / length)
+        yield from drive_inside(env, [end.clip(*TABLE)], random_lead(rng), limit=14)
+        aim = env.block_centre + rng.normal(0, 25, 2)
 
 
-def push_until_wall(env: PushT, end: Point, lead: float) -> Iterator[Point]:
-    """Straight to `end`, but never a block near a wall further out: it would be forced through."""
-    for target in drive(env, [end], lead, limit=18):
-        outwards = float((env.block_centre - MIDDLE) @ (end - env.agent_position)) > 0
-        if outwards and np.abs(env.block_centre - MIDDLE).max() > WALL_DISTANCE:
+def drive_inside(env: PushT, path: list[Point], lead: float, limit: int) -> Iterator[Point]:
+    """`drive`, but a block near a wall is not pushed further out: it would be forced through."""
+    for target in drive(env, path, lead, limit):
+        offset = env.block_centre - MIDDLE
+        outwards = (target - env.agent_position) * np.sign(offset) > 0
+        near = np.linalg.norm(env.block_centre - env.agent_position) < REACH
+        if near and (outwards & (np.abs(offset) > WALL_DISTANCE)).any():
             return
         yield target
 
@@ -66,14 +82,15 @@ def cross(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
     offset = env.block_centre + rng.normal(0, 25, 2) - env.agent_position
     distance = max(float(np.linalg.norm(offset)), 1.0)
     end = env.agent_position + offset * (1 + rng.uniform(10, 140) / distance)
-    yield from push_until_wall(env, end.clip(40, WORLD_SIZE - 40), random_lead(rng))
+    end = end.clip(40, WORLD_SIZE - 40)
+    yield from drive_inside(env, [end], random_lead(rng), limit=16)
 
 
 def roam(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
     """To a random place on the table, round the block."""
     goal = rng.uniform(*TABLE, 2)
     path = way_round(env.agent_position, goal, env.block_pose)
-    yield from drive(env, path, rng.uniform(60, 500), limit=14)
+    yield from drive(env, path, rng.uniform(60, 500), limit=20)
 
 
 def pause(env: PushT, rng: np.random.Generator) -> Iterator[Point]:

@@ -25,10 +25,14 @@ TABLE = (14.0, WORLD_SIZE - 14.0)  # where the agent's centre stays inside the w
 PATH_SAMPLES = np.linspace(0, 1, 17)[:, None]
 
 
+def turned(points: Float[np.ndarray, "*n 2"], angle: float) -> np.ndarray:
+    """Vectors turned by `angle` radians."""
+    return placed(points, np.array([0.0, 0.0, angle]))
+
+
 def in_block_frame(points: Float[np.ndarray, "*n 2"], pose: Float[np.ndarray, "3"]) -> np.ndarray:
     """Points of the world seen from the block; the inverse of `placed`."""
-    turned = np.array([0.0, 0.0, -pose[2]])
-    return placed(points - pose[:2], turned)
+    return turned(points - pose[:2], -pose[2])
 
 
 def nearest_on_block(points: Float[np.ndarray, "n 2"]) -> np.ndarray:

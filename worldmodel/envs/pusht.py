@@ -131,9 +131,9 @@ class PushTPosition(PushT):
     """PushT judged by the place of the block alone.
 
     Success: the block's centre of gravity lies within 30 world units of the goal's, whatever the
-    angle. The reward is dense and bounded: `max(0, 1 - distance / 256)` with the distance of the two
-    centres in world units, so 1 on the goal and above 0.88 on success. A start is a pure function
-    of the seed, at least 60 world units from the goal. The time limit is 60 steps.
+    angle. The reward is dense and bounded: `max(0, 1 - distance / 256)` with the distance of the
+    two centres in world units, so 1 on the goal and above 0.88 on success. A start is a pure
+    function of the seed, at least 60 world units from the goal. The time limit is 60 steps.
     """
 
     name = "pusht-position"
