@@ -11,7 +11,7 @@ NAN = math.nan
 
 
 def track(positions: list[tuple[float, float]], areas: list[float]) -> ObjectTrack:
-    return ObjectTrack(torch.tensor([positions]).float(), torch.tensor([areas]).float())
+    return ObjectTrack(np.array([positions], np.float32), np.array([areas], np.float32))
 
 
 def test_object_scores_by_hand() -> None:

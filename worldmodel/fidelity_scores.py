@@ -120,15 +120,21 @@ def object_scores(
         `error_px` (a missing object counts as 32), `moving_error_px` (only where the object truly
         moved by 2 or more), `missing` (0 or 1); NaN where the object is occluded in truth.
     """
-    median = truth.area.median(dim=1, keepdim=True).values
-    visible = (truth.area >= OCCLUDED_AREA * median) & (truth.area > 0)
+    (seen_at, seen), (found_at, found) = _tensors(truth), _tensors(prediction)
+    visible = (seen >= OCCLUDED_AREA * seen.median(dim=1, keepdim=True).values) & (seen > 0)
     at = [last_context + horizon for horizon in horizons]
-    missing = prediction.area < MISSING_AREA * truth.area[:, at]
-    distance = (prediction.position - truth.position[:, at]).norm(dim=-1)
-    error = torch.where(missing, torch.full_like(distance, MISSING_ERROR_PX), distance)
-    travelled = (truth.position[:, at] - truth.position[:, [last_context]]).norm(dim=-1)
+    missing = found < MISSING_AREA * seen[:, at]
+    distance = (found_at - seen_at[:, at]).norm(dim=-1)
+    error = torch.where(missing, MISSING_ERROR_PX, distance)
+    travelled = (seen_at[:, at] - seen_at[:, [last_context]]).norm(dim=-1)
     moved = visible[:, [last_context]] & (travelled >= MOVED_PX)
-    left_out = torch.full_like(error, torch.nan)
-    scores = {"error_px": error, "moving_error_px": torch.where(moved, error, left_out)}
-    scores["missing"] = missing.to(error.dtype)
-    return {key: torch.where(visible[:, at], value, left_out) for key, value in scores.items()}
+    scores = {
+        "error_px": error,
+        "moving_error_px": torch.where(moved, error, torch.nan),
+        "missing": missing.float(),
+    }
+    return {key: torch.where(visible[:, at], value, torch.nan) for key, value in scores.items()}
+
+
+def _tensors(track: ObjectTrack) -> tuple[Tensor, Tensor]:
+    return torch.as_tensor(track.position).float(), torch.as_tensor(track.area).float()
