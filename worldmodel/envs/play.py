@@ -9,17 +9,18 @@ from worldmodel.envs.pushing import (
     TABLE,
     Point,
     before_contact,
+    clearance,
     contact,
     drive,
+    in_block_frame,
     turned,
     way_round,
 )
 from worldmodel.envs.pusht import PushT
-from worldmodel.envs.scene import WORLD_SIZE, placed
+from worldmodel.envs.scene import AGENT_RADIUS, WORLD_SIZE, placed
 
 MIDDLE = np.array([WORLD_SIZE / 2, WORLD_SIZE / 2])
 EDGE_DISTANCE = 130.0  # a block further from the middle is pushed back
-REACH = 110.0  # an agent further from the block's centre does not touch it
 WALL_DISTANCE = 185.0  # and one this far along x or y is not pushed further out
 MOTIONS = ("push", "cross", "roam", "pause")
 SHARES = (0.76, 0.12, 0.09, 0.03)
@@ -71,10 +72,15 @@ def drive_inside(env: PushT, path: list[Point], lead: float, limit: int) -> Iter
     for target in drive(env, path, lead, limit):
         offset = env.block_centre - MIDDLE
         outwards = (target - env.agent_position) * np.sign(offset) > 0
-        near = np.linalg.norm(env.block_centre - env.agent_position) < REACH
-        if near and (outwards & (np.abs(offset) > WALL_DISTANCE)).any():
+        if (outwards & (np.abs(offset) > WALL_DISTANCE)).any() and touches(env, target):
             return
         yield target
+
+
+def touches(env: PushT, target: Point) -> bool:
+    """Whether the agent would reach the block on its way to `target`."""
+    way = np.linspace(env.agent_position, target, 9)
+    return bool(clearance(in_block_frame(way, env.block_pose)).min() < AGENT_RADIUS + 2)
 
 
 def cross(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
