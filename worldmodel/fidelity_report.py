@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +21,7 @@ METRICS = {
 }
 OBJECT_METRICS = {
     "error_px": ("error, px", "{:.2f}"),
-    "moving_error_px": ("error when moving, px", "{:.2f}"),
+    "moving_error_px": ("moving error, px", "{:.2f}"),
     "missing": ("missing", "{:.1%}"),
 }
 
@@ -42,37 +43,41 @@ def fidelity_table(report: Mapping[str, Any]) -> Table:
         f"{about['data']}: {about['windows']} windows of {about['episodes']} episodes, "
         f"{about['num_steps']} steps per frame"
     )
-    table = Table(title=title)
-    for heading in ("", "metric", "model"):
-        table.add_column(heading)
-    for horizon in horizons:
-        table.add_column(horizon, justify="right")
+    table = Table(title=title, box=box.SIMPLE)
+    for heading in ("metric", "model"):
+        table.add_column(heading, no_wrap=True)
+    for heading in (*horizons, "codec"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for view in report["cameras"]:
-        _add_camera(table, report, view, horizons)
+        for metric, (label, pattern) in METRICS.items():
+            codec = _cell(report["codec"][view][metric], pattern)
+            rows = {"dream": report["cameras"][view], "copy last": report["copy_last"][view]}
+            _add_rows(table, f"{view}: {label}", rows, metric, horizons, pattern, codec)
+        table.add_section()
     for name in report.get("objects", {}):
-        _add_object(table, report, name, horizons)
-    for alteration, gaps in report.get("action_following", {}).items():
-        cells = [_cell(gaps["psnr_gap"][h], "{:.2f}") for h in horizons]
-        table.add_row("action following", "PSNR gap, dB", alteration, *cells)
+        for metric, (label, pattern) in OBJECT_METRICS.items():
+            copied = report["copy_last"]["objects"][name]
+            rows = {"dream": report["objects"][name], "copy last": copied}
+            _add_rows(table, f"{name}: {label}", rows, metric, horizons, pattern)
+        table.add_section()
+    rows = report.get("action_following", {})
+    _add_rows(table, "action gap: PSNR, dB", rows, "psnr_gap", horizons, "{:.2f}")
     return table
 
 
-def _add_camera(table: Table, report: Mapping[str, Any], view: str, horizons: list[str]) -> None:
-    for metric, (label, pattern) in METRICS.items():
-        for key, model in (("cameras", "dream"), ("copy_last", "copy last")):
-            values = report[key][view][metric]
-            table.add_row(view, label, model, *(_cell(values[h], pattern) for h in horizons))
-        codec = _cell(report["codec"][view][metric], pattern)
-        table.add_row(view, label, "codec, any horizon", codec, *[""] * (len(horizons) - 1))
-    table.add_section()
-
-
-def _add_object(table: Table, report: Mapping[str, Any], name: str, horizons: list[str]) -> None:
-    for metric, (label, pattern) in OBJECT_METRICS.items():
-        for part, model in ((report, "dream"), (report["copy_last"], "copy last")):
-            values = part["objects"][name][metric]
-            table.add_row(name, label, model, *(_cell(values[h], pattern) for h in horizons))
-    table.add_section()
+def _add_rows(
+    table: Table,
+    label: str,
+    rows: Mapping[str, Any],
+    metric: str,
+    horizons: list[str],
+    pattern: str,
+    codec: str = "",
+) -> None:
+    for number, (model, values) in enumerate(rows.items()):
+        cells = [_cell(values[metric][horizon], pattern) for horizon in horizons]
+        first = number == 0
+        table.add_row(label if first else "", model, *cells, codec if first else "")
 
 
 def _cell(value: float | None, pattern: str) -> str:
@@ -112,6 +117,7 @@ def _draw(
             _draw_line(axes, report, path, label)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("horizon, frames", fontsize=8)
+        axes.set_xticks(report["metadata"]["horizons"])
         axes.tick_params(labelsize=8)
         axes.set_ylim(bottom=0 if "px" in title or "missing" in title else None)
         if axes.lines:
