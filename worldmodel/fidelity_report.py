@@ -43,7 +43,7 @@ def fidelity_table(report: Mapping[str, Any]) -> Table:
         f"{about['data']}: {about['windows']} windows of {about['episodes']} episodes, "
         f"{about['num_steps']} steps per frame"
     )
-    table = Table(title=title, box=box.SIMPLE)
+    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for heading in ("metric", "model"):
         table.add_column(heading, no_wrap=True)
     for heading in (*horizons, "codec"):
