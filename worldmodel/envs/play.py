@@ -69,7 +69,7 @@ def push(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
 
 def drive_inside(env: PushT, path: list[Point], lead: float, limit: int) -> Iterator[Point]:
     """`drive`, but a block near a wall is not pushed further out: it would be forced through."""
-    for target in drive(env, path, lead, limit):
+    for target in drive(env, path, lead, limit=limit):
         offset = env.block_centre - MIDDLE
         outwards = (target - env.agent_position) * np.sign(offset) > 0
         if (outwards & (np.abs(offset) > WALL_DISTANCE)).any() and touches(env, target):

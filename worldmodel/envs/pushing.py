@@ -122,15 +122,23 @@ def towards(start: Point, goal: Point, lead: float) -> Point:
     return goal if distance <= lead else start + offset * (lead / distance)
 
 
-def drive(env: PushT, path: Sequence[Point], lead: float, limit: int = 40) -> Iterator[Point]:
+def drive(
+    env: PushT,
+    path: Sequence[Point],
+    lead: float,
+    *,
+    limit: int = 40,
+    reach: float | None = None,
+) -> Iterator[Point]:
     """Targets along a path, at most `lead` units ahead of the agent: its speed.
 
-    Ends at the last waypoint, or after `limit` steps.
+    Ends when the agent is within `reach` of the last waypoint (the faster the wider, when not
+    given), or after `limit` steps.
     """
     waypoints = list(path)
-    reach = max(8.0, 0.15 * min(lead, 150.0))
+    near = max(8.0, 0.15 * min(lead, 150.0)) if reach is None else reach
     for _ in range(limit):
-        while waypoints and np.linalg.norm(waypoints[0] - env.agent_position) < reach:
+        while waypoints and np.linalg.norm(waypoints[0] - env.agent_position) < near:
             waypoints.pop(0)
         if not waypoints:
             return

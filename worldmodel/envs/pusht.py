@@ -78,6 +78,11 @@ class PushT(PushTEnv):
         """The block's centre of gravity in world units."""
         return np.array(self.block.local_to_world(self.block.center_of_gravity))
 
+    @property
+    def solved(self) -> bool:
+        """Whether the current state is a success."""
+        return self.score(self._get_coverage())[1]
+
     def get_obs(self) -> Observation:
         """Draw the current state and return both pictures and the agent's position."""
         self.scene.draw(self.agent_position, self.block_pose)

@@ -1,0 +1,238 @@
+"""Recording scripted behaviour in an environment as a LeRobot data set."""
+
+import itertools
+import json
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from worldmodel.data.lerobot_writer import LeRobotSchema, finalise, stage_episode, staged_episodes
+from worldmodel.envs import ENV_NAMES
+from worldmodel.files import write_json
+
+SEED_STRIDE = 100_000  # episodes of one seed; different seeds never share a start
+STEPS_AFTER_SUCCESS = 3
+VIEWS = ("top", "wrist")
+RECORDING_FILE = "recording.json"
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """What to record.
+
+    Attributes:
+        env: The environment: pusht or pusht-position.
+        out: Folder of the LeRobot data set; an interrupted recording there is continued.
+        episodes: Number of episodes.
+        seed: Episode i starts from the reset seed `seed * 100000 + i`.
+        behaviour: Who acts: the expert, the expert with noise on its targets, play that pushes the
+            block about, or a mixture of the three, drawn for each episode.
+        size: Side of the square camera pictures in pixels.
+        num_workers: Processes; 0 means one per core.
+    """
+
+    env: tyro.conf.Positional[str]
+    out: Path
+    episodes: int = 200
+    seed: int = 0
+    behaviour: Literal["mixture", "expert", "noisy", "play"] = "mixture"
+    size: int = 64
+    num_workers: int = 0
+
+    def __post_init__(self):
+        if self.env not in ENV_NAMES:
+            raise ValueError(
+                f"there is no environment {self.env!r}; known are {', '.join(ENV_NAMES)}"
+            )
+        if not 1 <= self.episodes <= SEED_STRIDE:
+            raise ValueError(f"episodes is 1 to {SEED_STRIDE}, got {self.episodes}")
+        if self.seed < 0 or self.num_workers < 0:
+            raise ValueError(
+                f"seed and num_workers are at least 0, got {self.seed} and {self.num_workers}"
+            )
+
+    @property
+    def processes(self) -> int:
+        """Number of processes that record."""
+        return min(self.num_workers or len(os.sched_getaffinity(0)), self.episodes)
+
+    @property
+    def content(self) -> dict[str, object]:
+        """The settings that decide what is in the data set."""
+        names = ("env", "episodes", "seed", "behaviour", "size")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def schema(self) -> LeRobotSchema:
+        """What a row of the data set holds."""
+        return LeRobotSchema(
+            fps=10,
+            views=dict.fromkeys(VIEWS, (self.size, self.size)),
+            action_names=("x", "y"),
+            state_names=("x", "y"),
+            robot_type=self.env,
+        )
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One recorded episode of t steps; row i is what was seen before action i.
+
+    Attributes:
+        frames: Pictures of every view, uint8 `t H W 3`.
+        actions: Targets, float32 `t 2`, world units.
+        states: The agent's positions, float32 `t 2`, world units.
+        rewards: Reward of each action, float32 `t`.
+        successes: Success after each action, bool `t`.
+        behaviour: Who acted.
+    """
+
+    frames: dict[str, np.ndarray]
+    actions: np.ndarray
+    states: np.ndarray
+    rewards: np.ndarray
+    successes: np.ndarray
+    behaviour: str
+
+
+def play_episode(config: RecordConfig, reset_seed: int) -> Episode:
+    """Act for one episode; a pure function of the settings and the reset seed."""
+    from worldmodel.envs import make_env
+    from worldmodel.envs.expert import behave, choose_behaviour
+
+    env = make_env(config.env, size=config.size)
+    rng = np.random.default_rng([reset_seed, 1])
+    behaviour = choose_behaviour(config.behaviour, rng)
+    observation, _ = env.reset(seed=reset_seed)
+    steps, since_success = [], 0
+    for target in itertools.islice(behave(behaviour, env, rng), env.time_limit):
+        action = np.asarray(target, np.float32).clip(env.action_space.low, env.action_space.high)
+        following, reward, _, _, info = env.step(action)
+        steps.append((observation, action, reward, info["success"]))
+        observation = following
+        since_success += info["success"]
+        if env.stops_on_success and since_success > STEPS_AFTER_SUCCESS:
+            break
+    observations, actions, rewards, successes = zip(*steps, strict=True)
+    stacked = {key: np.stack([each[key] for each in observations]) for key in observations[0]}
+    return Episode(
+        frames={view: stacked[f"observation.images.{view}"] for view in VIEWS},
+        actions=np.stack(actions),
+        states=stacked["observation.state"],
+        rewards=np.array(rewards, np.float32),
+        successes=np.array(successes, bool),
+        behaviour=behaviour,
+    )
+
+
+def record_episode(config: RecordConfig, index: int) -> int:
+    """Record and stage episode `index`; returns its number of frames."""
+    from worldmodel.envs import make_env
+
+    reset_seed = config.seed * SEED_STRIDE + index
+    episode = play_episode(config, reset_seed)
+    stage_episode(
+        config.out,
+        index,
+        schema=config.schema,
+        frames=episode.frames,
+        actions=episode.actions,
+        states=episode.states,
+        rewards=episode.rewards,
+        successes=episode.successes,
+        task=make_env(config.env, size=config.size).task,
+        metadata={"reset_seed": reset_seed, "behaviour": episode.behaviour},
+    )
+    return len(episode.actions)
+
+
+def start_worker() -> None:
+    """One thread per process, and no process outlives a recording that was killed."""
+    import cv2
+
+    cv2.setNumThreads(1)
+
+    def follow_parent() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow_parent, daemon=True).start()
+
+
+def recorded(config: RecordConfig, indices: list[int]) -> Iterator[int]:
+    """Record episodes over the processes; yields the number of frames of each as it is done."""
+    if config.processes == 1:
+        yield from (record_episode(config, index) for index in indices)
+        return
+    with ProcessPoolExecutor(
+        config.processes, mp_context=get_context("spawn"), initializer=start_worker
+    ) as pool:
+        futures = [pool.submit(record_episode, config, index) for index in indices]
+        try:
+            yield from (future.result() for future in as_completed(futures))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def prepare(config: RecordConfig) -> None:
+    """Claim the folder `out` for this recording, or check that it is this recording's.
+
+    Raises:
+        ValueError: The folder holds something else, or a recording with other settings.
+    """
+    file = config.out / RECORDING_FILE
+    if file.exists():
+        there = json.loads(file.read_text())
+        for name, value in config.content.items():
+            if there.get(name) != value:
+                raise ValueError(
+                    f"{config.out} holds a recording with {name} = {there.get(name)!r}, asked for "
+                    f"is {value!r}; choose another folder"
+                )
+    elif config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
+        raise ValueError(f"{config.out} exists and is not a recording; choose another folder")
+    else:
+        config.out.mkdir(parents=True, exist_ok=True)
+        write_json(file, config.content)
+
+
+def record(config: RecordConfig) -> Path:
+    """Record the episodes of `config`; returns the folder of the LeRobot data set.
+
+    A recording that was killed continues where it was: episodes are pure functions of the settings
+    and their reset seed, so the data are the same as without the interruption. A complete one is
+    left alone.
+    """
+    prepare(config)
+    if (config.out / "meta" / "info.json").exists():
+        print(f"{config.out} is complete: {config.episodes} episodes of {config.env}")
+        return config.out
+    done = staged_episodes(config.out)
+    missing = [index for index in range(config.episodes) if index not in done]
+    columns = (
+        TextColumn("recording {task.fields[env]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]:.0f} frames/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress:
+        task = progress.add_task(
+            "", total=config.episodes, completed=len(done), env=config.env, speed=0.0
+        )
+        num_frames = 0
+        for frames in recorded(config, missing):
+            num_frames += frames
+            elapsed = max(progress.tasks[task].elapsed or 0.0, 1e-3)
+            progress.update(task, advance=1, speed=num_frames / elapsed)
+    finalise(config.out, config.schema)
+    return config.out
