@@ -42,10 +42,10 @@ LOOK_DISTANCE = PUSH_SPEED * SUBSTEP * SUBSTEPS_PER_LOOK
 MAX_LOOKS = 16
 WAY_COST = 0.02  # world units of error that one unit of detour is worth
 REPLAN_STEPS = 6
-ORBIT_RADIUS = 108.0
+ORBIT_RADIUS = 100.0
 ORBIT_STEP = 0.6  # radians
 TIE_ANGLE = 2.6
-PUSH_WIDTH = 14.0
+PUSH_WIDTH = 30.0
 
 
 def choose_behaviour(
