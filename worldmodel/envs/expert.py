@@ -31,17 +31,17 @@ from worldmodel.envs.scene import AGENT_RADIUS, WALL, placed
 Behaviour = Literal["expert", "noisy", "play"]
 MIXTURE: dict[Behaviour, float] = {"play": 0.5, "noisy": 0.3, "expert": 0.2}
 NOISE_RANGE = (8.0, 60.0)  # world units
-LEAD = 60.0
-TRAVEL_LEAD = 110.0
+LEAD = 80.0
+TRAVEL_LEAD = 160.0
 NUM_FROM_HERE = 30
 NUM_CANDIDATES = 120
-PUSH_SPEED = 300.0  # world units per second
-SUBSTEP = 0.01
+MAX_PUSH = 150.0  # world units
+NUM_LOOKS = 12
 SUBSTEPS_PER_LOOK = 3
-LOOK_DISTANCE = PUSH_SPEED * SUBSTEP * SUBSTEPS_PER_LOOK
-MAX_LOOKS = 16
+SUBSTEP = 0.01
 WAY_COST = 0.02  # world units of error that one unit of detour is worth
-REPLAN_STEPS = 6
+REPLAN_STEPS = 4
+POSITION_LEAD = 60.0
 ORBIT_RADIUS = 100.0
 ORBIT_STEP = 0.6  # radians
 TIE_ANGLE = 2.6
@@ -85,7 +85,7 @@ class PushModel:
             self.space.add(PushTEnv.add_segment(self.space, start, end, 2))
 
     def poses(
-        self, start: Point, direction: Point, pose: Float[np.ndarray, "3"], num_looks: int
+        self, start: Point, direction: Point, pose: Float[np.ndarray, "3"], spacing: float
     ) -> Float[np.ndarray, "looks 3"]:
         """The block's poses along a straight push of the agent.
 
@@ -93,16 +93,17 @@ class PushModel:
             start: Where the agent begins, world units.
             direction: Unit vector of the push.
             pose: The block's pose (x, y, angle) before it.
-            num_looks: Number of poses; 9 world units of the agent's way lie between two.
+            spacing: World units of the agent's way between two poses.
         """
         block, agent, step = self.block, self.agent, self.space.step
         block.angle = float(pose[2])
         block.position = float(pose[0]), float(pose[1])
         block.velocity, block.angular_velocity = (0, 0), 0
         agent.position = float(start[0]), float(start[1])
-        agent.velocity = float(direction[0] * PUSH_SPEED), float(direction[1] * PUSH_SPEED)
+        speed = spacing / (SUBSTEP * SUBSTEPS_PER_LOOK)
+        agent.velocity = float(direction[0] * speed), float(direction[1] * speed)
         poses = []
-        for _ in range(num_looks):
+        for _ in range(NUM_LOOKS):
             for _ in range(SUBSTEPS_PER_LOOK):
                 step(SUBSTEP)
             poses.append((*block.position, block.angle))
@@ -156,12 +157,11 @@ def candidates(env: PushT, rng: np.random.Generator) -> Iterator[tuple[Point, Po
 def best_push(model: PushModel, env: PushT, rng: np.random.Generator) -> Push:
     """Random shooting: the push, and where to stop it, that leaves the smallest error."""
     pose, goal = env.block_pose, env.goal_pose
-    reach = float(pose_error(pose, goal)) * 1.5 + AGENT_RADIUS + CONTACT_GAP
-    num_looks = int(np.clip(reach / LOOK_DISTANCE, 4, MAX_LOOKS))
-    along = LOOK_DISTANCE * np.arange(1, num_looks + 1)
+    length = min(1.5 * float(pose_error(pose, goal)) + AGENT_RADIUS + CONTACT_GAP, MAX_PUSH)
+    along = np.linspace(0, length, NUM_LOOKS + 1)[1:]
     best = Push(env.agent_position, env.agent_position, np.inf)
     for start, direction, way in candidates(env, rng):
-        errors = pose_error(model.poses(start, direction, pose, num_looks), goal)
+        errors = pose_error(model.poses(start, direction, pose, length / NUM_LOOKS), goal)
         scores = errors + WAY_COST * (way + along)
         look = int(scores.argmin())
         if scores[look] < best.score:
@@ -205,11 +205,11 @@ def push_to_position(env: PushT) -> Iterator[Point]:
         beside = float(seen[1] * forwards[0] - seen[0] * forwards[1])
         if behind > 0 and abs(beside) < PUSH_WIDTH:
             sideways = np.array([-forwards[1], forwards[0]])
-            aim = env.agent_position + LEAD * forwards - 1.5 * beside * sideways
+            aim = env.agent_position + POSITION_LEAD * forwards - 1.5 * beside * sideways
         else:
             angle = np.arctan2(-beside, behind)  # 0 behind the block
             if angle < -TIE_ANGLE:
                 angle += 2 * np.pi
             step = np.clip(angle, -ORBIT_STEP, ORBIT_STEP)
             aim = env.block_centre - ORBIT_RADIUS * turned(forwards, angle - step)
-        yield towards(env.agent_position, aim.clip(*TABLE), LEAD)
+        yield towards(env.agent_position, aim.clip(*TABLE), POSITION_LEAD)
