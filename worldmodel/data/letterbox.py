@@ -1,0 +1,63 @@
+"""Fitting pictures of one size into a frame of another, aspect kept, with black padding."""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Where a picture of size `source` lies inside a frame of size `target`, both `(H, W)`.
+
+    The picture is scaled as a whole until it touches two opposite borders, and centred.
+
+    Raises:
+        ValueError: If a height or a width is below 1.
+    """
+
+    source: tuple[int, int]
+    target: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if min(*self.source, *self.target) < 1:
+            raise ValueError(
+                f"picture size {self.source} and frame size {self.target} must be at least 1 x 1"
+            )
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """`(H, W)` of the scaled picture."""
+        (height, width), (frame_height, frame_width) = self.source, self.target
+        if frame_height * width <= frame_width * height:
+            return frame_height, max(1, round(width * frame_height / height))
+        return max(1, round(height * frame_width / width)), frame_width
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Row and column of the picture's upper left pixel in the frame."""
+        return (self.target[0] - self.inner[0]) // 2, (self.target[1] - self.inner[1]) // 2
+
+    def fit(self, frames: UInt8[Tensor, "t h w 3"]) -> UInt8[Tensor, "t H W 3"]:
+        """Scale (antialiased) and pad; the very same pixels where the size fits already."""
+        if self.source == self.target:
+            return frames
+        (top, left), (height, width) = self.corner, self.inner
+        pictures = rearrange(frames, "t h w c -> t c h w")
+        if self.inner != self.source:
+            pictures = F.interpolate(pictures, self.inner, mode="bilinear", antialias=True)
+        framed = frames.new_zeros(len(frames), *self.target, 3)
+        framed[:, top : top + height, left : left + width] = rearrange(
+            pictures, "t c h w -> t h w c"
+        )
+        return framed
+
+    def mask(self) -> Bool[Tensor, "H W"]:
+        """True on the picture, False on the padding."""
+        (top, left), (height, width) = self.corner, self.inner
+        mask = torch.zeros(self.target, dtype=torch.bool)
+        mask[top : top + height, left : left + width] = True
+        return mask
