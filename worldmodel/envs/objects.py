@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
 
 SCALE = 64  # positions and areas are given as if the picture were this wide
-Mask = Bool[np.ndarray, "n H W"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +25,8 @@ class ObjectTrack:
 
 
 def agent_mask(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
-    """The agent is RoyalBlue: far more blue than red (about 175; half of that on its rim)."""
-    return blue - red > 85
+    """The agent is RoyalBlue: far more blue than red (by 175; half of that on its rim)."""
+    return blue - red > 80
 
 
 def block_mask(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
@@ -37,7 +35,7 @@ def block_mask(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarr
     A little more blue than red sets it apart from the walls, much more means the agent's rim.
     """
     bluer = blue - red
-    return (green < 205) & (blue < 218) & (bluer > 8) & (bluer < 62)
+    return (green < 205) & (blue < 218) & (bluer > 8) & (bluer < 60)
 
 
 Finder = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -64,23 +62,17 @@ def find_objects(env_name: str, frames: UInt8[Any, "*b H W 3"]) -> dict[str, Obj
         env_name: The environment; one without findable objects gives an empty dictionary.
         frames: Square RGB pictures, 0..255, as an array or a tensor on the CPU.
     """
-    pictures = np.asarray(frames)
-    *batch, height, width, _ = pictures.shape
-    channels = rearrange(pictures.reshape(-1, height, width, 3), "n h w c -> c n h w").astype(
-        np.int16
-    )
-    return {
-        name: track(finder(*channels), batch) for name, finder in FINDERS.get(env_name, {}).items()
-    }
+    channels = np.moveaxis(np.asarray(frames), -1, 0).astype(np.int16)
+    finders = FINDERS.get(env_name, {})
+    return {name: track(finder(*channels)) for name, finder in finders.items()}
 
 
-def track(mask: Mask, batch: list[int]) -> ObjectTrack:
-    """Centroid and area of every mask, with the leading axes `batch`."""
-    height, width = mask.shape[1:]
-    columns, rows = mask.sum(1, dtype=np.float64), mask.sum(2, dtype=np.float64)
-    area = rows.sum(1)
+def track(mask: Bool[np.ndarray, "*b H W"]) -> ObjectTrack:
+    """Centroid and area of every mask."""
+    height, width = mask.shape[-2:]
+    columns, rows = mask.sum(-2, dtype=np.float64), mask.sum(-1, dtype=np.float64)
+    area = rows.sum(-1)
     with np.errstate(invalid="ignore"):
         x = columns @ (np.arange(width) + 0.5) / area * (SCALE / width)
         y = rows @ (np.arange(height) + 0.5) / area * (SCALE / height)
-    position = np.stack([x, y], -1).reshape(*batch, 2)
-    return ObjectTrack(position, (area * (SCALE * SCALE / (height * width))).reshape(batch))
+    return ObjectTrack(np.stack([x, y], -1), np.asarray(area * (SCALE / height) * (SCALE / width)))
