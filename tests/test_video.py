@@ -1,0 +1,179 @@
+"""Videos: the same frame for the same index from both decoders, and errors that name the file."""
+
+import av
+import numpy as np
+import pytest
+
+from worldmodel.data.video import (
+    MAX_OPEN_READERS,
+    VideoReader,
+    _readers,
+    count_frames,
+    read_frames,
+    release_readers,
+    video_info,
+    write_video,
+)
+
+
+def drawn_frames(length, height, width):
+    """A square that moves right, its brightness counting frames."""
+    frames = np.full((length, height, width, 3), 200, np.uint8)
+    for index in range(length):
+        frames[index, 8:16, index : index + 8] = (0, index * 4, 128)
+    return frames
+
+
+def encode(path, frames, encoder, **options):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(encoder, rate=10)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = options
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize(
+    ("encoder", "codec", "options"),
+    [
+        ("libx264", "h264", {"crf": "10", "bf": "3", "g": "12"}),
+        ("libx265", "hevc", {"crf": "10", "x265-params": "log-level=none:keyint=12:open-gop=0"}),
+        ("libvpx-vp9", "vp9", {"crf": "10", "g": "12", "cpu-used": "8"}),
+    ],
+)
+def test_both_decoders_give_the_same_frame_for_the_same_index(tmp_path, encoder, codec, options):
+    frames = drawn_frames(30, 64, 64)
+    path = tmp_path / "video.mp4"
+    encode(path, frames, encoder, **options)
+    info = video_info(path)
+    assert (info.codec, info.size, info.fps, info.num_frames) == (codec, (64, 64), 10.0, 30)
+    indices = [0, 29, 5, 6, 7, 5, 28, 13]
+    found = []
+    for decoder in ("decord", "pyav"):
+        with VideoReader(path, decoder=decoder) as reader:
+            found.append(reader.read(indices).astype(int))
+    assert np.abs(found[0] - found[1]).max() <= 2
+    green = [picture[11, index + 4, 1] for picture, index in zip(found[1], indices, strict=True)]
+    assert np.abs(np.array(green) - 4 * np.array(indices)).max() <= 5
+    assert info.closed
+    assert VideoReader(path).decoder_name == "decord"
+
+
+def test_av1_is_read_through_pyav(tmp_path):
+    path = tmp_path / "video.mp4"
+    frames = drawn_frames(20, 64, 64)
+    encode(path, frames, "libsvtav1", crf="20", g="2", preset="12")
+    with VideoReader(path) as reader:
+        assert (reader.decoder_name, reader.info.codec, len(reader)) == ("pyav", "av1", 20)
+        found = reader.read([19, 3, 3])
+        assert reader.read([]).shape == (0, 64, 64, 3)
+    assert np.abs(found[:, 11, [23, 7, 7], 1].diagonal().astype(int) - [76, 12, 12]).max() <= 10
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options"),
+    [
+        ("libx265", {"crf": "10", "x265-params": "log-level=none:keyint=12:open-gop=1"}),
+        ("libx264", {"crf": "10", "x264-params": "keyint=12:open-gop=1:bframes=3:scenecut=0"}),
+    ],
+)
+def test_streams_that_decord_seeks_wrongly_are_left_to_pyav(tmp_path, encoder, options):
+    path = tmp_path / "video.mp4"
+    frames = drawn_frames(40, 64, 64)
+    encode(path, frames, encoder, **options)
+    assert not video_info(path).closed
+    with VideoReader(path) as reader:
+        assert reader.decoder_name == "pyav"
+        in_order = reader.read(range(40))
+        for index in (0, 39, 11, 13, 12, 24, 23):
+            assert (reader.read([index])[0] == in_order[index]).all()
+    green = in_order[range(40), 11, np.arange(40) + 4, 1].astype(int)
+    assert np.abs(green - 4 * np.arange(40)).max() <= 5
+
+
+def test_videos_for_people_have_even_sizes_and_fractional_rates(tmp_path):
+    path = tmp_path / "folder" / "video.mp4"
+    frames = drawn_frames(12, 33, 47)
+    write_video(path, frames, 2.5)
+    info = video_info(path)
+    assert (info.size, info.fps, count_frames(path)) == ((34, 48), 2.5, 12)
+    difference = read_frames(path, range(12))[:, :33, :47].astype(float) - frames
+    assert np.abs(difference).mean() < 4
+    with pytest.raises(ValueError, match="0 frames at 10"):
+        write_video(path, frames[:0], 10)
+
+
+def test_open_readers_are_bounded_and_released(tmp_path):
+    release_readers()
+    frames = drawn_frames(3, 32, 32)
+    for index in range(MAX_OPEN_READERS + 2):
+        path = tmp_path / f"{index}.mp4"
+        write_video(path, frames, 10)
+        assert read_frames(path, [2, 1]).shape == (2, 32, 32, 3)
+    assert len(_readers) == MAX_OPEN_READERS
+    release_readers()
+    assert not _readers
+
+
+def test_a_replaced_file_is_read_anew(tmp_path):
+    path = tmp_path / "video.mp4"
+    write_video(path, np.zeros((4, 32, 32, 3), np.uint8), 10)
+    assert read_frames(path, [3]).max() <= 2
+    write_video(path, np.full((6, 32, 32, 3), 255, np.uint8), 10)
+    assert read_frames(path, [5]).min() >= 253
+
+
+def test_errors_name_the_file_the_frame_and_both_values(tmp_path):
+    path = tmp_path / "video.mp4"
+    write_video(path, drawn_frames(9, 32, 32), 10)
+    with pytest.raises(ValueError, match=r"video\.mp4: frame index=9, the video has 9 frames"):
+        read_frames(path, [0, 9])
+    with pytest.raises(ValueError, match="frame index=-1"):
+        read_frames(path, [-1])
+    with pytest.raises(ValueError, match=r"missing\.mp4 is not a readable video"):
+        read_frames(tmp_path / "missing.mp4", [0])
+    text = tmp_path / "text.mp4"
+    text.write_bytes(b"not a video at all" * 50)
+    with pytest.raises(ValueError, match=r"text\.mp4 is not a readable video"):
+        read_frames(text, [0])
+
+
+def test_a_cut_file_is_reported(tmp_path):
+    path = tmp_path / "video.mp4"
+    write_video(path, drawn_frames(40, 64, 64), 10)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(ValueError, match=r"video\.mp4 is cut short: \d+ frames, .* says 40"):
+        read_frames(path, [0])
+
+
+def test_a_file_without_video_is_reported(tmp_path):
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(ValueError, match="no video stream"):
+        video_info(path)
+
+
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+def test_damaged_bytes_give_frames_or_a_value_error(tmp_path, decoder):
+    path = tmp_path / "video.mp4"
+    write_video(path, drawn_frames(40, 64, 64), 10)
+    whole = bytearray(path.read_bytes())
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        damaged = whole.copy()
+        for place in rng.integers(0, len(whole), 30):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            with VideoReader(path, decoder=decoder) as reader:
+                assert reader.read(range(len(reader))).shape == (len(reader), *reader.info.size, 3)
+        except ValueError as error:
+            assert "video.mp4" in str(error)

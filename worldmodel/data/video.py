@@ -1,0 +1,323 @@
+"""Reading video frames by index, and writing videos for people."""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from jaxtyping import UInt8
+
+from worldmodel.files import write_atomically
+
+try:
+    import decord
+except ImportError:  # no wheels for ARM and Mac
+    decord = None
+else:
+    decord.logging.set_level(decord.logging.QUIET)
+
+DECORD_CODECS = {"h264", "hevc", "vp9"}
+MAX_OPEN_READERS = 8
+PEOPLE_CONSTANT_RATE_FACTOR = 18
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds.
+
+    Attributes:
+        codec: Name of the codec as ffmpeg calls it, such as `h264` or `av1`.
+        size: `(H, W)` in pixels.
+        fps: Average frames per second.
+        pts: Presentation time of every frame, ascending, in units of the stream's time base.
+        keyframes: Indices of the frames that can be decoded on their own, ascending.
+        closed: Whether no frame that follows a keyframe in the file is shown before it.
+    """
+
+    codec: str
+    size: tuple[int, int]
+    fps: float
+    pts: tuple[int, ...]
+    keyframes: tuple[int, ...]
+    closed: bool
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames."""
+        return len(self.pts)
+
+
+def video_info(path: Path | str) -> VideoInfo:
+    """Index the packets of a video without decoding them.
+
+    Raises:
+        ValueError: The file cannot be read, has no video, or holds fewer frames than its header
+            promises.
+    """
+    path = Path(path)
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ValueError(f"{path} has no video stream")
+            stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise ValueError(f"{path} is in a codec that ffmpeg does not know")
+            packets = [
+                (packet.pts, packet.is_keyframe)
+                for packet in container.demux(stream)
+                if packet.size and not packet.is_discard
+            ]
+            promised, rate = stream.frames, stream.average_rate
+            codec, size = stream.codec_context.name, (stream.height, stream.width)
+    except (av.error.FFmpegError, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a readable video: {error}") from error
+    codec = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9"}.get(codec, codec)
+    if not packets or any(pts is None for pts, _ in packets):
+        raise ValueError(f"{path} holds {len(packets)} frames, or frames without a time")
+    if len(packets) < promised:
+        raise ValueError(f"{path} is cut short: {len(packets)} frames, its header says {promised}")
+    shown = np.array([pts for pts, _ in packets])
+    latest_keyframe = np.maximum.accumulate(
+        np.where([is_key for _, is_key in packets], shown, shown.min())
+    )
+    packets.sort()
+    keyframes = tuple(index for index, (_, is_key) in enumerate(packets) if is_key)
+    pts = tuple(pts for pts, _ in packets)
+    if len(set(pts)) != len(pts):
+        raise ValueError(f"{path} has {len(pts)} frames at {len(set(pts))} different times")
+    closed = bool((shown >= latest_keyframe).all())
+    return VideoInfo(codec, size, float(rate or 0), pts, keyframes, closed)
+
+
+def count_frames(path: Path | str) -> int:
+    """Number of frames of a video."""
+    return video_info(path).num_frames
+
+
+class PyAVDecoder:
+    """Frames by index through PyAV: seek to the keyframe before, decode up to the frame."""
+
+    def __init__(self, path: Path, info: VideoInfo):
+        self.path = path
+        self.info = info
+        self.container = av.open(str(path))
+        self.stream = self.container.streams.video[0]
+        self.stream.codec_context.thread_count = 1
+        self.index_of = {pts: index for index, pts in enumerate(info.pts)}
+        self.decoded = iter(())
+        self.position = info.num_frames
+
+    def read(self, indices: Sequence[int]) -> UInt8[np.ndarray, "t H W 3"]:
+        """Frames in the order of `indices`."""
+        wanted = {index: self._frame(index) for index in sorted(set(indices))}
+        return np.stack([wanted[index] for index in indices])
+
+    def close(self) -> None:
+        """Release the file."""
+        self.decoded = iter(())
+        self.container.close()
+
+    def _frame(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        keyframe = max((key for key in self.info.keyframes if key <= index), default=0)
+        if not keyframe <= self.position <= index:
+            self.container.seek(self.info.pts[keyframe], stream=self.stream)
+            self.decoded = self.container.decode(self.stream)
+        for frame in self.decoded:
+            found = self.index_of.get(frame.pts, -1)
+            self.position = found + 1
+            if found == index:
+                return frame.to_ndarray(format="rgb24", interpolation="BICUBIC")
+            if found > index:
+                break
+        self.position = self.info.num_frames
+        raise ValueError(
+            f"{self.path}: frame {index} of {self.info.num_frames} at pts {self.info.pts[index]} "
+            "cannot be decoded"
+        )
+
+
+class DecordDecoder:
+    """Frames by index through decord."""
+
+    def __init__(self, path: Path, info: VideoInfo):
+        self.reader = decord.VideoReader(str(path), num_threads=1)
+        if len(self.reader) != info.num_frames:
+            raise ValueError(
+                f"{path}: decord finds {len(self.reader)} frames, the file has {info.num_frames}"
+            )
+
+    def read(self, indices: Sequence[int]) -> UInt8[np.ndarray, "t H W 3"]:
+        """Frames in the order of `indices`."""
+        return self.reader.get_batch(list(indices)).asnumpy()
+
+    def close(self) -> None:
+        """Release the file."""
+        del self.reader
+
+
+class VideoReader:
+    """Frames of one video by presentation index.
+
+    decord decodes H.264, H.265 and VP9, PyAV everything else: LeRobot's AV1, keyframes with earlier
+    frames behind them (decord seeks to the wrong frame there), the odd width that decord cannot
+    copy, and machines without decord. Both give the same frame for the same index.
+
+    Args:
+        path: The video file.
+        decoder: `decord` or `pyav`; chosen by the codec when not given.
+
+    Raises:
+        ValueError: The file is corrupt, cut short or not a video.
+    """
+
+    def __init__(self, path: Path | str, decoder: str | None = None):
+        self.path = Path(path)
+        self.info = video_info(self.path)
+        self.decoder_name = decoder or ("decord" if _suits_decord(self.path, self.info) else "pyav")
+        kind = DecordDecoder if self.decoder_name == "decord" else PyAVDecoder
+        with _reported(self.path):
+            self.decoder = kind(self.path, self.info)
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return self.info.num_frames
+
+    def __enter__(self) -> "VideoReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file and the decoder."""
+        self.decoder.close()
+
+    def read(self, indices: Sequence[int]) -> UInt8[np.ndarray, "t H W 3"]:
+        """Decode frames, RGB 0..255, in the order of `indices`, repeats allowed.
+
+        Raises:
+            ValueError: An index lies outside the video, or a frame cannot be decoded.
+        """
+        indices = [int(index) for index in indices]
+        for index in indices:
+            if not 0 <= index < len(self):
+                raise ValueError(
+                    f"{self.path}: frame index={index}, the video has {len(self)} frames"
+                )
+        if not indices:
+            return np.zeros((0, *self.info.size, 3), np.uint8)
+        with _reported(self.path, indices):
+            frames = self.decoder.read(indices)
+        if frames.shape != (len(indices), *self.info.size, 3):
+            raise ValueError(
+                f"{self.path}: frames {indices[0]}..{indices[-1]} have shape {frames.shape[1:]}, "
+                f"the header says {(*self.info.size, 3)}"
+            )
+        return frames
+
+
+def _suits_decord(path: Path, info: VideoInfo) -> bool:
+    """Whether decord is there and decodes this stream."""
+    if decord is None or info.codec not in DECORD_CODECS or not info.closed:
+        return False
+    try:
+        DecordDecoder(path, info).read([0])
+    except (decord.DECORDError, ValueError):
+        return False
+    return True
+
+
+@contextmanager
+def _reported(path: Path, indices: Sequence[int] = ()) -> Iterator[None]:
+    """Turn the errors of both decoders into a `ValueError` that names the file and the frames."""
+    foreign = (
+        av.error.FFmpegError,
+        OSError,
+        UnicodeDecodeError,
+        *((decord.DECORDError,) if decord else ()),
+    )
+    try:
+        yield
+    except foreign as error:
+        which = f"frames {list(indices)[:8]} " if indices else ""
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path}: {which}cannot be decoded: {reason}") from error
+
+
+_readers: OrderedDict[tuple[int, str, int, int], VideoReader] = OrderedDict()
+_lock = threading.RLock()
+
+
+def read_frames(path: Path | str, indices: Sequence[int]) -> UInt8[np.ndarray, "t H W 3"]:
+    """Decode frames of a video; the last few videos stay open for the next call.
+
+    Raises:
+        ValueError: The file is corrupt, or an index lies outside it.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise ValueError(f"{path} is not a readable video: {error}") from error
+    key = (os.getpid(), str(path), status.st_mtime_ns, status.st_size)
+    with _lock:
+        reader = _readers.pop(key, None) or VideoReader(path)
+        _readers[key] = reader
+        while len(_readers) > MAX_OPEN_READERS:
+            _readers.popitem(last=False)[1].close()
+        return reader.read(indices)
+
+
+def release_readers() -> None:
+    """Close the videos that `read_frames` keeps open."""
+    with _lock:
+        while _readers:
+            _readers.popitem()[1].close()
+
+
+def write_video(
+    path: Path | str,
+    frames: UInt8[np.ndarray, "t H W 3"],
+    fps: float | int,
+    *,
+    crf: int = PEOPLE_CONSTANT_RATE_FACTOR,
+) -> None:
+    """Write an mp4 that every browser and player shows: H.264, 4:2:0, playable while it loads.
+
+    Frames of odd height or width are extended by repeating the last row or column.
+
+    Args:
+        path: The mp4; its folder is made when it is missing.
+        frames: RGB, 0..255.
+        fps: Frames per second.
+        crf: Constant rate factor of x264; lower is better.
+
+    Raises:
+        ValueError: There are no frames, or `fps` is not positive.
+    """
+    path = Path(path)
+    if not len(frames) or not fps > 0:
+        raise ValueError(f"{path}: {len(frames)} frames at {fps} frames per second is no video")
+    height, width = frames.shape[1:3]
+    even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+    def write(temporary: Path) -> None:
+        options = {"movflags": "faststart"}
+        with av.open(str(temporary), "w", format="mp4", options=options) as container:
+            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+            stream.height, stream.width = even.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            stream.options = {"crf": str(crf)}
+            for frame in even:
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, write)
