@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from drawn_episodes import stir, tiny_world
+from tiny import tiny_world
 
 from demos.app import DemoConfig, Pace, build_page, launch
 
@@ -16,7 +16,7 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def address():
-    page = build_page(DemoConfig(), stir(tiny_world()))
+    page = build_page(DemoConfig(), tiny_world(size=(32, 32)))
     yield launch(page, port=None, browser=False, block=False)
     page.close()
 
