@@ -25,7 +25,7 @@ from worldmodel.data.lerobot_statistics import column_statistics, image_statisti
 from worldmodel.data.video_writer import concatenate_videos, video_properties
 from worldmodel.files import write_json
 
-Columns = dict[str, Shaped[np.ndarray, "rows ..."]]
+Columns = dict[str, np.ndarray]  # `rows` or `rows dim` each
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ def merge_episodes(folder: Path, schema: LeRobotSchema, episodes: Sequence[Stage
     """Write `data`, `videos` and `meta` of a LeRobot v3.0 data set into `folder`.
 
     Raises:
-        ValueError: A metadata name is a column of `meta/episodes` already, or a staged video does
-            not hold `length` frames.
+        ValueError: A staged video does not hold `length` frames.
     """
     lengths = [each.length for each in episodes]
     tasks = list(dict.fromkeys(each.task for each in episodes))
@@ -183,8 +182,6 @@ def _write_meta(
 ) -> None:
     """Write `meta/stats.json`, and `meta/episodes` from the columns so far."""
     for name in episodes[0].metadata:
-        if name in table:
-            raise ValueError(f"metadata cannot be called {name!r}: meta/episodes has that column")
         table[name] = [each.metadata[name] for each in episodes]
     each_one = [
         _statistics(rows, episode.histograms, episode.length)

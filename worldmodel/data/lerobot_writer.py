@@ -19,6 +19,7 @@ from worldmodel.files import write_json
 __all__ = ["LeRobotSchema", "finalise", "stage_episode", "staged_episodes"]
 
 STAGING = ".staging"
+EPISODE_COLUMNS = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
 
 
 def stage_episode(
@@ -52,7 +53,8 @@ def stage_episode(
         metadata: Facts about the episode, stored as columns of `meta/episodes`.
 
     Raises:
-        ValueError: An array does not fit the schema or the other arrays, or is not finite.
+        ValueError: An array does not fit the schema or the other arrays, a number is not finite, or
+            a metadata name is that of another column.
     """
     columns = {"observation.state": states, "action": actions}
     columns |= {"next.success": successes, "next.reward": rewards}
@@ -61,7 +63,9 @@ def stage_episode(
         for name, values in columns.items()
         if values is not None
     }
-    _check_episode(f"episode {index} for {folder}", schema, frames, columns)
+    where = f"episode {index} for {folder}"
+    _check_arrays(where, schema, frames, columns)
+    _check_metadata(where, metadata)
     staging = folder / STAGING
     staging.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=staging, prefix="part-") as name:
@@ -110,7 +114,7 @@ def finalise(folder: Path, schema: LeRobotSchema) -> None:
     shutil.rmtree(staging)
 
 
-def _check_episode(
+def _check_arrays(
     name: str, schema: LeRobotSchema, frames: Mapping[str, np.ndarray], columns: dict
 ) -> None:
     if set(frames) != set(schema.views):
@@ -132,6 +136,16 @@ def _check_episode(
         raise ValueError(
             f"{name}: observation.state is missing, expected {shapes['observation.state']}"
         )
+
+
+def _check_metadata(name: str, metadata: Mapping[str, int | float | str]) -> None:
+    for key, value in metadata.items():
+        if key in EPISODE_COLUMNS or "/" in key:
+            raise ValueError(
+                f"{name}: metadata cannot be called {key!r}, a column of meta/episodes"
+            )
+        if isinstance(value, float) and not np.isfinite(value):
+            raise ValueError(f"{name}: metadata {key} is {value}, expected a finite number")
 
 
 def _load_staged(folder: Path) -> list[StagedEpisode]:
