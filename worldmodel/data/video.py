@@ -2,12 +2,14 @@
 
 import os
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import av.error
@@ -125,7 +127,8 @@ class PyAVDecoder:
         self.container.close()
 
     def _frame(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        keyframe = max((key for key in self.info.keyframes if key <= index), default=0)
+        before = bisect_right(self.info.keyframes, index)
+        keyframe = self.info.keyframes[before - 1] if before else 0
         if not keyframe <= self.position <= index:
             self.container.seek(self.info.pts[keyframe], stream=self.stream)
             self.decoded = self.container.decode(self.stream)
@@ -177,13 +180,12 @@ class VideoReader:
         ValueError: The file is corrupt, cut short or not a video.
     """
 
-    def __init__(self, path: Path | str, decoder: str | None = None):
+    def __init__(self, path: Path | str, decoder: Literal["decord", "pyav"] | None = None):
         self.path = Path(path)
         self.info = video_info(self.path)
-        self.decoder_name = decoder or ("decord" if _suits_decord(self.path, self.info) else "pyav")
-        kind = DecordDecoder if self.decoder_name == "decord" else PyAVDecoder
+        kinds = {"decord": DecordDecoder, "pyav": PyAVDecoder, None: _choose_decoder}
         with _reported(self.path):
-            self.decoder = kind(self.path, self.info)
+            self.decoder = kinds[decoder](self.path, self.info)
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -223,15 +225,16 @@ class VideoReader:
         return frames
 
 
-def _suits_decord(path: Path, info: VideoInfo) -> bool:
-    """Whether decord is there and decodes this stream."""
+def _choose_decoder(path: Path, info: VideoInfo) -> DecordDecoder | PyAVDecoder:
+    """Decord where it is installed and decodes the stream, PyAV otherwise."""
     if decord is None or info.codec not in DECORD_CODECS or not info.closed:
-        return False
+        return PyAVDecoder(path, info)
     try:
-        DecordDecoder(path, info).read([0])
+        decoder = DecordDecoder(path, info)
+        decoder.read([0])
     except (decord.DECORDError, ValueError):
-        return False
-    return True
+        return PyAVDecoder(path, info)
+    return decoder
 
 
 @contextmanager
