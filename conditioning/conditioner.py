@@ -1,0 +1,140 @@
+"""From raw actions and states to what the transformer reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from conditioning.action import ActionEmbedding
+from conditioning.noise import FourierMLP
+
+
+@dataclass(frozen=True)
+class ConditionerConfig:
+    """What the world model is told besides pixels."""
+
+    action_dim: int
+    """Width of one raw action; 0 for unlabelled video."""
+    state_dim: int
+    """Width of the proprioceptive state; 0 when the data has none."""
+    stride: int = 1
+    """Data frames per model frame; the actions in between are concatenated."""
+    injection: Literal["token", "adaln", "cross"] = "token"
+    """How actions reach the transformer."""
+    relative_to: Mapping[int, int] = field(default_factory=dict)
+    """{action dim: state dim}: that action is an absolute target; feed it minus the state."""
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the transformer reads of one stretch of frames.
+
+    Attributes:
+        tokens: Tokens that join the space attention of their frame.
+        vector: Summed into the modulation of every block; `None` unless injection is AdaLN.
+        action_tokens: For cross-attention; `None` unless injection is cross-attention.
+    """
+
+    tokens: Float[Tensor, "b t k d"]
+    vector: Float[Tensor, "b t d"] | None
+    action_tokens: Float[Tensor, "b t c d"] | None
+
+
+class Conditioner(nn.Module):
+    """Normalise actions and states, embed them, and route them to the transformer.
+
+    States are mapped to [-1, 1] by their 1st and 99th percentile, and so are actions, after those
+    of `relative_to` became displacements from the current state. What the world model predicts of
+    the next state is its displacement in units of `displacement_scale`.
+    """
+
+    def __init__(self, config: ConditionerConfig, width: int):
+        super().__init__()
+        self.config = config
+        chunk = config.action_dim * config.stride
+        self.register_buffer("action_center", torch.zeros(chunk))
+        self.register_buffer("action_scale", torch.ones(chunk))
+        self.register_buffer("state_center", torch.zeros(config.state_dim))
+        self.register_buffer("state_scale", torch.ones(config.state_dim))
+        self.register_buffer("displacement_scale", torch.ones(config.state_dim))
+        self.action = ActionEmbedding(chunk, width)
+        self.state = FourierMLP(config.state_dim, width) if config.state_dim else None
+        self.num_tokens = int(config.injection == "token") + int(config.state_dim > 0)
+
+    def set_statistics(
+        self,
+        action_range: Float[Tensor, "2 a"],
+        state_range: Float[Tensor, "2 s"],
+        displacement_scale: Float[Tensor, "s"],
+    ) -> None:
+        """Set the normalisation: low and high of actions (relative ones) and of states."""
+        for name, (low, high) in (("action", action_range), ("state", state_range)):
+            getattr(self, f"{name}_center").copy_((low + high) / 2)
+            getattr(self, f"{name}_scale").copy_(((high - low) / 2).clamp(min=1e-6))
+        self.displacement_scale.copy_(displacement_scale.clamp(min=1e-6))
+
+    def relative(
+        self, actions: Float[Tensor, "b t a"], states: Float[Tensor, "b t s"] | None
+    ) -> Float[Tensor, "b t a"]:
+        """Turn absolute targets of `relative_to` into displacements from the current state."""
+        if not self.config.relative_to:
+            return actions
+        if states is None:
+            raise ValueError(f"relative_to={dict(self.config.relative_to)} needs states, got none")
+        chunks = rearrange(actions, "b t (k a) -> b t k a", k=self.config.stride).clone()
+        for action_dim, state_dim in self.config.relative_to.items():
+            chunks[..., action_dim] -= states[..., None, state_dim]
+        return rearrange(chunks, "b t k a -> b t (k a)")
+
+    def forward(
+        self,
+        actions: Float[Tensor, "b t a"] | None,
+        states: Float[Tensor, "b t s"] | None,
+        shape: tuple[int, int],
+        present: Bool[Tensor, "b t"] | None = None,
+    ) -> Conditioning:
+        """Embed raw actions and states of `shape = (b, t)` frames.
+
+        Main arguments: `actions` (`None`: no action is known) and `states`.
+        Other arguments: `present` is false where the action shall count as unknown.
+
+        Raises:
+            ValueError: If the widths are not those of the configuration.
+        """
+        self._check(actions, states)
+        device = self.action.no_action.device
+        if actions is None:
+            normalised = torch.zeros(*shape, max(len(self.action_center), 1), device=device)
+            present = torch.zeros(shape, dtype=torch.bool, device=device)
+        else:
+            relative = self.relative(actions, states)
+            normalised = (relative - self.action_center) / self.action_scale
+            if present is None:
+                present = torch.ones(shape, dtype=torch.bool, device=device)
+        action = self.action(normalised, present)
+        tokens = [action] if self.config.injection == "token" else []
+        if self.state is not None:
+            tokens.append(self.state((states - self.state_center) / self.state_scale))
+        empty = action.new_zeros(*shape, 0, action.shape[-1])
+        return Conditioning(
+            tokens=torch.stack(tokens, dim=2) if tokens else empty,
+            vector=action if self.config.injection == "adaln" else None,
+            action_tokens=action[:, :, None] if self.config.injection == "cross" else None,
+        )
+
+    def _check(self, actions: Tensor | None, states: Tensor | None) -> None:
+        width = self.config.action_dim * self.config.stride
+        if actions is not None and actions.shape[-1] != width:
+            raise ValueError(
+                f"actions have width {actions.shape[-1]}, the world model expects {width} "
+                f"({self.config.action_dim} x stride {self.config.stride})"
+            )
+        got = 0 if states is None else states.shape[-1]
+        if got != self.config.state_dim:
+            raise ValueError(
+                f"states have width {got}, the world model expects {self.config.state_dim}"
+            )

@@ -1,0 +1,1 @@
+"""Everything that updates weights from a reward."""

@@ -1,0 +1,116 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.tiny import TINY_DIT, random_clip, tiny_world
+from worldmodel.objective import Draws, LossConfig, draw, motion_weight, training_loss
+
+PLAIN = LossConfig(forward_passes=0, shortcut_interval=0, context_noise=0.0)
+
+
+def draws_for(world, config, *, batch=4, frames=5, seed=0) -> Draws:
+    generator = torch.Generator().manual_seed(seed)
+    return draw(world, config, batch=batch, frames=frames, generator=generator)
+
+
+def test_draws_lie_on_the_grid_of_the_sampler():
+    world = tiny_world()
+    draws = draws_for(world, LossConfig(shortcut_interval=2), batch=400)
+    assert set(draws.tau.unique().tolist()) <= {0.0, 0.25, 0.5, 0.75}
+    assert draws.step_size[1::2].eq(0.25).all()
+    shortcut_steps, shortcut_tau = draws.step_size[::2], draws.tau[::2]
+    assert set(shortcut_steps.unique().tolist()) == {0.5, 1.0}
+    assert (shortcut_tau % shortcut_steps == 0).all()
+    assert 0.4 < draws.tau[1::2].eq(0).float().mean() < 0.9
+    assert not draws.replaced[:, 0].any()
+
+
+def test_draws_are_a_function_of_the_generator():
+    world = tiny_world()
+    first, second = (draws_for(world, LossConfig(), seed=3) for _ in range(2))
+    assert torch.equal(first.noise, second.noise)
+    assert (first.passes, first.history) == (second.passes, second.history)
+
+
+def test_motion_weight_of_a_hand_made_picture():
+    """Four cells, one changes fully: weights 6, 1, 1, 1 over their mean 9/4."""
+    current = torch.zeros(1, 1, 1, 3, 2, 2)
+    target = current.clone()
+    target[..., 0, 0, 0] = 0.5
+    weight = motion_weight(target, current, contrast=6.0, saturation=0.1)
+    expected = torch.tensor([[6.0, 1.0], [1.0, 1.0]]) * 4 / 9
+    torch.testing.assert_close(weight[0, 0, 0, 0], expected)
+
+
+def test_untrained_loss_is_the_weighted_squared_change():
+    world = tiny_world(random=False)
+    clip, draws = random_clip(world, batch=4, frames=5), draws_for(world, PLAIN)
+    loss, parts = training_loss(world, clip, draws, replace(PLAIN, motion_contrast=1.0))
+    latents = world.codec.encode(clip.frames)
+    squared = (latents[:, 1:] - latents[:, :-1]).square().mean(dim=(2, 3, 4, 5))
+    weight = 0.9 * draws.tau + 0.4
+    torch.testing.assert_close(parts["frames"], (weight * squared).mean())
+    moved = clip.states.diff(dim=1).square().mean(-1)
+    torch.testing.assert_close(parts["states"], 0.05 * (weight * moved).mean())
+    torch.testing.assert_close(loss.detach(), parts["frames"] + parts["states"])
+
+
+def test_hidden_pixels_and_missing_views_carry_no_loss():
+    world = tiny_world()
+    clip, draws = random_clip(world, batch=4, frames=5), draws_for(world, PLAIN)
+    pixel_mask = torch.ones(4, 2, *world.size, dtype=torch.bool)
+    pixel_mask[:, 0, :4] = False
+    view_mask = torch.tensor([[True, False]] * 4)
+    masked = replace(clip, pixel_mask=pixel_mask, view_mask=view_mask)
+    loss = training_loss(world, masked, draws, replace(PLAIN, motion_contrast=1.0))[0]
+    frames = clip.frames.clone()
+    frames[:, 1:, 1] = 0
+    changed = replace(masked, frames=frames)
+    again = training_loss(world, changed, draws, replace(PLAIN, motion_contrast=1.0))[0]
+    torch.testing.assert_close(loss, again)
+
+
+@pytest.mark.parametrize("dit", [TINY_DIT, replace(TINY_DIT, encoder_depth=0, decoder_depth=2)])
+def test_self_forwarding_and_shortcut_rows_train_every_weight(dit):
+    world = tiny_world(dit).train()
+    config = LossConfig(forward_fraction=1.0)
+    clip, draws = random_clip(world, batch=4, frames=5), draws_for(world, config)
+    assert draws.passes >= 1
+    loss, _ = training_loss(world, clip, draws, config)
+    loss.backward()
+    without = [n for n, p in world.named_parameters() if p.grad is None]
+    assert not without
+    assert loss.isfinite()
+
+
+def test_self_forwarded_context_differs_only_where_replaced():
+    world = tiny_world()
+    config = replace(PLAIN, forward_passes=1, forward_fraction=1.0)
+    clip, draws = random_clip(world, batch=4, frames=5), draws_for(world, config)
+    nothing = replace(draws, replaced=torch.zeros_like(draws.replaced))
+    base = training_loss(world, clip, replace(draws, passes=0), PLAIN)[0]
+    torch.testing.assert_close(training_loss(world, clip, nothing, config)[0], base)
+    everything = replace(draws, replaced=torch.ones_like(draws.replaced))
+    assert not torch.isclose(training_loss(world, clip, everything, config)[0], base)
+
+
+def test_rows_of_a_batch_give_the_loss_of_the_batch():
+    """The mean over two halves is the loss of the whole: what data parallelism needs."""
+    world = tiny_world()
+    config = LossConfig(shortcut_interval=2)
+    clip, draws = random_clip(world, batch=4, frames=5), draws_for(world, config)
+    whole = training_loss(world, clip, draws, config)[0]
+    halves = [
+        training_loss(world, clip.map(lambda x, s=s: x[s : s + 2]), draws.rows(s, s + 2), config)[0]
+        for s in (0, 2)
+    ]
+    torch.testing.assert_close(whole, sum(halves) / 2)
+
+
+def test_unlabelled_video_trains_too():
+    world = tiny_world(action_dim=0, state_dim=0, relative_to={}).train()
+    clip = random_clip(world, batch=4, frames=5)
+    loss, parts = training_loss(world, clip, draws_for(world, LossConfig()), LossConfig())
+    loss.backward()
+    assert set(parts) == {"frames"}

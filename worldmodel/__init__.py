@@ -1,0 +1,1 @@
+"""A learned simulator: data, codec, diffusion transformer, rollout engine, pretraining."""

@@ -1,0 +1,90 @@
+"""From data and settings to a world model ready to train."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from conditioning.conditioner import ConditionerConfig
+from worldmodel.codec import AutoencoderCodec
+from worldmodel.data import EpisodeSource
+from worldmodel.data.dataset import action_state_statistics
+from worldmodel.dit import DiTConfig
+from worldmodel.world_model import WorldModel, WorldModelConfig
+
+
+def describe_data(source: EpisodeSource, episodes: Sequence[int]) -> dict:
+    """What a world model remembers of its training data, to refuse it as test data later."""
+    seeds = [source.reset_seed(episode) for episode in episodes]
+    return {
+        "name": source.name, "fingerprint": source.fingerprint, "robot_type": source.robot_type,
+        "episodes": list(episodes), "reset_seeds": None if None in seeds else seeds,
+    }  # fmt: skip
+
+
+def build_world(
+    source: EpisodeSource, episodes: Sequence[int], *, dit: DiTConfig, stride: int,
+    injection: Literal["token", "adaln", "cross"], relative_to: Mapping[int, int],
+    use_actions: bool, codec: Path | None, init: Path | None,
+) -> WorldModel:  # fmt: skip
+    """A world model that fits `source`, normalised by the statistics of `episodes`.
+
+    With `init` the architecture, the codec, and all weights and statistics of equal shape come from
+    that world model.
+
+    Raises:
+        ValueError: If `init` has other views or another frame size, or an index of `relative_to` is
+            out of range.
+    """
+    start = None if init is None else WorldModel.load(init)
+    action_dim = source.action_dim if use_actions else 0
+    for action, state in relative_to.items():
+        if action >= max(action_dim, 1) or state >= source.state_dim:
+            raise ValueError(
+                f"relative_to {action}: {state} is out of range: "
+                f"{source.name} has {action_dim} action dims and {source.state_dim} state dims"
+            )
+    conditioner = ConditionerConfig(
+        action_dim=action_dim, state_dim=source.state_dim, stride=stride, injection=injection,
+        relative_to=dict(relative_to) if action_dim else {},
+    )  # fmt: skip
+    config = WorldModelConfig(
+        views=tuple(source.views), size=tuple(source.size), fps=source.fps,
+        conditioner=conditioner, dit=dit if start is None else start.config.dit,
+        robot_type=source.robot_type,
+    )  # fmt: skip
+    if start is not None:
+        image_codec = start.codec
+    else:
+        image_codec = None if codec is None else AutoencoderCodec.from_pretrained(codec)
+    world = WorldModel(config, image_codec)
+    _set_statistics(world, source, episodes)
+    if start is not None:
+        _take_over(world, start)
+        world.train_data = list(start.train_data)
+    world.train_data.append(describe_data(source, episodes))
+    return world
+
+
+def _set_statistics(world: WorldModel, source: EpisodeSource, episodes: Sequence[int]) -> None:
+    statistics = action_state_statistics(
+        source, relative_to=world.relative_to, stride=world.stride, episodes=episodes
+    )
+    none = torch.zeros(2, 0)
+    action, state, displacement = statistics.action, statistics.state, statistics.displacement
+    world.conditioner.set_statistics(
+        torch.stack([action.q01, action.q99]) if world.action_dim else none,
+        torch.stack([state.q01, state.q99]) if world.state_dim else none,
+        displacement.std if world.state_dim else torch.zeros(0),
+    )
+
+
+def _take_over(world: WorldModel, start: WorldModel) -> None:
+    if (start.views, start.size) != (world.views, world.size):
+        raise ValueError(
+            f"init has views {start.views} of {start.size}, the data {world.views} of {world.size}"
+        )
+    mine, theirs = world.state_dict(), start.state_dict()
+    fitting = {k: v for k, v in theirs.items() if k in mine and mine[k].shape == v.shape}
+    world.load_state_dict(fitting, strict=False)

@@ -1,0 +1,107 @@
+"""The one record that flows through the package: a stretch of an episode."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float32, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames with the actions between them; any number of leading batch axes.
+
+    `actions[..., i, :]` is applied at `frames[..., i]` and leads to `frames[..., i + 1]`, so a clip
+    of `t` frames has `t - 1` actions, rewards and successes. With a frame stride the actions in
+    between are concatenated along the action axis.
+
+    Attributes:
+        frames: Pictures of every view, RGB, 0..255.
+        actions: Raw actions in the units of the data; `None` for unlabelled video.
+        states: Raw proprioceptive states (`observation.state`), one per frame.
+        rewards: `next.reward` of each action; summed over a stride.
+        successes: `next.success` of each action; true if any within a stride is.
+        view_mask: False where a camera is missing; `None` means all are present.
+        pixel_mask: False on letterbox padding; `None` means there is no padding.
+    """
+
+    frames: UInt8[Tensor, "*b t v H W 3"]
+    actions: Float32[Tensor, "*b t-1 a"] | None = None
+    states: Float32[Tensor, "*b t s"] | None = None
+    rewards: Float32[Tensor, "*b t-1"] | None = None
+    successes: Bool[Tensor, "*b t-1"] | None = None
+    view_mask: Bool[Tensor, "*b v"] | None = None
+    pixel_mask: Bool[Tensor, "*b v H W"] | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Clip":
+        """Apply `function` to every tensor that is present."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Clip(**{k: None if v is None else function(v) for k, v in values.items()})
+
+    def head(self, num_frames: int) -> "Clip":
+        """The first `num_frames` frames of clips with one batch axis, and what lies between them."""
+        frames = {name: getattr(self, name) for name in ("frames", "states")}
+        between = {name: getattr(self, name) for name in ("actions", "rewards", "successes")}
+        cut = {k: None if v is None else v[:, :num_frames] for k, v in frames.items()}
+        cut |= {k: None if v is None else v[:, : num_frames - 1] for k, v in between.items()}
+        return Clip(**cut, view_mask=self.view_mask, pixel_mask=self.pixel_mask)
+
+    def to(self, device: torch.device | str) -> "Clip":
+        """Move every tensor to `device`."""
+        return self.map(lambda tensor: tensor.to(device))
+
+
+def stack_clips(clips: Sequence[Clip]) -> Clip:
+    """Stack clips of equal shape along a new leading batch axis."""
+    columns = {}
+    for field in fields(Clip):
+        values = [getattr(clip, field.name) for clip in clips]
+        columns[field.name] = None if values[0] is None else torch.stack(values)
+    return Clip(**columns)
+
+
+@runtime_checkable
+class EpisodeSource(Protocol):
+    """One data folder of episodes, whatever its layout.
+
+    Attributes:
+        name: The folder as the user gave it, for messages.
+        views: Camera names without the `observation.images.` prefix.
+        fps: Frames per second.
+        lengths: Number of frames of each episode.
+        action_dim: Width of one action; 0 for unlabelled video.
+        state_dim: Width of `observation.state`; 0 when the data has none.
+        size: `(H, W)` of the frames that `read` returns.
+        pixel_mask: False on letterbox padding.
+        robot_type: `robot_type` of `meta/info.json`, an environment's name for recorded data.
+        fingerprint: Changes whenever the files of the source change.
+    """
+
+    name: str
+    views: tuple[str, ...]
+    fps: float
+    lengths: tuple[int, ...]
+    action_dim: int
+    state_dim: int
+    size: tuple[int, int]
+    pixel_mask: Bool[Tensor, "v H W"]
+    robot_type: str
+    fingerprint: str
+
+    def __len__(self) -> int:
+        """Number of episodes."""
+        ...
+
+    def read(self, episode: int, start: int, stop: int, stride: int = 1) -> Clip:
+        """Read frames `start, start + stride, ... < stop` of an episode, without a batch axis."""
+        ...
+
+    def task(self, episode: int) -> str:
+        """The task in words, or an empty string."""
+        ...
+
+    def reset_seed(self, episode: int) -> int | None:
+        """The simulator seed that reproduces the episode's start, when it was recorded."""
+        ...

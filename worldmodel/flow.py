@@ -1,0 +1,82 @@
+"""Flow matching in x-space: tau = 1 is data, the network predicts the clean sample.
+
+`z = tau x + (1 - tau) noise`; along the straight path the velocity is `(x_hat - z) / (1 - tau)`.
+Shortcut forcing (Dreamer 4, 2509.24527; shortcut models, 2410.12557) also tells the network the size
+of the step it is about to take and makes one large step agree with two half steps.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+Predict = Callable[[tuple[Tensor, ...], Tensor, Tensor], tuple[Tensor, ...]]
+"""(noisy parts, tau, step size) -> predicted clean parts."""
+
+
+def expand(level: Shaped[Tensor, "b t"], like: Tensor) -> Tensor:
+    """Append axes of size one so that `level` broadcasts over `like`, shaped `b t ...`."""
+    return level.reshape(*level.shape, *([1] * (like.ndim - level.ndim)))
+
+
+def add_noise(
+    x: Float[Tensor, "b t ..."], noise: Float[Tensor, "b t ..."], tau: Float[Tensor, "b t"]
+) -> Float[Tensor, "b t ..."]:
+    """Straight path between noise (tau = 0) and data (tau = 1)."""
+    level = expand(tau, x)
+    return level * x + (1 - level) * noise
+
+
+def ramp_weight(tau: Float[Tensor, "*b"], floor: float = 0.1) -> Float[Tensor, "*b"]:
+    """Loss weight `0.9 tau + floor`; Dreamer 4 has floor 0.1."""
+    return 0.9 * tau + floor
+
+
+def velocity(
+    z: Float[Tensor, "b t ..."], x_hat: Float[Tensor, "b t ..."], tau: Float[Tensor, "b t"]
+) -> Float[Tensor, "b t ..."]:
+    """Velocity towards the predicted clean sample; needs tau < 1."""
+    return (x_hat - z) / expand(1 - tau, z)
+
+
+def euler_step(
+    z: Float[Tensor, "b t ..."],
+    x_hat: Float[Tensor, "b t ..."],
+    tau: Float[Tensor, "b t"],
+    step_size: Float[Tensor, "b t"],
+) -> Float[Tensor, "b t ..."]:
+    """Move `z` from noise level `tau` to `tau + step_size`."""
+    return z + velocity(z, x_hat, tau) * expand(step_size, z)
+
+
+def shortcut_target(
+    predict: Predict, z: tuple[Tensor, ...], tau: Float[Tensor, "b t"],
+    step_size: Float[Tensor, "b t"],
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Clean samples that make one step of `step_size` equal two half steps (Dreamer 4, eq. 7).
+
+    In x-space: `x* = z + (1 - tau) (b' + b'') / 2`, where b' and b'' are the velocities of the two
+    half steps. The caller takes it without gradient.
+    """
+    half = step_size / 2
+    first = [velocity(p, x, tau) for p, x in zip(z, predict(z, tau, half), strict=True)]
+    middle = tuple(p + b * expand(half, p) for p, b in zip(z, first, strict=True))
+    later = tau + half
+    predicted = predict(middle, later, half)
+    second = [velocity(p, x, later) for p, x in zip(middle, predicted, strict=True)]
+    return tuple(
+        p + expand(1 - tau, p) * (a + b) / 2 for p, a, b in zip(z, first, second, strict=True)
+    )
+
+
+def sample(predict: Predict, noise: tuple[Tensor, ...], num_steps: int) -> tuple[Tensor, ...]:
+    """Integrate from noise to data in `num_steps` equal Euler steps."""
+    z = noise
+    shape = z[0].shape[:2]
+    step_size = torch.full(shape, 1 / num_steps, device=z[0].device)
+    for index in range(num_steps):
+        tau = torch.full(shape, index / num_steps, device=z[0].device)
+        predicted = predict(z, tau, step_size)
+        z = tuple(euler_step(p, x, tau, step_size) for p, x in zip(z, predicted, strict=True))
+    return z

@@ -1,0 +1,247 @@
+"""The pretraining loss: flow matching in x-space with shortcut rows and self-forwarded context.
+
+All randomness of one batch is drawn up front (`draw`), so the loss is a pure function of weights,
+clip and draws: exact resume and data-parallel equality follow.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from worldmodel.data.clip import Clip
+from worldmodel.flow import add_noise, expand, ramp_weight, sample, shortcut_target
+from worldmodel.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights and probabilities of the pretraining loss."""
+
+    ramp_floor: float = 0.4
+    """Loss weight at tau = 0; the weight is 0.9 tau + floor (Dreamer 4 has 0.1)."""
+    zero_fraction: float = 0.5
+    """Share of frames trained at tau = 0, from pure noise."""
+    shortcut_interval: int = 4
+    """Every how many rows of a batch one is a shortcut row; 0 for none."""
+    motion_contrast: float = 6.0
+    """How much more a clearly moving pixel weighs than a resting one (1: no motion weight)."""
+    motion_saturation: float = 0.1
+    """Change of a pixel, on the scale [-1, 1], above which it counts as clearly moving."""
+    state_weight: float = 0.05
+    """Weight of the squared error of the normalised state displacement."""
+    context_noise: float = 0.1
+    """Largest standard deviation of the noise added to context frames."""
+    forward_fraction: float = 0.6
+    """Share of batches whose context is partly the model's own prediction."""
+    forward_replaced: float = 0.5
+    """Share of context frames replaced in such a batch; the others stay as anchors."""
+    forward_passes: int = 2
+    """Most parallel passes; after `n` passes a run of replaced frames carries `n`-step errors."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one batch; row `i` belongs to clip `i`.
+
+    Attributes:
+        tau, step_size: Noise level and step size of each predicted frame.
+        noise: Noise of the predicted latents.
+        state_noise: Noise of the predicted state displacements.
+        context_noise: Noise to be added to the context latents, already scaled.
+        replaced: Context frames that become the model's own predictions.
+        passes: Self-forwarding passes of this batch; 0 for none.
+        history: Frames of history that time attention sees in this batch.
+    """
+
+    tau: Float[Tensor, "b t"]
+    step_size: Float[Tensor, "b t"]
+    noise: Float[Tensor, "b t v c h w"]
+    state_noise: Float[Tensor, "b t s"]
+    context_noise: Float[Tensor, "b t v c h w"]
+    replaced: Bool[Tensor, "b t"]
+    passes: int
+    history: int
+
+    def rows(self, start: int, stop: int) -> "Draws":
+        """The draws of some rows of the batch."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        cut = {k: v[start:stop] if isinstance(v, Tensor) else v for k, v in values.items()}
+        return Draws(**cut)
+
+    def to(self, device: torch.device) -> "Draws":
+        """Move every tensor to `device`."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()}
+        return Draws(**moved)
+
+
+def draw(
+    world: WorldModel, config: LossConfig, *, batch: int, frames: int, generator: torch.Generator
+) -> Draws:
+    """Draw the random numbers of a batch of clips with `frames` frames (`frames - 1` predicted)."""
+    shape, steps = (batch, frames - 1), world.config.max_steps
+
+    def uniform(*size: int) -> Tensor:
+        return torch.rand(*size, generator=generator)
+
+    # A monolithic model also reads finished frames (tau = 1) when it streams.
+    levels = torch.arange(1, steps + int(world.dit.monolithic)) / steps
+    picked = levels[(uniform(*shape) * len(levels)).long()] if len(levels) else torch.zeros(shape)
+    tau = torch.where(uniform(*shape) < config.zero_fraction, torch.zeros(()), picked)
+    step_size = torch.full(shape, 1 / steps)
+    if config.shortcut_interval and steps > 1:
+        rows = slice(None, None, config.shortcut_interval)
+        exponent = (uniform(*shape) * (steps.bit_length() - 1)).long()
+        large = (0.5**exponent)[rows]
+        tau[rows] = (uniform(*shape)[rows] / large).floor() * large
+        tau[rows] = torch.where(tau[rows] >= 1, torch.zeros(()), tau[rows])
+        step_size[rows] = large
+    latent = (*shape, len(world.views), *world.latent_shape)
+    level = config.context_noise * uniform(*shape, 1, 1, 1, 1)
+    forwarded = config.forward_passes and bool(uniform(1) < config.forward_fraction)
+    passes = 1 + int(uniform(1) * config.forward_passes) if forwarded else 0
+    replaced = uniform(*shape) < config.forward_replaced
+    replaced[:, 0] = False
+    return Draws(
+        tau=tau, step_size=step_size, noise=torch.randn(*latent, generator=generator),
+        state_noise=torch.randn(*shape, world.state_dim, generator=generator),
+        context_noise=level * torch.randn(*latent, generator=generator), replaced=replaced,
+        passes=passes, history=1 + int(uniform(1) * world.config.dit.window),
+    )  # fmt: skip
+
+
+def motion_weight(
+    target: Float[Tensor, "b t v c h w"], current: Float[Tensor, "b t v c h w"],
+    contrast: float, saturation: float,
+) -> Float[Tensor, "b t v 1 h w"]:  # fmt: skip
+    """DWS's motion weight (2502.07825): softmax over the cells of a picture, mean 1.
+
+    `w = N softmax(log(contrast) min(|target - current|, saturation) / saturation)`: a cell that
+    changes by `saturation` or more weighs `contrast` times a resting one. Temperature and
+    saturation are ours; the paper publishes neither.
+    """
+    change = reduce((target - current).abs(), "b t v c h w -> b t v h w", "max")
+    moving = (change / saturation).clamp(max=1)
+    weight = contrast**moving
+    return rearrange(weight / weight.mean(dim=(-2, -1), keepdim=True), "b t v h w -> b t v 1 h w")
+
+
+def training_loss(
+    world: WorldModel, clip: Clip, draws: Draws, config: LossConfig
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """Loss of a batch of clips and its parts, each the mean over clips of a mean over frames.
+
+    Args:
+        world: The model; its weights receive gradients.
+        clip: `b` clips of `t` frames, on the model's device.
+        draws: From `draw`, for the same batch and frames.
+        config: Weights.
+
+    Raises:
+        ValueError: If the clip does not fit the model, or a loss is not finite.
+    """
+    world.check(clip)
+    latents = world.codec.encode(clip.frames)
+    target_latent, target_states = latents[:, 1:], None if clip.states is None else clip.states[:, 1:]
+    context = latents[:, :-1]
+    states = None if clip.states is None else clip.states[:, :-1]
+    for _ in range(draws.passes):
+        with torch.no_grad():
+            context, states = _self_forward(world, clip, context, states, draws, latents)
+    encoded = _encode(world, clip, context + draws.context_noise, states, draws.history)
+    target = _target(world, target_latent, target_states, states)
+    noise = (draws.noise, draws.state_noise)[: len(target)]
+    noisy = tuple(add_noise(x, n, draws.tau) for x, n in zip(target, noise, strict=True))
+    predicted = world.predict(encoded, noisy, draws.tau, draws.step_size)
+    goal = _with_shortcut_rows(world, clip, context, states, draws, config, target, noisy)
+    weight = ramp_weight(draws.tau, config.ramp_floor)
+    if world.dit.monolithic:
+        weight = weight * (draws.tau < 1)
+    pixel_weight = motion_weight(
+        target_latent, context, config.motion_contrast, config.motion_saturation
+    ) * _present(world, clip, context)  # fmt: skip
+    error = pixel_weight * (predicted[0].float() - goal[0]) ** 2
+    losses = {"frames": (weight * reduce(error, "b t v c h w -> b t", "mean")).mean()}
+    if len(target) > 1:
+        squared = reduce((predicted[1].float() - goal[1]) ** 2, "b t s -> b t", "mean")
+        losses["states"] = config.state_weight * (weight * squared).mean()
+    return sum(losses.values()), {name: value.detach() for name, value in losses.items()}
+
+
+def _encode(
+    world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, history: int,
+    rows: slice = slice(None),
+):  # fmt: skip
+    actions = None if clip.actions is None else clip.actions[rows]
+    states = None if states is None else states[rows]
+    conditioning = world.conditioner(actions, states, context[rows].shape[:2])
+    mask = None if clip.view_mask is None else clip.view_mask[rows]
+    return world.dit.encode(context[rows], conditioning, view_mask=mask, history=history)
+
+
+def _target(
+    world: WorldModel, latent: Tensor, next_states: Tensor | None, states: Tensor | None
+) -> tuple[Tensor, ...]:
+    if states is None:
+        return (latent,)
+    return latent, (next_states - states) / world.conditioner.displacement_scale
+
+
+def _self_forward(
+    world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws,
+    latents: Tensor,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Replace part of the context by one-step predictions made from the context before it.
+
+    Every frame is predicted from the current context in one parallel pass, as in parallel
+    scheduled sampling (1906.04331); repeated passes compound the errors of consecutive frames.
+    """
+    encoded = _encode(world, clip, context, states, draws.history)
+    noise = (draws.noise, draws.state_noise)[: 1 if states is None else 2]
+    clean = sample(lambda z, tau, d: world.predict(encoded, z, tau, d), noise, 1)
+    shifted = torch.cat([latents[:, :1], world.bound(clean[0][:, :-1].float())], dim=1)
+    where = expand(draws.replaced, shifted)
+    replaced = torch.where(where, shifted, latents[:, :-1])
+    if states is None:
+        return replaced, None
+    moved = states + clean[1].float() * world.conditioner.displacement_scale
+    shifted_states = torch.cat([clip.states[:, :1], moved[:, :-1]], dim=1)
+    return replaced, torch.where(draws.replaced[..., None], shifted_states, clip.states[:, :-1])
+
+
+def _with_shortcut_rows(
+    world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws,
+    config: LossConfig, target: tuple[Tensor, ...], noisy: tuple[Tensor, ...],
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """The data as goal, and on shortcut rows what two half steps would reach."""
+    if not config.shortcut_interval or world.config.max_steps == 1:
+        return target
+    rows = slice(None, None, config.shortcut_interval)
+    with torch.no_grad():
+        noised = context + draws.context_noise
+        encoded = _encode(world, clip, noised, states, draws.history, rows)
+        reached = shortcut_target(
+            lambda z, tau, d: tuple(p.float() for p in world.predict(encoded, z, tau, d)),
+            tuple(z[rows] for z in noisy), draws.tau[rows], draws.step_size[rows],
+        )  # fmt: skip
+    goals = tuple(x.clone() for x in target)
+    for goal, value in zip(goals, reached, strict=True):
+        goal[rows] = value
+    return goals
+
+
+def _present(world: WorldModel, clip: Clip, latents: Tensor) -> Tensor:
+    """1 where a latent cell shows something, 0 on letterbox padding and missing views."""
+    present = latents.new_ones(len(latents), 1, len(world.views), 1, *world.latent_shape[1:])
+    if clip.pixel_mask is not None:
+        cell = world.codec.downsampling
+        covered = reduce(
+            clip.pixel_mask.float(), "b v (h p) (w q) -> b 1 v 1 h w", "min", p=cell, q=cell
+        )
+        present = present * covered
+    if clip.view_mask is not None:
+        present = present * rearrange(clip.view_mask.float(), "b v -> b 1 v 1 1 1")
+    return present

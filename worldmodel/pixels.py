@@ -1,0 +1,129 @@
+"""Into tokens and back out: convolutional stem and head, and plain patches to compare with."""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STAGE_CHANNELS = (8, 24, 64, 128)  # full, half, quarter, eighth resolution
+MAX_SHIFT = 16.0
+"""Largest displacement, in latent pixels, that the head can copy from in one step."""
+
+
+def warp(
+    picture: Float[Tensor, "f c h w"], shift: Float[Tensor, "f 2 h w"]
+) -> Float[Tensor, "f c h w"]:
+    """Bilinear copy: output pixel `(x, y)` is `picture` at `(x + shift_x, y + shift_y)`.
+
+    Beyond the border the nearest pixel is taken.
+    """
+    height, width = picture.shape[-2:]
+    y = torch.arange(height, device=picture.device, dtype=torch.float32)[:, None] + shift[:, 1]
+    x = torch.arange(width, device=picture.device, dtype=torch.float32) + shift[:, 0]
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
+    return F.grid_sample(picture.float(), grid, padding_mode="border", align_corners=False)
+
+
+@dataclass(frozen=True)
+class StemOutput:
+    """Tokens of a latent and the feature maps they came through, finest first."""
+
+    tokens: Float[Tensor, "f l d"]
+    maps: tuple[Float[Tensor, "f ..."], ...]
+
+
+class ConvStem(nn.Module):
+    """Stride-2 convolutions down to the token grid; keeps the maps in between for the head."""
+
+    def __init__(self, channels: int, width: int, num_stages: int):
+        super().__init__()
+        sizes = (channels, *STAGE_CHANNELS[1:num_stages], width)
+        pairs = zip(sizes[:-1], sizes[1:], strict=True)
+        self.stages = nn.ModuleList(nn.Conv2d(i, o, 4, stride=2, padding=1) for i, o in pairs)
+
+    def forward(self, latent: Float[Tensor, "f c h w"]) -> StemOutput:
+        """Encode latents, one per view and frame."""
+        x, maps = self.stages[0](latent.contiguous(memory_format=torch.channels_last)), []
+        for stage in self.stages[1:]:
+            x = F.silu(x)
+            maps.append(x)
+            x = stage(x)
+        return StemOutput(rearrange(x, "f d h w -> f (h w) d"), tuple(maps))
+
+
+class ConvHead(nn.Module):
+    """Tokens to a latent, joined on the way up with the stem's maps of the current frame.
+
+    The result is the current frame with every pixel moved by a predicted shift, plus a residual;
+    shift and residual are zero at initialisation. Moving pixels instead of painting them anew keeps
+    objects whole over long rollouts (CDNA, 1605.07157).
+    """
+
+    def __init__(self, channels: int, width: int, num_stages: int):
+        super().__init__()
+        self.merges, self.convolutions = nn.ModuleList(), nn.ModuleList()
+        coming = width
+        for stage in reversed(range(num_stages)):
+            skip = STAGE_CHANNELS[stage] if stage else 2 * channels
+            out = STAGE_CHANNELS[stage]
+            self.merges.append(nn.Conv2d(coming // 4 + skip, out, 1))
+            self.convolutions.append(nn.Conv2d(out, out, 3, padding=1))
+            coming = out
+        self.last = nn.Conv2d(coming, channels + 2, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(
+        self, tokens: Float[Tensor, "f l d"], stem: StemOutput, current: Float[Tensor, "f c h w"],
+        noisy: Float[Tensor, "f c h w"],
+    ) -> Float[Tensor, "f c h w"]:  # fmt: skip
+        """Predict the clean next latent."""
+        grid_height = current.shape[-2] >> len(self.merges)
+        x = rearrange(tokens, "f (h w) d -> f d h w", h=grid_height)
+        pictures = torch.cat([current, noisy], dim=1)
+        skips = [*reversed(stem.maps), pictures.contiguous(memory_format=torch.channels_last)]
+        for merge, convolution, skip in zip(self.merges, self.convolutions, skips, strict=True):
+            x = torch.cat([F.pixel_shuffle(x, 2), skip], dim=1)
+            x = F.silu(convolution(F.silu(merge(x))))
+        residual, shift = self.last(x).float().split([current.shape[1], 2], dim=1)
+        return warp(current, MAX_SHIFT * (shift / 4).tanh()) + residual
+
+
+class PatchStem(nn.Module):
+    """Plain linear patches (DiT)."""
+
+    def __init__(self, channels: int, width: int, num_stages: int):
+        super().__init__()
+        self.patch = 2**num_stages
+        self.project = nn.Linear(channels * self.patch**2, width)
+
+    def forward(self, latent: Float[Tensor, "f c h w"]) -> StemOutput:
+        """Encode latents, one per view and frame."""
+        pattern = "f c (h p) (w q) -> f (h w) (c p q)"
+        patches = rearrange(latent, pattern, p=self.patch, q=self.patch)
+        return StemOutput(self.project(patches), ())
+
+
+class PatchHead(nn.Module):
+    """Plain linear patches out (DiT), without skips; zero at initialisation."""
+
+    def __init__(self, channels: int, width: int, num_stages: int):
+        super().__init__()
+        self.patch = 2**num_stages
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, channels * self.patch**2)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(
+        self, tokens: Float[Tensor, "f l d"], stem: StemOutput, current: Float[Tensor, "f c h w"],
+        noisy: Float[Tensor, "f c h w"],
+    ) -> Float[Tensor, "f c h w"]:  # fmt: skip
+        """Predict the clean next latent."""
+        patches = self.project(self.norm(tokens))
+        pattern = "f (h w) (c p q) -> f c (h p) (w q)"
+        height = current.shape[-2] // self.patch
+        return rearrange(patches, pattern, h=height, p=self.patch, q=self.patch)

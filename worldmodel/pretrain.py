@@ -1,0 +1,213 @@
+"""Pretrain a world model from video and actions. `worldmodel pretrain PRESET --data D --out O`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from worldmodel.assembly import build_world
+from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.data.dataset import sample_clips
+from worldmodel.dit import DiTConfig
+from worldmodel.objective import Draws, LossConfig, draw, training_loss
+from worldmodel.precision import compute_dtype
+from worldmodel.run import MovingAverage, build_optimizers, learning_rate_factor
+from worldmodel.run import load_state, save_state
+from worldmodel.run_log import RunLog
+from worldmodel.validate import validate
+from worldmodel.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Train a world model from a folder of episodes."""
+
+    data: Path
+    """Data folder (LeRobot v2.1 or v3.0)."""
+    out: Path
+    """Folder for the world model, the training state, logs and validation videos."""
+    steps: int = 3000
+    """Optimiser steps."""
+    minutes: float | None = None
+    """Wall time after which the run ends, with its learning rate decayed; `None`: no limit."""
+    batch: int = 8
+    """Clips per optimiser step, over all processes."""
+    frames: int = 9
+    """Frames per clip; `frames - 1` of them are predicted."""
+    stride: int = 1
+    """Data frames per model frame; the actions in between are concatenated."""
+    size: tuple[int, int] | None = None
+    """Height and width to resize to; by default the data's own."""
+    relative_to: dict[int, int] = field(default_factory=dict)
+    """Action dim and state dim pairs: absolute targets that are fed relative to the state."""
+    injection: Literal["token", "adaln", "cross"] = "token"
+    """How actions reach the transformer."""
+    use_actions: bool = True
+    """False trains on video alone, as if no action were known."""
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    warmup: int = 50
+    """Warm-up steps."""
+    muon: bool = True
+    """Muon for hidden matrices; otherwise AdamW for all."""
+    clip_norm: float = 1.0
+    """Largest gradient norm."""
+    average_decay: float = 0.998
+    """Decay of the moving average of the weights that is saved."""
+    codec: Path | None = None
+    """A diffusers `AutoencoderTiny` or `AutoencoderKL` folder; pixels when not given."""
+    compile: bool = False
+    """`torch.compile` the transformer."""
+    validation_episodes: int = 8
+    """Last episodes of the data, never trained on, that validation uses."""
+    validation_interval: int = 1000
+    """Steps between validations."""
+    save_interval: int = 500
+    """Steps between training states."""
+    init: Path | None = None
+    """A world model to start from, e.g. one pretrained without actions; gives the architecture."""
+    resume: bool = False
+    """Continue exactly where `out` stopped."""
+    seed: int = 0
+    """Seed of weights, batches and noise."""
+    dit: DiTConfig = DiTConfig()
+    """The transformer."""
+    loss: LossConfig = LossConfig()
+    """The loss."""
+
+
+PRESETS = {
+    "tiny": PretrainConfig(data=tyro.MISSING, out=tyro.MISSING),
+    "base": PretrainConfig(
+        data=tyro.MISSING, out=tyro.MISSING, batch=32, frames=17, steps=100_000, compile=True,
+        average_decay=0.9995, warmup=500,
+        dit=DiTConfig(width=768, encoder_depth=9, decoder_depth=3, window=32, time_interval=3),
+    ),
+}  # fmt: skip
+DESCRIPTIONS = {
+    "tiny": "3.6M weights, 64x64 pictures, a laptop CPU.",
+    "base": "about 100M weights, one large GPU.",
+}
+PretrainCommand = tyro.extras.subcommand_type_from_defaults(PRESETS, DESCRIPTIONS)
+
+
+class TrainingStep(nn.Module):
+    """The loss as a module's `forward`, which is what data parallelism wraps."""
+
+    def __init__(self, world: WorldModel, config: LossConfig):
+        super().__init__()
+        self.world, self.config = world, config
+
+    def forward(self, clip: Clip, draws: Draws) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Loss and its parts."""
+        return training_loss(self.world, clip, draws, self.config)
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Train, and write the moving average of the weights to `out`; returns `out`.
+
+    Batch `i` and its noise depend on `seed` and `i` only, so a resumed run repeats the losses of an
+    uninterrupted one, and `n` processes with the same global batch repeat those of one.
+
+    Raises:
+        ValueError: If data and configuration do not fit, or the loss is not finite.
+    """
+    mixed = "bf16" if compute_dtype(default_device()) == torch.bfloat16 else "no"
+    accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=config.out)
+    accelerator.init_trackers("log")
+    torch.manual_seed(config.seed)
+    source = EpisodeCache(open_episodes(config.data, config.size))
+    train, held_out = split_episodes(source, config.validation_episodes)
+    world = build_world(
+        source, train, dit=config.dit, stride=config.stride, injection=config.injection,
+        relative_to=config.relative_to, use_actions=config.use_actions, codec=config.codec,
+        init=config.init,
+    ).to(accelerator.device)  # fmt: skip
+    if config.compile:
+        world.dit.encode = torch.compile(world.dit.encode)
+        world.dit.decode = torch.compile(world.dit.decode)
+    optimizers = build_optimizers(world, config.learning_rate, muon=config.muon)
+    average = MovingAverage(world, config.average_decay)
+    log = RunLog(accelerator, config.out, total_steps=config.steps, minutes=config.minutes)
+    if config.resume:
+        log.resume(load_state(config.out / "state", world, average, optimizers))
+    model = accelerator.prepare(TrainingStep(world, config.loss))
+    rows = process_rows(config.batch, accelerator)
+
+    with log:
+        while log.step < config.steps and log.done < 1:
+            clip, draws = batch(config, world, source, train, log.step, rows)
+            loss, parts = model(clip.to(accelerator.device), draws.to(accelerator.device))
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+            factor = learning_rate_factor(log.step, log.done, warmup=config.warmup)
+            for optimizer in optimizers:
+                optimizer.param_groups[0]["lr"] = config.learning_rate * factor
+                optimizer.step()
+                optimizer.zero_grad()
+            average.update(world, log.step)
+            log.advance(loss, parts, frames=config.batch * (config.frames - 1), factor=factor)
+            last = log.step >= config.steps or log.done >= 1
+            if accelerator.is_main_process and (last or log.step % config.save_interval == 0):
+                save_state(config.out / "state", world, average, optimizers, log.progress)
+            if accelerator.is_main_process and (last or log.step % config.validation_interval == 0):
+                average.swap(world)
+                world.save(config.out)
+                log.scalars(validate(world, source, held_out, config.out / "validation", log.step))
+                average.swap(world)
+    accelerator.end_training()
+    return config.out
+
+
+def default_device() -> torch.device:
+    """CUDA when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def split_episodes(source: EpisodeSource, num_held_out: int) -> tuple[range, range]:
+    """Episodes to train on, and the last ones, held out for validation.
+
+    Raises:
+        ValueError: If nothing is left to train on.
+    """
+    num_train = len(source) - num_held_out
+    if num_train < 1:
+        raise ValueError(
+            f"{source.name}: {len(source)} episodes, of which --validation-episodes "
+            f"{num_held_out} are held out: none left to train on"
+        )
+    return range(num_train), range(num_train, len(source))
+
+
+def process_rows(batch: int, accelerator: Accelerator) -> slice:
+    """The rows of the global batch that this process computes.
+
+    Raises:
+        ValueError: If the batch does not divide by the number of processes.
+    """
+    share, rest = divmod(batch, accelerator.num_processes)
+    if rest:
+        raise ValueError(f"batch {batch} does not divide by {accelerator.num_processes} processes")
+    return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+
+
+def batch(
+    config: PretrainConfig, world: WorldModel, source: EpisodeSource, episodes: Sequence[int],
+    step: int, rows: slice,
+) -> tuple[Clip, Draws]:  # fmt: skip
+    """Clips and random numbers of one step: a pure function of seed and step."""
+    clip = sample_clips(
+        source, batch=config.batch, length=config.frames, stride=config.stride, seed=config.seed,
+        index=step, episodes=episodes,
+    )  # fmt: skip
+    if not config.use_actions:
+        clip = replace(clip, actions=None)
+    generator = torch.Generator().manual_seed((config.seed + 1) * 1_000_000_007 + step)
+    draws = draw(world, config.loss, batch=config.batch, frames=config.frames, generator=generator)
+    return clip.map(lambda tensor: tensor[rows]), draws.rows(rows.start, rows.stop)

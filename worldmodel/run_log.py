@@ -1,0 +1,103 @@
+"""Where a run stands: step, time, progress line, loss table, TensorBoard."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+
+class RunLog:
+    """Count the steps and the seconds of a run and show them.
+
+    Every step appends `step,loss` to `losses.csv`; a resumed run first drops the rows that it is
+    about to repeat. `done` in [0, 1] is the larger share of steps and of minutes that is over.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, out: Path, *, total_steps: int, minutes: float | None
+    ):
+        self.accelerator, self.out = accelerator, out
+        self.total_steps, self.minutes = total_steps, minutes
+        self.step, self.seconds_before = 0, 0.0
+        self.first_step = 0
+
+    def resume(self, progress: Mapping) -> None:
+        """Take over step and seconds of a saved state."""
+        self.step = self.first_step = int(progress["step"])
+        self.seconds_before = float(progress["seconds"])
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, earlier sessions included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    @property
+    def done(self) -> float:
+        """Share of the run that is over."""
+        share = self.step / self.total_steps
+        return share if self.minutes is None else max(share, self.seconds / 60 / self.minutes)
+
+    @property
+    def progress(self) -> dict:
+        """What a saved state needs to know."""
+        return {"step": self.step, "seconds": self.seconds}
+
+    def __enter__(self) -> "RunLog":
+        """Open the loss table and the progress line."""
+        self.started = time.monotonic()
+        self.out.mkdir(parents=True, exist_ok=True)
+        main = self.accelerator.is_main_process
+        if main:
+            file = self.out / "losses.csv"
+            rows = file.read_text().splitlines()[1:] if file.exists() and self.step else []
+            kept = [row for row in rows if int(row.split(",")[0]) < self.step]
+            file.write_text("\n".join(["step,loss", *kept]) + "\n")
+            self.table = file.open("a", buffering=1)
+        columns = ("[bold]{task.description}", "{task.fields[note]}")
+        self.bar = Progress(
+            TextColumn(columns[0]), BarColumn(), TextColumn(columns[1]), TimeElapsedColumn(),
+            TimeRemainingColumn(), disable=not main, refresh_per_second=2,
+        )  # fmt: skip
+        self.bar.start()
+        self.task = self.bar.add_task("pretrain", total=1.0, note="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        """Close both."""
+        self.bar.stop()
+        if self.accelerator.is_main_process:
+            self.table.close()
+
+    def advance(
+        self, loss: Float[Tensor, ""], parts: Mapping[str, Tensor], *, frames: int, factor: float
+    ) -> None:
+        """Record one step.
+
+        Raises:
+            ValueError: If the loss is not finite.
+        """
+        value = self.accelerator.reduce(loss.detach().float(), "mean").item()
+        if not torch.isfinite(torch.tensor(value)):
+            raise ValueError(f"step {self.step}: loss is {value}; lower --learning-rate")
+        if self.accelerator.is_main_process:
+            self.table.write(f"{self.step},{value:.9g}\n")
+        self.step += 1
+        if self.step % 10 == 0:
+            scalars = {f"loss/{name}": part.item() for name, part in parts.items()}
+            self.scalars({"loss/total": value, "learning_rate_factor": factor, **scalars})
+        speed = (self.step - self.first_step) * frames / (time.monotonic() - self.started)
+        note = f"step {self.step}  loss {value:.5f}  {speed:.0f} frames/s"
+        self.bar.update(self.task, completed=self.done, note=note)
+
+    def scalars(self, values: Mapping[str, float]) -> None:
+        """Write scalars to TensorBoard at the current step."""
+        self.accelerator.log(dict(values), step=self.step)

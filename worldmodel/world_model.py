@@ -1,0 +1,311 @@
+"""The world model: codec + conditioner + transformer, streamed frame by frame."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from conditioning.conditioner import Conditioner, ConditionerConfig
+from worldmodel.codec import AutoencoderCodec, LatentCodec, PixelCodec
+from worldmodel.data.clip import Clip
+from worldmodel.dit import DiTConfig, Encoded, VideoDiT
+from worldmodel.files import write_json, write_weights
+from worldmodel.flow import sample
+from worldmodel.layers import TimeCache, TimeStep
+from worldmodel.precision import autocast, compute_dtype
+from worldmodel.rollout import Observation, RolloutState, stream_noise
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """All that is needed to build a world model; saved beside its weights."""
+
+    views: tuple[str, ...]
+    """Camera names, in order."""
+    size: tuple[int, int]
+    """Height and width of a frame in pixels."""
+    fps: float
+    """Frames per second of the data, before striding."""
+    conditioner: ConditionerConfig
+    """Actions and states."""
+    dit: DiTConfig
+    """The transformer."""
+    max_steps: int = 4
+    """Most denoising steps that shortcut training covers; a power of two."""
+    robot_type: str = ""
+    """`robot_type` of the training data."""
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "WorldModelConfig":
+        """Read the dictionary that `dataclasses.asdict` and JSON make of a configuration."""
+        conditioner = dict(values["conditioner"])
+        relative = conditioner["relative_to"].items()
+        conditioner["relative_to"] = {int(k): int(v) for k, v in relative}
+        return cls(
+            **{
+                **values,
+                "views": tuple(values["views"]),
+                "size": tuple(values["size"]),
+                "conditioner": ConditionerConfig(**conditioner),
+                "dit": DiTConfig(**values["dit"]),
+            }
+        )
+
+
+class WorldModel(nn.Module):
+    """Action-conditioned model of robot video.
+
+    ```python
+    world = WorldModel.load("checkpoints/pusht")
+    state = world.start(context)                       # a Clip of a few real frames
+    observation, state = world.step(state, actions)    # one action in, one frame out
+    ```
+
+    Args:
+        config: Sizes and conditioning.
+        codec: Frames to latents; pixels when `None`.
+
+    Attributes:
+        train_data: What it was trained on, one dictionary per data set.
+    """
+
+    def __init__(self, config: WorldModelConfig, codec: LatentCodec | None = None):
+        super().__init__()
+        self.config = config
+        self.codec = PixelCodec() if codec is None else codec
+        self.train_data: list[dict] = []
+        height, width = (side // self.codec.downsampling for side in config.size)
+        self.latent_shape = (self.codec.channels, height, width)
+        self.conditioner = Conditioner(config.conditioner, config.dit.width)
+        self.dit = VideoDiT(
+            config.dit, num_views=len(config.views), latent_shape=self.latent_shape,
+            state_dim=config.conditioner.state_dim,
+            num_condition_tokens=self.conditioner.num_tokens,
+            injection=config.conditioner.injection,
+        )  # fmt: skip
+
+    views = property(lambda self: self.config.views)
+    size = property(lambda self: self.config.size)
+    fps = property(lambda self: self.config.fps)
+    stride = property(lambda self: self.config.conditioner.stride)
+    action_dim = property(lambda self: self.config.conditioner.action_dim)
+    state_dim = property(lambda self: self.config.conditioner.state_dim)
+    relative_to = property(lambda self: self.config.conditioner.relative_to)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.dit.condition_embedding.device
+
+    def check(self, clip: Clip) -> None:
+        """Raise a `ValueError` with both values when `clip` does not fit this world model."""
+        views, size = clip.frames.shape[-4], tuple(clip.frames.shape[-3:-1])
+        if views != len(self.views):
+            raise ValueError(f"clip has {views} views, the world model {self.views}")
+        if size != tuple(self.size):
+            raise ValueError(f"clip has frames of {size}, the world model {tuple(self.size)}")
+
+    # Streaming
+
+    @torch.no_grad()
+    def start(self, context: Clip, *, seed: int | Sequence[int] = 0) -> RolloutState:
+        """Begin `b` streams from a few real frames each.
+
+        Args:
+            context: Frames `b t v H W 3` with the `t - 1` actions between them, and states.
+            seed: Noise seed; an integer `s` gives stream `i` the seed `s + i`.
+
+        Raises:
+            ValueError: If the clip does not fit the world model.
+        """
+        self.check(context)
+        context = context.to(self.device)
+        latents = self.codec.encode(context.frames)
+        batch, frames = latents.shape[:2]
+        seeds = [seed + i for i in range(batch)] if isinstance(seed, int) else list(seed)
+        config = self.config.dit
+        cache = TimeCache(
+            self.dit.num_time_layers, batch, self.dit.num_tokens,
+            config.width // config.head_width, config.head_width, config.window, self.device,
+            compute_dtype(self.device),
+        )  # fmt: skip
+        state = RolloutState(
+            cache=cache, frame=torch.zeros(batch, dtype=torch.long, device=self.device),
+            latent=latents[:, 0], states=None if context.states is None else context.states[:, 0],
+            seeds=torch.tensor(seeds), view_mask=context.view_mask,
+        )  # fmt: skip
+        for index in range(frames - 1):
+            actions = None if context.actions is None else context.actions[:, index]
+            next_states = None if context.states is None else context.states[:, index + 1]
+            state = self._observe(state, actions, latents[:, index + 1], next_states)
+        return state
+
+    @torch.no_grad()
+    def step(
+        self, state: RolloutState, actions: Float[Tensor, "b a"] | None, *, num_steps: int = 2
+    ) -> tuple[Observation, RolloutState]:
+        """Apply one raw action per stream and imagine the next frame.
+
+        Args:
+            state: From `start` or the previous `step`; used up by the call.
+            actions: Raw actions, `action_dim * stride` wide; `None` means no action is known.
+            num_steps: Denoising steps, a power of two up to `config.max_steps`.
+        """
+        if num_steps not in self.allowed_steps:
+            raise ValueError(f"num_steps={num_steps}, expected one of {self.allowed_steps}")
+        with autocast(self.device):
+            encoded = self._encode(state, actions)
+            shapes = [tuple(state.latent.shape[1:])]
+            if self.state_dim:
+                shapes.append((self.state_dim,))
+            flat = stream_noise(state.seeds, state.frame, [sum(_size(s) for s in shapes)])
+            parts = flat.to(self.device).split([_size(s) for s in shapes], dim=-1)
+            noise = tuple(p.reshape(-1, 1, *s) for p, s in zip(parts, shapes, strict=True))
+            clean = sample(lambda z, tau, d: self.predict(encoded, z, tau, d), noise, num_steps)
+            latent = self.bound(clean[0].float())
+            if self.dit.monolithic:
+                one = torch.ones(latent.shape[:2], device=self.device)
+                self.predict(encoded, (latent, *clean[1:]), one, one / self.config.max_steps)
+        states = None
+        if self.state_dim:
+            states = state.states + clean[1][:, 0].float() * self.conditioner.displacement_scale
+        state = replace(state, frame=state.frame + 1, latent=latent[:, 0], states=states)
+        return Observation(self.codec.decode(latent[:, 0]), states), state
+
+    @property
+    def allowed_steps(self) -> tuple[int, ...]:
+        """Denoising steps that `step` accepts: 1, 2, ... `config.max_steps`."""
+        return tuple(2**i for i in range(self.config.max_steps.bit_length()))
+
+    def imagine(
+        self, context: Clip, actions: Float[Tensor, "b m a"], *, num_steps: int = 2,
+        seed: int | Sequence[int] = 0,
+    ) -> Clip:  # fmt: skip
+        """Roll out `m` actions from `context`; return the `m` new frames and states.
+
+        The returned clip has the `m - 1` actions between the new frames.
+        """
+        state = self.start(context, seed=seed)
+        actions = actions.to(self.device)
+        frames, states = [], []
+        for index in range(actions.shape[1]):
+            observation, state = self.step(state, actions[:, index], num_steps=num_steps)
+            frames.append(observation.frames)
+            states.append(observation.states)
+        return Clip(
+            frames=torch.stack(frames, dim=1), actions=actions[:, 1:],
+            states=torch.stack(states, dim=1) if self.state_dim else None,
+            view_mask=context.view_mask, pixel_mask=context.pixel_mask,
+        )  # fmt: skip
+
+    def bound(self, latents: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
+        """Keep pixel latents in [-1, 1]; an autoencoder's latents are left alone."""
+        return latents.clamp(-1, 1) if isinstance(self.codec, PixelCodec) else latents
+
+    def predict(
+        self, encoded: Encoded, noisy: tuple[Tensor, ...], tau: Float[Tensor, "b t"],
+        step_size: Float[Tensor, "b t"],
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """Predict the clean parts (latent, and state displacement when there is a state)."""
+        noisy_state = noisy[1] if len(noisy) > 1 else None
+        latent, state = self.dit.decode(encoded, noisy[0], noisy_state, tau, step_size)
+        return (latent,) if state is None else (latent, state)
+
+    def _encode(self, state: RolloutState, actions: Tensor | None) -> Encoded:
+        slot = state.cache.reserve(state.frame)
+        conditioning = self.conditioner(
+            None if actions is None else actions.to(self.device).float()[:, None],
+            None if state.states is None else state.states[:, None],
+            (len(state.frame), 1),
+        )
+        step = TimeStep(state.cache, state.frame, slot)
+        return self.dit.encode(
+            state.latent[:, None], conditioning, view_mask=state.view_mask, step=step
+        )
+
+    def _observe(
+        self, state: RolloutState, actions: Tensor | None, latent: Tensor, states: Tensor | None
+    ) -> RolloutState:
+        """Move to a frame that is known: encode the current one and write it to the cache."""
+        with autocast(self.device):
+            encoded = self._encode(state, actions)
+            if self.dit.monolithic:
+                one = torch.ones(len(latent), 1, device=self.device)
+                parts = [latent[:, None]]
+                if states is not None:
+                    moved = (states - state.states) / self.conditioner.displacement_scale
+                    parts.append(moved[:, None])
+                self.predict(encoded, tuple(parts), one, one / self.config.max_steps)
+        return replace(state, frame=state.frame + 1, latent=latent, states=states)
+
+    # Files
+
+    def save(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write `world.json` and `weights.safetensors` atomically; `dtype` casts the weights."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {k: v for k, v in self.state_dict().items() if not k.startswith("codec.")}
+        if dtype is not None:
+            cast = {k: v.to(dtype) for k, v in state.items() if k.startswith("dit.")}
+            state = {**state, **cast}
+        if isinstance(self.codec, AutoencoderCodec):
+            self.codec.autoencoder.save_pretrained(folder / "codec")
+        write_weights(folder / "weights.safetensors", state)
+        description = {
+            "format": 1, "config": asdict(self.config),
+            "codec": "codec" if isinstance(self.codec, AutoencoderCodec) else "pixels",
+            "train_data": self.train_data,
+        }  # fmt: skip
+        write_json(folder / "world.json", description)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "WorldModel":
+        """Load from a folder, or from a hub id when no such folder exists.
+
+        Raises:
+            ValueError: If the folder holds no world model, naming the file that is wrong.
+        """
+        path = Path(folder)
+        if not path.is_dir():
+            path = _download(str(folder))
+        file = path / "world.json"
+        if not file.is_file():
+            raise ValueError(f"{path}: no world model here, world.json is missing")
+        try:
+            description = json.loads(file.read_text())
+            config = WorldModelConfig.from_dict(description["config"])
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{file}: not a world model description: {error!r}") from error
+        codec = None
+        if description.get("codec") == "codec":
+            codec = AutoencoderCodec.from_pretrained(path / "codec")
+        world = cls(config, codec)
+        world.train_data = description["train_data"]
+        world._read_weights(path / "weights.safetensors")
+        return world.to(device).eval()
+
+    def _read_weights(self, file: Path) -> None:
+        if not file.is_file():
+            raise ValueError(f"{file}: missing")
+        weights = {k: v.float() for k, v in load_file(file).items()}
+        missing, unexpected = self.load_state_dict(weights, strict=False)
+        missing = [name for name in missing if not name.startswith("codec.")]
+        if missing or unexpected:
+            raise ValueError(f"{file}: weights missing {missing}, not expected {unexpected}")
+
+
+def _size(shape: Sequence[int]) -> int:
+    return int(torch.Size(shape).numel())
+
+
+def _download(hub_id: str) -> Path:
+    try:
+        return Path(snapshot_download(hub_id))
+    except Exception as error:
+        raise ValueError(f"{hub_id}: neither a folder nor a hub id that can be fetched") from error
