@@ -11,7 +11,14 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from worldmodel.data.clip import Clip, EpisodeSource
-from worldmodel.data.lerobot_episodes import Episode, Rows, read_episodes, read_rows, reset_seed
+from worldmodel.data.lerobot_episodes import (
+    Episode,
+    Rows,
+    check_totals,
+    read_episodes,
+    read_rows,
+    reset_seed,
+)
 from worldmodel.data.lerobot_tables import Info, fail, read_info
 from worldmodel.data.letterbox import Letterbox
 from worldmodel.data.video import read_frames, video_info
@@ -37,6 +44,7 @@ def open_episodes(path: Path | str, size: tuple[int, int] | None = None) -> Epis
     episodes = read_episodes(info)
     rows = read_rows(info, episodes)
     _check_videos(info, episodes)
+    check_totals(info, episodes)
     seeds = tuple(reset_seed(episode) for episode in episodes)
     sizes = [info.features[key].shape[:2] for key in info.cameras]
     if size is None:

@@ -21,7 +21,7 @@ def fail(
 ) -> NoReturn:
     """Raise a `ValueError` that names file, episode, field and both values."""
     where = "" if episode is None else f"episode {episode}, "
-    raise ValueError(f"{file}: {where}{field} is {found!s:.200}, expected {expected}")
+    raise ValueError(f"{file}: {where}{field} is {found!s:.200}, expected {expected!s:.200}")
 
 
 @dataclass(frozen=True)
