@@ -1,7 +1,7 @@
 """The fidelity bars of a world model on held-out episodes, as a Markdown table.
 
 ```
-worldmodel record pusht --episodes 50 --seed 100000 --out data/pusht-heldout
+worldmodel record pusht --episodes 50 --seed 7 --out data/pusht-heldout
 python benchmarks/fidelity.py --world checkpoints/pusht --data data/pusht-heldout --num-steps 1 2 4
 ```
 """
