@@ -180,10 +180,12 @@ def main(config: FidelityBars) -> None:
     )
     print(bars_table(reports))
     for num_steps, report in reports.items():
-        for line in losses_to_copying(report):
-            print(f"{num_steps} steps: copying the last frame wins: {line}")
-    for line in unmeasured(next(iter(reports.values()))):
-        print(f"not compared with copying the last frame: {line}")
+        lost = losses_to_copying(report)
+        if lost:
+            print(f"\nnum_steps {num_steps}, copying the last frame wins: {', '.join(lost)}")
+    lacking = unmeasured(next(iter(reports.values())))
+    if lacking:
+        print(f"\nnot measured, so not compared with copying: {', '.join(lacking)}")
 
 
 if __name__ == "__main__":
