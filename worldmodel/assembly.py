@@ -39,15 +39,16 @@ def build_world(
     """
     start = None if init is None else WorldModel.load(init)
     action_dim = source.action_dim if use_actions else 0
+    relative_to = dict(relative_to) if action_dim else {}
     for action, state in relative_to.items():
-        if action >= max(action_dim, 1) or state >= source.state_dim:
+        if action >= action_dim or state >= source.state_dim:
             raise ValueError(
                 f"relative_to {action}: {state} is out of range: "
                 f"{source.name} has {action_dim} action dims and {source.state_dim} state dims"
             )
     conditioner = ConditionerConfig(
         action_dim=action_dim, state_dim=source.state_dim, stride=stride, injection=injection,
-        relative_to=dict(relative_to) if action_dim else {},
+        relative_to=relative_to,
     )  # fmt: skip
     config = WorldModelConfig(
         views=tuple(source.views), size=tuple(source.size), fps=source.fps,

@@ -159,7 +159,9 @@ def pretrain(config: PretrainConfig) -> Path:
             if accelerator.is_main_process and (last or log.step % config.validation_interval == 0):
                 average.swap(world)
                 world.save(config.out)
-                log.scalars(validate(world, source, held_out, config.out / "validation", log.step))
+                log.validation(
+                    validate(world, source, held_out, config.out / "validation", log.step)
+                )
                 average.swap(world)
     accelerator.end_training()
     return config.out

@@ -35,7 +35,7 @@ class RolloutState:
         frame: Index of the current frame in its stream.
         latent: The current frame.
         states: The current raw proprioceptive state.
-        seeds: Noise seed of each stream; noise depends on the seed and the frame index only, not
+        seeds: Noise seed of each stream, on the CPU; noise depends on the seed and the frame index only, not
             on what else is in the batch.
         view_mask: False where a camera is missing.
     """
@@ -53,7 +53,7 @@ class RolloutState:
         return replace(
             self, cache=self.cache.select(index), frame=self.frame[index],
             latent=self.latent[index], states=None if self.states is None else self.states[index],
-            seeds=self.seeds[index],
+            seeds=self.seeds[index.cpu()],
             view_mask=None if self.view_mask is None else self.view_mask[index],
         )  # fmt: skip
 
@@ -76,7 +76,7 @@ class RolloutState:
         for name in ("frame", "latent", "states", "seeds", "view_mask"):
             mine = getattr(self, name)
             if mine is not None:
-                mine[index] = getattr(fresh, name)
+                mine[index.to(mine.device)] = getattr(fresh, name).to(mine.device)
 
 
 def stream_noise(

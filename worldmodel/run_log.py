@@ -1,5 +1,6 @@
 """Where a run stands: step, time, progress line, loss table, TensorBoard."""
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,10 +60,9 @@ class RunLog:
             kept = [row for row in rows if int(row.split(",")[0]) < self.step]
             file.write_text("\n".join(["step,loss", *kept]) + "\n")
             self.table = file.open("a", buffering=1)
-        columns = ("[bold]{task.description}", "{task.fields[note]}")
         self.bar = Progress(
-            TextColumn(columns[0]), BarColumn(), TextColumn(columns[1]), TimeElapsedColumn(),
-            TimeRemainingColumn(), disable=not main, refresh_per_second=2,
+            TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(), TimeRemainingColumn(), disable=not main, refresh_per_second=2,
         )  # fmt: skip
         self.bar.start()
         self.task = self.bar.add_task("pretrain", total=1.0, note="")
@@ -97,6 +97,13 @@ class RunLog:
         speed = (self.step - self.first_step) * frames / (time.monotonic() - self.started)
         note = f"step {self.step}  loss {value:.5f}  {speed:.0f} frames/s"
         self.bar.update(self.task, completed=self.done, note=note)
+
+    def validation(self, values: Mapping[str, float]) -> None:
+        """Write a validation to TensorBoard and append it, with step and minutes, to a table."""
+        row = {"step": self.step, "minutes": self.seconds / 60, **values}
+        with (self.out / "validation.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.scalars(values)
 
     def scalars(self, values: Mapping[str, float]) -> None:
         """Write scalars to TensorBoard at the current step."""

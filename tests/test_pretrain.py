@@ -1,0 +1,148 @@
+"""Pretraining through the command line: exact resume, data parallelism, starting from another."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from worldmodel.assembly import build_world
+from worldmodel.data import EpisodeCache, open_episodes
+from worldmodel.dit import DiTConfig
+from worldmodel.run import MovingAverage, build_optimizers, learning_rate_factor
+from worldmodel.run import load_state, save_state
+from worldmodel.world_model import WorldModel
+
+DATA = Path(__file__).parent / "data" / "lerobot_v30_pusht"
+TINY = [
+    "pretrain", "tiny", "--data", str(DATA), "--size", "16", "24", "--batch", "8", "--frames", "4",
+    "--validation-episodes", "1", "--validation-interval", "1000", "--relative-to", "0", "0", "1",
+    "1", "--width", "32", "--head-width", "16", "--patch", "8",
+    "--encoder-depth", "2", "--decoder-depth", "1",
+]  # fmt: skip
+
+
+def command(out, *options: str) -> list[str]:
+    return [sys.executable, "-m", "worldmodel.cli", *TINY, "--out", str(out), *options]
+
+
+def losses(out) -> list[float]:
+    with (out / "losses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(len(rows)))
+    return [float(row["loss"]) for row in rows]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(arguments, check=True, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_with_the_losses_of_an_uninterrupted_one(tmp_path):
+    options = ("--steps", "12", "--save-interval", "2", "--seed", "3")
+    run(*command(tmp_path / "whole", *options))
+    expected = losses(tmp_path / "whole")
+    killed, table = tmp_path / "killed", tmp_path / "killed" / "losses.csv"
+    after = random.randint(3, 9)
+    process = subprocess.Popen(command(killed, *options), start_new_session=True)
+    while not table.exists() or len(table.read_text().splitlines()) <= after:
+        assert process.poll() is None or len(table.read_text().splitlines()) > after
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    run(*command(killed, *options, "--resume"))
+    assert losses(killed) == pytest.approx(expected, abs=1e-6)
+    whole, resumed = WorldModel.load(tmp_path / "whole"), WorldModel.load(killed)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, msg=name)
+    assert list(killed.glob("validation/*.mp4"))
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_loss_of_one(tmp_path):
+    options = ("--steps", "3", "--save-interval", "1000")
+    run(*command(tmp_path / "one", *options))
+    launch = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+        "--main_process_port", "0", "-m",
+    ]  # fmt: skip
+    run(*launch, *command(tmp_path / "two", *options)[2:])
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert two[0] == pytest.approx(one[0], rel=1e-5)
+    assert two == pytest.approx(one, rel=2e-3)
+
+
+@pytest.mark.slow
+def test_labelled_training_starts_from_unlabelled_pretraining(tmp_path):
+    options = ("--steps", "2", "--save-interval", "1000")
+    run(*command(tmp_path / "video", *options, "--no-use-actions"))
+    video = WorldModel.load(tmp_path / "video")
+    assert video.action_dim == 0
+    run(*command(tmp_path / "robot", *options, "--init", str(tmp_path / "video")))
+    robot = WorldModel.load(tmp_path / "robot")
+    assert robot.action_dim == 2
+    assert len(robot.train_data) == 2
+
+
+def test_build_world_takes_over_what_fits(tmp_path):
+    source = EpisodeCache(open_episodes(DATA, (16, 24)), tmp_path)
+    dit = DiTConfig(width=32, head_width=16, encoder_depth=1, decoder_depth=1, patch=8)
+    settings = {
+        "stride": 1, "injection": "token", "relative_to": {0: 0}, "use_actions": True,
+        "codec": None, "init": None,
+    }  # fmt: skip
+    first = build_world(source, [0, 1], dit=dit, **settings)
+    first.save(tmp_path / "first")
+    second = build_world(
+        source, [2], dit=DiTConfig(), **{**settings, "init": tmp_path / "first", "stride": 2}
+    )
+    assert second.config.dit == dit
+    assert second.conditioner.action_center.shape == (4,)
+    assert torch.equal(second.dit.camera.view, first.dit.camera.view)
+    assert [d["episodes"] for d in second.train_data] == [[0, 1], [2]]
+    with pytest.raises(ValueError, match=r"relative_to 5: 0.*2 action dims"):
+        build_world(source, [0], dit=dit, **{**settings, "relative_to": {5: 0}})
+    other = EpisodeCache(open_episodes(DATA, (24, 24)), tmp_path)
+    with pytest.raises(ValueError, match=r"\(16, 24\).*\(24, 24\)"):
+        build_world(other, [0], dit=dit, **{**settings, "init": tmp_path / "first"})
+
+
+def test_learning_rate_factor_by_hand():
+    assert learning_rate_factor(0, 0.0, warmup=4) == 0.25
+    assert learning_rate_factor(10, 0.5, warmup=4) == 1.0
+    assert learning_rate_factor(10, 0.85, warmup=4) == pytest.approx(0.5)
+    assert learning_rate_factor(10, 1.0, warmup=4) == 0.0
+
+
+def test_training_state_round_trip(tmp_path):
+    model = torch.nn.ModuleDict({"encoder": torch.nn.Linear(4, 4), "head": torch.nn.Linear(4, 2)})
+    optimizers, average = build_optimizers(model, 0.1, muon=True), MovingAverage(model, 0.9)
+    for step in range(3):
+        model["head"](model["encoder"](torch.ones(1, 4))).sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        average.update(model, step)
+    save_state(tmp_path, model, average, optimizers, {"step": 3, "seconds": 1.5})
+    fresh = torch.nn.ModuleDict({"encoder": torch.nn.Linear(4, 4), "head": torch.nn.Linear(4, 2)})
+    fresh_optimizers, fresh_average = build_optimizers(fresh, 0.1, muon=True), MovingAverage(fresh, 0.9)
+    assert load_state(tmp_path, fresh, fresh_average, fresh_optimizers)["step"] == 3
+    for a, b in zip(average.shadow, fresh_average.shadow, strict=True):
+        assert torch.equal(a, b)
+    for before, after in zip(optimizers, fresh_optimizers, strict=True):
+        for key, entries in before.state_dict()["state"].items():
+            for name, value in entries.items():
+                assert torch.equal(
+                    torch.as_tensor(value), torch.as_tensor(after.state_dict()["state"][key][name])
+                )
+    with pytest.raises(ValueError, match="nothing to resume"):
+        load_state(tmp_path / "none", fresh, fresh_average, fresh_optimizers)
+    with pytest.raises(ValueError, match="another model"):
+        other = torch.nn.Linear(2, 2)
+        load_state(tmp_path, other, MovingAverage(other, 0.9), [])
