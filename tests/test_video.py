@@ -9,7 +9,7 @@ from worldmodel.data.video import (
     DecordDecoder,
     PyAVDecoder,
     VideoReader,
-    _readers,
+    _open,
     count_frames,
     read_frames,
     release_readers,
@@ -114,9 +114,9 @@ def test_open_readers_are_bounded_and_released(tmp_path):
         path = tmp_path / f"{index}.mp4"
         write_video(path, frames, 10)
         assert read_frames(path, [2, 1]).shape == (2, 32, 32, 3)
-    assert len(_readers) == MAX_OPEN_READERS
+    assert len(_open.readers) == MAX_OPEN_READERS
     release_readers()
-    assert not _readers
+    assert not _open.readers
 
 
 def test_a_replaced_file_is_read_anew(tmp_path):

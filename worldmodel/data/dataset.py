@@ -4,22 +4,25 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from einops import rearrange
+from filelock import FileLock
 from jaxtyping import Float32
-from rich.progress import track
+from rich.progress import Progress
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from worldmodel.data.clip import Clip, EpisodeSource, stack_clips
 
 TABLES = ("actions", "states", "rewards", "successes")
+PIECE_FRAMES = 128
 
 
 def default_cache_folder() -> Path:
@@ -30,11 +33,13 @@ def default_cache_folder() -> Path:
 class EpisodeCache:
     """An `EpisodeSource` whose frames are decoded once into a memory-mapped uint8 file.
 
-    The first use decodes every episode, with a progress bar; later ones open the file. It is built
-    aside and moved into place, and built again when the fingerprint of the source has changed.
+    The first use decodes every episode, several at a time, with a progress bar; later ones open the
+    file. The cache is built aside and moved into place whole, so a killed build leaves none. It is
+    built again when the fingerprint of the source has changed. Of several processes that want the
+    same cache one builds it and the others wait.
 
     Args:
-        source: Any episode source.
+        source: Any episode source; `read` is called from several threads.
         folder: Where caches live; by default `default_cache_folder()`.
 
     Raises:
@@ -49,14 +54,17 @@ class EpisodeCache:
         self.fingerprint = source.fingerprint
         self._tasks = tuple(source.task(i) for i in range(len(source)))
         self._seeds = tuple(source.reset_seed(i) for i in range(len(source)))
-        key = f"{Path(source.name).resolve()} {source.size}"
+        self._clip_mask = None if bool(self.pixel_mask.all()) else self.pixel_mask
+        self._first = np.concatenate([[0], np.cumsum(self.lengths)]).tolist()
+        key = f"{Path(source.name).resolve()} {tuple(source.size)}"
         root = default_cache_folder() if folder is None else folder
+        root.mkdir(parents=True, exist_ok=True)
         self.folder = root / hashlib.sha256(key.encode()).hexdigest()[:16]
-        if not self._is_current():
-            self._build(source)
-        self.frames = np.load(self.folder / "frames.npy", mmap_mode="r")
-        self.tables = load_file(self.folder / "tables.safetensors")
-        self.first = np.concatenate([[0], np.cumsum(self.lengths)]).tolist()
+        with FileLock(f"{self.folder}.lock"):
+            if not self._is_current():
+                self._build(source)
+            self._frames = np.load(self.folder / "frames.npy", mmap_mode="r")
+            self._tables = load_file(self.folder / "tables.safetensors")
 
     def __len__(self) -> int:
         """Number of episodes."""
@@ -64,40 +72,47 @@ class EpisodeCache:
 
     def task(self, episode: int) -> str:
         """The task in words, or an empty string."""
+        self._check_episode(episode)
         return self._tasks[episode]
 
     def reset_seed(self, episode: int) -> int | None:
         """The simulator seed of the episode's start, when it was recorded."""
+        self._check_episode(episode)
         return self._seeds[episode]
 
     def read(self, episode: int, start: int, stop: int, stride: int = 1) -> Clip:
         """Frames `start, start + stride, ... < stop` of an episode, and what lies between them.
 
         Raises:
-            ValueError: If the range is empty or leaves the episode.
+            ValueError: If there is no such episode, or the range is empty or leaves the episode.
         """
-        if not 0 <= start < stop <= self.lengths[episode]:
+        self._check_episode(episode)
+        if not 0 <= start < stop <= self.lengths[episode] or stride < 1:
             raise ValueError(
-                f"{self.name}: episode {episode}: frames {start}..{stop} are not within its "
-                f"{self.lengths[episode]} frames"
+                f"{self.name}: episode {episode}, frames {start}:{stop}:{stride} are not within "
+                f"0:{self.lengths[episode]} with a stride of at least 1"
             )
-        first = self.first[episode]
-        frames = torch.from_numpy(np.array(self.frames[first + start : first + stop : stride]))
+        first = self._first[episode]
+        at = slice(first + start, first + stop, stride)
+        frames = torch.from_numpy(np.array(self._frames[at]))
         between = slice(first + start, first + start + (len(frames) - 1) * stride)
         chunks = {
-            name: rearrange(self.tables[name][between], "(t k) ... -> t k ...", k=stride)
+            name: rearrange(self._tables[name][between], "(t k) ... -> t k ...", k=stride)
             for name in ("actions", "rewards", "successes")
-            if name in self.tables
+            if name in self._tables
         }
-        states = self.tables.get("states")
         return Clip(
             frames=frames,
-            actions=chunks["actions"].flatten(1) if "actions" in chunks else None,
-            states=None if states is None else states[first + start : first + stop : stride],
+            actions=chunks["actions"].flatten(1).clone() if "actions" in chunks else None,
+            states=self._tables["states"][at].clone() if "states" in self._tables else None,
             rewards=chunks["rewards"].sum(1) if "rewards" in chunks else None,
             successes=chunks["successes"].any(1) if "successes" in chunks else None,
-            pixel_mask=None if bool(self.pixel_mask.all()) else self.pixel_mask,
+            pixel_mask=self._clip_mask,
         )
+
+    def _check_episode(self, episode: int) -> None:
+        if not 0 <= episode < len(self):
+            raise ValueError(f"{self.name}: episode {episode} is not within 0..{len(self) - 1}")
 
     def _is_current(self) -> bool:
         index = self.folder / "index.json"
@@ -106,36 +121,70 @@ class EpisodeCache:
         return json.loads(index.read_text())["fingerprint"] == self.fingerprint
 
     def _build(self, source: EpisodeSource) -> None:
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=".building-"))
+        aside = self.folder.with_name(f"{self.folder.name}.building")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
         try:
-            shape = (sum(self.lengths), len(self.views), *self.size, 3)
-            frames = np.lib.format.open_memmap(aside / "frames.npy", "w+", np.uint8, shape)
-            tables: dict[str, list[Tensor]] = {}
-            row = 0
-            for episode in track(range(len(source)), f"Decoding {source.name}"):
-                clip = source.read(episode, 0, self.lengths[episode])
-                frames[row : row + self.lengths[episode]] = clip.frames.numpy()
-                row += self.lengths[episode]
-                for name in TABLES:
-                    value = getattr(clip, name)
-                    if value is not None:
-                        padded = value if name == "states" else _pad_last(value)
-                        tables.setdefault(name, []).append(padded)
-            frames.flush()
-            save_file({k: torch.cat(v) for k, v in tables.items()}, aside / "tables.safetensors")
+            self._decode(source, aside)
             (aside / "index.json").write_text(json.dumps({"fingerprint": self.fingerprint}))
             shutil.rmtree(self.folder, ignore_errors=True)
-            aside.chmod(0o755)
             aside.rename(self.folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
+    def _decode(self, source: EpisodeSource, folder: Path) -> None:
+        shape = (sum(self.lengths), len(self.views), *self.size, 3)
+        frames = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.uint8, shape)
+        spans = _spans(self.lengths)
+        columns: list[dict[str, Tensor]] = [{} for _ in spans]
+        failed = threading.Event()
 
-def _pad_last(values: Tensor) -> Tensor:
-    """One more row, so that every frame has one; the row after the last frame is never read."""
-    return torch.cat([values, torch.zeros_like(values[:1]) if len(values) else values.new_zeros(
-        1, *values.shape[1:])])  # fmt: skip
+        def decode(part: range) -> None:
+            for number in part:
+                if failed.is_set():
+                    return
+                episode, start, stop = spans[number]
+                row = self._first[episode] + start
+                try:
+                    piece = source.read(episode, start, min(stop + 1, self.lengths[episode]))
+                except Exception:
+                    failed.set()
+                    raise
+                frames[row : row + stop - start] = piece.frames[: stop - start].numpy()
+                columns[number] = _columns(piece, stop - start)
+                progress.advance(task)
+
+        num_threads = os.cpu_count() or 1
+        with Progress() as progress, ThreadPoolExecutor(num_threads) as pool:
+            task = progress.add_task(f"Decoding {source.name}", total=len(spans))
+            # Neighbours go to one thread, so that it reads a video from front to back.
+            size = -(-len(spans) // num_threads)
+            parts = [range(len(spans))[at : at + size] for at in range(0, len(spans), size)]
+            list(pool.map(decode, parts))
+        frames.flush()
+        tables = {name: torch.cat([part[name] for part in columns]) for name in columns[0]}
+        save_file(tables, folder / "tables.safetensors")
+
+
+def _spans(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Episode, first frame and end of stretches short enough to decode at native size."""
+    return [
+        (episode, start, min(start + PIECE_FRAMES, length))
+        for episode, length in enumerate(lengths)
+        for start in range(0, length, PIECE_FRAMES)
+    ]
+
+
+def _columns(piece: Clip, rows: int) -> dict[str, Tensor]:
+    """One row per frame of every table; that after an episode's last frame is never read."""
+    columns = {}
+    for name in TABLES:
+        values = getattr(piece, name)
+        if values is not None:
+            values = values[:rows]
+            rest = values.new_zeros(rows - len(values), *values.shape[1:])
+            columns[name] = torch.cat([values, rest])
+    return columns
 
 
 @dataclass(frozen=True)
@@ -180,6 +229,9 @@ def action_state_statistics(
     Main arguments: `source` and its `episodes` (all by default).
     Other arguments: action dims in `relative_to` have the state at the frame subtracted, in every
     element of a chunk of `stride` actions.
+
+    Raises:
+        ValueError: If no episode is long enough for one stride.
     """
     actions, states, displacements = [], [], []
     for episode in range(len(source)) if episodes is None else episodes:
@@ -193,8 +245,12 @@ def action_state_statistics(
                 chunks[..., action] -= clip.states[:-1, None, state]
             actions.append(rearrange(chunks, "t k a -> t (k a)"))
     parts = [torch.cat(rows) if rows else None for rows in (actions, states, displacements)]
-    ranges = [None if rows is None or len(rows) == 0 else Range.of(rows) for rows in parts]
-    return Statistics(*ranges)
+    if any(rows is not None and len(rows) == 0 for rows in parts):
+        raise ValueError(
+            f"{source.name}: no episode has {stride + 1} frames, the least for a stride of "
+            f"{stride}; the longest has {max(source.lengths)}"
+        )
+    return Statistics(*(None if rows is None else Range.of(rows) for rows in parts))
 
 
 def sample_clips(

@@ -1,7 +1,7 @@
 """LeRobot folders, v2.1 and v3.0, as an `EpisodeSource`."""
 
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,6 @@ from worldmodel.data.letterbox import Letterbox
 from worldmodel.data.video import read_frames, video_info
 
 PREFIX = "observation.images."
-HASHED_END = 65536  # bytes at either end of a large file that the fingerprint covers
 
 
 def open_episodes(path: Path | str, size: tuple[int, int] | None = None) -> EpisodeSource:
@@ -193,17 +192,11 @@ def _check_videos(info: Info, episodes: list[Episode]) -> None:
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash of a data set's files: names, sizes, all of `meta/`, both ends of everything else."""
+    """Hash of the names and the content of a data set's files, wherever the folder lies."""
     digest = sha256()
     files = [path for part in ("meta", "data", "videos") for path in (folder / part).rglob("*")]
     for path in sorted(path for path in files if path.is_file()):
-        name, size = path.relative_to(folder).as_posix(), path.stat().st_size
-        digest.update(f"{name}\0{size}\0".encode())
         with path.open("rb") as stream:
-            if name.startswith("meta/") or size <= 2 * HASHED_END:
-                digest.update(stream.read())
-            else:
-                digest.update(stream.read(HASHED_END))
-                stream.seek(-HASHED_END, 2)
-                digest.update(stream.read(HASHED_END))
+            content = file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\0".encode())
     return digest.hexdigest()

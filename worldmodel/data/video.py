@@ -254,12 +254,18 @@ def _reported(path: Path, indices: Sequence[int] = ()) -> Iterator[None]:
         raise ValueError(f"{path}: {which}cannot be decoded: {reason}") from error
 
 
-_readers: OrderedDict[tuple[int, str, int, int], VideoReader] = OrderedDict()
-_lock = threading.RLock()
+class _OpenReaders(threading.local):
+    """The readers a thread keeps open, the least recently used first."""
+
+    def __init__(self):
+        self.readers: OrderedDict[tuple[int, str, int, int], VideoReader] = OrderedDict()
+
+
+_open = _OpenReaders()
 
 
 def read_frames(path: Path | str, indices: Sequence[int]) -> UInt8[np.ndarray, "t H W 3"]:
-    """Decode frames of a video; the last few videos stay open for the next call.
+    """Decode frames of a video; each thread keeps its last few videos open for the next call.
 
     Raises:
         ValueError: The file is corrupt, or an index lies outside it.
@@ -269,19 +275,17 @@ def read_frames(path: Path | str, indices: Sequence[int]) -> UInt8[np.ndarray, "
     except OSError as error:
         raise ValueError(f"{path} is not a readable video: {error}") from error
     key = (os.getpid(), str(path), status.st_mtime_ns, status.st_size)
-    with _lock:
-        reader = _readers.pop(key, None) or VideoReader(path)
-        _readers[key] = reader
-        while len(_readers) > MAX_OPEN_READERS:
-            _readers.popitem(last=False)[1].close()
-        return reader.read(indices)
+    reader = _open.readers.pop(key, None) or VideoReader(path)
+    _open.readers[key] = reader
+    while len(_open.readers) > MAX_OPEN_READERS:
+        _open.readers.popitem(last=False)[1].close()
+    return reader.read(indices)
 
 
 def release_readers() -> None:
-    """Close the videos that `read_frames` keeps open."""
-    with _lock:
-        while _readers:
-            _readers.popitem()[1].close()
+    """Close the videos that `read_frames` keeps open for this thread."""
+    while _open.readers:
+        _open.readers.popitem()[1].close()
 
 
 def write_video(
