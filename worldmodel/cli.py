@@ -105,7 +105,7 @@ def run(name: str, arguments: Sequence[str]) -> None:
         prog=f"worldmodel {name}",
         description=command.help,
         args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+        config=(tyro.conf.FlagCreatePairsOff,),
     )
     getattr(module, command.function)(config)
 
