@@ -1,5 +1,6 @@
 """Scripted experts for both PushT tasks, and the behaviours that data are recorded with."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -40,6 +41,7 @@ NUM_LOOKS = 12
 SUBSTEPS_PER_LOOK = 3
 SUBSTEP = 0.01
 WAY_COST = 0.02  # world units of error that one unit of detour is worth
+HOLD_STEPS = 5
 REPLAN_STEPS = 4
 POSITION_LEAD = 60.0
 ORBIT_RADIUS = 100.0
@@ -170,12 +172,12 @@ def best_push(model: PushModel, env: PushT, rng: np.random.Generator) -> Push:
 
 
 def push_to_pose(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
-    """Bring the block into the goal's pose: go round, push straight, look again."""
+    """Bring the block into the goal's pose: go round, push straight, look again.
+
+    After a success it holds still for a moment and then plays on, so that no data are idle.
+    """
     model = PushModel()
-    while True:
-        if env.solved:
-            yield env.agent_position
-            continue
+    while not env.solved:
         push = best_push(model, env, rng)
         way = way_round(env.agent_position, push.start, env.block_pose)
         yield from drive(env, way, TRAVEL_LEAD, limit=12, reach=6.0)
@@ -185,6 +187,8 @@ def push_to_pose(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
             else towards(env.agent_position, push.end, LEAD)
         )
         yield from drive(env, [push.end], LEAD, limit=REPLAN_STEPS - 1, reach=2.0)
+    yield from itertools.repeat(env.agent_position, HOLD_STEPS)
+    yield from play(env, rng)
 
 
 def push_to_position(env: PushT) -> Iterator[Point]:
