@@ -84,7 +84,7 @@ def tiny_world(
             action_dim=action_dim, state_dim=state_dim, stride=stride,
             relative_to={0: 0, 1: 1} if relative else {},
         ),
-        dit=DiTConfig(width=16, encoder_depth=2, decoder_depth=1, head_width=8),
+        dit=DiTConfig(width=16, patch=8, encoder_depth=2, decoder_depth=1, head_width=8),
     )  # fmt: skip
     return WorldModel(config).eval()
 

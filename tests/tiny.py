@@ -7,7 +7,9 @@ from worldmodel.data import Clip
 from worldmodel.dit import DiTConfig
 from worldmodel.world_model import WorldModel, WorldModelConfig
 
-TINY_DIT = DiTConfig(width=32, encoder_depth=2, decoder_depth=1, window=4, head_width=16)
+TINY_DIT = DiTConfig(
+    width=32, patch=8, encoder_depth=2, decoder_depth=1, window=4, head_width=16
+)  # fmt: skip
 
 
 def tiny_world(

@@ -18,6 +18,7 @@ from conditioning.action import Modulation
 from conditioning.camera import CameraEmbedding
 from conditioning.conditioner import Conditioning
 from conditioning.noise import NoiseLevelEmbedding
+from worldmodel.flow import expand
 from worldmodel.layers import Block, TimeStep
 from worldmodel.pixels import ConvHead, ConvStem, PatchHead, PatchStem, StemOutput
 
@@ -26,7 +27,7 @@ from worldmodel.pixels import ConvHead, ConvStem, PatchHead, PatchStem, StemOutp
 class DiTConfig:
     """Size and shape of the transformer."""
 
-    width: int = 192
+    width: int = 256
     """Width of a token; a multiple of `head_width`."""
     encoder_depth: int = 4
     """Blocks that run once per frame; 0 makes the model monolithic."""
@@ -36,7 +37,7 @@ class DiTConfig:
     """Frames of history that time attention sees, besides the pinned first frame."""
     time_interval: int = 2
     """Every how many blocks one attends over time."""
-    patch: Literal[2, 4, 8, 16] = 8
+    patch: Literal[2, 4, 8, 16] = 16
     """Latent pixels along one side of a token."""
     pixels: Literal["conv", "patch"] = "conv"
     """Convolutional stem and head with skips from the current frame, or plain linear patches."""
@@ -192,14 +193,16 @@ class VideoDiT(nn.Module):
     ) -> tuple[Float[Tensor, "b t v c h w"], Float[Tensor, "b t s"] | None]:
         """Predict the clean next latents and state displacements; once per denoising step.
 
-        `noisy[:, i]` is the noisy version, at level `tau[:, i]`, of the frame after frame `i`.
+        `noisy[:, i]` is the noisy version, at level `tau[:, i]`, of the frame after frame `i`. It
+        enters multiplied by tau: at tau = 0 it says nothing, so the network need not learn that.
         """
         batch, _, views = noisy.shape[:3]
-        flat_noisy = rearrange(noisy, "b t v c h w -> (b t v) c h w")
+        flat_noisy = rearrange(expand(tau, noisy) * noisy, "b t v c h w -> (b t v) c h w")
         guess = self.noisy_stem(flat_noisy).tokens
         guess = rearrange(guess, "(b t v) l d -> b t (v l) d", b=batch, v=views)
         condition, pixels = self._split(encoded.tokens)
         if self.noisy_state is not None:
+            noisy_state = expand(tau, noisy_state) * noisy_state
             state_token = condition[:, :, -1:] + self.noisy_state(noisy_state)[:, :, None]
             condition = torch.cat([condition[:, :, :-1], state_token], dim=2)
         x = torch.cat([condition, pixels + guess], dim=2)

@@ -32,7 +32,7 @@ class LossConfig:
     """Change of a pixel, on the scale [-1, 1], above which it counts as clearly moving."""
     state_weight: float = 0.05
     """Weight of the squared error of the normalised state displacement."""
-    context_noise: float = 0.1
+    context_noise: float = 0.05
     """Largest standard deviation of the noise added to context frames."""
     forward_fraction: float = 0.6
     """Share of batches whose context is partly the model's own prediction."""
@@ -40,6 +40,8 @@ class LossConfig:
     """Share of context frames replaced in such a batch; the others stay as anchors."""
     forward_passes: int = 2
     """Most parallel passes; after `n` passes a run of replaced frames carries `n`-step errors."""
+    forward_start: float = 0.4
+    """Share of the run after which self-forwarding begins; early predictions teach little."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,13 @@ class Draws:
 
 
 def draw(
-    world: WorldModel, config: LossConfig, *, batch: int, frames: int, generator: torch.Generator
-) -> Draws:
-    """Draw the random numbers of a batch of clips with `frames` frames (`frames - 1` predicted)."""
+    world: WorldModel, config: LossConfig, *, batch: int, frames: int, generator: torch.Generator,
+    done: float = 1.0,
+) -> Draws:  # fmt: skip
+    """Draw the random numbers of a batch of clips with `frames` frames (`frames - 1` predicted).
+
+    `done` is the share of the run that is over.
+    """
     shape, steps = (batch, frames - 1), world.config.max_steps
 
     def uniform(*size: int) -> Tensor:
@@ -101,15 +107,15 @@ def draw(
         step_size[rows] = large
     latent = (*shape, len(world.views), *world.latent_shape)
     level = config.context_noise * uniform(*shape, 1, 1, 1, 1)
-    forwarded = config.forward_passes and bool(uniform(1) < config.forward_fraction)
-    passes = 1 + int(uniform(1) * config.forward_passes) if forwarded else 0
+    forwarded = bool(uniform(1) < config.forward_fraction) and done >= config.forward_start
+    passes = 1 + int(uniform(1) * config.forward_passes)
     replaced = uniform(*shape) < config.forward_replaced
     replaced[:, 0] = False
     return Draws(
         tau=tau, step_size=step_size, noise=torch.randn(*latent, generator=generator),
         state_noise=torch.randn(*shape, world.state_dim, generator=generator),
         context_noise=level * torch.randn(*latent, generator=generator), replaced=replaced,
-        passes=passes, history=1 + int(uniform(1) * world.config.dit.window),
+        passes=min(passes, config.forward_passes) if forwarded else 0, history=1 + int(uniform(1) * world.config.dit.window),
     )  # fmt: skip
 
 

@@ -91,7 +91,7 @@ PRESETS = {
     ),
 }  # fmt: skip
 DESCRIPTIONS = {
-    "tiny": "3.6M weights, 64x64 pictures, a laptop CPU.",
+    "tiny": "7M weights, 64x64 pictures, a laptop CPU.",
     "base": "about 100M weights, one large GPU.",
 }
 PretrainCommand = tyro.extras.subcommand_type_from_defaults(PRESETS, DESCRIPTIONS)
@@ -142,7 +142,7 @@ def pretrain(config: PretrainConfig) -> Path:
 
     with log:
         while log.step < config.steps and log.done < 1:
-            clip, draws = batch(config, world, source, train, log.step, rows)
+            clip, draws = batch(config, world, source, train, rows, log.step, log.done)
             loss, parts = model(clip.to(accelerator.device), draws.to(accelerator.device))
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -201,9 +201,9 @@ def process_rows(batch: int, accelerator: Accelerator) -> slice:
 
 def batch(
     config: PretrainConfig, world: WorldModel, source: EpisodeSource, episodes: Sequence[int],
-    step: int, rows: slice,
+    rows: slice, step: int, done: float,
 ) -> tuple[Clip, Draws]:  # fmt: skip
-    """Clips and random numbers of one step: a pure function of seed and step."""
+    """Clips and random numbers of one step: a pure function of seed, step and share done."""
     clip = sample_clips(
         source, batch=config.batch, length=config.frames, stride=config.stride, seed=config.seed,
         index=step, episodes=episodes,
@@ -211,5 +211,7 @@ def batch(
     if not config.use_actions:
         clip = replace(clip, actions=None)
     generator = torch.Generator().manual_seed((config.seed + 1) * 1_000_000_007 + step)
-    draws = draw(world, config.loss, batch=config.batch, frames=config.frames, generator=generator)
+    draws = draw(
+        world, config.loss, batch=config.batch, frames=config.frames, generator=generator, done=done
+    )
     return clip.map(lambda tensor: tensor[rows]), draws.rows(rows.start, rows.stop)
