@@ -23,8 +23,8 @@ DATA = Path(__file__).parent / "data" / "lerobot_v30_pusht"
 TINY = [
     "pretrain", "tiny", "--data", str(DATA), "--size", "16", "24", "--batch", "8", "--frames", "4",
     "--validation-episodes", "1", "--validation-interval", "1000", "--relative-to", "0", "0", "1",
-    "1", "--width", "32", "--head-width", "16", "--patch", "8",
-    "--encoder-depth", "2", "--decoder-depth", "1",
+    "1", "--dit.width", "32", "--dit.head-width", "16", "--dit.patch", "8",
+    "--dit.encoder-depth", "2", "--dit.decoder-depth", "1",
 ]  # fmt: skip
 
 
