@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help quickstart test check system
+.PHONY: help quickstart test check system opencv
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -25,7 +25,15 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"worldmodel needs Python 3.11 or newer, $(PYTHON) is {v[0]}.{v[1]}; try make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(MAKE) --no-print-directory opencv
 	@touch $@
+
+# OpenCV, with which PushT draws, links two libraries that a bare server lacks.
+opencv:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing libgl1 and libglib2.0-0 for OpenCV"; \
+		{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends libgl1 libglib2.0-0; } >/dev/null; \
+	else echo "OpenCV needs the system packages libgl1 and libglib2.0-0; install them and call make again"; exit 1; fi
 
 # Only the tests of the demo page need a system package; without it they skip and name it.
 system:
