@@ -117,7 +117,7 @@ def test_build_world_takes_over_what_fits(tmp_path):
 def test_learning_rate_factor_by_hand():
     assert learning_rate_factor(0, 0.0, warmup=4) == 0.25
     assert learning_rate_factor(10, 0.5, warmup=4) == 1.0
-    assert learning_rate_factor(10, 0.85, warmup=4) == pytest.approx(0.5)
+    assert learning_rate_factor(10, 0.75, warmup=4) == pytest.approx(0.5)
     assert learning_rate_factor(10, 1.0, warmup=4) == 0.0
 
 

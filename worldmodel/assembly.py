@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from jaxtyping import Float32
+from torch import Tensor
 
 from conditioning.conditioner import ConditionerConfig
 from worldmodel.codec import AutoencoderCodec
@@ -79,6 +81,23 @@ def _set_statistics(world: WorldModel, source: EpisodeSource, episodes: Sequence
         torch.stack([state.q01, state.q99]) if world.state_dim else none,
         displacement.std if world.state_dim else torch.zeros(0),
     )
+    world.view_weight.copy_(view_weight(source, episodes, world.stride))
+
+
+def view_weight(
+    source: EpisodeSource, episodes: Sequence[int], stride: int, *, num_episodes: int = 32
+) -> Float32[Tensor, "v"]:
+    """One over the root mean square change of each camera's picture, scaled to mean 1.
+
+    A wrist camera, where everything moves, would otherwise drown a fixed one. The first
+    `num_episodes` episodes are looked at.
+    """
+    squares = torch.zeros(len(source.views))
+    for episode in list(episodes)[:num_episodes]:
+        frames = source.read(episode, 0, source.lengths[episode], stride).frames.float() / 127.5
+        squares += frames.diff(dim=0).square().mean(dim=(0, 2, 3, 4)).nan_to_num()
+    weight = (squares / num_episodes + 1e-4).rsqrt()
+    return weight / weight.mean()
 
 
 def _take_over(world: WorldModel, start: WorldModel) -> None:

@@ -240,7 +240,7 @@ def _with_shortcut_rows(
 
 
 def _present(world: WorldModel, clip: Clip, latents: Tensor) -> Tensor:
-    """1 where a latent cell shows something, 0 on letterbox padding and missing views."""
+    """The camera's weight where a cell shows something, 0 on padding and missing views."""
     present = latents.new_ones(len(latents), 1, len(world.views), 1, *world.latent_shape[1:])
     if clip.pixel_mask is not None:
         cell = world.codec.downsampling
@@ -250,4 +250,4 @@ def _present(world: WorldModel, clip: Clip, latents: Tensor) -> Tensor:
         present = present * covered
     if clip.view_mask is not None:
         present = present * rearrange(clip.view_mask.float(), "b v -> b 1 v 1 1 1")
-    return present
+    return present * rearrange(world.view_weight, "v -> v 1 1 1")

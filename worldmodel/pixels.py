@@ -89,7 +89,7 @@ class ConvHead(nn.Module):
             x = torch.cat([F.pixel_shuffle(x, 2), skip], dim=1)
             x = F.silu(convolution(F.silu(merge(x))))
         residual, shift = self.last(x).float().split([current.shape[1], 2], dim=1)
-        return warp(current, MAX_SHIFT * (shift / 4).tanh()) + residual
+        return warp(current, MAX_SHIFT * (shift / MAX_SHIFT).tanh()) + residual
 
 
 class PatchStem(nn.Module):

@@ -35,7 +35,7 @@ def build_optimizers(
     return optimizers
 
 
-def learning_rate_factor(step: int, progress: float, *, warmup: int, decay: float = 0.3) -> float:
+def learning_rate_factor(step: int, progress: float, *, warmup: int, decay: float = 0.5) -> float:
     """Linear warm-up over `warmup` steps, constant, linear to zero over the last `decay` of a run.
 
     `progress` in [0, 1] is how much of the run is over.

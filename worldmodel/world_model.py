@@ -73,6 +73,7 @@ class WorldModel(nn.Module):
 
     Attributes:
         train_data: What it was trained on, one dictionary per data set.
+        view_weight: Weight of each camera in the loss, mean 1.
     """
 
     def __init__(self, config: WorldModelConfig, codec: LatentCodec | None = None):
@@ -82,6 +83,7 @@ class WorldModel(nn.Module):
         self.train_data: list[dict] = []
         height, width = (side // self.codec.downsampling for side in config.size)
         self.latent_shape = (self.codec.channels, height, width)
+        self.register_buffer("view_weight", torch.ones(len(config.views)))
         self.conditioner = Conditioner(config.conditioner, config.dit.width)
         self.dit = VideoDiT(
             config.dit, num_views=len(config.views), latent_shape=self.latent_shape,
