@@ -1,0 +1,117 @@
+"""Design choices compared at equal training time from nothing, one table.
+
+    python benchmarks/ablations.py --data TRAIN --held-out TEST --out runs/ablations
+
+Every row changes one thing of the default. Same data, batches, noise and minutes on one core; the
+held-out figures are at 2 denoising steps, means over episodes. Two rows run side by side.
+"""
+
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
+import tyro
+
+from worldmodel.data import EpisodeCache, open_episodes
+from worldmodel.fidelity import measure_fidelity
+from worldmodel.pretrain import PRESETS, PretrainConfig, pretrain
+from worldmodel.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class AblationConfig:
+    """What to compare."""
+
+    data: Path
+    """Training episodes of PushT."""
+    held_out: Path
+    """Test episodes of PushT with other seeds."""
+    out: Path
+    """Folder for the runs and `ablations.json`."""
+    minutes: float = 10.0
+    """Training time of each run on one core."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Seeds of weights, batches and noise."""
+    rows: tuple[str, ...] = ()
+    """Names of the rows to run; all by default."""
+    num_workers: int = 2
+    """Runs side by side."""
+
+
+def variants(default: PretrainConfig) -> dict[str, PretrainConfig]:
+    """One change of the default each."""
+    dit = default.dit
+    return {
+        "default": default,
+        "monolithic": replace(default, dit=replace(dit, encoder_depth=0, decoder_depth=6)),
+        "linear patches": replace(default, dit=replace(dit, pixels="patch", patch=8)),
+        "8-pixel tokens, width 192": replace(default, dit=replace(dit, patch=8, width=192)),
+        "AdaLN actions": replace(default, injection="adaln"),
+        "AdamW alone": replace(default, muon=False),
+        "absolute actions": replace(default, relative_to={}),
+    }
+
+
+def train_and_measure(run: PretrainConfig, held_out: Path) -> dict:
+    """Figures of one run."""
+    torch.set_num_threads(1)
+    world = WorldModel.load(pretrain(run))
+    test = EpisodeCache(open_episodes(held_out))
+    report = measure_fidelity(world, test, horizon=10, num_steps=2, seed=0, alterations=())
+    steps = len((run.out / "losses.csv").read_text().splitlines()) - 1
+    return {"steps": steps, "fidelity": report}
+
+
+def table(results: dict[str, list[dict]]) -> str:
+    """Markdown, means over seeds."""
+    lines = ["| variant | steps | top PSNR 1/5/10 | wrist PSNR 1/5/10 | agent px | block px |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name, runs in results.items():
+        def mean(*path: str, runs=runs) -> str:
+            values = []
+            for run in runs:
+                node = run["fidelity"]
+                for key in path:
+                    node = node[key]
+                values.append(node)
+            return f"{sum(values) / len(values):.1f}"
+
+        tops, wrists, agents, blocks = (
+            "/".join(mean(*path, h) for h in ("1", "5", "10"))
+            for path in (
+                ("cameras", "top", "psnr"), ("cameras", "wrist", "psnr"),
+                ("objects", "agent", "error_px"), ("objects", "block", "error_px"),
+            )
+        )  # fmt: skip
+        steps = "/".join(str(run["steps"]) for run in runs)
+        lines.append(f"| {name} | {steps} | {tops} | {wrists} | {agents} | {blocks} |")
+    return "\n".join(lines)
+
+
+def main(config: AblationConfig) -> None:
+    config.out.mkdir(parents=True, exist_ok=True)
+    default = replace(
+        PRESETS["tiny"], data=config.data, out=config.out, steps=10**6, minutes=config.minutes,
+        relative_to={0: 0, 1: 1}, validation_interval=10**6, save_interval=10**6,
+    )  # fmt: skip
+    chosen = {n: v for n, v in variants(default).items() if not config.rows or n in config.rows}
+    with ProcessPoolExecutor(config.num_workers, mp_context=get_context("spawn")) as pool:
+        runs = {}
+        for name, variant in chosen.items():
+            for seed in config.seeds:
+                folder = config.out / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
+                run = replace(variant, out=folder, seed=seed)
+                runs[name, seed] = pool.submit(train_and_measure, run, config.held_out)
+        results = {n: [runs[n, s].result() for s in config.seeds] for n in chosen}
+    (config.out / "ablations.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(AblationConfig))
