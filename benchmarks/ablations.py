@@ -73,6 +73,7 @@ def table(results: dict[str, list[dict]]) -> str:
     lines = ["| variant | steps | top PSNR 1/5/10 | wrist PSNR 1/5/10 | agent px | block px |"]
     lines.append("|---|---|---|---|---|---|")
     for name, runs in results.items():
+
         def mean(*path: str, runs=runs) -> str:
             values = []
             for run in runs:

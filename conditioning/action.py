@@ -66,7 +66,9 @@ class ActionCrossAttention(nn.Module):
         """Return the update of `x`."""
         q = rearrange(self.query(x), "b t n (h d) -> (b t) h n d", h=self.num_heads)
         k, v = rearrange(
-            self.key_value(action_tokens), "b t k (two h d) -> two (b t) h k d", two=2,
+            self.key_value(action_tokens),
+            "b t k (two h d) -> two (b t) h k d",
+            two=2,
             h=self.num_heads,
         )
         attended = F.scaled_dot_product_attention(q, k, v)

@@ -15,8 +15,13 @@ import torch
 from worldmodel.assembly import build_world
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.dit import DiTConfig
-from worldmodel.run import MovingAverage, build_optimizers, learning_rate_factor
-from worldmodel.run import load_state, save_state
+from worldmodel.run import (
+    MovingAverage,
+    build_optimizers,
+    learning_rate_factor,
+    load_state,
+    save_state,
+)
 from worldmodel.world_model import WorldModel
 
 DATA = Path(__file__).parent / "data" / "lerobot_v30_pusht"
@@ -131,7 +136,10 @@ def test_training_state_round_trip(tmp_path):
         average.update(model, step)
     save_state(tmp_path, model, average, optimizers, {"step": 3, "seconds": 1.5})
     fresh = torch.nn.ModuleDict({"encoder": torch.nn.Linear(4, 4), "head": torch.nn.Linear(4, 2)})
-    fresh_optimizers, fresh_average = build_optimizers(fresh, 0.1, muon=True), MovingAverage(fresh, 0.9)
+    fresh_optimizers, fresh_average = (
+        build_optimizers(fresh, 0.1, muon=True),
+        MovingAverage(fresh, 0.9),
+    )
     assert load_state(tmp_path, fresh, fresh_average, fresh_optimizers)["step"] == 3
     for a, b in zip(average.shadow, fresh_average.shadow, strict=True):
         assert torch.equal(a, b)

@@ -113,7 +113,9 @@ class VideoDiT(nn.Module):
         self.noise_level = NoiseLevelEmbedding(config.width)
         self.noise_modulation = Modulation(config.width)
         adaln = injection == "adaln"
-        self.action_modulation = Modulation(config.width) if adaln and config.encoder_depth else None
+        self.action_modulation = (
+            Modulation(config.width) if adaln and config.encoder_depth else None
+        )
         self.noisy_state = nn.Linear(state_dim, config.width) if state_dim else None
         self.state_out = nn.Linear(config.width, state_dim) if state_dim else None
         cross = injection == "cross"

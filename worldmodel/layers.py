@@ -144,9 +144,7 @@ class TimeAttention(nn.Module):
         bias = self.distance_bias[:, distance.clamp(0, self.window)]
         return bias.masked_fill(~visible, float("-inf"))
 
-    def forward(
-        self, x: Float[Tensor, "b t n d"], history: int
-    ) -> Float[Tensor, "b t n d"]:
+    def forward(self, x: Float[Tensor, "b t n d"], history: int) -> Float[Tensor, "b t n d"]:
         """All frames of a clip at once; a frame sees `history` frames back and frame 0."""
         q, k, v = rearrange(
             self.qkv(x), "b t n (three h d) -> three b n h t d", three=3, h=self.num_heads

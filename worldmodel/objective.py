@@ -151,7 +151,10 @@ def training_loss(
     """
     world.check(clip)
     latents = world.codec.encode(clip.frames)
-    target_latent, target_states = latents[:, 1:], None if clip.states is None else clip.states[:, 1:]
+    target_latent, target_states = (
+        latents[:, 1:],
+        None if clip.states is None else clip.states[:, 1:],
+    )
     context = latents[:, :-1]
     states = None if clip.states is None else clip.states[:, :-1]
     for _ in range(draws.passes):

@@ -17,8 +17,13 @@ from worldmodel.data.dataset import sample_clips
 from worldmodel.dit import DiTConfig
 from worldmodel.objective import Draws, LossConfig, draw, training_loss
 from worldmodel.precision import compute_dtype
-from worldmodel.run import MovingAverage, build_optimizers, learning_rate_factor
-from worldmodel.run import load_state, save_state
+from worldmodel.run import (
+    MovingAverage,
+    build_optimizers,
+    learning_rate_factor,
+    load_state,
+    save_state,
+)
 from worldmodel.run_log import RunLog
 from worldmodel.validate import validate
 from worldmodel.world_model import WorldModel
@@ -76,9 +81,9 @@ class PretrainConfig:
     """Continue exactly where `out` stopped."""
     seed: int = 0
     """Seed of weights, batches and noise."""
-    dit: DiTConfig = DiTConfig()
+    dit: DiTConfig = field(default_factory=DiTConfig)
     """The transformer."""
-    loss: LossConfig = LossConfig()
+    loss: LossConfig = field(default_factory=LossConfig)
     """The loss."""
 
 

@@ -35,8 +35,8 @@ class RolloutState:
         frame: Index of the current frame in its stream.
         latent: The current frame.
         states: The current raw proprioceptive state.
-        seeds: Noise seed of each stream, on the CPU; noise depends on the seed and the frame index only, not
-            on what else is in the batch.
+        seeds: Noise seed of each stream, on the CPU; noise depends on the seed and the frame index
+            only, not on what else is in the batch.
         view_mask: False where a camera is missing.
     """
 

@@ -25,6 +25,7 @@ except ImportError:  # no wheels for ARM and Mac
 else:
     decord.logging.set_level(decord.logging.QUIET)
 
+DECORD_ERRORS = () if decord is None else (decord.DECORDError,)
 DECORD_CODECS = {"h264", "hevc", "vp9"}
 MAX_OPEN_READERS = 8
 PEOPLE_CONSTANT_RATE_FACTOR = 18
@@ -41,6 +42,7 @@ class VideoInfo:
         pts: Presentation time of every frame, ascending, in units of the stream's time base.
         keyframes: Indices of the frames that can be decoded on their own, ascending.
         closed: Whether no frame that follows a keyframe in the file is shown before it.
+        eight_bit: Whether a colour value has 8 bits.
     """
 
     codec: str
@@ -49,6 +51,7 @@ class VideoInfo:
     pts: tuple[int, ...]
     keyframes: tuple[int, ...]
     closed: bool
+    eight_bit: bool
 
     @property
     def num_frames(self) -> int:
@@ -78,6 +81,7 @@ def video_info(path: Path | str) -> VideoInfo:
             ]
             promised, rate = stream.frames, stream.average_rate
             codec, size = stream.codec_context.name, (stream.height, stream.width)
+            pixels = stream.codec_context.format
     except (av.error.FFmpegError, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a readable video: {error}") from error
     codec = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9"}.get(codec, codec)
@@ -95,7 +99,8 @@ def video_info(path: Path | str) -> VideoInfo:
     if len(set(pts)) != len(pts):
         raise ValueError(f"{path} has {len(pts)} frames at {len(set(pts))} different times")
     closed = bool((shown >= latest_keyframe).all())
-    return VideoInfo(codec, size, float(rate or 0), pts, keyframes, closed)
+    eight_bit = pixels is not None and all(part.bits == 8 for part in pixels.components)
+    return VideoInfo(codec, size, float(rate or 0), pts, keyframes, closed, eight_bit)
 
 
 def count_frames(path: Path | str) -> int:
@@ -104,7 +109,11 @@ def count_frames(path: Path | str) -> int:
 
 
 class PyAVDecoder:
-    """Frames by index through PyAV: seek to the keyframe before, decode up to the frame."""
+    """Frames by index through PyAV: seek to the keyframe before, decode up to the frame.
+
+    Damage that ffmpeg notices is an error, where it would by default guess the picture. That cannot
+    be asked of a stream that is not closed: it lacks what precedes the keyframe by design.
+    """
 
     def __init__(self, path: Path, info: VideoInfo):
         self.path = path
@@ -112,13 +121,25 @@ class PyAVDecoder:
         self.container = av.open(str(path))
         self.stream = self.container.streams.video[0]
         self.stream.codec_context.thread_count = 1
+        if info.closed:
+            self.stream.codec_context.options = {"err_detect": "explode"}
         self.index_of = {pts: index for index, pts in enumerate(info.pts)}
         self.decoded = iter(())
         self.position = info.num_frames
 
     def read(self, indices: Sequence[int]) -> UInt8[np.ndarray, "t H W 3"]:
-        """Frames in the order of `indices`."""
-        wanted = {index: self._frame(index) for index in sorted(set(indices))}
+        """Frames in the order of `indices`.
+
+        Where a stream cannot be entered at the keyframe before (H.264 with intra refresh), it is
+        decoded from its beginning.
+        """
+        wanted = {}
+        for index in sorted(set(indices)):
+            try:
+                frame = self.decode(index)
+            except ValueError:
+                frame = self.decode(index, start=0)
+            wanted[index] = frame.to_ndarray(format="rgb24", interpolation="BICUBIC")
         return np.stack([wanted[index] for index in indices])
 
     def close(self) -> None:
@@ -126,28 +147,45 @@ class PyAVDecoder:
         self.decoded = iter(())
         self.container.close()
 
-    def _frame(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        before = bisect_right(self.info.keyframes, index)
-        keyframe = self.info.keyframes[before - 1] if before else 0
-        if not keyframe <= self.position <= index:
-            self.container.seek(self.info.pts[keyframe], stream=self.stream)
-            self.decoded = self.container.decode(self.stream)
-        for frame in self.decoded:
-            found = self.index_of.get(frame.pts, -1)
-            self.position = found + 1
-            if found == index:
-                return frame.to_ndarray(format="rgb24", interpolation="BICUBIC")
-            if found > index:
-                break
+    def decode(self, index: int, start: int | None = None) -> av.VideoFrame:
+        """One decoded frame, going on from the frame before or from the keyframe `start`.
+
+        Raises:
+            ValueError: The frame cannot be decoded, or only with damage.
+        """
+        if start is None:
+            before = bisect_right(self.info.keyframes, index)
+            start = self.info.keyframes[before - 1] if before else 0
+        frame, reason = None, "it is not in the stream, or damaged"
+        try:
+            if not start <= self.position <= index:
+                self.container.seek(self.info.pts[start], stream=self.stream)
+                self.decoded = self.container.decode(self.stream)
+            frame = self._next(index)
+        except av.error.FFmpegError as error:
+            reason = str(error)
+        if frame is not None and not frame.is_corrupt:
+            return frame
         self.position = self.info.num_frames
         raise ValueError(
             f"{self.path}: frame {index} of {self.info.num_frames} at pts {self.info.pts[index]} "
-            "cannot be decoded"
+            f"cannot be decoded: {reason}"
         )
+
+    def _next(self, index: int) -> av.VideoFrame | None:
+        for frame in self.decoded:
+            found = self.index_of.get(frame.pts, -1)
+            self.position = found + 1
+            if found >= index:
+                return frame if found == index else None
+        return None
 
 
 class DecordDecoder:
-    """Frames by index through decord."""
+    """Frames by index through decord.
+
+    decord says nothing of damage, so a frame is decoded by PyAV once before decord may give it.
+    """
 
     def __init__(self, path: Path, info: VideoInfo):
         self.reader = decord.VideoReader(str(path), num_threads=1)
@@ -155,13 +193,20 @@ class DecordDecoder:
             raise ValueError(
                 f"{path}: decord finds {len(self.reader)} frames, the file has {info.num_frames}"
             )
+        self.checker = PyAVDecoder(path, info)
+        self.unchecked = np.ones(info.num_frames, bool)
 
     def read(self, indices: Sequence[int]) -> UInt8[np.ndarray, "t H W 3"]:
         """Frames in the order of `indices`."""
+        for index in sorted(set(indices)):
+            if self.unchecked[index]:
+                self.checker.decode(index)
+                self.unchecked[index] = False
         return self.reader.get_batch(list(indices)).asnumpy()
 
     def close(self) -> None:
         """Release the file."""
+        self.checker.close()
         del self.reader
 
 
@@ -169,8 +214,9 @@ class VideoReader:
     """Frames of one video by presentation index.
 
     decord decodes H.264, H.265 and VP9, PyAV everything else: LeRobot's AV1, keyframes with earlier
-    frames behind them (decord seeks to the wrong frame there), the odd width that decord cannot
-    copy, and machines without decord. Both give the same frame for the same index.
+    frames behind them or that need earlier frames (decord gives a wrong picture there), more than 8
+    bits (wrong colours), the odd width that decord cannot copy, and machines without decord. Both
+    give the same frame for the same index.
 
     Args:
         path: The video file.
@@ -183,6 +229,7 @@ class VideoReader:
     def __init__(self, path: Path | str, decoder: Literal["decord", "pyav"] | None = None):
         self.path = Path(path)
         self.info = video_info(self.path)
+        self.may_change = decoder is None
         kinds = {"decord": DecordDecoder, "pyav": PyAVDecoder, None: _choose_decoder}
         with _reported(self.path):
             self.decoder = kinds[decoder](self.path, self.info)
@@ -216,7 +263,7 @@ class VideoReader:
         if not indices:
             return np.zeros((0, *self.info.size, 3), np.uint8)
         with _reported(self.path, indices):
-            frames = self.decoder.read(indices)
+            frames = self._decode(indices)
         if frames.shape != (len(indices), *self.info.size, 3):
             raise ValueError(
                 f"{self.path}: frames {indices[0]}..{indices[-1]} have shape {frames.shape[1:]}, "
@@ -224,15 +271,26 @@ class VideoReader:
             )
         return frames
 
+    def _decode(self, indices: list[int]) -> UInt8[np.ndarray, "t H W 3"]:
+        try:
+            return self.decoder.read(indices)
+        except (ValueError, *DECORD_ERRORS):
+            if not self.may_change or isinstance(self.decoder, PyAVDecoder):
+                raise
+        self.decoder.close()
+        self.decoder = PyAVDecoder(self.path, self.info)
+        return self.decoder.read(indices)
+
 
 def _choose_decoder(path: Path, info: VideoInfo) -> DecordDecoder | PyAVDecoder:
     """Decord where it is installed and decodes the stream, PyAV otherwise."""
-    if decord is None or info.codec not in DECORD_CODECS or not info.closed:
+    known = info.codec in DECORD_CODECS and info.closed and info.eight_bit
+    if decord is None or not known:
         return PyAVDecoder(path, info)
     try:
         decoder = DecordDecoder(path, info)
         decoder.read([0])
-    except (decord.DECORDError, ValueError):
+    except (ValueError, *DECORD_ERRORS):
         return PyAVDecoder(path, info)
     return decoder
 
@@ -244,7 +302,7 @@ def _reported(path: Path, indices: Sequence[int] = ()) -> Iterator[None]:
         av.error.FFmpegError,
         OSError,
         UnicodeDecodeError,
-        *((decord.DECORDError,) if decord else ()),
+        *DECORD_ERRORS,
     )
     try:
         yield

@@ -128,12 +128,12 @@ class Push:
 
 
 def pose_error(
-    poses: Float[np.ndarray, "*n 3"], goal: Float[np.ndarray, "3"]
-) -> Float[np.ndarray, "*n"]:
+    poses: Float[np.ndarray, "n 3"], goal: Float[np.ndarray, "3"]
+) -> Float[np.ndarray, "n"]:
     """Root mean square distance in world units of the outline's corners to the goal's."""
-    cos, sin = np.cos(poses[..., 2, None]), np.sin(poses[..., 2, None])
-    x = poses[..., 0, None] + cos * OUTLINE[:, 0] - sin * OUTLINE[:, 1]
-    y = poses[..., 1, None] + sin * OUTLINE[:, 0] + cos * OUTLINE[:, 1]
+    cos, sin = np.cos(poses[:, 2, None]), np.sin(poses[:, 2, None])
+    x = poses[:, 0, None] + cos * OUTLINE[:, 0] - sin * OUTLINE[:, 1]
+    y = poses[:, 1, None] + sin * OUTLINE[:, 0] + cos * OUTLINE[:, 1]
     target = placed(OUTLINE, goal)
     return np.sqrt(((x - target[:, 0]) ** 2 + (y - target[:, 1]) ** 2).mean(-1))
 
@@ -159,7 +159,9 @@ def candidates(env: PushT, rng: np.random.Generator) -> Iterator[tuple[Point, Po
 def best_push(model: PushModel, env: PushT, rng: np.random.Generator) -> Push:
     """Random shooting: the push, and where to stop it, that leaves the smallest error."""
     pose, goal = env.block_pose, env.goal_pose
-    length = min(1.5 * float(pose_error(pose, goal)) + AGENT_RADIUS + CONTACT_GAP, MAX_PUSH)
+    length = min(
+        1.5 * float(pose_error(pose[None], goal)[0]) + AGENT_RADIUS + CONTACT_GAP, MAX_PUSH
+    )
     along = np.linspace(0, length, NUM_LOOKS + 1)[1:]
     best = Push(env.agent_position, env.agent_position, np.inf)
     for start, direction, way in candidates(env, rng):
