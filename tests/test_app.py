@@ -31,6 +31,7 @@ def browser_page(address):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page()
+        page.set_default_timeout(120_000)  # milliseconds, for a machine with other work to do
         page.strangers = []
 
         def allow_own_server_only(route):
