@@ -40,7 +40,7 @@ def test_sample_tells_noise_level_and_step_size():
 
 
 def test_shortcut_target_is_where_two_half_steps_lead():
-    """x_hat = 1 first, then 2, from z = 0 at tau = 0 with d = 1: b' = 1, z' = .5, b'' = 3, x* = 2."""
+    """x_hat = 1 first, then 2, z = tau = 0, d = 1: b' = 1, z' = .5, b'' = 3, x* = 2."""
     answers = iter([torch.tensor([[[1.0]]]), torch.tensor([[[2.0]]])])
     calls = []
 

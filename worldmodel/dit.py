@@ -1,9 +1,9 @@
 """Causal space-time diffusion transformer: think once per frame, denoise a few times.
 
-Separable (default; SCD, 2602.10095): a causal encoder reads the clean frame, the action and, through
-its time attention, the past; it runs once per frame. A light decoder without time attention runs
-once per denoising step of the next frame. With `encoder_depth = 0` the same module is monolithic:
-the decoder holds all blocks, time attention included, and every denoising step pays for all of them.
+Separable (default; SCD, 2602.10095): a causal encoder reads the clean frame, the action and, by its
+time attention, the past; it runs once per frame. A light decoder without time attention runs once
+per denoising step of the next frame. With `encoder_depth = 0` the same module is monolithic: the
+decoder holds all blocks, time attention included, and every denoising step pays for all of them.
 """
 
 from dataclasses import dataclass, replace

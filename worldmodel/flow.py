@@ -1,8 +1,8 @@
 """Flow matching in x-space: tau = 1 is data, the network predicts the clean sample.
 
 `z = tau x + (1 - tau) noise`; along the straight path the velocity is `(x_hat - z) / (1 - tau)`.
-Shortcut forcing (Dreamer 4, 2509.24527; shortcut models, 2410.12557) also tells the network the size
-of the step it is about to take and makes one large step agree with two half steps.
+Shortcut forcing (Dreamer 4, 2509.24527; shortcut models, 2410.12557) also tells the network how
+large a step it is about to take and makes one large step agree with two half steps.
 """
 
 from collections.abc import Callable

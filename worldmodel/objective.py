@@ -115,7 +115,8 @@ def draw(
         tau=tau, step_size=step_size, noise=torch.randn(*latent, generator=generator),
         state_noise=torch.randn(*shape, world.state_dim, generator=generator),
         context_noise=level * torch.randn(*latent, generator=generator), replaced=replaced,
-        passes=min(passes, config.forward_passes) if forwarded else 0, history=1 + int(uniform(1) * world.config.dit.window),
+        passes=min(passes, config.forward_passes) if forwarded else 0,
+        history=1 + int(uniform(1) * world.config.dit.window),
     )  # fmt: skip
 
 

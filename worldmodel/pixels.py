@@ -1,6 +1,7 @@
 """Into tokens and back out: convolutional stem and head, and plain patches to compare with."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from einops import rearrange
@@ -41,8 +42,9 @@ class ConvStem(nn.Module):
     def __init__(self, channels: int, width: int, num_stages: int):
         super().__init__()
         sizes = (channels, *STAGE_CHANNELS[1:num_stages], width)
-        pairs = zip(sizes[:-1], sizes[1:], strict=True)
-        self.stages = nn.ModuleList(nn.Conv2d(i, o, 4, stride=2, padding=1) for i, o in pairs)
+        self.stages = nn.ModuleList(
+            nn.Conv2d(i, o, 4, stride=2, padding=1) for i, o in pairwise(sizes)
+        )
 
     def forward(self, latent: Float[Tensor, "f c h w"]) -> StemOutput:
         """Encode latents, one per view and frame."""

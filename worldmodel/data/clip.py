@@ -41,7 +41,7 @@ class Clip:
         return Clip(**{k: None if v is None else function(v) for k, v in values.items()})
 
     def head(self, num_frames: int) -> "Clip":
-        """The first `num_frames` frames of clips with one batch axis, and what lies between them."""
+        """The first `num_frames` frames of clips with one batch axis, with what lies between."""
         frames = {name: getattr(self, name) for name in ("frames", "states")}
         between = {name: getattr(self, name) for name in ("actions", "rewards", "successes")}
         cut = {k: None if v is None else v[:, :num_frames] for k, v in frames.items()}
