@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -43,7 +44,7 @@ class QuickstartConfig:
     """Recorded episodes to train on."""
     held_out: int = 4
     """Recorded episodes that are only dreamt and measured."""
-    train_minutes: float = 3.0
+    train_minutes: float = 2.5
     """Minutes of training."""
     train_steps: int = 100_000
     """Training ends after as many steps, should they take less than the minutes."""
@@ -117,11 +118,13 @@ def train_stage(config: QuickstartConfig, report: Report) -> None:
     )  # fmt: skip
     report.heading("Training")
     report.text(words)
-    rows = (config.world / "losses.csv").read_text().splitlines()[1:]
-    steps, losses = zip(*(map(float, row.split(",")) for row in rows), strict=True)
-    file = config.out / "loss.png"
-    plot({"loss": (steps, losses)}, file, "optimiser step", "loss", logarithmic=True)
-    report.picture(file, f"training loss over {len(losses)} steps")
+    losses = np.loadtxt(config.world / "losses.csv", delimiter=",", skiprows=1, ndmin=2)[:, 1]
+    width = min(25, len(losses))
+    smooth = np.convolve(losses, np.full(width, 1 / width), mode="valid")
+    steps = np.arange(len(losses))
+    curves = {"loss": (steps, losses), f"mean of {width}": (steps[width - 1 :], smooth)}
+    plot(curves, config.out / "loss.png", "optimiser step", "loss", logarithmic=True)
+    report.picture(config.out / "loss.png", f"training loss over {len(losses)} steps")
 
 
 def dream_stage(config: QuickstartConfig, report: Report) -> None:
