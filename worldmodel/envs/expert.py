@@ -183,11 +183,7 @@ def push_to_pose(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
         push = best_push(model, env, rng)
         way = way_round(env.agent_position, push.start, env.block_pose)
         yield from drive(env, way, TRAVEL_LEAD, limit=12, reach=6.0)
-        yield (
-            push.end
-            if (push.end == push.start).all()
-            else towards(env.agent_position, push.end, LEAD)
-        )
+        yield towards(env.agent_position, push.end, LEAD)
         yield from drive(env, [push.end], LEAD, limit=REPLAN_STEPS - 1, reach=2.0)
     yield from itertools.repeat(env.agent_position, HOLD_STEPS)
     yield from play(env, rng)

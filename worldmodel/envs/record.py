@@ -63,7 +63,7 @@ class RecordConfig:
     @property
     def processes(self) -> int:
         """Number of processes that record."""
-        return min(self.num_workers or len(os.sched_getaffinity(0)), self.episodes)
+        return min(self.num_workers or os.cpu_count() or 1, self.episodes)
 
     @property
     def content(self) -> dict[str, object]:
@@ -104,7 +104,7 @@ class Episode:
     behaviour: str
 
 
-def play_episode(config: RecordConfig, reset_seed: int) -> Episode:
+def simulate_episode(config: RecordConfig, reset_seed: int) -> Episode:
     """Act for one episode; a pure function of the settings and the reset seed."""
     from worldmodel.envs import make_env
     from worldmodel.envs.expert import behave, choose_behaviour
@@ -139,7 +139,7 @@ def record_episode(config: RecordConfig, index: int) -> int:
     from worldmodel.envs import make_env
 
     reset_seed = config.seed * SEED_STRIDE + index
-    episode = play_episode(config, reset_seed)
+    episode = simulate_episode(config, reset_seed)
     stage_episode(
         config.out,
         index,

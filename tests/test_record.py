@@ -1,0 +1,214 @@
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from worldmodel.data import open_episodes
+from worldmodel.data.lerobot_writer import staged_episodes
+from worldmodel.envs import make_env
+from worldmodel.envs.record import RecordConfig, record, record_episode, simulate_episode
+
+DEADLINE = 300.0  # seconds; generous, for a machine that is busy with other work
+
+
+def rows(folder: Path) -> dict[str, np.ndarray]:
+    """Columns of the only data file, episode after episode."""
+    (file,) = folder.glob("data/*/*.parquet")
+    table = pq.read_table(file).to_pydict()
+    return {name: np.array(values) for name, values in table.items()}
+
+
+def episode_table(folder: Path) -> dict[str, list]:
+    (file,) = folder.glob("meta/episodes/*/*.parquet")
+    return pq.read_table(file).to_pydict()
+
+
+def videos(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*.mp4"))}
+
+
+def wait_until(condition, what: str) -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, f"{what} took more than {DEADLINE} s"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> RecordConfig:
+    folder = tmp_path_factory.mktemp("recorded") / "set"
+    return RecordConfig(
+        env="pusht-position", out=folder, episodes=3, seed=4, behaviour="noisy", num_workers=1
+    )
+
+
+@pytest.fixture(scope="module")
+def recorded(config) -> Path:
+    return record(config)
+
+
+def test_replaying_the_actions_gives_the_recorded_states(config):
+    for name, behaviour in (("pusht", "play"), ("pusht-position", "noisy")):
+        settings = dataclasses.replace(config, env=name, behaviour=behaviour)
+        episode = simulate_episode(settings, reset_seed=11)
+        env = make_env(name)
+        observation, _ = env.reset(seed=11)
+        for row, action in enumerate(episode.actions):
+            np.testing.assert_array_equal(observation["observation.state"], episode.states[row])
+            for view, frames in episode.frames.items():
+                np.testing.assert_array_equal(
+                    observation[f"observation.images.{view}"], frames[row]
+                )
+            observation, reward, *_, info = env.step(action)
+            assert np.float32(reward) == episode.rewards[row]
+            assert info["success"] == episode.successes[row]
+
+
+def test_pusht_goes_on_to_the_time_limit(config):
+    episode = simulate_episode(dataclasses.replace(config, env="pusht", behaviour="play"), 0)
+    assert len(episode.actions) == len(episode.states) == len(episode.frames["wrist"]) == 120
+    assert episode.actions.dtype == np.float32
+    assert episode.actions.min() >= 0
+    assert episode.actions.max() <= 512
+
+
+def test_position_stops_three_steps_after_success(config):
+    episode = simulate_episode(dataclasses.replace(config, behaviour="expert"), 0)
+    assert episode.successes.tolist() == [False] * (len(episode.actions) - 4) + [True] * 4
+    assert len(episode.actions) < 60
+    assert episode.rewards[-1] > 1 - 30 / 256
+
+
+def test_recording_is_a_lerobot_data_set(config, recorded):
+    source = open_episodes(recorded)
+    assert len(source) == 3
+    assert source.views == ("top", "wrist")
+    assert (source.fps, source.size, source.robot_type) == (10, (64, 64), "pusht-position")
+    assert (source.action_dim, source.state_dim) == (2, 2)
+    assert [source.reset_seed(episode) for episode in range(3)] == [400000, 400001, 400002]
+    assert source.task(0) == make_env("pusht-position").task
+    table = episode_table(recorded)
+    assert table["reset_seed"] == [400000, 400001, 400002]
+    assert table["behaviour"] == ["noisy"] * 3
+
+
+def test_an_episode_starts_where_its_reset_seed_says(recorded):
+    source = open_episodes(recorded)
+    env = make_env("pusht-position")
+    for episode in range(3):
+        observation, _ = env.reset(seed=source.reset_seed(episode))
+        clip = source.read(episode, 0, 1)
+        np.testing.assert_array_equal(clip.states[0], observation["observation.state"])
+        for index, view in enumerate(source.views):
+            shown = observation[f"observation.images.{view}"].astype(float)
+            assert np.square(clip.frames[0, index].numpy() - shown).mean() < 3
+
+
+def test_rewards_and_successes_are_those_of_the_environment(recorded):
+    table = rows(recorded)
+    solved = table["next.success"]
+    assert solved.any()
+    assert (table["next.reward"][solved] > 1 - 30 / 256 - 1e-6).all()
+    assert (table["next.reward"][~solved] < 1 - 30 / 256 + 1e-6).all()
+
+
+def test_a_complete_recording_is_left_alone(config, recorded, capsys):
+    before = {file: file.stat().st_mtime_ns for file in recorded.rglob("*")}
+    assert record(config) == recorded
+    assert "is complete: 3 episodes of pusht-position" in capsys.readouterr().out
+    assert {file: file.stat().st_mtime_ns for file in recorded.rglob("*")} == before
+
+
+def test_other_settings_are_refused(config, recorded):
+    with pytest.raises(ValueError, match="with episodes = 3, asked for is 4"):
+        record(dataclasses.replace(config, episodes=4))
+    with pytest.raises(ValueError, match="with behaviour = 'noisy', asked for is 'play'"):
+        record(dataclasses.replace(config, behaviour="play"))
+
+
+def test_a_folder_with_something_else_is_refused(config, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"exists and is not a recording"):
+        record(dataclasses.replace(config, out=tmp_path))
+    with pytest.raises(ValueError, match=r"exists and is not a recording"):
+        record(dataclasses.replace(config, out=tmp_path / "notes.txt"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"env": "push"}, "no environment 'push'; known are pusht, pusht-position"),
+        ({"episodes": 0}, "episodes is 1 to 100000, got 0"),
+        ({"episodes": 100001}, "episodes is 1 to 100000, got 100001"),
+        ({"seed": -1}, "at least 0, got -1 and 1"),
+        ({"num_workers": -2}, "at least 0, got 4 and -2"),
+        ({"size": 8}, "16 to 256 pixels a side, got 8"),
+    ],
+)
+def test_wrong_settings_are_refused(config, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        record(dataclasses.replace(config, out=tmp_path / "set", **change))
+
+
+def test_size_is_that_of_both_cameras(config, tmp_path):
+    small = dataclasses.replace(config, out=tmp_path / "set", size=32, episodes=1)
+    assert open_episodes(record(small)).size == (32, 32)
+
+
+def test_staged_episodes_are_kept_and_the_rest_added(config, recorded, tmp_path):
+    resumed = dataclasses.replace(config, out=tmp_path / "set")
+    resumed.out.mkdir()
+    (resumed.out / "recording.json").write_text(json.dumps(resumed.content))
+    record_episode(resumed, 1)
+    staged = next(resumed.out.rglob("episode_000001"))
+    before = staged.stat().st_ino
+    assert staged_episodes(resumed.out) == {1}
+    files = {file: file.read_bytes() for file in staged.rglob("*") if file.is_file()}
+    record_episode(dataclasses.replace(config, out=tmp_path / "other"), 1)
+    again = next((tmp_path / "other").rglob("episode_000001"))
+    for file, content in files.items():
+        assert (again / file.relative_to(staged)).read_bytes() == content
+    assert staged.stat().st_ino == before
+    record(resumed)
+    assert_same_data(resumed.out, recorded)
+
+
+def assert_same_data(first: Path, second: Path) -> None:
+    mine, other = rows(first), rows(second)
+    assert mine.keys() == other.keys()
+    for name, values in mine.items():
+        np.testing.assert_array_equal(values, other[name])
+    assert videos(first) == videos(second)
+    assert episode_table(first)["reset_seed"] == episode_table(second)["reset_seed"]
+
+
+def test_killed_recording_over_processes_continues(tmp_path):
+    """SIGKILL leaves no process behind, and the data are those of an undisturbed recording."""
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "worldmodel.cli", "record", "pusht-position"]
+    command += ["--episodes", "12", "--behaviour", "play", "--num-workers", "2"]
+    command += ["--out", str(killed)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: len(staged_episodes(killed)) >= 2, "staging two episodes")
+        workers = psutil.Process(process.pid).children(recursive=True)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert len(workers) >= 2
+    wait_until(lambda: not any(w.is_running() for w in workers), "the end of the workers")
+    assert 2 <= len(staged_episodes(killed)) < 12
+    assert not (killed / "meta").exists()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    plain = RecordConfig(
+        env="pusht-position", out=tmp_path / "plain", episodes=12, behaviour="play", num_workers=1
+    )
+    assert_same_data(killed, record(plain))
