@@ -25,9 +25,11 @@ check: $(STAMP) ## formatting, lint and the fast tests
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"worldmodel needs Python 3.11 or newer, $(PYTHON) is {v[0]}.{v[1]}; try make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@echo "installing into .venv, which takes a few minutes"
+	@date +%s > .venv/.begun
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(MAKE) --no-print-directory opencv
-	@touch $@
+	@echo $$(( $$(date +%s) - $$(cat .venv/.begun) )) > $@
 
 # OpenCV, with which PushT draws, links two libraries that a bare server lacks.
 opencv:
