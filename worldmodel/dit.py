@@ -27,7 +27,7 @@ from worldmodel.pixels import ConvHead, ConvStem, PatchHead, PatchStem, StemOutp
 class DiTConfig:
     """Size and shape of the transformer."""
 
-    width: int = 256
+    width: int = 192
     """Width of a token; a multiple of `head_width`."""
     encoder_depth: int = 4
     """Blocks that run once per frame; 0 makes the model monolithic."""
@@ -37,7 +37,7 @@ class DiTConfig:
     """Frames of history that time attention sees, besides the pinned first frame."""
     time_interval: int = 2
     """Every how many blocks one attends over time."""
-    patch: Literal[2, 4, 8, 16] = 16
+    patch: Literal[2, 4, 8, 16] = 8
     """Latent pixels along one side of a token."""
     pixels: Literal["conv", "patch"] = "conv"
     """Convolutional stem and head with skips from the current frame, or plain linear patches."""

@@ -9,23 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STAGE_CHANNELS = (8, 24, 64, 128)  # full, half, quarter, eighth resolution
-MAX_SHIFT = 16.0
-"""Largest displacement, in latent pixels, that the head can copy from in one step."""
-
-
-def warp(
-    picture: Float[Tensor, "f c h w"], shift: Float[Tensor, "f 2 h w"]
-) -> Float[Tensor, "f c h w"]:
-    """Bilinear copy: output pixel `(x, y)` is `picture` at `(x + shift_x, y + shift_y)`.
-
-    Beyond the border the nearest pixel is taken.
-    """
-    height, width = picture.shape[-2:]
-    y = torch.arange(height, device=picture.device, dtype=torch.float32)[:, None] + shift[:, 1]
-    x = torch.arange(width, device=picture.device, dtype=torch.float32) + shift[:, 0]
-    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
-    return F.grid_sample(picture.float(), grid, padding_mode="border", align_corners=False)
+STAGE_CHANNELS = (16, 24, 64, 128)  # full, half, quarter, eighth resolution
 
 
 @dataclass(frozen=True)
@@ -59,9 +43,7 @@ class ConvStem(nn.Module):
 class ConvHead(nn.Module):
     """Tokens to a latent, joined on the way up with the stem's maps of the current frame.
 
-    The result is the current frame with every pixel moved by a predicted shift, plus a residual;
-    shift and residual are zero at initialisation. Moving pixels instead of painting them anew keeps
-    objects whole over long rollouts (CDNA, 1605.07157).
+    The result is a residual on the current frame, zero at initialisation.
     """
 
     def __init__(self, channels: int, width: int, num_stages: int):
@@ -74,7 +56,7 @@ class ConvHead(nn.Module):
             self.merges.append(nn.Conv2d(coming // 4 + skip, out, 1))
             self.convolutions.append(nn.Conv2d(out, out, 3, padding=1))
             coming = out
-        self.last = nn.Conv2d(coming, channels + 2, 3, padding=1)
+        self.last = nn.Conv2d(coming, channels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
@@ -90,8 +72,7 @@ class ConvHead(nn.Module):
         for merge, convolution, skip in zip(self.merges, self.convolutions, skips, strict=True):
             x = torch.cat([F.pixel_shuffle(x, 2), skip], dim=1)
             x = F.silu(convolution(F.silu(merge(x))))
-        residual, shift = self.last(x).float().split([current.shape[1], 2], dim=1)
-        return warp(current, MAX_SHIFT * (shift / MAX_SHIFT).tanh()) + residual
+        return current + self.last(x)
 
 
 class PatchStem(nn.Module):
