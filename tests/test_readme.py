@@ -42,3 +42,15 @@ def test_links_lead_somewhere(name):
     file = ROOT / name
     targets = re.findall(r"\]\((?!http)([^)#]+)", file.read_text())
     assert [target for target in targets if not (file.parent / target).exists()] == []
+
+
+def test_every_cited_paper_is_listed():
+    listed = (ROOT / "docs" / "papers.md").read_text()
+    cited = {
+        number
+        for package in ("conditioning", "worldmodel", "policy_eval", "rl_posttrain", "demos")
+        for file in (ROOT / package).rglob("*.py")
+        for number in re.findall(r"\b\d{4}\.\d{5}\b", file.read_text())
+    }
+    assert len(cited) > 5
+    assert sorted(number for number in cited if number not in listed) == []
