@@ -26,11 +26,11 @@ def drawn_frames(length, height, width):
     return frames
 
 
-def encode(path, frames, encoder, **options):
+def encode(path, frames, encoder, pixel_format="yuv420p", **options):
     with av.open(str(path), "w") as container:
         stream = container.add_stream(encoder, rate=10)
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pixel_format
         stream.options = options
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -93,6 +93,45 @@ def test_streams_that_decord_seeks_wrongly_are_left_to_pyav(tmp_path, encoder, o
             assert (reader.read([index])[0] == in_order[index]).all()
     green = in_order[range(40), 11, np.arange(40) + 4, 1].astype(int)
     assert np.abs(green - 4 * np.arange(40)).max() <= 5
+
+
+def test_more_than_eight_bits_are_left_to_pyav(tmp_path):
+    path = tmp_path / "video.mp4"
+    frames = drawn_frames(12, 64, 64)
+    encode(path, frames, "libx264", pixel_format="yuv420p10le", crf="5")
+    with VideoReader(path) as reader:
+        assert isinstance(reader.decoder, PyAVDecoder)
+        green = reader.read(range(12))[range(12), 11, np.arange(12) + 4, 1].astype(int)
+    assert np.abs(green - 4 * np.arange(12)).max() <= 5
+
+
+def test_a_stream_that_cannot_be_entered_is_decoded_from_its_beginning(tmp_path):
+    path = tmp_path / "video.mp4"
+    frames = np.random.default_rng(0).integers(0, 256, (30, 64, 64, 3), np.uint8)
+    encode(path, frames, "libx264", crf="20", g="10", **{"x264-params": "intra-refresh=1"})
+    with VideoReader(path) as reader:
+        in_order = reader.read(range(30))
+        for index in (29, 12, 20, 10):
+            assert (reader.read([index])[0] == in_order[index]).all()
+        assert isinstance(reader.decoder, PyAVDecoder)
+
+
+@pytest.mark.parametrize("decoder", ["decord", "pyav", None])
+def test_flipped_bits_are_reported_and_spare_the_other_frames(tmp_path, decoder):
+    path = tmp_path / "video.mp4"
+    noise = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8)
+    encode(path, noise, "libx264", crf="10", g="2", bf="0")
+    with VideoReader(path, decoder=decoder) as reader:
+        whole = reader.read(range(20))
+    content = bytearray(path.read_bytes())
+    middle = content.index(b"mdat") + (len(content) - content.index(b"mdat")) // 2
+    for offset in range(0, 60, 7):
+        content[middle + offset] ^= 0xA5
+    path.write_bytes(content)
+    with VideoReader(path, decoder=decoder) as reader:
+        with pytest.raises(ValueError, match=r"video\.mp4: frame \d+ of 20 .* cannot be decoded"):
+            reader.read(range(20))
+        assert (reader.read([0, 1, 19]) == whole[[0, 1, 19]]).all()
 
 
 def test_videos_for_people_have_even_sizes_and_fractional_rates(tmp_path):

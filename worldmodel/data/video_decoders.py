@@ -1,0 +1,220 @@
+"""Indexing a video and decoding its frames, by PyAV or decord."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from av.video.frame import PictureType
+from jaxtyping import UInt8
+
+try:
+    import decord
+except ImportError:  # no wheels for ARM and Mac
+    decord = None
+else:
+    decord.logging.set_level(decord.logging.QUIET)
+
+DECORD_ERRORS = () if decord is None else (decord.DECORDError,)
+DECORD_CODECS = {"h264", "hevc", "vp9"}
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds.
+
+    Attributes:
+        codec: Name of the codec as ffmpeg calls it, such as `h264` or `av1`.
+        size: `(H, W)` in pixels.
+        fps: Average frames per second.
+        pts: Presentation time of every frame, ascending, in units of the stream's time base.
+        keyframes: Indices of the frames that can be decoded on their own, ascending.
+        closed: Whether no frame that follows a keyframe in the file is shown before it.
+        eight_bit: Whether a colour value has 8 bits.
+    """
+
+    codec: str
+    size: tuple[int, int]
+    fps: float
+    pts: tuple[int, ...]
+    keyframes: tuple[int, ...]
+    closed: bool
+    eight_bit: bool
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames."""
+        return len(self.pts)
+
+
+def video_info(path: Path | str) -> VideoInfo:
+    """Index the packets of a video without decoding them.
+
+    Raises:
+        ValueError: The file cannot be read, has no video, or holds fewer frames than its header
+            promises.
+    """
+    path = Path(path)
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ValueError(f"{path} has no video stream")
+            stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise ValueError(f"{path} is in a codec that ffmpeg does not know")
+            packets = [
+                (packet.pts, packet.is_keyframe)
+                for packet in container.demux(stream)
+                if packet.size and not packet.is_discard
+            ]
+            promised, rate = stream.frames, stream.average_rate
+            codec, size = stream.codec_context.name, (stream.height, stream.width)
+            pixels = stream.codec_context.format
+    except (av.error.FFmpegError, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a readable video: {error}") from error
+    codec = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9"}.get(codec, codec)
+    if not packets or any(pts is None for pts, _ in packets):
+        raise ValueError(f"{path} holds {len(packets)} frames, or frames without a time")
+    if len(packets) < promised:
+        raise ValueError(f"{path} is cut short: {len(packets)} frames, its header says {promised}")
+    shown = np.array([pts for pts, _ in packets])
+    latest_keyframe = np.maximum.accumulate(
+        np.where([is_key for _, is_key in packets], shown, shown.min())
+    )
+    packets.sort()
+    keyframes = tuple(index for index, (_, is_key) in enumerate(packets) if is_key)
+    pts = tuple(pts for pts, _ in packets)
+    if len(set(pts)) != len(pts):
+        raise ValueError(f"{path} has {len(pts)} frames at {len(set(pts))} different times")
+    closed = bool((shown >= latest_keyframe).all())
+    eight_bit = pixels is not None and all(part.bits == 8 for part in pixels.components)
+    return VideoInfo(codec, size, float(rate or 0), pts, keyframes, closed, eight_bit)
+
+
+class PyAVDecoder:
+    """Frames by index through PyAV: seek to the keyframe before, decode up to the frame.
+
+    Damage that ffmpeg notices is an error, where it would by default guess the picture. That cannot
+    be asked of a stream that is not closed: it lacks what precedes the keyframe by design.
+    """
+
+    def __init__(self, path: Path, info: VideoInfo):
+        self.path = path
+        self.info = info
+        self.container = av.open(str(path))
+        self.stream = self.container.streams.video[0]
+        self.stream.codec_context.thread_count = 1
+        if info.closed:
+            self.stream.codec_context.options = {"err_detect": "explode"}
+        self.index_of = {pts: index for index, pts in enumerate(info.pts)}
+        self.decoded = iter(())
+        self.position = info.num_frames
+        self.entry = 0
+        self.keyframes = set(info.keyframes)
+        self.keyframes_are_whole = True
+
+    def read(self, indices: Sequence[int]) -> UInt8[np.ndarray, "t H W 3"]:
+        """Frames in the order of `indices`.
+
+        Where a stream cannot be entered at the keyframe before (H.264 with intra refresh), it is
+        decoded from its beginning.
+        """
+        wanted = {}
+        for index in sorted(set(indices)):
+            try:
+                frame = self.decode(index)
+            except ValueError:
+                frame = self.decode(index, start=0)
+            wanted[index] = frame.to_ndarray(format="rgb24", interpolation="BICUBIC")
+        return np.stack([wanted[index] for index in indices])
+
+    def close(self) -> None:
+        """Release the file."""
+        self.decoded = iter(())
+        self.container.close()
+
+    def decode(self, index: int, start: int | None = None) -> av.VideoFrame:
+        """One decoded frame, going on from the frame before or from the keyframe `start`.
+
+        Raises:
+            ValueError: The frame cannot be decoded, or only with damage.
+        """
+        if start is None:
+            before = bisect_right(self.info.keyframes, index)
+            start = self.info.keyframes[before - 1] if before else 0
+        frame, reason = None, "it is not in the stream, or damaged"
+        try:
+            if not start <= self.position <= index:
+                self.container.seek(self.info.pts[start], stream=self.stream)
+                self.decoded = self.container.decode(self.stream)
+                self.entry = start
+            frame = self._next(index)
+        except av.error.FFmpegError as error:
+            reason = str(error)
+        if frame is not None and not frame.is_corrupt:
+            return frame
+        self.position = self.info.num_frames
+        raise ValueError(
+            f"{self.path}: frame {index} of {self.info.num_frames} at pts {self.info.pts[index]} "
+            f"cannot be decoded: {reason}"
+        )
+
+    def _next(self, index: int) -> av.VideoFrame | None:
+        for frame in self.decoded:
+            found = self.index_of.get(frame.pts, -1)
+            self.position = found + 1
+            if found in self.keyframes and frame.pict_type != PictureType.I:
+                self.keyframes_are_whole = False
+                if found == self.entry:
+                    return None
+            if found >= index:
+                return frame if found == index else None
+        return None
+
+
+class DecordDecoder:
+    """Frames by index through decord.
+
+    decord says nothing of damage or of keyframes that need earlier frames, so a frame is decoded by
+    PyAV once before decord may give it.
+    """
+
+    def __init__(self, path: Path, info: VideoInfo):
+        self.reader = decord.VideoReader(str(path), num_threads=1)
+        if len(self.reader) != info.num_frames:
+            raise ValueError(
+                f"{path}: decord finds {len(self.reader)} frames, the file has {info.num_frames}"
+            )
+        self.checker = PyAVDecoder(path, info)
+        self.unchecked = np.ones(info.num_frames, bool)
+
+    def read(self, indices: Sequence[int]) -> UInt8[np.ndarray, "t H W 3"]:
+        """Frames in the order of `indices`."""
+        for index in sorted(set(indices)):
+            if self.unchecked[index]:
+                self.checker.decode(index)
+                self.unchecked[index] = False
+        if not self.checker.keyframes_are_whole:
+            raise ValueError(f"{self.checker.path}: a keyframe is not a whole picture")
+        return self.reader.get_batch(list(indices)).asnumpy()
+
+    def close(self) -> None:
+        """Release the file."""
+        self.checker.close()
+        del self.reader
+
+
+def choose_decoder(path: Path, info: VideoInfo) -> DecordDecoder | PyAVDecoder:
+    """Decord where it is installed and decodes the stream, PyAV otherwise."""
+    known = info.codec in DECORD_CODECS and info.closed and info.eight_bit
+    if decord is None or not known:
+        return PyAVDecoder(path, info)
+    try:
+        decoder = DecordDecoder(path, info)
+        decoder.read([0])
+    except (ValueError, *DECORD_ERRORS):
+        return PyAVDecoder(path, info)
+    return decoder
