@@ -220,7 +220,7 @@ def test_play_moves_the_block_and_covers_the_table():
     speeds = np.linalg.norm(np.diff(agents, axis=0), axis=1)
     low, high = np.percentile(speeds, [10, 90])
     assert low < 12
-    assert high > 40
+    assert high > 30
     centres = np.concatenate([[placed(np.array([0.0, 45.0]), pose) for pose in p] for p in poses])
     assert centres.min() > 10, "the block stays on the table"
     assert centres.max() < 502
