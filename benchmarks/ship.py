@@ -1,0 +1,124 @@
+"""Turn a training run into a shipped checkpoint: bf16 weights, JSON, and a model card with figures.
+
+Measure the run first (`worldmodel fidelity --world RUN --data HELD_OUT --num-steps K --json F`, for
+1, 2 and 4 steps), then
+
+    python benchmarks/ship.py --run RUN --out checkpoints/pusht --reports F1 F2 F4
+        --machine "2 cores of ..." --command "worldmodel pretrain ..."
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+
+from worldmodel.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class ShipConfig:
+    """What to ship."""
+
+    run: Path
+    """Folder of the training run."""
+    out: Path
+    """Folder of the checkpoint."""
+    reports: tuple[Path, ...]
+    """Fidelity reports, one for each number of denoising steps."""
+    machine: str
+    """What it was trained and measured on, in words."""
+    command: str
+    """How it was trained, in words or as a command."""
+
+
+CARD = """\
+# {name}
+
+World model of {robot}: cameras {views} at {height} x {width} pixels, {action_dim} action and
+{state_dim} state dimensions, {fps:g} frames/s. {weights:.2f}M weights (moving average, bf16).
+Apache-2.0.
+
+- **Data**: {episodes} episodes of `worldmodel record {robot}`, reset seeds {first}..{last}.
+- **Training**: {steps} optimiser steps, {minutes:.0f} minutes. {command}
+- **Machine**: {machine}
+
+## Fidelity
+
+{windows} windows of {held_out} held-out episodes (other reset seeds), 8 frames of context, recorded
+actions; means, for the horizons {horizons}. LPIPS: {lpips}.
+A missing object counts as 32 px of 64.
+
+{table}
+
+## Use
+
+```python
+from worldmodel.world_model import WorldModel
+
+world = WorldModel.load("{out}")
+```
+
+It knows only what was recorded: one block, one goal, these cameras. Pushed blocks drift and smear
+before anything else does.
+"""
+
+
+def cells(values: dict[str, float | None]) -> str:
+    """Figures of all horizons in one cell."""
+    return " / ".join("-" if value is None else f"{value:.1f}" for value in values.values())
+
+
+def fidelity_table(reports: list[dict]) -> str:
+    """Markdown: a row for each metric, a column for each number of steps and for copy-last."""
+    steps = [report["metadata"]["num_steps"] for report in reports]
+    lines = [
+        "| figure | " + " | ".join(f"{k} step{'s' * (k > 1)}" for k in steps) + " | copy last |",
+        "|---" * (len(steps) + 2) + "|",
+    ]
+    first = reports[0]
+    for view in first["cameras"].items():
+        for metric in ("psnr", "masked_psnr"):
+            row = [cells(report["cameras"][view][metric]) for report in reports]
+            row.append(cells(first["copy_last"][view][metric]))
+            lines.append(f"| {view} {metric.replace('_', ' ')}, dB | " + " | ".join(row) + " |")
+    for name in first.get("objects", {}):
+        for metric in ("error_px", "moving_error_px", "missing"):
+            copied = first["copy_last"]["objects"][name].get(metric, {})
+            row = [cells(report["objects"][name][metric]) for report in reports]
+            lines.append(
+                f"| {name} {metric.replace('_', ' ')} | " + " | ".join([*row, cells(copied)]) + " |"
+            )
+    for kind in first["action_following"]:
+        rows = [report["action_following"].get(kind) for report in reports]
+        row = [cells(gap["psnr_gap"]) if gap else "-" for gap in rows]
+        lines.append(f"| PSNR lost under {kind} actions, dB | " + " | ".join([*row, "-"]) + " |")
+    return "\n".join(lines)
+
+
+def main(config: ShipConfig) -> None:
+    world = WorldModel.load(config.run)
+    world.save(config.out, dtype=torch.bfloat16)
+    reports = [json.loads(path.read_text()) for path in config.reports]
+    progress = json.loads((config.run / "state" / "state.json").read_text())
+    about, data = reports[0]["metadata"], world.train_data[-1]
+    lpips = [m["lpips"] for m in reports[0]["cameras"].values()]
+    measured = any(value is not None for metric in lpips for value in metric.values())
+    card = CARD.format(
+        name=config.out.name, out=config.out, robot=world.config.robot_type,
+        views=" and ".join(world.views), height=world.size[0], width=world.size[1],
+        action_dim=world.action_dim, state_dim=world.state_dim, fps=world.fps,
+        weights=sum(p.numel() for p in world.parameters()) / 1e6, episodes=len(data["episodes"]),
+        first=min(data["reset_seeds"]), last=max(data["reset_seeds"]), steps=progress["step"],
+        minutes=progress["seconds"] / 60, command=config.command, machine=config.machine,
+        windows=about["windows"], held_out=about["episodes"],
+        horizons=" / ".join(map(str, about["horizons"])), table=fidelity_table(reports),
+        lpips="measured" if measured else "not measured, the AlexNet weights were not at hand",
+    )  # fmt: skip
+    (config.out / "README.md").write_text(card)
+    print(card)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(ShipConfig))
