@@ -52,7 +52,7 @@ def test_every_command_explains_every_option():
     assert finished.stderr == ""
     for call in calls:
         assert f"usage: worldmodel {' '.join(call[:-1])} " in finished.stdout
-    options = re.findall(r"│ (--[a-z][^ ]*)(.*)│\n│(.*)│", finished.stdout)
+    options = re.findall("\u2502 (--[a-z][^ ]*)(.*)\u2502\n\u2502(.*)\u2502", finished.stdout)
     bare = [name for name, line, following in options if len((line + following).split()) < 4]
     assert len(options) > 40
     assert not bare, f"options without an explanation: {bare}"
