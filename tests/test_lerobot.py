@@ -1,6 +1,7 @@
 import pickle
 import shutil
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ from small_sets import (
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.letterbox import Letterbox
 from worldmodel.data.video import read_frames
+from worldmodel.data.video_writer import encode_video
 
 TASK = "Push the T-shaped block onto the T-shaped target."
 
@@ -206,6 +208,24 @@ def test_several_files_of_data_and_of_episodes(tmp_path):
     edit_table(second, with_values("data/chunk_index", lambda _: [1]))
     edit_table(second, with_values("data/file_index", lambda _: [2]))
     assert digest(open_episodes(folder)) == expected
+
+
+def test_a_gap_in_a_shared_video_is_refused(tmp_path):
+    """Later episodes would start at other frames than their time stamps name."""
+    folder = shutil.copytree(V30, tmp_path / "d")
+    file = folder / "videos" / "observation.images.top" / "chunk-000" / "file-000.mp4"
+    even = tmp_path / "even.mp4"
+    encode_video(even, np.zeros((506, 96, 96, 3), np.uint8), fps=10)
+    with av.open(even) as source, av.open(file, "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.pts += 1024 * (packet.pts >= 100 * 1024)
+                packet.dts, packet.stream = packet.pts, stream
+                target.mux(packet)
+    message = r"file-000\.mp4: time of frame 100 .*images\.top is 10\.1 s, expected 10 s"
+    with pytest.raises(ValueError, match=message):
+        open_episodes(folder)
 
 
 def test_tasks_per_episode(tmp_path):

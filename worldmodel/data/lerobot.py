@@ -21,7 +21,8 @@ from worldmodel.data.lerobot_episodes import (
 )
 from worldmodel.data.lerobot_tables import Info, fail, read_info
 from worldmodel.data.letterbox import Letterbox
-from worldmodel.data.video import read_frames, video_info
+from worldmodel.data.video import read_frames
+from worldmodel.data.video_decoders import VideoInfo, video_info
 
 PREFIX = "observation.images."
 
@@ -189,6 +190,17 @@ def _check_videos(info: Info, episodes: list[Episode]) -> None:
             fail(path, f"number of frames of {key}", video.num_frames, expected, index)
         if video.num_frames > 1 and abs(video.fps / info.fps - 1) > 0.01:
             fail(path, f"fps of {key}", f"{video.fps:g}", f"{info.fps:g}", index)
+        if not exact:
+            _check_times(info, path, key, video)
+
+
+def _check_times(info: Info, path: Path, key: str, video: VideoInfo) -> None:
+    """Where time stamps name frames, frame n is shown at n / fps seconds."""
+    late = np.abs(video.seconds * info.fps - np.arange(video.num_frames)) > 0.5
+    if late.any():
+        frame = int(late.argmax())
+        found, expected = f"{video.seconds[frame]:.4g} s", f"{frame / info.fps:.4g} s"
+        fail(path, f"time of frame {frame} of {key}", found, expected)
 
 
 def fingerprint(folder: Path) -> str:

@@ -3,13 +3,14 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import av.error
 import numpy as np
 from av.video.frame import PictureType
-from jaxtyping import UInt8
+from jaxtyping import Float64, UInt8
 
 try:
     import decord
@@ -30,7 +31,8 @@ class VideoInfo:
         codec: Name of the codec as ffmpeg calls it, such as `h264` or `av1`.
         size: `(H, W)` in pixels.
         fps: Average frames per second.
-        pts: Presentation time of every frame, ascending, in units of the stream's time base.
+        pts: Presentation time of every frame, ascending, in units of `time_base`.
+        time_base: Seconds of one unit of `pts`.
         keyframes: Indices of the frames that can be decoded on their own, ascending.
         closed: Whether no frame that follows a keyframe in the file is shown before it.
         eight_bit: Whether a colour value has 8 bits.
@@ -40,6 +42,7 @@ class VideoInfo:
     size: tuple[int, int]
     fps: float
     pts: tuple[int, ...]
+    time_base: Fraction
     keyframes: tuple[int, ...]
     closed: bool
     eight_bit: bool
@@ -48,6 +51,11 @@ class VideoInfo:
     def num_frames(self) -> int:
         """Number of frames."""
         return len(self.pts)
+
+    @property
+    def seconds(self) -> Float64[np.ndarray, "t"]:
+        """Presentation time of every frame after the first."""
+        return (np.array(self.pts) - self.pts[0]) * float(self.time_base)
 
 
 def video_info(path: Path | str) -> VideoInfo:
@@ -72,7 +80,7 @@ def video_info(path: Path | str) -> VideoInfo:
             ]
             promised, rate = stream.frames, stream.average_rate
             codec, size = stream.codec_context.name, (stream.height, stream.width)
-            pixels = stream.codec_context.format
+            pixels, time_base = stream.codec_context.format, stream.time_base
     except (av.error.FFmpegError, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a readable video: {error}") from error
     codec = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9"}.get(codec, codec)
@@ -91,7 +99,7 @@ def video_info(path: Path | str) -> VideoInfo:
         raise ValueError(f"{path} has {len(pts)} frames at {len(set(pts))} different times")
     closed = bool((shown >= latest_keyframe).all())
     eight_bit = pixels is not None and all(part.bits == 8 for part in pixels.components)
-    return VideoInfo(codec, size, float(rate or 0), pts, keyframes, closed, eight_bit)
+    return VideoInfo(codec, size, float(rate or 0), pts, time_base, keyframes, closed, eight_bit)
 
 
 class PyAVDecoder:
