@@ -42,7 +42,7 @@ class QuickstartConfig:
     """World model to continue from; training starts from nothing where there is none."""
     episodes: int = 60
     """Recorded episodes to train on."""
-    held_out: int = 4
+    held_out: int = 8
     """Recorded episodes that are only dreamt and measured."""
     train_minutes: float = 2.5
     """Minutes of training."""
@@ -129,6 +129,7 @@ def train_stage(config: QuickstartConfig, report: Report) -> None:
 
 def dream_stage(config: QuickstartConfig, report: Report) -> None:
     """Dream held-out episodes and show each below the truth."""
+    torch.set_num_threads(1)  # two threads wait for each other on frames this small
     world = WorldModel.load(config.world)
     source = open_episodes(config.held_out_data, size=tuple(world.size))
     report.heading("Dreams")
@@ -147,6 +148,7 @@ def dream_stage(config: QuickstartConfig, report: Report) -> None:
 
 def measure_stage(config: QuickstartConfig, report: Report) -> None:
     """Measure the world model, and the one it started from, on the held-out episodes."""
+    torch.set_num_threads(1)
     folders = {"after": config.world}
     if config.has_checkpoint:
         folders = {"before": config.checkpoint, **folders}
