@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,19 +137,15 @@ class EpisodeCache:
         frames = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.uint8, shape)
         spans = _spans(self.lengths)
         columns: list[dict[str, Tensor]] = [{} for _ in spans]
-        failed = threading.Event()
+        stopped = threading.Event()
 
         def decode(part: range) -> None:
             for number in part:
-                if failed.is_set():
+                if stopped.is_set():
                     return
                 episode, start, stop = spans[number]
                 row = self._first[episode] + start
-                try:
-                    piece = source.read(episode, start, min(stop + 1, self.lengths[episode]))
-                except Exception:
-                    failed.set()
-                    raise
+                piece = source.read(episode, start, min(stop + 1, self.lengths[episode]))
                 frames[row : row + stop - start] = piece.frames[: stop - start].numpy()
                 columns[number] = _columns(piece, stop - start)
                 progress.advance(task)
@@ -160,7 +156,12 @@ class EpisodeCache:
             # Neighbours go to one thread, so that it reads a video from front to back.
             size = -(-len(spans) // num_threads)
             parts = [range(len(spans))[at : at + size] for at in range(0, len(spans), size)]
-            list(pool.map(decode, parts))
+            futures = [pool.submit(decode, part) for part in parts]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            finally:
+                stopped.set()
         frames.flush()
         tables = {name: torch.cat([part[name] for part in columns]) for name in columns[0]}
         save_file(tables, folder / "tables.safetensors")
