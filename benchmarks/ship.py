@@ -78,7 +78,7 @@ def fidelity_table(reports: list[dict]) -> str:
         "|---" * (len(steps) + 2) + "|",
     ]
     first = reports[0]
-    for view in first["cameras"].items():
+    for view in first["cameras"]:
         for metric in ("psnr", "masked_psnr"):
             row = [cells(report["cameras"][view][metric]) for report in reports]
             row.append(cells(first["copy_last"][view][metric]))
@@ -90,8 +90,9 @@ def fidelity_table(reports: list[dict]) -> str:
             lines.append(
                 f"| {name} {metric.replace('_', ' ')} | " + " | ".join([*row, cells(copied)]) + " |"
             )
-    for kind in first["action_following"]:
-        rows = [report["action_following"].get(kind) for report in reports]
+    following = [report.get("action_following", {}) for report in reports]
+    for kind in dict.fromkeys(kind for kinds in following for kind in kinds):
+        rows = [kinds.get(kind) for kinds in following]
         row = [cells(gap["psnr_gap"]) if gap else "-" for gap in rows]
         lines.append(f"| PSNR lost under {kind} actions, dB | " + " | ".join([*row, "-"]) + " |")
     return "\n".join(lines)
