@@ -5,7 +5,6 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
-from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
@@ -106,7 +105,7 @@ class AutoencoderCodec(nn.Module):
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "*b c h w"]) -> UInt8[Tensor, "*b H W 3"]:
         """Decode and clamp."""
-        flat = rearrange(latents.reshape(-1, *latents.shape[-3:]), "f c h w -> f c h w")
+        flat = latents.reshape(-1, *latents.shape[-3:])
         flat = (flat / self.scale + self.shift).to(self.autoencoder.dtype)
         parts = [self.autoencoder.decode(part).sample for part in flat.split(self.chunk)]
         frames = to_frames(torch.cat(parts))

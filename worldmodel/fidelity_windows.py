@@ -90,16 +90,7 @@ def read_windows(
 
 def context_of(clip: Clip) -> Clip:
     """The first 8 frames of `clip` with what happened between them."""
-    frames, between = slice(CONTEXT_FRAMES), slice(CONTEXT_FRAMES - 1)
-    return Clip(
-        frames=clip.frames[:, frames],
-        actions=None if clip.actions is None else clip.actions[:, between],
-        states=None if clip.states is None else clip.states[:, frames],
-        rewards=None if clip.rewards is None else clip.rewards[:, between],
-        successes=None if clip.successes is None else clip.successes[:, between],
-        view_mask=clip.view_mask,
-        pixel_mask=clip.pixel_mask,
-    )
+    return clip.head(CONTEXT_FRAMES)
 
 
 def shuffled_partners(windows: Sequence[Window], *, seed: int) -> list[Window] | None:
