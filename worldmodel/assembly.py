@@ -87,16 +87,17 @@ def _set_statistics(world: WorldModel, source: EpisodeSource, episodes: Sequence
 def view_weight(
     source: EpisodeSource, episodes: Sequence[int], stride: int, *, num_episodes: int = 32
 ) -> Float32[Tensor, "v"]:
-    """One over the root mean square change of each camera's picture, scaled to mean 1.
+    """One over the mean square change of each camera's picture, scaled to mean 1.
 
-    A wrist camera, where everything moves, would otherwise drown a fixed one. The first
-    `num_episodes` episodes are looked at.
+    So every camera counts by its error relative to copying its last frame; a wrist camera, where
+    everything moves, would otherwise drown a fixed one. The first `num_episodes` episodes are
+    looked at.
     """
     squares = torch.zeros(len(source.views))
     for episode in list(episodes)[:num_episodes]:
         frames = source.read(episode, 0, source.lengths[episode], stride).frames.float() / 127.5
         squares += frames.diff(dim=0).square().mean(dim=(0, 2, 3, 4)).nan_to_num()
-    weight = (squares / num_episodes + 1e-4).rsqrt()
+    weight = (squares / num_episodes + 1e-4).reciprocal()
     return weight / weight.mean()
 
 
