@@ -2,8 +2,8 @@
 
     python benchmarks/learning_efficiency.py --data TRAIN --held-out TEST --out runs/efficiency
 
-Each model trains for `--minutes` on one core, same data, batches, noise and optimiser; both are
-measured on the held-out episodes. The baseline has about the same number of weights: one stack of
+Each model trains for `--minutes` of CPU time in one thread, same data, batches, noise and
+optimiser; both are measured on the held-out episodes. The baseline has about the same number of weights: one stack of
 blocks run at every denoising step, linear patches in and out, actions through AdaLN. It gets the
 same relative actions. Its figure is the bar's: at least +2 dB and less than half the agent error at
 horizon 10.
@@ -43,9 +43,9 @@ class EfficiencyConfig:
     out: Path
     """Folder for the runs, `efficiency.json` and `efficiency.png`."""
     minutes: float = 20.0
-    """Training time of each model on one core."""
+    """CPU time of each model's training, in one thread."""
     models: tuple[str, ...] = ("default", "monolithic AdaLN")
-    """Which to run; they run side by side, one core each."""
+    """Which to run, side by side."""
     seed: int = 0
     """Seed of weights, batches and noise."""
 
@@ -61,7 +61,7 @@ def run_config(config: EfficiencyConfig, model: str) -> PretrainConfig:
     preset = PRESETS["tiny"]
     return replace(
         preset, data=config.data, out=config.out / model.replace(" ", "-"), steps=10**6,
-        minutes=config.minutes, relative_to={0: 0, 1: 1}, seed=config.seed,
+        minutes=config.minutes, clock="cpu", relative_to={0: 0, 1: 1}, seed=config.seed,
         validation_interval=150, save_interval=10**6,
         dit=BASELINE if plain else preset.dit, injection="adaln" if plain else "token",
     )  # fmt: skip

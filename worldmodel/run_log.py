@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -18,12 +18,14 @@ class RunLog:
 
     Every step appends `step,loss` to `losses.csv`; a resumed run first drops the rows that it is
     about to repeat. `done` in [0, 1] is the larger share of steps and of minutes that is over.
+    `clock` tells the seconds: `time.monotonic` for wall time, `time.process_time` for CPU time.
     """
 
     def __init__(
-        self, accelerator: Accelerator, out: Path, *, total_steps: int, minutes: float | None
-    ):
-        self.accelerator, self.out = accelerator, out
+        self, accelerator: Accelerator, out: Path, *, total_steps: int, minutes: float | None,
+        clock: Callable[[], float] = time.monotonic,
+    ):  # fmt: skip
+        self.accelerator, self.out, self.clock = accelerator, out, clock
         self.total_steps, self.minutes = total_steps, minutes
         self.step, self.seconds_before = 0, 0.0
         self.first_step = 0
@@ -36,7 +38,7 @@ class RunLog:
     @property
     def seconds(self) -> float:
         """Training time so far, earlier sessions included."""
-        return self.seconds_before + time.monotonic() - self.started
+        return self.seconds_before + self.clock() - self.started
 
     @property
     def done(self) -> float:
@@ -51,7 +53,7 @@ class RunLog:
 
     def __enter__(self) -> "RunLog":
         """Open the loss table and the progress line."""
-        self.started = time.monotonic()
+        self.started = self.clock()
         self.out.mkdir(parents=True, exist_ok=True)
         main = self.accelerator.is_main_process
         if main:
@@ -94,7 +96,7 @@ class RunLog:
         if self.step % 10 == 0:
             scalars = {f"loss/{name}": part.item() for name, part in parts.items()}
             self.scalars({"loss/total": value, "learning_rate_factor": factor, **scalars})
-        speed = (self.step - self.first_step) * frames / (time.monotonic() - self.started)
+        speed = (self.step - self.first_step) * frames / (self.clock() - self.started)
         note = f"step {self.step}  loss {value:.5f}  {speed:.0f} frames/s"
         self.bar.update(self.task, completed=self.done, note=note)
 
