@@ -2,6 +2,6 @@
 
 from worldmodel.data.clip import Clip, EpisodeSource, stack_clips
 from worldmodel.data.dataset import EpisodeCache
-from worldmodel.data.lerobot import open_episodes
+from worldmodel.data.formats import open_episodes
 
 __all__ = ["Clip", "EpisodeCache", "EpisodeSource", "open_episodes", "stack_clips"]

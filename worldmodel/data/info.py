@@ -1,4 +1,4 @@
-"""What is in a data set, in a few lines."""
+"""What is in a data set, in a few lines, and what is suspicious about it."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -9,7 +9,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from worldmodel.data.lerobot import LeRobotSource, open_episodes
+from worldmodel.data.formats import open_episodes
+from worldmodel.data.problems import find_problems
+from worldmodel.data.source import TableSource
 
 
 @dataclass(frozen=True)
@@ -17,20 +19,27 @@ class InfoConfig:
     """Which data set to describe."""
 
     data: tyro.conf.Positional[Path]
-    """LeRobot folder, v2.1 or v3.0."""
+    """LeRobot folder (v2.0, v2.1, v3.0), folder of `episode_*/<camera>.mp4`, or HDF5 file(s)."""
+    look_at: int = 8
+    """Episodes whose pictures are decoded in search of problems; 0 for none."""
 
 
 def info(config: InfoConfig) -> None:
-    """Print episodes, cameras, tasks, and the ranges of actions and states."""
+    """Print episodes, cameras, tasks, the ranges of actions and states, and problems found."""
     source = open_episodes(config.data)
     console = Console()
     for name, value in describe(source).items():
-        console.print(f"{name:9} {value}", highlight=False, soft_wrap=True)
+        console.print(f"{name:9} {value}", highlight=False, soft_wrap=True, markup=False)
     if source.action_dim or source.state_dim:
         console.print(range_table(source))
+    problems = find_problems(source, look_at=config.look_at)
+    for problem in problems:
+        console.print(f"problem   {problem}", highlight=False, soft_wrap=True, markup=False)
+    if not problems:
+        console.print("problems  none found", highlight=False)
 
 
-def describe(source: LeRobotSource) -> dict[str, str]:
+def describe(source: TableSource) -> dict[str, str]:
     """The facts of a data set that fit on a line each."""
     lengths = source.lengths
     frames, fps = sum(lengths), source.fps
@@ -43,14 +52,24 @@ def describe(source: LeRobotSource) -> dict[str, str]:
     return {
         "folder": source.name,
         "robot": source.robot_type or "not named",
+        **({"shift": source.shift} if source.shift else {}),
         "episodes": f"{len(source)} of {min(lengths)} to {max(lengths)} frames",
         "frames": f"{frames} at {fps:g} per second, {frames / fps / 60:.1f} minutes",
         "cameras": f"{', '.join(cameras)} pixels, read at {width} x {height}",
+        "codecs": ", ".join(f"{view} {codecs(source, i)}" for i, view in enumerate(source.views)),
+        **({} if source.action_dim else {"actions": "none: unlabelled video"}),
         "tasks": "; ".join(f"{task or 'not named'} ({count})" for task, count in tasks.items()),
     }
 
 
-def range_table(source: LeRobotSource) -> Table:
+def codecs(source: TableSource, camera: int) -> str:
+    """How the pictures of a camera are compressed, every file looked at once."""
+    first = {source.pictures.file(e, camera): e for e in reversed(range(len(source)))}
+    found = Counter(source.pictures.codec(episode, camera) for episode in first.values())
+    return " and ".join(found)
+
+
+def range_table(source: TableSource) -> Table:
     """Lowest, mean and highest value of every action and state dim."""
     table = Table("", "dim", "min", "mean", "max", title="ranges")
     for name in ("actions", "states"):

@@ -1,4 +1,4 @@
-"""One checked record per episode of a LeRobot data set, v2.1 or v3.0."""
+"""One checked record per episode of a LeRobot data set, v2.0, v2.1 or v3.0."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,19 +9,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float32, Shaped
+from jaxtyping import Float32, Shaped
 
+from worldmodel.data.checks import finite
 from worldmodel.data.lerobot_tables import (
     Info,
     column,
     fail,
-    finite,
     positive_number,
     read_json_lines,
     read_table,
     text,
     whole_number,
 )
+from worldmodel.data.source import Rows
 
 ROUNDING = 0.25  # of a frame: how far a time stamp may lie from the frame it names
 
@@ -43,17 +44,6 @@ class Episode:
     videos: dict[str, tuple[Path, int]]
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The table rows of one episode; `None` where the data set has no such column."""
-
-    task: str
-    actions: Float32[np.ndarray, "t a"] | None
-    states: Float32[np.ndarray, "t s"] | None
-    rewards: Float32[np.ndarray, " t"] | None
-    successes: Bool[np.ndarray, " t"] | None
-
-
 def read_episodes(info: Info) -> list[Episode]:
     """All episodes in order of their index, `0, 1, ...`.
 
@@ -61,7 +51,7 @@ def read_episodes(info: Info) -> list[Episode]:
         ValueError: If an episode is missing, doubled or empty, a file is missing, or the numbers
             of one episode disagree.
     """
-    episodes = _read_v21(info) if info.version == "v2.1" else _read_v30(info)
+    episodes = _read_v2(info) if info.per_episode else _read_v30(info)
     episodes.sort(key=lambda episode: episode.index)
     for expected, episode in enumerate(episodes):
         if episode.index != expected:
@@ -81,13 +71,13 @@ def check_totals(info: Info, episodes: Sequence[Episode]) -> None:
     frames = sum(episode.length for episode in episodes)
     if frames != info.total_frames:
         fail(info.file, "total_frames", info.total_frames, f"{frames}, the sum of all lengths")
-    if info.total_videos is not None and info.version == "v2.1":
+    if info.total_videos is not None and info.per_episode:
         videos = len(episodes) * len(info.cameras)
         if info.total_videos != videos:
             fail(info.file, "total_videos", info.total_videos, f"{videos}, episodes x cameras")
 
 
-def _read_v21(info: Info) -> list[Episode]:
+def _read_v2(info: Info) -> list[Episode]:
     file = info.folder / "meta" / "episodes.jsonl"
     episodes = []
     for row in read_json_lines(file):
@@ -188,7 +178,7 @@ def _check_overlap(episodes: Sequence[Episode]) -> None:
 
 def read_tasks(info: Info) -> dict[int, str]:
     """Task texts by `task_index`; empty where the data set has none."""
-    if info.version == "v2.1":
+    if info.per_episode:
         file = info.folder / "meta" / "tasks.jsonl"
         rows = read_json_lines(file) if file.is_file() else []
     else:
@@ -332,3 +322,17 @@ def reset_seed(episode: Episode) -> int | None:
     if seed is None:
         return None
     return whole_number(episode.file, "reset_seed", seed, episode=episode.index)
+
+
+def recorded_shift(episodes: Sequence[Episode]) -> str:
+    """The controlled shift that `meta/` names for every episode; empty for none.
+
+    Raises:
+        ValueError: If episodes were recorded with different shifts.
+    """
+    shift = episodes[0].row.get("shift") or ""
+    for episode in episodes:
+        found = episode.row.get("shift") or ""
+        if found != shift or not isinstance(found, str):
+            fail(episode.file, "shift", repr(found), repr(shift), episode.index)
+    return shift

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,17 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Shaped
 
-CODEBASE_VERSIONS = ("v2.1", "v3.0")
+from worldmodel.data.checks import fail
+
+CODEBASE_VERSIONS = ("v2.0", "v2.1", "v3.0")
 KINDS = {"float": "f", "int": "iu", "uint": "iu", "bool": "b"}
+LAYOUTS = "a LeRobot data set with meta/info.json, folders episode_*/ with mp4 files, or HDF5 files"
 BROKEN_FILE = (OSError, ValueError, MemoryError, RecursionError, OverflowError, pa.ArrowException)
-
-
-def fail(
-    file: Path, field: str, found: object, expected: object, episode: int | None = None
-) -> NoReturn:
-    """Raise a `ValueError` that names file, episode, field and both values."""
-    where = "" if episode is None else f"episode {episode}, "
-    raise ValueError(f"{file}: {where}{field} is {found!s:.200}, expected {expected!s:.200}")
 
 
 @dataclass(frozen=True)
@@ -59,6 +54,11 @@ class Info:
     def folder(self) -> Path:
         """Root of the data set."""
         return self.file.parent.parent
+
+    @property
+    def per_episode(self) -> bool:
+        """Whether every episode has files of its own, as before v3.0."""
+        return self.version != "v3.0"
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ def read_info(folder: Path) -> Info:
     """Read and check `meta/info.json`."""
     file = folder / "meta" / "info.json"
     if not file.is_file():
-        fail(file, "file", "missing", "a LeRobot data set with meta/info.json")
+        fail(file, "file", "missing", LAYOUTS)
     raw = read_json(file)
     if not isinstance(raw, dict):
         fail(file, "content", type(raw).__name__, "a JSON object")
@@ -260,16 +260,3 @@ def _numbers(
     if values.null_count:
         fail(file, f"nulls in {name}", values.null_count, 0, episode)
     return values.to_numpy(zero_copy_only=False)
-
-
-def finite(
-    file: Path, name: str, values: Shaped[np.ndarray, "rows width"], episode: int | None
-) -> Shaped[np.ndarray, "rows width"]:
-    """`values` as float32, all finite."""
-    with np.errstate(over="ignore"):
-        values = values.astype(np.float32)
-    bad = ~np.isfinite(values)
-    if bad.any():
-        row, dim = (int(i) for i in np.argwhere(bad)[0])
-        fail(file, f"{name} dim {dim} of frame {row}", values[row, dim], "a finite number", episode)
-    return values

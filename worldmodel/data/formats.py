@@ -1,0 +1,31 @@
+"""One door for every format that episodes are kept in."""
+
+from pathlib import Path
+
+from worldmodel.data.folder import episode_folders, open_folder
+from worldmodel.data.hdf5 import hdf5_files, open_hdf5
+from worldmodel.data.lerobot import open_lerobot
+from worldmodel.data.source import TableSource
+
+
+def open_episodes(path: Path | str, size: tuple[int, int] | None = None) -> TableSource:
+    """Open a data set and check everything that needs no decoding.
+
+    Args:
+        path: A LeRobot folder (v2.0, v2.1, v3.0), a folder of `episode_*/<camera>.mp4`, or an HDF5
+            file (or a folder of such) in the layout of robomimic and LIBERO.
+        size: `(H, W)` of the frames to read; by default the cameras' own size where they agree,
+            else the largest height and the largest width. Aspect is kept, the rest is padding.
+
+    Raises:
+        ValueError: If the data is malformed in any way; the message names file, episode, field and
+            both values.
+    """
+    folder = Path(path)
+    if (folder / "meta").exists():
+        return open_lerobot(path, size)
+    if episode_folders(folder):
+        return open_folder(path, size)
+    if hdf5_files(folder):
+        return open_hdf5(path, size)
+    return open_lerobot(path, size)

@@ -1,0 +1,214 @@
+"""Episodes of any format: tables in memory, pictures read on demand."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Bool, Float32, UInt8
+from torch import Tensor
+
+from worldmodel.data.checks import fail
+from worldmodel.data.clip import Clip
+from worldmodel.data.letterbox import Letterbox
+from worldmodel.data.video import read_frames
+from worldmodel.data.video_decoders import video_info
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The tables of one episode of `t` frames; `None` where the data set has no such column.
+
+    Row `i` holds the state at frame `i` and the action applied there. Actions, rewards and
+    successes may lack the last row, which leads out of the episode.
+    """
+
+    task: str
+    actions: Float32[np.ndarray, "rows a"] | None
+    states: Float32[np.ndarray, "t s"] | None
+    rewards: Float32[np.ndarray, " rows"] | None
+    successes: Bool[np.ndarray, " rows"] | None
+
+
+@runtime_checkable
+class Pictures(Protocol):
+    """Where the frames come from."""
+
+    def read(self, episode: int, camera: int, indices: np.ndarray) -> UInt8[np.ndarray, "t h w 3"]:
+        """Frames of one camera, RGB 0..255, at ascending and evenly spaced `indices`.
+
+        Raises:
+            ValueError: If they cannot be read.
+        """
+        ...
+
+    def file(self, episode: int, camera: int) -> Path:
+        """The file that holds them."""
+        ...
+
+    def codec(self, episode: int, camera: int) -> str:
+        """How they are compressed."""
+        ...
+
+
+@dataclass(frozen=True)
+class VideoPictures:
+    """Frames in video files; `videos[episode][camera]` is a file and the episode's first frame."""
+
+    videos: tuple[tuple[tuple[Path, int], ...], ...]
+
+    def read(self, episode: int, camera: int, indices: np.ndarray) -> UInt8[np.ndarray, "t h w 3"]:
+        """Decode frames; see `Pictures.read`."""
+        path, first = self.videos[episode][camera]
+        return read_frames(path, (first + indices).tolist())
+
+    def file(self, episode: int, camera: int) -> Path:
+        """The video."""
+        return self.videos[episode][camera][0]
+
+    def codec(self, episode: int, camera: int) -> str:
+        """Name of the codec as ffmpeg calls it, such as `h264`."""
+        return video_info(self.file(episode, camera)).codec
+
+
+@dataclass(frozen=True, eq=False)
+class TableSource:
+    """The checked tables in memory, frames read on demand; satisfies `EpisodeSource`.
+
+    Attributes:
+        boxes: Per camera, how its picture fits into `size`.
+        cameras: Names of the cameras in the files, for messages.
+        pictures: Where the frames come from.
+        rows: Actions, states, rewards, successes and task of every episode.
+        seeds: The simulator seed of every episode, where it was recorded.
+        shift: The controlled shift that the data was recorded with; empty for none.
+    """
+
+    name: str
+    views: tuple[str, ...]
+    fps: float
+    size: tuple[int, int]
+    robot_type: str
+    fingerprint: str
+    lengths: tuple[int, ...]
+    boxes: tuple[Letterbox, ...]
+    cameras: tuple[str, ...]
+    pictures: Pictures
+    rows: tuple[Rows, ...]
+    seeds: tuple[int | None, ...]
+    shift: str = ""
+
+    @property
+    def action_dim(self) -> int:
+        """Width of one action; 0 for unlabelled video."""
+        return 0 if self.rows[0].actions is None else self.rows[0].actions.shape[1]
+
+    @property
+    def state_dim(self) -> int:
+        """Width of the state; 0 when the data has none."""
+        return 0 if self.rows[0].states is None else self.rows[0].states.shape[1]
+
+    @property
+    def pixel_mask(self) -> Bool[Tensor, "v H W"]:
+        """False on letterbox padding."""
+        return torch.stack([box.mask() for box in self.boxes])
+
+    def __len__(self) -> int:
+        """Number of episodes."""
+        return len(self.lengths)
+
+    def read(self, episode: int, start: int, stop: int, stride: int = 1) -> Clip:
+        """Read frames `start, start + stride, ... < stop` of an episode, without a batch axis.
+
+        Raises:
+            ValueError: If the range lies outside the episode, or a picture cannot be decoded.
+        """
+        self._check_episode(episode)
+        if not 0 <= start < stop <= self.lengths[episode] or stride < 1:
+            raise ValueError(
+                f"{self.name}: episode {episode}, frames {start}:{stop}:{stride} are not within "
+                f"0:{self.lengths[episode]} with a stride of at least 1"
+            )
+        indices = np.arange(start, stop, stride)
+        mask = self.pixel_mask
+        return Clip(
+            frames=self._frames(episode, indices),
+            pixel_mask=None if bool(mask.all()) else mask,
+            **_columns(self.rows[episode], indices, stride),
+        )
+
+    def task(self, episode: int) -> str:
+        """The task in words, or an empty string."""
+        self._check_episode(episode)
+        return self.rows[episode].task
+
+    def reset_seed(self, episode: int) -> int | None:
+        """The simulator seed that reproduces the episode's start, when it was recorded."""
+        self._check_episode(episode)
+        return self.seeds[episode]
+
+    def _check_episode(self, episode: int) -> None:
+        if not 0 <= episode < len(self):
+            raise ValueError(f"{self.name}: episode {episode} is not within 0..{len(self) - 1}")
+
+    def _frames(self, episode: int, indices: np.ndarray) -> UInt8[Tensor, "t v H W 3"]:
+        views = []
+        for camera, (key, box) in enumerate(zip(self.cameras, self.boxes, strict=True)):
+            try:
+                frames = self.pictures.read(episode, camera, indices)
+            except ValueError as error:
+                raise ValueError(
+                    f"{self.name}: episode {episode}, camera {key}, frames "
+                    f"{indices[0]}..{indices[-1]}: {error}"
+                ) from error
+            expected = (len(indices), *box.source, 3)
+            if frames.shape != expected:
+                file = self.pictures.file(episode, camera)
+                fail(file, f"shape of {key}", frames.shape, expected, episode)
+            views.append(box.fit(torch.from_numpy(frames)))
+        return torch.stack(views, dim=1)
+
+
+def letterboxes(
+    sizes: Iterable[tuple[int, int]], size: tuple[int, int] | None
+) -> tuple[tuple[int, int], tuple[Letterbox, ...]]:
+    """The common frame size and how each camera's `(H, W)` fits into it.
+
+    `size` by default is the largest height and the largest width.
+    """
+    sizes = list(sizes)
+    if size is None:
+        size = max(height for height, _ in sizes), max(width for _, width in sizes)
+    return tuple(size), tuple(Letterbox(own, tuple(size)) for own in sizes)
+
+
+def fingerprint(folder: Path, files: Iterable[Path]) -> str:
+    """Hash of the names and the content of a data set's files, wherever the folder lies."""
+    digest = sha256()
+    for path in sorted(path for path in files if path.is_file()):
+        with path.open("rb") as stream:
+            content = file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\0".encode())
+    return digest.hexdigest()
+
+
+def _columns(rows: Rows, indices: np.ndarray, stride: int) -> dict[str, Tensor]:
+    """States at the frames; actions, rewards and successes of the strides between them."""
+    first, last = int(indices[0]), int(indices[-1])
+    columns = {}
+    if rows.states is not None:
+        columns["states"] = torch.from_numpy(rows.states[indices])
+    if rows.actions is not None:
+        actions = torch.from_numpy(rows.actions[first:last])
+        columns["actions"] = rearrange(actions, "(t k) a -> t (k a)", k=stride).clone()
+    if rows.rewards is not None:
+        rewards = torch.from_numpy(rows.rewards[first:last])
+        columns["rewards"] = reduce(rewards, "(t k) -> t", "sum", k=stride)
+    if rows.successes is not None:
+        successes = torch.from_numpy(rows.successes[first:last])
+        columns["successes"] = rearrange(successes, "(t k) -> t k", k=stride).any(dim=1)
+    return columns
