@@ -14,16 +14,25 @@ def draws_for(world, config, *, batch=4, frames=5, seed=0) -> Draws:
     return draw(world, config, batch=batch, frames=frames, generator=generator)
 
 
-def test_draws_lie_on_the_grid_of_the_sampler():
+def test_each_frame_is_trained_at_a_step_that_a_sampler_takes():
     world = tiny_world()
     draws = draws_for(world, LossConfig(shortcut_interval=2), batch=400)
-    assert set(draws.tau.unique().tolist()) <= {0.0, 0.25, 0.5, 0.75}
-    assert draws.step_size[1::2].eq(0.25).all()
-    shortcut_steps, shortcut_tau = draws.step_size[::2], draws.tau[::2]
-    assert set(shortcut_steps.unique().tolist()) == {0.5, 1.0}
-    assert (shortcut_tau % shortcut_steps == 0).all()
-    assert 0.4 < draws.tau[1::2].eq(0).float().mean() < 0.9
+    assert (draws.tau % draws.step_size == 0).all()
+    assert (draws.tau + draws.step_size <= 1).all()
+    shortcut, direct = draws.step_size[::2], draws.step_size[1::2]
+    assert set(shortcut.unique().tolist()) == {0.5, 1.0}
+    for size in (0.25, 0.5, 1.0):
+        assert 0.25 < direct.eq(size).float().mean() < 0.42
+    assert set(draws.tau[1::2][direct == 0.5].unique().tolist()) == {0.0, 0.5}
     assert not draws.replaced[:, 0].any()
+
+
+def test_a_monolithic_model_also_sees_finished_frames():
+    world = tiny_world(dit=replace(TINY_DIT, encoder_depth=0))
+    draws = draws_for(world, LossConfig(), batch=400)
+    finished = draws.tau == 1
+    assert 0.01 < finished.float().mean() < 0.15
+    assert draws.step_size[finished].eq(0.25).all()
 
 
 def test_draws_are_a_function_of_the_generator():

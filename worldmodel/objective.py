@@ -22,8 +22,6 @@ class LossConfig:
 
     ramp_floor: float = 0.4
     """Loss weight at tau = 0; the weight is 0.9 tau + floor (Dreamer 4 has 0.1)."""
-    zero_fraction: float = 0.5
-    """Share of frames trained at tau = 0, from pure noise."""
     shortcut_interval: int = 4
     """Every how many rows of a batch one is a shortcut row; 0 for none."""
     motion_contrast: float = 6.0
@@ -93,18 +91,16 @@ def draw(
     def uniform(*size: int) -> Tensor:
         return torch.rand(*size, generator=generator)
 
-    # A monolithic model also reads finished frames (tau = 1) when it streams.
-    levels = torch.arange(1, steps + int(world.dit.monolithic)) / steps
-    picked = levels[(uniform(*shape) * len(levels)).long()] if len(levels) else torch.zeros(shape)
-    tau = torch.where(uniform(*shape) < config.zero_fraction, torch.zeros(()), picked)
-    step_size = torch.full(shape, 1 / steps)
+    # Each frame is trained at a random step of a random sampler, among those of 1, 2, ... steps.
+    step_size = 0.5 ** (uniform(*shape) * steps.bit_length()).floor()
+    grid = 1 / step_size
+    # A monolithic model also reads finished frames (tau = 1), with the smallest step size.
+    grid = grid + (grid == steps) * int(world.dit.monolithic)
+    tau = (uniform(*shape) * grid).floor() * step_size
     if config.shortcut_interval and steps > 1:
         rows = slice(None, None, config.shortcut_interval)
-        exponent = (uniform(*shape) * (steps.bit_length() - 1)).long()
-        large = (0.5**exponent)[rows]
-        tau[rows] = (uniform(*shape)[rows] / large).floor() * large
-        tau[rows] = torch.where(tau[rows] >= 1, torch.zeros(()), tau[rows])
-        step_size[rows] = large
+        large = 0.5 ** (uniform(*shape) * (steps.bit_length() - 1)).floor()[rows]
+        step_size[rows], tau[rows] = large, (uniform(*shape)[rows] / large).floor() * large
     latent = (*shape, len(world.views), *world.latent_shape)
     level = config.context_noise * uniform(*shape, 1, 1, 1, 1)
     forwarded = bool(uniform(1) < config.forward_fraction) and done >= config.forward_start
