@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv, which takes a few minutes"
 	@date +%s > .venv/.begun
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]'
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(MAKE) --no-print-directory opencv
 	@echo $$(( $$(date +%s) - $$(cat .venv/.begun) )) > $@
 
@@ -38,11 +38,14 @@ opencv:
 		{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends libgl1 libglib2.0-0; } >/dev/null; \
 	else echo "OpenCV needs the system packages libgl1 and libglib2.0-0; install them and call make again"; exit 1; fi
 
-# Only the tests of the demo page need a system package; without it they skip and name it.
+# Some tests need a system package: a browser for the demo page, OSMesa for Meta-World without a
+# display. Where one is missing they skip and name it.
 system:
-	@if command -v chromium >/dev/null; then :; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "installing chromium for the tests of the demo page"; \
-		{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium; } \
-			>/dev/null 2>&1 || echo "chromium could not be installed; the tests of the demo page will be skipped"; \
-	else echo "chromium is missing; the tests of the demo page will be skipped"; fi
+	@for package in chromium libosmesa6; do \
+		if dpkg -s $$package >/dev/null 2>&1 || command -v $$package >/dev/null; then :; \
+		elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "installing $$package for the tests"; \
+			{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$package; } \
+				>/dev/null 2>&1 || echo "$$package could not be installed; the tests that need it will be skipped"; \
+		else echo "$$package is missing; the tests that need it will be skipped"; fi; \
+	done

@@ -4,15 +4,8 @@ import numpy as np
 import pytest
 
 from worldmodel.envs import make_env
-from worldmodel.envs.expert import (
-    MIXTURE,
-    NUM_LOOKS,
-    PushModel,
-    behave,
-    choose_behaviour,
-    pose_error,
-    with_noise,
-)
+from worldmodel.envs.behaviour import MIXTURE, choose_behaviour
+from worldmodel.envs.expert import NUM_LOOKS, PushModel, behave, pose_error, with_noise
 from worldmodel.envs.pushing import (
     before_contact,
     clearance,

@@ -8,10 +8,13 @@ import gymnasium
 from worldmodel.envs.objects import ObjectTrack, find_objects, object_names, object_view
 
 ENV_NAMES = ("pusht", "pusht-position")
+METAWORLD = "metaworld:"  # followed by a task of Meta-World, as in metaworld:push-v3
 
 __all__ = [
     "ENV_NAMES",
+    "METAWORLD",
     "ObjectTrack",
+    "check_env_name",
     "find_objects",
     "make_env",
     "object_names",
@@ -19,18 +22,32 @@ __all__ = [
 ]
 
 
-def make_env(name: str, **options: int) -> gymnasium.Env:
+def check_env_name(name: str) -> None:
+    """Raise a `ValueError` if there is no environment `name`; Meta-World checks its tasks."""
+    if name not in ENV_NAMES and not name.startswith(METAWORLD):
+        raise ValueError(
+            f"there is no environment {name!r}; known are {', '.join(ENV_NAMES)}, {METAWORLD}TASK"
+        )
+
+
+def make_env(name: str, **options: int | str) -> gymnasium.Env:
     """Make the environment `name`.
 
     Args:
-        name: One of `ENV_NAMES`.
-        options: Passed on: `size` (side of both pictures in pixels, 64) and `time_limit` (steps).
+        name: One of `ENV_NAMES`, or `metaworld:` and a task.
+        options: Passed on: `size` (side of both pictures in pixels, 64), `time_limit` (steps) and
+            `shift` (one controlled change, for tests out of distribution).
 
     Raises:
-        ValueError: There is no environment of that name.
+        ValueError: There is no environment of that name, or what it needs is not installed.
     """
-    if name not in ENV_NAMES:
-        raise ValueError(f"there is no environment {name!r}; known are {', '.join(ENV_NAMES)}")
+    check_env_name(name)
+    if name.startswith(METAWORLD):
+        from worldmodel.envs.metaworld import MetaWorld
+
+        return MetaWorld(name, **options)
+    if options.pop("shift", ""):
+        raise ValueError(f"{name} has no shifts")
     from worldmodel.envs.pusht import PushT, PushTPosition
 
     return (PushT if name == "pusht" else PushTPosition)(**options)

@@ -1,15 +1,15 @@
-"""Scripted experts for both PushT tasks, and the behaviours that data are recorded with."""
+"""Scripted experts for both PushT tasks, and the behaviours that PushT is recorded with."""
 
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pymunk
 from gym_pusht.envs.pusht import PushTEnv
 from jaxtyping import Float
 
+from worldmodel.envs.behaviour import Behaviour
 from worldmodel.envs.play import play
 from worldmodel.envs.pushing import (
     CONTACT_GAP,
@@ -29,8 +29,6 @@ from worldmodel.envs.pushing import (
 from worldmodel.envs.pusht import PushT
 from worldmodel.envs.scene import AGENT_RADIUS, WALL, placed
 
-Behaviour = Literal["expert", "noisy", "play"]
-MIXTURE: dict[Behaviour, float] = {"play": 0.5, "noisy": 0.3, "expert": 0.2}
 NOISE_RANGE = (8.0, 60.0)  # world units
 LEAD = 80.0
 TRAVEL_LEAD = 160.0
@@ -48,16 +46,6 @@ ORBIT_RADIUS = 100.0
 ORBIT_STEP = 0.6  # radians
 TIE_ANGLE = 2.6
 PUSH_WIDTH = 30.0
-
-
-def choose_behaviour(
-    wanted: Literal["mixture", "expert", "noisy", "play"], rng: np.random.Generator
-) -> Behaviour:
-    """The wanted behaviour; of a mixture half play, 30 % noisy expert, 20 % expert."""
-    if wanted != "mixture":
-        return wanted
-    names = list(MIXTURE)
-    return names[int(rng.choice(len(names), p=list(MIXTURE.values())))]
 
 
 def behave(behaviour: Behaviour, env: PushT, rng: np.random.Generator) -> Iterator[Point]:

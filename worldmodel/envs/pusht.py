@@ -12,6 +12,7 @@ from gym_pusht.envs.pusht import PushTEnv
 from gymnasium import spaces
 from jaxtyping import Float
 
+from worldmodel.envs.behaviour import Behaviour
 from worldmodel.envs.scene import WORLD_SIZE, Scene
 
 POSITION_RADIUS = 30.0  # world units
@@ -39,6 +40,9 @@ class PushT(PushTEnv):
     """
 
     metadata: ClassVar[dict] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    views = ("top", "wrist")
+    action_names = ("x", "y")
+    state_names = ("x", "y")
     name = "pusht"
     task = "Push the T-shaped block onto the green target."
     stops_on_success = False  # recordings go on to the time limit
@@ -62,6 +66,10 @@ class PushT(PushTEnv):
         rectangles = [np.array(shape.get_vertices()) for shape in self._block_shapes]
         self.scene = Scene(rectangles, self.goal_pose, size=size)
         self.goal_centre = np.array(goal_body.local_to_world(self.block.center_of_gravity))
+
+    def episode_steps(self, behaviour: Behaviour) -> int:
+        """Steps of a recorded episode, the same for every behaviour."""
+        return self.time_limit
 
     @property
     def agent_position(self) -> Float[np.ndarray, "2"]:

@@ -1,5 +1,6 @@
 """Recording scripted behaviour in an environment as a LeRobot data set."""
 
+import functools
 import itertools
 import json
 import os
@@ -11,17 +12,18 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Literal
 
+import gymnasium
 import numpy as np
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from worldmodel.data.lerobot_writer import LeRobotSchema, finalise, stage_episode, staged_episodes
-from worldmodel.envs import ENV_NAMES
+from worldmodel.envs import check_env_name, make_env
+from worldmodel.envs.behaviour import behave, choose_behaviour
 from worldmodel.files import write_json
 
 SEED_STRIDE = 100_000  # episodes of one seed; different seeds never share a start
 STEPS_AFTER_SUCCESS = 3
-VIEWS = ("top", "wrist")
 RECORDING_FILE = "recording.json"
 
 
@@ -30,12 +32,14 @@ class RecordConfig:
     """What to record.
 
     Attributes:
-        env: The environment: pusht or pusht-position.
+        env: The environment: pusht, pusht-position or metaworld:TASK, as in metaworld:push-v3.
         out: Folder of the LeRobot data set; an interrupted recording there is continued.
         episodes: Number of episodes.
         seed: Episode i starts from the reset seed `seed * 100000 + i`.
-        behaviour: Who acts: the expert, the expert with noise on its targets, play that pushes the
-            block about, or a mixture of the three, drawn for each episode.
+        behaviour: Who acts: the expert, the expert with noise on its actions, play that pushes the
+            object about, or a mixture of the three, drawn for each episode.
+        shift: One controlled change of the environment, for tests out of distribution. Meta-World
+            has start-region and camera. Empty for none.
         size: Side of the square camera pictures in pixels.
         num_workers: Processes; 0 means one per core.
     """
@@ -45,14 +49,12 @@ class RecordConfig:
     episodes: int = 200
     seed: int = 0
     behaviour: Literal["mixture", "expert", "noisy", "play"] = "mixture"
+    shift: str = ""
     size: int = 64
     num_workers: int = 0
 
     def __post_init__(self):
-        if self.env not in ENV_NAMES:
-            raise ValueError(
-                f"there is no environment {self.env!r}; known are {', '.join(ENV_NAMES)}"
-            )
+        check_env_name(self.env)
         if not 1 <= self.episodes <= SEED_STRIDE:
             raise ValueError(f"episodes is 1 to {SEED_STRIDE}, got {self.episodes}")
         if self.seed < 0 or self.num_workers < 0:
@@ -68,17 +70,18 @@ class RecordConfig:
     @property
     def content(self) -> dict[str, object]:
         """The settings that decide what is in the data set."""
-        names = ("env", "episodes", "seed", "behaviour", "size")
+        names = ("env", "episodes", "seed", "behaviour", "shift", "size")
         return {name: getattr(self, name) for name in names}
 
     @property
     def schema(self) -> LeRobotSchema:
         """What a row of the data set holds."""
+        env = environment(self)
         return LeRobotSchema(
-            fps=10,
-            views=dict.fromkeys(VIEWS, (self.size, self.size)),
-            action_names=("x", "y"),
-            state_names=("x", "y"),
+            fps=env.metadata["render_fps"],
+            views=dict.fromkeys(env.views, (self.size, self.size)),
+            action_names=env.action_names,
+            state_names=env.state_names,
             robot_type=self.env,
         )
 
@@ -89,8 +92,8 @@ class Episode:
 
     Attributes:
         frames: Pictures of every view, uint8 `t H W 3`.
-        actions: Targets, float32 `t 2`, world units.
-        states: The agent's positions, float32 `t 2`, world units.
+        actions: Float32 `t a`.
+        states: What the robot knows of itself, float32 `t s`.
         rewards: Reward of each action, float32 `t`.
         successes: Success after each action, bool `t`.
         behaviour: Who acted.
@@ -104,17 +107,25 @@ class Episode:
     behaviour: str
 
 
+def environment(config: RecordConfig) -> gymnasium.Env:
+    """The environment that is recorded; each process makes it once."""
+    return _environment(config.env, config.size, config.shift)
+
+
+@functools.cache
+def _environment(name: str, size: int, shift: str) -> gymnasium.Env:
+    return make_env(name, size=size, **({"shift": shift} if shift else {}))
+
+
 def simulate_episode(config: RecordConfig, reset_seed: int) -> Episode:
     """Act for one episode; a pure function of the settings and the reset seed."""
-    from worldmodel.envs import make_env
-    from worldmodel.envs.expert import behave, choose_behaviour
-
-    env = make_env(config.env, size=config.size)
+    env = environment(config)
     rng = np.random.default_rng([reset_seed, 1])
     behaviour = choose_behaviour(config.behaviour, rng)
     observation, _ = env.reset(seed=reset_seed)
     steps, since_success = [], 0
-    for target in itertools.islice(behave(behaviour, env, rng), env.time_limit):
+    length = env.episode_steps(behaviour)
+    for target in itertools.islice(behave(behaviour, env, rng), length):
         action = np.asarray(target, np.float32).clip(env.action_space.low, env.action_space.high)
         following, reward, _, _, info = env.step(action)
         steps.append((observation, action, reward, info["success"]))
@@ -125,7 +136,7 @@ def simulate_episode(config: RecordConfig, reset_seed: int) -> Episode:
     observations, actions, rewards, successes = zip(*steps, strict=True)
     stacked = {key: np.stack([each[key] for each in observations]) for key in observations[0]}
     return Episode(
-        frames={view: stacked[f"observation.images.{view}"] for view in VIEWS},
+        frames={view: stacked[f"observation.images.{view}"] for view in env.views},
         actions=np.stack(actions),
         states=stacked["observation.state"],
         rewards=np.array(rewards, np.float32),
@@ -136,8 +147,6 @@ def simulate_episode(config: RecordConfig, reset_seed: int) -> Episode:
 
 def record_episode(config: RecordConfig, index: int) -> int:
     """Record and stage episode `index`; returns its number of frames."""
-    from worldmodel.envs import make_env
-
     reset_seed = config.seed * SEED_STRIDE + index
     episode = simulate_episode(config, reset_seed)
     stage_episode(
@@ -149,8 +158,9 @@ def record_episode(config: RecordConfig, index: int) -> int:
         states=episode.states,
         rewards=episode.rewards,
         successes=episode.successes,
-        task=make_env(config.env, size=config.size).task,
-        metadata={"reset_seed": reset_seed, "behaviour": episode.behaviour},
+        task=environment(config).task,
+        metadata={"reset_seed": reset_seed, "behaviour": episode.behaviour}
+        | ({"shift": config.shift} if config.shift else {}),
     )
     return len(episode.actions)
 
@@ -191,7 +201,7 @@ def prepare(config: RecordConfig) -> None:
     """
     file = config.out / RECORDING_FILE
     if file.exists():
-        there = json.loads(file.read_text())
+        there = {"shift": ""} | json.loads(file.read_text())
         for name, value in config.content.items():
             if there.get(name) != value:
                 raise ValueError(
@@ -212,6 +222,7 @@ def record(config: RecordConfig) -> Path:
     and their reset seed, so the data are the same as without the interruption. A complete one is
     left alone.
     """
+    environment(config)  # a wrong setting is refused before the folder is claimed
     prepare(config)
     if (config.out / "meta" / "info.json").exists():
         print(f"{config.out} is complete: {config.episodes} episodes of {config.env}")

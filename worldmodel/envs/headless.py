@@ -1,0 +1,32 @@
+"""Import this before MuJoCo: it prepares drawing without a display.
+
+Without a display MuJoCo has to be told to draw in software. And Triton crashes the process when it
+is imported after OSMesa, as both bring an LLVM of their own; so it is imported here, before.
+"""
+
+import ctypes.util
+import importlib.util
+import os
+import sys
+
+
+def check_installation() -> None:
+    """Raise a `ValueError` that says what to install when something is missing."""
+    for name in ("metaworld", "mujoco"):
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(
+                f"Meta-World needs the Python package {name}, which is not installed: "
+                "pip install 'worldmodel[metaworld]'"
+            )
+    if os.environ.get("MUJOCO_GL") == "osmesa" and not ctypes.util.find_library("OSMesa"):
+        raise ValueError(
+            "MUJOCO_GL is osmesa, but the library OSMesa is missing: apt-get install libosmesa6, "
+            "or set MUJOCO_GL=egl on a machine with a GPU"
+        )
+
+
+if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+    os.environ.setdefault("MUJOCO_GL", "osmesa")
+check_installation()
+if importlib.util.find_spec("triton"):
+    importlib.import_module("triton._C.libtriton")
