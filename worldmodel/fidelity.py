@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.data.clip import EpisodeSource
 from worldmodel.fidelity_dreams import DreamComparison
 from worldmodel.fidelity_report import plot_fidelity, print_fidelity
+from worldmodel.fidelity_shift import measure_shifted, shifted_table
 from worldmodel.fidelity_windows import (
     ALTERATIONS,
     CONTEXT_FRAMES,
@@ -37,6 +39,8 @@ class FidelityConfig:
     """Folder or hub id of the world model."""
     data: str
     """LeRobot folder of held-out episodes."""
+    shifted: tuple[str, ...] = ()
+    """Held-out data sets with one controlled shift each, measured beside `data`."""
     horizon: int = 50
     """Dreamed frames per window; metrics are taken at 1, 5, 10, 25, 50 as far as it reaches."""
     num_steps: int = 2
@@ -63,20 +67,29 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
     """Measure a saved world model on a data folder, print the table, write report and plot.
 
     Returns:
-        The report of `measure_fidelity`.
+        The report of `measure_fidelity`; with `shifted` those of the shifted data sets under
+        `shifted.<shift>`.
 
     Raises:
         ValueError: If the data does not fit the world model, was trained on, or is too short.
     """
     world = WorldModel.load(config.world, config.device)
-    source = EpisodeCache(open_episodes(config.data, size=tuple(world.size)))
-    report = measure_fidelity(
-        world, source, horizon=config.horizon, num_steps=config.num_steps, seed=config.seed,
-        starts=config.starts, batch_size=config.batch_size, include_train=config.include_train,
-        alterations=config.alterations, show_progress=True,
-    )  # fmt: skip
-    report["metadata"]["world"] = config.world
+
+    def measure(source: EpisodeSource) -> dict[str, Any]:
+        report = measure_fidelity(
+            world, EpisodeCache(source), horizon=config.horizon, num_steps=config.num_steps,
+            seed=config.seed, starts=config.starts, batch_size=config.batch_size,
+            include_train=config.include_train, alterations=config.alterations, show_progress=True,
+        )  # fmt: skip
+        report["metadata"]["world"] = config.world
+        return report
+
+    report = measure(open_episodes(config.data, size=tuple(world.size)))
+    if config.shifted:
+        report["shifted"] = measure_shifted(config.shifted, tuple(world.size), measure)
     print_fidelity(report)
+    if config.shifted:
+        Console().print(shifted_table(report))
     if config.json is not None:
         config.json.parent.mkdir(parents=True, exist_ok=True)
         write_json(config.json, report)
