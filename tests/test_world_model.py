@@ -3,10 +3,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
 
 from tests.tiny import TINY_DIT, random_clip, tiny_world
-from worldmodel.codec import AutoencoderCodec, PixelCodec
+from worldmodel.codec import PixelCodec
 from worldmodel.data import Clip
 from worldmodel.world_model import WorldModel
 
@@ -175,39 +174,6 @@ def test_errors_name_both_values(tmp_path):
         tiny_world(size=(12, 16))
 
 
-def tiny_autoencoder(kind):
-    if kind is AutoencoderTiny:
-        return AutoencoderTiny(
-            encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
-            num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), latent_channels=4,
-        )  # fmt: skip
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2,
-              "up_block_types": ("UpDecoderBlock2D",) * 2}  # fmt: skip
-    return AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, **blocks)
-
-
-@pytest.mark.parametrize("kind", [AutoencoderTiny, AutoencoderKL])
-def test_diffusers_autoencoders_serve_as_codec(kind, tmp_path):
-    tiny_autoencoder(kind).save_pretrained(tmp_path / "ae")
-    codec = AutoencoderCodec.from_pretrained(tmp_path / "ae")
-    frames = torch.randint(0, 256, (2, 3, 2, 32, 16, 3), dtype=torch.uint8)
-    latents = codec.encode(frames)
-    assert latents.shape == (2, 3, 2, 4, 16, 8)
-    assert codec.decode(latents).shape == frames.shape
-    world = WorldModel(replace(tiny_world().config, size=(32, 16)), codec)
-    world.save(tmp_path / "world")
-    loaded = WorldModel.load(tmp_path / "world")
-    clip = random_clip(world, frames=2)
-    first, second = (w.imagine(clip, torch.zeros(2, 1, 2)) for w in (world.eval(), loaded))
-    assert torch.equal(first.frames, second.frames)
-
-
 def test_pixel_codec_is_exact():
     frames = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 256, 1).expand(1, 1, 256, 3)
     assert torch.equal(PixelCodec().decode(PixelCodec().encode(frames)), frames)
-
-
-def test_unknown_codec_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"_class_name": "VQModel"}')
-    with pytest.raises(ValueError, match="VQModel"):
-        AutoencoderCodec.from_pretrained(tmp_path)

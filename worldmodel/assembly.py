@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from conditioning.conditioner import ConditionerConfig
-from worldmodel.codec import AutoencoderCodec
+from worldmodel.codec import LatentCodec
 from worldmodel.data import EpisodeSource
 from worldmodel.data.dataset import action_state_statistics
 from worldmodel.dit import DiTConfig
@@ -57,17 +57,21 @@ def build_world(
         conditioner=conditioner, dit=dit if start is None else start.config.dit,
         robot_type=source.robot_type,
     )  # fmt: skip
-    if start is not None:
-        image_codec = start.codec
-    else:
-        image_codec = None if codec is None else AutoencoderCodec.from_pretrained(codec)
-    world = WorldModel(config, image_codec)
+    world = WorldModel(config, _load_codec(codec) if start is None else start.codec)
     _set_statistics(world, source, episodes)
     if start is not None:
         _take_over(world, start)
         world.train_data = list(start.train_data)
     world.train_data.append(describe_data(source, episodes))
     return world
+
+
+def _load_codec(folder: Path | None) -> LatentCodec | None:
+    if folder is None:
+        return None
+    from worldmodel.autoencoder import AutoencoderCodec
+
+    return AutoencoderCodec.from_pretrained(folder)
 
 
 def _set_statistics(world: WorldModel, source: EpisodeSource, episodes: Sequence[int]) -> None:

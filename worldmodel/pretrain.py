@@ -69,7 +69,7 @@ class PretrainConfig:
     average_decay: float = 0.998
     """Decay of the moving average of the weights that is saved."""
     codec: Path | None = None
-    """A diffusers `AutoencoderTiny` or `AutoencoderKL` folder; pixels when not given."""
+    """Folder of a diffusers autoencoder (Tiny, KL or KLWan); pixels when not given."""
     compile: bool = False
     """`torch.compile` the transformer."""
     validation_episodes: int = 8

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from conditioning.conditioner import Conditioner, ConditionerConfig
-from worldmodel.codec import AutoencoderCodec, LatentCodec, PixelCodec
+from worldmodel.codec import LatentCodec, PixelCodec
 from worldmodel.data.clip import Clip
 from worldmodel.dit import DiTConfig, Encoded, VideoDiT
 from worldmodel.files import write_json, write_weights
@@ -256,12 +256,13 @@ class WorldModel(nn.Module):
         if dtype is not None:
             cast = {k: v.to(dtype) for k, v in state.items() if k.startswith("dit.")}
             state = {**state, **cast}
-        if isinstance(self.codec, AutoencoderCodec):
+        pixels = isinstance(self.codec, PixelCodec)
+        if not pixels:
             self.codec.autoencoder.save_pretrained(folder / "codec")
         write_weights(folder / "weights.safetensors", state)
         description = {
             "format": 1, "config": asdict(self.config),
-            "codec": "codec" if isinstance(self.codec, AutoencoderCodec) else "pixels",
+            "codec": "pixels" if pixels else "codec",
             "train_data": self.train_data,
         }  # fmt: skip
         write_json(folder / "world.json", description)
@@ -286,6 +287,8 @@ class WorldModel(nn.Module):
             raise ValueError(f"{file}: not a world model description: {error!r}") from error
         codec = None
         if description.get("codec") == "codec":
+            from worldmodel.autoencoder import AutoencoderCodec
+
             codec = AutoencoderCodec.from_pretrained(path / "codec")
         world = cls(config, codec)
         world.train_data = description["train_data"]
