@@ -46,8 +46,6 @@ def make_env(name: str, **options: int | str) -> gymnasium.Env:
         from worldmodel.envs.metaworld import MetaWorld
 
         return MetaWorld(name, **options)
-    if options.pop("shift", ""):
-        raise ValueError(f"{name} has no shifts")
     from worldmodel.envs.pusht import PushT, PushTPosition
 
     return (PushT if name == "pusht" else PushTPosition)(**options)

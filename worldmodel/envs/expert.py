@@ -27,6 +27,7 @@ from worldmodel.envs.pushing import (
     way_round,
 )
 from worldmodel.envs.pusht import PushT
+from worldmodel.envs.pusht_shift import NOISE, faster
 from worldmodel.envs.scene import AGENT_RADIUS, WALL, placed
 
 NOISE_RANGE = (8.0, 60.0)  # world units
@@ -51,14 +52,26 @@ PUSH_WIDTH = 30.0
 def behave(behaviour: Behaviour, env: PushT, rng: np.random.Generator) -> Iterator[Point]:
     """Targets without end; a pure function of the environment's states and the generator."""
     if behaviour == "play":
-        return play(env, rng)
-    targets = push_to_position(env) if env.name == "pusht-position" else push_to_pose(env, rng)
+        targets = play(env, rng)
+    elif env.name == "pusht-position":
+        targets = push_to_position(env)
+    else:
+        targets = push_to_pose(env, rng)
+    if env.shift == "agent-speed":
+        targets = faster(env, targets)
+    if env.shift == "action-noise":
+        return with_noise(targets, rng, scale=NOISE)
     return with_noise(targets, rng) if behaviour == "noisy" else targets
 
 
-def with_noise(targets: Iterator[Point], rng: np.random.Generator) -> Iterator[Point]:
-    """Add Gaussian noise to every target, its sigma drawn once, log-uniform in 8..60 units."""
-    sigma = np.exp(rng.uniform(*np.log(NOISE_RANGE)))
+def with_noise(
+    targets: Iterator[Point], rng: np.random.Generator, *, scale: float = 1.0
+) -> Iterator[Point]:
+    """Add Gaussian noise to every target, its sigma drawn once, log-uniform in 8..60 units.
+
+    `scale` multiplies sigma.
+    """
+    sigma = scale * np.exp(rng.uniform(*np.log(NOISE_RANGE)))
     for target in targets:
         yield target + rng.normal(0, sigma, 2)
 

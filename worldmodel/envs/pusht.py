@@ -13,6 +13,7 @@ from gymnasium import spaces
 from jaxtyping import Float
 
 from worldmodel.envs.behaviour import Behaviour
+from worldmodel.envs.pusht_shift import check_shift, outer_start
 from worldmodel.envs.scene import WORLD_SIZE, Scene
 
 POSITION_RADIUS = 30.0  # world units
@@ -37,6 +38,13 @@ class PushT(PushTEnv):
     Args:
         size: Side of both pictures in pixels, 16..256.
         time_limit: Steps after which an episode is truncated.
+        shift: One controlled change, for tests out of distribution. `start-region`: the block
+            starts outside the usual square. `agent-speed`: behaviours move the agent twice as fast.
+            `action-noise`: every behaviour is as noisy as the noisy expert, and twice. Empty for
+            none.
+
+    Raises:
+        ValueError: There is no such shift, or a number is out of range.
     """
 
     metadata: ClassVar[dict] = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -47,8 +55,10 @@ class PushT(PushTEnv):
     task = "Push the T-shaped block onto the green target."
     stops_on_success = False  # recordings go on to the time limit
 
-    def __init__(self, *, size: int = 64, time_limit: int = 120):
+    def __init__(self, *, size: int = 64, time_limit: int = 120, shift: str = ""):
         super().__init__(obs_type="state", render_mode="rgb_array")
+        check_shift(self.name, shift)
+        self.shift = shift
         if time_limit < 1:
             raise ValueError(f"time_limit is at least 1 step, got {time_limit}")
         self.time_limit = time_limit
@@ -64,6 +74,7 @@ class PushT(PushTEnv):
         self._setup()
         goal_body = self.get_goal_pose_body(self.goal_pose)
         rectangles = [np.array(shape.get_vertices()) for shape in self._block_shapes]
+        self.block_corners = np.concatenate(rectangles)
         self.scene = Scene(rectangles, self.goal_pose, size=size)
         self.goal_centre = np.array(goal_body.local_to_world(self.block.center_of_gravity))
 
@@ -115,6 +126,10 @@ class PushT(PushTEnv):
                 gym-pusht.
         """
         observation, info = super().reset(seed=seed, options=options)
+        if self.shift == "start-region" and options is None:
+            centre = np.array(self.block.center_of_gravity)
+            start = outer_start(self.block_corners, centre, self.np_random)
+            observation, info = super().reset(options={"reset_to_state": start})
         self.steps = 0
         info["success"] = info.pop("is_success")
         info["coverage"] = self._get_coverage()
@@ -153,8 +168,8 @@ class PushTPosition(PushT):
     task = "Push the T-shaped block to the green target; its angle does not matter."
     stops_on_success = True
 
-    def __init__(self, *, size: int = 64, time_limit: int = 60):
-        super().__init__(size=size, time_limit=time_limit)
+    def __init__(self, *, size: int = 64, time_limit: int = 60, shift: str = ""):
+        super().__init__(size=size, time_limit=time_limit, shift=shift)
 
     @property
     def distance(self) -> float:
