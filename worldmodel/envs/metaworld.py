@@ -22,6 +22,14 @@ STATE_LOW = (-0.525, 0.348, -0.0525, 0.0)
 STATE_HIGH = (0.525, 1.025, 0.7, 1.0)
 SCENE_CAMERA = {"azimuth": 135.0, "elevation": -35.0, "distance": 1.0, "lookat": (0.0, 0.7, 0.12)}
 SHIFTED_CAMERA = SCENE_CAMERA | {"azimuth": 150.0, "elevation": -30.0}
+TASKS = {
+    "button-press-topdown-v3": "Press the button from above.",
+    "door-open-v3": "Open the door.",
+    "drawer-open-v3": "Open the drawer.",
+    "push-v3": "Push the puck to the green goal.",
+    "reach-v3": "Reach the goal with the hand.",
+    "window-open-v3": "Open the window.",
+}
 SHIFTS = ("start-region", "camera")
 Observation = dict[str, np.ndarray]
 
@@ -82,7 +90,7 @@ class MetaWorld(gymnasium.Env):
             time_limit,
             action_repeat,
         )
-        self.task = f"{task.removesuffix('-v3').replace('-', ' ').capitalize()}."
+        self.task = TASKS.get(task, f"{task.removesuffix('-v3').replace('-', ' ').capitalize()}.")
         self.metadata = self.metadata | {"render_fps": STEPS_PER_SECOND // action_repeat}
         self.render_mode = "rgb_array"
         self.simulator = simulator(task)
@@ -148,7 +156,7 @@ class MetaWorld(gymnasium.Env):
         super().reset(seed=seed, options=options)
         self.simulator.seed(int(self.np_random.integers(2**31)))
         self.vector, _ = self.simulator.reset()
-        mujoco.mj_forward(self.simulator.model, self.simulator.data)  # or the last object is drawn
+        mujoco.mj_forward(self.simulator.model, self.simulator.data)  # it moves the goal
         self.steps = 0
         return self.get_obs(), {"success": False}
 
