@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from conditioning.action import ActionEmbedding
+from conditioning.latent_action import LATENT_RANGE, LatentController
 from conditioning.noise import FourierMLP
 
 
@@ -27,6 +28,13 @@ class ConditionerConfig:
     """How actions reach the transformer."""
     relative_to: Mapping[int, int] = field(default_factory=dict)
     """{action dim: state dim}: that action is an absolute target; feed it minus the state."""
+    latent_dim: int = 0
+    """Width of the latent action that stands for the real one; 0 for none."""
+
+    @property
+    def told_dim(self) -> int:
+        """Width of the actions that the world model is given: real ones, or else latent ones."""
+        return self.action_dim * self.stride or self.latent_dim
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,9 @@ class Conditioner(nn.Module):
     States are mapped to [-1, 1] by their 1st and 99th percentile, and so are actions, after those
     of `relative_to` became displacements from the current state. What the world model predicts of
     the next state is its displacement in units of `displacement_scale`.
+
+    With `latent_dim` the transformer is told latent actions: as they are given when there are no
+    real ones, and otherwise those that the controller makes of the real action and the state.
     """
 
     def __init__(self, config: ConditionerConfig, width: int):
@@ -61,7 +72,11 @@ class Conditioner(nn.Module):
         self.register_buffer("state_center", torch.zeros(config.state_dim))
         self.register_buffer("state_scale", torch.ones(config.state_dim))
         self.register_buffer("displacement_scale", torch.ones(config.state_dim))
-        self.action = ActionEmbedding(chunk, width)
+        latent_dim = config.latent_dim
+        self.action = ActionEmbedding(latent_dim or chunk, width)
+        self.controller = (
+            LatentController(chunk, config.state_dim, latent_dim) if latent_dim and chunk else None
+        )
         self.state = FourierMLP(config.state_dim, width) if config.state_dim else None
         self.num_tokens = int(config.injection == "token") + int(config.state_dim > 0)
 
@@ -90,6 +105,28 @@ class Conditioner(nn.Module):
             chunks[..., action_dim] -= states[..., None, state_dim]
         return rearrange(chunks, "b t k a -> b t (k a)")
 
+    def normalised_states(self, states: Float[Tensor, "b t s"]) -> Float[Tensor, "b t s"]:
+        """Raw states mapped to [-1, 1]."""
+        return (states - self.state_center) / self.state_scale
+
+    def normalised_actions(
+        self, actions: Float[Tensor, "b t a"], states: Float[Tensor, "b t s"] | None
+    ) -> Float[Tensor, "b t a"]:
+        """Raw actions mapped to [-1, 1], after those of `relative_to` became displacements."""
+        return (self.relative(actions, states) - self.action_center) / self.action_scale
+
+    def told(
+        self, actions: Float[Tensor, "b t a"], states: Float[Tensor, "b t s"] | None
+    ) -> Float[Tensor, "b t l"]:
+        """What is embedded of actions: normalised real ones, or latent ones over their range."""
+        if not self.config.action_dim:
+            return actions / LATENT_RANGE
+        normalised = self.normalised_actions(actions, states)
+        if self.controller is None:
+            return normalised
+        seen = None if states is None else self.normalised_states(states)
+        return self.controller(normalised, seen) / LATENT_RANGE
+
     def forward(
         self,
         actions: Float[Tensor, "b t a"] | None,
@@ -108,17 +145,17 @@ class Conditioner(nn.Module):
         self._check(actions, states)
         device = self.action.no_action.device
         if actions is None:
-            normalised = torch.zeros(*shape, max(len(self.action_center), 1), device=device)
+            width = self.config.latent_dim or self.config.told_dim or 1
+            told = torch.zeros(*shape, width, device=device)
             present = torch.zeros(shape, dtype=torch.bool, device=device)
         else:
-            relative = self.relative(actions, states)
-            normalised = (relative - self.action_center) / self.action_scale
+            told = self.told(actions, states)
             if present is None:
                 present = torch.ones(shape, dtype=torch.bool, device=device)
-        action = self.action(normalised, present)
+        action = self.action(told, present)
         tokens = [action] if self.config.injection == "token" else []
         if self.state is not None:
-            tokens.append(self.state((states - self.state_center) / self.state_scale))
+            tokens.append(self.state(self.normalised_states(states)))
         empty = action.new_zeros(*shape, 0, action.shape[-1])
         return Conditioning(
             tokens=torch.stack(tokens, dim=2) if tokens else empty,
@@ -127,11 +164,13 @@ class Conditioner(nn.Module):
         )
 
     def _check(self, actions: Tensor | None, states: Tensor | None) -> None:
-        width = self.config.action_dim * self.config.stride
+        config, width = self.config, self.config.told_dim
         if actions is not None and actions.shape[-1] != width:
+            kind = f"{config.action_dim} x stride {config.stride}"
+            if width and not config.action_dim:
+                kind = "latent actions"
             raise ValueError(
-                f"actions have width {actions.shape[-1]}, the world model expects {width} "
-                f"({self.config.action_dim} x stride {self.config.stride})"
+                f"actions have width {actions.shape[-1]}, the world model expects {width} ({kind})"
             )
         got = 0 if states is None else states.shape[-1]
         if got != self.config.state_dim:

@@ -13,6 +13,7 @@ from worldmodel.codec import LatentCodec
 from worldmodel.data import EpisodeSource
 from worldmodel.data.dataset import action_state_statistics
 from worldmodel.dit import DiTConfig
+from worldmodel.latent_control import fit_controller
 from worldmodel.world_model import WorldModel, WorldModelConfig
 
 
@@ -28,12 +29,12 @@ def describe_data(source: EpisodeSource, episodes: Sequence[int]) -> dict:
 def build_world(
     source: EpisodeSource, episodes: Sequence[int], *, dit: DiTConfig, stride: int,
     injection: Literal["token", "adaln", "cross"], relative_to: Mapping[int, int],
-    use_actions: bool, codec: Path | None, init: Path | None,
+    use_actions: bool, codec: Path | None, init: Path | None, latent_dim: int = 0,
 ) -> WorldModel:  # fmt: skip
     """A world model that fits `source`, normalised by the statistics of `episodes`.
 
     With `init` the architecture, the codec, and all weights and statistics of equal shape come from
-    that world model.
+    that world model. If it was told latent actions, a controller learns to make them of real ones.
 
     Raises:
         ValueError: If `init` has other views or another frame size, or an index of `relative_to` is
@@ -51,6 +52,7 @@ def build_world(
     conditioner = ConditionerConfig(
         action_dim=action_dim, state_dim=source.state_dim, stride=stride, injection=injection,
         relative_to=relative_to,
+        latent_dim=latent_dim if start is None else start.config.conditioner.latent_dim,
     )  # fmt: skip
     config = WorldModelConfig(
         views=tuple(source.views), size=tuple(source.size), fps=source.fps,
@@ -62,6 +64,8 @@ def build_world(
     if start is not None:
         _take_over(world, start)
         world.train_data = list(start.train_data)
+        if world.conditioner.controller is not None and start.conditioner.controller is None:
+            fit_controller(world, source, episodes)
     world.train_data.append(describe_data(source, episodes))
     return world
 

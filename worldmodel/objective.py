@@ -4,13 +4,14 @@ All randomness of one batch is drawn up front (`draw`), so the loss is a pure fu
 clip and draws: exact resume and data-parallel equality follow.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from einops import rearrange, reduce
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from conditioning.latent_action import information, sample_latent
 from worldmodel.data.clip import Clip
 from worldmodel.flow import add_noise, expand, ramp_weight, sample, shortcut_target
 from worldmodel.world_model import WorldModel
@@ -40,6 +41,12 @@ class LossConfig:
     """Most parallel passes; after `n` passes a run of replaced frames carries `n`-step errors."""
     forward_start: float = 0.4
     """Share of the run after which self-forwarding begins; early predictions teach little."""
+    latent_nats: float = 6.0
+    """What a latent action may carry for nothing; the more, the more of the next frame leaks."""
+    latent_weight: float = 1e-3
+    """Price of every nat beyond."""
+    latent_dropped: float = 0.1
+    """Share of batches without latent actions, so that "no action" is learned, too."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class Draws:
         replaced: Context frames that become the model's own predictions.
         passes: Self-forwarding passes of this batch; 0 for none.
         history: Frames of history that time attention sees in this batch.
+        latent_noise: Noise of the latent actions; `None` where they are dropped, or there are none.
     """
 
     tau: Float[Tensor, "b t"]
@@ -64,6 +72,7 @@ class Draws:
     replaced: Bool[Tensor, "b t"]
     passes: int
     history: int
+    latent_noise: Float[Tensor, "b t l"] | None = None
 
     def rows(self, start: int, stop: int) -> "Draws":
         """The draws of some rows of the batch."""
@@ -107,13 +116,17 @@ def draw(
     passes = 1 + int(uniform(1) * config.forward_passes)
     replaced = uniform(*shape) < config.forward_replaced
     replaced[:, 0] = False
-    return Draws(
+    drawn = Draws(
         tau=tau, step_size=step_size, noise=torch.randn(*latent, generator=generator),
         state_noise=torch.randn(*shape, world.state_dim, generator=generator),
         context_noise=level * torch.randn(*latent, generator=generator), replaced=replaced,
         passes=min(passes, config.forward_passes) if forwarded else 0,
         history=1 + int(uniform(1) * world.config.dit.window),
     )  # fmt: skip
+    if not world.describes or bool(uniform(1) < config.latent_dropped):
+        return drawn
+    width = world.config.conditioner.latent_dim
+    return replace(drawn, latent_noise=torch.randn(*shape, width, generator=generator))
 
 
 def motion_weight(
@@ -148,6 +161,10 @@ def training_loss(
     """
     world.check(clip)
     latents = world.codec.encode(clip.frames)
+    losses = {}
+    if world.describes:
+        clip, nats = _describe(world, clip, latents, draws)
+        losses["latent"] = config.latent_weight * (nats - config.latent_nats).clamp(min=0).mean()
     target_latent, target_states = (
         latents[:, 1:],
         None if clip.states is None else clip.states[:, 1:],
@@ -170,11 +187,26 @@ def training_loss(
         target_latent, context, config.motion_contrast, config.motion_saturation
     ) * _present(world, clip, context)  # fmt: skip
     error = pixel_weight * (predicted[0].float() - goal[0]) ** 2
-    losses = {"frames": (weight * reduce(error, "b t v c h w -> b t", "mean")).mean()}
+    losses["frames"] = (weight * reduce(error, "b t v c h w -> b t", "mean")).mean()
     if len(target) > 1:
         squared = reduce((predicted[1].float() - goal[1]) ** 2, "b t s -> b t", "mean")
         losses["states"] = config.state_weight * (weight * squared).mean()
     return sum(losses.values()), {name: value.detach() for name, value in losses.items()}
+
+
+def _describe(
+    world: WorldModel, clip: Clip, latents: Tensor, draws: Draws
+) -> tuple[Clip, Float[Tensor, "b t"]]:
+    """Give unlabelled video latent actions, unless they are dropped; and the nats they carry.
+
+    Nats up to `latent_nats` are free ("free bits", 1606.04934): priced from the first one, the
+    latent is silenced before the network has learned to listen to it.
+    """
+    mean, log_variance = world.latent_encoder(latents)
+    actions = None
+    if draws.latent_noise is not None:
+        actions = sample_latent(mean, log_variance, draws.latent_noise)
+    return replace(clip, actions=actions), information(mean, log_variance)
 
 
 def _encode(

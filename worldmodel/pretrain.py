@@ -58,6 +58,8 @@ class PretrainConfig:
     """How actions reach the transformer."""
     use_actions: bool = True
     """False trains on video alone, as if no action were known."""
+    latent_actions: int = 0
+    """Width of the latent actions that describe unlabelled video; 0 for none."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
     warmup: int = 50
@@ -135,7 +137,7 @@ def pretrain(config: PretrainConfig) -> Path:
     world = build_world(
         source, train, dit=config.dit, stride=config.stride, injection=config.injection,
         relative_to=config.relative_to, use_actions=config.use_actions, codec=config.codec,
-        init=config.init,
+        init=config.init, latent_dim=config.latent_actions,
     ).to(accelerator.device)  # fmt: skip
     if config.compile:
         world.dit.encode = torch.compile(world.dit.encode)

@@ -32,7 +32,8 @@ def validate(
     clips = [source.read(episode, 0, needed, world.stride) for episode in usable]
     clip = stack_clips(clips).to(world.device)
     if world.action_dim == 0:
-        clip = replace(clip, actions=None)
+        latent = world.latent_actions(clip.frames) if world.describes else None
+        clip = replace(clip, actions=latent)
     state = world.start(clip.head(CONTEXT))
     frames = []
     for index in range(horizon):

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from conditioning.conditioner import Conditioner, ConditionerConfig
+from conditioning.latent_action import LatentActionEncoder
 from worldmodel.codec import LatentCodec, PixelCodec
 from worldmodel.data.clip import Clip
 from worldmodel.dit import DiTConfig, Encoded, VideoDiT
@@ -74,6 +75,7 @@ class WorldModel(nn.Module):
     Attributes:
         train_data: What it was trained on, one dictionary per data set.
         view_weight: Weight of each camera in the loss, mean 1.
+        latent_encoder: Names what happened between two frames, when there are latent actions.
     """
 
     def __init__(self, config: WorldModelConfig, codec: LatentCodec | None = None):
@@ -85,6 +87,14 @@ class WorldModel(nn.Module):
         self.latent_shape = (self.codec.channels, height, width)
         self.register_buffer("view_weight", torch.ones(len(config.views)))
         self.conditioner = Conditioner(config.conditioner, config.dit.width)
+        latent_dim = config.conditioner.latent_dim
+        self.latent_encoder = (
+            LatentActionEncoder(self.latent_shape, len(config.views), latent_dim)
+            if latent_dim
+            else None
+        )
+        if self.latent_encoder is not None and config.conditioner.action_dim:
+            self.latent_encoder.requires_grad_(False)  # the controller has taken its place
         self.dit = VideoDiT(
             config.dit, num_views=len(config.views), latent_shape=self.latent_shape,
             state_dim=config.conditioner.state_dim,
@@ -99,6 +109,16 @@ class WorldModel(nn.Module):
     action_dim = property(lambda self: self.config.conditioner.action_dim)
     state_dim = property(lambda self: self.config.conditioner.state_dim)
     relative_to = property(lambda self: self.config.conditioner.relative_to)
+
+    @property
+    def describes(self) -> bool:
+        """Whether latent actions, read off the frames, stand for actions that nobody recorded."""
+        return self.latent_encoder is not None and self.action_dim == 0
+
+    @torch.no_grad()
+    def latent_actions(self, frames: UInt8[Tensor, "b t v H W 3"]) -> Float[Tensor, "b t-1 l"]:
+        """The most likely latent action between every two frames; needs a `latent_encoder`."""
+        return self.latent_encoder(self.codec.encode(frames.to(self.device)))[0]
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,197 @@
+"""Latent actions: the bottleneck, the joint training, the leakage test and the controller."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from einops import repeat
+from tiny import tiny_world
+
+from conditioning.latent_action import LatentActionEncoder, information, sample_latent
+from worldmodel.assembly import build_world
+from worldmodel.data import Clip
+from worldmodel.dit import DiTConfig
+from worldmodel.latent_control import fit_controller, leakage
+from worldmodel.objective import LossConfig, draw, training_loss
+from worldmodel.run import build_optimizers
+from worldmodel.world_model import WorldModel
+
+SIZE = 16
+DIT = DiTConfig(
+    width=32, patch=8, pixels="patch", encoder_depth=2, decoder_depth=1, window=4, head_width=16
+)
+
+
+def clips(seed, batch=8, frames=2, *, cuts=False):
+    """A scene of four grey tiles; an action makes its left and its right half brighter or darker.
+
+    With `cuts` every frame shows another scene: nothing but the next frame itself tells it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    actions = torch.rand(batch, frames - 1, 2, generator=generator) * 80 - 40
+    light = torch.cat([torch.zeros(batch, 1, 2), actions.cumsum(1)], dim=1)
+    tiles = 60 + 130 * torch.rand(batch, frames, 2, 2, generator=generator)
+    tiles = tiles if cuts else tiles[:, :1].expand(-1, frames, 2, 2)
+    grey = (tiles + light[:, :, None]).clamp(0, 255)
+    pictures = repeat(grey, "b t h w -> b t 1 (h p) (w q) 3", p=SIZE // 2, q=SIZE // 2)
+    return Clip(frames=pictures.to(torch.uint8), actions=actions)
+
+
+def train(*, nats, weight, latent_dim, cuts=False, steps=300):
+    """A tiny world model with latent actions, trained with the encoder; no action is shown."""
+    world = tiny_world(
+        DIT, views=("top",), size=(SIZE, SIZE), random=False, action_dim=0, state_dim=0,
+        relative_to={}, latent_dim=latent_dim,
+    ).train()  # fmt: skip
+    config = LossConfig(
+        latent_nats=nats, latent_weight=weight, forward_fraction=0.0, context_noise=0.0,
+        shortcut_interval=0, latent_dropped=0.0,
+    )  # fmt: skip
+    optimizers = build_optimizers(world, 3e-3, muon=True)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        clip = replace(clips(step, 16, cuts=cuts), actions=None)
+        draws = draw(world, config, batch=16, frames=2, generator=generator)
+        training_loss(world, clip, draws, config)[0].backward()
+        torch.nn.utils.clip_grad_norm_(world.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = 3e-3 * min(1, 2 * (1 - step / steps))
+            optimizer.step()
+            optimizer.zero_grad()
+    return world.eval()
+
+
+@pytest.fixture(scope="module")
+def world():
+    return train(nats=6.0, weight=1e-2, latent_dim=4)
+
+
+def test_information_is_the_divergence_from_the_standard_normal():
+    mean, log_variance = torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.zeros(2, 2)
+    assert information(mean, log_variance).tolist() == [0.0, 2.0]
+    narrow = information(torch.zeros(1, 1), torch.full((1, 1), math.log(0.25)))
+    assert narrow.item() == pytest.approx(0.5 * (0.25 - math.log(0.25) - 1))
+    drawn = sample_latent(
+        torch.ones(1, 1), torch.full((1, 1), math.log(4)), torch.full((1, 1), 3.0)
+    )
+    assert drawn.item() == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize(("shape", "views"), [((3, 16, 16), 1), ((3, 64, 48), 2), ((4, 5, 9), 3)])
+def test_encoder_sees_both_frames_and_no_other(shape, views):
+    torch.manual_seed(0)
+    encoder = LatentActionEncoder(shape, views, 5)
+    latents = torch.randn(2, 4, views, *shape)
+    mean, log_variance = encoder(latents)
+    assert mean.shape == log_variance.shape == (2, 3, 5)
+    changed = latents.clone()
+    changed[:, 3] += 1
+    difference = (encoder(changed)[0] - mean).abs().amax((0, 2))
+    assert difference[:2].max() == 0 and difference[2] > 0
+
+
+def test_the_loss_pays_for_information_and_gradients_reach_the_encoder():
+    world = tiny_world(
+        views=("top",), size=(SIZE, SIZE), action_dim=0, state_dim=0, relative_to={}, latent_dim=4
+    )
+    config = LossConfig(latent_weight=2.0, latent_nats=1.5, latent_dropped=0.0)
+    clip = replace(clips(0), actions=None)
+    draws = draw(world, config, batch=8, frames=2, generator=torch.Generator().manual_seed(0))
+    loss, parts = training_loss(world, clip, draws, config)
+    nats = information(*world.latent_encoder(world.codec.encode(clip.frames)))
+    assert nats.min() > 1.5
+    assert parts["latent"].item() == pytest.approx(2 * (nats.mean().item() - 1.5), rel=1e-5)
+    assert loss.item() == pytest.approx(sum(part.item() for part in parts.values()), rel=1e-5)
+    free = replace(config, latent_weight=0.0)
+    training_loss(world, clip, draws, free)[0].backward()
+    assert world.latent_encoder.out.weight.grad.abs().max() > 0
+    dropped = draw(
+        world, replace(config, latent_dropped=1.0), batch=8, frames=2,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert dropped.latent_noise is None and torch.equal(dropped.tau, draws.tau)
+
+
+def next_frame_error(world, clip, latent):
+    """Mean squared error in grey levels of the last frame, dreamed under `latent`."""
+    start = world.start(Clip(frames=clip.frames[:, :1]))
+    observation, _ = world.step(start, latent, num_steps=1)
+    return (observation.frames.float() - clip.frames[:, -1].float()).square().mean().item()
+
+
+def test_latents_say_what_moved(world):
+    clip = clips(10_000, 64)
+    own = world.latent_actions(clip.frames)[:, -1]
+    honest = next_frame_error(world, clip, own)
+    assert honest < 0.6 * next_frame_error(world, clip, own.roll(1, 0))
+    assert honest < 0.85 * clip.frames.float().diff(dim=1).square().mean().item()
+
+
+def test_no_scene_leaks_through_a_narrow_bottleneck(world):
+    found = leakage(world, clips(20_000, 64), clips(30_000, 64))
+    assert abs(found["transfer"]) < 0.08, found
+
+
+def test_the_leakage_test_finds_a_leak():
+    """Trained on cuts with room for a scene, a scene is what the latent carries."""
+    leaky = train(nats=60.0, weight=1e-3, latent_dim=8, cuts=True)
+    found = leakage(leaky, clips(20_000, 64), clips(30_000, 64))
+    assert found["transfer"] > 0.25 and found["cut"] > 0.25, found
+
+
+class Labelled:
+    """Labelled episodes for the controller."""
+
+    name, views, fps, size, robot_type, fingerprint = "drawn", ("top",), 10.0, (16, 16), "", "x"
+    action_dim, state_dim = 2, 0
+    lengths = (2,) * 400
+    pixel_mask = torch.ones(1, SIZE, SIZE, dtype=torch.bool)
+
+    def __init__(self):
+        self.clip = clips(40_000, len(self.lengths))
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def read(self, episode, start, stop, stride=1):
+        frames = self.clip.frames[episode, start:stop:stride]
+        return Clip(frames=frames, actions=self.clip.actions[episode, start : stop - 1])
+
+    def task(self, episode):
+        return ""
+
+    def reset_seed(self, episode):
+        return None
+
+
+def test_controller_drives_the_pretrained_world(world, tmp_path):
+    world.save(tmp_path / "latent")
+    source = Labelled()
+    torch.manual_seed(0)
+    driven = build_world(
+        source, range(len(source)), dit=world.config.dit, stride=1, injection="token",
+        relative_to={}, use_actions=True, codec=None, init=tmp_path / "latent",
+    ).eval()  # fmt: skip
+    assert (driven.action_dim, driven.describes) == (2, False)
+    assert not any(p.requires_grad for p in driven.latent_encoder.parameters())
+    test = clips(50_000, 64)
+
+    def error(actions):
+        state = driven.start(Clip(frames=test.frames[:, :1]))
+        frames = driven.step(state, actions, num_steps=1)[0].frames.float()
+        return (frames - test.frames[:, -1].float()).square().mean().item()
+
+    # it was never trained on a real action, only the controller was
+    right = error(test.actions[:, -1])
+    assert right < 0.7 * error(test.actions[:, -1].roll(1, 0))
+    driven.save(tmp_path / "driven")
+    again = WorldModel.load(tmp_path / "driven")
+    assert again.config == driven.config
+    assert fit_controller(driven, source, range(len(source))) > 0.8
+
+
+def test_a_latent_action_of_another_width_is_refused(world):
+    state = world.start(Clip(frames=clips(0).frames[:, :1]))
+    with pytest.raises(ValueError, match=r"width 2, the world model expects 4 \(latent actions\)"):
+        world.step(state, torch.zeros(8, 2))

@@ -1,0 +1,119 @@
+"""From latent actions to real ones, and how much leaks through them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from worldmodel.data.clip import Clip, EpisodeSource
+from worldmodel.world_model import WorldModel
+
+PIECE = 64  # frames that are encoded at a time
+MAX_PAIRS = 6000
+
+
+def fit_controller(
+    world: WorldModel,
+    source: EpisodeSource,
+    episodes: Sequence[int],
+    *,
+    steps: int = 600,
+    batch: int = 256,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+) -> float:
+    """Train the controller to make of (state, real action) what the encoder reads off the frames.
+
+    Least squares on the encoder's means (2601.05230, section on controllers), over the labelled
+    `episodes`; the last fifth of the pairs is held out. Everything else stays as it is.
+
+    Returns:
+        R2 on the held-out pairs: 1 minus the squared error over that of the mean latent. At most 1;
+        0 is as good as ignoring the action.
+
+    Raises:
+        ValueError: If there are too few pairs of frames to train on.
+    """
+    told, latent = _pairs(world, source, episodes)
+    num_train = len(told) * 4 // 5
+    if num_train < 2:
+        raise ValueError(f"{source.name}: {len(told)} pairs of frames, a controller needs 3")
+    controller = world.conditioner.controller
+    actions, states = told.split([told.shape[1] - world.state_dim, world.state_dim], dim=1)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(controller.parameters(), lr=learning_rate)
+    for step in range(steps):
+        rows = torch.randint(num_train, (batch,), generator=generator)
+        predicted = controller(actions[rows], states[rows])
+        loss = F.mse_loss(predicted, latent[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
+        optimizer.step()
+    with torch.no_grad():
+        error = F.mse_loss(controller(actions[num_train:], states[num_train:]), latent[num_train:])
+        spread = F.mse_loss(
+            latent[:num_train].mean(0).expand_as(latent[num_train:]), latent[num_train:]
+        )
+    return 1 - (error / spread.clamp(min=1e-9)).item()
+
+
+@torch.no_grad()
+def _pairs(
+    world: WorldModel, source: EpisodeSource, episodes: Sequence[int]
+) -> tuple[Float[Tensor, "n told"], Float[Tensor, "n l"]]:
+    """Normalised actions and states beside the latent actions of the frames, in order."""
+    told, latent, count = [], [], 0
+    for episode in episodes:
+        length = source.lengths[episode]
+        for start in range(0, length - world.stride, PIECE * world.stride):
+            stop = min(start + PIECE * world.stride + 1, length)
+            clip = source.read(episode, start, stop, world.stride)
+            states = None if clip.states is None else clip.states[None, :-1]
+            parts = [world.conditioner.normalised_actions(clip.actions[None], states)[0]]
+            if states is not None:
+                parts.append(world.conditioner.normalised_states(states)[0])
+            told.append(torch.cat(parts, dim=1))
+            latent.append(world.latent_actions(clip.frames[None])[0])
+            count += len(told[-1])
+        if count > MAX_PAIRS:
+            break
+    return torch.cat(told), torch.cat(latent)
+
+
+@torch.no_grad()
+def leakage(world: WorldModel, giver: Clip, taker: Clip, *, num_steps: int = 1) -> dict[str, float]:
+    """How much of another clip's scene comes through its latent actions.
+
+    `transfer`: the taker's frame is continued under the giver's latent action, and under its own.
+    What comes closer to the giver's scene has leaked: `1 - error / error under its own`, squared
+    errors against the giver's frame *before* the action, so that the same motion in both scenes
+    counts for nothing; 0 is no leak, 1 a full copy.
+    `cut`: the encoder is shown a cut from the taker's frame to that frame of the giver (the test of
+    2601.05230), and the dream under what it says is compared likewise. Here a change that is the
+    action's business, such as of the light, counts, too.
+
+    Args:
+        world: A world model of unlabelled video with latent actions.
+        giver: `b` clips of other scenes than the taker's.
+        taker: Clips of the same shape, with states if the world model has them.
+        num_steps: Denoising steps per frame.
+
+    Returns:
+        `transfer` and `cut`, each at most 1; negative when the dream moves away instead.
+    """
+    scene = giver.frames[:, -2]
+    own = world.latent_actions(taker.frames)
+    given = world.latent_actions(giver.frames)[:, -1]
+    crossed = world.latent_actions(torch.stack([taker.frames[:, -2], scene], dim=1))[:, 0]
+    context = replace(taker.head(taker.frames.shape[1] - 1), actions=own[:, :-1])
+
+    def error(latent: Float[Tensor, "b l"]) -> float:
+        observation, _ = world.step(world.start(context), latent, num_steps=num_steps)
+        return (observation.frames.cpu().float() - scene.float()).square().mean().item()
+
+    honest = max(error(own[:, -1]), 1e-6)
+    return {"transfer": 1 - error(given) / honest, "cut": 1 - error(crossed) / honest}
