@@ -115,6 +115,13 @@ def test_episodes_are_in_order_of_their_numbers(tmp_path):
     assert open_episodes(tmp_path).lengths == (3, 4, 5)
 
 
+def test_hidden_files_are_passed_over(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for name in ("._top.mp4", "._actions.npy", ".DS_Store"):
+        (copy / "episode_0" / name).write_bytes(b"finder")
+    assert digest(open_episodes(copy)) == digest(open_episodes(folder))
+
+
 def test_fingerprint_follows_content(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     before = open_episodes(copy).fingerprint
@@ -152,6 +159,13 @@ def recode(change, fps=FPS, name="top"):
     )
 
 
+def _claim(file, shape):
+    """A header that promises more numbers than the file has."""
+    with file.open("wb") as stream:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+
+
 ACTIONS = tables(1)["actions"]
 FAULTS = {
     "no camera": (lambda f: [p.unlink() for p in f.glob("episode_1/*.mp4")],
@@ -176,6 +190,10 @@ FAULTS = {
     "text": (save("actions.npy", np.full((9, 2), "a")), ["dtype of actions", "<U1", "numbers"]),
     "objects": (lambda f: np.save(f / "episode_1/actions.npy", np.array([{}] * 9), True),
                 ["actions.npy", "Object arrays cannot be loaded"]),
+    "archive": (lambda f: np.savez(f / "episode_1/a", a=ACTIONS) or (f / "episode_1/a.npz").rename(
+        f / "episode_1/actions.npy"), ["actions.npy", "not a readable array"]),
+    "too long": (lambda f: _claim(f / "episode_1/actions.npy", (9, 10**13)),
+                 ["actions.npy", "not a readable array"]),
     "empty": (write("actions.npy", b""), ["actions.npy", "not a readable array"]),
     "csv in words": (csv("x,y\n" + "1,two\n" * 9), ["actions.csv", "two"]),
     "ragged csv": (csv("1,2\n" * 8 + "1\n"), ["actions.csv", "row 8", "1", "2"]),

@@ -38,7 +38,7 @@ class FidelityConfig:
     world: str
     """Folder or hub id of the world model."""
     data: str
-    """LeRobot folder of held-out episodes."""
+    """Data set of held-out episodes."""
     shifted: tuple[str, ...] = ()
     """Held-out data sets with one controlled shift each, measured beside `data`."""
     horizon: int = 50

@@ -31,7 +31,7 @@ def open_folder(path: Path | str, size: tuple[int, int] | None = None) -> TableS
 
     Each table is optional, `.npy` or `.csv` (comma-separated, with or without a line of names), one
     row per frame; actions, rewards and successes may lack the row of the last frame. All episodes
-    have the same cameras, picture sizes, frame rate and tables.
+    have the same cameras, picture sizes, frame rate and tables. Hidden files are passed over.
 
     Args:
         path: The folder that holds the `episode_*` folders.
@@ -73,7 +73,7 @@ def open_folder(path: Path | str, size: tuple[int, int] | None = None) -> TableS
 
 
 def _cameras(folder: Path) -> tuple[str, ...]:
-    cameras = tuple(sorted(file.stem for file in folder.glob("*.mp4")))
+    cameras = tuple(sorted(file.stem for file in folder.glob("[!.]*.mp4")))
     if not cameras:
         fail(folder, "number of mp4 files", 0, "at least 1")
     return cameras
@@ -93,7 +93,7 @@ def _tables(folder: Path) -> dict[str, Path]:
     """The table files by name, in the order of `TABLES`."""
     found: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
-        if file.suffix not in SUFFIXES:
+        if file.suffix not in SUFFIXES or file.name.startswith("."):
             continue
         if file.stem not in TABLES:
             fail(file, "name of a table", repr(file.stem), f"one of {', '.join(TABLES)}")
@@ -127,7 +127,8 @@ def _one_column(
 
 def _read_npy(file: Path) -> Shaped[np.ndarray, "..."]:
     try:
-        return np.load(file, allow_pickle=False)
+        with file.open("rb") as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
     except BROKEN_TABLE as error:
         raise ValueError(f"{file}: content is not a readable array: {error}") from error
 

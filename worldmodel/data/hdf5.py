@@ -202,6 +202,9 @@ def _table(
     if values.ndim > 2 or values.dtype.kind not in "fiub":
         found = f"{values.dtype} {values.shape}"
         fail(file, f"{group.name}/{name}", found, "numbers (frames, width)", episode)
+    if values.ndim and len(values) not in rows:  # before memory is taken for them
+        expected = " or ".join(map(str, rows))
+        fail(file, f"number of rows of {group.name}/{name}", len(values), expected, episode)
     try:
         numbers = values[()]
     except BROKEN_FILE as error:
