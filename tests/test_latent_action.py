@@ -1,11 +1,15 @@
 """Latent actions: the bottleneck, the joint training, the leakage test and the controller."""
 
 import math
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from einops import repeat
+from same_episodes import write_folder
 from tiny import tiny_world
 
 from conditioning.latent_action import LatentActionEncoder, information, sample_latent
@@ -195,3 +199,30 @@ def test_a_latent_action_of_another_width_is_refused(world):
     state = world.start(Clip(frames=clips(0).frames[:, :1]))
     with pytest.raises(ValueError, match=r"width 2, the world model expects 4 \(latent actions\)"):
         world.step(state, torch.zeros(8, 2))
+
+
+def pretrain(data, out, *options):
+    network = ("--dit.width", 32, "--dit.head-width", 16, "--dit.encoder-depth", 2)
+    command = (
+        sys.executable, "-m", "worldmodel.cli", "pretrain", "tiny", "--data", data, "--out", out,
+        "--steps", 2, "--batch", 2, "--frames", 5, "--size", 16, 16, "--validation-episodes", 0,
+        "--dit.decoder-depth", 1, *network, *options,
+    )  # fmt: skip
+    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+    return WorldModel.load(out)
+
+
+@pytest.mark.slow
+def test_from_plain_videos_to_a_world_with_real_actions(tmp_path):
+    """`pretrain` on videos with latent actions, and again from there on labelled episodes."""
+    labelled = write_folder(tmp_path / "labelled")
+    videos = tmp_path / "videos"
+    shutil.copytree(labelled, videos, ignore=shutil.ignore_patterns("*.npy"))
+    latent = pretrain(videos, tmp_path / "latent", "--latent-actions", 3)
+    assert latent.describes and latent.state_dim == 0
+    assert latent.latent_actions(torch.zeros(1, 5, 2, 16, 16, 3, dtype=torch.uint8)).shape[-1] == 3
+    real = pretrain(labelled, tmp_path / "real", "--init", tmp_path / "latent")
+    assert (real.action_dim, real.state_dim, real.describes) == (2, 3, False)
+    kept = latent.state_dict()["latent_encoder.out.weight"]
+    assert torch.equal(real.state_dict()["latent_encoder.out.weight"], kept)
+    assert real.conditioner.controller is not None
