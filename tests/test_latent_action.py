@@ -189,6 +189,11 @@ def test_controller_drives_the_pretrained_world(world, tmp_path):
     # it was never trained on a real action, only the controller was
     right = error(test.actions[:, -1])
     assert right < 0.7 * error(test.actions[:, -1].roll(1, 0))
+    with pytest.raises(ValueError, match="latent actions have width 4, got 5"):
+        build_world(
+            source, range(2), dit=DIT, stride=1, injection="token", relative_to={},
+            use_actions=True, codec=None, init=tmp_path / "latent", latent_dim=5,
+        )  # fmt: skip
     driven.save(tmp_path / "driven")
     again = WorldModel.load(tmp_path / "driven")
     assert again.config == driven.config

@@ -37,10 +37,15 @@ def build_world(
     that world model. If it was told latent actions, a controller learns to make them of real ones.
 
     Raises:
-        ValueError: If `init` has other views or another frame size, or an index of `relative_to` is
-            out of range.
+        ValueError: If `init` has other views, another frame size or another width of latent
+            actions, or an index of `relative_to` is out of range.
     """
     start = None if init is None else WorldModel.load(init)
+    if start is not None:
+        inherited = start.config.conditioner.latent_dim
+        if latent_dim not in (0, inherited):
+            raise ValueError(f"{init}: latent actions have width {inherited}, got {latent_dim}")
+        latent_dim = inherited
     action_dim = source.action_dim if use_actions else 0
     relative_to = dict(relative_to) if action_dim else {}
     for action, state in relative_to.items():
@@ -52,7 +57,7 @@ def build_world(
     conditioner = ConditionerConfig(
         action_dim=action_dim, state_dim=source.state_dim, stride=stride, injection=injection,
         relative_to=relative_to,
-        latent_dim=latent_dim if start is None else start.config.conditioner.latent_dim,
+        latent_dim=latent_dim,
     )  # fmt: skip
     config = WorldModelConfig(
         views=tuple(source.views), size=tuple(source.size), fps=source.fps,
