@@ -108,6 +108,11 @@ def run_config(config: UnlabelledConfig, data: Path, name: str, steps: int) -> P
     )  # fmt: skip
 
 
+def finished(run: PretrainConfig) -> Path:
+    """The folder of a run; one that is finished already is not repeated."""
+    return run.out if (run.out / "world.json").exists() else pretrain(run)
+
+
 def dreams(world: WorldModel, clip, windows) -> torch.Tensor:
     """Frames of the first camera at the horizons, under the recorded actions."""
     start = world.start(context_of(clip), seed=range(len(windows)))
@@ -160,7 +165,7 @@ def pretrained(config: UnlabelledConfig, video: Path) -> dict[str, Path | None]:
     """What the arms start from."""
     plain = run_config(config, video, "pretrained-video", config.pretraining_steps)
     latent = replace(plain, out=config.out / "pretrained-latent", latent_actions=config.latent_dim)
-    return {NOTHING: None, VIDEO: pretrain(plain), LATENT: pretrain(latent)}
+    return {NOTHING: None, VIDEO: finished(plain), LATENT: finished(latent)}
 
 
 def check_latents(config: UnlabelledConfig, world: WorldModel, video: EpisodeSource,
@@ -206,7 +211,7 @@ def main(config: UnlabelledConfig) -> None:
         for arm, start in starts.items():
             run = run_config(config, data, f"{name}-{arm.replace(' ', '-')}", config.steps)
             run = replace(run, init=start, relative_to={0: 0, 1: 1})
-            worlds[arm] = WorldModel.load(pretrain(run))
+            worlds[arm] = WorldModel.load(finished(run))
         results["labelled"][episodes] = compare(config, worlds, test)
         (config.out / "unlabelled.json").write_text(json.dumps(results, indent=2) + "\n")
     print_table(results)

@@ -16,11 +16,16 @@ from torch import Tensor, nn
 from conditioning.noise import FourierMLP
 
 GRID = 8  # cells along the longer side of a picture from which the latent is read
+SIGNAL = 0.5  # standard deviation of the means of a batch
 LATENT_RANGE = 3.0  # standard deviations of the prior that are mapped to [-1, 1]
 
 
 class LatentActionEncoder(nn.Module):
     """Inverse dynamics: two consecutive frames to a Gaussian over latent actions.
+
+    The means are normalised over the batch (BN-VAE, 2004.12585). Otherwise an encoder whose answers
+    differ by less than its noise is not listened to and never learns to differ: the latent falls
+    silent, a constant mean hiding it from the count of nats.
 
     Args:
         latent_shape: `(c, h, w)` of one view's latent.
@@ -41,6 +46,7 @@ class LatentActionEncoder(nn.Module):
         self.pictures = nn.Sequential(*layers, nn.Conv2d(last, width // 2, 1), nn.SiLU())
         self.hidden = nn.Linear(num_views * (width // 2) * height * rows, 8 * width)
         self.out = nn.Linear(8 * width, 2 * latent_dim)
+        self.normalise = nn.BatchNorm1d(latent_dim, affine=False)
         with torch.no_grad():
             self.out.bias[latent_dim:] = -4.0  # begin with little noise, so that it is listened to
 
@@ -55,6 +61,7 @@ class LatentActionEncoder(nn.Module):
         cells = rearrange(cells, "(b t v) c h w -> b t (v c h w)", b=batch, v=views)
         hidden = nn.functional.silu(self.hidden(cells))
         mean, log_variance = self.out(hidden).float().chunk(2, dim=-1)
+        mean = SIGNAL * self.normalise(mean.flatten(0, 1)).unflatten(0, mean.shape[:2])
         return mean, log_variance.clamp(-12.0, 4.0)
 
 

@@ -85,7 +85,7 @@ def test_information_is_the_divergence_from_the_standard_normal():
 @pytest.mark.parametrize(("shape", "views"), [((3, 16, 16), 1), ((3, 64, 48), 2), ((4, 5, 9), 3)])
 def test_encoder_sees_both_frames_and_no_other(shape, views):
     torch.manual_seed(0)
-    encoder = LatentActionEncoder(shape, views, 5)
+    encoder = LatentActionEncoder(shape, views, 5).eval()
     latents = torch.randn(2, 4, views, *shape)
     mean, log_variance = encoder(latents)
     assert mean.shape == log_variance.shape == (2, 3, 5)

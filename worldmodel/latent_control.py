@@ -37,6 +37,7 @@ def fit_controller(
     Raises:
         ValueError: If there are too few pairs of frames to train on.
     """
+    world.latent_encoder.eval()
     told, latent = _pairs(world, source, episodes)
     num_train = len(told) * 4 // 5
     if num_train < 2:

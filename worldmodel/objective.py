@@ -41,7 +41,7 @@ class LossConfig:
     """Most parallel passes; after `n` passes a run of replaced frames carries `n`-step errors."""
     forward_start: float = 0.4
     """Share of the run after which self-forwarding begins; early predictions teach little."""
-    latent_nats: float = 6.0
+    latent_nats: float = 8.0
     """What a latent action may carry for nothing; the more, the more of the next frame leaks."""
     latent_weight: float = 1e-3
     """Price of every nat beyond."""
