@@ -35,7 +35,7 @@ class PretrainConfig:
     """Train a world model from a folder of episodes."""
 
     data: Path
-    """Data folder (LeRobot v2.1 or v3.0)."""
+    """Data set: a LeRobot folder, plain videos, or HDF5; see `worldmodel info`."""
     out: Path
     """Folder for the world model, the training state, logs and validation videos."""
     steps: int = 3000
