@@ -1,0 +1,130 @@
+"""The real environment on the starts of recorded episodes, behind the interface of the dream."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from jaxtyping import UInt8
+from torch.nn.functional import adaptive_avg_pool2d
+
+from worldmodel.starts import Starts
+
+START_TOLERANCE = 8.0
+"""Grey levels, 0..255, by which a stored start may differ in the mean of an eighth of the sides.
+
+Video compression of the recordings stays below 3; another start differs by more than 50.
+"""
+STATE_TOLERANCE = 1e-3
+
+
+class RealEnvs(VectorEnv):
+    """`num_envs` simulators that begin recorded episodes anew and let somebody else act.
+
+    `reset(options={"starts": indices})` resets simulator `i` with the reset seed of start
+    `indices[i]`. A finished stream stands still, with reward 0, until it is reset.
+
+    Args:
+        make: Makes one simulator; `info["success"]` after a step says whether the task is solved.
+        starts: The recorded starts.
+        num_envs: Number of simulators, stepped one after the other.
+    """
+
+    def __init__(self, make: Callable[[], gymnasium.Env], starts: Starts, *, num_envs: int):
+        super().__init__()
+        if num_envs < 1:
+            raise ValueError(f"num_envs is at least 1, got {num_envs}")
+        self.envs = [make() for _ in range(num_envs)]
+        self.starts, self.num_envs = starts, num_envs
+        self.metadata = dict(self.envs[0].metadata) | {"autoreset_mode": AutoresetMode.DISABLED}
+        self.single_observation_space = self.envs[0].observation_space
+        self.single_action_space = self.envs[0].action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Begin the episodes `options["starts"]`, one per stream.
+
+        Raises:
+            ValueError: No starts are given or not one per stream, or a simulator does not begin
+                with the stored frame and state.
+        """
+        if seed is not None or set(options or {}) != {"starts"}:
+            raise ValueError(f"reset takes options={{'starts': ...}}, got {seed=} and {options}")
+        chosen = list(options["starts"])
+        if len(chosen) != self.num_envs:
+            raise ValueError(f"got {len(chosen)} starts for {self.num_envs} streams")
+        self.starts.clip(chosen)  # refuses starts that do not exist
+        self._current = []
+        for env, start in zip(self.envs, chosen, strict=True):
+            observation, _ = env.reset(seed=self.starts.seeds[start])
+            check_start(self.starts, start, observation)
+            self._current.append(observation)
+        self._finished = np.zeros((2, self.num_envs), bool)
+        return self._stacked(), {}
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """One action per simulator."""
+        rewards = np.zeros(self.num_envs)
+        for index, env in enumerate(self.envs):
+            if self._finished[:, index].any():
+                continue
+            self._current[index], rewards[index], _, truncated, info = env.step(actions[index])
+            self._finished[:, index] = bool(info["success"]), truncated
+        terminated, truncated = self._finished.copy()
+        info = {"success": terminated.copy(), "_success": np.ones(self.num_envs, bool)}
+        return self._stacked(), rewards, terminated, truncated, info
+
+    def _stacked(self) -> dict[str, np.ndarray]:
+        return {name: np.stack([each[name] for each in self._current]) for name in self._current[0]}
+
+    def close_extras(self, **kwargs: object) -> None:
+        """Close the simulators."""
+        for env in self.envs:
+            env.close()
+
+
+def check_start(starts: Starts, start: int, observation: dict[str, np.ndarray]) -> None:
+    """Check that a simulator begins where the recorded episode does.
+
+    Raises:
+        ValueError: The frame differs by more than video compression can explain, or the state does.
+    """
+    where = f"{starts.source.name}: episode {starts.episodes[start]}"
+    seed = starts.seeds[start]
+    for index, view in enumerate(starts.views):
+        seen = observation[f"observation.images.{view}"]
+        stored = starts.frames[start, index].numpy()
+        if seen.shape != stored.shape:
+            raise ValueError(f"{where}: {view} is {stored.shape}, the simulator's {seen.shape}")
+        difference = largest_difference(seen, stored)
+        if difference > START_TOLERANCE:
+            raise ValueError(
+                f"{where}: the simulator with reset seed {seed} does not begin with the stored "
+                f"frame: {view} differs by {difference:.1f} grey levels, allowed are "
+                f"{START_TOLERANCE}"
+            )
+    if starts.states is None:
+        return
+    seen, stored = observation["observation.state"], starts.states[start].numpy()
+    if not np.allclose(seen, stored, atol=STATE_TOLERANCE):
+        raise ValueError(
+            f"{where}: observation.state is {stored.tolist()}, the simulator with reset seed "
+            f"{seed} begins with {seen.tolist()}"
+        )
+
+
+def largest_difference(
+    first: UInt8[np.ndarray, "H W 3"], second: UInt8[np.ndarray, "H W 3"]
+) -> float:
+    """Largest mean absolute difference over the 8 x 8 parts of two pictures, in grey levels."""
+    difference = np.abs(first.astype(np.float32) - second.astype(np.float32))
+    pooled = adaptive_avg_pool2d(torch.from_numpy(difference).permute(2, 0, 1), (8, 8))
+    return float(pooled.max())
