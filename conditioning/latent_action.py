@@ -16,16 +16,11 @@ from torch import Tensor, nn
 from conditioning.noise import FourierMLP
 
 GRID = 8  # cells along the longer side of a picture from which the latent is read
-SIGNAL = 0.5  # standard deviation of the means of a batch
 LATENT_RANGE = 3.0  # standard deviations of the prior that are mapped to [-1, 1]
 
 
 class LatentActionEncoder(nn.Module):
     """Inverse dynamics: two consecutive frames to a Gaussian over latent actions.
-
-    The means are normalised over the batch (BN-VAE, 2004.12585). Otherwise an encoder whose answers
-    differ by less than its noise is not listened to and never learns to differ: the latent falls
-    silent, a constant mean hiding it from the count of nats.
 
     Args:
         latent_shape: `(c, h, w)` of one view's latent.
@@ -46,7 +41,6 @@ class LatentActionEncoder(nn.Module):
         self.pictures = nn.Sequential(*layers, nn.Conv2d(last, width // 2, 1), nn.SiLU())
         self.hidden = nn.Linear(num_views * (width // 2) * height * rows, 8 * width)
         self.out = nn.Linear(8 * width, 2 * latent_dim)
-        self.normalise = nn.BatchNorm1d(latent_dim, affine=False)
         with torch.no_grad():
             self.out.bias[latent_dim:] = -4.0  # begin with little noise, so that it is listened to
 
@@ -61,7 +55,6 @@ class LatentActionEncoder(nn.Module):
         cells = rearrange(cells, "(b t v) c h w -> b t (v c h w)", b=batch, v=views)
         hidden = nn.functional.silu(self.hidden(cells))
         mean, log_variance = self.out(hidden).float().chunk(2, dim=-1)
-        mean = SIGNAL * self.normalise(mean.flatten(0, 1)).unflatten(0, mean.shape[:2])
         return mean, log_variance.clamp(-12.0, 4.0)
 
 
@@ -105,3 +98,16 @@ def information(
     the mutual information of frames and latent from above.
     """
     return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum(-1)
+
+
+def spread_error(mean: Float[Tensor, "b t a"]) -> Float[Tensor, ""]:
+    """How far the means of a batch fall short of a standard deviation of 1, and off a mean of 0.
+
+    `mean_i max(0, 1 - std_i)^2 + average_i^2`, the variance term of VICReg (2105.04906) and a mean
+    term, as in 2601.05230. Without it an encoder whose answers differ by less than its noise is not
+    listened to, and so never learns to differ; a constant mean then hides it from the count of
+    nats.
+    """
+    rows = mean.flatten(0, 1)
+    lacking = (1 - rows.std(0, correction=0)).clamp(min=0)
+    return (lacking.square() + rows.mean(0).square()).mean()

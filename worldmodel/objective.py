@@ -11,7 +11,7 @@ from einops import rearrange, reduce
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from conditioning.latent_action import information, sample_latent
+from conditioning.latent_action import information, sample_latent, spread_error
 from worldmodel.data.clip import Clip
 from worldmodel.flow import add_noise, expand, ramp_weight, sample, shortcut_target
 from worldmodel.world_model import WorldModel
@@ -45,6 +45,8 @@ class LossConfig:
     """What a latent action may carry for nothing; the more, the more of the next frame leaks."""
     latent_weight: float = 1e-3
     """Price of every nat beyond."""
+    latent_spread: float = 0.1
+    """Price of latent actions that differ too little from one another."""
     latent_dropped: float = 0.1
     """Share of batches without latent actions, so that "no action" is learned, too."""
 
@@ -163,8 +165,7 @@ def training_loss(
     latents = world.codec.encode(clip.frames)
     losses = {}
     if world.describes:
-        clip, nats = _describe(world, clip, latents, draws)
-        losses["latent"] = config.latent_weight * (nats - config.latent_nats).clamp(min=0).mean()
+        clip, losses["latent"] = _describe(world, clip, latents, draws, config)
     target_latent, target_states = (
         latents[:, 1:],
         None if clip.states is None else clip.states[:, 1:],
@@ -195,9 +196,9 @@ def training_loss(
 
 
 def _describe(
-    world: WorldModel, clip: Clip, latents: Tensor, draws: Draws
-) -> tuple[Clip, Float[Tensor, "b t"]]:
-    """Give unlabelled video latent actions, unless they are dropped; and the nats they carry.
+    world: WorldModel, clip: Clip, latents: Tensor, draws: Draws, config: LossConfig
+) -> tuple[Clip, Float[Tensor, ""]]:
+    """Give unlabelled video latent actions, unless they are dropped; and what these cost.
 
     Nats up to `latent_nats` are free ("free bits", 1606.04934): priced from the first one, the
     latent is silenced before the network has learned to listen to it.
@@ -206,7 +207,9 @@ def _describe(
     actions = None
     if draws.latent_noise is not None:
         actions = sample_latent(mean, log_variance, draws.latent_noise)
-    return replace(clip, actions=actions), information(mean, log_variance)
+    excess = (information(mean, log_variance) - config.latent_nats).clamp(min=0).mean()
+    cost = config.latent_weight * excess + config.latent_spread * spread_error(mean)
+    return replace(clip, actions=actions), cost
 
 
 def _encode(
