@@ -61,6 +61,7 @@ def evaluate(
     if horizon < 1:
         raise ValueError(f"horizon is at least 1, got {horizon}")
     chosen = list(range(len(envs.starts))) if starts is None else list(starts)
+    envs.starts.check(chosen)
     seeds = [envs.starts.seeds[start] for start in chosen]
     parts = []
     for first in range(0, len(chosen), envs.num_envs):

@@ -59,7 +59,7 @@ class RealEnvs(VectorEnv):
         chosen = list(options["starts"])
         if len(chosen) != self.num_envs:
             raise ValueError(f"got {len(chosen)} starts for {self.num_envs} streams")
-        self.starts.clip(chosen)  # refuses starts that do not exist
+        self.starts.check(chosen)
         self._current = []
         for env, start in zip(self.envs, chosen, strict=True):
             observation, _ = env.reset(seed=self.starts.seeds[start])

@@ -26,10 +26,10 @@ class Scores:
     """
 
     policy: str
-    seeds: Int64[np.ndarray, "episodes"]
-    outcomes: Float64[np.ndarray, "episodes"]
-    returns: Float64[np.ndarray, "episodes"]
-    steps: Int64[np.ndarray, "episodes"]
+    seeds: Int64[np.ndarray, "_"]
+    outcomes: Float64[np.ndarray, "_"]
+    returns: Float64[np.ndarray, "_"]
+    steps: Int64[np.ndarray, "_"]
 
     def __post_init__(self):
         lengths = {name: len(column) for name, column in self._columns().items()}

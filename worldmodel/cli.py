@@ -54,6 +54,18 @@ COMMANDS = {
         "FidelityConfig",
         "fidelity",
     ),
+    "clone": Command(
+        "Clone a small visuomotor policy from recorded demonstrations.",
+        "policy_eval.clone",
+        "CloneConfig",
+        "clone",
+    ),
+    "judge": Command(
+        "Train a judge of success and reward on recorded frames, and measure it.",
+        "policy_eval.judge_training",
+        "JudgeConfig",
+        "judge",
+    ),
     "info": Command(
         "Say what is in a data set.",
         "worldmodel.data.info",

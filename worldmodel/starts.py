@@ -48,17 +48,21 @@ class Starts:
         """Number of starts."""
         return len(self.episodes)
 
+    def check(self, starts: Sequence[int]) -> None:
+        """Raise a `ValueError` if there is no such start."""
+        wrong = [start for start in starts if not 0 <= start < len(self)]
+        if wrong:
+            raise ValueError(
+                f"{self.source.name}: starts {wrong} are not within 0..{len(self) - 1}"
+            )
+
     def clip(self, starts: Sequence[int]) -> Clip:
         """The chosen starts as a batch of clips of one frame each; indices are into `episodes`.
 
         Raises:
             ValueError: There is no such start.
         """
-        wrong = [start for start in starts if not 0 <= start < len(self)]
-        if wrong:
-            raise ValueError(
-                f"{self.source.name}: starts {wrong} are not within 0..{len(self) - 1}"
-            )
+        self.check(starts)
         index = torch.tensor(list(starts))
         return Clip(
             frames=self.frames[index][:, None],

@@ -1,0 +1,192 @@
+"""A small visuomotor policy, cloned from demonstrations: keypoints per camera and a perceptron."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from policy_eval.policy import Observations
+from worldmodel.files import write_json, write_weights
+from worldmodel.rollout import stream_noise
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """All that is needed to build a cloned policy; saved beside its weights."""
+
+    views: tuple[str, ...]
+    """Cameras that it looks at."""
+    size: tuple[int, int]
+    """Height and width of their pictures."""
+    action_dim: int
+    """Width of an action."""
+    state_dim: int
+    """Width of `observation.state`; 0 for a policy without proprioception."""
+    relative_to: dict[int, int] = field(default_factory=dict)
+    """Action dim and state dim pairs: absolute targets, learnt as displacements from the state."""
+    chunk: int = 1
+    """Actions planned at once and then carried out in order."""
+    action_noise: float = 0.0
+    """Sigma of Gaussian noise on every action, in the units of the action."""
+    width: int = 128
+    """Width of the perceptron."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping) -> "PolicyConfig":
+        """Read the dictionary that `dataclasses.asdict` and JSON make of a configuration."""
+        relative = {int(k): int(v) for k, v in values["relative_to"].items()}
+        shapes = {"views": tuple(values["views"]), "size": tuple(values["size"])}
+        return cls(**{**values, **shapes, "relative_to": relative})
+
+
+class KeypointEncoder(nn.Module):
+    """Where in the picture things are: expected coordinates of learnt feature maps.
+
+    The spatial softmax of Levine et al. 2016 (End-to-End Training of Deep Visuomotor Policies,
+    arXiv 1504.00702, section 5.1), at a quarter of the picture's resolution, beside each map's
+    maximum.
+    """
+
+    def __init__(self, num_keypoints: int = 32):
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(3, 24, 5, stride=2, padding=2), nn.ReLU(),
+            nn.Conv2d(24, 32, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(32, num_keypoints, 1),
+        ).to(memory_format=torch.channels_last)  # fmt: skip
+        self.num_features = 3 * num_keypoints
+
+    def forward(self, frames: UInt8[Tensor, "n H W 3"]) -> Float[Tensor, "n k"]:
+        """Coordinates in [-1, 1] and maxima of every map."""
+        pictures = rearrange(frames, "n h w c -> n c h w").float() / 127.5 - 1
+        maps = self.convolutions(pictures).float()
+        height, width = maps.shape[-2:]
+        weights = maps.flatten(2).softmax(-1).unflatten(-1, (height, width))
+        x = (weights.sum(-2) * torch.linspace(-1, 1, width, device=maps.device)).sum(-1)
+        y = (weights.sum(-1) * torch.linspace(-1, 1, height, device=maps.device)).sum(-1)
+        return torch.cat([x, y, maps.flatten(2).amax(-1).tanh()], dim=-1)
+
+
+class ClonedPolicy(nn.Module):
+    """Behaviour cloning (Pomerleau 1991): regress the demonstrator's next actions.
+
+    ```python
+    policy = ClonedPolicy.load("runs/policies/pusht-position/most-demos")
+    policy.reset(seeds=[0, 1])
+    actions = policy.act(observation)         # LeRobot's keys, two streams
+    ```
+
+    Args:
+        config: Sizes and what the policy sees.
+
+    Attributes:
+        action_mean: Mean of the actions, relative ones as displacements; likewise `action_std`.
+        state_mean: Mean of the states; likewise `state_std`.
+    """
+
+    def __init__(self, config: PolicyConfig):
+        super().__init__()
+        self.config = config
+        self.encoders = nn.ModuleList([KeypointEncoder() for _ in config.views])
+        num_features = sum(e.num_features for e in self.encoders) + config.state_dim
+        self.head = nn.Sequential(
+            nn.Linear(num_features, config.width), nn.ReLU(),
+            nn.Linear(config.width, config.width), nn.ReLU(),
+            nn.Linear(config.width, config.chunk * config.action_dim),
+        )  # fmt: skip
+        for name, dim in (("action", config.action_dim), ("state", config.state_dim)):
+            self.register_buffer(f"{name}_mean", torch.zeros(dim))
+            self.register_buffer(f"{name}_std", torch.ones(dim))
+
+    def forward(
+        self, frames: UInt8[Tensor, "n v H W 3"], states: Float[Tensor, "n s"] | None
+    ) -> Float[Tensor, "n k a"]:
+        """Normalised actions of the next `k` steps, relative dims as displacements."""
+        features = [encode(frames[:, i]) for i, encode in enumerate(self.encoders)]
+        if self.config.state_dim:
+            features.append((states - self.state_mean) / self.state_std)
+        planned = self.head(torch.cat(features, dim=-1))
+        return rearrange(planned, "n (k a) -> n k a", k=self.config.chunk)
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Begin one episode per seed."""
+        self.seeds = torch.tensor(list(seeds), dtype=torch.long)
+        self.step = 0
+        self.queue: list[Tensor] = []
+
+    @torch.no_grad()
+    def act(self, observation: Observations) -> Float[Tensor, "n a"]:
+        """The next planned action; looks anew when the last plan has been carried out.
+
+        Raises:
+            ValueError: A camera or the state is missing, or has another shape.
+        """
+        if not self.queue:
+            frames, states = self._read(observation)
+            planned = self(frames, states) * self.action_std + self.action_mean
+            for action, state in self.config.relative_to.items():
+                planned[..., action] += states[:, None, state]
+            self.queue = list(planned.unbind(1))
+        action = self.queue.pop(0)
+        if self.config.action_noise:
+            frame = torch.full_like(self.seeds, self.step)
+            noise = stream_noise(self.seeds, frame, [self.config.action_dim])
+            action = action + self.config.action_noise * noise.to(action.device)
+        self.step += 1
+        return action
+
+    def _read(self, observation: Observations) -> tuple[Tensor, Tensor | None]:
+        """Frames `n v H W 3` and states of the cameras it looks at."""
+        device = self.action_mean.device
+        names = [f"observation.images.{view}" for view in self.config.views]
+        shapes = dict.fromkeys(names, (*self.config.size, 3))
+        if self.config.state_dim:
+            shapes["observation.state"] = (self.config.state_dim,)
+        for name, shape in shapes.items():
+            found = tuple(observation[name].shape[1:]) if name in observation else None
+            if found != shape:
+                raise ValueError(f"the policy expects {name} of shape {shape}, got {found}")
+        frames = torch.stack([observation[name] for name in names], dim=1).to(device)
+        states = observation["observation.state"].to(device) if self.config.state_dim else None
+        return frames, states
+
+    def save(self, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+        """Write `policy.json` and `weights.safetensors`; `dtype` is that of the weights."""
+        folder.mkdir(parents=True, exist_ok=True)
+        buffers = dict(self.named_buffers())
+        tensors = {k: v.to(dtype) for k, v in self.named_parameters()} | buffers
+        write_weights(folder / "weights.safetensors", tensors)
+        write_json(folder / "policy.json", {"format": 1, "config": asdict(self.config)})
+
+    @classmethod
+    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "ClonedPolicy":
+        """Load what `save` wrote.
+
+        Raises:
+            ValueError: The folder holds no policy, naming the file that is wrong.
+        """
+        file = Path(folder) / "policy.json"
+        if not file.is_file():
+            raise ValueError(f"{folder}: no policy here, policy.json is missing")
+        try:
+            policy = cls(PolicyConfig.from_dict(json.loads(file.read_text())["config"]))
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{file}: not a policy description: {error!r}") from error
+        weights = file.with_name("weights.safetensors")
+        if not weights.is_file():
+            raise ValueError(f"{weights}: missing")
+        tensors = {name: tensor.float() for name, tensor in load_file(weights).items()}
+        expected = {name: tuple(t.shape) for name, t in policy.state_dict().items()}
+        found = {name: tuple(t.shape) for name, t in tensors.items()}
+        if expected != found:
+            differ = sorted(n for n in expected | found if expected.get(n) != found.get(n))
+            raise ValueError(f"{weights}: weights of another policy, these differ: {differ}")
+        policy.load_state_dict(tensors)
+        return policy.to(device).eval()

@@ -1,0 +1,213 @@
+"""Clone a policy from recorded demonstrations. `worldmodel clone --data D --out P`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
+
+from policy_eval.behaviour_cloning import ClonedPolicy, PolicyConfig
+from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.files import write_json
+from worldmodel.precision import autocast
+
+
+@dataclass(frozen=True)
+class CloneConfig:
+    """Clone a small visuomotor policy from the successful episodes of a data set."""
+
+    data: Path
+    """Folder of demonstrations with `next.success`."""
+    out: Path
+    """Folder of the policy."""
+    demos: int | None = None
+    """How many successful episodes to learn from, the first ones; all when not given."""
+    steps: int = 2000
+    """Optimiser steps."""
+    views: tuple[str, ...] | None = None
+    """Cameras that the policy sees; all when not given."""
+    proprioception: bool = True
+    """Whether the policy sees `observation.state`."""
+    relative_to: dict[int, int] = field(default_factory=dict)
+    """Action dim and state dim pairs: absolute targets that are learnt relative to the state."""
+    cap: float | None = None
+    """Longest displacement of the relative targets together; longer ones are shortened."""
+    chunk: int = 1
+    """Actions planned at once."""
+    action_noise: float = 0.0
+    """Sigma of noise that the finished policy adds to its actions, in their units."""
+    batch: int = 64
+    """Frames per step."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW, with cosine decay."""
+    seed: int = 0
+    """Seed of weights and batches."""
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Rows to learn from.
+
+    Attributes:
+        frames: What was seen.
+        states: The state then, or `None`.
+        targets: The next `k` actions, relative dims as displacements.
+        episodes: How many episodes the rows are from.
+    """
+
+    frames: UInt8[Tensor, "n v H W 3"]
+    states: Float[Tensor, "n s"] | None
+    targets: Float[Tensor, "n k a"]
+    episodes: int
+
+
+def clone(config: CloneConfig) -> Path:
+    """Train a policy and write it to `config.out`; returns the folder.
+
+    Raises:
+        ValueError: The data lacks what the configuration asks for, or the loss is not finite.
+    """
+    source = EpisodeCache(open_episodes(config.data))
+    views = check_clone(config, source)
+    demonstrations = read_demonstrations(config, source, views)
+    policy_config = PolicyConfig(
+        views=views, size=tuple(source.size), action_dim=source.action_dim,
+        state_dim=source.state_dim if config.proprioception else 0,
+        relative_to=config.relative_to, chunk=config.chunk, action_noise=config.action_noise,
+    )  # fmt: skip
+    torch.manual_seed(config.seed)
+    policy = ClonedPolicy(policy_config)
+    loss = fit(policy, demonstrations, config)
+    policy.eval().save(config.out)
+    training = {
+        "data": str(config.data), "demonstrations": demonstrations.episodes,
+        "steps": config.steps, "batch": config.batch, "learning_rate": config.learning_rate,
+        "seed": config.seed, "cap": config.cap, "last_loss": loss,
+    }  # fmt: skip
+    write_json(config.out / "training.json", training)
+    print(
+        f"{config.out}: a policy from {demonstrations.episodes} demonstrations, "
+        f"{len(demonstrations.targets)} frames, loss {loss:.4f}"
+    )
+    return config.out
+
+
+def fit(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) -> float:
+    """Train in place; returns the mean loss of the last tenth of the steps."""
+    policy.action_mean.copy_(rows.targets.mean((0, 1)))
+    policy.action_std.copy_(rows.targets.std((0, 1), correction=0).clamp_min(1e-6))
+    if policy.config.state_dim:
+        policy.state_mean.copy_(rows.states.mean(0))
+        policy.state_std.copy_(rows.states.std(0, correction=0).clamp_min(1e-6))
+    targets = (rows.targets - policy.action_mean) / policy.action_std
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
+    generator = torch.Generator().manual_seed(config.seed)
+    losses = []
+    columns = (
+        TextColumn("clone"), BarColumn(), TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns) as progress:
+        task = progress.add_task("", total=config.steps, note="")
+        for step in range(config.steps):
+            pick = torch.randint(len(targets), (config.batch,), generator=generator)
+            states = rows.states[pick] if policy.config.state_dim else None
+            with autocast(targets.device):
+                planned = policy(rows.frames[pick], states)
+            loss = smooth_l1_loss(planned.float(), targets[pick])
+            if not torch.isfinite(loss):
+                raise ValueError(f"step {step}: loss is {loss.item()}; lower --learning-rate")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+            progress.update(task, advance=1, note=f"step {step + 1}  loss {losses[-1]:.4f}")
+    last = losses[-max(len(losses) // 10, 1) :]
+    return sum(last) / len(last)
+
+
+def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
+    """The cameras to use.
+
+    Raises:
+        ValueError: The data lacks what the configuration asks for.
+    """
+    views = tuple(source.views) if config.views is None else config.views
+    unknown = sorted(set(views) - set(source.views))
+    if unknown or not views:
+        raise ValueError(f"{source.name}: views are {tuple(source.views)}, asked for is {views}")
+    if config.proprioception and not source.state_dim:
+        raise ValueError(
+            f"{source.name}: no observation.state, which --proprioception needs; "
+            "pass --no-proprioception"
+        )
+    if config.relative_to and not config.proprioception:
+        raise ValueError(
+            f"relative_to={config.relative_to} needs the state, but proprioception is off"
+        )
+    for action, state in config.relative_to.items():
+        if not (0 <= action < source.action_dim and 0 <= state < source.state_dim):
+            raise ValueError(
+                f"{source.name}: relative_to has {action}: {state}, the data has "
+                f"{source.action_dim} action dims and {source.state_dim} state dims"
+            )
+    for name in ("steps", "batch", "chunk"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is at least 1, got {getattr(config, name)}")
+    return views
+
+
+def read_demonstrations(
+    config: CloneConfig, source: EpisodeSource, views: Sequence[str]
+) -> Demonstrations:
+    """The first `config.demos` successful episodes, each up to its first success.
+
+    What follows a success is idle and teaches to stand still, so it is left out.
+
+    Raises:
+        ValueError: There are not so many successful episodes.
+    """
+    index = [list(source.views).index(view) for view in views]
+    frames, states, targets = [], [], []
+    for episode in range(len(source)):
+        if len(targets) == config.demos:
+            break
+        clip = source.read(episode, 0, source.lengths[episode])
+        if clip.successes is None:
+            raise ValueError(f"{source.name}: no next.success, which tells demonstrations apart")
+        if not clip.successes.any():
+            continue
+        end = int(clip.successes.int().argmax()) + 1
+        frames.append(clip.frames[:end][:, index])
+        if config.proprioception:
+            states.append(clip.states[:end])
+        targets.append(_plans(clip.actions[:end], clip.states, config))
+    wanted = config.demos if config.demos is not None else 1
+    if len(targets) < wanted:
+        raise ValueError(
+            f"{source.name}: {len(targets)} successful episodes, asked for are {wanted}"
+        )
+    return Demonstrations(
+        torch.cat(frames), torch.cat(states) if states else None, torch.cat(targets), len(targets)
+    )
+
+
+def _plans(
+    actions: Float[Tensor, "t a"], states: Float[Tensor, "u s"] | None, config: CloneConfig
+) -> Float[Tensor, "t k a"]:
+    """The next `chunk` actions at every frame; past the end the last action is repeated."""
+    steps = torch.arange(len(actions))[:, None] + torch.arange(config.chunk)
+    plans = actions[steps.clamp_max(len(actions) - 1)].clone()
+    for action, state in config.relative_to.items():
+        plans[..., action] -= states[: len(actions), None, state]
+    if config.cap is not None:
+        dims = list(config.relative_to)
+        length = plans[..., dims].norm(dim=-1, keepdim=True).clamp_min(1e-6)
+        plans[..., dims] *= (config.cap / length).clamp_max(1.0)
+    return plans

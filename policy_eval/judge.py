@@ -1,0 +1,171 @@
+"""Judges: frames of all cameras in, reward and success out. A learned one and a training-free one.
+
+Both are a `worldmodel.dream.Judge`, so either goes wherever a judge is asked for, and so does any
+callable from an observation to a verdict.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from policy_eval.behaviour_cloning import KeypointEncoder
+from worldmodel.dream import Verdict
+from worldmodel.files import write_json, write_weights
+from worldmodel.rollout import Observation
+
+
+@dataclass(frozen=True)
+class JudgeShape:
+    """All that is needed to build a learned judge; saved beside its weights."""
+
+    views: tuple[str, ...]
+    """Cameras that it looks at, in the order of the data."""
+    size: tuple[int, int]
+    """Height and width of a frame."""
+    width: int = 128
+    """Width of the perceptron."""
+
+
+class JudgeNetwork(nn.Module):
+    """Keypoints of every camera and a perceptron with two outputs."""
+
+    def __init__(self, shape: JudgeShape):
+        super().__init__()
+        self.encoders = nn.ModuleList([KeypointEncoder() for _ in shape.views])
+        self.head = nn.Sequential(
+            nn.Linear(sum(e.num_features for e in self.encoders), shape.width), nn.ReLU(),
+            nn.Linear(shape.width, shape.width), nn.ReLU(),
+            nn.Linear(shape.width, 2),
+        )  # fmt: skip
+
+    def forward(self, frames: UInt8[Tensor, "n v H W 3"]) -> Float[Tensor, "n 2"]:
+        """Logit of success, and the reward with 0 and 1 at the ends of its range."""
+        features = [encode(frames[:, i]) for i, encode in enumerate(self.encoders)]
+        return self.head(torch.cat(features, dim=-1))
+
+
+class LearnedJudge:
+    """Success and reward of single frames, learnt from real ones, failures included.
+
+    ```python
+    judge = LearnedJudge.load("runs/judge")
+    envs = DreamEnv(world, starts, judge, num_envs=16, horizon=60)
+    ```
+
+    Args:
+        shape: Cameras and sizes.
+        threshold: Success probability above which a frame is called a success.
+        reward_range: Lowest and highest reward of the training data.
+    """
+
+    def __init__(
+        self, shape: JudgeShape, *, threshold: float = 0.5,
+        reward_range: tuple[float, float] = (0.0, 1.0),
+    ):  # fmt: skip
+        self.shape, self.threshold, self.reward_range = shape, threshold, reward_range
+        self.network = JudgeNetwork(shape).eval()
+
+    @torch.no_grad()
+    def predict(
+        self, frames: UInt8[Tensor, "n v H W 3"]
+    ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+        """Success probability, 0 to 1, and reward, within `reward_range`.
+
+        Raises:
+            ValueError: The frames have other cameras or another size.
+        """
+        expected = (len(self.shape.views), *self.shape.size, 3)
+        if tuple(frames.shape[1:]) != expected:
+            raise ValueError(
+                f"the judge looks at frames of {expected}, got {tuple(frames.shape[1:])}"
+            )
+        device = next(self.network.parameters()).device
+        logit, reward = self.network(frames.to(device)).unbind(-1)
+        low, high = self.reward_range
+        return logit.sigmoid(), low + reward.clamp(0, 1) * (high - low)
+
+    def score(self, frames: UInt8[Tensor, "n v H W 3"]) -> Float[Tensor, "n"]:
+        """Success probability."""
+        return self.predict(frames)[0]
+
+    def __call__(self, observation: Observation) -> Verdict:
+        """The verdict on the latest frame of every stream."""
+        probability, rewards = self.predict(observation.frames)
+        return Verdict(rewards, probability > self.threshold)
+
+    def save(self, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+        """Write `judge.json` and `weights.safetensors`; `dtype` is that of the weights."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.to(dtype) for name, tensor in self.network.state_dict().items()}
+        write_weights(folder / "weights.safetensors", tensors)
+        description = {
+            "format": 1, "shape": asdict(self.shape), "threshold": self.threshold,
+            "reward_range": list(self.reward_range),
+        }  # fmt: skip
+        write_json(folder / "judge.json", description)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "LearnedJudge":
+        """Load what `save` wrote.
+
+        Raises:
+            ValueError: The folder holds no judge, naming the file that is wrong.
+        """
+        file = Path(folder) / "judge.json"
+        if not file.is_file():
+            raise ValueError(f"{folder}: no judge here, judge.json is missing")
+        try:
+            values = json.loads(file.read_text())
+            shape = JudgeShape(
+                tuple(values["shape"]["views"]), tuple(values["shape"]["size"]),
+                values["shape"]["width"],
+            )  # fmt: skip
+            low, high = values["reward_range"]
+            judge = cls(shape, threshold=values["threshold"], reward_range=(low, high))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file}: not a judge description: {error!r}") from error
+        weights = file.with_name("weights.safetensors")
+        if not weights.is_file():
+            raise ValueError(f"{weights}: missing")
+        tensors = {name: tensor.float() for name, tensor in load_file(weights).items()}
+        expected = {name: tuple(t.shape) for name, t in judge.network.state_dict().items()}
+        found = {name: tuple(t.shape) for name, t in tensors.items()}
+        if expected != found:
+            differ = sorted(n for n in expected | found if expected.get(n) != found.get(n))
+            raise ValueError(f"{weights}: weights of another judge, these differ: {differ}")
+        judge.network.load_state_dict(tensors)
+        judge.network.to(device)
+        return judge
+
+
+class GoalImageJudge:
+    """Likeness to pictures of the goal, without any training.
+
+    The score, and the reward, is minus the root mean square difference to the nearest goal in grey
+    levels over 255: -1 to 0.
+
+    Args:
+        goals: Pictures of success, all cameras.
+        threshold: Score above which a frame is called a success.
+    """
+
+    def __init__(self, goals: UInt8[Tensor, "g v H W 3"], threshold: float = -0.05):
+        if not len(goals):
+            raise ValueError("a goal-image judge needs at least one goal, got 0")
+        self.goals, self.threshold = goals.flatten(1).float() / 255, threshold
+
+    def score(self, frames: UInt8[Tensor, "n v H W 3"]) -> Float[Tensor, "n"]:
+        """Minus the distance to the nearest goal."""
+        pictures = frames.flatten(1).float().to(self.goals.device) / 255
+        distances = torch.cdist(pictures, self.goals) / pictures.shape[1] ** 0.5
+        return -distances.amin(1)
+
+    def __call__(self, observation: Observation) -> Verdict:
+        """The verdict on the latest frame of every stream."""
+        scores = self.score(observation.frames)
+        return Verdict(scores, scores > self.threshold)

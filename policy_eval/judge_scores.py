@@ -1,0 +1,142 @@
+"""How good a judge is: frames, whole episodes, rewards; on real frames and on dreamed replays."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, UInt8
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
+
+from worldmodel.data import EpisodeSource, stack_clips
+from worldmodel.world_model import WorldModel
+
+Score = Callable[[UInt8[Tensor, "n v H W 3"]], Float[Tensor, "n"]]
+
+
+@dataclass(frozen=True)
+class JudgedEpisode:
+    """The frames of one episode after its first, and what is true and said of them.
+
+    Attributes:
+        successes: Whether the task was solved at the frame, in truth.
+        scores: What the judge says, higher for success.
+    """
+
+    successes: Bool[Tensor, "t"]
+    scores: Float[Tensor, "t"]
+
+
+def judge_episodes(
+    score: Score, source: EpisodeSource, episodes: Sequence[int]
+) -> list[JudgedEpisode]:
+    """Score every frame but the first of real episodes; `next.success` of row i is of frame i + 1.
+
+    Raises:
+        ValueError: The data has no `next.success`.
+    """
+    judged = []
+    for episode in episodes:
+        clip = source.read(episode, 0, source.lengths[episode])
+        if clip.successes is None:
+            raise ValueError(f"{source.name}: no next.success, which a judge is measured against")
+        judged.append(JudgedEpisode(clip.successes, score(clip.frames[1:]).cpu()))
+    return judged
+
+
+def judge_dreams(
+    score: Score, world: WorldModel, source: EpisodeSource, episodes: Sequence[int], *,
+    num_steps: int = 2, seed: int = 0,
+) -> list[JudgedEpisode]:  # fmt: skip
+    """Dream the episodes again under their recorded actions, and score every dreamt frame.
+
+    The truth is that of the recorded episode, so a wrong verdict is the judge's or the dream's.
+    """
+    lengths = [source.lengths[episode] - 1 for episode in episodes]
+    clips = [source.read(e, 0, source.lengths[e]) for e in episodes]
+    context = stack_clips([source.read(episode, 0, 1) for episode in episodes])
+    state = world.start(context, seed=seed)
+    columns = []
+    for step in range(max(lengths)):
+        actions = [c.actions[min(step, n - 1)] for c, n in zip(clips, lengths, strict=True)]
+        observation, state = world.step(state, torch.stack(actions), num_steps=num_steps)
+        columns.append(score(observation.frames).cpu())
+    scores = torch.stack(columns, dim=1)
+    return [
+        JudgedEpisode(clip.successes, row[:length])
+        for clip, row, length in zip(clips, scores, lengths, strict=True)
+    ]
+
+
+def best_threshold(judged: Sequence[JudgedEpisode]) -> float:
+    """The threshold on which the fewest episodes are called wrongly.
+
+    An episode is called a success when any of its frames scores above the threshold. Of equally
+    good thresholds it is one with as many false successes as false failures, if possible, since
+    then the success rate is right; then the middle one.
+
+    Raises:
+        ValueError: All episodes have the same outcome.
+    """
+    truth, best = outcomes(judged), peaks(judged)
+    if truth.all() or not truth.any():
+        raise ValueError(
+            f"a threshold needs successes and failures, got {int(truth.sum())} successes "
+            f"in {len(truth)} episodes"
+        )
+    levels = np.sort(best)
+    candidates = (levels[:-1] + levels[1:]) / 2
+    called = best[None] > candidates[:, None]
+    false_success = (called & ~truth).sum(1)
+    false_failure = (~called & truth).sum(1)
+    cost = (false_success + false_failure) + abs(false_success - false_failure) / (len(truth) + 1)
+    good = np.flatnonzero(cost == cost.min())
+    return float(candidates[good[len(good) // 2]])
+
+
+def outcomes(judged: Sequence[JudgedEpisode]) -> Bool[np.ndarray, "e"]:
+    """Whether each episode truly succeeds at any of its frames."""
+    return np.array([bool(episode.successes.any()) for episode in judged])
+
+
+def peaks(judged: Sequence[JudgedEpisode]) -> Float64[np.ndarray, "e"]:
+    """The highest score of each episode."""
+    return np.array([float(episode.scores.max()) for episode in judged])
+
+
+def judge_report(judged: Sequence[JudgedEpisode], threshold: float) -> dict:
+    """Area under the ROC curve and confusion matrix, of frames and of whole episodes.
+
+    Returns:
+        `{"frames": ..., "episodes": ...}`, each with `n`, `successes` (share, in truth),
+        `called` (share, by the judge), `auc`, `accuracy` and `confusion` (counts). `auc` is `None`
+        when all outcomes are the same.
+    """
+    frames_truth = torch.cat([episode.successes for episode in judged]).numpy()
+    frames_score = torch.cat([episode.scores for episode in judged]).double().numpy()
+    return {
+        "frames": _table(frames_truth, frames_score, threshold),
+        "episodes": _table(outcomes(judged), peaks(judged), threshold),
+    }
+
+
+def _table(
+    truth: Bool[np.ndarray, "n"], scores: Float64[np.ndarray, "n"], threshold: float
+) -> dict:
+    called = scores > threshold
+    auc = None
+    if truth.any() and not truth.all():
+        # Ranks, because binary_auroc takes scores outside 0..1 for logits.
+        ranks = np.unique(scores, return_inverse=True)[1] / len(scores)
+        auc = float(binary_auroc(torch.from_numpy(ranks), torch.from_numpy(truth).long()))
+    return {
+        "n": len(truth), "successes": float(truth.mean()), "called": float(called.mean()),
+        "auc": auc, "accuracy": float((called == truth).mean()),
+        "confusion": {
+            "true_success": int((called & truth).sum()),
+            "false_success": int((called & ~truth).sum()),
+            "false_failure": int((~called & truth).sum()),
+            "true_failure": int((~called & ~truth).sum()),
+        },
+    }  # fmt: skip

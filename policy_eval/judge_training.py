@@ -1,0 +1,221 @@
+"""Train a judge on recorded episodes and measure it. `worldmodel judge --data D --out J`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, smooth_l1_loss
+
+from policy_eval.judge import GoalImageJudge, JudgeShape, LearnedJudge
+from policy_eval.judge_scores import best_threshold, judge_dreams, judge_episodes, judge_report
+from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.files import write_json
+from worldmodel.precision import autocast
+from worldmodel.world_model import WorldModel
+
+NEAR_MISSES = 0.2
+"""Share of the failed frames, those of the highest reward, that are drawn more often."""
+NUM_GOALS = 64
+DREAMS = 64
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """Train a judge of single frames on recorded episodes with `next.success`, and measure it."""
+
+    data: Path
+    """Folder of episodes, failures and near misses among them."""
+    out: Path
+    """Folder of the judge and of its `report.json`."""
+    world: Path | None = None
+    """A world model; the judge is also measured on its dreams of the test episodes."""
+    steps: int = 1500
+    """Optimiser steps."""
+    batch: int = 64
+    """Frames per step."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW, with cosine decay."""
+    held_out: float = 0.25
+    """Share of the episodes, the last ones, not trained on: half calibrate, half test."""
+    num_steps: int = 2
+    """Denoising steps of the dreams."""
+    seed: int = 0
+    """Seed of weights and batches."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Labelled frames.
+
+    Attributes:
+        frames: All cameras.
+        successes: Whether the task is solved there.
+        rewards: Reward of having come there.
+    """
+
+    frames: UInt8[Tensor, "n v H W 3"]
+    successes: Bool[Tensor, "n"]
+    rewards: Float[Tensor, "n"]
+
+
+def judge(config: JudgeConfig) -> dict:
+    """Train, calibrate, measure and write a judge; returns the report.
+
+    Raises:
+        ValueError: The data has no successes or no failures, or the loss is not finite.
+    """
+    source = EpisodeCache(open_episodes(config.data))
+    train, calibration, test = split(source, config.held_out)
+    rows = read_frames(source, train)
+    torch.manual_seed(config.seed)
+    low, high = float(rows.rewards.min()), float(rows.rewards.max())
+    learned = LearnedJudge(
+        JudgeShape(tuple(source.views), tuple(source.size)), reward_range=(low, high)
+    )
+    fit(learned, rows, config)
+    generator = torch.Generator().manual_seed(config.seed)
+    solved = rows.frames[rows.successes]
+    goals = GoalImageJudge(solved[torch.randperm(len(solved), generator=generator)[:NUM_GOALS]])
+    judges = {"learned": learned, "goal_image": goals}
+    report: dict = {"data": str(config.data), "episodes": {}, "real": {}, "dreamed": {}}
+    for name, part in (("train", train), ("calibration", calibration), ("test", test)):
+        report["episodes"][name] = [part.start, part.stop]
+    for name, each in judges.items():
+        each.threshold = best_threshold(judge_episodes(each.score, source, calibration))
+        held_out = judge_episodes(each.score, source, test)
+        report["real"][name] = judge_report(held_out, each.threshold)
+    report["reward_correlation"] = reward_correlation(learned, source, test)
+    if config.world is not None:
+        world = WorldModel.load(config.world)
+        report["world"] = str(config.world)
+        dreamt = list(test)[:DREAMS]
+        for name, each in judges.items():
+            judged = judge_dreams(
+                each.score, world, source, dreamt, num_steps=config.num_steps, seed=config.seed
+            )
+            report["dreamed"][name] = judge_report(judged, each.threshold)
+    learned.save(config.out)
+    write_json(config.out / "report.json", report)
+    show(report)
+    return report
+
+
+def split(source: EpisodeSource, held_out: float) -> tuple[range, range, range]:
+    """Episodes to train on, to calibrate on, and to test on.
+
+    Raises:
+        ValueError: One of them would be empty.
+    """
+    each = round(len(source) * held_out / 2)
+    if not 0 < held_out < 1 or each < 1 or len(source) - 2 * each < 1:
+        raise ValueError(
+            f"{source.name}: {len(source)} episodes and --held-out {held_out} leave no episode to "
+            "train, to calibrate or to test on"
+        )
+    ends = (len(source) - 2 * each, len(source) - each, len(source))
+    return range(ends[0]), range(ends[0], ends[1]), range(ends[1], ends[2])
+
+
+def read_frames(source: EpisodeSource, episodes: range) -> Frames:
+    """Every frame but the first of the episodes; without rewards, success is the reward.
+
+    Raises:
+        ValueError: There is no `next.success`, or all frames have the same.
+    """
+    clips = [source.read(e, 0, source.lengths[e]) for e in episodes]
+    if clips[0].successes is None:
+        raise ValueError(f"{source.name}: no next.success to learn from")
+    successes = torch.cat([clip.successes for clip in clips])
+    if successes.all() or not successes.any():
+        raise ValueError(
+            f"{source.name}: a judge learns from successes and failures, got "
+            f"{int(successes.sum())} successes in {len(successes)} frames"
+        )
+    rewards = [c.successes.float() if c.rewards is None else c.rewards for c in clips]
+    frames = torch.cat([clip.frames[1:] for clip in clips])
+    return Frames(frames, successes, torch.cat(rewards))
+
+
+def fit(judge: LearnedJudge, rows: Frames, config: JudgeConfig) -> None:
+    """Train in place; half of every batch are successes, a quarter near misses."""
+    network = judge.network.train()
+    low, high = judge.reward_range
+    rewards = (rows.rewards - low) / max(high - low, 1e-6)
+    solved, failed = rows.successes.nonzero()[:, 0], (~rows.successes).nonzero()[:, 0]
+    order = rows.rewards[failed].argsort(descending=True)
+    near = failed[order[: max(round(NEAR_MISSES * len(failed)), 1)]]
+    pools = [(solved, config.batch // 2), (near, config.batch // 4)]
+    pools.append((failed, config.batch - sum(count for _, count in pools)))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
+    generator = torch.Generator().manual_seed(config.seed)
+    columns = (
+        TextColumn("judge"), BarColumn(), TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns) as progress:
+        task = progress.add_task("", total=config.steps, note="")
+        for step in range(config.steps):
+            picks = [
+                pool[torch.randint(len(pool), (count,), generator=generator)]
+                for pool, count in pools
+            ]
+            pick = torch.cat(picks)
+            frames = disturb(rows.frames[pick], generator)
+            with autocast(frames.device):
+                logit, reward = network(frames).float().unbind(-1)
+            loss = binary_cross_entropy_with_logits(logit, rows.successes[pick].float())
+            loss = loss + smooth_l1_loss(reward, rewards[pick], beta=0.1)
+            if not torch.isfinite(loss):
+                raise ValueError(f"step {step}: loss is {loss.item()}; lower --learning-rate")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            progress.update(task, advance=1, note=f"step {step + 1}  loss {loss.item():.4f}")
+    network.eval()
+
+
+def disturb(
+    frames: UInt8[Tensor, "n v H W 3"], generator: torch.Generator
+) -> UInt8[Tensor, "n v H W 3"]:
+    """What dreams do to pictures: every other one is smoothed, all get noise and a shade."""
+    number, views = frames.shape[:2]
+    pictures = frames.flatten(0, 1).permute(0, 3, 1, 2).float()
+    smooth = avg_pool2d(pictures, 3, stride=1, padding=1, count_include_pad=False)
+    mix = torch.rand(number, generator=generator) * (torch.rand(number, generator=generator) < 0.5)
+    mix = mix.repeat_interleave(views)[:, None, None, None]
+    sigma = 8 * torch.rand(len(pictures), 1, 1, 1, generator=generator)
+    shade = 6 * torch.randn(len(pictures), 1, 1, 1, generator=generator)
+    noise = torch.randn(pictures.shape, generator=generator)
+    pictures = (1 - mix) * pictures + mix * smooth + sigma * noise + shade
+    return pictures.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).unflatten(0, (number, views))
+
+
+def reward_correlation(judge: LearnedJudge, source: EpisodeSource, episodes: range) -> float | None:
+    """Pearson correlation of predicted and true rewards over frames; `None` without rewards."""
+    rows = read_frames(source, episodes)
+    if rows.rewards.std() == 0:
+        return None
+    said = torch.cat([judge.predict(part)[1] for part in rows.frames.split(256)])
+    return float(np.corrcoef(said.numpy(), rows.rewards.numpy())[0, 1])
+
+
+def show(report: dict) -> None:
+    """Print the report as a table."""
+    table = Table(title="judges on held-out episodes")
+    for column in ("judge", "frames", "of", "n", "AUC", "accuracy", "true", "called"):
+        table.add_column(column)
+    for place in ("real", "dreamed"):
+        for name, parts in report[place].items():
+            for kind, row in parts.items():
+                auc = "-" if row["auc"] is None else f"{row['auc']:.3f}"
+                shares = [f"{row[key]:.3f}" for key in ("accuracy", "successes", "called")]
+                table.add_row(name, place, kind, str(row["n"]), auc, *shares)
+    Console().print(table)
