@@ -1,0 +1,147 @@
+"""Train a graded set of policies and measure their real success.
+
+python benchmarks/policies.py --task pusht-position
+
+The recipes differ in demonstrations, training, cameras, proprioception, planning and noise, so that
+the policies fail in different ways; at most a third of a set is noise on another policy's actions.
+Finished policies are kept, so a killed run continues. Writes one folder per policy and `real.json`
+with every trial.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tyro
+from rich.progress import Progress
+
+from policy_eval.behaviour_cloning import ClonedPolicy
+from policy_eval.clone import CloneConfig, clone
+from policy_eval.evaluate import evaluate
+from policy_eval.real_envs import RealEnvs
+from policy_eval.scores import Scores
+from worldmodel.data import open_episodes
+from worldmodel.envs import make_env
+from worldmodel.files import write_json
+from worldmodel.starts import Starts
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Another policy of the set with noise on its actions."""
+
+    policy: str
+    sigma: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """A graded set.
+
+    Attributes:
+        env: The environment.
+        demonstrations: The data set to clone from, and the command that records it.
+        starts: The data set of held-out starts, likewise.
+        horizon: Most steps of a trial.
+        common: Settings that all recipes share.
+        recipes: What is special about each policy.
+    """
+
+    env: str
+    demonstrations: str
+    starts: str
+    horizon: int
+    common: dict
+    recipes: dict[str, dict | Noisy]
+
+
+TASKS = {
+    # worldmodel record pusht-position --behaviour expert --episodes 400 --seed 1 --out ...-demos
+    # worldmodel record pusht-position --episodes 120 --seed 2 --out ...-heldout
+    "pusht-position": Task(
+        env="pusht-position",
+        demonstrations="data/pusht-position-demos",
+        starts="data/pusht-position-heldout",
+        horizon=60,
+        common={"relative_to": {0: 0, 1: 1}},
+        recipes={
+            "demos-20": {"demos": 20, "steps": 600},
+            "demos-60": {"demos": 60, "steps": 1000},
+            "demos-150": {"demos": 150, "steps": 1500},
+            "demos-400": {"steps": 2300},
+            "short-training": {"steps": 500},
+            "no-proprioception": {
+                "steps": 1500, "proprioception": False, "relative_to": {},
+            },
+            "top-only": {"steps": 1500, "views": ("top",)},
+            "chunk-4": {"steps": 1500, "chunk": 4},
+            "noise-60": Noisy("demos-400", 60.0),
+        },
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PoliciesConfig:
+    """Train a graded set of policies and measure their real success."""
+
+    task: str = "pusht-position"
+    """One of the sets in this file."""
+    out: Path = Path("runs/policies")
+    """Policies go to a folder per task below this one."""
+    episodes: int = 100
+    """Real trials of each policy, from held-out starts."""
+    num_envs: int = 10
+    """Simulators stepped together."""
+
+
+def train(task: Task, name: str, out: Path) -> Path:
+    """Clone one policy, unless it is there already."""
+    folder = out / name
+    if (folder / "policy.json").exists():
+        return folder
+    recipe = task.recipes[name]
+    if isinstance(recipe, Noisy):
+        policy = ClonedPolicy.load(train(task, recipe.policy, out))
+        policy.config = replace(policy.config, action_noise=recipe.sigma)
+        policy.save(folder)
+        return folder
+    return clone(CloneConfig(Path(task.demonstrations), folder, **task.common | recipe))
+
+
+def measure(task: Task, folders: list[Path], config: PoliciesConfig) -> dict[str, Scores]:
+    """Real success of every policy; trials that are stored already are not repeated."""
+    file = config.out / config.task / "real.json"
+    stored = json.loads(file.read_text()) if file.exists() else {}
+    starts = Starts(open_episodes(Path(task.starts)), range(config.episodes))
+    envs = RealEnvs(lambda: make_env(task.env), starts, num_envs=config.num_envs)
+    with Progress() as progress:
+        bar = progress.add_task("real trials", total=len(folders) * config.episodes)
+        for folder in folders:
+            known = stored.get(folder.name)
+            if known and tuple(known["seeds"]) == starts.seeds:
+                progress.advance(bar, config.episodes)
+                continue
+            scores = evaluate(
+                ClonedPolicy.load(folder), envs, name=folder.name, horizon=task.horizon,
+                progress=lambda n: progress.advance(bar, n),
+            )  # fmt: skip
+            stored[folder.name] = scores.to_json()
+            write_json(file, stored)
+    envs.close()
+    return {folder.name: Scores.from_json(stored[folder.name]) for folder in folders}
+
+
+def main(config: PoliciesConfig) -> None:
+    """Train, measure, print."""
+    if config.task not in TASKS:
+        raise SystemExit(f"there is no set {config.task!r}; known are {', '.join(TASKS)}")
+    task = TASKS[config.task]
+    out = config.out / config.task
+    folders = [train(task, name, out) for name in task.recipes]
+    for name, scores in measure(task, folders, config).items():
+        print(f"{name:20} {scores.mean:.2f} of {len(scores)}, {scores.steps.mean():.1f} steps")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(PoliciesConfig))
