@@ -19,7 +19,7 @@ from conditioning.camera import CameraEmbedding
 from conditioning.conditioner import Conditioning
 from conditioning.noise import NoiseLevelEmbedding
 from worldmodel.flow import expand
-from worldmodel.layers import Block, TimeStep
+from worldmodel.layers import Block, TimeStep, Visibility, causal_visibility
 from worldmodel.pixels import ConvHead, ConvStem, PatchHead, PatchStem, StemOutput
 
 
@@ -41,6 +41,8 @@ class DiTConfig:
     """Latent pixels along one side of a token."""
     pixels: Literal["conv", "patch"] = "conv"
     """Convolutional stem and head with skips from the current frame, or plain linear patches."""
+    reference: bool = False
+    """The convolutional head also sees the first frame, so that a fixed background stays."""
     head_width: int = 64
     """Width of one attention head."""
     num_registers: int = 2
@@ -54,19 +56,21 @@ class Encoded:
     Attributes:
         tokens: Conditioning tokens first, then those of the views.
         current: The frames themselves, for the residual.
+        reference: The first frame of the stream.
         stem: Feature maps of the current frames, for the skips.
         conditioning: As given to the encoder.
         mask: False on tokens of missing views.
-        history: Frames of history that time attention may see.
+        visibility: Which frames time attention sees.
         step: Cache position when streaming.
     """
 
     tokens: Float[Tensor, "b t n d"]
     current: Float[Tensor, "b t v c h w"]
+    reference: Float[Tensor, "b v c h w"]
     stem: StemOutput
     conditioning: Conditioning
     mask: Bool[Tensor, "b n"] | None
-    history: int
+    visibility: Visibility
     step: TimeStep | None
 
 
@@ -104,7 +108,7 @@ class VideoDiT(nn.Module):
         stages = config.patch.bit_length() - 1
         stem, head = {"conv": (ConvStem, ConvHead), "patch": (PatchStem, PatchHead)}[config.pixels]
         self.stem = stem(channels, config.width, stages)
-        self.head = head(channels, config.width, stages)
+        self.head = head(channels, config.width, stages, reference=config.reference)
         self.noisy_stem = PatchStem(channels, config.width, stages)
         self.camera = CameraEmbedding(num_views, self.grid, config.width)
         self.condition_embedding = nn.Parameter(
@@ -159,13 +163,17 @@ class VideoDiT(nn.Module):
         *,
         view_mask: Bool[Tensor, "b v"] | None = None,
         history: int | None = None,
+        gap: int = 1,
+        reference: Float[Tensor, "b v c h w"] | None = None,
         step: TimeStep | None = None,
     ) -> Encoded:
         """Read clean frames and what happens at them; once per frame.
 
         Main arguments: `latents` and their `conditioning`.
         Other arguments: `view_mask` is false where a camera is missing; `history` limits the
-        frames that time attention sees (default: the window); `step` streams one frame.
+        frames that time attention sees (default: the window); `gap` is how many frames after the
+        first the second was recorded; `reference` is the first frame of the stream (default:
+        the first of `latents`); `step` streams one frame.
         """
         batch, frames, views = latents.shape[:3]
         stem = self.stem(rearrange(latents, "b t v c h w -> (b t v) c h w"))
@@ -176,9 +184,13 @@ class VideoDiT(nn.Module):
         condition = torch.cat([registers, conditioning.tokens], dim=2) + self.condition_embedding
         x = torch.cat([condition, tokens + self.camera()], dim=2)
         encoded = Encoded(
-            tokens=x, current=latents, stem=stem, conditioning=conditioning,
+            tokens=x, current=latents, reference=latents[:, 0] if reference is None else reference,
+            stem=stem, conditioning=conditioning,
             mask=None if view_mask is None else self._token_mask(view_mask),
-            history=history or self.config.window, step=step,
+            visibility=causal_visibility(
+                frames, history or self.config.window, latents.device, gap=gap
+            ),
+            step=step,
         )  # fmt: skip
         modulation = None
         if self.action_modulation is not None:
@@ -215,7 +227,8 @@ class VideoDiT(nn.Module):
         condition, pixels = self._split(x)
         flat_tokens = rearrange(pixels, "b t (v l) d -> (b t v) l d", v=views)
         flat_current = rearrange(encoded.current, "b t v c h w -> (b t v) c h w")
-        latent = self.head(flat_tokens, encoded.stem, flat_current, flat_noisy)
+        flat_reference = repeat(encoded.reference, "b v c h w -> (b t v) c h w", t=noisy.shape[1])
+        latent = self.head(flat_tokens, encoded.stem, flat_current, flat_noisy, flat_reference)
         latent = rearrange(latent, "(b t v) c h w -> b t v c h w", b=batch, v=views)
         state = None if self.state_out is None else self.state_out(condition[:, :, -1])
         return latent, state
@@ -227,7 +240,7 @@ class VideoDiT(nn.Module):
         for block in blocks:
             x = block(
                 x, mask=encoded.mask, modulation=modulation,
-                action_tokens=encoded.conditioning.action_tokens, history=encoded.history,
+                action_tokens=encoded.conditioning.action_tokens, visibility=encoded.visibility,
                 layer=layer, step=encoded.step,
             )  # fmt: skip
             layer += int(block.time is not None)

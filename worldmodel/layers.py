@@ -70,17 +70,25 @@ class TimeStep:
     slot: Int[Tensor, "b"]
 
 
-def causal_visibility(
-    num_frames: int, window: int, device: torch.device
-) -> tuple[Bool[Tensor, "t t"], Int[Tensor, "t t"]]:
-    """Which past frames a frame sees, and how far away they are.
+@dataclass(frozen=True)
+class Visibility:
+    """Which frames of a clip a frame sees, and how many frames ago they were."""
 
-    A frame sees itself, the `window - 1` frames before it, and frame 0 (pinned).
+    visible: Bool[Tensor, "t t"]
+    distance: Int[Tensor, "t t"]
+
+
+def causal_visibility(
+    num_frames: int, window: int, device: torch.device, *, gap: int = 1
+) -> Visibility:
+    """A frame sees itself, the `window - 1` frames before it, and frame 0 (pinned).
+
+    `gap` is how many frames after frame 0 the second frame of the clip was recorded.
     """
     index = torch.arange(num_frames, device=device)
+    index[1:] += gap - 1
     distance = index[:, None] - index
-    visible = (distance >= 0) & ((distance < window) | (index == 0))
-    return visible, distance
+    return Visibility((distance >= 0) & ((distance < window) | (index == 0)), distance)
 
 
 def attend(
@@ -144,13 +152,15 @@ class TimeAttention(nn.Module):
         bias = self.distance_bias[:, distance.clamp(0, self.window)]
         return bias.masked_fill(~visible, float("-inf"))
 
-    def forward(self, x: Float[Tensor, "b t n d"], history: int) -> Float[Tensor, "b t n d"]:
-        """All frames of a clip at once; a frame sees `history` frames back and frame 0."""
+    def forward(
+        self, x: Float[Tensor, "b t n d"], visibility: Visibility
+    ) -> Float[Tensor, "b t n d"]:
+        """All frames of a clip at once."""
         q, k, v = rearrange(
             self.qkv(x), "b t n (three h d) -> three b n h t d", three=3, h=self.num_heads
         )
-        visible, distance = causal_visibility(x.shape[1], history, x.device)
-        y = attend(q, k, v, self.bias(distance, visible).to(q.dtype))
+        bias = self.bias(visibility.distance, visibility.visible)
+        y = attend(q, k, v, bias.to(q.dtype))
         return self.out(rearrange(y, "b n h t d -> b t n (h d)"))
 
     def stream(
@@ -205,7 +215,7 @@ class Block(nn.Module):
         mask: Bool[Tensor, "b n"] | None,
         modulation: Float[Tensor, "b t 6 d"] | None,
         action_tokens: Float[Tensor, "b t k d"] | None,
-        history: int,
+        visibility: Visibility,
         layer: int = 0,
         step: TimeStep | None = None,
     ) -> Float[Tensor, "b t n d"]:
@@ -213,7 +223,7 @@ class Block(nn.Module):
         if self.time is not None:
             normed = self.time_norm(x)
             if step is None:
-                x = x + self.time(normed, history)
+                x = x + self.time(normed, visibility)
             else:
                 x = x + self.time.stream(normed, layer, step)
         if self.modulated:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from conditioning.latent_action import information, sample_latent, spread_error
 from worldmodel.data.clip import Clip
+from worldmodel.dit import Encoded
 from worldmodel.flow import add_noise, expand, ramp_weight, sample, shortcut_target
 from worldmodel.world_model import WorldModel
 
@@ -39,6 +40,8 @@ class LossConfig:
     """Share of context frames replaced in such a batch; the others stay as anchors."""
     forward_passes: int = 2
     """Most parallel passes; after `n` passes a run of replaced frames carries `n`-step errors."""
+    largest_gap: int = 64
+    """Most frames between the first frame of a clip, which stays in sight, and the second."""
     forward_start: float = 0.4
     """Share of the run after which self-forwarding begins; early predictions teach little."""
     latent_nats: float = 8.0
@@ -63,6 +66,8 @@ class Draws:
         replaced: Context frames that become the model's own predictions.
         passes: Self-forwarding passes of this batch; 0 for none.
         history: Frames of history that time attention sees in this batch.
+        gap: How many frames after the first frame of the clips the second was recorded. A stream
+            keeps its first frame in sight for ever; the gap shows it from afar in short clips.
         latent_noise: Noise of the latent actions; `None` where they are dropped, or there are none.
     """
 
@@ -74,6 +79,7 @@ class Draws:
     replaced: Bool[Tensor, "b t"]
     passes: int
     history: int
+    gap: int
     latent_noise: Float[Tensor, "b t l"] | None = None
 
     def rows(self, start: int, stop: int) -> "Draws":
@@ -91,11 +97,11 @@ class Draws:
 
 def draw(
     world: WorldModel, config: LossConfig, *, batch: int, frames: int, generator: torch.Generator,
-    done: float = 1.0,
+    done: float = 1.0, largest_gap: int = 1,
 ) -> Draws:  # fmt: skip
-    """Draw the random numbers of a batch of clips with `frames` frames (`frames - 1` predicted).
+    """Draw the random numbers of a batch of clips with `frames` frames.
 
-    `done` is the share of the run that is over.
+    `done` is the share of the run that is over, `largest_gap` what the data allows (default: 1).
     """
     shape, steps = (batch, frames - 1), world.config.max_steps
 
@@ -116,14 +122,15 @@ def draw(
     level = config.context_noise * uniform(*shape, 1, 1, 1, 1)
     forwarded = bool(uniform(1) < config.forward_fraction) and done >= config.forward_start
     passes = 1 + int(uniform(1) * config.forward_passes)
+    gap = 1 + int(uniform(1) * min(config.largest_gap, largest_gap))
     replaced = uniform(*shape) < config.forward_replaced
-    replaced[:, 0] = False
+    replaced[:, : 1 if gap == 1 else 2] = False
     drawn = Draws(
         tau=tau, step_size=step_size, noise=torch.randn(*latent, generator=generator),
         state_noise=torch.randn(*shape, world.state_dim, generator=generator),
         context_noise=level * torch.randn(*latent, generator=generator), replaced=replaced,
         passes=min(passes, config.forward_passes) if forwarded else 0,
-        history=1 + int(uniform(1) * world.config.dit.window),
+        history=1 + int(uniform(1) * world.config.dit.window), gap=gap,
     )  # fmt: skip
     if not world.describes or bool(uniform(1) < config.latent_dropped):
         return drawn
@@ -175,13 +182,16 @@ def training_loss(
     for _ in range(draws.passes):
         with torch.no_grad():
             context, states = _self_forward(world, clip, context, states, draws, latents)
-    encoded = _encode(world, clip, context + draws.context_noise, states, draws.history)
+    encoded = _encode(world, clip, context + draws.context_noise, states, draws)
     target = _target(world, target_latent, target_states, states)
     noise = (draws.noise, draws.state_noise)[: len(target)]
     noisy = tuple(add_noise(x, n, draws.tau) for x, n in zip(target, noise, strict=True))
     predicted = world.predict(encoded, noisy, draws.tau, draws.step_size)
     goal = _with_shortcut_rows(world, clip, context, states, draws, config, target, noisy)
     weight = ramp_weight(draws.tau, config.ramp_floor)
+    if draws.gap > 1:  # the second frame does not follow from the first
+        weight = torch.cat([torch.zeros_like(weight[:, :1]), weight[:, 1:]], dim=1)
+        weight = weight * weight.shape[1] / (weight.shape[1] - 1)
     if world.dit.monolithic:
         weight = weight * (draws.tau < 1)
     pixel_weight = motion_weight(
@@ -207,20 +217,24 @@ def _describe(
     actions = None
     if draws.latent_noise is not None:
         actions = sample_latent(mean, log_variance, draws.latent_noise)
+    known = slice(int(draws.gap > 1), None)  # what lies in the gap is not predicted
+    mean, log_variance = mean[:, known], log_variance[:, known]
     excess = (information(mean, log_variance) - config.latent_nats).clamp(min=0).mean()
     cost = config.latent_weight * excess + config.latent_spread * spread_error(mean)
     return replace(clip, actions=actions), cost
 
 
 def _encode(
-    world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, history: int,
+    world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws,
     rows: slice = slice(None),
-):  # fmt: skip
+) -> Encoded:  # fmt: skip
     actions = None if clip.actions is None else clip.actions[rows]
     states = None if states is None else states[rows]
     conditioning = world.conditioner(actions, states, context[rows].shape[:2])
     mask = None if clip.view_mask is None else clip.view_mask[rows]
-    return world.dit.encode(context[rows], conditioning, view_mask=mask, history=history)
+    return world.dit.encode(
+        context[rows], conditioning, view_mask=mask, history=draws.history, gap=draws.gap
+    )
 
 
 def _target(
@@ -240,7 +254,7 @@ def _self_forward(
     Every frame is predicted from the current context in one parallel pass, as in parallel
     scheduled sampling (1906.04331); repeated passes compound the errors of consecutive frames.
     """
-    encoded = _encode(world, clip, context, states, draws.history)
+    encoded = _encode(world, clip, context, states, draws)
     noise = (draws.noise, draws.state_noise)[: 1 if states is None else 2]
     clean = sample(lambda z, tau, d: world.predict(encoded, z, tau, d), noise, 1)
     shifted = torch.cat([latents[:, :1], world.bound(clean[0][:, :-1].float())], dim=1)
@@ -263,7 +277,7 @@ def _with_shortcut_rows(
     rows = slice(None, None, config.shortcut_interval)
     with torch.no_grad():
         noised = context + draws.context_noise
-        encoded = _encode(world, clip, noised, states, draws.history, rows)
+        encoded = _encode(world, clip, noised, states, draws, rows)
         reached = shortcut_target(
             lambda z, tau, d: tuple(p.float() for p in world.predict(encoded, z, tau, d)),
             tuple(z[rows] for z in noisy), draws.tau[rows], draws.step_size[rows],

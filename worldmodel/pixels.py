@@ -43,15 +43,17 @@ class ConvStem(nn.Module):
 class ConvHead(nn.Module):
     """Tokens to a latent, joined on the way up with the stem's maps of the current frame.
 
-    The result is a residual on the current frame, zero at initialisation.
+    The result is a residual on the current frame, zero at initialisation. With `reference` the head
+    also sees the first frame of the stream at full resolution.
     """
 
-    def __init__(self, channels: int, width: int, num_stages: int):
+    def __init__(self, channels: int, width: int, num_stages: int, *, reference: bool = False):
         super().__init__()
+        self.reference = reference
         self.merges, self.convolutions = nn.ModuleList(), nn.ModuleList()
         coming = width
         for stage in reversed(range(num_stages)):
-            skip = STAGE_CHANNELS[stage] if stage else 2 * channels
+            skip = STAGE_CHANNELS[stage] if stage else (3 if reference else 2) * channels
             out = STAGE_CHANNELS[stage]
             self.merges.append(nn.Conv2d(coming // 4 + skip, out, 1))
             self.convolutions.append(nn.Conv2d(out, out, 3, padding=1))
@@ -62,12 +64,12 @@ class ConvHead(nn.Module):
 
     def forward(
         self, tokens: Float[Tensor, "f l d"], stem: StemOutput, current: Float[Tensor, "f c h w"],
-        noisy: Float[Tensor, "f c h w"],
+        noisy: Float[Tensor, "f c h w"], reference: Float[Tensor, "f c h w"],
     ) -> Float[Tensor, "f c h w"]:  # fmt: skip
         """Predict the clean next latent."""
         grid_height = current.shape[-2] >> len(self.merges)
         x = rearrange(tokens, "f (h w) d -> f d h w", h=grid_height)
-        pictures = torch.cat([current, noisy], dim=1)
+        pictures = torch.cat([current, noisy, *([reference] if self.reference else [])], dim=1)
         skips = [*reversed(stem.maps), pictures.contiguous(memory_format=torch.channels_last)]
         for merge, convolution, skip in zip(self.merges, self.convolutions, skips, strict=True):
             x = torch.cat([F.pixel_shuffle(x, 2), skip], dim=1)
@@ -93,7 +95,7 @@ class PatchStem(nn.Module):
 class PatchHead(nn.Module):
     """Plain linear patches out (DiT), without skips; zero at initialisation."""
 
-    def __init__(self, channels: int, width: int, num_stages: int):
+    def __init__(self, channels: int, width: int, num_stages: int, *, reference: bool = False):
         super().__init__()
         self.patch = 2**num_stages
         self.norm = nn.LayerNorm(width)
@@ -103,7 +105,7 @@ class PatchHead(nn.Module):
 
     def forward(
         self, tokens: Float[Tensor, "f l d"], stem: StemOutput, current: Float[Tensor, "f c h w"],
-        noisy: Float[Tensor, "f c h w"],
+        noisy: Float[Tensor, "f c h w"], reference: Float[Tensor, "f c h w"],
     ) -> Float[Tensor, "f c h w"]:  # fmt: skip
         """Predict the clean next latent."""
         patches = self.project(self.norm(tokens))

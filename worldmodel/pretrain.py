@@ -46,8 +46,8 @@ class PretrainConfig:
     """What minutes are counted in; CPU time of the process is fair on a shared machine."""
     batch: int = 8
     """Clips per optimiser step, over all processes."""
-    frames: int = 9
-    """Frames per clip; `frames - 1` of them are predicted."""
+    frames: int = 10
+    """Frames per clip: one from afar, and consecutive ones, all but the first predicted."""
     stride: int = 1
     """Data frames per model frame; the actions in between are concatenated."""
     size: tuple[int, int] | None = None
@@ -217,14 +217,16 @@ def batch(
     rows: slice, step: int, done: float,
 ) -> tuple[Clip, Draws]:  # fmt: skip
     """Clips and random numbers of one step: a pure function of seed, step and share done."""
+    generator = torch.Generator().manual_seed((config.seed + 1) * 1_000_000_007 + step)
+    longest = max(source.lengths[episode] for episode in episodes)
+    draws = draw(
+        world, config.loss, batch=config.batch, frames=config.frames, generator=generator,
+        done=done, largest_gap=max((longest - 1) // config.stride - config.frames + 2, 1),
+    )  # fmt: skip
     clip = sample_clips(
-        source, batch=config.batch, length=config.frames, stride=config.stride, seed=config.seed,
-        index=step, episodes=episodes,
+        source, batch=config.batch, length=config.frames, stride=config.stride, gap=draws.gap,
+        seed=config.seed, index=step, episodes=episodes,
     )  # fmt: skip
     if not config.use_actions:
         clip = replace(clip, actions=None)
-    generator = torch.Generator().manual_seed((config.seed + 1) * 1_000_000_007 + step)
-    draws = draw(
-        world, config.loss, batch=config.batch, frames=config.frames, generator=generator, done=done
-    )
     return clip.map(lambda tensor: tensor[rows]), draws.rows(rows.start, rows.stop)

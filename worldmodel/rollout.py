@@ -34,6 +34,7 @@ class RolloutState:
         cache: Ring of past keys and values.
         frame: Index of the current frame in its stream.
         latent: The current frame.
+        reference: The first frame of the stream.
         states: The current raw proprioceptive state.
         seeds: Noise seed of each stream, on the CPU; noise depends on the seed and the frame index
             only, not on what else is in the batch.
@@ -43,6 +44,7 @@ class RolloutState:
     cache: TimeCache
     frame: Int[Tensor, "b"]
     latent: Float[Tensor, "b v c h w"]
+    reference: Float[Tensor, "b v c h w"]
     states: Float[Tensor, "b s"] | None
     seeds: Int[Tensor, "b"]
     view_mask: Bool[Tensor, "b v"] | None
@@ -52,7 +54,8 @@ class RolloutState:
         index = torch.as_tensor(streams, dtype=torch.long, device=self.frame.device)
         return replace(
             self, cache=self.cache.select(index), frame=self.frame[index],
-            latent=self.latent[index], states=None if self.states is None else self.states[index],
+            latent=self.latent[index], reference=self.reference[index],
+            states=None if self.states is None else self.states[index],
             seeds=self.seeds[index.cpu()],
             view_mask=None if self.view_mask is None else self.view_mask[index],
         )  # fmt: skip
@@ -73,7 +76,7 @@ class RolloutState:
         if len(index) != len(fresh.frame):
             raise ValueError(f"got {len(fresh.frame)} fresh streams for {len(index)} places")
         self.cache.put(index, fresh.cache)
-        for name in ("frame", "latent", "states", "seeds", "view_mask"):
+        for name in ("frame", "latent", "reference", "states", "seeds", "view_mask"):
             mine = getattr(self, name)
             if mine is not None:
                 mine[index.to(mine.device)] = getattr(fresh, name).to(mine.device)

@@ -159,7 +159,8 @@ class WorldModel(nn.Module):
         )  # fmt: skip
         state = RolloutState(
             cache=cache, frame=torch.zeros(batch, dtype=torch.long, device=self.device),
-            latent=latents[:, 0], states=None if context.states is None else context.states[:, 0],
+            latent=latents[:, 0], reference=latents[:, 0].clone(),
+            states=None if context.states is None else context.states[:, 0],
             seeds=torch.tensor(seeds), view_mask=context.view_mask,
         )  # fmt: skip
         for index in range(frames - 1):
@@ -248,8 +249,9 @@ class WorldModel(nn.Module):
         )
         step = TimeStep(state.cache, state.frame, slot)
         return self.dit.encode(
-            state.latent[:, None], conditioning, view_mask=state.view_mask, step=step
-        )
+            state.latent[:, None], conditioning, view_mask=state.view_mask,
+            reference=state.reference, step=step,
+        )  # fmt: skip
 
     def _observe(
         self, state: RolloutState, actions: Tensor | None, latent: Tensor, states: Tensor | None

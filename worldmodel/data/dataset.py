@@ -7,7 +7,7 @@ import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -256,16 +256,17 @@ def action_state_statistics(
 
 def sample_clips(
     source: EpisodeSource, *, batch: int, length: int, stride: int, seed: int, index: int,
-    episodes: Sequence[int],
+    episodes: Sequence[int], gap: int = 1,
 ) -> Clip:  # fmt: skip
     """Batch `index` of random clips: a pure function of `seed` and `index`.
 
-    Every window of `length` frames of the given episodes is equally likely.
+    Every window of the given episodes is equally likely. The second frame of a clip lies `gap`
+    strides after the first, the others follow one another.
 
     Raises:
         ValueError: If no episode is long enough.
     """
-    span = (length - 1) * stride + 1
+    span = (length + gap - 2) * stride + 1
     windows = np.array([max(source.lengths[e] - span + 1, 0) for e in episodes])
     if windows.sum() == 0:
         longest = max((source.lengths[e] for e in episodes), default=0)
@@ -276,5 +277,19 @@ def sample_clips(
     for pick in picks:
         which = int(np.searchsorted(ends, pick, side="right"))
         start = int(pick - ends[which] + windows[which])
-        clips.append(source.read(episodes[which], start, start + span, stride))
+        first = source.read(episodes[which], start, start + stride + 1, stride)
+        rest = source.read(episodes[which], start + gap * stride, start + span, stride)
+        clips.append(_join(first, rest))
     return stack_clips(clips)
+
+
+def _join(first: Clip, rest: Clip) -> Clip:
+    """The first frame of `first`, with what is done there, before the frames of `rest`."""
+    timeless = {"view_mask": rest.view_mask, "pixel_mask": rest.pixel_mask}
+    columns = {f.name: (getattr(first, f.name), getattr(rest, f.name)) for f in fields(Clip)}
+    joined = {
+        name: None if late is None else torch.cat([early[:1], late])
+        for name, (early, late) in columns.items()
+        if name not in timeless
+    }
+    return Clip(**joined, **timeless)
