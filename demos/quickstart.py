@@ -17,7 +17,6 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from demos.report import Report
 from worldmodel.data import open_episodes
 from worldmodel.data.video import write_video
 from worldmodel.envs.record import RecordConfig, record
@@ -25,6 +24,7 @@ from worldmodel.fidelity import measure_fidelity
 from worldmodel.fidelity_report import plot_fidelity
 from worldmodel.files import write_json
 from worldmodel.pretrain import PretrainConfig, pretrain
+from worldmodel.report import Report
 from worldmodel.rollout_video import compare, dream_episode
 from worldmodel.world_model import WorldModel
 
