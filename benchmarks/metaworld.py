@@ -1,0 +1,212 @@
+"""The bars of a Meta-World world: masked PSNR against copying, and where gripper and object are.
+
+```
+worldmodel record metaworld:push-v3 --behaviour play --episodes 12 --seed 7 --out data/push-heldout
+python benchmarks/metaworld.py --world checkpoints/metaworld-push --data data/push-heldout
+```
+
+Positions are read off the scene camera's pictures, dreamt ones and real ones, by a probe that was
+trained on real frames of other episodes; the simulator says where things truly are. The probe's own
+error on the real frames of the windows stands beside its error on the dreamt ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from jaxtyping import Float, UInt8
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn.functional import smooth_l1_loss
+
+from policy_eval.behaviour_cloning import KeypointEncoder
+from worldmodel.data import EpisodeSource, open_episodes
+from worldmodel.envs import make_env
+from worldmodel.envs.behaviour import behave
+from worldmodel.envs.metaworld import MetaWorld
+from worldmodel.envs.metaworld_points import POINTS, image_points
+from worldmodel.fidelity import measure_fidelity
+from worldmodel.fidelity_dreams import LAST_CONTEXT, dream
+from worldmodel.fidelity_windows import context_of, evenly_spaced_windows, read_windows
+from worldmodel.files import write_json
+from worldmodel.intervals import bootstrap_interval
+from worldmodel.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class MetaWorldBars:
+    """What to measure."""
+
+    world: str
+    """Folder of the world model."""
+    data: Path
+    """Held-out episodes, recorded with `worldmodel record metaworld:TASK`."""
+    horizon: int = 25
+    """Dreamed frames."""
+    num_steps: int = 2
+    """Denoising steps per frame."""
+    starts: int = 2
+    """Windows per episode."""
+    probe_episodes: int = 120
+    """Episodes simulated to train the probe on."""
+    probe_steps: int = 1500
+    """Training steps of the probe."""
+    json: Path = Path("runs/benchmarks/metaworld.json")
+    """Where to write the report."""
+
+
+class Probe(nn.Module):
+    """Where gripper and object are in a scene picture, in pixels of 64."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = KeypointEncoder()
+        self.head = nn.Sequential(
+            nn.Linear(self.encoder.num_features, 128), nn.ReLU(), nn.Linear(128, 2 * len(POINTS))
+        )
+
+    def forward(self, frames: UInt8[Tensor, "n H W 3"]) -> Float[Tensor, "n p 2"]:
+        """One (x, y) for each of `POINTS`."""
+        return 32 + 32 * self.head(self.encoder(frames)).unflatten(-1, (len(POINTS), 2))
+
+
+def simulate(env: MetaWorld, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scene pictures of an episode of play, and where gripper and object are in them."""
+    observation, _ = env.reset(seed=seed)
+    rng = np.random.default_rng([seed, 2])
+    frames, points = [], []
+    for action in islice(behave("play", env, rng), env.episode_steps("play")):
+        frames.append(observation["observation.images.scene"])
+        points.append(image_points(env))
+        observation = env.step(action)[0]
+    return np.stack(frames), np.stack(points)
+
+
+def train_probe(env: MetaWorld, config: MetaWorldBars) -> Probe:
+    """A probe trained on real frames; its seeds are far from those of any recording."""
+    seeds = range(10**9, 10**9 + config.probe_episodes)
+    episodes = [simulate(env, seed) for seed in track(seeds, "simulating frames for the probe")]
+    frames = torch.from_numpy(np.concatenate([frames for frames, _ in episodes]))
+    points = torch.from_numpy(np.concatenate([points for _, points in episodes])).float()
+    torch.manual_seed(0)
+    probe = Probe()
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.probe_steps)
+    for _ in track(range(config.probe_steps), "training the probe"):
+        pick = torch.randint(len(frames), (64,))
+        loss = smooth_l1_loss(probe(frames[pick]), points[pick])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return probe.eval()
+
+
+def true_points(env: MetaWorld, source: EpisodeSource, episode: int) -> Float[Tensor, "t p 2"]:
+    """Where gripper and object are in every frame, from replaying the recorded actions.
+
+    Raises:
+        ValueError: The replay does not show what was recorded.
+    """
+    clip = source.read(episode, 0, source.lengths[episode])
+    observation, _ = env.reset(seed=source.reset_seed(episode))
+    points = [image_points(env)]
+    for action in clip.actions.numpy():
+        observation = env.step(action)[0]
+        points.append(image_points(env))
+    recorded = clip.states[-1].numpy()
+    if not np.allclose(observation["observation.state"], recorded, atol=1e-3):
+        raise ValueError(
+            f"{source.name}: episode {episode} ends at {recorded}, its replay at "
+            f"{observation['observation.state']}"
+        )
+    return torch.from_numpy(np.stack(points)).float()
+
+
+@torch.no_grad()
+def measure_points(
+    world: WorldModel, source: EpisodeSource, probe: Probe, env: MetaWorld, config: MetaWorldBars,
+    horizons: Sequence[int],
+) -> dict:  # fmt: skip
+    """Distances in pixels between the probe's and the simulator's positions.
+
+    Returns:
+        `<point>.<frames>.<horizon>`: mean and interval over episodes, with frames `dream`, `real`
+        (the probe's own error) and `copy_last`.
+    """
+    windows = evenly_spaced_windows(
+        source, starts=config.starts, horizon=config.horizon, stride=world.stride
+    )
+    clip = read_windows(source, windows, horizon=config.horizon, stride=world.stride)
+    state = world.start(context_of(clip), seed=range(len(windows)))
+    dreamt = dream(
+        world, state, clip.actions[:, LAST_CONTEXT:], horizon=config.horizon, horizons=horizons,
+        num_steps=config.num_steps,
+    )  # fmt: skip
+    view, groups = source.views.index("scene"), np.array([w.episode for w in windows])
+    truth = {episode: true_points(env, source, episode) for episode in set(groups.tolist())}
+    errors: dict = {name: {} for name in POINTS}
+    for index, horizon in enumerate(horizons):
+        at = LAST_CONTEXT + horizon
+        frames = {
+            "dream": dreamt[:, index, view],
+            "real": clip.frames[:, at, view],
+            "copy_last": clip.frames[:, LAST_CONTEXT, view],
+        }
+        places = torch.stack([truth[w.episode][w.start + at] for w in windows])
+        for kind, pictures in frames.items():
+            distance = (probe(pictures) - places).norm(dim=-1).double().numpy()
+            for name, values in zip(POINTS, distance.T, strict=True):
+                interval = bootstrap_interval(values, groups)
+                row = {"mean": float(values.mean()), "interval": interval}
+                errors[name].setdefault(kind, {})[str(horizon)] = row
+    return errors
+
+
+def show(report: dict, horizons: Sequence[int]) -> Table:
+    """A table with one row per figure."""
+    table = Table("figure", *(f"at {horizon}" for horizon in horizons))
+    for view in report["fidelity"]["cameras"]:
+        for kind in ("cameras", "copy_last"):
+            values = report["fidelity"][kind][view]["masked_psnr"]
+            label = f"{view}: masked PSNR, dB" + ("" if kind == "cameras" else ", copy last")
+            table.add_row(label, *(f"{values[str(h)]:.1f}" for h in horizons))
+    for name, kinds in report["points"].items():
+        for kind, rows in kinds.items():
+            cells = []
+            for horizon in horizons:
+                row = rows[str(horizon)]
+                low, high = row["interval"] or (float("nan"), float("nan"))
+                cells.append(f"{row['mean']:.1f} [{low:.1f}, {high:.1f}]")
+            table.add_row(f"{name}: error, px of 64, {kind}", *cells)
+    return table
+
+
+def main(config: MetaWorldBars) -> None:
+    """Measure, print, write."""
+    torch.set_num_threads(1)
+    world = WorldModel.load(config.world)
+    source = open_episodes(config.data, size=tuple(world.size))
+    horizons = [horizon for horizon in (1, 10, 25) if horizon <= config.horizon]
+    env = make_env(source.robot_type, time_limit=10**6)
+    probe = train_probe(env, config)
+    report = {
+        "points": measure_points(world, source, probe, env, config, horizons),
+        "fidelity": measure_fidelity(
+            world, source, horizon=config.horizon, num_steps=config.num_steps,
+            starts=config.starts, alterations=("shuffled",), show_progress=True,
+        ),
+    }  # fmt: skip
+    config.json.parent.mkdir(parents=True, exist_ok=True)
+    write_json(config.json, report)
+    Console().print(show(report, horizons))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(MetaWorldBars))
