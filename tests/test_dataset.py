@@ -211,6 +211,17 @@ def test_windows_are_drawn_evenly_over_all_episodes():
     assert all(abs(count - 400) < 80 for count in drawn.values())
 
 
+def test_the_first_frame_of_a_clip_with_a_gap_lies_far_before_the_others():
+    source = DrawnEpisodes([20])
+    clip = sample_clips(
+        source, batch=9, length=3, stride=2, gap=4, seed=0, index=0, episodes=[0]
+    )  # fmt: skip
+    frames = clip.states[..., 0]
+    assert torch.equal(frames - frames[:, :1], torch.tensor([[0.0, 8.0, 10.0]]).expand(9, 3))
+    assert clip.frames.shape[:2] == (9, 3)
+    assert clip.actions.shape == (9, 2, 4)
+
+
 def test_a_batch_is_a_function_of_seed_and_index():
     source = DrawnEpisodes([30, 40])
     options = {"batch": 6, "length": 3, "stride": 1, "episodes": [0, 1]}

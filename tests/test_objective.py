@@ -123,3 +123,28 @@ def test_unlabelled_video_trains_too():
     loss, parts = training_loss(world, clip, draws_for(world, LossConfig()), LossConfig())
     loss.backward()
     assert set(parts) == {"frames"}
+
+
+def test_what_lies_in_the_gap_is_not_predicted():
+    """With a gap the first prediction counts nothing, and the others keep their mean."""
+    world = tiny_world(random=False)
+    clip, draws = random_clip(world, batch=4, frames=5), draws_for(world, PLAIN)
+    config = replace(PLAIN, motion_contrast=1.0)
+    _, parts = training_loss(world, clip, replace(draws, gap=9), config)
+    latents = world.codec.encode(clip.frames)
+    squared = (latents[:, 1:] - latents[:, :-1]).square().mean(dim=(2, 3, 4, 5))
+    weight = 0.9 * draws.tau + 0.4
+    torch.testing.assert_close(parts["frames"], (weight * squared)[:, 1:].mean())
+
+
+def test_gaps_stay_within_the_data_and_their_frame_is_real():
+    world = tiny_world()
+    gaps = set()
+    for seed in range(60):
+        generator = torch.Generator().manual_seed(seed)
+        drawn = draw(
+            world, LossConfig(), batch=4, frames=5, generator=generator, largest_gap=3
+        )  # fmt: skip
+        gaps.add(drawn.gap)
+        assert not drawn.replaced[:, : 1 if drawn.gap == 1 else 2].any()
+    assert gaps == {1, 2, 3}

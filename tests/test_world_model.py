@@ -7,6 +7,7 @@ import torch
 from tests.tiny import TINY_DIT, random_clip, tiny_world
 from worldmodel.codec import PixelCodec
 from worldmodel.data import Clip
+from worldmodel.layers import causal_visibility
 from worldmodel.world_model import WorldModel
 
 MONOLITHIC = replace(TINY_DIT, encoder_depth=0, decoder_depth=3, num_registers=1)
@@ -177,3 +178,24 @@ def test_errors_name_both_values(tmp_path):
 def test_pixel_codec_is_exact():
     frames = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 256, 1).expand(1, 1, 256, 3)
     assert torch.equal(PixelCodec().decode(PixelCodec().encode(frames)), frames)
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_the_head_sees_the_first_frame_on_request(reference):
+    world = tiny_world(replace(TINY_DIT, reference=reference))
+    clip = random_clip(world)
+    latents = world.codec.encode(clip.frames)[:, :-1]
+    encoded = world.dit.encode(latents, world.conditioner(None, clip.states[:, :-1], (2, 5)))
+    noisy, tau = torch.zeros_like(latents), torch.zeros(2, 5)
+    first, other = (
+        world.dit.decode(each, noisy, torch.zeros(2, 5, 2), tau, tau + 1)[0]
+        for each in (encoded, replace(encoded, reference=-encoded.reference))
+    )
+    assert torch.equal(first, other) is not reference
+
+
+def test_visibility_counts_the_frames_of_a_gap():
+    """Frames 0, 5, 6 with a window of 2: the pinned frame stays in sight at its true distance."""
+    seen = causal_visibility(3, 2, torch.device("cpu"), gap=5)
+    assert seen.distance.tolist() == [[0, -5, -6], [5, 0, -1], [6, 1, 0]]
+    assert seen.visible.tolist() == [[True, False, False], [True, True, False], [True, True, True]]
