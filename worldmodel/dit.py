@@ -165,6 +165,7 @@ class VideoDiT(nn.Module):
         history: int | None = None,
         gap: int = 1,
         reference: Float[Tensor, "b v c h w"] | None = None,
+        visibility: Visibility | None = None,
         step: TimeStep | None = None,
     ) -> Encoded:
         """Read clean frames and what happens at them; once per frame.
@@ -173,7 +174,8 @@ class VideoDiT(nn.Module):
         Other arguments: `view_mask` is false where a camera is missing; `history` limits the
         frames that time attention sees (default: the window); `gap` is how many frames after the
         first the second was recorded; `reference` is the first frame of the stream (default:
-        the first of `latents`); `step` streams one frame.
+        the first of `latents`); `visibility` says which frames each frame sees in place of
+        `history` and `gap`, e.g. those of its own branch; `step` streams one frame.
         """
         batch, frames, views = latents.shape[:3]
         stem = self.stem(rearrange(latents, "b t v c h w -> (b t v) c h w"))
@@ -187,9 +189,8 @@ class VideoDiT(nn.Module):
             tokens=x, current=latents, reference=latents[:, 0] if reference is None else reference,
             stem=stem, conditioning=conditioning,
             mask=None if view_mask is None else self._token_mask(view_mask),
-            visibility=causal_visibility(
-                frames, history or self.config.window, latents.device, gap=gap
-            ),
+            visibility=visibility
+            or causal_visibility(frames, history or self.config.window, latents.device, gap=gap),
             step=step,
         )  # fmt: skip
         modulation = None
