@@ -66,6 +66,12 @@ COMMANDS = {
         "JudgeConfig",
         "judge",
     ),
+    "rank": Command(
+        "Rank policies inside a world model, and compare the order with real trials.",
+        "policy_eval.rank",
+        "RankConfig",
+        "rank_policies",
+    ),
     "info": Command(
         "Say what is in a data set.",
         "worldmodel.data.info",

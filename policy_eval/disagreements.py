@@ -1,0 +1,95 @@
+"""Trials whose dream ended otherwise than reality did, as videos."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from policy_eval.evaluate import Trial
+from policy_eval.scores import Scores
+from policy_eval.trials import Bench, Cell, play
+from worldmodel.data.video import write_video
+from worldmodel.rollout_video import compare
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """One start of one policy.
+
+    Attributes:
+        policy: Name of the policy.
+        seed: Reset seed of the start.
+        dream: Outcome of the dream.
+        real: Outcome in reality.
+    """
+
+    policy: str
+    seed: int
+    dream: float
+    real: float
+
+    @property
+    def caption(self) -> str:
+        """What happened, in words."""
+        words = {True: "success", False: "failure"}
+        return (
+            f"{self.policy}, reset seed {self.seed}: {words[self.real > 0.5]} in reality (above), "
+            f"{words[self.dream > 0.5]} in the dream (below)"
+        )
+
+
+def worst(
+    dream: Mapping[str, Scores], real: Mapping[str, Scores], number: int
+) -> list[Disagreement]:
+    """The disagreements to look at first.
+
+    Policies take turns, those that the dream misjudges most first; within a policy come first the
+    outcomes that are wrong in the direction in which its score is.
+    """
+    order = sorted(dream, key=lambda name: -abs(dream[name].mean - real[name].mean))
+    columns = []
+    for name in order:
+        _, mine, other = np.intersect1d(dream[name].seeds, real[name].seeds, return_indices=True)
+        gap = dream[name].outcomes[mine] - real[name].outcomes[other]
+        direction = 1.0 if dream[name].mean >= real[name].mean else -1.0
+        rows = [i for i in np.argsort(-direction * gap, kind="stable") if gap[i] != 0]
+        found = []
+        for i in rows:
+            ends = float(dream[name].outcomes[mine[i]]), float(real[name].outcomes[other[i]])
+            found.append(Disagreement(name, int(dream[name].seeds[mine[i]]), *ends))
+        columns.append(found)
+    turns = [each for turn in zip_longest(*columns) for each in turn if each is not None]
+    return turns[:number]
+
+
+def film(
+    bench: Bench, policies: Mapping[str, Path], found: Sequence[Disagreement], out: Path
+) -> list[tuple[Path, str]]:
+    """Run the trials once more and write reality above dream; returns files and captions."""
+    videos = []
+    for each in found:
+        file = out / "videos" / f"{each.policy}-{each.seed}.mp4"
+        if not file.exists():
+            start = bench.loaded_starts.seeds.index(each.seed)
+            trials = {}
+            for place in ("real", "dream"):
+                kept: list[Trial] = []
+                cell = Cell(place, each.policy, policies[each.policy], (start,))
+                play(bench, cell, out, kept.append)
+                trials[place] = kept[0].frames
+            length = max(map(len, trials.values()))
+            shown = [torch.from_numpy(_held(trials[p], length)) for p in ("real", "dream")]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            world = bench.loaded_world
+            write_video(file, compare(*shown, world.views), world.fps)
+        videos.append((file, each.caption))
+    return videos
+
+
+def _held(frames: np.ndarray, length: int) -> np.ndarray:
+    """The last frame held up to `length` frames."""
+    rest = np.repeat(frames[-1:], length - len(frames), axis=0)
+    return np.concatenate([frames, rest])

@@ -1,0 +1,247 @@
+"""Rank policies inside a world model. `worldmodel rank --world W --judge J --policies DIR...`."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from policy_eval.disagreements import film, worst
+from policy_eval.rank_report import print_ranking, write_report
+from policy_eval.ranking import Ranking, rank
+from policy_eval.resampling import wilson_interval
+from policy_eval.scores import Scores
+from policy_eval.trials import Bench, Cell, cut, gather, replays, run_cells
+from worldmodel.files import write_json
+
+
+@dataclass(frozen=True)
+class RankConfig:
+    """Let policies act in a world model, judge and rank them, and compare with real trials.
+
+    A killed command continues where it stood, and comes to the same numbers.
+    """
+
+    world: str
+    """Folder or hub id of the world model."""
+    judge: Path
+    """Folder of the judge of dreamed frames."""
+    policies: tuple[Path, ...]
+    """Folders of policies, or folders of such folders; a policy is called like its folder."""
+    starts: Path
+    """Recorded episodes, with reset seeds, to start from; held out from all training."""
+    out: Path
+    """Folder for ranking.json, report.html, videos, and the finished cells."""
+    horizon: int
+    """Most steps of a trial."""
+    episodes: int = 100
+    """Dreamed trials of each policy, from the first episodes of the starts."""
+    real: str = "none"
+    """Where real trials are made: pusht-position, metaworld:TASK, or none."""
+    real_episodes: int | None = None
+    """Real trials of each policy; as many as dreamed ones when not given."""
+    real_scores: Path | None = None
+    """Stored real trials, a JSON file of scores by policy; none are made then."""
+    control: Literal["none", "copy-last"] = "none"
+    """`copy-last` ranks in a world in which nothing ever happens."""
+    replays: int = 200
+    """Optimism test: most failed real trials, over all policies, that are dreamed again."""
+    videos: int = 4
+    """Videos of the worst disagreements."""
+    num_steps: int = 2
+    """Denoising steps per frame."""
+    num_envs: int = 25
+    """Dreams in a batch, and trials in a cell."""
+    processes: int = os.cpu_count() or 1
+    """Processes that share the cells, one thread each."""
+    seed: int = 0
+    """Seed of the dreams' noise and of the resampling."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Where the networks run."""
+
+    @property
+    def bench(self) -> Bench:
+        """What the trials are made with."""
+        return Bench(
+            world=self.world, judge=self.judge, starts=self.starts, episodes=self.episodes,
+            horizon=self.horizon, real=self.real, num_steps=self.num_steps,
+            num_envs=min(self.num_envs, self.episodes), seed=self.seed,
+            copy_last=self.control == "copy-last", device=self.device,
+        )  # fmt: skip
+
+
+def rank_policies(config: RankConfig) -> Ranking:
+    """Run the trials that are missing, and write `ranking.json` and `report.html`.
+
+    Raises:
+        ValueError: A folder holds no policy, two policies have one name, world model, judge, starts
+            and policies do not fit, or the finished cells were made with something else.
+    """
+    check(config)
+    policies = find_policies(config.policies)
+    bench = config.bench
+    config.out.mkdir(parents=True, exist_ok=True)
+    dreams = cut(["dream"], policies, range(config.episodes), bench.num_envs)
+    tried = config.episodes if config.real_episodes is None else config.real_episodes
+    with_trials = config.real != "none" and config.real_scores is None
+    trials = cut(["real"], policies, range(tried), bench.num_envs) if with_trials else []
+    real = None
+    if config.real_scores is not None:
+        real = read_scores(config.real_scores, policies)
+    optimism, videos = None, []
+    with single_thread():
+        run_shown(bench, "trials", [*trials, *dreams], config)
+        dream = gather(bench, dreams, config.out)
+        if with_trials:
+            real = gather(bench, trials, config.out)
+            again, failures = replays(bench, policies, config.out, limit=config.replays)
+            run_shown(bench, "replays", again, config)
+            optimism = imagined_successes(gather(bench, again, config.out), failures)
+            videos = film(bench, policies, worst(dream, real, config.videos), config.out)
+    ranking = rank(dream, real, seed=config.seed)
+    report = {
+        "format": 1, **ranking.to_json(), "optimism": optimism,
+        "settings": settings(config, policies), "trials": trial_rows(dream, real),
+    }  # fmt: skip
+    write_json(config.out / "ranking.json", report)
+    write_report(report, videos, config.out / "report.html")
+    print_ranking(report)
+    print(f"{config.out / 'ranking.json'} and {config.out / 'report.html'}")
+    return ranking
+
+
+def check(config: RankConfig) -> None:
+    """Raise a `ValueError` for numbers out of range or settings that contradict each other."""
+    for name in ("episodes", "horizon", "num_envs", "processes"):
+        if getattr(config, name) < 1:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is at least 1, got {getattr(config, name)}"
+            )
+    tried = config.real_episodes
+    if tried is not None and not 1 <= tried <= config.episodes:
+        raise ValueError(
+            f"--real-episodes is 1 to --episodes, since real starts are dreamed from too; got "
+            f"{tried} and {config.episodes}"
+        )
+    if config.real_scores is not None and not config.real_scores.is_file():
+        raise ValueError(f"{config.real_scores}: no such file of real scores")
+
+
+def find_policies(folders: Sequence[Path]) -> dict[str, Path]:
+    """Policies by name, in the order of `folders`.
+
+    Raises:
+        ValueError: A folder neither is nor holds a policy, or two have the same name.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        inside = [folder] if (folder / "policy.json").is_file() else []
+        inside = inside or sorted(file.parent for file in folder.glob("*/policy.json"))
+        if not inside:
+            raise ValueError(f"{folder}: no policy here, policy.json is missing")
+        for each in inside:
+            name = each.resolve().name
+            if name in found:
+                raise ValueError(f"two policies are called {name!r}: {found[name]} and {each}")
+            found[name] = each
+    return found
+
+
+def read_scores(file: Path, names: Mapping[str, object]) -> dict[str, Scores]:
+    """Stored real trials of the named policies.
+
+    Raises:
+        ValueError: One is missing, or the file holds something else.
+    """
+    try:
+        stored = json.loads(file.read_text())
+        missing = sorted(set(names) - set(stored))
+        if missing:
+            raise ValueError(f"no real trials of {', '.join(missing)}")
+        return {name: Scores.from_json(stored[name]) for name in names}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def imagined_successes(scores: Mapping[str, Scores], failures: int) -> dict | None:
+    """How often failed real trials succeed when they are dreamed again, action by action.
+
+    Returns:
+        `score`, `low`, `high` and `n` over all policies, `policies` with the same for each, and
+        `failures`, how many there were to choose from; `None` if there was none.
+    """
+    if not scores:
+        return None
+
+    def row(outcomes: np.ndarray) -> dict:
+        share, n = float(outcomes.mean()), len(outcomes)
+        low, high = wilson_interval(share, n)
+        return {"score": share, "low": low, "high": high, "n": n}
+
+    together = np.concatenate([each.outcomes for each in scores.values()])
+    each = {name: row(some.outcomes) for name, some in scores.items()}
+    return {**row(together), "failures": failures, "policies": each}
+
+
+def trial_rows(dream: Mapping[str, Scores], real: Mapping[str, Scores] | None) -> list[dict]:
+    """Every trial with its seed."""
+    rows = []
+    for place, scores in (("dream", dream), ("real", real or {})):
+        for name, each in scores.items():
+            columns = zip(each.seeds, each.outcomes, each.returns, each.steps, strict=True)
+            for seed, outcome, total, steps in columns:
+                rows.append(
+                    {
+                        "policy": name, "place": place, "seed": int(seed),
+                        "outcome": float(outcome), "return": float(total), "steps": int(steps),
+                    }
+                )  # fmt: skip
+    return rows
+
+
+def settings(config: RankConfig, policies: Mapping[str, Path]) -> dict:
+    """The configuration, as JSON can hold it."""
+    values = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+    return values | {"policies": {name: str(folder) for name, folder in policies.items()}}
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """PyTorch with one thread: frames this small are slower on two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def run_shown(bench: Bench, name: str, cells: Sequence[Cell], config: RankConfig) -> None:
+    """Run cells under a bar with the time that is left."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        total = sum(len(cell.starts) for cell in cells)
+        task = progress.add_task(name, total=total, note="")
+
+        def done(cell: Cell) -> None:
+            progress.update(task, advance=len(cell.starts), note=f"{cell.policy}, {cell.place}")
+
+        run_cells(bench, cells, config.out, processes=config.processes, progress=done)

@@ -1,0 +1,207 @@
+"""A ranking for people: a table in the terminal and a page that stands alone."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from policy_eval.agreement import STATISTICS
+from policy_eval.resampling import NORMAL
+from worldmodel.report import Report
+
+WORDS = {
+    "pearson": "Pearson r", "spearman": "Spearman rho", "kendall": "Kendall tau-b",
+    "mmrv": "MMRV (SIMPLER's)", "mmrv_tie_safe": "MMRV (tie-safe)",
+    "bias": "bias, dream minus real", "rmse": "RMSE", "calibration_slope": "calibration slope",
+    "calibration_intercept": "calibration intercept", "top1_regret": "top-1 regret",
+}  # fmt: skip
+LEADERBOARD = ("policy", "dream", "95 % interval", "real", "95 % interval", "real, with dreams")
+AGREEMENT = ("statistic", "value", "95 % interval", "standing", "ceiling p1", "p10", "median")
+
+
+def print_ranking(report: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print leaderboard and agreement."""
+    console = Console() if console is None else console
+    tables = [("policies, best dream first", LEADERBOARD, leaderboard(report))]
+    if report["agreement"] is not None:
+        tables.append(("agreement of dream and reality", AGREEMENT, agreement_rows(report)))
+    for title, columns, rows in tables:
+        table = Table(title=title)
+        for column in columns:
+            table.add_column(column)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    for line in remarks(report):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def write_report(report: Mapping[str, Any], videos: Sequence[tuple[Path, str]], file: Path) -> None:
+    """Write the page.
+
+    Args:
+        report: The contents of `ranking.json`.
+        videos: Files and captions of the worst disagreements.
+        file: The page.
+    """
+    page = Report("Policies ranked in a dream")
+    page.text(_introduction(report))
+    page.heading("Leaderboard")
+    page.table(LEADERBOARD, leaderboard(report))
+    with tempfile.TemporaryDirectory() as folder:
+        agreement = report["agreement"]
+        if agreement is not None:
+            page.heading("Agreement of dream and reality")
+            page.table(AGREEMENT, agreement_rows(report))
+            page.text(
+                "Standing: the share of perfect simulators, with as many trials, that do no "
+                "better. The ceiling's percentiles are counted from the bad end."
+            )
+            draw_scatter(report, Path(folder) / "scatter.png")
+            page.picture(
+                Path(folder) / "scatter.png",
+                "Dreamed against real score with 95 % intervals; within the band lie 95 % of the "
+                "policies of a perfect simulator with as many trials.",
+            )
+        for line in remarks(report):
+            page.text(line)
+        if len(report["policies"]) > 1:
+            page.heading("Which of two is better")
+            draw_pairs(report, Path(folder) / "pairs.png")
+            page.picture(
+                Path(folder) / "pairs.png",
+                "Probability, in percent, that the policy of the row is better than that of the "
+                "column: bootstrap over the starts that both share.",
+            )
+    if videos:
+        page.heading("Worst disagreements")
+        page.text("Reality above, the dream below; a trial that ends earlier holds its last frame.")
+        for video, caption in videos:
+            page.video(video, caption)
+    page.heading("Settings")
+    page.facts({k: v for k, v in report["settings"].items() if k != "policies"})
+    page.write(file)
+
+
+def leaderboard(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """One row per policy."""
+    rows = []
+    for policy in report["policies"]:
+        real, predicted = policy["real"], policy["prediction_powered"]
+        cells = [policy["name"], *_score(policy["dream"])]
+        cells += ("-", "-") if real is None else _score(real)
+        cells.append("-" if predicted is None else " ".join(_score(predicted)))
+        rows.append(tuple(cells))
+    return rows
+
+
+def agreement_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """One row per statistic that is not refused."""
+    agreement, rows = report["agreement"], []
+    for name in STATISTICS:
+        row = agreement[name]
+        if row["value"] is None:
+            continue
+        ceiling = agreement["noise_ceiling"][name]
+        rows.append(
+            (
+                WORDS[name], f"{row['value']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}",
+                f"{row['standing']:.1%}", *(f"{ceiling[k]:.3f}" for k in ("p1", "p10", "median")),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def remarks(report: Mapping[str, Any]) -> list[str]:
+    """What the figures need to be understood: refusals, warnings, the optimism test."""
+    lines = []
+    agreement, optimism = report["agreement"], report["optimism"]
+    if agreement is not None:
+        if agreement["refusal"] is not None:
+            lines.append(f"No statement about correlations: {agreement['refusal']}")
+        lines += agreement["warnings"]
+    if optimism is not None:
+        lines.append(
+            f"Optimism test: of {optimism['n']} failed real trials, dreamed again action by "
+            f"action, {optimism['score']:.1%} ({optimism['low']:.1%} to {optimism['high']:.1%}) "
+            "end in imagined success."
+        )
+    return lines
+
+
+def draw_scatter(report: Mapping[str, Any], file: Path) -> None:
+    """Dreamed against real scores over the band of a perfect simulator."""
+    policies = report["policies"]
+    figure = Figure(figsize=(5.5, 5.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    trials = [[p[place]["n"] for p in policies] for place in ("dream", "real")]
+    rates = np.linspace(0, 1, 201)
+    spread = rates * (1 - rates) * sum(1 / np.mean(n) for n in trials)
+    half = NORMAL.inv_cdf(0.975) * np.sqrt(spread)
+    low, high = (rates - half).clip(0), (rates + half).clip(max=1)
+    axes.fill_between(rates, low, high, color="0.88", label="perfect simulator")
+    axes.plot([0, 1], [0, 1], color="0.6", lw=1)
+    for policy in policies:
+        dream, real = policy["dream"], policy["real"]
+        x, y = real["score"], dream["score"]
+        axes.errorbar(x, y, _arms(dream), _arms(real), fmt="o", ms=4, lw=1, color="C0")
+        axes.annotate(policy["name"], (x, y), (4, 4), textcoords="offset points", fontsize=7)
+    slope = report["agreement"]["calibration_slope"]["value"]
+    if slope:
+        intercept = report["agreement"]["calibration_intercept"]["value"]
+        axes.plot(intercept + slope * rates, rates, "--", color="C1", lw=1, label="calibration")
+    axes.set(xlabel="real score", ylabel="dreamed score", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    axes.legend(fontsize=8, loc="upper left")
+    figure.savefig(file, dpi=110)
+
+
+def draw_pairs(report: Mapping[str, Any], file: Path) -> None:
+    """Heat maps of the probability that the policy of the row is better, dream and reality."""
+    names = [policy["name"] for policy in report["policies"]]
+    index = {name: i for i, name in enumerate(names)}
+    places = [p for p in ("dream", "real") if report["pairs"][0][p] is not None]
+    side = max(3.0, 0.5 * len(names) + 1.5)
+    figure = Figure(figsize=(side * len(places), side), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, place in enumerate(places):
+        table = np.full((len(names), len(names)), np.nan)
+        for pair in report["pairs"]:
+            i, j = index[pair["first"]], index[pair["second"]]
+            table[i, j] = pair[place]["probability"]
+            table[j, i] = 1 - table[i, j]
+        axes = figure.add_subplot(1, len(places), number + 1)
+        axes.imshow(table, cmap="RdBu", vmin=0, vmax=1)
+        for i, j in np.argwhere(~np.isnan(table)):
+            ink = "white" if abs(table[i, j] - 0.5) > 0.35 else "black"
+            text = f"{100 * table[i, j]:.0f}"
+            axes.text(j, i, text, ha="center", va="center", fontsize=7, color=ink)
+        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
+        axes.set_yticks(range(len(names)), names, fontsize=7)
+        axes.set_title({"dream": "in the dream", "real": "in real trials"}[place], fontsize=9)
+    figure.savefig(file, dpi=110)
+
+
+def _introduction(report: Mapping[str, Any]) -> str:
+    about, first = report["settings"], report["policies"][0]
+    real = "" if first["real"] is None else f" and {first['real']['n']} real ones"
+    return (
+        f"{len(report['policies'])} policies, {first['dream']['n']} dreamed trials each{real}, at "
+        f"most {about['horizon']} steps, in the world model {about['world']}"
+        + (" replaced by its copy-last-frame control." if about["control"] != "none" else ".")
+    )
+
+
+def _score(row: Mapping[str, float]) -> tuple[str, str]:
+    return f"{row['score']:.2f}", f"{row['low']:.2f} to {row['high']:.2f}"
+
+
+def _arms(row: Mapping[str, float]) -> list[list[float]]:
+    """Distances from the score to the ends of its interval, for matplotlib."""
+    return [[row["score"] - row["low"]], [row["high"] - row["score"]]]

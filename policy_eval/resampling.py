@@ -1,0 +1,199 @@
+"""Intervals: of a success rate, of differences over shared starts, of statistics over policies."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from jaxtyping import Float64
+
+from policy_eval.agreement import Column, Statistic, Table
+from policy_eval.scores import Scores
+
+NORMAL = NormalDist()
+Interval = tuple[float, float]
+
+
+def wilson_interval(mean: float, n: int, *, level: float = 0.95) -> Interval:
+    """Wilson's score interval (1927) of a success rate.
+
+    Outcomes between 0 and 1 vary less than successes and failures of the same mean do, so for
+    graded outcomes it is wider than need be.
+
+    Args:
+        mean: The rate measured, 0 to 1.
+        n: Number of trials.
+        level: Coverage.
+    """
+    z = NORMAL.inv_cdf((1 + level) / 2)
+    centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
+    return max(float(centre - half), 0.0), min(float(centre + half), 1.0)
+
+
+@dataclass(frozen=True)
+class PairOrder:
+    """Two policies in one place.
+
+    Attributes:
+        probability: That the first is better, ties counting half.
+        difference: Score of the first minus score of the second.
+        low: Lower end of the interval of the difference.
+        high: Upper end.
+        n: Starts that both were tried from; 0 where the trials are not paired.
+    """
+
+    probability: float
+    difference: float
+    low: float
+    high: float
+    n: int
+
+
+def pair_order(
+    first: Scores, second: Scores, *, level: float = 0.95, resamples: int = 4000, seed: int = 0
+) -> PairOrder:
+    """Bootstrap over the starts that two policies share.
+
+    Starts are drawn with replacement, the same for both, so one that is hard for both does not blur
+    their difference. Where they share fewer than two, both are drawn on their own. The probability
+    is never quite 0 or 1, which `resamples` draws cannot tell from `0.5 / resamples`.
+    """
+    _, mine, other = np.intersect1d(first.seeds, second.seeds, return_indices=True)
+    rng = np.random.default_rng(seed)
+    if len(mine) < 2:
+        gaps = _drawn_means(first.outcomes, resamples, rng)
+        gaps = gaps - _drawn_means(second.outcomes, resamples, rng)
+        difference, shared = first.mean - second.mean, 0
+    else:
+        gap = first.outcomes[mine] - second.outcomes[other]
+        gaps = _drawn_means(gap, resamples, rng)
+        difference, shared = float(gap.mean()), len(mine)
+    above = float((gaps > 0).mean() + (gaps == 0).mean() / 2)
+    low, high = np.quantile(gaps, [(1 - level) / 2, (1 + level) / 2])
+    least = 0.5 / resamples
+    probability = min(max(above, least), 1 - least)
+    return PairOrder(probability, difference, float(low), float(high), shared)
+
+
+def _drawn_means(
+    values: Float64[np.ndarray, "e"], resamples: int, rng: np.random.Generator
+) -> Column:
+    number = len(values)
+    counts = rng.multinomial(number, np.full(number, 1 / number), size=resamples)
+    return counts @ values / number
+
+
+def resampled_scores(
+    places: Sequence[Sequence[Scores]], *, resamples: int = 4000, seed: int = 0
+) -> list[Table]:
+    """Scores of every policy in every place on starts drawn anew, the same for all.
+
+    Returns:
+        An array `n p` for each place. Where none of a policy's own starts is drawn, its score is
+        the one it has.
+    """
+    every = np.unique(np.concatenate([scores.seeds for place in places for scores in place]))
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(every), np.full(len(every), 1 / len(every)), size=resamples)
+    tables = []
+    for place in places:
+        columns = []
+        for scores in place:
+            drawn = counts[:, np.searchsorted(every, scores.seeds)]
+            trials = drawn.sum(1)
+            sums = drawn @ scores.outcomes
+            columns.append(np.where(trials, sums / np.maximum(trials, 1), scores.mean))
+        tables.append(np.stack(columns, axis=1))
+    return tables
+
+
+def policy_intervals(
+    statistics: dict[str, Statistic], dream: Float64[np.ndarray, "p"],
+    real: Float64[np.ndarray, "p"], *, groups: np.ndarray | None = None, level: float = 0.95,
+    resamples: int = 4000, seed: int = 0,
+) -> dict[str, Interval]:  # fmt: skip
+    """Hierarchical bootstrap intervals of statistics of agreement.
+
+    The estimand: what the statistic would be on average over sets of policies drawn from the same
+    population, each policy measured with as many trials from as many starts. That is the number to
+    hold against a noise ceiling with the same trials, and it is lower than the correlation of the
+    unknown true success rates.
+
+    Sampling has two stages, policies and then trials within a policy. The bootstrap draws policies
+    with replacement and keeps all trials of each: the spread between measured policies contains the
+    noise of their trials already (Davison and Hinkley 1997, section 3.8), and drawing trials anew
+    as well would count that noise twice (`benchmarks/coverage.py` shows the intervals this gives).
+    Percentiles are corrected for bias and acceleration, `bca_interval`.
+
+    Args:
+        statistics: What to compute, see `policy_eval.agreement`.
+        dream: Score of each policy in the dream.
+        real: Likewise in reality.
+        groups: Task of each policy; policies are drawn within their task and task means removed
+            first. One task by default, nothing removed.
+        level: Coverage.
+        resamples: Number of bootstrap samples.
+        seed: Seed of the resampling.
+    """
+    number = len(dream)
+    groups = np.zeros(number, int) if groups is None else np.asarray(groups)
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    rng = np.random.default_rng(seed)
+    drawn = [m[rng.integers(len(m), size=(resamples, len(m)))] for m in members]
+    left_out = [np.delete(np.arange(number), i) for i in range(number)]
+    intervals = {}
+    for name, statistic in statistics.items():
+
+        def value(index: list[np.ndarray], statistic: Statistic = statistic) -> Column:
+            parts = [(dream[i], real[i]) for i in index]
+            if len(index) > 1:
+                parts = [(_centred(d), _centred(r)) for d, r in parts]
+            return statistic(*(np.concatenate(side, -1) for side in zip(*parts, strict=True)))
+
+        point = float(value([m[None] for m in members])[0])
+        jackknife = [
+            float(value([np.intersect1d(m, kept)[None] for m in members])[0]) for kept in left_out
+        ]
+        intervals[name] = bca_interval(point, value(drawn), np.array(jackknife), level=level)
+    return intervals
+
+
+def start_intervals(
+    statistics: dict[str, Statistic], dream: Table, real: Table, *, level: float = 0.95
+) -> dict[str, Interval]:
+    """Percentile intervals from scores on resampled starts, for these very policies."""
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    return {
+        name: tuple(np.quantile(statistic(dream, real), ends).tolist())
+        for name, statistic in statistics.items()
+    }
+
+
+def bca_interval(
+    value: float, samples: Column, jackknife: Float64[np.ndarray, "p"], *, level: float = 0.95
+) -> Interval:
+    """Bias-corrected and accelerated percentile interval (Efron 1987).
+
+    Args:
+        value: The statistic of the data.
+        samples: Its bootstrap samples.
+        jackknife: Its values with one unit left out, for the acceleration.
+        level: Coverage.
+    """
+    n = len(samples)
+    below = (samples < value).mean() + (samples == value).mean() / 2
+    shift = NORMAL.inv_cdf(float(np.clip(below, 1 / n, 1 - 1 / n)))
+    pull = jackknife.mean() - jackknife
+    size = 6 * float((pull**2).sum()) ** 1.5
+    acceleration = float((pull**3).sum()) / size if size > 1e-12 else 0.0
+    ends = []
+    for tail in ((1 - level) / 2, (1 + level) / 2):
+        z = shift + NORMAL.inv_cdf(tail)
+        ends.append(NORMAL.cdf(shift + z / max(1 - acceleration * z, 1e-3)))
+    low, high = np.quantile(samples, ends)
+    return float(low), float(high)
+
+
+def _centred(values: Table) -> Table:
+    return values - values.mean(-1, keepdims=True)

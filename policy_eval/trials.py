@@ -1,0 +1,329 @@
+"""The trials behind a ranking, cut into cells that processes share and that survive a kill."""
+
+import json
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+
+from policy_eval.behaviour_cloning import ClonedPolicy
+from policy_eval.evaluate import Trial, evaluate
+from policy_eval.judge import LearnedJudge
+from policy_eval.policy import Observations, Policy
+from policy_eval.real_envs import RealEnvs
+from policy_eval.scores import Scores
+from worldmodel.copy_last import CopyLastWorld
+from worldmodel.data import open_episodes
+from worldmodel.dream import DreamEnv
+from worldmodel.envs import make_env
+from worldmodel.files import write_json
+from worldmodel.starts import Starts
+from worldmodel.world_model import WorldModel
+
+SIMULATORS = 5
+"""Real environments stepped together in one process."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the trials of a ranking are made with; every process has its own copy.
+
+    Attributes:
+        world: Folder or hub id of the world model.
+        judge: Folder of the judge of dreamed frames.
+        starts: Folder of recorded episodes to start from.
+        episodes: How many of them, the first ones.
+        horizon: Most steps of a trial.
+        real: Name of the real environment, `none` without one.
+        num_steps: Denoising steps per frame.
+        num_envs: Dreams in a batch.
+        seed: Seed of the dreams' noise.
+        copy_last: Whether the dream is the control in which nothing happens.
+        device: Where the networks run.
+    """
+
+    world: str
+    judge: Path
+    starts: Path
+    episodes: int
+    horizon: int
+    real: str = "none"
+    num_steps: int = 2
+    num_envs: int = 25
+    seed: int = 0
+    copy_last: bool = False
+    device: str = "cpu"
+
+    @cached_property
+    def loaded_world(self) -> WorldModel:
+        """The world model."""
+        kind = CopyLastWorld if self.copy_last else WorldModel
+        return kind.load(self.world, self.device)
+
+    @cached_property
+    def loaded_judge(self) -> LearnedJudge:
+        """The judge."""
+        return LearnedJudge.load(self.judge, self.device)
+
+    @cached_property
+    def loaded_starts(self) -> Starts:
+        """The starts.
+
+        Raises:
+            ValueError: There are fewer episodes than asked for.
+        """
+        source = open_episodes(self.starts, size=tuple(self.loaded_world.size))
+        if not 1 <= self.episodes <= len(source):
+            raise ValueError(
+                f"{source.name}: has {len(source)} episodes to start from, --episodes is "
+                f"{self.episodes}"
+            )
+        return Starts(source, range(self.episodes))
+
+    @cached_property
+    def dream(self) -> DreamEnv:
+        """The dreams, with the spaces of the real environment if there is one."""
+        return DreamEnv(
+            self.loaded_world, self.loaded_starts, self.loaded_judge, num_envs=self.num_envs,
+            horizon=self.horizon, num_steps=self.num_steps, seed=self.seed,
+            like=None if self.real == "none" else self.simulators.envs[0],
+            autoreset_mode=AutoresetMode.DISABLED,
+        )  # fmt: skip
+
+    @cached_property
+    def simulators(self) -> RealEnvs:
+        """The real environment, several times."""
+        size = self.loaded_starts.source.size[0]
+        return RealEnvs(
+            lambda: make_env(self.real, size=size, time_limit=self.horizon), self.loaded_starts,
+            num_envs=min(SIMULATORS, self.episodes),
+        )  # fmt: skip
+
+    @cached_property
+    def made_with(self) -> dict[str, object]:
+        """What the outcomes depend on; a dream also on what is listed under `dream`."""
+        dream = {
+            "world": fingerprint(self.world), "judge": fingerprint(self.judge),
+            "num_steps": self.num_steps, "num_envs": self.num_envs, "seed": self.seed,
+            "copy_last": self.copy_last,
+        }  # fmt: skip
+        data = self.loaded_starts.source.fingerprint
+        return {"data": data, "horizon": self.horizon, "real": self.real, "dream": dream}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Some trials of one policy in one place: the unit of work, and one file.
+
+    Attributes:
+        place: `dream`, `real`, or `replay`: a dream under the actions of failed real trials.
+        policy: Name of the policy.
+        folder: Folder of the policy.
+        starts: Indices of the starts.
+    """
+
+    place: str
+    policy: str
+    folder: Path
+    starts: tuple[int, ...]
+
+    def file(self, out: Path) -> Path:
+        """Where its outcomes are kept."""
+        return out / "cells" / self.place / self.policy / f"{self.starts[0]}-{self.starts[-1]}.json"
+
+
+class Replay:
+    """A policy that carries out recorded actions again, by reset seed.
+
+    Args:
+        actions: The actions of each seed, in order; the last one is repeated.
+    """
+
+    def __init__(self, actions: dict[int, Sequence[Sequence[float]]]):
+        self.actions = actions
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Begin the episodes of these seeds."""
+        self.rows = [self.actions[seed] for seed in seeds]
+        self.step = 0
+
+    def act(self, observation: Observations) -> torch.Tensor:
+        """The recorded actions of this step."""
+        chosen = [row[min(self.step, len(row) - 1)] for row in self.rows]
+        self.step += 1
+        return torch.tensor(chosen, dtype=torch.float32)
+
+
+def fingerprint(folder: str | Path) -> str:
+    """Hash of the weights and the description in a folder; a hub id stands for itself."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    files += [f for n in ("world", "judge", "policy") for f in Path(folder).glob(f"{n}.json")]
+    if not files:
+        return str(folder)
+    return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
+
+
+def cut(
+    places: Sequence[str], policies: dict[str, Path], starts: Sequence[int], size: int
+) -> list[Cell]:
+    """Cells of at most `size` starts, for every policy in every place."""
+    batches = [tuple(starts[i : i + size]) for i in range(0, len(starts), size)]
+    return [
+        Cell(place, name, folder, batch)
+        for batch in batches
+        for name, folder in policies.items()
+        for place in places
+    ]
+
+
+def run_cells(
+    bench: Bench, cells: Sequence[Cell], out: Path, *, processes: int = 1,
+    progress: Callable[[Cell], None] = lambda cell: None,
+) -> None:  # fmt: skip
+    """Do the cells whose files are not there yet, each in one process with one thread.
+
+    Args:
+        bench: What they are made with.
+        cells: What to do.
+        out: Folder of the files.
+        processes: Number of processes; with 1 the cells are done in this one.
+        progress: Told of every cell that is there.
+
+    Raises:
+        ValueError: A file is of a cell that was made with something else.
+    """
+    missing = []
+    for cell in cells:
+        if cell.file(out).exists():
+            read_cell(bench, cell, out)
+            progress(cell)
+        else:
+            missing.append(cell)
+    if processes == 1 or len(missing) < 2:
+        for cell in missing:
+            run_cell(bench, cell, out)
+            progress(cell)
+        return
+    pool = ProcessPoolExecutor(
+        min(processes, len(missing)), multiprocessing.get_context("spawn"), _prepare,
+        (replace(bench), out),
+    )  # fmt: skip
+    try:
+        waiting = {pool.submit(_work, cell): cell for cell in missing}
+        for done in as_completed(waiting):
+            done.result()
+            progress(waiting[done])
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def read_cell(bench: Bench, cell: Cell, out: Path) -> dict:
+    """The contents of a cell's file.
+
+    Raises:
+        ValueError: It was made with something else, naming what.
+    """
+    file = cell.file(out)
+    stored = json.loads(file.read_text())
+    expected = _made_with(bench, cell)
+    for name in expected | stored["made_with"]:
+        old, new = stored["made_with"].get(name), expected.get(name)
+        if old != new:
+            raise ValueError(f"{file}: made with {name} {old}, now it is {new}; take another --out")
+    return stored
+
+
+def run_cell(bench: Bench, cell: Cell, out: Path) -> None:
+    """Do the trials of a cell and write its file."""
+    trials: list[Trial] = []
+    scores = play(bench, cell, out, trials.append if cell.place == "real" else None)
+    failed = {trial.seed: trial.actions.tolist() for trial in trials if trial.outcome == 0}
+    file = cell.file(out)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    contents = {"made_with": _made_with(bench, cell), "scores": scores.to_json(), "failed": failed}
+    write_json(file, contents)
+
+
+def play(
+    bench: Bench, cell: Cell, out: Path, record: Callable[[Trial], None] | None = None
+) -> Scores:
+    """The trials of a cell; `out` is where the actions of a replay come from."""
+    envs = bench.simulators if cell.place == "real" else bench.dream
+    policy: Policy
+    if cell.place == "replay":
+        policy = Replay(failed_actions(cell, out))
+    else:
+        policy = ClonedPolicy.load(cell.folder, bench.device).eval()
+    return evaluate(
+        policy, envs, name=cell.policy, starts=cell.starts, horizon=bench.horizon, record=record
+    )
+
+
+def failed_actions(cell: Cell, out: Path) -> dict[int, list[list[float]]]:
+    """The actions of the failed real trials of a cell's policy, by reset seed."""
+    found = {}
+    for file in sorted((out / "cells" / "real" / cell.policy).glob("*.json")):
+        failed = json.loads(file.read_text())["failed"]
+        found |= {int(seed): actions for seed, actions in failed.items()}
+    return found
+
+
+def replays(
+    bench: Bench, policies: dict[str, Path], out: Path, *, limit: int
+) -> tuple[list[Cell], int]:
+    """Cells that dream failed real trials again, as many of each policy, and how many failed."""
+    index = {seed: start for start, seed in enumerate(bench.loaded_starts.seeds)}
+    cells, failures = [], 0
+    each = -(-limit // len(policies))
+    for name, folder in policies.items():
+        failed = sorted(index[s] for s in failed_actions(Cell("real", name, folder, ()), out))
+        failures += len(failed)
+        cells += cut(["replay"], {name: folder}, failed[:each], bench.num_envs)
+    return cells, failures
+
+
+def gather(bench: Bench, cells: Sequence[Cell], out: Path) -> dict[str, Scores]:
+    """The scores of every policy, joined from finished cells of one place."""
+    parts: dict[str, list[Scores]] = {}
+    for cell in cells:
+        scores = Scores.from_json(read_cell(bench, cell, out)["scores"])
+        parts.setdefault(cell.policy, []).append(scores)
+    columns = ("seeds", "outcomes", "returns", "steps")
+    return {
+        name: Scores(name, *(np.concatenate([getattr(s, c) for s in some]) for c in columns))
+        for name, some in parts.items()
+    }
+
+
+def _made_with(bench: Bench, cell: Cell) -> dict:
+    common = {k: v for k, v in bench.made_with.items() if k != "dream"}
+    special = {} if cell.place == "real" else bench.made_with["dream"]
+    return common | special | {"policy": fingerprint(cell.folder), "starts": list(cell.starts)}
+
+
+def _prepare(bench: Bench, out: Path) -> None:
+    """Set up a worker: one thread, and an end when the parent ends, killed or not."""
+    global _work_with
+    torch.set_num_threads(1)
+    _work_with = (bench, out)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _work(cell: Cell) -> None:
+    bench, out = _work_with
+    run_cell(bench, cell, out)
