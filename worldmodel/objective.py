@@ -196,7 +196,7 @@ def training_loss(
         weight = weight * (draws.tau < 1)
     pixel_weight = motion_weight(
         target_latent, context, config.motion_contrast, config.motion_saturation
-    ) * _present(world, clip, context)  # fmt: skip
+    ) * presence(world, clip, context)  # fmt: skip
     error = pixel_weight * (predicted[0].float() - goal[0]) ** 2
     losses["frames"] = (weight * reduce(error, "b t v c h w -> b t", "mean")).mean()
     if len(target) > 1:
@@ -288,7 +288,7 @@ def _with_shortcut_rows(
     return goals
 
 
-def _present(world: WorldModel, clip: Clip, latents: Tensor) -> Tensor:
+def presence(world: WorldModel, clip: Clip, latents: Tensor) -> Tensor:
     """The camera's weight where a cell shows something, 0 on padding and missing views."""
     present = latents.new_ones(len(latents), 1, len(world.views), 1, *world.latent_shape[1:])
     if clip.pixel_mask is not None:
