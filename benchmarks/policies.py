@@ -65,16 +65,16 @@ TASKS = {
         horizon=60,
         common={"relative_to": {0: 0, 1: 1}},
         recipes={
-            "demos-20": {"demos": 20, "steps": 600},
-            "demos-60": {"demos": 60, "steps": 1000},
-            "demos-150": {"demos": 150, "steps": 1500},
             "demos-400": {"steps": 2300},
-            "short-training": {"steps": 500},
+            "top-only": {"steps": 1500, "views": ("top",)},
+            "demos-200": {"demos": 200, "steps": 1500},
+            "chunk-4": {"steps": 1500, "chunk": 4},
+            "short-training": {"steps": 700},
             "no-proprioception": {
                 "steps": 1500, "proprioception": False, "relative_to": {},
             },
-            "top-only": {"steps": 1500, "views": ("top",)},
-            "chunk-4": {"steps": 1500, "chunk": 4},
+            "demos-60": {"demos": 60, "steps": 600},
+            "noise-30": Noisy("demos-400", 30.0),
             "noise-60": Noisy("demos-400", 60.0),
         },
     ),
@@ -93,6 +93,8 @@ class PoliciesConfig:
     """Real trials of each policy, from held-out starts."""
     num_envs: int = 10
     """Simulators stepped together."""
+    only: tuple[str, ...] = ()
+    """Names of the policies to do; all when not given."""
 
 
 def train(task: Task, name: str, out: Path) -> Path:
@@ -138,7 +140,10 @@ def main(config: PoliciesConfig) -> None:
         raise SystemExit(f"there is no set {config.task!r}; known are {', '.join(TASKS)}")
     task = TASKS[config.task]
     out = config.out / config.task
-    folders = [train(task, name, out) for name in task.recipes]
+    unknown = sorted(set(config.only) - set(task.recipes))
+    if unknown:
+        raise SystemExit(f"{config.task} has no policies {unknown}; known: {list(task.recipes)}")
+    folders = [train(task, name, out) for name in config.only or task.recipes]
     for name, scores in measure(task, folders, config).items():
         print(f"{name:20} {scores.mean:.2f} of {len(scores)}, {scores.steps.mean():.1f} steps")
 
