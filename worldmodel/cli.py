@@ -72,6 +72,12 @@ COMMANDS = {
         "RankConfig",
         "rank_policies",
     ),
+    "inverse-dynamics": Command(
+        "Learn to decode the actions of a video, for rewards.",
+        "rl_posttrain.inverse_dynamics_training",
+        "InverseDynamicsCommand",
+        "inverse_dynamics",
+    ),
     "info": Command(
         "Say what is in a data set.",
         "worldmodel.data.info",

@@ -1,0 +1,220 @@
+"""Train inverse dynamics and say how well they decode. `worldmodel inverse-dynamics`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
+
+from rl_posttrain.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.data.dataset import sample_clips
+from worldmodel.fidelity_windows import CONTEXT_FRAMES, context_of
+from worldmodel.files import write_json
+from worldmodel.precision import autocast
+from worldmodel.pretrain import split_episodes
+from worldmodel.world_model import WorldModel
+
+TOLERANCE = 0.25
+"""A decoded action is right when each dim is off by at most this share of its deviation."""
+TEST_FRAMES = 64
+"""Frames of each held-out episode that are decoded."""
+
+
+@dataclass(frozen=True)
+class InverseDynamicsCommand:
+    """Learn to decode actions from recorded frames, and measure it on held-out episodes."""
+
+    data: Path
+    """Folder of episodes with actions."""
+    out: Path
+    """Folder of the model and of its `report.json`."""
+    world: Path | None = None
+    """A world model; its dreams of the held-out episodes are decoded, too. It also gives the
+    stride and which targets are relative."""
+    relative_to: dict[int, int] = field(default_factory=dict)
+    """Action dim and state dim pairs: absolute targets, decoded relative to the state."""
+    cap: float | None = None
+    """Longest displacement of the relative dims; by default the median one."""
+    displacement: bool = True
+    """Whether actions are displacements (relative ones are), or positions."""
+    steps: int = 600
+    """Optimiser steps."""
+    batch: int = 8
+    """Clips per step."""
+    frames: int = 8
+    """Frames per clip."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW, with cosine decay."""
+    validation_episodes: int = 8
+    """Last episodes of the data, only measured on."""
+    num_steps: int = 2
+    """Denoising steps of the dreams."""
+    seed: int = 0
+    """Seed of weights, batches and dreams."""
+
+
+def inverse_dynamics(config: InverseDynamicsCommand) -> dict:
+    """Train, measure, and write the model and `report.json`; returns the report.
+
+    Raises:
+        ValueError: The data has no actions, does not fit the world model, or the loss is not
+            finite.
+    """
+    world = None if config.world is None else WorldModel.load(config.world)
+    size = None if world is None else tuple(world.size)
+    source = EpisodeCache(open_episodes(config.data, size))
+    if not source.action_dim:
+        raise ValueError(f"{source.name}: no actions to learn to decode")
+    train, held_out = split_episodes(source, config.validation_episodes)
+    dynamics = build(config, source, train, world)
+    loss = fit(dynamics, source, train, config)
+    stride = 1 if world is None else world.stride
+    report: dict = {
+        "data": str(config.data), "train_episodes": len(train), "cap": dynamics.config.cap,
+        "loss": loss, "tolerance": TOLERANCE,
+        "real": measure(dynamics, [real_clip(source, e, stride) for e in held_out]),
+    }  # fmt: skip
+    if world is not None:
+        dreams = [dreamt_clip(world, source, e, config.num_steps, config.seed) for e in held_out]
+        report["generated"] = measure(dynamics, dreams)
+    dynamics.save_pretrained(config.out)
+    write_json(config.out / "report.json", report)
+    for kind in ("real", "generated"):
+        if kind in report:
+            row = report[kind]
+            print(
+                f"{kind:9} frames: {row['within']:.1%} of {row['n']} actions within tolerance, "
+                f"{row['explained']:.1%} of the variance explained"
+            )
+    return report
+
+
+def build(
+    config: InverseDynamicsCommand, source: EpisodeSource, train: range, world: WorldModel | None
+) -> InverseDynamics:
+    """An untrained model for this data, normalised by its commands.
+
+    Raises:
+        ValueError: `relative_to` names a dim that the data does not have.
+    """
+    relative_to = config.relative_to or ({} if world is None else dict(world.relative_to))
+    stride = 1 if world is None else world.stride
+    for action, state in relative_to.items():
+        if action >= source.action_dim or state >= source.state_dim:
+            raise ValueError(
+                f"{source.name}: relative_to has {action}: {state}, the data has "
+                f"{source.action_dim} action dims and {source.state_dim} state dims"
+            )
+    torch.manual_seed(config.seed)
+    shape = {
+        "views": tuple(source.views), "size": tuple(source.size),
+        "action_dim": source.action_dim * stride, "relative_to": relative_to,
+        "displacement": config.displacement,
+    }  # fmt: skip
+    clips = [whole(source, episode, stride) for episode in train]
+    cap = config.cap
+    if cap is None and relative_to:
+        uncapped = InverseDynamics(InverseDynamicsConfig(**shape))
+        commands = torch.cat([uncapped.commanded(clip)[0] for clip in clips])
+        cap = float(commands[:, list(relative_to)].norm(dim=-1).median())
+    dynamics = InverseDynamics(InverseDynamicsConfig(**shape, cap=cap))
+    commands = torch.cat([dynamics.commanded(clip)[0] for clip in clips])
+    dynamics.mean.copy_(commands.mean(0))
+    dynamics.std.copy_(commands.std(0, correction=0).clamp_min(1e-6))
+    return dynamics
+
+
+def fit(
+    dynamics: InverseDynamics, source: EpisodeSource, train: range,
+    config: InverseDynamicsCommand,
+) -> float:  # fmt: skip
+    """Train in place; returns the mean loss of the last tenth of the steps."""
+    optimizer = torch.optim.AdamW(dynamics.parameters(), lr=config.learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
+    stride = dynamics.config.action_dim // source.action_dim
+    losses = []
+    columns = (
+        TextColumn("inverse dynamics"), BarColumn(), TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    dynamics.train()
+    with Progress(*columns) as progress:
+        task = progress.add_task("", total=config.steps, note="")
+        for step in range(config.steps):
+            clip = sample_clips(
+                source, batch=config.batch, length=config.frames, stride=stride, seed=config.seed,
+                index=step, episodes=train,
+            )  # fmt: skip
+            target = (dynamics.commanded(clip) - dynamics.mean) / dynamics.std
+            with autocast(target.device):
+                decoded = dynamics(clip.frames, clip.view_mask)
+            loss = smooth_l1_loss(decoded.float(), target)
+            if not torch.isfinite(loss):
+                raise ValueError(f"step {step}: loss is {loss.item()}; lower --learning-rate")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+            progress.update(task, advance=1, note=f"step {step + 1}  loss {losses[-1]:.4f}")
+    dynamics.eval()
+    last = losses[-max(len(losses) // 10, 1) :]
+    return sum(last) / len(last)
+
+
+def whole(source: EpisodeSource, episode: int, stride: int) -> Clip:
+    """A whole episode with a batch axis of one."""
+    clip = source.read(episode, 0, source.lengths[episode], stride)
+    return clip.map(lambda tensor: tensor[None])
+
+
+def real_clip(source: EpisodeSource, episode: int, stride: int) -> Clip:
+    """The frames that dreams are compared with."""
+    clip = whole(source, episode, stride).head(CONTEXT_FRAMES + TEST_FRAMES)
+    late = CONTEXT_FRAMES - 1
+    return Clip(
+        clip.frames[:, late:], clip.actions[:, late:],
+        None if clip.states is None else clip.states[:, late:],
+    )  # fmt: skip
+
+
+def dreamt_clip(
+    world: WorldModel, source: EpisodeSource, episode: int, num_steps: int, seed: int
+) -> Clip:
+    """The dream of the same stretch; actions count relative to the states that were dreamt."""
+    clip = whole(source, episode, world.stride).head(CONTEXT_FRAMES + TEST_FRAMES)
+    actions = clip.actions[:, CONTEXT_FRAMES - 1 :]
+    dream = world.imagine(context_of(clip), actions, num_steps=num_steps, seed=seed + episode)
+    last = clip.frames[:, [CONTEXT_FRAMES - 1]]
+    states = None
+    if clip.states is not None:
+        states = clip.states[:, CONTEXT_FRAMES - 1 :]
+        if dream.states is not None:
+            states = torch.cat([states[:, :1], dream.states], dim=1)
+    return Clip(torch.cat([last, dream.frames], dim=1), actions, states)
+
+
+def measure(dynamics: InverseDynamics, clips: list[Clip]) -> dict:
+    """How well the actions of clips of one stream each are decoded.
+
+    Returns:
+        `within` (share of actions that are off by at most `TOLERANCE` deviations in every dim),
+        `explained` (share of the variance of the commands), `error` (mean square, in deviations),
+        and `n` actions.
+    """
+    errors = torch.cat([_errors(dynamics, clip) for clip in clips])
+    commands = torch.cat([(dynamics.commanded(c) / dynamics.std)[0] for c in clips])
+    spread = commands.var(0, correction=0).sum().clamp_min(1e-9)
+    return {
+        "within": float((errors.abs() <= TOLERANCE).all(-1).float().mean()),
+        "explained": float(1 - errors.square().mean(0).sum() / spread),
+        "error": float(errors.square().mean()), "n": len(errors),
+    }  # fmt: skip
+
+
+def _errors(dynamics: InverseDynamics, clip: Clip) -> Float[Tensor, "t a"]:
+    return ((dynamics.decode(clip) - dynamics.commanded(clip)) / dynamics.std)[0]
