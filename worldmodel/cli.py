@@ -72,6 +72,12 @@ COMMANDS = {
         "RankConfig",
         "rank_policies",
     ),
+    "imagine": Command(
+        "Improve a cloned policy inside a world model, without a real step.",
+        "rl_posttrain.imagine",
+        "ImagineConfig",
+        "imagine",
+    ),
     "inverse-dynamics": Command(
         "Learn to decode the actions of a video, for rewards.",
         "rl_posttrain.inverse_dynamics_training",

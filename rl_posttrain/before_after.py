@@ -1,0 +1,78 @@
+"""A policy before and after, from the same real starts, side by side in videos."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from einops import rearrange, repeat
+from jaxtyping import UInt8
+
+from policy_eval.behaviour_cloning import ClonedPolicy
+from policy_eval.evaluate import Trial, evaluate
+from policy_eval.real_envs import RealEnvs
+from policy_eval.scores import Scores
+from worldmodel.data import open_episodes
+from worldmodel.data.video import write_video
+from worldmodel.envs import make_env
+from worldmodel.rollout_video import PICTURE_HEIGHT, label_strip
+from worldmodel.starts import Starts
+
+
+def before_after(
+    policies: Mapping[str, Path], real: str, starts: Path, out: Path, *, videos: int,
+    horizon: int, episodes: int | None = None,
+) -> dict[str, Scores]:  # fmt: skip
+    """Let policies act for real from the same starts, and film the first of them.
+
+    Args:
+        policies: Folders, by the words that label them.
+        real: The environment.
+        starts: Recorded episodes that the trials begin like.
+        out: Folder of the videos.
+        videos: How many.
+        horizon: Most actions of a trial.
+        episodes: Trials of each policy; as many as videos when not given.
+
+    Returns:
+        The trials of every policy, on the same starts.
+
+    Raises:
+        ValueError: There are fewer recorded starts than trials.
+    """
+    source = open_episodes(starts)
+    number = videos if episodes is None else episodes
+    if number > len(source):
+        raise ValueError(f"{starts}: {len(source)} episodes to start from, asked for are {number}")
+    chosen = Starts(source, range(number))
+    envs = RealEnvs(
+        lambda: make_env(real, size=source.size[0], time_limit=horizon), chosen,
+        num_envs=min(number, 10),
+    )  # fmt: skip
+    trials: dict[str, dict[int, Trial]] = {name: {} for name in policies}
+    scores = {}
+    for name, folder in policies.items():
+        kept = trials[name]
+        scores[name] = evaluate(
+            ClonedPolicy.load(folder), envs, name=name, horizon=horizon,
+            record=lambda trial, kept=kept: kept.update({trial.seed: trial}),
+        )  # fmt: skip
+    envs.close()
+    out.mkdir(parents=True, exist_ok=True)
+    for index, seed in enumerate(chosen.seeds[:videos]):
+        film = side_by_side({name: trials[name][seed] for name in policies})
+        write_video(out / f"start_{index}.mp4", film, source.fps)
+    return scores
+
+
+def side_by_side(trials: Mapping[str, Trial]) -> UInt8[np.ndarray, "m height width 3"]:
+    """Trials left to right, the first camera over the others; a finished one stands still."""
+    length = max(len(trial.frames) for trial in trials.values())
+    columns = []
+    for name, trial in trials.items():
+        scale = max(1, round(PICTURE_HEIGHT / trial.frames.shape[2]))
+        index = np.minimum(np.arange(length), len(trial.frames) - 1)
+        large = repeat(trial.frames[index], "m v h w c -> m v (h p) (w q) c", p=scale, q=scale)
+        words = f"{name}: {'success' if trial.outcome == 1 else 'failure'}"
+        label = repeat(label_strip([words], large.shape[3]), "h w c -> m h w c", m=length)
+        columns.append(np.concatenate([label, rearrange(large, "m v h w c -> m (v h) w c")], 1))
+    return np.concatenate(columns, axis=2)

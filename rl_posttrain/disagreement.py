@@ -1,0 +1,131 @@
+"""Do noise seeds disagree where a dream is wrong? Asked of recorded episodes before it is used."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from policy_eval.agreement import spearman
+from rl_posttrain.prioritised import Anchors, contexts
+from rl_posttrain.rollouts import World, begin, disagreement
+from worldmodel.data import EpisodeSource, stack_clips
+from worldmodel.dream import Judge
+from worldmodel.rollout import Observation
+
+QUANTILE = 0.9
+"""A reward counts `1 / e` where the disagreement is as large as this quantile."""
+WORTH_USING = 0.1
+"""Least mean correlation within a horizon, below which disagreement is not used."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What disagreement says of the error, over recorded actions.
+
+    Attributes:
+        starts: Anchors that were dreamt from.
+        horizon: Steps of each.
+        spearman: Rank correlation of disagreement and picture error over all steps. Both grow with
+            the horizon, so this one flatters.
+        spearman_within: Mean over steps of the rank correlation over starts, at that step.
+        spearman_judge: The same against the error of the judge's reward.
+        spearman_within_judge: Likewise, within steps.
+        scale: The disagreement at which a reward counts `1 / e`.
+        used: Whether rewards are weighted by it.
+    """
+
+    starts: int
+    horizon: int
+    spearman: float
+    spearman_within: float
+    spearman_judge: float
+    spearman_within_judge: float
+    scale: float
+    used: bool
+
+    def to_json(self) -> dict:
+        """A dictionary that JSON can hold."""
+        return asdict(self)
+
+    @property
+    def sentence(self) -> str:
+        """What was found, for the terminal."""
+        verdict = "so rewards are weighted by it" if self.used else "so it is not used"
+        return (
+            f"disagreement of noise seeds and picture error over {self.starts} starts: rank "
+            f"correlation {self.spearman:.2f}, within a step {self.spearman_within:.2f} (judge's "
+            f"reward {self.spearman_within_judge:.2f}), {verdict}"
+        )
+
+
+@torch.no_grad()
+def calibrate(
+    world: World, judge: Judge, source: EpisodeSource, anchors: Anchors, *, horizon: int,
+    context: int, noise_seeds: int, seed: int, num_steps: int,
+) -> Calibration:  # fmt: skip
+    """Dream recorded actions from real frames, and compare disagreement with the true error.
+
+    Args:
+        world: Dreams.
+        judge: Its reward is compared too.
+        source: The episodes.
+        anchors: Where to begin; those too close to an episode's end are left out.
+        horizon: Steps.
+        context: Real frames shown.
+        noise_seeds: Dreams of every start, at least 2.
+        seed: Of the noise.
+        num_steps: Denoising steps per frame.
+
+    Raises:
+        ValueError: Fewer than three anchors have `horizon` recorded actions after them.
+    """
+    ends = np.array(source.lengths)[anchors.episodes]
+    anchors = anchors.pick(np.flatnonzero(anchors.frames + horizon < ends))
+    if len(anchors) < 3:
+        raise ValueError(
+            f"{source.name}: {len(anchors)} of the drawn frames have {horizon} recorded actions "
+            "after them, at least 3 are needed; lower --horizon"
+        )
+    pairs = zip(anchors.episodes.tolist(), anchors.frames.tolist(), strict=True)
+    truth = stack_clips([source.read(e, f, f + horizon + 1) for e, f in pairs])
+    clips = contexts(source, anchors, context=context) * noise_seeds
+    state = begin(world, clips, [seed * 2**20 + i for i in range(len(clips))])
+    spreads, errors, judged = [], [], []
+    for i in range(horizon):
+        actions = truth.actions[:, i].repeat(noise_seeds, 1)
+        seen, state = world.step(state, actions, num_steps=num_steps)
+        real = truth.frames[:, i + 1]
+        states = None if truth.states is None else truth.states[:, i + 1]
+        spreads.append(disagreement(seen.frames[:, None], noise_seeds)[: len(real), 0])
+        squares = (seen.frames.float() - real.repeat(noise_seeds, 1, 1, 1, 1).float()) / 255
+        errors.append(_over_seeds(squares.square().flatten(1).mean(1), noise_seeds).sqrt())
+        wrong = judge(seen).rewards - judge(Observation(real, states)).rewards.repeat(noise_seeds)
+        judged.append(_over_seeds(wrong.abs(), noise_seeds))
+    spread, error, reward = (torch.stack(c, 1) for c in (spreads, errors, judged))
+    within = mean_correlation(spread, error)
+    return Calibration(
+        starts=len(anchors), horizon=horizon,
+        spearman=correlation(spread.flatten(), error.flatten()), spearman_within=within,
+        spearman_judge=correlation(spread.flatten(), reward.flatten()),
+        spearman_within_judge=mean_correlation(spread, reward),
+        scale=max(float(spread.quantile(QUANTILE)), 1e-6), used=within >= WORTH_USING,
+    )  # fmt: skip
+
+
+def mean_correlation(x: Float[Tensor, "n t"], y: Float[Tensor, "n t"]) -> float:
+    """Mean over steps of the rank correlation over starts."""
+    columns: Sequence[float] = [correlation(x[:, i], y[:, i]) for i in range(x.shape[1])]
+    return float(np.mean(columns))
+
+
+def correlation(x: Float[Tensor, "n"], y: Float[Tensor, "n"]) -> float:
+    """Spearman's rank correlation; 0 where one of them does not vary."""
+    return float(spearman(x.double().numpy()[None], y.double().numpy()[None])[0])
+
+
+def _over_seeds(values: Float[Tensor, "b"], noise_seeds: int) -> Float[Tensor, "n"]:
+    return rearrange(values, "(k n) -> k n", k=noise_seeds).mean(0)

@@ -1,0 +1,353 @@
+"""Improve a policy inside a world model, without a real step. `worldmodel imagine`.
+
+Short dreams begin from real frames, rather where the critic errs; the cloned policy acts in them
+with noise; a judge rewards and ends them; the critic learns lambda-returns; the actor learns the
+sign of the advantage and stays close to the clone. What is kept is the actor that does best in
+dreams of held-out frames.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from policy_eval.behaviour_cloning import ClonedPolicy
+from policy_eval.judge import LearnedJudge
+from rl_posttrain.before_after import before_after
+from rl_posttrain.disagreement import Calibration, calibrate
+from rl_posttrain.imagine_log import ImagineLog
+from rl_posttrain.learner import LearnConfig, Learner, imagined_return, learn_from, update
+from rl_posttrain.prioritised import Anchors, StartPool, contexts
+from rl_posttrain.rollouts import Imagined, World, imagine_rollouts
+from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.dream import Judge
+from worldmodel.files import write_json
+from worldmodel.run import MovingAverage, load_state, save_state
+from worldmodel.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class ImagineConfig:
+    """Improve a cloned policy inside a world model; the defaults take 20 minutes on two cores."""
+
+    world: str
+    """Folder or hub id of the world model, best one that has seen this policy fail."""
+    judge: Path
+    """Folder of the judge, likewise."""
+    policy: Path
+    """Folder of the cloned policy to begin from."""
+    starts: Path
+    """Recorded episodes; dreams begin from any frame before a success."""
+    out: Path
+    """Folder of the improved policy, of the log, and of the state for `--resume`."""
+    updates: int = 200
+    """Most updates, each of `streams` dreams."""
+    minutes: float | None = None
+    """Time after which the run ends; `None`: no limit."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """What minutes are counted in; CPU time of the process is fair on a shared machine."""
+    streams: int = 32
+    """Dreams per update, side by side."""
+    noise_seeds: int = 2
+    """Dreams of every start, under other noise, which tell where not to trust them."""
+    horizon: int = 15
+    """Actions of a dream."""
+    context: int = 4
+    """Real frames that a dream is shown first; one for the first frame of an episode."""
+    num_steps: int = 2
+    """Denoising steps per frame."""
+    pool: int = 512
+    """Starts that priorities are kept of."""
+    priority: float = 0.6
+    """Exponent of the TD error in the chance of a start; 0 draws uniformly."""
+    correction: float = 0.4
+    """Exponent of the importance weights at first; it grows to 1 over the run."""
+    refresh_interval: int = 5
+    """Updates between exchanges of a tenth of the pool, where the critic errs least."""
+    trust: bool = True
+    """Weight rewards by the agreement of noise seeds, if that is found to tell the error."""
+    held_out: float = 0.1
+    """Share of the episodes, the last ones, that only measure."""
+    validation_starts: int = 32
+    """Held-out frames that the actor is measured from, every time the same."""
+    validation_horizon: int = 25
+    """Actions of those dreams."""
+    validation_interval: int = 10
+    """Updates between measurements."""
+    patience: int = 6
+    """Measurements without a better one after which the run ends."""
+    save_interval: int = 10
+    """Updates between saved states."""
+    real: str = "none"
+    """Real environment for videos before and after; the run itself never sees it."""
+    real_starts: Path | None = None
+    """Recorded episodes that the videos begin like; `starts` when not given."""
+    videos: int = 4
+    """How many."""
+    video_steps: int = 60
+    """Longest of them."""
+    resume: bool = False
+    """Continue exactly where `out` stopped."""
+    seed: int = 0
+    """Seed of dreams, exploration and batches."""
+    learn: LearnConfig = field(default_factory=LearnConfig)
+    """How actor and critic learn."""
+
+
+REFRESH_SHARE = 0.1
+CALIBRATION_STARTS = 48
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that does not change in a run.
+
+    Attributes:
+        world: Dreams.
+        judge: Rewards.
+        source: The recorded episodes.
+        train: Where dreams begin.
+        held_out: Where measuring dreams begin.
+        bounds: Lowest and highest action of the recorded episodes.
+        trust_scale: See `learn_from`.
+    """
+
+    world: World
+    judge: Judge
+    source: EpisodeSource
+    train: Anchors
+    held_out: Anchors
+    bounds: tuple[Float[Tensor, "a"], Float[Tensor, "a"]]
+    trust_scale: float | None = None
+
+
+def imagine(config: ImagineConfig) -> dict[str, Any]:
+    """Improve the policy; writes it to `config.out` as a cloned policy and returns the report.
+
+    Raises:
+        ValueError: World, judge, policy and starts do not fit, or a number is out of range.
+    """
+    check_numbers(config)
+    world = WorldModel.load(config.world)
+    judge = LearnedJudge.load(config.judge)
+    policy = ClonedPolicy.load(config.policy)
+    source = EpisodeCache(open_episodes(config.starts, size=tuple(world.size)))
+    check_fit(world, judge, policy, source)
+    setting = prepare(config, world, judge, source)
+    calibration = None
+    if config.trust and config.noise_seeds > 1:
+        calibration = check_disagreement(config, setting)
+        print(calibration.sentence)
+        setting = replace(setting, trust_scale=calibration.scale if calibration.used else None)
+    report = improve(config, setting, policy)
+    report["calibration"] = None if calibration is None else calibration.to_json()
+    write_json(config.out / "imagination.json", report)
+    if config.real != "none":
+        starts = config.starts if config.real_starts is None else config.real_starts
+        before_after(
+            {"before": config.policy, "after": config.out}, config.real, starts,
+            config.out / "videos", videos=config.videos, horizon=config.video_steps,
+        )  # fmt: skip
+    print(summary(config, report))
+    return report
+
+
+def check_numbers(config: ImagineConfig) -> None:
+    """Raise a `ValueError` naming the field that is out of range."""
+    least = ("updates", "horizon", "context", "noise_seeds", "pool", "refresh_interval",
+             "validation_starts", "validation_horizon", "validation_interval", "patience",
+             "save_interval")  # fmt: skip
+    for name in least:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is at least 1, got {getattr(config, name)}")
+    if config.streams < 1 or config.streams % config.noise_seeds:
+        raise ValueError(
+            f"streams is a multiple of noise_seeds, got {config.streams} and {config.noise_seeds}"
+        )
+    if not 0 < config.held_out < 1:
+        raise ValueError(f"held_out is between 0 and 1, got {config.held_out}")
+
+
+def check_fit(
+    world: WorldModel, judge: LearnedJudge, policy: ClonedPolicy, source: EpisodeSource
+) -> None:
+    """Raise a `ValueError` with both values when the parts do not belong together."""
+    views, size = tuple(world.views), tuple(world.size)
+    shown = policy.config
+    for name, mine, theirs in (
+        ("stride of the world model", world.stride, 1),
+        (f"views of {source.name}", tuple(source.views), views),
+        ("views of the judge", judge.shape.views, views),
+        ("frames of the judge", judge.shape.size, size),
+        ("frames of the policy", shown.size, size),
+        (f"action dims of {source.name}", source.action_dim, world.action_dim),
+        ("action dims of the policy", shown.action_dim, world.action_dim),
+        (f"state dims of {source.name}", source.state_dim, world.state_dim),
+    ):  # fmt: skip
+        if mine != theirs:
+            raise ValueError(f"{name}: {mine}, expected is {theirs}")
+    if not set(shown.views) <= set(views):
+        raise ValueError(f"the policy sees {shown.views}, the world model {views}")
+    if shown.state_dim not in (0, world.state_dim):
+        raise ValueError(
+            f"the policy knows {shown.state_dim} state dims, the world model {world.state_dim}"
+        )
+
+
+def prepare(config: ImagineConfig, world: World, judge: Judge, source: EpisodeSource) -> Setting:
+    """Split the starts and read off the range of the actions.
+
+    Raises:
+        ValueError: Too few episodes for the split.
+    """
+    number = max(round(config.held_out * len(source)), 1)
+    if number >= len(source):
+        raise ValueError(
+            f"{source.name}: {len(source)} episodes and held_out {config.held_out} leave none to "
+            "start from"
+        )
+    train = Anchors.of(source, range(len(source) - number), context=config.context)
+    held_out = Anchors.of(source, range(len(source) - number, len(source)), context=config.context)
+    chosen = np.random.default_rng([config.seed, 1])
+    count = min(config.validation_starts, len(held_out))
+    index = np.sort(chosen.choice(len(held_out), count, replace=False))
+    lows, highs = [], []
+    for episode in range(len(source)):
+        actions = source.read(episode, 0, source.lengths[episode]).actions
+        lows.append(actions.amin(0))
+        highs.append(actions.amax(0))
+    bounds = (torch.stack(lows).amin(0), torch.stack(highs).amax(0))
+    return Setting(world, judge, source, train, held_out.pick(index), bounds)
+
+
+def check_disagreement(config: ImagineConfig, setting: Setting) -> Calibration:
+    """Whether noise seeds disagree where the world model is wrong about recorded actions."""
+    rng = np.random.default_rng([config.seed, 2])
+    number = min(4 * CALIBRATION_STARTS, len(setting.train))
+    picked = setting.train.pick(rng.choice(len(setting.train), number, replace=False))
+    ends = np.array(setting.source.lengths)[picked.episodes]
+    room = np.flatnonzero(picked.frames + config.horizon < ends)[:CALIBRATION_STARTS]
+    return calibrate(
+        setting.world, setting.judge, setting.source, picked.pick(room), horizon=config.horizon,
+        context=config.context, noise_seeds=config.noise_seeds, seed=config.seed,
+        num_steps=config.num_steps,
+    )  # fmt: skip
+
+
+def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> dict[str, Any]:
+    """The loop: dream, judge, learn, measure, keep the best; returns the report.
+
+    Update `i` depends on the seed, `i` and the saved state only, so a resumed run repeats an
+    uninterrupted one.
+    """
+    torch.manual_seed(config.seed)
+    learner = Learner(policy, config.learn).eval()
+    optimizers = learner.optimizers(config.learn)
+    average = MovingAverage(learner, config.learn.average_decay)
+    pool = StartPool.uniform(
+        len(setting.train), config.pool, np.random.default_rng([config.seed, 3])
+    )
+    best: dict[str, Any] = {"step": -1, "return": -float("inf"), "solved": 0.0}
+    first: dict[str, Any] = {}
+    since_best = 0
+    log = ImagineLog(config.out, config.updates, config.minutes, config.clock)
+    if config.resume:
+        progress = load_state(config.out / "state", learner, average, optimizers)
+        log.resume(progress)
+        pool = StartPool.from_json(progress["pool"])
+        best, first, since_best = (progress[k] for k in ("best", "first", "since_best"))
+    with log:
+        while True:
+            if log.step % config.validation_interval == 0 and log.step != log.resumed_at:
+                average.swap(learner)
+                measured = measure(config, setting, learner) | {"step": log.step}
+                first = first or measured
+                since_best += 1
+                if measured["return"] > best["return"]:
+                    best, since_best = measured, 0
+                    learner.actor.policy.save(config.out, dtype=torch.float32)
+                average.swap(learner)
+                log.validation(measured)
+            if log.step % config.save_interval == 0 or log.over or since_best >= config.patience:
+                kept = {"pool": pool.to_json(), "best": best, "first": first}
+                kept |= log.progress | {"since_best": since_best}
+                save_state(config.out / "state", learner, average, optimizers, kept)
+            if log.over or since_best >= config.patience:
+                break
+            pool, shown = one_update(config, setting, learner, average, optimizers, pool, log)
+            log.advance(shown)
+    return {
+        "first": first, "best": best, "updates": log.step, "seconds": log.seconds,
+        "stopped_early": since_best >= config.patience, "trust_scale": setting.trust_scale,
+    }  # fmt: skip
+
+
+def one_update(
+    config: ImagineConfig, setting: Setting, learner: Learner, average: MovingAverage,
+    optimizers: list[torch.optim.Optimizer], pool: StartPool, log: ImagineLog,
+) -> tuple[StartPool, dict[str, float]]:  # fmt: skip
+    """Dream from the pool's starts and learn from it."""
+    rng = np.random.default_rng([config.seed, 4, log.step])
+    beta = config.correction + (1 - config.correction) * min(log.step / config.updates, 1.0)
+    places, importance = pool.draw(
+        config.streams // config.noise_seeds, rng, alpha=config.priority, beta=beta
+    )
+    picked = setting.train.pick(pool.index[places])
+    imagined = dream(config, setting, learner, picked, horizon=config.horizon, seed=log.step + 1)
+    views = [list(setting.world.views).index(v) for v in learner.actor.policy.config.views]
+    experience, errors, shown = learn_from(
+        learner, average, imagined, importance, views, config.learn, setting.trust_scale
+    )
+    shown |= update(learner, average, optimizers, experience, config.learn, step=log.step)
+    pool = pool.update(places, errors)
+    if (log.step + 1) % config.refresh_interval == 0:
+        pool = pool.refresh(REFRESH_SHARE, len(setting.train), rng)
+    return pool, shown | {"std": learner.actor.std.mean().item()}
+
+
+def measure(config: ImagineConfig, setting: Setting, learner: Learner) -> dict[str, float]:
+    """Mean imagined return and success from the held-out frames, without exploration.
+
+    It is the undiscounted sum of successes and gained potential, so it needs no critic.
+    """
+    imagined = dream(
+        config, setting, learner, setting.held_out, horizon=config.validation_horizon, seed=0,
+        noise_seeds=1, explore=False,
+    )  # fmt: skip
+    gained = config.learn.shaping * (imagined.potentials[:, 1:] - imagined.potentials[:, :-1])
+    total = imagined_return(gained + imagined.successes, imagined.running, 1.0)
+    return {"return": float(total.mean()), "solved": float(imagined.solved.float().mean())}
+
+
+def dream(
+    config: ImagineConfig, setting: Setting, learner: Learner, anchors: Anchors, *, horizon: int,
+    seed: int, noise_seeds: int | None = None, explore: bool = True,
+) -> Imagined:  # fmt: skip
+    """Rollouts of the actor from real frames."""
+    return imagine_rollouts(
+        setting.world, setting.judge, learner.actor, learner.prior,
+        contexts(setting.source, anchors, context=config.context), horizon=horizon,
+        bounds=setting.bounds, seed=config.seed * 1_000_003 + seed,
+        noise_seeds=config.noise_seeds if noise_seeds is None else noise_seeds,
+        explore=explore, num_steps=config.num_steps,
+    )  # fmt: skip
+
+
+def summary(config: ImagineConfig, report: dict[str, Any]) -> str:
+    """One paragraph for the terminal."""
+    first, best = report["first"], report["best"]
+    if best["step"] == 0:
+        return (
+            f"{config.out}: nothing better than the cloned policy was found in dreams of held-out "
+            f"frames within {report['updates']} updates; the cloned policy is kept"
+        )
+    return (
+        f"{config.out}: in dreams of held-out frames the return rose from {first['return']:.3f} to "
+        f"{best['return']:.3f} and success from {first['solved']:.2f} to {best['solved']:.2f}, "
+        f"after {best['step']} of {report['updates']} updates, {report['seconds']:.0f} s; measure "
+        "it for real with `worldmodel rank`"
+    )

@@ -1,0 +1,226 @@
+"""One update of actor and critic from imagined rollouts."""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor, nn
+
+from policy_eval.behaviour_cloning import ClonedPolicy
+from rl_posttrain.actor import Actor
+from rl_posttrain.critic import Critic
+from rl_posttrain.estimators import (
+    gaussian_kl,
+    gaussian_log_prob,
+    lambda_returns,
+    pmpo_loss,
+    shaped_rewards,
+    trust,
+)
+from rl_posttrain.rollouts import Imagined
+from worldmodel.precision import autocast
+from worldmodel.run import MovingAverage
+
+
+@dataclass(frozen=True)
+class LearnConfig:
+    """How actor and critic learn from what was imagined."""
+
+    std: float = 0.3
+    """Spread of the actor at first, and of the prior, in deviations of demonstrated actions."""
+    actor_rate: float = 1e-4
+    """Learning rate of the actor."""
+    critic_rate: float = 1e-3
+    """Learning rate of the critic."""
+    warmup: int = 6
+    """Updates of the critic alone, before the actor moves."""
+    epochs: int = 2
+    """Passes over the frames of an update."""
+    minibatch: int = 128
+    """Frames per optimiser step."""
+    discount: float = 0.98
+    """Of each step."""
+    decay: float = 0.95
+    """Lambda of the returns: 0 trusts the critic alone, 1 the dream alone."""
+    shaping: float = 1.0
+    """Weight of the judge's reward, as a potential, against a success."""
+    alpha: float = 0.5
+    """Weight of good actions against bad ones."""
+    beta: float = 0.3
+    """Weight of the divergence from the prior."""
+    average_decay: float = 0.98
+    """Decay of the moving average: the critic's target, and the actor that is measured and kept."""
+
+
+class Learner(nn.Module):
+    """Actor, critic, and the prior that both begin from."""
+
+    def __init__(self, policy: ClonedPolicy, config: LearnConfig):
+        super().__init__()
+        self.actor = Actor(policy, config.std)
+        self.critic = Critic(policy)
+        self.prior = Actor(policy, config.std).requires_grad_(False)
+
+    def optimizers(self, config: LearnConfig) -> list[torch.optim.Optimizer]:
+        """One for the actor, one for the critic."""
+        pairs = ((self.actor, config.actor_rate), (self.critic, config.critic_rate))
+        return [torch.optim.AdamW(m.parameters(), lr=r, weight_decay=0.0) for m, r in pairs]
+
+
+@dataclass(frozen=True)
+class Experience:
+    """Imagined frames with what they teach; `n` of them, of all streams, before a success.
+
+    Attributes:
+        frames: Of the policy's cameras.
+        states: Of the policy, or `None`.
+        actions: Normalised actions taken there.
+        prior: Most likely action of the prior.
+        returns: Lambda-return of the frame.
+        advantages: Return minus the target critic's value.
+        weights: Importance weight.
+    """
+
+    frames: UInt8[Tensor, "n v H W 3"]
+    states: Float[Tensor, "n s"] | None
+    actions: Float[Tensor, "n a"]
+    prior: Float[Tensor, "n a"]
+    returns: Float[Tensor, "n"]
+    advantages: Float[Tensor, "n"]
+    weights: Float[Tensor, "n"]
+
+    def rows(self, index: Tensor) -> "Experience":
+        """Some of the frames."""
+        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return Experience(**{k: None if v is None else v[index] for k, v in columns.items()})
+
+
+@torch.no_grad()
+def learn_from(
+    learner: Learner, average: MovingAverage, imagined: Imagined, importance: Float[Tensor, "n"],
+    views: list[int], config: LearnConfig, trust_scale: float | None,
+) -> tuple[Experience, Float[Tensor, "n"], dict[str, float]]:  # fmt: skip
+    """Returns and advantages of what was imagined, under the target critic.
+
+    Args:
+        learner: Its critic judges the start, the moving average of its critic all frames.
+        average: The moving average.
+        imagined: Rollouts, stream `j * n + i` from start `i`.
+        importance: Weight of every start.
+        views: The policy's cameras among those of the frames.
+        config: Discount, lambda and shaping.
+        trust_scale: Disagreement at which a reward counts `1 / e`; `None` trusts all dreams.
+
+    Returns:
+        Experience, absolute TD error of every start (mean over its noise seeds), and what to show:
+        `return` (discounted, trusted rewards only), `solved` and `value_error`, the root mean
+        square of return minus value.
+    """
+    frames = imagined.frames[:, :, views]
+    has_state = learner.actor.policy.config.state_dim > 0
+    states = imagined.states if has_state else None
+    average.swap(learner)
+    values = evaluate_frames(learner.critic, frames, states)
+    average.swap(learner)
+    weights = torch.ones_like(imagined.disagreement)
+    if trust_scale is not None:
+        weights = trust(imagined.disagreement, trust_scale)
+    rewards = shaped_rewards(
+        imagined.successes, imagined.potentials, weights,
+        shaping=config.shaping, discount=config.discount,
+    )  # fmt: skip
+    continues = 1 - imagined.successes.float()
+    returns = lambda_returns(
+        rewards, values, continues, discount=config.discount, decay=config.decay
+    )
+    number = len(importance)
+    first = learner.critic(frames[:, 0], None if states is None else states[:, 0])
+    errors = (returns[:, 0] - learner.critic.value(first)).abs()
+    running = imagined.running
+    spread = repeat(importance, "n -> (k n) t", k=len(running) // number, t=running.shape[1])
+    experience = Experience(
+        frames=frames[:, :-1][running], states=None if states is None else states[:, :-1][running],
+        actions=imagined.actions[running], prior=imagined.prior[running],
+        returns=returns[running], advantages=(returns - values[:, :-1])[running],
+        weights=spread[running],
+    )  # fmt: skip
+    shown = {
+        "return": float(imagined_return(rewards, running, config.discount).mean()),
+        "solved": float(imagined.solved.float().mean()),
+        "value_error": float((returns - values[:, :-1])[running].square().mean().sqrt()),
+        "trust": float(weights[running].mean()),
+    }
+    return experience, rearrange(errors, "(k n) -> k n", n=number).mean(0), shown
+
+
+def evaluate_frames(
+    critic: Critic, frames: UInt8[Tensor, "b u v H W 3"], states: Float[Tensor, "b u s"] | None
+) -> Float[Tensor, "b u"]:
+    """The critic's value of every frame, one step of all streams at a time."""
+    columns = [
+        critic.value(critic(frames[:, i], None if states is None else states[:, i]))
+        for i in range(frames.shape[1])
+    ]
+    return torch.stack(columns, 1)
+
+
+def imagined_return(
+    rewards: Float[Tensor, "b t"], running: Bool[Tensor, "b t"], discount: float
+) -> Float[Tensor, "b"]:
+    """Discounted sum of the rewards up to the first success."""
+    factors = discount ** torch.arange(rewards.shape[1])
+    return (rewards * running * factors).sum(1)
+
+
+def update(
+    learner: Learner, average: MovingAverage, optimizers: list[torch.optim.Optimizer],
+    experience: Experience, config: LearnConfig, *, step: int,
+) -> dict[str, float]:  # fmt: skip
+    """A few passes over the experience of one update; returns mean losses and the divergence.
+
+    Raises:
+        ValueError: A loss is not finite.
+    """
+    generator = torch.Generator().manual_seed(step)
+    number = len(experience.returns)
+    totals: list[dict[str, Tensor]] = []
+    for _ in range(config.epochs):
+        order = torch.randperm(number, generator=generator)
+        for index in order.split(config.minibatch):
+            rows = experience.rows(index)
+            losses = losses_of(learner, rows, config, actor_moves=step >= config.warmup)
+            loss = losses["critic_loss"] + losses["actor_loss"]
+            if not torch.isfinite(loss):
+                raise ValueError(f"update {step}: loss is {loss.item()}; lower the learning rates")
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(learner.parameters(), 10.0)
+            for optimizer in optimizers:
+                optimizer.step()
+            totals.append({name: value.detach() for name, value in losses.items()})
+    average.update(learner, step)
+    return {name: float(torch.stack([t[name] for t in totals]).mean()) for name in totals[0]}
+
+
+def losses_of(
+    learner: Learner, rows: Experience, config: LearnConfig, *, actor_moves: bool
+) -> dict[str, Float[Tensor, ""]]:
+    """Losses of actor and critic on some frames, and the divergence from the prior in nats."""
+    with autocast(rows.returns.device):
+        logits = learner.critic(rows.frames, rows.states)
+    critic_loss = learner.critic.loss(logits.float(), rows.returns, rows.weights)
+    if not actor_moves:
+        zero = torch.zeros(())
+        return {"critic_loss": critic_loss, "actor_loss": zero, "kl": zero}
+    with autocast(rows.returns.device):
+        mean = learner.actor(rows.frames, rows.states)
+    mean = mean.float()
+    std = learner.actor.std
+    log_probs = gaussian_log_prob(rows.actions, mean, std)
+    kl = gaussian_kl(mean, std, rows.prior, learner.prior.std)
+    actor_loss = pmpo_loss(
+        log_probs, rows.advantages, kl, rows.weights, alpha=config.alpha, beta=config.beta
+    )
+    return {"critic_loss": critic_loss, "actor_loss": actor_loss, "kl": kl.mean()}

@@ -1,0 +1,145 @@
+"""Where imagined rollouts begin: any real frame of recorded data, rather where the critic errs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from rl_posttrain.estimators import importance_weights, priority_probabilities
+from worldmodel.data import Clip, EpisodeSource
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Real frames to begin from, before the first success of their episodes.
+
+    Attributes:
+        episodes: Episode of each.
+        frames: Index of the frame in it.
+    """
+
+    episodes: Int64[np.ndarray, "n"]
+    frames: Int64[np.ndarray, "n"]
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.frames)
+
+    @classmethod
+    def of(cls, source: EpisodeSource, episodes: Sequence[int], *, context: int) -> "Anchors":
+        """All frames of the episodes that lie before a success, with `context - 1` before them.
+
+        The first frame of an episode is among them, though nothing precedes it.
+
+        Raises:
+            ValueError: There is none.
+        """
+        found = []
+        for episode in episodes:
+            length = source.lengths[episode]
+            successes = source.read(episode, 0, length).successes
+            if successes is not None and successes.any():
+                length = min(length, int(successes.int().argmax()) + 1)
+            frames = [0, *range(max(context - 1, 1), length)]
+            found += [(episode, frame) for frame in frames]
+        if not found:
+            raise ValueError(
+                f"{source.name}: episodes {list(episodes)} hold no frame to start from"
+            )
+        columns = np.array(found, np.int64)
+        return cls(columns[:, 0], columns[:, 1])
+
+    def pick(self, index: Int64[np.ndarray, "m"]) -> "Anchors":
+        """Some of them, in the given order."""
+        return Anchors(self.episodes[index], self.frames[index])
+
+
+def contexts(source: EpisodeSource, anchors: Anchors, *, context: int) -> list[Clip]:
+    """What the world model is shown of each: `context` real frames, one for a first frame."""
+    clips = []
+    for episode, frame in zip(anchors.episodes.tolist(), anchors.frames.tolist(), strict=True):
+        first = frame - context + 1 if frame else 0
+        clips.append(source.read(episode, first, frame + 1))
+    return clips
+
+
+@dataclass(frozen=True)
+class StartPool:
+    """A pool of anchors with a priority each, drawn from and refreshed as training goes.
+
+    A pure value: `update` and `refresh` return a new pool, and `draw` depends on the generator
+    alone, so that a resumed run draws what an uninterrupted one does.
+
+    Attributes:
+        index: Which anchors are in the pool.
+        errors: Their last absolute TD error, that of the worst when not visited yet.
+        visited: How often each was drawn since it came into the pool.
+    """
+
+    index: Int64[np.ndarray, "n"]
+    errors: Float[Tensor, "n"]
+    visited: Int64[np.ndarray, "n"]
+
+    @classmethod
+    def uniform(cls, num_anchors: int, size: int, rng: np.random.Generator) -> "StartPool":
+        """A pool of `size` anchors, or of all if there are fewer, every one as likely."""
+        size = min(size, num_anchors)
+        index = np.sort(rng.choice(num_anchors, size, replace=False))
+        return cls(index, torch.ones(size), np.zeros(size, np.int64))
+
+    def draw(
+        self, number: int, rng: np.random.Generator, *, alpha: float, beta: float
+    ) -> tuple[Int64[np.ndarray, "m"], Float[Tensor, "m"]]:
+        """Places in the pool, with replacement, and their importance weights.
+
+        Args:
+            number: How many.
+            rng: Source of randomness.
+            alpha: Exponent of the priorities; 0 draws uniformly.
+            beta: Exponent of the importance weights.
+        """
+        probabilities = priority_probabilities(self.errors, alpha)
+        chances = probabilities.double().numpy()
+        places = rng.choice(len(self.index), number, p=chances / chances.sum())
+        return places, importance_weights(probabilities, probabilities[places], beta)
+
+    def update(self, places: Int64[np.ndarray, "m"], errors: Float[Tensor, "m"]) -> "StartPool":
+        """Note the TD errors of starts that were just used; of several, the last one counts."""
+        noted, visited = self.errors.clone(), self.visited.copy()
+        for place, error in zip(places.tolist(), errors.abs().tolist(), strict=True):
+            noted[place] = error
+            visited[place] += 1
+        seen = torch.from_numpy(visited > 0)
+        noted[~seen] = noted[seen].max()
+        return replace(self, errors=noted, visited=visited)
+
+    def refresh(self, share: float, num_anchors: int, rng: np.random.Generator) -> "StartPool":
+        """Exchange the `share` of the pool with the smallest errors for anchors drawn uniformly."""
+        outside = np.setdiff1d(np.arange(num_anchors), self.index)
+        number = min(round(share * len(self.index)), len(outside))
+        if number == 0:
+            return self
+        places = self.errors.argsort(stable=True)[:number].numpy()
+        index, visited, errors = self.index.copy(), self.visited.copy(), self.errors.clone()
+        index[places] = rng.choice(outside, number, replace=False)
+        visited[places] = 0
+        errors[places] = self.errors.max()
+        return StartPool(index, errors, visited)
+
+    def to_json(self) -> dict:
+        """A dictionary that JSON can hold, without rounding."""
+        return {
+            "index": self.index.tolist(), "errors": self.errors.tolist(),
+            "visited": self.visited.tolist(),
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, values: dict) -> "StartPool":
+        """Read what `to_json` wrote."""
+        return cls(
+            np.array(values["index"], np.int64), torch.tensor(values["errors"]),
+            np.array(values["visited"], np.int64),
+        )  # fmt: skip
