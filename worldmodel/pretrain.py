@@ -21,9 +21,12 @@ from worldmodel.precision import compute_dtype
 from worldmodel.run import (
     MovingAverage,
     build_optimizers,
+    default_device,
     learning_rate_factor,
     load_state,
+    process_rows,
     save_state,
+    split_episodes,
 )
 from worldmodel.run_log import RunLog
 from worldmodel.validate import validate
@@ -178,38 +181,6 @@ def pretrain(config: PretrainConfig) -> Path:
                 average.swap(world)
     accelerator.end_training()
     return config.out
-
-
-def default_device() -> torch.device:
-    """CUDA when there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def split_episodes(source: EpisodeSource, num_held_out: int) -> tuple[range, range]:
-    """Episodes to train on, and the last ones, held out for validation.
-
-    Raises:
-        ValueError: If nothing is left to train on.
-    """
-    num_train = len(source) - num_held_out
-    if num_train < 1:
-        raise ValueError(
-            f"{source.name}: {len(source)} episodes, of which --validation-episodes "
-            f"{num_held_out} are held out: none left to train on"
-        )
-    return range(num_train), range(num_train, len(source))
-
-
-def process_rows(batch: int, accelerator: Accelerator) -> slice:
-    """The rows of the global batch that this process computes.
-
-    Raises:
-        ValueError: If the batch does not divide by the number of processes.
-    """
-    share, rest = divmod(batch, accelerator.num_processes)
-    if rest:
-        raise ValueError(f"batch {batch} does not divide by {accelerator.num_processes} processes")
-    return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
 
 
 def batch(
