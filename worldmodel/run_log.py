@@ -19,13 +19,14 @@ class RunLog:
     Every step appends `step,loss` to `losses.csv`; a resumed run first drops the rows that it is
     about to repeat. `done` in [0, 1] is the larger share of steps and of minutes that is over.
     `clock` tells the seconds: `time.monotonic` for wall time, `time.process_time` for CPU time.
+    `name` stands before the progress bar.
     """
 
     def __init__(
         self, accelerator: Accelerator, out: Path, *, total_steps: int, minutes: float | None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, name: str = "pretrain",
     ):  # fmt: skip
-        self.accelerator, self.out, self.clock = accelerator, out, clock
+        self.accelerator, self.out, self.clock, self.name = accelerator, out, clock, name
         self.total_steps, self.minutes = total_steps, minutes
         self.step, self.seconds_before = 0, 0.0
         self.first_step = 0
@@ -67,7 +68,7 @@ class RunLog:
             TimeElapsedColumn(), TimeRemainingColumn(), disable=not main, refresh_per_second=2,
         )  # fmt: skip
         self.bar.start()
-        self.task = self.bar.add_task("pretrain", total=1.0, note="")
+        self.task = self.bar.add_task(self.name, total=1.0, note="")
         return self
 
     def __exit__(
@@ -80,9 +81,10 @@ class RunLog:
             self.table.close()
 
     def advance(
-        self, loss: Float[Tensor, ""], parts: Mapping[str, Tensor], *, frames: int, factor: float
-    ) -> None:
-        """Record one step.
+        self, loss: Float[Tensor, ""], parts: Mapping[str, Tensor], *, frames: int, factor: float,
+        note: str = "",
+    ) -> None:  # fmt: skip
+        """Record one step; `note` is added to the progress line.
 
         Raises:
             ValueError: If the loss is not finite.
@@ -97,8 +99,8 @@ class RunLog:
             scalars = {f"loss/{name}": part.item() for name, part in parts.items()}
             self.scalars({"loss/total": value, "learning_rate_factor": factor, **scalars})
         speed = (self.step - self.first_step) * frames / (self.clock() - self.started)
-        note = f"step {self.step}  loss {value:.5f}  {speed:.0f} frames/s"
-        self.bar.update(self.task, completed=self.done, note=note)
+        shown = f"step {self.step}  loss {value:.5f}  {speed:.0f} frames/s  {note}"
+        self.bar.update(self.task, completed=self.done, note=shown.rstrip())
 
     def validation(self, values: Mapping[str, float]) -> None:
         """Write a validation to TensorBoard and append it, with step and minutes, to a table."""
