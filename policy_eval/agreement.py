@@ -98,8 +98,9 @@ STATISTICS: dict[str, Statistic] = {
     "top1_regret": top1_regret,
 }
 
-ORDER_CLAIMS = ("pearson", "spearman", "kendall", "mmrv", "mmrv_tie_safe", "calibration_slope")
-ORDER_CLAIMS += ("calibration_intercept",)
+CORRELATIONS = ("pearson", "spearman", "kendall", "calibration_slope", "calibration_intercept")
+"""Statistics of how scores vary together, as opposed to errors."""
+ORDER_CLAIMS = (*CORRELATIONS, "mmrv", "mmrv_tie_safe")
 """Statistics that say something about how policies compare, not worth saying of very few."""
 
 QUALITY: dict[str, Callable[[Column], Column]] = {

@@ -12,6 +12,7 @@ from policy_eval.noise_ceiling import noise_ceiling, percentile, smoothed_rates,
 from policy_eval.prediction_powered import PredictionPowered, prediction_powered
 from policy_eval.resampling import (
     PairOrder,
+    hierarchical_intervals,
     pair_order,
     policy_intervals,
     resampled_scores,
@@ -65,7 +66,7 @@ class Statistic:
 
     Attributes:
         value: Of the measured scores.
-        low: Lower end of its 95 % interval, see `policy_eval.resampling.policy_intervals`.
+        low: Lower end of its 95 % interval, see `policy_eval.resampling.hierarchical_intervals`.
         high: Upper end.
         standing: Share of perfect simulators, with as many trials, that do no better.
     """
@@ -207,10 +208,10 @@ def agree(
     s, r = means(dream, order), means(real, order)
     enough = len(order) >= MIN_POLICIES
     chosen = {n: f for n, f in STATISTICS.items() if enough or n not in ORDER_CLAIMS}
+    places = [[place[name] for name in order] for place in (dream, real)]
     if enough:
-        intervals = policy_intervals(chosen, s, r, resamples=resamples, seed=seed)
+        intervals = hierarchical_intervals(chosen, *places, resamples=resamples, seed=seed)
     else:
-        places = [[place[name] for name in order] for place in (dream, real)]
         intervals = start_intervals(
             chosen, *resampled_scores(places, resamples=resamples, seed=seed)
         )

@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float64
 
-from policy_eval.agreement import Column, Statistic, Table
+from policy_eval.agreement import CORRELATIONS, Column, Statistic, Table
 from policy_eval.scores import Scores
 
 NORMAL = NormalDist()
@@ -70,7 +70,7 @@ def pair_order(
         gaps = _drawn_means(gap, resamples, rng)
         difference, shared = float(gap.mean()), len(mine)
     above = float((gaps > 0).mean() + (gaps == 0).mean() / 2)
-    low, high = np.quantile(gaps, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(gaps, tails(level, min(len(first), len(second))))
     least = 0.5 / resamples
     probability = min(max(above, least), 1 - least)
     return PairOrder(probability, difference, float(low), float(high), shared)
@@ -108,30 +108,61 @@ def resampled_scores(
     return tables
 
 
+def hierarchical_intervals(
+    statistics: dict[str, Statistic], dream: Sequence[Scores], real: Sequence[Scores], *,
+    level: float = 0.95, resamples: int = 4000, seed: int = 0,
+) -> dict[str, Interval]:  # fmt: skip
+    """Hierarchical bootstrap intervals of statistics of agreement: policies, then starts.
+
+    The estimand: what the statistic would be on average over sets of policies drawn from the same
+    population, each policy measured with as many trials from as many starts. That is the number to
+    hold against a noise ceiling with the same trials; for a correlation it is lower than that of
+    the unknown true success rates.
+
+    Correlations (`CORRELATIONS`) are drawn by policy alone, with all trials of each: the spread
+    between measured policies contains the noise of their trials already (Davison and Hinkley 1997,
+    section 3.8), and drawing trials anew as well would count it twice and pull every sample towards
+    0. Errors (MMRV, bias, RMSE, regret) are drawn in both stages, because all policies share the
+    starts, and because a set with one policy twice orders its pairs too easily.
+    `benchmarks/coverage.py` shows how often the intervals hold the estimand.
+
+    Args:
+        statistics: What to compute, see `policy_eval.agreement`.
+        dream: Dreamed trials of each policy.
+        real: Real trials of each, in the same order.
+        level: Coverage.
+        resamples: Number of bootstrap samples.
+        seed: Seed of the resampling.
+    """
+    correlations = {name: f for name, f in statistics.items() if name in CORRELATIONS}
+    s, r = (np.array([scores.mean for scores in place]) for place in (dream, real))
+    intervals = policy_intervals(correlations, s, r, level=level, resamples=resamples, seed=seed)
+    drawn = np.random.default_rng(seed).integers(len(s), size=(resamples, len(s)))
+    tables = resampled_scores([dream, real], resamples=resamples, seed=seed + 1)
+    samples = [np.take_along_axis(table, drawn, axis=1) for table in tables]
+    for name, statistic in statistics.items():
+        if name not in correlations:
+            value, jackknife = _point(statistic, s, r)
+            intervals[name] = bca_interval(value, statistic(*samples), jackknife, level=level)
+    return intervals
+
+
 def policy_intervals(
     statistics: dict[str, Statistic], dream: Float64[np.ndarray, "p"],
     real: Float64[np.ndarray, "p"], *, groups: np.ndarray | None = None, level: float = 0.95,
     resamples: int = 4000, seed: int = 0,
 ) -> dict[str, Interval]:  # fmt: skip
-    """Hierarchical bootstrap intervals of statistics of agreement.
+    """Bootstrap intervals over policies, bias-corrected and accelerated.
 
-    The estimand: what the statistic would be on average over sets of policies drawn from the same
-    population, each policy measured with as many trials from as many starts. That is the number to
-    hold against a noise ceiling with the same trials, and it is lower than the correlation of the
-    unknown true success rates.
-
-    Sampling has two stages, policies and then trials within a policy. The bootstrap draws policies
-    with replacement and keeps all trials of each: the spread between measured policies contains the
-    noise of their trials already (Davison and Hinkley 1997, section 3.8), and drawing trials anew
-    as well would count that noise twice (`benchmarks/coverage.py` shows the intervals this gives).
-    Percentiles are corrected for bias and acceleration, `bca_interval`.
+    A bootstrap sample of p policies varies by (p - 1) / p too little, so its tails are taken
+    further out by as much (Hesterberg 2015, "narrowness bias", arXiv 1411.5279).
 
     Args:
         statistics: What to compute, see `policy_eval.agreement`.
         dream: Score of each policy in the dream.
         real: Likewise in reality.
-        groups: Task of each policy; policies are drawn within their task and task means removed
-            first. One task by default, nothing removed.
+        groups: Task of each policy: policies are drawn within their task, and the means of the
+            task are removed.
         level: Coverage.
         resamples: Number of bootstrap samples.
         seed: Seed of the resampling.
@@ -141,22 +172,28 @@ def policy_intervals(
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     rng = np.random.default_rng(seed)
     drawn = [m[rng.integers(len(m), size=(resamples, len(m)))] for m in members]
-    left_out = [np.delete(np.arange(number), i) for i in range(number)]
+    s, r = (np.concatenate([side[i] for i in drawn], -1) for side in (dream, real))
+    if len(members) > 1:
+        s, r = (np.concatenate([_centred(side[i]) for i in drawn], -1) for side in (dream, real))
+        dream, real = (
+            np.concatenate([_centred(side[i][None])[0] for i in members]) for side in (dream, real)
+        )
     intervals = {}
     for name, statistic in statistics.items():
-
-        def value(index: list[np.ndarray], statistic: Statistic = statistic) -> Column:
-            parts = [(dream[i], real[i]) for i in index]
-            if len(index) > 1:
-                parts = [(_centred(d), _centred(r)) for d, r in parts]
-            return statistic(*(np.concatenate(side, -1) for side in zip(*parts, strict=True)))
-
-        point = float(value([m[None] for m in members])[0])
-        jackknife = [
-            float(value([np.intersect1d(m, kept)[None] for m in members])[0]) for kept in left_out
-        ]
-        intervals[name] = bca_interval(point, value(drawn), np.array(jackknife), level=level)
+        value, jackknife = _point(statistic, dream, real)
+        intervals[name] = bca_interval(
+            value, statistic(s, r), jackknife, level=level, units=number - len(members) + 1
+        )
     return intervals
+
+
+def _point(
+    statistic: Statistic, dream: Float64[np.ndarray, "p"], real: Float64[np.ndarray, "p"]
+) -> tuple[float, Float64[np.ndarray, "p"]]:
+    """The statistic of all policies, and with each left out."""
+    left = [np.delete(np.arange(len(dream)), i) for i in range(len(dream))]
+    index = np.array(left, int).reshape(len(dream), -1)
+    return float(statistic(dream[None], real[None])[0]), statistic(dream[index], real[index])
 
 
 def start_intervals(
@@ -171,8 +208,9 @@ def start_intervals(
 
 
 def bca_interval(
-    value: float, samples: Column, jackknife: Float64[np.ndarray, "p"], *, level: float = 0.95
-) -> Interval:
+    value: float, samples: Column, jackknife: Float64[np.ndarray, "p"], *,
+    level: float = 0.95, units: int | None = None,
+) -> Interval:  # fmt: skip
     """Bias-corrected and accelerated percentile interval (Efron 1987).
 
     Args:
@@ -180,6 +218,8 @@ def bca_interval(
         samples: Its bootstrap samples.
         jackknife: Its values with one unit left out, for the acceleration.
         level: Coverage.
+        units: How many units were drawn, to correct the narrowness of the samples; not corrected
+            when not given.
     """
     n = len(samples)
     below = (samples < value).mean() + (samples == value).mean() / 2
@@ -188,11 +228,19 @@ def bca_interval(
     size = 6 * float((pull**2).sum()) ** 1.5
     acceleration = float((pull**3).sum()) / size if size > 1e-12 else 0.0
     ends = []
-    for tail in ((1 - level) / 2, (1 + level) / 2):
+    for tail in tails(level, units):
         z = shift + NORMAL.inv_cdf(tail)
         ends.append(NORMAL.cdf(shift + z / max(1 - acceleration * z, 1e-3)))
     low, high = np.quantile(samples, ends)
     return float(low), float(high)
+
+
+def tails(level: float, units: int | None) -> tuple[float, float]:
+    """Shares of bootstrap samples below the ends of an interval, see `policy_intervals`."""
+    z = NORMAL.inv_cdf((1 + level) / 2)
+    if units is not None and units > 1:
+        z *= (units / (units - 1)) ** 0.5
+    return NORMAL.cdf(-z), NORMAL.cdf(z)
 
 
 def _centred(values: Table) -> Table:

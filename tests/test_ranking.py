@@ -1,4 +1,6 @@
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +216,20 @@ def test_what_does_not_fit_is_named():
         rank({})
     with pytest.raises(ValueError, match=r"dreamed are the policies \['a', 'b'\].*\['a'\]"):
         rank(rates([1, 2]), rates([1]))
+
+
+def test_nominal_intervals_hold_the_truth_as_often_as_they_say():
+    """A small version of `benchmarks/coverage.py`, whose table is in `benchmarks/coverage.md`."""
+    file = Path(__file__).parents[1] / "benchmarks" / "coverage.py"
+    coverage = runpy.run_path(str(file))
+    config = coverage["CoverageConfig"](simulations=100, resamples=300)
+    rows = [
+        coverage["cover_scores"](config, 0.3, 100),
+        coverage["cover_prediction"](config, 50, 200, 0.9),
+    ]
+    rows += [coverage["cover_pairs"](config, (0.6, 0.4), 100)]
+    rows += coverage["cover_agreement"](config, 8, 100, 0.95, ("pearson",))
+    for row in rows:
+        assert 0.88 <= row.coverage <= 1.0, row
+    sure = coverage["cover_claims"](config, 0.95, 1.0)
+    assert sure.coverage > 0.95 and sure.simulations > 100
