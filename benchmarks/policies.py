@@ -19,6 +19,7 @@ from policy_eval.behaviour_cloning import ClonedPolicy
 from policy_eval.clone import CloneConfig, clone
 from policy_eval.evaluate import evaluate
 from policy_eval.real_envs import RealEnvs
+from policy_eval.resampling import wilson_interval
 from policy_eval.scores import Scores
 from worldmodel.data import open_episodes
 from worldmodel.envs import make_env
@@ -65,20 +66,53 @@ TASKS = {
         horizon=60,
         common={"relative_to": {0: 0, 1: 1}},
         recipes={
-            "demos-400": {"steps": 2300},
-            "top-only": {"steps": 1500, "views": ("top",)},
-            "demos-200": {"demos": 200, "steps": 1500},
-            "chunk-4": {"steps": 1500, "chunk": 4},
-            "short-training": {"steps": 700},
+            "demos-400": {"steps": 1500},
+            # worldmodel record pusht-position --behaviour expert --episodes 160 --seed 11 ...
+            "demos-150": {"data": "data/pusht-position-demos-b", "demos": 150, "steps": 1200},
+            "top-only": {"steps": 1200, "views": ("top",)},
+            "chunk-4": {"steps": 1000, "views": ("top",), "chunk": 4},
             "no-proprioception": {
-                "steps": 1500, "proprioception": False, "relative_to": {},
+                "steps": 1000, "views": ("top",), "proprioception": False, "relative_to": {},
             },
-            "demos-60": {"demos": 60, "steps": 600},
+            "short-training": {"steps": 400},
+            "demos-60": {"demos": 60, "steps": 500},
             "noise-30": Noisy("demos-400", 30.0),
             "noise-60": Noisy("demos-400", 60.0),
         },
     ),
+    # worldmodel record metaworld:push-v3 --episodes 400 --out data/push
+    # worldmodel record metaworld:push-v3 --episodes 120 --seed 2 --out ...-heldout
+    "metaworld-push-v3": Task(
+        env="metaworld:push-v3",
+        demonstrations="data/push",
+        starts="data/metaworld-push-v3-heldout",
+        horizon=30,
+        common={},
+        recipes={
+            "demos-134": {"demos": 134, "steps": 1000},
+            "demos-50": {"demos": 50, "steps": 600},
+            "wrist-only": {
+                "demos": 134, "steps": 600, "views": ("wrist",), "proprioception": False,
+            },
+            "demos-15": {"demos": 15, "steps": 400},
+            "short-training": {"demos": 134, "steps": 250},
+            "noise-15": Noisy("demos-134", 0.15),
+            "noise-30": Noisy("demos-134", 0.3),
+            "chunk-3": {"demos": 134, "steps": 500, "chunk": 3},
+        },
+    ),
 }  # fmt: skip
+
+
+CARD = """\
+# Graded policies
+
+Small visuomotor policies, cloned from scripted experts to be differently good, on purpose; chosen
+before they were let into a dream. `python benchmarks/policies.py --task TASK` trains and measures
+them, and `real.json` holds every trial with its reset seed, in the form that `worldmodel rank
+--real-scores` reads. Settings that a recipe does not name are those of the task in
+`benchmarks/policies.py`.
+"""
 
 
 @dataclass(frozen=True)
@@ -108,7 +142,8 @@ def train(task: Task, name: str, out: Path) -> Path:
         policy.config = replace(policy.config, action_noise=recipe.sigma)
         policy.save(folder)
         return folder
-    return clone(CloneConfig(Path(task.demonstrations), folder, **task.common | recipe))
+    settings = {"data": task.demonstrations} | task.common | recipe
+    return clone(CloneConfig(**settings | {"data": Path(settings["data"]), "out": folder}))
 
 
 def measure(task: Task, folders: list[Path], config: PoliciesConfig) -> dict[str, Scores]:
@@ -134,6 +169,27 @@ def measure(task: Task, folders: list[Path], config: PoliciesConfig) -> dict[str
     return {folder.name: Scores.from_json(stored[folder.name]) for folder in folders}
 
 
+def write_card(folder: Path) -> None:
+    """A README with the real success of every measured set in `folder`."""
+    rows = []
+    for task, about in TASKS.items():
+        file = folder / task / "real.json"
+        if not file.exists():
+            continue
+        for name, stored in json.loads(file.read_text()).items():
+            scores = Scores.from_json(stored)
+            low, high = wilson_interval(scores.mean, len(scores))
+            recipe = about.recipes[name]
+            if isinstance(recipe, Noisy):
+                words = f"{recipe.policy} with noise of sigma {recipe.sigma:g} on its actions"
+            else:
+                words = ", ".join(f"{key} {value}" for key, value in recipe.items())
+            shown = f"{scores.mean:.2f} ({low:.2f}..{high:.2f}) of {len(scores)}"
+            rows.append(f"| {task} | {name} | {shown} | {words} |")
+    head = "| task | policy | real success, 95 % interval | recipe |\n|---|---|---|---|"
+    (folder / "README.md").write_text(f"{CARD}\n{head}\n" + "\n".join(rows) + "\n")
+
+
 def main(config: PoliciesConfig) -> None:
     """Train, measure, print."""
     if config.task not in TASKS:
@@ -146,6 +202,7 @@ def main(config: PoliciesConfig) -> None:
     folders = [train(task, name, out) for name in config.only or task.recipes]
     for name, scores in measure(task, folders, config).items():
         print(f"{name:20} {scores.mean:.2f} of {len(scores)}, {scores.steps.mean():.1f} steps")
+    write_card(config.out)
 
 
 if __name__ == "__main__":

@@ -129,11 +129,7 @@ class ClonedPolicy(nn.Module):
             ValueError: A camera or the state is missing, or has another shape.
         """
         if not self.queue:
-            frames, states = self._read(observation)
-            planned = self(frames, states) * self.action_std + self.action_mean
-            for action, state in self.config.relative_to.items():
-                planned[..., action] += states[:, None, state]
-            self.queue = list(planned.unbind(1))
+            self.queue = list(self.plan(observation).unbind(1))
         action = self.queue.pop(0)
         if self.config.action_noise:
             frame = torch.full_like(self.seeds, self.step)
@@ -141,6 +137,15 @@ class ClonedPolicy(nn.Module):
             action = action + self.config.action_noise * noise.to(action.device)
         self.step += 1
         return action
+
+    @torch.no_grad()
+    def plan(self, observation: Observations) -> Float[Tensor, "n k a"]:
+        """The raw actions of the next `k` steps, without noise; changes nothing in the policy."""
+        frames, states = self._read(observation)
+        planned = self(frames, states) * self.action_std + self.action_mean
+        for action, state in self.config.relative_to.items():
+            planned[..., action] += states[:, None, state]
+        return planned
 
     def _read(self, observation: Observations) -> tuple[Tensor, Tensor | None]:
         """Frames `n v H W 3` and states of the cameras it looks at."""

@@ -45,6 +45,10 @@ class JudgeConfig:
     """Share of the episodes, the last ones, not trained on: half calibrate, half test."""
     num_steps: int = 2
     """Denoising steps of the dreams."""
+    init: Path | None = None
+    """A judge to start from; its range of rewards is kept."""
+    test: Path | None = None
+    """Episodes to test on, all of them; with it none of `data` is, and twice as many calibrate."""
     seed: int = 0
     """Seed of weights and batches."""
 
@@ -72,38 +76,55 @@ def judge(config: JudgeConfig) -> dict:
     """
     source = EpisodeCache(open_episodes(config.data))
     train, calibration, test = split(source, config.held_out)
+    tested = source
+    if config.test is not None:
+        tested = EpisodeCache(open_episodes(config.test))
+        calibration, test = range(calibration.start, test.stop), range(len(tested))
     rows = read_frames(source, train)
     torch.manual_seed(config.seed)
     low, high = float(rows.rewards.min()), float(rows.rewards.max())
-    learned = LearnedJudge(
-        JudgeShape(tuple(source.views), tuple(source.size)), reward_range=(low, high)
-    )
+    shape = JudgeShape(tuple(source.views), tuple(source.size))
+    if config.init is None:
+        learned = LearnedJudge(shape, reward_range=(low, high))
+    else:
+        learned = LearnedJudge.load(config.init)
+        check_init(config, learned, shape)
     fit(learned, rows, config)
     generator = torch.Generator().manual_seed(config.seed)
     solved = rows.frames[rows.successes]
     goals = GoalImageJudge(solved[torch.randperm(len(solved), generator=generator)[:NUM_GOALS]])
     judges = {"learned": learned, "goal_image": goals}
-    report: dict = {"data": str(config.data), "episodes": {}, "real": {}, "dreamed": {}}
+    report: dict = {"data": source.name, "episodes": {}, "real": {}, "dreamed": {}}
+    report["test"] = tested.name
     for name, part in (("train", train), ("calibration", calibration), ("test", test)):
         report["episodes"][name] = [part.start, part.stop]
     for name, each in judges.items():
         each.threshold = best_threshold(judge_episodes(each.score, source, calibration))
-        held_out = judge_episodes(each.score, source, test)
+        held_out = judge_episodes(each.score, tested, test)
         report["real"][name] = judge_report(held_out, each.threshold)
-    report["reward_correlation"] = reward_correlation(learned, source, test)
+    report["reward_correlation"] = reward_correlation(learned, tested, test)
     if config.world is not None:
         world = WorldModel.load(config.world)
         report["world"] = str(config.world)
         dreamt = list(test)[:DREAMS]
         for name, each in judges.items():
             judged = judge_dreams(
-                each.score, world, source, dreamt, num_steps=config.num_steps, seed=config.seed
+                each.score, world, tested, dreamt, num_steps=config.num_steps, seed=config.seed
             )
             report["dreamed"][name] = judge_report(judged, each.threshold)
     learned.save(config.out)
     write_json(config.out / "report.json", report)
     show(report)
     return report
+
+
+def check_init(config: JudgeConfig, start: LearnedJudge, shape: JudgeShape) -> None:
+    """Raise a `ValueError` when the judge to start from looks at other frames than the data's."""
+    if (start.shape.views, start.shape.size) != (shape.views, shape.size):
+        raise ValueError(
+            f"{config.init}: looks at {start.shape.views} of {start.shape.size}, the data have "
+            f"{shape.views} of {shape.size}"
+        )
 
 
 def split(source: EpisodeSource, held_out: float) -> tuple[range, range, range]:

@@ -1,0 +1,246 @@
+"""Best-of-K steering: propose K plans, imagine each, score, and carry out the best.
+
+One interface for three papers that differ in the scorer: a value (V-GPS,
+arXiv 2410.13816), whether the imagined outcome is what was meant ("Do What You Say",
+arXiv 2510.16281), and a verifier's opinion (RoboMonkey, arXiv 2506.17811). The scorer is any
+callable; the policy is neither changed nor asked for more than a plan.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from policy_eval.policy import Observations
+from worldmodel.data import Clip
+from worldmodel.dream import Judge
+from worldmodel.rollout import Observation, RolloutState, stream_noise
+from worldmodel.world_model import WorldModel
+
+
+@runtime_checkable
+class Planner(Protocol):
+    """A policy that can say what it is going to do, without doing it."""
+
+    def plan(self, observation: Observations) -> Float[Tensor, "n h a"]:
+        """Raw actions of the next `h` steps."""
+        ...
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """`k` plans for each of `n` streams, and where they lead.
+
+    Attributes:
+        plans: Raw actions; of each stream the first plan is the policy's own.
+        imagined: One clip for every plan, those of a stream side by side: the present frame, and
+            the dreamt ones. `None` when nothing was imagined.
+    """
+
+    plans: Float[Tensor, "n k h a"]
+    imagined: Clip | None = None
+
+
+Scorer = Callable[[Candidates], Float[Tensor, "n k"]]
+"""Higher is better; of equals the first is taken."""
+
+
+def jitter(
+    plans: Float[Tensor, "n h a"], k: int, sigma: float | Float[Tensor, "a"],
+    seeds: Int[Tensor, "n"], step: int,
+) -> Float[Tensor, "n k h a"]:  # fmt: skip
+    """The plan itself and `k - 1` plans that lie beside it.
+
+    RoboMonkey draws its candidates from a Gaussian about the policy's samples; here each candidate
+    has one Gaussian offset for all its steps, since noise that changes with every step averages
+    out. A function of the seed of the stream and of the step alone.
+    """
+    noise = stream_noise(seeds, torch.full_like(seeds, step), [k, 1, plans.shape[-1]])
+    noise[:, 0] = 0
+    return plans[:, None] + torch.as_tensor(sigma, device=plans.device) * noise.to(plans.device)
+
+
+def value(judge: Judge) -> Scorer:
+    """The judge's reward of the last imagined frame: the value of V-GPS, of a state it leads to.
+
+    V-GPS learns Q(s, a) offline; here the world model says what the actions lead to.
+    """
+
+    def score(candidates: Candidates) -> Float[Tensor, "n k"]:
+        clip = _imagined(candidates)
+        states = None if clip.states is None else clip.states[:, -1]
+        rewards = judge(Observation(clip.frames[:, -1], states)).rewards
+        return rewards.reshape(candidates.plans.shape[:2])
+
+    return score
+
+
+def verifier(verify: Callable[[UInt8[Tensor, "b v H W 3"]], Float[Tensor, "b"]]) -> Scorer:
+    """The highest score that a verifier gives any imagined frame (RoboMonkey's verifier).
+
+    `LearnedJudge.score` is one, and so is `GoalImageJudge.score`.
+    """
+
+    def score(candidates: Candidates) -> Float[Tensor, "n k"]:
+        frames = _imagined(candidates).frames[:, 1:]
+        scores = verify(rearrange(frames, "b t v h w c -> (b t) v h w c"))
+        best = scores.reshape(frames.shape[:2]).amax(1)
+        return best.reshape(candidates.plans.shape[:2])
+
+    return score
+
+
+def agreement(
+    decode: Callable[[Clip], Float[Tensor, "b t a"]],
+    commanded: Callable[[Clip], Float[Tensor, "b t a"]],
+) -> Scorer:
+    """Whether what is seen to be done is what was meant ("Do What You Say").
+
+    Minus the mean squared difference between the actions that an inverse-dynamics model reads off
+    the imagined frames and those of the plan. The paper asks a vision-language model whether the
+    simulated outcome fits the plan in words; here the plan is the actions.
+
+    Args:
+        decode: Reads actions off a clip, as `InverseDynamics.decode` does.
+        commanded: The clip's own actions in the same units, as `InverseDynamics.commanded`.
+    """
+
+    def score(candidates: Candidates) -> Float[Tensor, "n k"]:
+        clip = _imagined(candidates)
+        error = (decode(clip) - commanded(clip)).square().mean((1, 2))
+        return -error.reshape(candidates.plans.shape[:2])
+
+    return score
+
+
+def nearest_the_mean(candidates: Candidates) -> Float[Tensor, "n k"]:
+    """A control without imagination: the plan nearest the mean of all, the majority's."""
+    offset = candidates.plans - candidates.plans.mean(1, keepdim=True)
+    return -offset.square().mean((2, 3))
+
+
+def at_random(seed: int = 0) -> Scorer:
+    """A control without imagination: any of the plans, with equal chances."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda candidates: torch.rand(candidates.plans.shape[:2], generator=generator)
+
+
+def _imagined(candidates: Candidates) -> Clip:
+    if candidates.imagined is None:
+        raise ValueError("this scorer looks at imagined frames: give SteeredPolicy a world")
+    return candidates.imagined
+
+
+class SteeredPolicy:
+    """Another policy, steered by imagination.
+
+    ```python
+    steered = SteeredPolicy(policy, value(judge), world, k=16, sigma=30.0)
+    scores = evaluate(steered, RealEnvs(make, starts, num_envs=10), horizon=60)
+    ```
+
+    Args:
+        policy: Who plans, and who carries on after its plan in the imagined futures.
+        scorer: Who chooses.
+        world: Who imagines; `None` for scorers that look at the plans alone.
+        k: Plans to choose from.
+        sigma: How far the plans lie apart, in raw units of the action.
+        lookahead: Imagined steps, at least as many as a plan has.
+        context: Past frames that a dream begins with.
+        num_steps: Denoising steps per frame.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    def __init__(
+        self, policy: Planner, scorer: Scorer, world: WorldModel | None = None, *, k: int = 16,
+        sigma: float | Float[Tensor, "a"], lookahead: int = 8, context: int = 4,
+        num_steps: int = 2,
+    ):  # fmt: skip
+        if min(k, lookahead, context) < 1:
+            raise ValueError(
+                f"k, lookahead and context are at least 1, got {k}, {lookahead} and {context}"
+            )
+        self.policy, self.scorer, self.world = policy, scorer, world
+        self.k, self.sigma, self.lookahead = k, sigma, lookahead
+        self.context, self.num_steps = context, num_steps
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Begin one episode per seed."""
+        self.seeds = torch.tensor(list(seeds), dtype=torch.long)
+        self.step = 0
+        self.queue: list[Tensor] = []
+        self.seen: list[Observations] = []
+        self.done: list[Tensor] = []
+
+    @torch.no_grad()
+    def act(self, observation: Observations) -> Float[Tensor, "n a"]:
+        """The next action of the best plan; chooses anew when it has been carried out."""
+        self.seen = [*self.seen, observation][-self.context :]
+        if not self.queue:
+            best = self.choose(observation)
+            self.queue = list(best.unbind(1))
+        action = self.queue.pop(0)
+        self.done = [*self.done, action][-self.context :]
+        self.step += 1
+        return action
+
+    def choose(self, observation: Observations) -> Float[Tensor, "n h a"]:
+        """The plan with the highest score for each stream."""
+        plans = self.policy.plan(observation)
+        candidates = Candidates(jitter(plans, self.k, self.sigma, self.seeds, self.step))
+        if self.world is not None:
+            candidates = Candidates(candidates.plans, self.imagine(candidates.plans))
+        best = self.scorer(candidates).argmax(1).to(plans.device)
+        return candidates.plans[torch.arange(len(best)), best]
+
+    def imagine(self, plans: Float[Tensor, "n k h a"]) -> Clip:
+        """Dream every plan; the policy goes on acting in the dream when its plan is over.
+
+        The plans of a stream share the noise of their dreams, so they differ by actions alone.
+
+        Returns:
+            The present frame and `lookahead` dreamt ones of `n k` streams.
+        """
+        context = self._context()
+        state = self.world.start(context, seed=self.seeds.tolist())
+        state = state.select(torch.arange(len(self.seeds)).repeat_interleave(self.k))
+        frames = [context.frames[:, -1].repeat_interleave(self.k, 0)]
+        states, actions = [state.states], []
+        queue = list(rearrange(plans, "n k h a -> (n k) h a").unbind(1))
+        for _ in range(self.lookahead):
+            if not queue:
+                queue = list(self.policy.plan(self._observed(frames[-1], states[-1])).unbind(1))
+            actions.append(queue.pop(0))
+            dreamt, state = self._step(state, actions[-1])
+            frames.append(dreamt.frames)
+            states.append(dreamt.states)
+        return Clip(
+            frames=torch.stack(frames, 1), actions=torch.stack(actions, 1),
+            states=None if states[0] is None else torch.stack(states, 1),
+        )  # fmt: skip
+
+    def _step(self, state: RolloutState, actions: Tensor) -> tuple[Observation, RolloutState]:
+        return self.world.step(state, actions, num_steps=self.num_steps)
+
+    def _context(self) -> Clip:
+        """The last real frames and the actions between them."""
+        views = [f"observation.images.{view}" for view in self.world.views]
+        frames = torch.stack([torch.stack([o[v] for v in views], 1) for o in self.seen], 1)
+        states = None
+        if self.world.state_dim:
+            states = torch.stack([o["observation.state"] for o in self.seen], 1)
+        between = self.done[len(self.done) - len(self.seen) + 1 :] if len(self.seen) > 1 else []
+        actions = torch.stack(between, 1) if between else None
+        return Clip(frames=frames, actions=actions, states=states)
+
+    def _observed(self, frames: Tensor, states: Tensor | None) -> Observations:
+        """Dreamt frames under the keys of an observation."""
+        named = zip(self.world.views, frames.unbind(1), strict=True)
+        observation = {f"observation.images.{view}": pictures for view, pictures in named}
+        return observation if states is None else observation | {"observation.state": states}

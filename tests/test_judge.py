@@ -1,0 +1,189 @@
+import json
+
+import pytest
+import torch
+from square_world import write_episodes
+from tiny import tiny_world
+
+from policy_eval.judge import GoalImageJudge, JudgeShape, LearnedJudge
+from policy_eval.judge_scores import (
+    JudgedEpisode,
+    best_threshold,
+    judge_dreams,
+    judge_episodes,
+    judge_report,
+)
+from policy_eval.judge_training import JudgeConfig, disturb, judge, split
+from worldmodel.cli import main
+from worldmodel.data import open_episodes
+from worldmodel.rollout import Observation
+
+SHAPE = JudgeShape(("top", "wrist"), (16, 16), width=8)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Twenty-four episodes, of which every other one stops half-way."""
+    return write_episodes(tmp_path_factory.mktemp("square") / "data", 24, failures=2)
+
+
+def episode(truth: list[int], scores: list[float]) -> JudgedEpisode:
+    return JudgedEpisode(torch.tensor(truth).bool(), torch.tensor(scores))
+
+
+def pictures(number: int, level: int = 0) -> torch.Tensor:
+    return torch.full((number, 2, 16, 16, 3), level, dtype=torch.uint8)
+
+
+def test_the_threshold_calls_the_fewest_episodes_wrongly():
+    """Peaks .9 and .6 of successes, .7 and .2 of failures: one error, at best."""
+    judged = [
+        episode([0, 1], [0.1, 0.9]), episode([0, 1], [0.6, 0.3]),
+        episode([0, 0], [0.7, 0.1]), episode([0, 0], [0.2, 0.2]),
+    ]  # fmt: skip
+    # .4 leaves one false success, .8 one false failure: equally bad, so it is the later one.
+    assert best_threshold(judged) == pytest.approx(0.8)
+    # With a third failure at .7 it is .8 alone; with another success at .5 it is .4 alone.
+    assert best_threshold([*judged, judged[2]]) == pytest.approx(0.8)
+    assert best_threshold([*judged, episode([1], [0.5])]) == pytest.approx(0.35)
+    # Of two thresholds with two errors each it is the one that keeps the success rate.
+    turns = [episode([i % 2], [0.1 * i]) for i in range(6)]
+    assert best_threshold(turns) == pytest.approx(0.25)
+    assert judge_report(turns, 0.25)["episodes"]["called"] == 0.5
+    with pytest.raises(ValueError, match="got 4 successes in 4 episodes"):
+        best_threshold([judged[0]] * 4)
+
+
+def test_the_report_counts_frames_and_episodes():
+    judged = [
+        episode([0, 1], [0.1, 0.9]), episode([0, 0], [0.7, 0.1]), episode([0, 1], [0.2, 0.3]),
+    ]  # fmt: skip
+    report = judge_report(judged, 0.5)
+    # Frames: successes score .9 and .3, failures .1, .7, .1, .2: seven of eight pairs are right.
+    frames = report["frames"]
+    assert frames["confusion"] == {
+        "true_success": 1, "false_success": 1, "false_failure": 1, "true_failure": 3,
+    }  # fmt: skip
+    assert (frames["n"], frames["successes"], frames["auc"]) == (6, pytest.approx(1 / 3), 0.875)
+    assert frames["accuracy"] == pytest.approx(4 / 6)
+    # Episodes: peaks .9 and .3 of successes, .7 of a failure.
+    assert report["episodes"]["auc"] == 0.5
+    assert report["episodes"]["called"] == pytest.approx(2 / 3)
+    alike = judge_report([judged[0]], 0.5)["episodes"]
+    assert alike["auc"] is None and alike["accuracy"] == 1.0
+
+
+def test_the_distance_to_the_nearest_goal_is_the_score():
+    goals = torch.cat([pictures(1, 255), pictures(1, 51)])
+    by_picture = GoalImageJudge(goals, threshold=-0.3)
+    frames = torch.cat([pictures(1, 0), pictures(1, 255), pictures(1, 102)])
+    assert by_picture.score(frames).tolist() == pytest.approx([-0.2, 0.0, -0.2], abs=1e-3)
+    verdict = by_picture(Observation(frames, None))
+    assert verdict.successes.tolist() == [True, True, True]
+    by_picture.threshold = -0.1
+    assert by_picture(Observation(frames, None)).successes.tolist() == [False, True, False]
+    with pytest.raises(ValueError, match="at least one goal, got 0"):
+        GoalImageJudge(goals[:0])
+
+
+def test_verdicts_follow_the_two_outputs():
+    """A logit of log 3 is a probability of .75; a reward of .25 lies a quarter into its range."""
+    learned = LearnedJudge(SHAPE, threshold=0.7, reward_range=(-1.0, 3.0))
+    learned.network.head[-1].weight.data.zero_()
+    learned.network.head[-1].bias.data = torch.tensor([3.0, 1.0]).log() + torch.tensor([0, 0.25])
+    verdict = learned(Observation(pictures(2), None))
+    assert verdict.rewards.tolist() == pytest.approx([0.0, 0.0])
+    assert verdict.successes.tolist() == [True, True]
+    assert learned.score(pictures(1)).tolist() == pytest.approx([0.75])
+    learned.threshold = 0.76
+    assert learned(Observation(pictures(2), None)).successes.tolist() == [False, False]
+    with pytest.raises(ValueError, match=r"frames of \(2, 16, 16, 3\), got \(1, 16, 16, 3\)"):
+        learned.score(pictures(1)[:, :1])
+
+
+def test_a_saved_judge_judges_alike(tmp_path):
+    torch.manual_seed(0)
+    one = LearnedJudge(SHAPE, threshold=0.3, reward_range=(-2.0, 5.0))
+    one.save(tmp_path, dtype=torch.float32)
+    again = LearnedJudge.load(tmp_path)
+    assert (again.threshold, again.reward_range, again.shape) == (0.3, (-2.0, 5.0), SHAPE)
+    frames = torch.randint(0, 256, (3, 2, 16, 16, 3), dtype=torch.uint8)
+    torch.testing.assert_close(again.predict(frames), one.predict(frames))
+
+
+def test_a_folder_without_a_judge_is_named(tmp_path):
+    def broken(edit):
+        LearnedJudge(SHAPE).save(tmp_path / "broken")
+        edit(tmp_path / "broken")
+
+    def narrow(folder):
+        file = folder / "judge.json"
+        file.write_text(file.read_text().replace('"width": 8', '"width": 9'))
+
+    for edit, message in (
+        (lambda f: (f / "judge.json").unlink(), "judge.json is missing"),
+        (lambda f: (f / "judge.json").write_text("{}"), "not a judge description"),
+        (narrow, "head.0.weight"),
+        (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors: missing"),
+    ):
+        broken(edit)
+        with pytest.raises(ValueError, match=message):
+            LearnedJudge.load(tmp_path / "broken")
+
+
+def test_episodes_are_cut_into_three_parts(data):
+    source = open_episodes(data)
+    assert split(source, 0.25) == (range(18), range(18, 21), range(21, 24))
+    with pytest.raises(ValueError, match="leave no episode to train"):
+        split(source, 0.01)
+
+
+def test_every_frame_but_the_first_is_judged(data):
+    """The score here is the share of bright pixels, the truth that of the recording."""
+    source = open_episodes(data)
+    bright = lambda frames: (frames > 128).float().mean((1, 2, 3, 4))  # noqa: E731
+    judged = judge_episodes(bright, source, [0, 2])
+    clip = source.read(0, 0, source.lengths[0])
+    assert torch.equal(judged[0].successes, clip.successes)
+    torch.testing.assert_close(judged[0].scores, bright(clip.frames[1:]))
+    assert judged[0].successes.any() and not judged[1].successes.any()
+    world = tiny_world(size=(16, 16), random=False)
+    dreamt = judge_dreams(bright, world, source, [0, 2], num_steps=1)
+    # A world that has learnt nothing shows the first frame again and again.
+    first = bright(clip.frames[:1]).item()
+    assert dreamt[0].scores.tolist() == pytest.approx([first] * len(clip.successes), abs=0.01)
+    assert torch.equal(dreamt[1].successes, judged[1].successes)
+
+
+def test_disturbed_frames_stay_near():
+    frames = torch.randint(60, 190, (8, 2, 16, 16, 3), dtype=torch.uint8)
+    again = disturb(frames, torch.Generator().manual_seed(0))
+    assert again.shape == frames.shape and again.dtype == torch.uint8
+    assert not torch.equal(again, frames)
+    flat = torch.full_like(frames, 128)
+    change = (disturb(flat, torch.Generator().manual_seed(0)).float() - 128).abs()
+    assert 0 < change.mean() < 12
+
+
+def test_the_command_trains_calibrates_and_reports(data, tmp_path, capsys):
+    world = tiny_world(size=(16, 16), random=False)
+    world.save(tmp_path / "world")
+    flags = ["judge", "--data", str(data), "--out", str(tmp_path / "judge"), "--steps", "80"]
+    flags += ["--world", str(tmp_path / "world"), "--num-steps", "1", "--batch", "32"]
+    assert main(flags) == 0
+    assert "judges on held-out episodes" in capsys.readouterr().out
+    report = json.loads((tmp_path / "judge/report.json").read_text())
+    assert report["episodes"] == {"train": [0, 18], "calibration": [18, 21], "test": [21, 24]}
+    assert report["real"]["learned"]["frames"]["auc"] > 0.9
+    assert report["dreamed"]["goal_image"]["episodes"]["n"] == 3
+    again = LearnedJudge.load(tmp_path / "judge")
+    assert again.reward_range[1] == pytest.approx(1.2) and 0 < again.threshold < 1
+
+
+def test_data_without_failures_are_refused(tmp_path, capsys):
+    data = write_episodes(tmp_path / "short", 8, steps=2)
+    assert main(["judge", "--data", str(data), "--out", str(tmp_path / "judge")]) == 2
+    assert "learns from successes and failures, got 0 successes" in capsys.readouterr().err
+    one = JudgeConfig(data, tmp_path / "judge", held_out=2.0)
+    with pytest.raises(ValueError, match=r"--held-out 2.0"):
+        judge(one)
