@@ -1,0 +1,183 @@
+"""Align world model and judge with what the policies themselves do. `worldmodel align`.
+
+A world that has seen demonstrations alone is optimistic: it has never seen what a bad policy does,
+and a failure ends in it as the demonstrations did. So real rollouts of the policies are recorded,
+failures included, and world model and judge are fine-tuned on them and on as many episodes of the
+old data. It lives here, above evaluation, because evaluation never updates the world model.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from policy_eval.behaviour_cloning import ClonedPolicy
+from policy_eval.judge_training import JudgeConfig, judge
+from policy_eval.rank import RankConfig, find_policies, rank_policies
+from policy_eval.real_rollouts import mix, record_rollouts, schema_of
+from worldmodel.data import EpisodeSource, open_episodes
+from worldmodel.envs import make_env
+from worldmodel.files import write_json
+from worldmodel.pretrain import PretrainConfig, pretrain
+from worldmodel.world_model import WorldModel
+
+SHOWN = ("pearson", "spearman", "mmrv_tie_safe", "bias", "rmse")
+
+
+@dataclass(frozen=True)
+class AlignConfig:
+    """Fine-tune world model and judge on real rollouts of policies, and rank before and after.
+
+    Finished parts are kept, so a killed command continues.
+    """
+
+    world: Path
+    """Folder of the world model."""
+    judge: Path
+    """Folder of the judge."""
+    policies: tuple[Path, ...]
+    """Folders of policies, or folders of such folders."""
+    env: str
+    """Where they are tried: pusht-position or metaworld:TASK."""
+    world_data: Path
+    """What the world model was trained on; a part of it is mixed in."""
+    judge_data: Path
+    """What the judge was trained on, likewise."""
+    starts: Path
+    """Held-out episodes that the policies are ranked from."""
+    out: Path
+    """Folder for rollouts, aligned world models and judges, rankings, and `align.json`."""
+    horizon: int
+    """Most steps of a trial."""
+    real_scores: Path
+    """Real trials from those starts, a JSON file of scores by policy."""
+    rollouts: tuple[int, ...] = (25, 100)
+    """Numbers of real rollouts to align with; the smaller ones are parts of the largest."""
+    episodes: int = 100
+    """Dreamed trials of each policy."""
+    steps: int = 400
+    """Optimiser steps of the world model."""
+    batch: int = 8
+    """Clips per step."""
+    learning_rate: float = 3e-4
+    """Peak learning rate of the world model."""
+    judge_steps: int = 600
+    """Optimiser steps of the judge."""
+    processes: int = 1
+    """Processes of the dreamed trials."""
+    num_steps: int = 2
+    """Denoising steps per frame."""
+    seed: int = 77
+    """Rollouts begin from the reset seeds `seed * 100000 + i`, none of which may be a start's."""
+
+
+def align(config: AlignConfig) -> dict:
+    """Record, fine-tune and rank; returns the table that `align.json` holds.
+
+    Raises:
+        ValueError: A rollout would begin where the policies are tested, or something does not fit.
+    """
+    numbers = sorted(set(config.rollouts))
+    if not numbers or numbers[0] < 4:
+        raise ValueError(f"--rollouts are numbers of at least 4, got {list(config.rollouts)}")
+    env = make_env(config.env, size=WorldModel.load(config.world).size[0])
+    check_apart(config, numbers[-1])
+    recorded = record(config, env, numbers[-1])
+    table = {"0": agreement_of(config, config.world, config.judge, config.out / "before")}
+    for number in numbers:
+        world, learned = fine_tune(config, env, open_episodes(recorded), number)
+        table[str(number)] = agreement_of(config, world, learned, config.out / f"{number}/rank")
+        write_json(config.out / "align.json", {"format": 1, "rollouts": table})
+    show(table)
+    return table
+
+
+def check_apart(config: AlignConfig, episodes: int) -> None:
+    """Raise a `ValueError` when a rollout has the reset seed of a start."""
+    source = open_episodes(config.starts)
+    seeds = {source.reset_seed(episode) for episode in range(len(source))}
+    both = sorted(seeds & set(range(config.seed * 100_000, config.seed * 100_000 + episodes)))
+    if both:
+        raise ValueError(f"--seed {config.seed}: rollouts would begin from the test starts {both}")
+
+
+def record(config: AlignConfig, env: object, episodes: int) -> Path:
+    """The rollouts of all policies in turn."""
+    folders = find_policies(config.policies)
+    policies = {name: ClonedPolicy.load(folder) for name, folder in folders.items()}
+    columns = (TextColumn("rollouts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("", total=episodes)
+        return record_rollouts(
+            policies, env, config.out / "rollouts", episodes=episodes, horizon=config.horizon,
+            seed=config.seed, progress=lambda done: progress.update(bar, completed=done),
+        )  # fmt: skip
+
+
+def fine_tune(
+    config: AlignConfig, env: object, rollouts: EpisodeSource, number: int
+) -> tuple[Path, Path]:
+    """World model and judge after `number` rollouts and as many old episodes each."""
+    folder = config.out / str(number)
+    schema, mixtures = schema_of(env), {}
+    for name, data in (("world", config.world_data), ("judge", config.judge_data)):
+        old = open_episodes(data)
+        chosen = np.random.default_rng(config.seed).permutation(len(old))[:number].tolist()
+        parts = [(rollouts, range(number)), (old, chosen)]
+        mixtures[name] = mix(parts, schema, folder / f"{name}-data", task=env.task)
+    world, learned = folder / "world", folder / "judge"
+    if not (world / "world.json").exists():
+        start = WorldModel.load(config.world)
+        held_out = max(min(8, number // 4), 1)
+        pretrain(
+            PretrainConfig(
+                mixtures["world"], world, init=config.world, steps=config.steps,
+                batch=config.batch, learning_rate=config.learning_rate,
+                relative_to=dict(start.relative_to), average_decay=0.99, warmup=20,
+                validation_episodes=held_out, validation_interval=config.steps,
+                save_interval=config.steps, frames=min(10, shortest(mixtures["world"])),
+            )
+        )  # fmt: skip
+    if not (learned / "report.json").exists():
+        judge(
+            JudgeConfig(
+                mixtures["judge"], learned, steps=config.judge_steps, init=config.judge,
+                learning_rate=3e-4, held_out=0.3, test=config.starts,
+            )
+        )  # fmt: skip
+    return world, learned
+
+
+def shortest(data: Path) -> int:
+    """Frames of the shortest episode."""
+    return min(open_episodes(data).lengths)
+
+
+def agreement_of(config: AlignConfig, world: Path, learned: Path, out: Path) -> dict:
+    """How well the ranking in this world agrees with the real trials."""
+    settings = RankConfig(
+        world=str(world), judge=learned, policies=config.policies, starts=config.starts, out=out,
+        horizon=config.horizon, episodes=config.episodes, real=config.env,
+        real_scores=config.real_scores, num_steps=config.num_steps, processes=config.processes,
+    )  # fmt: skip
+    rank_policies(replace(settings, num_envs=min(settings.num_envs, config.episodes)))
+    return json.loads((out / "ranking.json").read_text())["agreement"]
+
+
+def show(table: dict) -> None:
+    """Print agreement against the number of rollouts."""
+    printed = Table(title="agreement with real trials after N rollouts")
+    for column in ("N", *SHOWN):
+        printed.add_column(column)
+    for number, row in table.items():
+        cells = ["-" if row[name]["value"] is None else _cell(row[name]) for name in SHOWN]
+        printed.add_row(number, *cells)
+    Console().print(printed)
+
+
+def _cell(row: dict) -> str:
+    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"

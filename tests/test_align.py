@@ -1,0 +1,66 @@
+import json
+
+import pytest
+from rank_set import write_rank_set
+
+from policy_eval.judge import LearnedJudge
+from worldmodel.cli import main
+from worldmodel.data import open_episodes
+from worldmodel.envs.record import RecordConfig, record
+from worldmodel.world_model import WorldModel
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return write_rank_set(tmp_path_factory.mktemp("align"), policies=2, episodes=3)
+
+
+def flags(made, out, **change) -> list[str]:
+    stored = {
+        f"policy-{i}": {
+            "policy": f"policy-{i}", "seeds": [500_000, 500_001, 500_002],
+            "outcomes": [float(i), 0.0, 1.0], "returns": [0.0] * 3, "steps": [5] * 3,
+        }
+        for i in range(2)
+    }  # fmt: skip
+    scores = out.parent / "real.json"
+    scores.write_text(json.dumps(stored))
+    values = {
+        "world": made.world, "judge": made.judge, "policies": made.policies,
+        "env": "pusht-position", "world-data": made.starts, "judge-data": out.parent / "judged",
+        "starts": made.starts, "out": out, "horizon": 12, "real-scores": scores, "rollouts": 8,
+        "episodes": 3, "steps": 2, "batch": 2, "judge-steps": 2, "num-steps": 1, "seed": 77,
+    }  # fmt: skip
+    pairs = [(f"--{name}", str(value)) for name, value in (values | change).items()]
+    return ["align", *(word for pair in pairs for word in pair)]
+
+
+@pytest.mark.slow
+def test_the_command_aligns_and_ranks_again(made, tmp_path, capsys):
+    # Only experts succeed, so the judge's old data are theirs.
+    record(
+        RecordConfig(
+            "pusht-position", episodes=8, seed=6, behaviour="expert", num_workers=1,
+            out=tmp_path / "judged",
+        )
+    )  # fmt: skip
+    out = tmp_path / "out"
+    assert main(flags(made, out)) == 0
+    assert "agreement with real trials" in capsys.readouterr().out
+    table = json.loads((out / "align.json").read_text())["rollouts"]
+    assert list(table) == ["0", "8"]
+    # Two policies: no correlation is claimed, a bias is.
+    assert table["8"]["pearson"]["value"] is None and table["8"]["bias"]["value"] is not None
+    recorded = open_episodes(out / "rollouts")
+    assert [recorded.reset_seed(e) for e in range(8)] == [7_700_000 + e for e in range(8)]
+    aligned = WorldModel.load(out / "8/world")
+    assert [part["name"] for part in aligned.train_data][-1] == "world-data"
+    assert LearnedJudge.load(out / "8/judge").shape.size == (64, 64)
+    assert main(flags(made, out)) == 0  # finished parts are kept
+
+
+def test_rollouts_from_the_test_starts_are_refused(made, tmp_path, capsys):
+    assert main(flags(made, tmp_path / "out", seed=5)) == 2
+    assert "would begin from the test starts [500000, 500001, 500002]" in capsys.readouterr().err
+    assert main(flags(made, tmp_path / "out", rollouts=3)) == 2
+    assert "--rollouts are numbers of at least 4, got [3]" in capsys.readouterr().err
