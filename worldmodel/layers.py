@@ -17,7 +17,7 @@ class TimeCache:
     Slot 0 holds frame 0 of the stream; frame `t > 0` goes to slot `1 + (t - 1) % window`.
 
     Attributes:
-        keys, values: `(layer, stream, token, head, slot, width)`.
+        keys, values: `(layer, stream, slot, token, head, width)`.
         frame_index: Frame held by each slot of each stream, -1 where empty.
     """
 
@@ -25,7 +25,7 @@ class TimeCache:
         self, num_layers: int, num_streams: int, num_tokens: int, num_heads: int, width: int,
         window: int, device: torch.device, dtype: torch.dtype,
     ):  # fmt: skip
-        shape = (num_layers, num_streams, num_tokens, num_heads, window + 1, width)
+        shape = (num_layers, num_streams, window + 1, num_tokens, num_heads, width)
         self.window = window
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
@@ -43,8 +43,8 @@ class TimeCache:
     ) -> None:  # fmt: skip
         """Write one frame's keys and values of one layer in place."""
         streams = torch.arange(len(slot), device=slot.device)
-        self.keys[layer, streams, :, :, slot] = key.to(self.keys.dtype)
-        self.values[layer, streams, :, :, slot] = value.to(self.values.dtype)
+        self.keys[layer].index_put_((streams, slot), key.to(self.keys.dtype))
+        self.values[layer].index_put_((streams, slot), value.to(self.values.dtype))
 
     def select(self, streams: Int[Tensor, "k"]) -> "TimeCache":
         """Copy of the given streams."""
@@ -174,10 +174,10 @@ class TimeAttention(nn.Module):
         cache.write(layer, step.slot, k, v)
         keys, values = cache.keys[layer].to(q.dtype), cache.values[layer].to(q.dtype)
         distance = step.frame[:, None] - cache.frame_index
-        bias = rearrange(self.bias(distance, cache.frame_index >= 0), "h b k -> b 1 h k")
-        scores = (keys @ q[..., None])[..., 0] * q.shape[-1] ** -0.5
-        weights = (scores + bias).softmax(-1).to(values.dtype)
-        y = (weights[..., None, :] @ values)[..., 0, :]
+        bias = rearrange(self.bias(distance, cache.frame_index >= 0), "h b k -> b k 1 h")
+        scores = (keys * q[:, None]).sum(-1) * q.shape[-1] ** -0.5
+        weights = (scores + bias).softmax(1).to(values.dtype)
+        y = (weights[..., None] * values).sum(1)
         return self.out(rearrange(y, "b n h d -> b 1 n (h d)"))
 
 

@@ -11,11 +11,12 @@ from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from conditioning.conditioner import Conditioner, ConditionerConfig
+from conditioning.conditioner import Conditioner, ConditionerConfig, Conditioning
 from conditioning.latent_action import LatentActionEncoder
 from worldmodel.codec import LatentCodec, PixelCodec
 from worldmodel.data.clip import Clip
 from worldmodel.dit import DiTConfig, Encoded, VideoDiT
+from worldmodel.engine import Engine, fingerprint, foldable
 from worldmodel.files import write_json, write_weights
 from worldmodel.flow import sample
 from worldmodel.layers import TimeCache, TimeStep
@@ -83,6 +84,7 @@ class WorldModel(nn.Module):
         self.config = config
         self.codec = PixelCodec() if codec is None else codec
         self.train_data: list[dict] = []
+        self._engine: Engine | None = None
         height, width = (side // self.codec.downsampling for side in config.size)
         self.latent_shape = (self.codec.channels, height, width)
         self.register_buffer("view_weight", torch.ones(len(config.views)))
@@ -182,24 +184,46 @@ class WorldModel(nn.Module):
         """
         if num_steps not in self.allowed_steps:
             raise ValueError(f"num_steps={num_steps}, expected one of {self.allowed_steps}")
+        if foldable(self.dit):
+            thought = self.engine.think(state, self._condition(state, actions).tokens[:, 0])
+            latent, *moved = self.engine.denoise(state, thought, num_steps, self._noise)
+        else:
+            latent, *moved = self._step(state, actions, num_steps)
+        latent, states = self.bound(latent), None
+        if self.state_dim:
+            states = state.states + moved[0] * self.conditioner.displacement_scale
+        state = replace(state, frame=state.frame + 1, latent=latent, states=states)
+        return Observation(self.codec.decode(latent), states), state
+
+    @property
+    def engine(self) -> Engine:
+        """What streams, with the weights as they are now; built anew when they have changed."""
+        if self._engine is None or self._engine.fingerprint != fingerprint(self.dit):
+            self._engine = Engine(self.dit)
+        return self._engine
+
+    def _step(
+        self, state: RolloutState, actions: Tensor | None, num_steps: int
+    ) -> tuple[Tensor, ...]:
+        """The next latent, and the displacement of the state, without the engine."""
         with autocast(self.device):
             encoded = self._encode(state, actions)
-            shapes = [tuple(state.latent.shape[1:])]
-            if self.state_dim:
-                shapes.append((self.state_dim,))
-            flat = stream_noise(state.seeds, state.frame, [sum(_size(s) for s in shapes)])
-            parts = flat.to(self.device).split([_size(s) for s in shapes], dim=-1)
-            noise = tuple(p.reshape(-1, 1, *s) for p, s in zip(parts, shapes, strict=True))
+            noise = tuple(part[:, None] for part in self._noise(state))
             clean = sample(lambda z, tau, d: self.predict(encoded, z, tau, d), noise, num_steps)
             latent = self.bound(clean[0].float())
             if self.dit.monolithic:
                 one = torch.ones(latent.shape[:2], device=self.device)
                 self.predict(encoded, (latent, *clean[1:]), one, one / self.config.max_steps)
-        states = None
+        return tuple(part[:, 0].float() for part in (latent, *clean[1:]))
+
+    def _noise(self, state: RolloutState) -> tuple[Tensor, ...]:
+        """Noise of the next latent, and of the displacement of the state."""
+        shapes = [tuple(state.latent.shape[1:])]
         if self.state_dim:
-            states = state.states + clean[1][:, 0].float() * self.conditioner.displacement_scale
-        state = replace(state, frame=state.frame + 1, latent=latent[:, 0], states=states)
-        return Observation(self.codec.decode(latent[:, 0]), states), state
+            shapes.append((self.state_dim,))
+        flat = stream_noise(state.seeds, state.frame, [sum(_size(s) for s in shapes)])
+        parts = flat.to(self.device).split([_size(s) for s in shapes], dim=-1)
+        return tuple(p.reshape(-1, *s) for p, s in zip(parts, shapes, strict=True))
 
     @property
     def allowed_steps(self) -> tuple[int, ...]:
@@ -242,21 +266,31 @@ class WorldModel(nn.Module):
 
     def _encode(self, state: RolloutState, actions: Tensor | None) -> Encoded:
         slot = state.cache.reserve(state.frame)
-        conditioning = self.conditioner(
+        return self.dit.encode(
+            state.latent[:, None], self._condition(state, actions), view_mask=state.view_mask,
+            reference=state.reference, step=TimeStep(state.cache, state.frame, slot),
+        )  # fmt: skip
+
+    def _condition(self, state: RolloutState, actions: Tensor | None) -> Conditioning:
+        return self.conditioner(
             None if actions is None else actions.to(self.device).float()[:, None],
             None if state.states is None else state.states[:, None],
             (len(state.frame), 1),
         )
-        step = TimeStep(state.cache, state.frame, slot)
-        return self.dit.encode(
-            state.latent[:, None], conditioning, view_mask=state.view_mask,
-            reference=state.reference, step=step,
-        )  # fmt: skip
 
     def _observe(
         self, state: RolloutState, actions: Tensor | None, latent: Tensor, states: Tensor | None
     ) -> RolloutState:
         """Move to a frame that is known: encode the current one and write it to the cache."""
+        if foldable(self.dit):
+            self.engine.think(state, self._condition(state, actions).tokens[:, 0])
+        else:
+            self._observe_plainly(state, actions, latent, states)
+        return replace(state, frame=state.frame + 1, latent=latent, states=states)
+
+    def _observe_plainly(
+        self, state: RolloutState, actions: Tensor | None, latent: Tensor, states: Tensor | None
+    ) -> None:
         with autocast(self.device):
             encoded = self._encode(state, actions)
             if self.dit.monolithic:
@@ -266,7 +300,6 @@ class WorldModel(nn.Module):
                     moved = (states - state.states) / self.conditioner.displacement_scale
                     parts.append(moved[:, None])
                 self.predict(encoded, tuple(parts), one, one / self.config.max_steps)
-        return replace(state, frame=state.frame + 1, latent=latent, states=states)
 
     # Files
 

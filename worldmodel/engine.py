@@ -1,0 +1,178 @@
+"""The streaming step of a world model, made fast: fixed weights, fixed noise levels, one frame.
+
+`WorldModel.step` runs here for the architecture that is shipped (separable, actions as tokens,
+convolutional stem and head). The modules themselves stay the reference: they train, they serve the
+other architectures, and a test compares the two.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from worldmodel.dit import VideoDiT
+from worldmodel.folded import FoldedBlock
+from worldmodel.folded_pixels import FoldedHead, FoldedStem
+from worldmodel.pixels import ConvStem
+from worldmodel.precision import compute_dtype
+from worldmodel.rollout import RolloutState
+
+
+def foldable(dit: VideoDiT) -> bool:
+    """Whether the engine knows this architecture."""
+    blocks = [*dit.encoder, *dit.decoder]
+    plain = dit.action_modulation is None and all(block.cross is None for block in blocks)
+    return plain and not dit.monolithic and isinstance(dit.stem, ConvStem)
+
+
+def fingerprint(dit: VideoDiT) -> int:
+    """Changes whenever the weights are replaced, moved or written to in place."""
+    return hash(tuple((p.data_ptr(), p._version) for p in dit.parameters()))
+
+
+@dataclass(frozen=True)
+class Thought:
+    """What is computed once per frame.
+
+    Attributes:
+        tokens: Conditioning tokens first, then those of the views.
+        skips: What the head joins of the current frame.
+        current: The current frame, views as rows.
+    """
+
+    tokens: Float[Tensor, "b n d"]
+    skips: list[Float[Tensor, "f ..."]]
+    current: Float[Tensor, "f c h w"]
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """The decoder at one noise level and step size.
+
+    Attributes:
+        tau: 0 is noise; what the network is told of the noisy frame is multiplied by it.
+        blocks: The decoder's blocks.
+    """
+
+    tau: float
+    blocks: list[FoldedBlock]
+
+
+class Engine:
+    """The transformer of a world model, folded for streaming.
+
+    Args:
+        dit: Whose weights are folded, as they are now; `foldable`.
+    """
+
+    @torch.no_grad()
+    def __init__(self, dit: VideoDiT):
+        assert foldable(dit)
+        self.dit, self.fingerprint = dit, fingerprint(dit)
+        self.dtype = dtype = compute_dtype(dit.condition_embedding.device)
+        self.num_condition, self.grid = dit.num_condition_tokens, dit.grid
+        self.registers = dit.config.num_registers
+        embedding = torch.cat([dit.condition_embedding, dit.camera()])
+        self.embedding = embedding.to(dtype)
+        self.stem = FoldedStem(dit.stem, dtype)
+        self.head = FoldedHead(dit.head, dit.config.width, dtype)
+        self.encoder = [FoldedBlock(block, dtype) for block in dit.encoder]
+        noisy = dit.noisy_stem.project
+        self.patch, self.noisy = dit.noisy_stem.patch, noisy.weight.t().to(dtype)
+        entry = torch.zeros_like(embedding)
+        entry[self.num_condition :] += noisy.bias
+        if dit.noisy_state is not None:
+            entry[self.num_condition - 1] += dit.noisy_state.bias
+        self.entry = entry.to(dtype)
+        self.norm = dit.decoder_norm.weight.to(dtype), dit.decoder_norm.bias.to(dtype)
+        self.samplers: dict[int, list[NoiseLevel]] = {}
+
+    def think(self, state: RolloutState, condition_tokens: Float[Tensor, "b k d"]) -> Thought:
+        """Read the current frame of every stream and write it to the cache; once per frame."""
+        slot = state.cache.reserve(state.frame)
+        current = state.latent.flatten(0, 1)
+        pixels, maps = self.stem(current)
+        batch, condition = len(state.frame), self.num_condition
+        x = self.embedding.repeat(batch, 1, 1)
+        x[:, self.registers : condition] += condition_tokens.to(self.dtype)
+        x[:, condition:] += pixels.reshape(batch, -1, x.shape[-1])
+        mask = self._mask(state)
+        window, held = state.cache.window, state.cache.frame_index
+        distance = (state.frame[:, None] - held).clamp_(max=window)
+        distance = distance.masked_fill_(held < 0, window + 1)
+        layer = 0
+        for block in self.encoder:
+            if block.time is not None:
+                block.time(x, state.cache, layer, slot, distance)
+                layer += 1
+            block(x, mask)
+        skips = self.head.skips(maps, current, state.reference.flatten(0, 1))
+        return Thought(x, skips, current)
+
+    def denoise(
+        self, state: RolloutState, thought: Thought, num_steps: int,
+        draw: Callable[[RolloutState], tuple[Tensor, ...]],
+    ) -> tuple[Float[Tensor, "b v c h w"], Float[Tensor, "b s"] | None]:  # fmt: skip
+        """The next latent and the displacement of the state, after `num_steps` Euler steps.
+
+        `draw` gives the noise of both. At tau = 0 the network is told nothing of it and the last
+        step ends at the prediction, so with one step none is drawn.
+        """
+        mask, levels = self._mask(state), self.sampler(num_steps)
+        z = draw(state) if num_steps > 1 else ()
+        z = tuple(part.flatten(0, part.ndim - 4) if part.ndim > 2 else part for part in z)
+        for level in levels:
+            predicted = self._predict(thought, mask, level, z)
+            if level is levels[-1]:
+                z = predicted
+            else:
+                share = 1 / (num_steps * (1 - level.tau))
+                z = tuple(p.lerp(x, share) for p, x in zip(z, predicted, strict=True))
+        return z[0].view_as(state.latent), z[1] if len(z) > 1 else None
+
+    def sampler(self, num_steps: int) -> list[NoiseLevel]:
+        """The decoder at the noise levels of `num_steps` Euler steps, folded at the first call."""
+        if num_steps not in self.samplers:
+            levels = [index / num_steps for index in range(num_steps)]
+            self.samplers[num_steps] = [self._fold(tau, 1 / num_steps) for tau in levels]
+        return self.samplers[num_steps]
+
+    @torch.no_grad()
+    def _fold(self, tau: float, step_size: float) -> NoiseLevel:
+        device = self.embedding.device
+        pair = (torch.full((1, 1), value, device=device) for value in (tau, step_size))
+        modulation = self.dit.noise_modulation(self.dit.noise_level(*pair))[0, 0]
+        blocks = [FoldedBlock(block, self.dtype, modulation) for block in self.dit.decoder]
+        return NoiseLevel(tau, blocks)
+
+    def _predict(
+        self, thought: Thought, mask: Tensor | None, level: NoiseLevel, noisy: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """The clean latents, and state displacements where there is a state."""
+        x = thought.tokens + self.entry
+        condition, width, told = self.num_condition, (x.shape[-1],), None
+        if level.tau > 0:
+            told = (noisy[0] * level.tau).to(self.dtype)
+            patches = rearrange(
+                told, "(b v) c (h p) (w q) -> b (v h w) (c p q)", b=len(x), p=self.patch,
+                q=self.patch,
+            )  # fmt: skip
+            x[:, condition:] += patches @ self.noisy
+            if self.dit.noisy_state is not None:
+                matrix = self.dit.noisy_state.weight.t()
+                x[:, condition - 1] += ((noisy[1] * level.tau) @ matrix).to(self.dtype)
+        for block in level.blocks:
+            block(x, mask)
+        tokens = F.layer_norm(x[:, condition:], width, *self.norm).view(-1, *self.grid, *width)
+        latent = self.head(tokens, thought.skips, thought.current, told)
+        if self.dit.state_out is None:
+            return (latent,)
+        last = F.layer_norm(x[:, condition - 1], width, *self.norm)
+        return latent, self.dit.state_out(last.float())
+
+    def _mask(self, state: RolloutState) -> Tensor | None:
+        return None if state.view_mask is None else self.dit._token_mask(state.view_mask)
