@@ -84,7 +84,7 @@ class InverseDynamics(nn.Module):
         self,
         frames: UInt8[Tensor, "b t v H W 3"],
         view_mask: Bool[Tensor, "b v"] | None = None,
-    ) -> Float[Tensor, "b t-1 a"]:
+    ) -> Float[Tensor, "b m a"]:
         """Normalised actions between consecutive frames.
 
         Before the first frame it is repeated, as if nothing had moved; a missing camera gives
@@ -105,7 +105,7 @@ class InverseDynamics(nn.Module):
         return self.head(rearrange(window, "b t w k -> b t (w k)"))
 
     @torch.no_grad()
-    def decode(self, clip: Clip) -> Float[Tensor, "b t-1 a"]:
+    def decode(self, clip: Clip) -> Float[Tensor, "b m a"]:
         """What the frames show, in the units of `commanded`.
 
         Raises:
@@ -119,7 +119,7 @@ class InverseDynamics(nn.Module):
             )
         return self(clip.frames, clip.view_mask) * self.std + self.mean
 
-    def commanded(self, clip: Clip) -> Float[Tensor, "b t-1 a"]:
+    def commanded(self, clip: Clip) -> Float[Tensor, "b m a"]:
         """The commands as they can be seen: absolute targets relative to the state, and capped.
 
         Raises:

@@ -15,7 +15,7 @@ from worldmodel.data.dataset import sample_clips
 from worldmodel.fidelity_windows import CONTEXT_FRAMES, context_of
 from worldmodel.files import write_json
 from worldmodel.precision import autocast
-from worldmodel.pretrain import split_episodes
+from worldmodel.run import split_episodes
 from worldmodel.world_model import WorldModel
 
 TOLERANCE = 0.25

@@ -78,6 +78,12 @@ COMMANDS = {
         "ImagineConfig",
         "imagine",
     ),
+    "posttrain": Command(
+        "Improve a world model by rewards on its own rollouts.",
+        "rl_posttrain.posttrain",
+        "PosttrainConfig",
+        "posttrain",
+    ),
     "inverse-dynamics": Command(
         "Learn to decode the actions of a video, for rewards.",
         "rl_posttrain.inverse_dynamics_training",

@@ -1,0 +1,214 @@
+"""Post-train a world model by rewards on its own rollouts. `worldmodel posttrain`.
+
+PersistWorld's protocol (2603.25685): the model rolls out a prefix of random length by itself,
+candidates branch from its end with the same actions and other noise, each is scored against what
+was recorded, and the contrastive objective moves the model towards the better ones.
+"""
+
+import copy
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from einops import rearrange
+from torch import Tensor, nn
+
+from rl_posttrain.branches import Rollout, draw_branches
+from rl_posttrain.keeper import Keeper
+from rl_posttrain.losses import extremes, group_advantages, old_policy_decay, optimality
+from rl_posttrain.posttrain_config import PosttrainConfig, check
+from rl_posttrain.reward_mix import RewardMix, build_rewards
+from rl_posttrain.updates import BranchBatch, RecordedBatch, Update
+from worldmodel.assembly import describe_data
+from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.data.dataset import sample_clips
+from worldmodel.files import write_json
+from worldmodel.objective import draw
+from worldmodel.precision import compute_dtype
+from worldmodel.run import (
+    MovingAverage,
+    build_optimizers,
+    default_device,
+    load_state,
+    process_rows,
+    save_state,
+    split_episodes,
+)
+from worldmodel.run_log import RunLog
+from worldmodel.world_model import WorldModel
+
+
+def posttrain(config: PosttrainConfig) -> Path:
+    """Post-train, and write the world model to `out`; returns `out`.
+
+    Update `i` depends on the weights, on `seed` and on `i` only, so a resumed run repeats an
+    uninterrupted one.
+
+    Raises:
+        ValueError: If data, world model and configuration do not fit, the held-out episodes were
+            trained on, or the loss is not finite.
+    """
+    mixed = "bf16" if compute_dtype(default_device()) == torch.bfloat16 else "no"
+    accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=config.out)
+    accelerator.init_trackers("log")
+    torch.manual_seed(config.seed)
+    base = WorldModel.load(config.world, accelerator.device)
+    source = EpisodeCache(open_episodes(config.data, tuple(base.size)))
+    train, held_out = split_episodes(source, config.validation_episodes)
+    check(config, base, source, held_out)
+    world, old = copy.deepcopy(base), copy.deepcopy(base)
+    world.train_data.append(describe_data(source, train))
+    rewards = build_rewards(
+        config.reward, base, source, train, config.inverse_dynamics, branch=config.branch
+    )
+    both = nn.ModuleDict({"world": world, "old": old})
+    optimizers = build_optimizers(world, config.learning_rate, muon=config.muon)
+    average = MovingAverage(both, config.average_decay)
+    log = RunLog(
+        accelerator, config.out, total_steps=config.steps, minutes=config.minutes,
+        clock={"wall": time.monotonic, "cpu": time.process_time}[config.clock], name="posttrain",
+    )  # fmt: skip
+    if config.resume:
+        log.resume(load_state(config.out / "state", both, average, optimizers))
+    rewards = measure_spread(config, base, source, train, rewards)
+    model = accelerator.prepare(
+        Update(world, old, base if config.kl_weight else None, config.update_weights, config.loss)
+    )
+    keeper = Keeper(config, base, source, held_out, rewards, log)
+
+    with log:
+        if not config.resume:
+            keeper.evaluate(world)
+        while log.step < config.steps and log.done < 1 and not keeper.stopped:
+            batch, row = next_batch(config, old, source, train, rewards, log.step, accelerator)
+            loss, parts = model(batch)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+            factor = min((log.step + 1) / max(config.warmup, 1), 1.0)
+            for optimizer in optimizers:
+                optimizer.param_groups[0]["lr"] = config.learning_rate * factor
+                optimizer.step()
+                optimizer.zero_grad()
+            follow(old, world, old_policy_decay(log.step, config.old_decay_rate, config.old_decay))
+            average.update(both, log.step)
+            keeper.record(loss, parts, row, factor)
+            last = log.step >= config.steps or log.done >= 1
+            if last or log.step % config.evaluation_interval == 0:
+                average.swap(both)
+                keeper.evaluate(world)
+                average.swap(both)
+            last = last or keeper.stopped
+            if accelerator.is_main_process and (last or log.step % config.save_interval == 0):
+                save_state(config.out / "state", both, average, optimizers, log.progress)
+    keeper.film()
+    accelerator.end_training()
+    return config.out
+
+
+def follow(old: WorldModel, world: WorldModel, decay: float) -> None:
+    """Move the old policy to the new one; `decay` of it stays."""
+    with torch.no_grad():
+        weights = [p.detach() for p in world.parameters()]
+        torch._foreach_lerp_([p.detach() for p in old.parameters()], weights, 1 - decay)
+
+
+def generator_of(config: PosttrainConfig, step: int) -> torch.Generator:
+    """All randomness of an update, apart from the noise of the streams."""
+    return torch.Generator().manual_seed((config.seed + 1) * 1_000_000_007 + step)
+
+
+def recorded_clip(
+    config: PosttrainConfig, world: WorldModel, source: EpisodeSource, train: range, step: int,
+    prefix: int,
+) -> Clip:  # fmt: skip
+    """The stretches that the streams of an update follow."""
+    clip = sample_clips(
+        source, batch=config.groups, length=config.context + prefix + config.branch,
+        stride=world.stride, seed=config.seed, index=step, episodes=train,
+    )  # fmt: skip
+    return replace(clip, states=clip.states if world.state_dim else None)
+
+
+def next_batch(
+    config: PosttrainConfig, old: WorldModel, source: EpisodeSource, train: range,
+    rewards: RewardMix, step: int, accelerator: Accelerator,
+) -> tuple[BranchBatch | RecordedBatch, dict[str, float]]:  # fmt: skip
+    """The batch of update `step`, this process's rows of it, and what to write down about it."""
+    generator = generator_of(config, step)
+    prefix = int(torch.randint(config.prefix + 1, (1,), generator=generator))
+    clip = recorded_clip(config, old, source, train, step, prefix)
+    rows = process_rows(config.groups, accelerator)
+    if config.objective == "teacher-forced":
+        frames = clip.frames.shape[1]
+        draws = draw(old, config.loss, batch=config.groups, frames=frames, generator=generator)
+        clip = clip.map(lambda tensor: tensor[rows])
+        batch = RecordedBatch(clip, draws.rows(rows.start, rows.stop))
+        device = accelerator.device
+        return RecordedBatch(batch.clip.to(device), batch.draws.to(device)), {}
+    candidates = config.candidates if config.contrastive else 1
+    shape = (config.groups, candidates, config.branch)
+    latent = (*shape, len(old.views), *old.latent_shape)
+    tau = torch.randint(config.num_steps, shape, generator=generator) / config.num_steps
+    noise = torch.randn(latent, generator=generator)
+    state_noise = torch.randn(*shape, old.state_dim, generator=generator)
+    seeds = [(config.seed * 1_000_003 + step) * 1024 + i for i in range(config.groups)]
+    branches, rollout = draw_branches(
+        old, clip.map(lambda tensor: tensor[rows]).to(accelerator.device), context=config.context,
+        prefix=prefix, candidates=candidates, num_steps=config.num_steps, seeds=seeds[rows],
+    )  # fmt: skip
+    good, kept, row = judge(config, rewards, rollout, candidates)
+    tau, noise, state_noise = (x[rows].to(accelerator.device) for x in (tau, noise, state_noise))
+    batch = BranchBatch(branches, good, kept, tau, noise, state_noise, config.num_steps)
+    return batch, {**row, "prefix": prefix}
+
+
+def judge(
+    config: PosttrainConfig, rewards: RewardMix, rollout: Rollout, candidates: int
+) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """How good each candidate is, which ones take part, and the guards of the groups."""
+    terms = {k: v.unflatten(0, (-1, candidates)) for k, v in rewards.terms(rollout).items()}
+    total = rewards.total(terms)
+    good = optimality(group_advantages(total), config.advantage_limit)
+    spread = terms["fidelity"].std(dim=1, correction=0)
+    row = {f"reward.{name}": float(values.mean()) for name, values in terms.items()}
+    row |= {
+        "reward": row["reward.fidelity"], "spread": float(spread.mean()),
+        "zero_variance": float((spread < 1e-6).float().mean()),
+    }  # fmt: skip
+    return good, extremes(total, config.keep), row
+
+
+def measure_spread(
+    config: PosttrainConfig, base: WorldModel, source: EpisodeSource, train: range,
+    rewards: RewardMix,
+) -> RewardMix:  # fmt: skip
+    """Before training: how much the candidates of a group differ, against different starts.
+
+    Writes `spread.json` and says so when the sampler is too deterministic for a contrast. The
+    rollouts also set the typical penalty of executability.
+    """
+    if not config.contrastive:
+        return rewards
+    clip = recorded_clip(config, base, source, train, 0, config.prefix // 2).to(base.device)
+    _, rollout = draw_branches(
+        base, clip, context=config.context, prefix=config.prefix // 2,
+        candidates=config.candidates, num_steps=config.num_steps, seeds=range(config.groups),
+    )  # fmt: skip
+    rewards = rewards.calibrated(rollout)
+    spread = {}
+    for name, values in rewards.terms(rollout).items():
+        grouped = rearrange(values, "(b k) -> b k", k=config.candidates)
+        within = float(grouped.std(dim=1, correction=0).mean())
+        between = float(grouped.mean(dim=1).std(correction=0))
+        spread[name] = {"within": within, "between": between}
+    write_json(config.out / "spread.json", spread)
+    fidelity = spread["fidelity"]
+    print(
+        f"fidelity varies by {fidelity['within']:.4f} within groups and by "
+        f"{fidelity['between']:.4f} between starts"
+    )
+    if fidelity["within"] < 0.01 * fidelity["between"]:
+        print("  candidates hardly differ: take more --num-steps or a longer --branch")
+    return rewards

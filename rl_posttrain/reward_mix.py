@@ -1,0 +1,147 @@
+"""Which rewards a run uses, and their weighted sum."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from rl_posttrain.branches import Rollout
+from rl_posttrain.inverse_dynamics import InverseDynamics
+from rl_posttrain.rewards import (
+    Agreement,
+    Executability,
+    Fidelity,
+    Limits,
+    Reward,
+    StateAgreement,
+    motion_agreement,
+    penalty,
+    shortest,
+    weighted_sum,
+)
+from worldmodel.data.clip import EpisodeSource
+from worldmodel.metrics import LPIPS_MIN_SIDE, Lpips
+from worldmodel.world_model import WorldModel
+
+LIMIT_EPISODES = 32
+"""Recorded episodes whose decoded actions set the limits."""
+
+
+@dataclass(frozen=True)
+class RewardWeights:
+    """How much each reward counts, in units of its spread within a group."""
+
+    fidelity: float = 1.0
+    """Likeness to the recording on every camera."""
+    agreement: float = 1.0
+    """Decoded actions like the commanded ones; with --inverse-dynamics."""
+    executability: float = 0.5
+    """Decoded actions that a robot could execute; with --inverse-dynamics."""
+    state: float = 0.0
+    """Predicted states like the recorded ones; 0 keeps them as an unrewarded measure."""
+    motion: float = 0.0
+    """As much motion as was recorded."""
+
+
+@dataclass(frozen=True)
+class RewardMix:
+    """Rewards by name, their weights, and the inverse dynamics behind them.
+
+    Attributes:
+        rewards: What is computed; fidelity always is.
+        weights: 0 or more for each.
+        dynamics: `None` without inverse dynamics.
+    """
+
+    rewards: Mapping[str, Reward]
+    weights: Mapping[str, float]
+    dynamics: InverseDynamics | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Rewards that count."""
+        return tuple(name for name, weight in self.weights.items() if weight)
+
+    def terms(self, rollout: Rollout) -> dict[str, Float[Tensor, "b"]]:
+        """Every reward of every candidate."""
+        return {name: reward(rollout) for name, reward in self.rewards.items()}
+
+    def total(self, terms: Mapping[str, Float[Tensor, "b k"]]) -> Float[Tensor, "b k"]:
+        """The weighted sum of the standardised terms."""
+        return weighted_sum({name: terms[name] for name in self.names}, self.weights)
+
+    def calibrated(self, rollout: Rollout) -> "RewardMix":
+        """With `P0` of executability as the median penalty of the base model's rollouts."""
+        known = self.rewards.get("executability")
+        if known is None:
+            return self
+        decoded = known.dynamics.decode(rollout.imagined)
+        typical = float(penalty(decoded, known.limits).median().clamp_min(1e-6))
+        rewards = {**self.rewards, "executability": replace(known, typical=typical)}
+        return replace(self, rewards=rewards)
+
+
+def build_rewards(
+    weights: RewardWeights, world: WorldModel, source: EpisodeSource, train: range,
+    inverse_dynamics: Path | None, *, branch: int,
+) -> RewardMix:  # fmt: skip
+    """The rewards of a run; those that need what is not there are left out.
+
+    Args:
+        weights: Of the rewards.
+        world: The base model.
+        source: Recorded episodes.
+        train: Those to take the limits of real motion from.
+        inverse_dynamics: Folder, or `None`.
+        branch: Actions of a candidate.
+
+    Raises:
+        ValueError: The inverse dynamics are of other cameras, or branches are too short.
+    """
+    reason = lpips_reason(world)
+    if reason is not None:
+        print(f"fidelity is rewarded by SSIM + PSNR / 32. {reason}")
+    rewards: dict[str, Reward] = {"fidelity": Fidelity(None if reason else Lpips(world.device))}
+    chosen = {"fidelity": weights.fidelity}
+    if weights.state and world.state_dim:
+        rewards["state"] = StateAgreement(world.conditioner.displacement_scale.clone())
+        chosen["state"] = weights.state
+    if weights.motion:
+        rewards["motion"], chosen["motion"] = motion_agreement, weights.motion
+    dynamics = None
+    if inverse_dynamics is not None:
+        dynamics = InverseDynamics.from_pretrained(inverse_dynamics, world.device)
+        displacement = dynamics.config.displacement
+        if weights.executability and branch < shortest(displacement):
+            raise ValueError(
+                f"branch={branch}: jerk takes at least {shortest(displacement)} actions; "
+                "lengthen --branch or pass --reward.executability 0"
+            )
+        limits = real_limits(dynamics, source, train, world)
+        rewards["agreement"], chosen["agreement"] = Agreement(dynamics), weights.agreement
+        rewards["executability"] = Executability(dynamics, limits, typical=1.0)
+        chosen["executability"] = weights.executability
+    if not any(chosen.values()):
+        raise ValueError("all rewards have weight 0")
+    return RewardMix(rewards, chosen, dynamics)
+
+
+def real_limits(
+    dynamics: InverseDynamics, source: EpisodeSource, train: range, world: WorldModel
+) -> Limits:
+    """Limits of the actions decoded from recorded video."""
+    decoded = []
+    for episode in train[:LIMIT_EPISODES]:
+        clip = source.read(episode, 0, source.lengths[episode], world.stride)
+        clip = clip.map(lambda tensor: tensor[None]).to(world.device)
+        decoded.append(dynamics.decode(clip)[0])
+    return Limits.of(decoded, displacement=dynamics.config.displacement)
+
+
+def lpips_reason(world: WorldModel) -> str | None:
+    """Why LPIPS cannot be a reward, or `None`."""
+    if min(world.size) < LPIPS_MIN_SIDE:
+        return f"LPIPS is left out: frames of {world.size} are smaller than {LPIPS_MIN_SIDE}"
+    return Lpips.missing_reason()
