@@ -65,6 +65,20 @@ def test_same_seed_same_dream_and_streams_do_not_depend_on_their_neighbours():
     assert not torch.equal(both.frames, other.frames)
 
 
+@pytest.mark.parametrize("dit", [TINY_DIT, MONOLITHIC])
+def test_at_temperature_zero_the_seed_does_not_matter(dit, tmp_path):
+    world = tiny_world(dit)
+    world.config = replace(world.config, temperature=0.0)
+    world.save(tmp_path)
+    world = WorldModel.load(tmp_path)
+    clip, actions = random_clip(world), torch.rand(2, 3, 2)
+    first, second = (world.imagine(clip, actions, seed=seed) for seed in (5, 6))
+    assert torch.equal(first.frames, second.frames)
+    warm, _ = world.step(world.start(clip, seed=5), actions[:, 0], temperature=1.0)
+    other, _ = world.step(world.start(clip, seed=6), actions[:, 0], temperature=1.0)
+    assert not torch.equal(warm.frames, other.frames)
+
+
 def test_a_thousand_steps_stay_finite_in_a_cache_of_fixed_size():
     world = tiny_world(size=(16, 16), views=("top",))
     state = world.start(random_clip(world, batch=1, frames=2))

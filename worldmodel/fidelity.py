@@ -1,7 +1,7 @@
 """How faithful a world model is to held-out episodes: `worldmodel fidelity`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class FidelityConfig:
     """Dreamed frames per window; metrics are taken at 1, 5, 10, 25, 50 as far as it reaches."""
     num_steps: int = 2
     """Denoising steps per frame."""
+    temperature: float | None = None
+    """Scale of the dreams' noise; the world model's own setting when not given."""
     json: Path | None = None
     """Where to write the report."""
     plot: Path | None = None
@@ -74,6 +76,8 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
         ValueError: If the data does not fit the world model, was trained on, or is too short.
     """
     world = WorldModel.load(config.world, config.device)
+    if config.temperature is not None:
+        world.config = replace(world.config, temperature=config.temperature)
 
     def measure(source: EpisodeSource) -> dict[str, Any]:
         report = measure_fidelity(
@@ -152,6 +156,7 @@ def measure_fidelity(
         "views": list(source.views), "size": list(source.size), "episodes": len(source),
         "windows": len(windows), "context_frames": CONTEXT_FRAMES, "stride": world.stride,
         "horizon": horizon, "horizons": horizons, "num_steps": num_steps, "seed": seed,
+        "temperature": world.config.temperature,
         "trained_on": trained, "lpips": comparison.lpips_reason,
     }  # fmt: skip
     return report

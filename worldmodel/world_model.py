@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -40,6 +41,8 @@ class WorldModelConfig:
     """The transformer."""
     max_steps: int = 4
     """Most denoising steps that shortcut training covers; a power of two."""
+    temperature: float = 1.0
+    """Scale of the noise that dreams start from; 1 is what was trained, 0 makes them repeatable."""
     robot_type: str = ""
     """`robot_type` of the training data."""
 
@@ -173,22 +176,27 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def step(
-        self, state: RolloutState, actions: Float[Tensor, "b a"] | None, *, num_steps: int = 2
-    ) -> tuple[Observation, RolloutState]:
+        self, state: RolloutState, actions: Float[Tensor, "b a"] | None, *, num_steps: int = 2,
+        temperature: float | None = None,
+    ) -> tuple[Observation, RolloutState]:  # fmt: skip
         """Apply one raw action per stream and imagine the next frame.
 
         Args:
             state: From `start` or the previous `step`; used up by the call.
             actions: Raw actions, `action_dim * stride` wide; `None` means no action is known.
             num_steps: Denoising steps, a power of two up to `config.max_steps`.
+            temperature: Scale of the noise; `config.temperature` when not given. A single step
+                starts from noise that says nothing, so it does not depend on it.
         """
+        temperature = self.config.temperature if temperature is None else temperature
         if num_steps not in self.allowed_steps:
             raise ValueError(f"num_steps={num_steps}, expected one of {self.allowed_steps}")
         if foldable(self.dit):
             thought = self.engine.think(state, self._condition(state, actions).tokens[:, 0])
-            latent, *moved = self.engine.denoise(state, thought, num_steps, self._noise)
+            noise = partial(self._noise, temperature=temperature)
+            latent, *moved = self.engine.denoise(state, thought, num_steps, noise)
         else:
-            latent, *moved = self._step(state, actions, num_steps)
+            latent, *moved = self._step(state, actions, num_steps, temperature)
         latent, states = self.bound(latent), None
         if self.state_dim:
             states = state.states + moved[0] * self.conditioner.displacement_scale
@@ -203,12 +211,12 @@ class WorldModel(nn.Module):
         return self._engine
 
     def _step(
-        self, state: RolloutState, actions: Tensor | None, num_steps: int
+        self, state: RolloutState, actions: Tensor | None, num_steps: int, temperature: float
     ) -> tuple[Tensor, ...]:
         """The next latent, and the displacement of the state, without the engine."""
         with autocast(self.device):
             encoded = self._encode(state, actions)
-            noise = tuple(part[:, None] for part in self._noise(state))
+            noise = tuple(part[:, None] for part in self._noise(state, temperature))
             clean = sample(lambda z, tau, d: self.predict(encoded, z, tau, d), noise, num_steps)
             latent = self.bound(clean[0].float())
             if self.dit.monolithic:
@@ -216,12 +224,15 @@ class WorldModel(nn.Module):
                 self.predict(encoded, (latent, *clean[1:]), one, one / self.config.max_steps)
         return tuple(part[:, 0].float() for part in (latent, *clean[1:]))
 
-    def _noise(self, state: RolloutState) -> tuple[Tensor, ...]:
+    def _noise(self, state: RolloutState, temperature: float) -> tuple[Tensor, ...]:
         """Noise of the next latent, and of the displacement of the state."""
         shapes = [tuple(state.latent.shape[1:])]
         if self.state_dim:
             shapes.append((self.state_dim,))
+        if temperature == 0:
+            return tuple(state.latent.new_zeros(len(state.frame), *shape) for shape in shapes)
         flat = stream_noise(state.seeds, state.frame, [sum(_size(s) for s in shapes)])
+        flat = temperature * flat
         parts = flat.to(self.device).split([_size(s) for s in shapes], dim=-1)
         return tuple(p.reshape(-1, *s) for p, s in zip(parts, shapes, strict=True))
 
