@@ -190,6 +190,22 @@ def test_without_a_real_environment_there_is_an_order_and_no_claim(made, tmp_pat
     assert "copy-last-frame control" in (tmp_path / "report.html").read_text()
 
 
+def test_the_example_of_the_documentation_runs(made, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "ranking.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(code.strip().splitlines()) <= 18
+    places = {"pusht": made.world, "judges/pusht-position": made.judge}
+    places["policies/pusht-position"] = made.policies
+    for name, folder in places.items():
+        shutil.copytree(folder, tmp_path / "checkpoints" / name)
+    shutil.copytree(made.starts, tmp_path / "data" / "starts")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code.replace("=20", "=3").replace("=60", "=3"), names)
+    assert set(names["ranking"].order) == {"policy-0", "policy-1", "policy-2"}
+    assert all(row.n == 3 for row in names["ranking"].real.values())
+
+
 def test_in_the_control_nothing_happens(made):
     world = CopyLastWorld.load(made.world)
     bench = Bench(

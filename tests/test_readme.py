@@ -10,8 +10,12 @@ from tiny import tiny_world
 ROOT = Path(__file__).parents[1]
 
 
+def python_blocks(name: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+
+
 def test_the_python_example_runs(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = python_blocks("README.md")[0]
     tiny_world(size=(64, 64)).save(tmp_path / "checkpoints" / "pusht")
     (tmp_path / "data").mkdir()
     os.symlink(ROOT / "tests" / "data" / "lerobot_v30_pusht", tmp_path / "data" / "held_out")
@@ -21,6 +25,13 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
     assert names["dream"].frames.shape == (1, 12, 2, 64, 64, 3)
     assert names["observation"].frames.shape == (1, 2, 64, 64, 3)
     assert set(names["report"]["cameras"]) == {"top", "wrist"}
+
+
+def test_the_ranking_example_is_the_one_that_runs():
+    """`tests/test_rank.py` runs the example of `docs/ranking.md`; the README may repeat it."""
+    (code,) = python_blocks("docs/ranking.md")
+    other = [block for block in python_blocks("README.md") if "rank(" in block and block != code]
+    assert other == []
 
 
 def test_the_tree_names_what_exists():
