@@ -1,61 +1,210 @@
 // Keys held down, by keyboard or on the pad, ask for one frame after another.
 (() => {
-  const arrows = { ArrowUp: "up", ArrowDown: "down", ArrowLeft: "left", ArrowRight: "right" };
-  const held = new Set();
-  const tapped = new Set(); // pressed since the last frame, perhaps released already
-  let waiting = false;
+  const ALIASES = {
+    ArrowUp: "up", ArrowDown: "down", ArrowLeft: "left", ArrowRight: "right",
+    w: "up", s: "down", a: "left", d: "right",
+  };
+  const FASTEST = 50; // milliseconds between two frames while a key is held
+  const PLAY_LIMIT = 60_000; // milliseconds without a key after which playing stops
+  const PAUSE = 500; // a longer gap between two frames is a pause of the driver
 
-  const button = (key) => document.querySelector(`#pad [data-key="${CSS.escape(key)}"]`);
-  const ask = () => {
-    if (waiting || held.size + tapped.size === 0) return;
-    waiting = true;
-    document.querySelector("#advance").click();
+  let element, call, visitor;
+  let dials = {};
+  let waiting = false, playing = false, timer = null;
+  let asked = -Infinity, pressed = null, lastKey = 0;
+  const held = new Map(); // key -> how many fingers and keys hold it
+  const tapped = new Set(); // pressed since the last frame, perhaps released already
+  const commands = []; // undo, reset, start: before the next frame
+  let shown = []; // moments at which frames were shown
+
+  const find = (selector) => element.querySelector(selector);
+  const button = (key) => find(`[data-key="${CSS.escape(key)}"]`);
+  const visible = () => element && element.offsetParent !== null;
+
+  const complain = (text) => {
+    find("#message").textContent = text;
+    if (text) [...held.keys()].forEach((key) => release(key, true));
+    if (text) play(false);
+  };
+
+  const draw = async (reply) => {
+    const images = [];
+    for (const group of element.querySelectorAll(".kind")) {
+      const sources = reply.panels[group.dataset.kind];
+      group.hidden = !sources;
+      group.querySelectorAll("img").forEach((image, index) => {
+        if (!sources) return image.removeAttribute("src");
+        image.src = sources[index];
+        images.push(image.decode().catch(() => {}));
+      });
+    }
+    find(".screens").classList.toggle("beside", "truth" in reply.panels);
+    await Promise.all(images);
+    find("#count").textContent = reply.step;
+    find("#count").dataset.kept = ""; // the server holds a session of this page
+  };
+
+  const offer = (files) => {
+    const links = Object.entries(files).map(([name, address]) => {
+      const link = Object.assign(document.createElement("a"), { href: address, download: name });
+      link.textContent = name;
+      return link;
+    });
+    find("#files").replaceChildren("Download ", ...links);
+  };
+
+  const measure = (now, begun) => {
+    if (shown.length && now - shown.at(-1) > PAUSE) shown = [];
+    shown = [...shown.slice(-23), now];
+    const rate = (1000 * (shown.length - 1)) / (now - shown[0]);
+    find("#rate").textContent = shown.length > 1 ? `${rate.toFixed(0)} frames/s` : "";
+    find("#latency").textContent = `${(now - begun).toFixed(0)} ms`;
+  };
+
+  const next = () => {
+    if (commands.length) return commands.shift();
+    const keys = [...new Set([...held.keys(), ...tapped])];
+    if (!keys.length && !(playing && visible())) return null;
+    const rest = keys.length ? FASTEST : 1000 / Number(find(".drive").dataset.fps);
+    const wait = asked + rest - performance.now();
+    if (wait > 0) {
+      clearTimeout(timer);
+      timer = setTimeout(run, wait);
+      return null;
+    }
+    tapped.clear();
+    return { do: "step", keys };
+  };
+
+  const busy = (yes) => {
+    waiting = yes;
+    find(".screens").setAttribute("aria-busy", yes);
+  };
+
+  const run = async () => {
+    if (waiting || visitor === undefined) return;
+    if (playing && performance.now() - lastKey > PLAY_LIMIT) play(false);
+    const command = next();
+    if (!command) return;
+    busy(true);
+    asked = performance.now();
+    const begun = pressed ?? asked;
+    pressed = null;
+    try {
+      const reply = await call(JSON.stringify({ visitor, ...dials, ...command }));
+      complain(reply.error ?? "");
+      if (reply.files) offer(reply.files);
+      if (reply.panels) await draw(reply);
+      if (reply.panels && command.do === "step") measure(performance.now(), begun);
+    } catch (error) {
+      complain(`the server does not answer: ${error.message ?? error}`);
+    }
+    busy(false);
+    run();
+  };
+
+  const order = (command) => {
+    commands.push(command);
+    run();
+  };
+  const play = (on) => {
+    playing = on;
+    lastKey = performance.now();
+    find('[data-do="play"]').textContent = on ? "Pause" : "Play";
+    find('[data-do="play"]').setAttribute("aria-pressed", on);
+    run();
   };
   const press = (key) => {
-    held.add(key);
+    held.set(key, (held.get(key) ?? 0) + 1);
     tapped.add(key);
+    pressed ??= lastKey = performance.now();
     button(key).classList.add("held");
-    ask();
+    run();
   };
-  const release = (key) => {
+  const release = (key, whole = false) => {
+    if (!held.has(key)) return;
+    held.set(key, whole ? 0 : held.get(key) - 1);
+    if (held.get(key) > 0) return;
     held.delete(key);
-    button(key)?.classList.remove("held");
+    button(key).classList.remove("held");
   };
-  const releaseAll = () => [...held].forEach(release);
+  const releaseAll = () => [...held.keys()].forEach((key) => release(key, true));
 
-  window.driving = {
-    keys() {
-      const keys = [...new Set([...held, ...tapped])].join(" ");
-      tapped.clear();
-      return keys;
-    },
-    arrived() {
-      waiting = false;
-      ask();
-    },
-  };
-
+  // Keyboard: arrows, WASD and the letters of further action dims; Space or Enter on a button.
   const keyOf = (event) => {
-    const typing = event.target.matches?.("textarea, input:not([type=range])");
-    const key = arrows[event.key] ?? event.key.toLowerCase();
+    const target = event.target;
+    const typing = target.matches?.("textarea, select, input:not([type=range])");
+    const slider = target.matches?.("input[type=range], [role=tab], [role=radio]");
     const plain = !(event.ctrlKey || event.metaKey || event.altKey);
-    return plain && !typing && button(key) ? key : null;
+    if (!visible() || !plain || typing || (slider && event.key.startsWith("Arrow"))) return null;
+    const focused = target.closest?.("[data-key]")?.dataset.key;
+    if (focused && (event.key === " " || event.key === "Enter")) return focused;
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const named = ALIASES[key] ?? key;
+    return button(named) ? named : null;
   };
+  const downs = new Map(); // event.code -> key, so that a release finds what was pressed
   window.addEventListener("keydown", (event) => {
     const key = keyOf(event);
     if (!key) return;
     event.preventDefault();
     event.stopPropagation();
-    if (!event.repeat) press(key);
+    if (event.repeat || downs.has(event.code)) return;
+    downs.set(event.code, key);
+    press(key);
   }, true);
   window.addEventListener("keyup", (event) => {
-    release(arrows[event.key] ?? event.key.toLowerCase());
+    if (!downs.has(event.code)) return;
+    release(downs.get(event.code));
+    downs.delete(event.code);
   }, true);
+
+  // Mouse and fingers: each pointer holds the button that it went down on.
+  const pointers = new Map();
   window.addEventListener("pointerdown", (event) => {
-    const key = event.target.closest?.("#pad [data-key]")?.dataset.key;
-    if (key) press(key);
+    const key = event.target.closest?.("#drive [data-key]")?.dataset.key;
+    if (!key) return;
+    pointers.set(event.pointerId, key);
+    press(key);
   });
-  window.addEventListener("pointerup", releaseAll);
-  window.addEventListener("pointercancel", releaseAll);
-  window.addEventListener("blur", releaseAll);
+  const lift = (event) => {
+    if (!pointers.has(event.pointerId)) return;
+    release(pointers.get(event.pointerId));
+    pointers.delete(event.pointerId);
+  };
+  window.addEventListener("pointerup", lift);
+  window.addEventListener("pointercancel", lift);
+  window.addEventListener("blur", () => {
+    releaseAll();
+    downs.clear();
+    pointers.clear();
+  });
+
+  window.addEventListener("click", (event) => {
+    const start = event.target.closest?.("#drive [data-start]");
+    const act = event.target.closest?.("#drive [data-do]")?.dataset.do;
+    if (start) order({ do: "start", index: Number(start.dataset.start) });
+    else if (act === "play") play(!playing);
+    else if (act) order({ do: act });
+  });
+
+  window.driving = {
+    connect(where, server) {
+      [element, call] = [where, server];
+      element.addEventListener("contextmenu", (event) => {
+        if (event.target.closest(".key")) event.preventDefault(); // a long touch is a held key
+      });
+      if (visitor !== undefined) order({ do: "start", index: 0 });
+    },
+    begin(who, ...values) {
+      window.driving.turn(...values);
+      visitor = who;
+      if (element) order({ do: "start", index: 0 });
+    },
+    turn(num_steps, speed, seed, beside) {
+      const was = dials.beside;
+      dials = { num_steps, speed, seed: seed ?? 0, beside };
+      if (visitor !== undefined && was !== beside) order({ do: "again" });
+    },
+  };
 })();

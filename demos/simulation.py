@@ -1,0 +1,75 @@
+"""The real simulator beside a dream, on the same actions."""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from demos.start import Start
+from worldmodel.envs import make_env
+from worldmodel.world_model import WorldModel
+
+MAX_REWIND = 600
+"""Frames from the start beyond which a simulator is not rewound, as that repeats them all."""
+
+
+class Simulation:
+    """An embedded environment that begins where a dream does.
+
+    A simulator cannot be copied in general, but its starts are pure functions of their seed; so
+    going back is beginning anew and repeating the actions.
+
+    Args:
+        start: Where the dream begins; has a simulator.
+        world: The world model, for its cameras, size and stride.
+    """
+
+    def __init__(self, start: Start, world: WorldModel):
+        self.start = start
+        self.views = world.views
+        self.stride = world.stride
+        self.env = make_env(start.environment, size=world.size[0])
+        self.begin()
+
+    def begin(self) -> None:
+        """Reset, and repeat the actions of the context."""
+        self.actions: list[Float32[Tensor, "a"]] = []
+        self._observation, _ = self.env.reset(seed=self.start.seed)
+        for actions in self.start.context.actions[0]:
+            self._apply(actions)
+
+    @property
+    def frames(self) -> UInt8[Tensor, "v H W 3"]:
+        """What the cameras show."""
+        keys = [f"observation.images.{view}" for view in self.views]
+        return torch.stack([torch.as_tensor(self._observation[key]) for key in keys])
+
+    def step(self, actions: Float32[Tensor, "a"]) -> UInt8[Tensor, "v H W 3"]:
+        """Apply one raw action, `stride` times as wide as the environment's."""
+        self._apply(actions)
+        self.actions.append(actions)
+        return self.frames
+
+    def rewind(self, num_frames: int) -> None:
+        """Go back to `num_frames` after the start.
+
+        Raises:
+            ValueError: That is too far from the start to be repeated.
+        """
+        if num_frames > MAX_REWIND:
+            raise ValueError(
+                f"the simulator is rewound within {MAX_REWIND} frames of the start, not to "
+                f"{num_frames}; go on without it, or reset"
+            )
+        kept = self.actions[:num_frames]
+        self.begin()
+        for actions in kept:
+            self.step(actions)
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+    def _apply(self, actions: Tensor) -> None:
+        for action in rearrange(actions, "(k a) -> k a", k=self.stride):
+            self._observation = self.env.step(action.numpy())[0]
