@@ -101,10 +101,14 @@ class FoldedHead:
         reference: Float[Tensor, "f c h w"],
     ) -> list[Float[Tensor, "f ..."]]:  # fmt: skip
         """What each stage joins, coarse to fine; once per frame."""
+        *coarse, finest = self.stages
         pictures = torch.cat([current, reference], dim=1) if self.reference else current
-        finest = pictures.to(self.dtype).permute(0, 2, 3, 1)
-        joined = zip(self.stages, [*reversed(maps), finest], strict=True)
-        return [F.linear(each, stage.skip, stage.skip_bias) for stage, each in joined]
+        pictures = pictures.to(self.dtype, memory_format=torch.channels_last)
+        joined = zip(coarse, reversed(maps), strict=True)
+        skips = [F.linear(each, stage.skip, stage.skip_bias) for stage, each in joined]
+        # Few channels in many places: a convolution is faster than a matrix product.
+        full = F.conv2d(pictures, finest.skip[:, :, None, None], finest.skip_bias)
+        return [*skips, full.permute(0, 2, 3, 1)]
 
     def __call__(
         self, tokens: Float[Tensor, "f y x d"], skips: list[Float[Tensor, "f ..."]],
