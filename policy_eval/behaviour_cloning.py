@@ -109,11 +109,17 @@ class ClonedPolicy(nn.Module):
         self, frames: UInt8[Tensor, "n v H W 3"], states: Float[Tensor, "n s"] | None
     ) -> Float[Tensor, "n k a"]:
         """Normalised actions of the next `k` steps, relative dims as displacements."""
+        planned = self.head(self.features(frames, states))
+        return rearrange(planned, "n (k a) -> n k a", k=self.config.chunk)
+
+    def features(
+        self, frames: UInt8[Tensor, "n v H W 3"], states: Float[Tensor, "n s"] | None
+    ) -> Float[Tensor, "n f"]:
+        """Keypoints of every camera and the normalised state."""
         features = [encode(frames[:, i]) for i, encode in enumerate(self.encoders)]
         if self.config.state_dim:
             features.append((states - self.state_mean) / self.state_std)
-        planned = self.head(torch.cat(features, dim=-1))
-        return rearrange(planned, "n (k a) -> n k a", k=self.config.chunk)
+        return torch.cat(features, dim=-1)
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Begin one episode per seed."""

@@ -12,7 +12,10 @@ from policy_eval.behaviour_cloning import ClonedPolicy
 class Actor(nn.Module):
     """A Gaussian around the action of a cloned policy, with its own learnt spread.
 
-    Actions are the policy's normalised ones here; `raw` makes commands of them.
+    Only the perceptron and the spread learn. The convolutions stay as they were cloned from real
+    pictures: what they see is encoded once for actor, prior and critic, and they cannot come to
+    look for the artefacts of a dream (Dreamer 4, 2509.24527, likewise learns heads on a frozen
+    trunk). Actions are the policy's normalised ones; `raw` makes commands of them.
 
     Args:
         policy: Whom to improve; its weights are copied.
@@ -32,6 +35,7 @@ class Actor(nn.Module):
         if not std > 0:
             raise ValueError(f"std is above 0, got {std}")
         self.policy = copy.deepcopy(policy)
+        self.policy.encoders.requires_grad_(False)
         action_dim = policy.config.action_dim
         self.log_std = nn.Parameter(torch.full((action_dim,), std).log())
 
@@ -40,11 +44,21 @@ class Actor(nn.Module):
         """Spread of the normalised actions."""
         return self.log_std.exp()
 
-    def forward(
+    @property
+    def num_features(self) -> int:
+        """Width of the features."""
+        return self.policy.head[0].in_features
+
+    @torch.no_grad()
+    def features(
         self, frames: UInt8[Tensor, "n v H W 3"], states: Float[Tensor, "n s"] | None
-    ) -> Float[Tensor, "n a"]:
-        """The most likely normalised action; `frames` of the policy's own cameras."""
-        return self.policy(frames, states)[:, 0]
+    ) -> Float[Tensor, "n f"]:
+        """What the policy sees: keypoints of its own cameras, `frames`, and its state."""
+        return self.policy.features(frames, states)
+
+    def forward(self, features: Float[Tensor, "*n f"]) -> Float[Tensor, "*n a"]:
+        """The most likely normalised action."""
+        return self.policy.head(features)
 
     def raw(
         self, actions: Float[Tensor, "n a"], states: Float[Tensor, "n s"] | None

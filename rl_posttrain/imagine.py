@@ -298,9 +298,8 @@ def one_update(
     )
     picked = setting.train.pick(pool.index[places])
     imagined = dream(config, setting, learner, picked, horizon=config.horizon, seed=log.step + 1)
-    views = [list(setting.world.views).index(v) for v in learner.actor.policy.config.views]
     experience, errors, shown = learn_from(
-        learner, average, imagined, importance, views, config.learn, setting.trust_scale
+        learner, average, imagined, importance, config.learn, setting.trust_scale
     )
     shown |= update(learner, average, optimizers, experience, config.learn, step=log.step)
     pool = pool.update(places, errors)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from policy_eval.behaviour_cloning import ClonedPolicy
@@ -19,7 +19,6 @@ from rl_posttrain.estimators import (
     trust,
 )
 from rl_posttrain.rollouts import Imagined
-from worldmodel.precision import autocast
 from worldmodel.run import MovingAverage
 
 
@@ -35,9 +34,9 @@ class LearnConfig:
     """Learning rate of the critic."""
     warmup: int = 6
     """Updates of the critic alone, before the actor moves."""
-    epochs: int = 2
+    epochs: int = 4
     """Passes over the frames of an update."""
-    minibatch: int = 128
+    minibatch: int = 240
     """Frames per optimiser step."""
     discount: float = 0.98
     """Of each step."""
@@ -54,18 +53,21 @@ class LearnConfig:
 
 
 class Learner(nn.Module):
-    """Actor, critic, and the prior that both begin from."""
+    """Actor, critic, and the prior that the actor begins from."""
 
     def __init__(self, policy: ClonedPolicy, config: LearnConfig):
         super().__init__()
         self.actor = Actor(policy, config.std)
-        self.critic = Critic(policy)
+        self.critic = Critic(self.actor.num_features, policy.config.width)
         self.prior = Actor(policy, config.std).requires_grad_(False)
 
     def optimizers(self, config: LearnConfig) -> list[torch.optim.Optimizer]:
         """One for the actor, one for the critic."""
         pairs = ((self.actor, config.actor_rate), (self.critic, config.critic_rate))
-        return [torch.optim.AdamW(m.parameters(), lr=r, weight_decay=0.0) for m, r in pairs]
+        return [
+            torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=r, weight_decay=0)
+            for m, r in pairs
+        ]
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,7 @@ class Experience:
     """Imagined frames with what they teach; `n` of them, of all streams, before a success.
 
     Attributes:
-        frames: Of the policy's cameras.
-        states: Of the policy, or `None`.
+        features: What actor and critic see.
         actions: Normalised actions taken there.
         prior: Most likely action of the prior.
         returns: Lambda-return of the frame.
@@ -82,8 +83,7 @@ class Experience:
         weights: Importance weight.
     """
 
-    frames: UInt8[Tensor, "n v H W 3"]
-    states: Float[Tensor, "n s"] | None
+    features: Float[Tensor, "n f"]
     actions: Float[Tensor, "n a"]
     prior: Float[Tensor, "n a"]
     returns: Float[Tensor, "n"]
@@ -92,14 +92,13 @@ class Experience:
 
     def rows(self, index: Tensor) -> "Experience":
         """Some of the frames."""
-        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Experience(**{k: None if v is None else v[index] for k, v in columns.items()})
+        return Experience(**{name: column[index] for name, column in vars(self).items()})
 
 
 @torch.no_grad()
 def learn_from(
     learner: Learner, average: MovingAverage, imagined: Imagined, importance: Float[Tensor, "n"],
-    views: list[int], config: LearnConfig, trust_scale: float | None,
+    config: LearnConfig, trust_scale: float | None,
 ) -> tuple[Experience, Float[Tensor, "n"], dict[str, float]]:  # fmt: skip
     """Returns and advantages of what was imagined, under the target critic.
 
@@ -108,7 +107,6 @@ def learn_from(
         average: The moving average.
         imagined: Rollouts, stream `j * n + i` from start `i`.
         importance: Weight of every start.
-        views: The policy's cameras among those of the frames.
         config: Discount, lambda and shaping.
         trust_scale: Disagreement at which a reward counts `1 / e`; `None` trusts all dreams.
 
@@ -117,11 +115,8 @@ def learn_from(
         `return` (discounted, trusted rewards only), `solved` and `value_error`, the root mean
         square of return minus value.
     """
-    frames = imagined.frames[:, :, views]
-    has_state = learner.actor.policy.config.state_dim > 0
-    states = imagined.states if has_state else None
     average.swap(learner)
-    values = evaluate_frames(learner.critic, frames, states)
+    values = learner.critic.value(imagined.features)
     average.swap(learner)
     weights = torch.ones_like(imagined.disagreement)
     if trust_scale is not None:
@@ -135,12 +130,11 @@ def learn_from(
         rewards, values, continues, discount=config.discount, decay=config.decay
     )
     number = len(importance)
-    first = learner.critic(frames[:, 0], None if states is None else states[:, 0])
-    errors = (returns[:, 0] - learner.critic.value(first)).abs()
+    errors = (returns[:, 0] - learner.critic.value(imagined.features[:, 0])).abs()
     running = imagined.running
     spread = repeat(importance, "n -> (k n) t", k=len(running) // number, t=running.shape[1])
     experience = Experience(
-        frames=frames[:, :-1][running], states=None if states is None else states[:, :-1][running],
+        features=imagined.features[:, :-1][running],
         actions=imagined.actions[running], prior=imagined.prior[running],
         returns=returns[running], advantages=(returns - values[:, :-1])[running],
         weights=spread[running],
@@ -152,17 +146,6 @@ def learn_from(
         "trust": float(weights[running].mean()),
     }
     return experience, rearrange(errors, "(k n) -> k n", n=number).mean(0), shown
-
-
-def evaluate_frames(
-    critic: Critic, frames: UInt8[Tensor, "b u v H W 3"], states: Float[Tensor, "b u s"] | None
-) -> Float[Tensor, "b u"]:
-    """The critic's value of every frame, one step of all streams at a time."""
-    columns = [
-        critic.value(critic(frames[:, i], None if states is None else states[:, i]))
-        for i in range(frames.shape[1])
-    ]
-    return torch.stack(columns, 1)
 
 
 def imagined_return(
@@ -208,15 +191,11 @@ def losses_of(
     learner: Learner, rows: Experience, config: LearnConfig, *, actor_moves: bool
 ) -> dict[str, Float[Tensor, ""]]:
     """Losses of actor and critic on some frames, and the divergence from the prior in nats."""
-    with autocast(rows.returns.device):
-        logits = learner.critic(rows.frames, rows.states)
-    critic_loss = learner.critic.loss(logits.float(), rows.returns, rows.weights)
+    critic_loss = learner.critic.loss(rows.features, rows.returns, rows.weights)
     if not actor_moves:
         zero = torch.zeros(())
         return {"critic_loss": critic_loss, "actor_loss": zero, "kl": zero}
-    with autocast(rows.returns.device):
-        mean = learner.actor(rows.frames, rows.states)
-    mean = mean.float()
+    mean = learner.actor(rows.features)
     std = learner.actor.std
     log_probs = gaussian_log_prob(rows.actions, mean, std)
     kl = gaussian_kl(mean, std, rows.prior, learner.prior.std)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rl_posttrain.actor import Actor
 from worldmodel.data import Clip, stack_clips
-from worldmodel.dream import Judge
+from worldmodel.dream import Judge, Verdict
 from worldmodel.rollout import Observation
 
 
@@ -38,7 +38,7 @@ class Imagined:
 
     Attributes:
         frames: All cameras of the world model.
-        states: Proprioceptive states, or `None`.
+        features: What the actor sees of them.
         actions: Normalised actions of the actor.
         prior: What the prior would have done most likely.
         potentials: The judge's reward of every frame.
@@ -49,7 +49,7 @@ class Imagined:
     """
 
     frames: UInt8[Tensor, "b u v H W 3"]
-    states: Float[Tensor, "b u s"] | None
+    features: Float[Tensor, "b u f"]
     actions: Float[Tensor, "b t a"]
     prior: Float[Tensor, "b t a"]
     potentials: Float[Tensor, "b u"]
@@ -93,33 +93,32 @@ def imagine_rollouts(
     seen = Observation(last.frames[:, 0], None if last.states is None else last.states[:, 0])
     generator = torch.Generator().manual_seed(seed)
     index = [list(world.views).index(view) for view in actor.policy.config.views]
-    verdict = judge(seen)
-    frames, states, potentials = [seen.frames], [seen.states], [verdict.rewards]
-    actions, priors, successes = [], [], []
+    own = actor.policy.config.state_dim > 0
+
+    def look() -> tuple[UInt8[Tensor, "b v H W 3"], Float[Tensor, "b f"], Verdict]:
+        states = seen.states if own else None
+        return seen.frames, actor.features(seen.frames[:, index], states), judge(seen)
+
+    looks, actions = [look()], []
     for _ in range(horizon):
-        pictures = seen.frames[:, index]
-        own = seen.states if actor.policy.config.state_dim else None
-        action = actor(pictures, own)
+        action = actor(looks[-1][1])
         if explore:
             noise = torch.randn(number, action.shape[1], generator=generator)
             action = action + actor.std * repeat(noise, "n a -> (k n) a", k=noise_seeds)
-        commands = actor.raw(action, own).clamp(*bounds)
-        priors.append(prior(pictures, own))
+        commands = actor.raw(action, seen.states if own else None).clamp(*bounds)
         seen, state = world.step(state, commands, num_steps=num_steps)
-        verdict = judge(seen)
-        for column, value in (
-            (frames, seen.frames), (states, seen.states), (potentials, verdict.rewards),
-            (successes, verdict.successes), (actions, action),
-        ):  # fmt: skip
-            column.append(value)
-    solved = torch.stack(successes, 1)
-    pictures = torch.stack(frames, 1)
+        actions.append(action)
+        looks.append(look())
+    frames = torch.stack([frame for frame, _, _ in looks], 1)
+    features = torch.stack([feature for _, feature, _ in looks], 1)
+    successes = torch.stack([verdict.successes for _, _, verdict in looks[1:]], 1)
     return Imagined(
-        frames=pictures, states=None if states[0] is None else torch.stack(states, 1),
-        actions=torch.stack(actions, 1), prior=torch.stack(priors, 1),
-        potentials=torch.stack(potentials, 1).float(), successes=solved,
-        running=(solved.long().cumsum(1) - solved.long()) == 0,
-        disagreement=disagreement(pictures[:, 1:], noise_seeds),
+        frames=frames, features=features, actions=torch.stack(actions, 1),
+        prior=prior(features[:, :-1]),
+        potentials=torch.stack([verdict.rewards.float() for _, _, verdict in looks], 1),
+        successes=successes,
+        running=(successes.long().cumsum(1) - successes.long()) == 0,
+        disagreement=disagreement(frames[:, 1:], noise_seeds),
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ import av
 import pytest
 
 TINY = ("--episodes", "3", "--held-out", "2", "--train-steps", "2", "--horizon", "5")
-STAGES = ["record", "train", "dream", "measure"]
+TINY += ("--policy", "none", "--judge", "none")
+STAGES = ["record", "train", "dream", "measure", "improve"]
 
 
 def run(out, checkpoint, *options):
@@ -54,6 +55,7 @@ def test_the_page_stands_alone_and_says_where_it_started(folders):
     first, second = ((folder / "report.html").read_text() for folder in folders)
     assert "trained from nothing" in first
     assert "continued for" in second
+    assert "because there is nothing at none and none" in first
     for page in (first, second):
         assert not re.search(r'(src|href)="(?!data:)', page)
         assert page.count("data:image/png;base64,") == 3

@@ -1,0 +1,234 @@
+"""Does imagination improve a cloned policy for real?
+
+python benchmarks/imagination.py --quick --out runs/imagination-quick
+
+Improves one cloned policy inside a world model, from prioritised and from uniform starts, and sets
+it beside the clone and beside more behaviour cloning of the same demonstrations for the same time.
+All act for real, and in the dream, from the same fresh starts. Writes `imagination.json` with every
+trial, paired bootstrap intervals, and the curves of the held-out dream metric. Finished arms and
+trials are kept, so a killed run continues.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from simulator_world import SimulatorWorld
+
+from policy_eval.behaviour_cloning import ClonedPolicy
+from policy_eval.clone import CloneConfig, check_clone, fit, read_demonstrations
+from policy_eval.judge import LearnedJudge
+from policy_eval.scores import Scores
+from policy_eval.trials import Bench, cut, gather, run_cells
+from rl_posttrain.imagine import ImagineConfig, imagine, improve, prepare
+from worldmodel.data import EpisodeCache, open_episodes
+from worldmodel.envs import make_env
+from worldmodel.files import write_json
+from worldmodel.intervals import bootstrap_interval
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Improve a policy in imagination and measure it for real."""
+
+    out: Path
+    """Folder of the arms, their trials, and `imagination.json`."""
+    env: str = "pusht-position"
+    """The real environment."""
+    world: str = "checkpoints/pusht"
+    """The world model."""
+    judge: Path = Path("checkpoints/judges/pusht-position")
+    """The judge."""
+    policy: Path = Path("checkpoints/policies/pusht-position/demos-150")
+    """The cloned policy to begin from."""
+    demos: Path = Path("data/pusht-position-demos")
+    """Its demonstrations, which the control clones on."""
+    starts: Path = Path("data/pusht-position-demos")
+    """Recorded episodes that dreams begin from."""
+    held_out: Path = Path("data/pusht-position-heldout")
+    """Recorded episodes whose reset seeds the trials begin from; nothing is learnt from them."""
+    episodes: int = 100
+    """Real trials of every policy."""
+    dream_episodes: int = 100
+    """Dreamt trials of every policy, on the first of the same starts."""
+    horizon: int = 60
+    """Most actions of a trial."""
+    minutes: float = 15.0
+    """CPU minutes of an improvement run, and of the control."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of the improvement runs."""
+    simulator: bool = False
+    """Also improve a policy with the simulator in place of the world model, as a diagnosis."""
+    quick: bool = False
+    """One minute per arm, 100 real and 25 dreamt trials: less than ten minutes on two cores."""
+
+
+def settings(config: BenchmarkConfig) -> BenchmarkConfig:
+    """The configuration with `--quick` worked in."""
+    if not config.quick:
+        return config
+    return replace(config, minutes=1.0, episodes=100, dream_episodes=25, seeds=(0,))
+
+
+def arms(config: BenchmarkConfig) -> dict[str, Path]:
+    """Make every policy that is not there yet; returns the folders by name."""
+    folders = {"clone": config.policy, "more-cloning": config.out / "more-cloning"}
+    if not (folders["more-cloning"] / "training.json").is_file():
+        clone_longer(config, folders["more-cloning"])
+    for seed in config.seeds:
+        for name, priority in (("prioritised", 0.6), ("uniform", 0.0)):
+            folder = config.out / f"{name}-{seed}"
+            folders[folder.name] = folder
+            if not (folder / "imagination.json").is_file():
+                resume = (folder / "state" / "state.json").is_file()
+                imagine(imagine_config(config, folder, priority, seed, resume=resume))
+    if config.simulator:
+        folders["in-simulator"] = config.out / "in-simulator"
+        if not (folders["in-simulator"] / "imagination.json").is_file():
+            improve_in_simulator(config, folders["in-simulator"])
+    return folders
+
+
+def improve_in_simulator(config: BenchmarkConfig, folder: Path) -> None:
+    """The same run with a perfect dream: the simulator, seen by the same judge."""
+    resume = (folder / "state" / "state.json").is_file()
+    options = imagine_config(config, folder, 0.6, config.seeds[0], resume=resume)
+    options = replace(options, noise_seeds=1, context=1, trust=False)
+    source = EpisodeCache(open_episodes(config.starts))
+    world = SimulatorWorld(lambda: make_env(config.env, time_limit=1000), source)
+    judge = LearnedJudge.load(config.judge)
+    setting = prepare(options, world, judge, source)
+    found = improve(options, setting, ClonedPolicy.load(config.policy))
+    write_json(folder / "imagination.json", found)
+
+
+def imagine_config(
+    config: BenchmarkConfig, folder: Path, priority: float, seed: int, *, resume: bool
+) -> ImagineConfig:
+    """One improvement run; every run ends when its minutes are over."""
+    short = ImagineConfig(
+        config.world, config.judge, config.policy, config.starts, folder, updates=100_000,
+        minutes=config.minutes, clock="cpu", priority=priority, seed=seed, resume=resume,
+        patience=1000, save_interval=5,
+    )  # fmt: skip
+    if config.quick:
+        return replace(short, validation_starts=16, validation_horizon=15, validation_interval=5)
+    return short
+
+
+def clone_longer(config: BenchmarkConfig, out: Path) -> None:
+    """Continue behaviour cloning from the same policy for the same CPU time."""
+    policy = ClonedPolicy.load(config.policy).train()
+    training = json.loads((config.policy / "training.json").read_text())
+    shown = policy.config
+    options = CloneConfig(
+        config.demos, out, demos=training["demonstrations"], steps=20, views=shown.views,
+        proprioception=shown.state_dim > 0, relative_to=shown.relative_to, cap=training["cap"],
+        batch=training["batch"], learning_rate=3e-4, seed=training["seed"] + 1,
+    )  # fmt: skip
+    source = EpisodeCache(open_episodes(config.demos))
+    rows = read_demonstrations(options, source, check_clone(options, source))
+    began = time.process_time()
+    fit(ClonedPolicy.load(config.policy).train(), rows, options)
+    seconds = (time.process_time() - began) / options.steps
+    steps = max(round(60 * config.minutes / seconds), 1)
+    loss = fit(policy, rows, replace(options, steps=steps))
+    policy.eval().save(out, dtype=torch.float32)
+    write_json(out / "training.json", {**training, "more_steps": steps, "last_loss": loss})
+
+
+def measure(config: BenchmarkConfig, folders: Mapping[str, Path]) -> dict[str, dict[str, Scores]]:
+    """Trials of every policy, real and dreamt, from the same starts."""
+    scores = {}
+    for place, episodes in (("real", config.episodes), ("dream", config.dream_episodes)):
+        bench = Bench(
+            config.world, config.judge, config.held_out, episodes, config.horizon, real=config.env
+        )
+        cells = cut([place], dict(folders), range(episodes), bench.num_envs)
+        run_cells(bench, cells, config.out)
+        scores[place] = gather(bench, cells, config.out)
+    return scores
+
+
+def compared(scores: Mapping[str, Scores], first: str, second: str) -> dict:
+    """Mean success of `second` minus `first` over the same starts, with its paired interval."""
+    difference = scores[second].outcomes - scores[first].outcomes
+    interval = bootstrap_interval(difference, np.arange(len(difference)), resamples=4000)
+    return {"difference": float(difference.mean()), "interval": interval, "n": len(difference)}
+
+
+def optimism(scores: Mapping[str, Mapping[str, Scores]], name: str) -> dict:
+    """Dreamt minus real success over the starts that both have, with its paired interval."""
+    dreamt = scores["dream"][name].outcomes
+    difference = dreamt - scores["real"][name].outcomes[: len(dreamt)]
+    interval = bootstrap_interval(difference, np.arange(len(difference)), resamples=4000)
+    return {"difference": float(difference.mean()), "interval": interval, "n": len(difference)}
+
+
+def report(
+    config: BenchmarkConfig, folders: Mapping[str, Path], scores: Mapping[str, Mapping[str, Scores]]
+) -> dict:
+    """Everything that the table shows, and every trial."""
+    policies = {}
+    for name, folder in folders.items():
+        row = {
+            "real": scores["real"][name].mean, "dream": scores["dream"][name].mean,
+            "optimism": optimism(scores, name),
+        }  # fmt: skip
+        if name != "clone":
+            row["against_clone"] = compared(scores["real"], "clone", name)
+        if name not in ("clone", "more-cloning"):
+            row["against_more_cloning"] = compared(scores["real"], "more-cloning", name)
+            row["run"] = json.loads((folder / "imagination.json").read_text())
+            lines = (folder / "validation.jsonl").read_text().splitlines()
+            row["curve"] = [json.loads(line) for line in lines]
+        policies[name] = row
+    trials = [
+        {"policy": name, "place": place, "seed": int(seed), "outcome": float(outcome),
+         "steps": int(steps)}
+        for place, by_policy in scores.items()
+        for name, each in by_policy.items()
+        for seed, outcome, steps in zip(each.seeds, each.outcomes, each.steps, strict=True)
+    ]  # fmt: skip
+    described = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
+    return {"config": described, "policies": policies, "trials": trials}
+
+
+def show(found: dict) -> None:
+    """Print the table."""
+    table = Table(title=f"{found['config']['env']}: real success, paired 95 % intervals")
+    for column in ("policy", "real", "dream", "dream - real", "against clone", "more cloning"):
+        table.add_column(column)
+    for name, row in found["policies"].items():
+        parts = [row["optimism"], row.get("against_clone"), row.get("against_more_cloning")]
+        cells = ["-" if part is None else words(part) for part in parts]
+        table.add_row(name, f"{row['real']:.2f}", f"{row['dream']:.2f}", *cells)
+    Console(width=130).print(table)
+
+
+def words(part: dict) -> str:
+    """A difference in points with its interval."""
+    low, high = part["interval"]
+    return f"{100 * part['difference']:+.0f} [{100 * low:+.0f}, {100 * high:+.0f}]"
+
+
+def main(config: BenchmarkConfig) -> None:
+    """Improve, measure, write, print."""
+    config = settings(config)
+    torch.set_num_threads(1)  # two threads wait for each other on frames this small
+    config.out.mkdir(parents=True, exist_ok=True)
+    folders = arms(config)
+    found = report(config, folders, measure(config, folders))
+    write_json(config.out / "imagination.json", found)
+    show(found)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(BenchmarkConfig))

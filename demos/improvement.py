@@ -1,0 +1,80 @@
+"""A minute of imagination for the quickstart: a policy improved in dreams, then tried for real."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from policy_eval.resampling import wilson_interval
+from policy_eval.scores import Scores
+from rl_posttrain.before_after import before_after
+from rl_posttrain.imagine import ImagineConfig, imagine
+from worldmodel.envs.record import RecordConfig, record
+
+ENV = "pusht-position"
+START_SEED, TRIAL_SEED = 21, 31
+"""Seeds of the recordings that dreams and trials begin from; they share no start."""
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """What a minute of imagination did.
+
+    Attributes:
+        scores: Real trials of the policy before and after, from the same starts.
+        imagined: The report of the run.
+        video: Both policies side by side, from the first start.
+    """
+
+    scores: dict[str, Scores]
+    imagined: dict
+    video: Path
+
+    @property
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Policy, real success and its 95 % interval, for a table."""
+        rows = []
+        for name, scores in self.scores.items():
+            low, high = wilson_interval(scores.mean, len(scores))
+            rows.append((name, f"{scores.mean:.2f}", f"{low:.2f} .. {high:.2f}"))
+        return rows
+
+
+def missing(policy: Path, judge: Path) -> str | None:
+    """Why there is nothing to improve, in a sentence; `None` when there is."""
+    wanted = (policy / "policy.json", judge / "judge.json")
+    absent = [str(file.parent) for file in wanted if not file.is_file()]
+    if not absent:
+        return None
+    where = " and ".join(absent)
+    return f"No policy was improved in imagination, because there is nothing at {where}."
+
+
+def improve_policy(
+    world: Path, policy: Path, judge: Path, out: Path, *, minutes: float, episodes: int,
+    trials: int, updates: int = 1000,
+) -> Improvement:  # fmt: skip
+    """Record starts, improve the policy in dreams from them, and let both act for real.
+
+    Args:
+        world: The world model.
+        policy: Whom to improve.
+        judge: Rewards the dreams.
+        out: Folder of the recordings, of the improved policy and of the video.
+        minutes: How long to imagine.
+        episodes: Recorded episodes that dreams begin from.
+        trials: Real trials of each policy, from other starts.
+        updates: After as many it ends, if the minutes are not over.
+    """
+    starts, fresh = out / "starts", out / "trials"
+    record(RecordConfig(ENV, episodes=episodes, seed=START_SEED, behaviour="expert", out=starts))
+    record(RecordConfig(ENV, episodes=trials, seed=TRIAL_SEED, behaviour="expert", out=fresh))
+    config = ImagineConfig(
+        str(world), judge, policy, starts, out / "policy", updates=updates, minutes=minutes,
+        streams=16, horizon=10, pool=128, validation_starts=16, validation_horizon=12,
+        trust=False, noise_seeds=1,
+    )  # fmt: skip
+    imagined = imagine(config)
+    scores = before_after(
+        {"before": policy, "after": config.out}, ENV, fresh, out / "videos", videos=1, horizon=60,
+        episodes=trials,
+    )  # fmt: skip
+    return Improvement(scores, imagined, out / "videos" / "start_0.mp4")
