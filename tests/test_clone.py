@@ -66,6 +66,15 @@ def test_demonstrations_end_with_success_and_failures_are_left_out(data):
     assert rows.targets[start - 1, 1].tolist() == [2.0, 0.0]
 
 
+def test_slow_successes_are_left_out(data):
+    """From x = 5 it takes three steps, from x = 0 five."""
+    source = open_episodes(data)
+    first = [float(source.read(e, 0, 1).states[0, 0]) for e in range(16) if e % 4 < 3]
+    quick = [x for x in first if np.ceil((10 - x) / 2) <= 3]
+    rows = read_demonstrations(CloneConfig(data, Path(), longest=3), source, ("top",))
+    assert 0 < rows.episodes == len(quick) < len(first)
+
+
 def test_long_displacements_are_capped(data):
     config = CloneConfig(data, Path(), demos=2, relative_to=RELATIVE, cap=0.5)
     rows = read_demonstrations(config, open_episodes(data), ("top",))
