@@ -112,12 +112,13 @@ def branch_loss(
     encoded = encode_branches(world, branches)
     sample = _parts(world, branches, branches.sample, branches.sample_states)
     pixels = _pixel_weight(world, branches, sample[0], loss)
-    predicted = _predict(world, encoded, batch, sample)
     losses, parts = {}, {}
-    with torch.no_grad():
-        before = _predict(old, encode_branches(old, branches), batch, sample)
-        parts["gap"] = (predicted[0] - before[0]).square().mean().sqrt()
+    if weights.contrast or weights.kl:
+        predicted = _predict(world, encoded, batch, sample)
     if weights.contrast:
+        with torch.no_grad():
+            before = _predict(old, encode_branches(old, branches), batch, sample)
+            parts["gap"] = (predicted[0] - before[0]).square().mean().sqrt()
         frames = batch.tau.shape[-1]
         share = repeat(batch.good, "b k -> (b k m)", m=frames)
         kept = repeat(batch.kept.float(), "b k -> b (k m)", m=frames)

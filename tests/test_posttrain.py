@@ -85,7 +85,7 @@ def test_supervision_and_the_reference_pull_where_they_should():
     weights = UpdateWeights(contrast=0.0, supervision=1.0, kl=0.0, beta=1.0)
     found, parts = gradient(world, old, batch, weights)
     assert found.norm() > 0
-    assert set(parts) == {"gap", "supervision"}
+    assert set(parts) == {"supervision"}
     with torch.no_grad():
         for parameter in world.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
