@@ -1,7 +1,7 @@
 """Trials whose dream ended otherwise than reality did, as videos."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -70,6 +70,7 @@ def film(
 ) -> list[tuple[Path, str]]:
     """Run the trials once more and write reality above dream; returns files and captions."""
     videos = []
+    bench = replace(bench, num_envs=1)
     for each in found:
         file = out / "videos" / f"{each.policy}-{each.seed}.mp4"
         if not file.exists():

@@ -213,6 +213,19 @@ def trial_rows(dream: Mapping[str, Scores], real: Mapping[str, Scores] | None) -
     return rows
 
 
+def trials_of(report: Mapping, place: str) -> dict[str, Scores]:
+    """The trials in the contents of a `ranking.json`, `dream` or `real`, by policy."""
+    found: dict[str, Scores] = {}
+    for policy in report["policies"]:
+        name = policy["name"]
+        rows = [r for r in report["trials"] if (r["policy"], r["place"]) == (name, place)]
+        keys = {"seeds": "seed", "outcomes": "outcome", "returns": "return", "steps": "steps"}
+        columns = {column: [row[key] for row in rows] for column, key in keys.items()}
+        if rows:
+            found[name] = Scores.from_json({"policy": name} | columns)
+    return found
+
+
 def settings(config: RankConfig, policies: Mapping[str, Path]) -> dict:
     """The configuration, as JSON can hold it."""
     values = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}

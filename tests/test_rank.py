@@ -1,5 +1,6 @@
 import json
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -12,8 +13,10 @@ import pytest
 import torch
 from rank_set import RankSet, write_rank_set
 
+from policy_eval.behaviour_cloning import ClonedPolicy
 from policy_eval.disagreements import worst
-from policy_eval.rank import RankConfig, find_policies, rank_policies, read_scores
+from policy_eval.evaluate import evaluate
+from policy_eval.rank import RankConfig, find_policies, rank_policies, read_scores, trials_of
 from policy_eval.scores import Scores
 from policy_eval.trials import Bench, Cell, Replay, cut, fingerprint, play
 from worldmodel.cli import main
@@ -63,14 +66,11 @@ def test_the_json_has_the_documented_keys(ranked):
 
 def test_scores_are_the_means_of_the_trials(ranked):
     found = read(ranked)
-    for policy in found["policies"]:
-        for place in ("dream", "real"):
-            outcomes = [
-                row["outcome"]
-                for row in found["trials"]
-                if (row["policy"], row["place"]) == (policy["name"], place)
-            ]
-            assert policy[place]["score"] == pytest.approx(np.mean(outcomes))
+    for place in ("dream", "real"):
+        scores = trials_of(found, place)
+        for policy in found["policies"]:
+            assert policy[place]["score"] == scores[policy["name"]].mean
+            assert policy[place]["n"] == len(scores[policy["name"]]) == 4
 
 
 def test_failed_real_trials_are_dreamed_again(ranked):
@@ -156,15 +156,7 @@ def test_other_settings_need_another_folder(made, ranked, capsys):
 
 
 def test_stored_real_trials_take_the_place_of_new_ones(made, ranked, tmp_path):
-    rows = [row for row in read(ranked)["trials"] if row["place"] == "real"]
-    stored = {}
-    for name in ("policy-0", "policy-1", "policy-2"):
-        mine = [row for row in rows if row["policy"] == name]
-        stored[name] = {
-            "policy": name, "seeds": [r["seed"] for r in mine],
-            "outcomes": [r["outcome"] for r in mine], "returns": [r["return"] for r in mine],
-            "steps": [r["steps"] for r in mine],
-        }  # fmt: skip
+    stored = {name: each.to_json() for name, each in trials_of(read(ranked), "real").items()}
     file = tmp_path / "real.json"
     file.write_text(json.dumps(stored))
     out = tmp_path / "out"
@@ -219,6 +211,36 @@ def test_in_the_control_nothing_happens(made):
         assert torch.equal(seen.frames, clip.frames[:, 0])
         assert torch.equal(seen.states, clip.states[:, 0])
     assert state.frame.tolist() == [2, 2]
+
+
+@pytest.mark.slow
+def test_the_benchmark_checks_stored_outcomes(made, tmp_path):
+    """One stored outcome that is not what happens is found, and is the end of it."""
+    benchmark = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "ranking.py"))
+    folder = tmp_path / "policies" / "pusht-position"
+    shutil.copytree(made.policies, folder)
+    shutil.copytree(made.judge, tmp_path / "judges" / "pusht-position")
+    bench = Bench(str(made.world), made.judge, made.starts, 4, 60, real="pusht-position")
+    stored = {}
+    for name, each in find_policies([folder]).items():
+        scores = evaluate(ClonedPolicy.load(each), bench.simulators, name=name, horizon=60)
+        stored[name] = scores.to_json()
+    wrong = 1 - stored["policy-1"]["outcomes"][2]
+    stored["policy-1"]["outcomes"][2] = wrong
+    (folder / "real.json").write_text(json.dumps(stored))
+    config = benchmark["RankingBenchmark"](
+        out=tmp_path / "out", quick=True, episodes=2, tasks=("pusht-position",),
+        policies=tmp_path / "policies", judges=tmp_path / "judges", num_steps=1, processes=1,
+        worlds={"pusht-position": made.world},
+    )  # fmt: skip
+    with pytest.raises(SystemExit) as stop:
+        benchmark["main"](config)
+    assert stop.value.code == 1
+    report = json.loads((tmp_path / "out" / "bars.json").read_text())
+    check = report["checks"]["pusht-position"]
+    assert (check["cells"], check["trials"]) == (3, 12)
+    seed = stored["policy-1"]["seeds"][2]
+    assert check["differ"] == [{"policy": "policy-1", "seed": seed, "outcome": 1 - wrong}]
 
 
 def test_starts_are_cut_into_cells(made):
