@@ -23,7 +23,7 @@ from worldmodel.files import write_json
 
 DIFFICULTY = 0.8
 """Standard deviation of the starts' difficulty, in logits."""
-NAMES = ("pearson", "spearman", "kendall", "mmrv", "bias", "rmse")
+OTHERS = ("spearman", "kendall", "mmrv", "bias", "rmse")
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,14 @@ def cover_claims(config: CoverageConfig, low: float, high: float, n: int = 100) 
 
 
 def cover_agreement(
-    config: CoverageConfig, policies: int, n: int, likeness: float, names: tuple[str, ...] = NAMES
+    config: CoverageConfig, policies: int, n: int, likeness: float, names: tuple[str, ...]
 ) -> list[Row]:
     """Dream and reality share the starts, and with them their difficulty."""
     rng = np.random.default_rng(config.seed)
     chosen = {name: STATISTICS[name] for name in names}
     expected: dict[str, list] = {name: [] for name in names}
     for _ in range(10):
-        sets = draw_policies((1000, policies), likeness, rng)
+        sets = draw_policies((400, policies), likeness, rng)
         means = [side.mean(-1) for side in trials(sets, n, rng)]
         for name, statistic in chosen.items():
             expected[name].append(statistic(*means).mean())
@@ -183,6 +183,7 @@ def sections(config: CoverageConfig) -> dict[str, Callable[[], list[Row]]]:
         "pairs": lambda: [cover_pairs(config, *case) for case in pairs],
         "pair probabilities": lambda: [cover_claims(config, *case) for case in claims],
         "agreement": lambda: [row for case in sets for row in cover_agreement(config, *case)],
+        "other statistics": lambda: cover_agreement(config, 8, 100, 0.95, OTHERS),
         "prediction-powered": lambda: [cover_prediction(config, *case) for case in few],
     }
 
@@ -196,7 +197,10 @@ def main(config: CoverageConfig) -> None:
         for row in table[name]:
             width = "" if np.isnan(row["width"]) else f"{row['width']:.3f}"
             row["width"] = None if np.isnan(row["width"]) else row["width"]
-            print(f"| {row['what']} | {row['coverage']:.1%} | {row['simulations']} | {width} |")
+            print(
+                f"| {row['what']} | {row['coverage']:.1%} | {row['simulations']} | {width} |",
+                flush=True,
+            )
     config.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(config.out, table)
 

@@ -137,13 +137,14 @@ def hierarchical_intervals(
     correlations = {name: f for name, f in statistics.items() if name in CORRELATIONS}
     s, r = (np.array([scores.mean for scores in place]) for place in (dream, real))
     intervals = policy_intervals(correlations, s, r, level=level, resamples=resamples, seed=seed)
-    drawn = np.random.default_rng(seed).integers(len(s), size=(resamples, len(s)))
-    tables = resampled_scores([dream, real], resamples=resamples, seed=seed + 1)
-    samples = [np.take_along_axis(table, drawn, axis=1) for table in tables]
-    for name, statistic in statistics.items():
-        if name not in correlations:
-            value, jackknife = _point(statistic, s, r)
-            intervals[name] = bca_interval(value, statistic(*samples), jackknife, level=level)
+    errors = {name: f for name, f in statistics.items() if name not in correlations}
+    if errors:
+        drawn = np.random.default_rng(seed).integers(len(s), size=(resamples, len(s)))
+        tables = resampled_scores([dream, real], resamples=resamples, seed=seed + 1)
+        samples = [np.take_along_axis(table, drawn, axis=1) for table in tables]
+    for name, statistic in errors.items():
+        value, jackknife = _point(statistic, s, r)
+        intervals[name] = bca_interval(value, statistic(*samples), jackknife, level=level)
     return intervals
 
 

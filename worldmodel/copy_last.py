@@ -15,8 +15,9 @@ class CopyLastWorld(WorldModel):
 
     @torch.no_grad()
     def step(
-        self, state: RolloutState, actions: Float[Tensor, "b a"] | None, *, num_steps: int = 2
-    ) -> tuple[Observation, RolloutState]:
-        """The same observation once more; `num_steps` is of no account."""
+        self, state: RolloutState, actions: Float[Tensor, "b a"] | None, *, num_steps: int = 2,
+        temperature: float | None = None,
+    ) -> tuple[Observation, RolloutState]:  # fmt: skip
+        """The same observation once more, whatever the settings."""
         following = replace(state, frame=state.frame + 1)
         return Observation(self.codec.decode(state.latent), state.states), following
