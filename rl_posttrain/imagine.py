@@ -6,6 +6,7 @@ sign of the advantage and stays close to the clone. What is kept is the actor th
 dreams of held-out frames.
 """
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -99,7 +100,7 @@ class ImagineConfig:
 
 
 REFRESH_SHARE = 0.1
-CALIBRATION_STARTS = 48
+CALIBRATION_STARTS = 32
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,8 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
     source = EpisodeCache(open_episodes(config.starts, size=tuple(world.size)))
     check_fit(world, judge, policy, source)
     setting = prepare(config, world, judge, source)
-    calibration = None
-    if config.trust and config.noise_seeds > 1:
-        calibration = check_disagreement(config, setting)
+    calibration = check_disagreement(config, setting)
+    if calibration is not None:
         print(calibration.sentence)
         setting = replace(setting, trust_scale=calibration.scale if calibration.used else None)
     report = improve(config, setting, policy)
@@ -224,18 +224,29 @@ def prepare(config: ImagineConfig, world: World, judge: Judge, source: EpisodeSo
     return Setting(world, judge, source, train, held_out.pick(index), bounds)
 
 
-def check_disagreement(config: ImagineConfig, setting: Setting) -> Calibration:
-    """Whether noise seeds disagree where the world model is wrong about recorded actions."""
+def check_disagreement(config: ImagineConfig, setting: Setting) -> Calibration | None:
+    """Whether noise seeds disagree where the world model is wrong about recorded actions.
+
+    It is asked once and kept in `calibration.json` for a resumed run. `None` without `trust`.
+    """
+    if not config.trust or config.noise_seeds == 1:
+        return None
+    file = config.out / "calibration.json"
+    if config.resume and file.is_file():
+        return Calibration(**json.loads(file.read_text()))
     rng = np.random.default_rng([config.seed, 2])
     number = min(4 * CALIBRATION_STARTS, len(setting.train))
     picked = setting.train.pick(rng.choice(len(setting.train), number, replace=False))
     ends = np.array(setting.source.lengths)[picked.episodes]
     room = np.flatnonzero(picked.frames + config.horizon < ends)[:CALIBRATION_STARTS]
-    return calibrate(
+    found = calibrate(
         setting.world, setting.judge, setting.source, picked.pick(room), horizon=config.horizon,
         context=config.context, noise_seeds=config.noise_seeds, seed=config.seed,
         num_steps=config.num_steps,
     )  # fmt: skip
+    config.out.mkdir(parents=True, exist_ok=True)
+    write_json(file, found.to_json())
+    return found
 
 
 def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> dict[str, Any]:
