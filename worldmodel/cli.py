@@ -90,6 +90,18 @@ COMMANDS = {
         "InverseDynamicsCommand",
         "inverse_dynamics",
     ),
+    "align": Command(
+        "Fine-tune world model and judge on real rollouts of policies, and rank again.",
+        "rl_posttrain.align",
+        "AlignConfig",
+        "align",
+    ),
+    "bench": Command(
+        "Measure how fast a world model is, and how near to the roof of the hardware.",
+        "worldmodel.bench",
+        "BenchConfig",
+        "bench",
+    ),
     "info": Command(
         "Say what is in a data set.",
         "worldmodel.data.info",
