@@ -62,7 +62,7 @@ def test_the_command_aligns_and_ranks_again(made, tmp_path):
     assert [recorded.reset_seed(e) for e in range(8)] == [7_700_000 + e for e in range(8)]
     aligned = WorldModel.load(out / "8/world")
     assert aligned.train_data[-1]["name"].endswith("world-data")
-    assert 7_700_000 in aligned.train_data[-1]["reset_seeds"]
+    assert any(seed >= 7_700_000 for seed in aligned.train_data[-1]["reset_seeds"])
     assert LearnedJudge.load(out / "8/judge").shape.size == (64, 64)
 
 
