@@ -127,13 +127,13 @@ def test_it_learns_to_decode_a_square():
     )
     dynamics.std.fill_(2.0)
     settings = InverseDynamicsCommand(
-        data=Path("squares"), out=Path("none"), steps=250, batch=8, frames=8, learning_rate=3e-3
+        data=Path("squares"), out=Path("none"), steps=120, batch=4, frames=8, learning_rate=3e-3
     )
     fit(dynamics, source, range(3), settings)
     clip = source.read(3, 0, 40).map(lambda tensor: tensor[None])
     found = measure(dynamics, [clip])
     assert found["n"] == 39
-    assert found["explained"] > 0.9
+    assert found["explained"] > 0.8
     still = replace(clip, frames=clip.frames[:, :1].expand_as(clip.frames))
     assert measure(dynamics, [still])["explained"] < 0.5
 

@@ -11,7 +11,7 @@ import pytest
 
 TINY = ("--episodes", "3", "--held-out", "2", "--train-steps", "2", "--horizon", "5")
 TINY += ("--policy", "none", "--judge", "none")
-STAGES = ["record", "train", "dream", "measure", "improve"]
+STAGES = ["record", "train", "dream", "measure", "posttrain", "improve"]
 
 
 def run(out, checkpoint, *options):
@@ -58,7 +58,7 @@ def test_the_page_stands_alone_and_says_where_it_started(folders):
     assert "because there is nothing at none and none" in first
     for page in (first, second):
         assert not re.search(r'(src|href)="(?!data:)', page)
-        assert page.count("data:image/png;base64,") == 3
+        assert page.count("data:image/png;base64,") == 4
     encoded = re.search(r'data:video/mp4;base64,([^"]+)"', first).group(1)
     file = folders[0] / "copy.mp4"
     file.write_bytes(base64.b64decode(encoded))
