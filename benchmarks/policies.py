@@ -69,7 +69,6 @@ TASKS = {
         horizon=60,
         common={"relative_to": {0: 0, 1: 1}},
         recipes={
-            "demos-400": {"steps": 1500},
             "demos-150": {"data": SECOND, "demos": 150, "steps": 1200},
             "top-only": {"steps": 1200, "views": ("top",)},
             "chunk-4": {"data": SECOND, "demos": 150, "steps": 900, "chunk": 4},
