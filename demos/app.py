@@ -18,6 +18,9 @@ import gradio as gr
 import torch
 
 from demos.drive_tab import FRESH_SEED, Drive, drive_tab
+from demos.futures_tab import futures_tab
+from demos.policies_tab import Bench, find_policies, find_worlds, policies_tab, stored_trials
+from demos.quality_tab import quality_tab
 from demos.start import (
     Start,
     action_names,
@@ -26,6 +29,7 @@ from demos.start import (
     start_from_environment,
 )
 from demos.visitors import Visitors
+from policy_eval.judge import LearnedJudge
 from worldmodel.data import open_episodes
 from worldmodel.fidelity import check_views
 from worldmodel.world_model import WorldModel
@@ -48,6 +52,14 @@ class DemoConfig:
     """Folder of the world model."""
     data: Path | None = None
     """Start from frames of this data set, not from fresh episodes of the environment alone."""
+    judge: Path = Path("checkpoints/judges/pusht-position")
+    """Folder of a judge, which scores futures and trials; left out where it does not fit."""
+    policies: Path = Path("checkpoints/policies/pusht-position")
+    """Folder of policies to rank; left out where they do not fit."""
+    task: str = "pusht-position"
+    """Embedded environment whose task judge and policies are about."""
+    posttrained: Path | None = None
+    """The world model after post-training; `WORLD-posttrained` when not given."""
     environment: str = ""
     """Embedded environment of the fresh episodes; by default that of the training data."""
     num_steps: int = 2
@@ -87,8 +99,45 @@ def _fresh(name: str, world: WorldModel, seed: int) -> Start:
     return start_from_environment(name, world, seed=seed)
 
 
+def find_judge(config: DemoConfig, world: WorldModel) -> tuple[LearnedJudge | None, str]:
+    """The judge, if there is one for the world model's pictures, and a remark about it."""
+    if not (config.judge / "judge.json").is_file():
+        return None, f"Without scores: there is no judge in {config.judge}."
+    judge = LearnedJudge.load(config.judge)
+    if (judge.shape.views, judge.shape.size) != (tuple(world.views), tuple(world.size)):
+        return None, f"Without scores: the judge in {config.judge} looks at other pictures."
+    low, high = judge.reward_range
+    return judge, (
+        f"Scores: the reward of the last frame, {low:.2f} to {high:.2f}, as the judge of "
+        f"{config.task} sees it."
+    )
+
+
+def add_tabs(config: DemoConfig, world: WorldModel, visitors: Visitors) -> None:
+    """Lay out what is beside the drive."""
+    judge, remark = find_judge(config, world)
+    with gr.Tab("Counterfactuals"):
+        futures_tab(visitors, world, judge, remark)
+    with gr.Tab("Policies"):
+        policies = find_policies(config.policies, world)
+        if judge is None or not policies or world.stride != 1:
+            gr.Markdown(
+                f"Nothing to rank: this needs a world model of stride 1 (it is {world.stride}), a "
+                f"judge in {config.judge} and policies in {config.policies} that fit its pictures."
+            )
+        else:
+            worlds = find_worlds(config.world, world)
+            real = stored_trials(config.policies, policies)
+            bench = Bench(world, judge, config.task, policies, worlds, real, visitors)
+            policies_tab(bench, num_steps=config.num_steps)
+    with gr.Tab("Quality"):
+        beside = config.world.with_name(f"{config.world.name}-posttrained")
+        quality_tab(config.world, config.posttrained or beside)
+
+
 def build_page(config: DemoConfig, world: WorldModel, out: Path) -> tuple[gr.Blocks, Visitors]:
     """Lay out the page and connect it; what visitors save goes to `out`."""
+    os.environ["GRADIO_TEMP_DIR"] = str(out)
     visitors = Visitors(out, limit=config.visitors)
     starts, fresh = visitors.work(find_starts, config, world)
     names = action_names(world, config.data, config.environment or world.config.robot_type)
@@ -98,6 +147,7 @@ def build_page(config: DemoConfig, world: WorldModel, out: Path) -> tuple[gr.Blo
         visitor = gr.Textbox(visible="hidden", label="visitor")
         with gr.Tab("Drive"):
             dials = drive_tab(drive, num_steps=config.num_steps, speed=SPEED)
+        add_tabs(config, world, visitors)
         greeted = page.load(greet, None, visitor, queue=False, show_progress="hidden")
         greeted.then(
             None, [visitor, *dials], None, js="(...values) => window.driving.begin(...values)"
@@ -126,7 +176,6 @@ def launch(page: gr.Blocks, out: Path, *, port: int | None, browser: bool, block
         browser: Open the default browser on it.
         block: Return only when interrupted.
     """
-    os.environ["GRADIO_TEMP_DIR"] = str(out)
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     _, address, _ = page.launch(
         server_name="127.0.0.1", server_port=port, inbrowser=browser, prevent_thread_lock=True,

@@ -22,6 +22,7 @@ from worldmodel.world_model import WorldModel
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data" / "lerobot_v30_pusht"
+POLICIES = ROOT / "checkpoints" / "policies" / "pusht-position"
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -38,7 +39,9 @@ def served(tmp_path_factory):
     """The demo of the shipped PushT world: its address, visitors and folder."""
     out = tmp_path_factory.mktemp("demo")
     torch.set_num_threads(1)
-    page, visitors = build_page(DemoConfig(), WorldModel.load(ROOT / "checkpoints/pusht"), out)
+    world = WorldModel.load(ROOT / "checkpoints/pusht").eval()
+    judge = ROOT / "checkpoints" / "judges" / "pusht-position"
+    page, visitors = build_page(DemoConfig(judge=judge, policies=POLICIES), world, out)
     yield launch(page, out, port=None, browser=False, block=False), visitors, out
     page.close()
     visitors.close()
@@ -235,6 +238,62 @@ def test_two_visitors_do_not_mix_and_are_freed(served, visit):
     second.keyboard.press("ArrowUp", delay=50)
     wait_for_count(second, 1)
     assert first.mistakes == second.mistakes == []
+
+
+def open_tab(page, name):
+    page.get_by_role("tab", name=name).click()
+
+
+def set_number(page, place, value):
+    """Type into the number of a slider."""
+    field = page.locator(f"{place} input[type=number]")
+    field.fill(str(value))
+    field.press("Tab")
+
+
+def test_futures_fan_out(served, visit):
+    page = visit(served[0])
+    open_tab(page, "Counterfactuals")
+    set_number(page, "#futures-k", 5)
+    set_number(page, "#futures-frames", 3)
+    page.click("#look")
+    page.wait_for_selector('.futures[data-count="5"]')
+    figures = page.query_selector_all("#fan figure")
+    assert [figure.inner_text().split("\n")[0] for figure in figures][-1] == "rest"
+    films = {figure.query_selector("img").get_attribute("src") for figure in figures}
+    assert len(figures) == len(films) == 5, "other actions, other films"
+    assert page.locator("#fan figure.best").count() == 1
+    scores = [float(text.split()[-1]) for text in page.locator("#fan figure b").all_inner_texts()]
+    best = float(page.inner_text("#fan figure.best b").split()[-1])
+    assert best == max(scores)
+    open_tab(page, "Drive")
+    assert count(page) == 0 and page.mistakes == []
+
+
+def test_policies_are_ranked(served, visit):
+    page = visit(served[0])
+    open_tab(page, "Policies")
+    set_number(page, "#trials", 2)
+    set_number(page, "#horizon", 5)
+    page.click("#rank")
+    page.wait_for_selector('.board[data-state="done"]')
+    names = [file.parent.name for file in sorted(POLICIES.glob("*/policy.json"))][:3]
+    rows = page.locator(".board tbody tr").all_inner_texts()
+    assert sorted(row.split("\t")[0].split(". ")[1] for row in rows) == sorted(names)
+    assert all("%" in row for row in rows)
+    assert page.locator(".board figure img").count() == len(names)
+    for box in page.locator("#chosen input:checked").all():
+        box.uncheck()
+    page.click("#rank")
+    page.wait_for_selector("text=choose at least one policy")
+    page.locator("#chosen input").first.check()  # the page goes on
+    page.get_by_label("the simulator itself").check()
+    page.click("#rank")
+    page.wait_for_selector("text=Acting in: the simulator itself")
+    page.wait_for_selector('.board[data-state="done"]')
+    open_tab(page, "Quality")
+    page.wait_for_selector(".quality h2")
+    assert page.mistakes == [] and page.strangers == []
 
 
 def test_a_phone(served, visit):

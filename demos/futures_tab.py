@@ -1,0 +1,72 @@
+"""The tab of counterfactuals: many futures of the moment at which the drive stands."""
+
+import html
+
+import gradio as gr
+
+from demos.counterfactuals import MAX_FUTURES, MAX_HORIZON, Futures, imagine_futures, proposals
+from demos.pictures import animation
+from demos.visitors import Visitors
+from policy_eval.judge import LearnedJudge
+from worldmodel.world_model import WorldModel
+
+Number = float | int | None
+NOTE = """Other actions from the very moment at which your drive stands: every key held, rest, and
+random moves. All share one noise, so the futures differ by their actions alone."""
+
+
+def fan(futures: Futures, fps: float) -> str:
+    """Every future as a small film with its score, the best first marked."""
+    figures = []
+    for number, (name, frames) in enumerate(zip(futures.names, futures.frames, strict=True)):
+        best = number == futures.best
+        score = "" if futures.scores is None else f"{futures.scores[number]:.2f}"
+        text = f"{'best: ' if best else ''}{score}"
+        label = f"future {number + 1}: {name}{f', score {score}' if score else ''}"
+        figures.append(
+            f'<figure class="{"best" if best else ""}"><img alt="{html.escape(label)}" '
+            f'src="{animation(frames, fps)}"><figcaption><span>{html.escape(name)}</span>'
+            f"<b>{text}</b></figcaption></figure>"
+        )
+    return f'<div class="futures" data-count="{len(figures)}">{"".join(figures)}</div>'
+
+
+def look_ahead(
+    visitors: Visitors, visitor: str, judge: LearnedJudge | None, *, k: int, horizon: int,
+    seed: int,
+) -> str:  # fmt: skip
+    """The futures of a visitor's moment, as a fan of films.
+
+    Raises:
+        ValueError: The visitor does not drive, or a number is out of range.
+    """
+    session = visitors.session(visitor)
+    pushes = proposals(session.bindings, k=k, horizon=horizon, speed=session.speed, seed=seed)
+    futures = imagine_futures(
+        session, pushes, None if judge is None else lambda frames: judge.predict(frames)[1]
+    )
+    return fan(futures, session.world.fps / session.world.stride)
+
+
+def futures_tab(
+    visitors: Visitors, world: WorldModel, judge: LearnedJudge | None, remark: str
+) -> None:
+    """Lay out the tab; `remark` says what the scores mean or why there are none."""
+
+    def run(k: Number, horizon: Number, seed: Number, request: gr.Request) -> str:
+        numbers = {"k": int(k or 0), "horizon": int(horizon or 0), "seed": abs(int(seed or 0))}
+        visitor = request.session_hash
+        try:
+            return visitors.work(lambda: look_ahead(visitors, visitor, judge, **numbers))
+        except ValueError as error:
+            raise gr.Error(str(error)) from error
+
+    gr.Markdown(f"{NOTE} {remark}")
+    with gr.Row():
+        count = min(2 * world.action_dim + 5, MAX_FUTURES)
+        k = gr.Slider(2, MAX_FUTURES, count, step=1, label="futures", elem_id="futures-k")
+        horizon = gr.Slider(1, MAX_HORIZON, 15, step=1, label="frames", elem_id="futures-frames")
+        seed = gr.Number(0, precision=0, minimum=0, label="seed of the random moves")
+    look = gr.Button("Look ahead", variant="primary", elem_id="look")
+    shown = gr.HTML(elem_id="fan", padding=False)
+    look.click(run, [k, horizon, seed], shown, concurrency_id="work")

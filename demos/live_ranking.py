@@ -1,0 +1,179 @@
+"""A small ranking while somebody watches: few policies, few starts, one world; no page in here."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from policy_eval.behaviour_cloning import ClonedPolicy
+from policy_eval.evaluate import Trial, evaluate
+from policy_eval.ranking import Score
+from policy_eval.real_envs import RealEnvs
+from policy_eval.scores import Scores
+from worldmodel.data import Clip
+from worldmodel.dream import DreamEnv, Judge
+from worldmodel.envs import make_env
+from worldmodel.starts import Starts
+from worldmodel.world_model import WorldModel
+
+MAX_TRIALS = 40
+MAX_HORIZON = 200
+BATCH = 8
+"""Trials side by side."""
+FIRST_SEED = 2_000_000
+"""Reset seed of the first start; far from those of recordings."""
+
+
+Work = Callable[..., Any]
+"""Calls its first argument with the others, in turn with whatever else there is to do."""
+
+
+class FreshEpisodes:
+    """First frames of an embedded environment, in place of a recorded data set.
+
+    Args:
+        name: The environment.
+        world: The world model whose cameras and size they have.
+        seeds: Reset seeds, one per start.
+
+    Raises:
+        ValueError: The environment lacks one of the cameras.
+    """
+
+    def __init__(self, name: str, world: WorldModel, seeds: range):
+        env = make_env(name, size=world.size[0])
+        self.name, self.robot_type, self.fps = name, name, world.fps
+        self.views, self.size = tuple(world.views), tuple(world.size)
+        self.lengths = (1,) * len(seeds)
+        self.action_dim = env.action_space.shape[0]
+        self.state_dim = env.observation_space["observation.state"].shape[0]
+        self.pixel_mask = torch.ones(len(self.views), *self.size, dtype=torch.bool)
+        self.fingerprint = f"{name}-{seeds}"
+        self._seeds = seeds
+        self._seen = [env.reset(seed=seed)[0] for seed in seeds]
+        env.close()
+        keys = [f"observation.images.{view}" for view in self.views]
+        if missing := [key for key in keys if key not in self._seen[0]]:
+            raise ValueError(f"{name}: no {missing} among the observations {sorted(self._seen[0])}")
+
+    def __len__(self) -> int:
+        """Number of starts."""
+        return len(self._seen)
+
+    def read(self, episode: int, start: int, stop: int, stride: int = 1) -> Clip:
+        """The only frame of an episode."""
+        seen = self._seen[episode]
+        pictures = [torch.as_tensor(seen[f"observation.images.{view}"]) for view in self.views]
+        states = torch.as_tensor(seen["observation.state"])
+        return Clip(frames=torch.stack(pictures)[None], states=states[None])
+
+    def task(self, episode: int) -> str:
+        """Nothing in words."""
+        return ""
+
+    def reset_seed(self, episode: int) -> int:
+        """With which the simulator begins the same episode."""
+        return self._seeds[episode]
+
+
+class TakingTurns(VectorEnv):
+    """Steps other environments within `work`, so that visitors who drive get their turns."""
+
+    def __init__(self, envs: VectorEnv, work: Work, stepped: Callable[[], None]):
+        super().__init__()
+        self.envs, self.work, self.stepped = envs, work, stepped
+        self.starts, self.num_envs, self.metadata = envs.starts, envs.num_envs, envs.metadata
+        self.action_space, self.observation_space = envs.action_space, envs.observation_space
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
+        """Reset in turn."""
+        return self.work(lambda: self.envs.reset(seed=seed, options=options))
+
+    def step(self, actions: np.ndarray) -> Any:
+        """Step in turn."""
+        result = self.work(self.envs.step, actions)
+        self.stepped()
+        return result
+
+
+@dataclass(frozen=True)
+class LiveRanking:
+    """What is known after some of the policies have acted.
+
+    Attributes:
+        scores: Of the policies so far, best first.
+        films: Name -> first trial.
+        acting: Who acts at the moment; empty at the end.
+        done: Share of the whole work, 0 to 1, at most.
+    """
+
+    scores: dict[str, Score]
+    films: dict[str, Trial] = field(default_factory=dict)
+    acting: str = ""
+    done: float = 1.0
+
+
+def make_envs(
+    world: WorldModel, judge: Judge, task: str, *, trials: int, horizon: int, num_steps: int,
+    simulator: bool,
+) -> VectorEnv:  # fmt: skip
+    """Dreams of a task, or its simulators, from the same fresh starts.
+
+    Raises:
+        ValueError: A number is out of range, or world model and task do not fit.
+    """
+    if not 1 <= trials <= MAX_TRIALS or not 1 <= horizon <= MAX_HORIZON:
+        raise ValueError(
+            f"1 to {MAX_TRIALS} trials of 1 to {MAX_HORIZON} steps, got {trials} of {horizon}"
+        )
+    starts = Starts(FreshEpisodes(task, world, range(FIRST_SEED, FIRST_SEED + trials)))
+    size, count = world.size[0], min(trials, BATCH)
+
+    def make() -> Any:
+        return make_env(task, size=size, time_limit=horizon)
+
+    if simulator:
+        return RealEnvs(make, starts, num_envs=count)
+    return DreamEnv(
+        world, starts, judge, num_envs=count, horizon=horizon, num_steps=num_steps, like=make(),
+        autoreset_mode=AutoresetMode.DISABLED,
+    )  # fmt: skip
+
+
+def rank_live(
+    policies: Mapping[str, Path], envs: VectorEnv, *, horizon: int, work: Work,
+    stepped: Callable[[], None] = lambda: None,
+) -> Iterator[LiveRanking]:  # fmt: skip
+    """Let one policy after the other act; yields the order so far before each, and at the end.
+
+    Args:
+        policies: Name -> folder.
+        envs: What `make_envs` makes.
+        horizon: Most steps of a trial.
+        work: Where the environments are stepped.
+        stepped: Called after every step of a batch.
+
+    Raises:
+        ValueError: There is no policy, or one does not fit the environments.
+    """
+    if not policies:
+        raise ValueError("choose at least one policy")
+    scores: dict[str, Scores] = {}
+    films: dict[str, Trial] = {}
+    for name, folder in policies.items():
+        yield LiveRanking(_ordered(scores), dict(films), name, len(scores) / len(policies))
+        policy = work(ClonedPolicy.load, folder).eval()
+        turns = TakingTurns(envs, work, stepped)
+        trials: list[Trial] = []
+        scores[name] = evaluate(policy, turns, name=name, horizon=horizon, record=trials.append)
+        films[name] = trials[0]
+    yield LiveRanking(_ordered(scores), films)
+
+
+def _ordered(scores: Mapping[str, Scores]) -> dict[str, Score]:
+    names = sorted(scores, key=lambda name: (-scores[name].mean, name))
+    return {name: Score.of(scores[name]) for name in names}

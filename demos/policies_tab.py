@@ -1,0 +1,203 @@
+"""The tab on which policies act in a world: who is chosen, the leaderboard and the films."""
+
+import html
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+import torch
+
+from demos.live_ranking import MAX_TRIALS, LiveRanking, make_envs, rank_live
+from demos.pictures import animation
+from demos.visitors import Visitors
+from policy_eval.judge import LearnedJudge
+from policy_eval.ranking import Score
+from policy_eval.scores import Scores
+from worldmodel.copy_last import CopyLastWorld
+from worldmodel.world_model import WorldModel
+
+DREAM = "the dream"
+SIMULATOR = "the simulator itself"
+NOTHING_HAPPENS = "control: the frame never changes"
+MAX_HORIZON = 100
+Number = float | int | None
+NOTE = """Policies act from the same fresh starts in the world of your choice, and a learned judge
+looks at the frames. Few trials: mind the 95 % intervals. `worldmodel rank` does it thoroughly."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What policies are tried with.
+
+    Attributes:
+        world: The world model.
+        judge: Judge of the dreams.
+        task: Embedded environment of the starts and of the simulator.
+        policies: Name -> folder.
+        worlds: Name -> folder of other world models in which they can act.
+        real: Stored real trials, where there are any.
+        visitors: Who else waits for the machine.
+    """
+
+    world: WorldModel
+    judge: LearnedJudge
+    task: str
+    policies: dict[str, Path]
+    worlds: dict[str, Path]
+    real: dict[str, Score]
+    visitors: Visitors
+
+    @property
+    def places(self) -> list[str]:
+        """Where policies can act."""
+        return [DREAM, *self.worlds, SIMULATOR, NOTHING_HAPPENS]
+
+    def world_of(self, name: str) -> WorldModel:
+        """The world model behind a choice."""
+        if name in self.worlds:
+            return WorldModel.load(self.worlds[name]).eval()
+        if name != NOTHING_HAPPENS:
+            return self.world
+        control = CopyLastWorld(self.world.config).eval()
+        control.load_state_dict(self.world.state_dict())
+        return control
+
+
+def find_policies(folder: Path, world: WorldModel) -> dict[str, Path]:
+    """The policies below `folder` whose actions are those of the world model, by name."""
+    found = {}
+    for file in sorted(folder.glob("*/policy.json")):
+        described = json.loads(file.read_text()).get("config", {})
+        views, size = described.get("views", ()), tuple(described.get("size", ()))
+        fits = set(views) <= set(world.views) and size == tuple(world.size)
+        if fits and described.get("action_dim") == world.action_dim:
+            found[file.parent.name] = file.parent
+    return found
+
+
+def find_worlds(folder: Path, world: WorldModel) -> dict[str, Path]:
+    """The world models beside `folder` that show and take the same as `world`, by name."""
+    found = {}
+    for file in sorted(folder.resolve().parent.glob("*/world.json")):
+        config = json.loads(file.read_text())["config"]
+        same = tuple(config["views"]) == world.views and tuple(config["size"]) == world.size
+        same = same and config["conditioner"]["action_dim"] == world.action_dim
+        if same and file.parent != folder.resolve():
+            found[file.parent.name] = file.parent
+    return found
+
+
+def stored_trials(folder: Path, names: Mapping[str, Path]) -> dict[str, Score]:
+    """Real success rates from `real.json` beside the policies, of those that have some."""
+    file = folder / "real.json"
+    if not file.is_file():
+        return {}
+    stored = json.loads(file.read_text())
+    return {name: Score.of(Scores.from_json(stored[name])) for name in names if name in stored}
+
+
+def percent(score: Score) -> str:
+    """A rate with its interval."""
+    return f"{score.score:.0%} <small>{score.low:.0%}&ndash;{score.high:.0%}</small>"
+
+
+def leaderboard(ranking: LiveRanking, real: Mapping[str, Score], place: str, fps: float) -> str:
+    """Table and films; the place is where the policies acted."""
+    rows = []
+    for number, (name, score) in enumerate(ranking.scores.items(), start=1):
+        stored = percent(real[name]) if name in real else "&ndash;"
+        bar = f'<span class="bar" style="width:{100 * score.score:.0f}%"></span>'
+        rows.append(
+            f"<tr><td>{number}. {html.escape(name)}</td><td>{percent(score)}{bar}</td>"
+            f"<td>{score.n}</td><td>{stored}</td></tr>"
+        )
+    if ranking.acting:
+        rows.append(
+            f'<tr><td colspan="4"><em>{html.escape(ranking.acting)} acts ...</em></td></tr>'
+        )
+    head = "<th>policy</th><th>success here (95 %)</th><th>trials</th><th>stored real trials</th>"
+    films = []
+    for name in (name for name in ranking.scores if name in ranking.films):
+        trial = ranking.films[name]
+        verdict = "success" if trial.outcome else "failure"
+        label = f"{html.escape(name)}, first trial, {verdict} after {len(trial.actions)} steps"
+        source = animation(torch.from_numpy(trial.frames), fps)
+        films.append(
+            f'<figure><img alt="{label}" src="{source}"><figcaption><span>{html.escape(name)}'
+            f"</span><span>{verdict}, {len(trial.actions)} steps</span></figcaption></figure>"
+        )
+    state = "busy" if ranking.acting else "done"
+    return (
+        f'<div class="board" data-state="{state}"><p>Acting in: {html.escape(place)}</p>'
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
+        f'</table></div><div class="futures">{"".join(films)}</div></div>'
+    )
+
+
+def run_ranking(
+    bench: Bench, chosen: list[str], place: str, *, trials: int, horizon: int, num_steps: int,
+    stepped: Callable[[], None] = lambda: None,
+) -> Iterator[str]:  # fmt: skip
+    """Rank the chosen policies; yields the leaderboard as it grows.
+
+    Raises:
+        ValueError: A choice is none of those offered, or a number is out of range.
+    """
+    if place not in bench.places or not set(chosen) <= set(bench.policies):
+        raise ValueError(f"choose among {list(bench.policies)} and {bench.places}")
+    if horizon > MAX_HORIZON:
+        raise ValueError(f"at most {MAX_HORIZON} steps, got {horizon}")
+    work = bench.visitors.work
+    world = work(bench.world_of, place)
+    envs = work(
+        lambda: make_envs(
+            world, bench.judge, bench.task, trials=trials, horizon=horizon,
+            num_steps=num_steps, simulator=place == SIMULATOR,
+        )
+    )  # fmt: skip
+    folders = {name: bench.policies[name] for name in bench.policies if name in chosen}
+    try:
+        for ranking in rank_live(folders, envs, horizon=horizon, work=work, stepped=stepped):
+            yield leaderboard(ranking, bench.real, place, world.fps)
+    finally:
+        work(envs.close)
+
+
+def policies_tab(bench: Bench, *, num_steps: int) -> None:
+    """Lay out the tab."""
+
+    def run(
+        chosen: list[str] | None, place: str | None, trials: Number, horizon: Number,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  # Gradio looks for it here
+    ) -> Iterator[str]:  # fmt: skip
+        steps = 0
+        total = max(1, len(chosen or [])) * -(-int(trials or 1) // 8) * int(horizon or 1)
+
+        def stepped() -> None:
+            nonlocal steps
+            steps += 1
+            progress(min(steps / total, 1.0), desc="acting")
+
+        try:
+            yield from run_ranking(
+                bench, chosen or [], place or "", trials=int(trials or 0),
+                horizon=int(horizon or 0), num_steps=num_steps, stepped=stepped,
+            )  # fmt: skip
+        except ValueError as error:
+            raise gr.Error(str(error)) from error
+
+    gr.Markdown(NOTE)
+    names = list(bench.policies)
+    with gr.Row():
+        chosen = gr.CheckboxGroup(names, value=names[:3], label="policies", elem_id="chosen")
+        place = gr.Radio(bench.places, value=DREAM, label="world", elem_id="place")
+    with gr.Row():
+        trials = gr.Slider(1, MAX_TRIALS, 8, step=1, label="trials of each", elem_id="trials")
+        horizon = gr.Slider(5, MAX_HORIZON, 60, step=5, label="steps of a trial", elem_id="horizon")
+    start = gr.Button("Run the ranking", variant="primary", elem_id="rank")
+    board = gr.HTML(elem_id="board", padding=False)
+    start.click(
+        run, [chosen, place, trials, horizon], board, concurrency_id="work", show_progress="full"
+    )

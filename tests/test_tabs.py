@@ -1,0 +1,163 @@
+"""What stands behind the tabs of the demo beside the drive, without a browser."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_world
+
+from demos.app import DemoConfig, find_judge
+from demos.live_ranking import FIRST_SEED, FreshEpisodes, make_envs, rank_live
+from demos.policies_tab import (
+    DREAM,
+    NOTHING_HAPPENS,
+    SIMULATOR,
+    Bench,
+    find_policies,
+    find_worlds,
+    run_ranking,
+    stored_trials,
+)
+from demos.quality_tab import panels, quality, read_report
+from demos.visitors import Visitors
+from policy_eval.behaviour_cloning import ClonedPolicy, PolicyConfig
+from policy_eval.judge import JudgeShape, LearnedJudge
+from policy_eval.scores import Scores
+from worldmodel.data.video import write_video
+from worldmodel.envs import make_env
+
+VIEWS, SIZE = ("top", "wrist"), (32, 32)
+TASK = "pusht-position"
+
+
+def policy_folder(folder, **settings):
+    torch.manual_seed(0)
+    config = {"views": VIEWS, "size": SIZE, "action_dim": 2, "state_dim": 2} | settings
+    ClonedPolicy(PolicyConfig(**config)).save(folder)
+    return folder
+
+
+@pytest.fixture
+def bench(tmp_path):
+    visitors = Visitors(tmp_path / "out")
+    folder = tmp_path / "policies"
+    for name in ("a", "b"):
+        policy_folder(folder / name, action_noise=float(name == "b"))
+    policy_folder(folder / "other-robot", action_dim=3)
+    policy_folder(folder / "other-pictures", size=(64, 64))
+    trials = Scores("a", np.arange(4), np.array([1.0, 1, 1, 0]), np.zeros(4), np.ones(4, int))
+    (folder / "real.json").write_text(json.dumps({"a": trials.to_json()}))
+    world = tiny_world(size=SIZE)
+    policies = find_policies(folder, world)
+    judge = LearnedJudge(JudgeShape(VIEWS, SIZE))
+    real = stored_trials(folder, policies)
+    yield Bench(world, judge, TASK, policies, {}, real, visitors)
+    visitors.close()
+
+
+def test_starts_are_those_of_the_simulator():
+    source = FreshEpisodes(TASK, tiny_world(size=SIZE), range(FIRST_SEED, FIRST_SEED + 2))
+    observation, _ = make_env(TASK, size=32).reset(seed=FIRST_SEED + 1)
+    clip = source.read(1, 0, 1)
+    assert (clip.frames[0, 1].numpy() == observation["observation.images.wrist"]).all()
+    assert (clip.states[0].numpy() == observation["observation.state"]).all()
+    assert source.reset_seed(1) == FIRST_SEED + 1
+    with pytest.raises(ValueError, match=r"no \['observation.images.side'\]"):
+        FreshEpisodes(TASK, tiny_world(size=SIZE, views=("side",)), range(2))
+
+
+def test_only_what_fits_is_offered(bench, tmp_path):
+    assert list(bench.policies) == ["a", "b"]
+    assert (bench.real["a"].score, bench.real["a"].n) == (0.75, 4) and "b" not in bench.real
+    bench.world.save(tmp_path / "worlds" / "one")
+    bench.world.save(tmp_path / "worlds" / "two")
+    tiny_world(size=(16, 24)).save(tmp_path / "worlds" / "other")
+    assert list(find_worlds(tmp_path / "worlds" / "one", bench.world)) == ["two"]
+    judge, remark = find_judge(DemoConfig(judge=tmp_path), bench.world)
+    assert judge is None and "no judge" in remark
+    bench.judge.save(tmp_path / "judge")
+    assert find_judge(DemoConfig(judge=tmp_path / "judge"), bench.world)[0] is not None
+    judge, remark = find_judge(DemoConfig(judge=tmp_path / "judge"), tiny_world(size=(64, 64)))
+    assert judge is None and "other pictures" in remark
+
+
+def test_the_order_grows_policy_by_policy(bench):
+    envs = make_envs(
+        bench.world, bench.judge, TASK, trials=3, horizon=2, num_steps=1, simulator=True
+    )
+    steps = []
+    seen = list(
+        rank_live(
+            bench.policies, envs, horizon=2, work=bench.visitors.work,
+            stepped=lambda: steps.append(1),
+        )
+    )  # fmt: skip
+    assert [(each.acting, len(each.scores), each.done) for each in seen] == [
+        ("a", 0, 0.0), ("b", 1, 0.5), ("", 2, 1.0)
+    ]  # fmt: skip
+    assert len(steps) == 4  # two steps of each policy, three trials at once
+    assert all(score.n == 3 for score in seen[-1].scores.values())
+    assert seen[-1].films["a"].frames.shape == (3, 2, 32, 32, 3)
+
+
+@pytest.mark.parametrize("place", [DREAM, SIMULATOR, NOTHING_HAPPENS])
+def test_a_ranking_anywhere(bench, place):
+    *_, board = run_ranking(bench, ["b", "a"], place, trials=2, horizon=2, num_steps=1)
+    assert 'data-state="done"' in board and board.count("<figure>") == 2
+    assert "75% <small>" in board and place in board
+
+
+def test_wrong_choices_are_named(bench):
+    good = {"trials": 1, "horizon": 1, "num_steps": 1}
+    for chosen, place, numbers, message in (
+        (["../a"], DREAM, {}, "choose among"),
+        (["a"], "elsewhere", {}, "choose among"),
+        ([], DREAM, {}, "at least one policy"),
+        (["a"], DREAM, {"trials": 0}, "1 to 40 trials"),
+        (["a"], DREAM, {"horizon": 101}, "at most 100 steps"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            list(run_ranking(bench, chosen, place, **good | numbers))
+
+
+def report(psnr):
+    """A fidelity report of one camera and one object at two horizons."""
+    line = {"1": psnr, "5": psnr - 2}
+    camera = {"psnr": line, "ssim": {"1": None, "5": None}, "lpips": {"1": None, "5": None}}
+    thing = {"error_px": {"1": 0.5, "5": 2.0}, "missing": {"1": 0.0, "5": None}}
+    return {
+        "cameras": {"top": camera},
+        "objects": {"block": thing},
+        "copy_last": {"cameras": {}, "top": camera, "objects": {"block": thing}},
+        "action_following": {"shuffled": {"psnr_gap": {"1": 0.5, "5": 3.0}}},
+        "metadata": {"windows": 4, "episodes": 2, "data": "held <out>", "num_steps": 2},
+    }
+
+
+def test_panels_of_a_report():
+    lines = panels({"before": report(30.0), "after": report(31.0)})
+    assert set(lines) == {
+        ("camera top", "psnr"), ("block", "error_px"), ("block", "missing"),
+        ("action following", "psnr_gap"),
+    }  # fmt: skip
+    assert lines["camera top", "psnr"]["after"] == {"1": 31.0, "5": 29.0}
+    assert list(lines["action following", "psnr_gap"]) == ["shuffled, before", "shuffled, after"]
+
+
+def test_quality_says_what_there_is(tmp_path):
+    world, after = tmp_path / "world", tmp_path / "after"
+    world.mkdir()
+    assert "worldmodel fidelity --world" in quality(world, after)
+    (world / "fidelity.json").write_text(json.dumps(report(30.0)))
+    page = quality(world, after)
+    assert page.count("<img") == 4 and "28.0" in page and "held &lt;out&gt;" in page
+    assert "Post-training" not in page
+    after.mkdir()
+    (after / "fidelity.json").write_text(json.dumps(report(31.0)))
+    write_video(after / "videos" / "held_out_0.mp4", np.zeros((3, 32, 32, 3), np.uint8), 10.0)
+    page = quality(world, after)
+    assert page.count("<img") == 8 and page.count("<video") == 1
+    (world / "fidelity.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"fidelity.json: not a fidelity report"):
+        read_report(world)
