@@ -28,6 +28,7 @@ from policy_eval.judge import LearnedJudge
 from policy_eval.scores import Scores
 from policy_eval.trials import Bench, cut, gather, run_cells
 from rl_posttrain.imagine import ImagineConfig, imagine, improve, prepare
+from rl_posttrain.learner import LearnConfig
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.envs import make_env
 from worldmodel.files import write_json
@@ -119,7 +120,10 @@ def imagine_config(
         patience=1000, save_interval=1,
     )  # fmt: skip
     if config.quick:
-        return replace(short, validation_starts=16, validation_horizon=15, validation_interval=5)
+        return replace(
+            short, streams=16, horizon=10, validation_starts=16, validation_horizon=10,
+            validation_interval=5, learn=LearnConfig(warmup=3),
+        )  # fmt: skip
     return short
 
 
