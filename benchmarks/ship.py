@@ -3,8 +3,10 @@
 Measure the run first (`worldmodel fidelity --world RUN --data HELD_OUT --num-steps K --json F`, for
 1, 2 and 4 steps), then
 
-    python benchmarks/ship.py --run RUN --out checkpoints/pusht --reports F1 F2 F4
-        --machine "2 cores of ..." --command "worldmodel pretrain ..."
+    python benchmarks/ship.py --run RUN --out checkpoints/pusht --reports F2 F1 F4
+        --machine "2 cores of ..." --command "worldmodel pretrain ..." --limits "..."
+
+The first report also goes beside the weights, as `fidelity.json`.
 """
 
 import json
@@ -14,6 +16,7 @@ from pathlib import Path
 import torch
 import tyro
 
+from worldmodel.files import write_json
 from worldmodel.world_model import WorldModel
 
 
@@ -31,6 +34,8 @@ class ShipConfig:
     """What it was trained and measured on, in words."""
     command: str
     """How it was trained, in words or as a command."""
+    limits: str
+    """What it cannot do, in a sentence or two."""
 
 
 CARD = """\
@@ -38,7 +43,7 @@ CARD = """\
 
 World model of {robot}: cameras {views} at {height} x {width} pixels, {action_dim} action and
 {state_dim} state dimensions, {fps:g} frames/s. {weights:.2f}M weights (moving average, bf16).
-Apache-2.0.
+Noise temperature {temperature:g}, chosen on validation episodes of the training data. Apache-2.0.
 
 - **Data**: {episodes} episodes of `worldmodel record {robot}`, reset seeds {first}..{last}.
 - **Training**: {steps} optimiser steps, {minutes:.0f} minutes. {command}
@@ -60,14 +65,16 @@ from worldmodel.world_model import WorldModel
 world = WorldModel.load("{out}")
 ```
 
-It knows only what was recorded: one block, one goal, these cameras. Pushed blocks drift and smear
-before anything else does.
+## Limits
+
+It knows only what was recorded: this robot, this scene, these cameras. {limits}
 """
 
 
-def cells(values: dict[str, float | None]) -> str:
+def cells(values: dict[str, float | None], digits: int = 1) -> str:
     """Figures of all horizons in one cell."""
-    return " / ".join("-" if value is None else f"{value:.1f}" for value in values.values())
+    shown = ("-" if value is None else f"{value:.{digits}f}" for value in values.values())
+    return " / ".join(shown)
 
 
 def fidelity_table(reports: list[dict]) -> str:
@@ -79,10 +86,12 @@ def fidelity_table(reports: list[dict]) -> str:
     ]
     first = reports[0]
     for view in first["cameras"]:
-        for metric in ("psnr", "masked_psnr"):
-            row = [cells(report["cameras"][view][metric]) for report in reports]
-            row.append(cells(first["copy_last"][view][metric]))
-            lines.append(f"| {view} {metric.replace('_', ' ')}, dB | " + " | ".join(row) + " |")
+        for metric in ("psnr", "masked_psnr", "ssim"):
+            digits = 3 if metric == "ssim" else 1
+            row = [cells(report["cameras"][view][metric], digits) for report in reports]
+            row.append(cells(first["copy_last"][view][metric], digits))
+            label = metric.replace("_", " ") + (", dB" if digits == 1 else "")
+            lines.append(f"| {view} {label} | " + " | ".join(row) + " |")
     for name in first.get("objects", {}):
         for metric in ("error_px", "moving_error_px", "missing"):
             copied = first["copy_last"]["objects"][name].get(metric, {})
@@ -102,6 +111,7 @@ def main(config: ShipConfig) -> None:
     world = WorldModel.load(config.run)
     world.save(config.out, dtype=torch.bfloat16)
     reports = [json.loads(path.read_text()) for path in config.reports]
+    write_json(config.out / "fidelity.json", reports[0])
     progress = json.loads((config.run / "state" / "state.json").read_text())
     about, data = reports[0]["metadata"], world.train_data[-1]
     lpips = [m["lpips"] for m in reports[0]["cameras"].values()]
@@ -113,6 +123,7 @@ def main(config: ShipConfig) -> None:
         weights=sum(p.numel() for p in world.parameters()) / 1e6, episodes=len(data["episodes"]),
         first=min(data["reset_seeds"]), last=max(data["reset_seeds"]), steps=progress["step"],
         minutes=progress["seconds"] / 60, command=config.command, machine=config.machine,
+        limits=config.limits, temperature=world.config.temperature,
         windows=about["windows"], held_out=about["episodes"],
         horizons=" / ".join(map(str, about["horizons"])), table=fidelity_table(reports),
         lpips="measured" if measured else "not measured, the AlexNet weights were not at hand",
