@@ -4,6 +4,7 @@ Every stage is a function that reads and writes files below `QuickstartConfig.ou
 to the report. `STAGES` is the list of them, each with the seconds it should take on two cores.
 """
 
+import json
 import os
 import platform
 import time
@@ -19,6 +20,8 @@ from matplotlib.figure import Figure
 
 from demos.improvement import improve_policy, missing
 from demos.posttraining import posttrain_briefly
+from demos.ranking import nothing_to_rank, rank_three
+from policy_eval.rank_report import LEADERBOARD, draw_scatter, leaderboard, remarks
 from worldmodel.data import open_episodes
 from worldmodel.data.video import write_video
 from worldmodel.envs.record import RecordConfig, record
@@ -60,6 +63,10 @@ class QuickstartConfig:
     """Policy to improve in imagination; the stage is left out where there is none."""
     judge: Path = Path("checkpoints/judges/pusht-position")
     """Judge of those dreams."""
+    policies: Path = Path("checkpoints/policies/pusht-position")
+    """Graded policies, three of which are ranked; the stage is left out where there are none."""
+    rank_episodes: int = 10
+    """Dreamed and real trials of each."""
     imagine_minutes: float = 0.5
     """Minutes of imagination."""
     trials: int = 30
@@ -190,6 +197,31 @@ def measure_stage(config: QuickstartConfig, report: Report) -> None:
     report.picture(config.out / "fidelity.png", "every metric of the model after training")
 
 
+def rank_stage(config: QuickstartConfig, report: Report) -> None:
+    """Rank three policies in dreams of PushT-Position, beside real trials from the same starts."""
+    report.heading("Ranking")
+    absent = nothing_to_rank(config.policies, config.judge)
+    if absent is not None:
+        print(absent)
+        report.text(absent)
+        return
+    out = config.out / "ranking"
+    rank_three(config.world, config.policies, config.judge, out, episodes=config.rank_episodes)
+    found = json.loads((out / "ranking.json").read_text())
+    report.text(
+        f"Three policies acted from the same {config.rank_episodes} starts in the dream, where a "
+        "judge decided on success, and in the simulator. So few trials show how it works; the "
+        "README has the measurement."
+    )
+    report.table(LEADERBOARD, leaderboard(found))
+    for line in remarks(found):
+        report.text(line)
+    draw_scatter(found, out / "scatter.png")
+    report.picture(out / "scatter.png", "dreamed against real score, 95 % intervals")
+    for video in sorted((out / "videos").glob("*.mp4")):
+        report.video(video, f"a trial whose dream (below) ended otherwise: {video.stem}")
+
+
 def improve_stage(config: QuickstartConfig, report: Report) -> None:
     """Improve a cloned policy in dreams of PushT-Position, and try it for real before and after."""
     torch.set_num_threads(1)
@@ -241,6 +273,7 @@ STAGES: tuple[tuple[Stage, float], ...] = (
     (dream_stage, 30),
     (measure_stage, 60),
     (posttrain_stage, 90),
+    (rank_stage, 60),
     (improve_stage, 90),
 )
 

@@ -10,8 +10,8 @@ import av
 import pytest
 
 TINY = ("--episodes", "3", "--held-out", "2", "--train-steps", "2", "--horizon", "5")
-TINY += ("--policy", "none", "--judge", "none")
-STAGES = ["record", "train", "dream", "measure", "posttrain", "improve"]
+TINY += ("--policy", "none", "--judge", "none", "--policies", "none")
+STAGES = ["record", "train", "dream", "measure", "posttrain", "rank", "improve"]
 
 
 def run(out, checkpoint, *options):
@@ -56,6 +56,7 @@ def test_the_page_stands_alone_and_says_where_it_started(folders):
     assert "trained from nothing" in first
     assert "continued for" in second
     assert "because there is nothing at none and none" in first
+    assert "No policies were ranked, because there is no judge at none." in first
     for page in (first, second):
         assert not re.search(r'(src|href)="(?!data:)', page)
         assert page.count("data:image/png;base64,") == 4
