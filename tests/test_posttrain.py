@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import pytest
@@ -18,6 +19,7 @@ from rl_posttrain.guards import (
     sharpness_ratio,
 )
 from rl_posttrain.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from rl_posttrain.keeper import Keeper
 from rl_posttrain.posttrain import follow
 from rl_posttrain.updates import BranchBatch, UpdateWeights, branch_loss
 from worldmodel.cli import main
@@ -133,6 +135,17 @@ def test_what_is_held_back():
     shape = {"state_error": 9.0, "sharpness": 0.8, "motion": 1.1}
     name, value = held_back(shape, ("fidelity", "state"))
     assert (name, value) == ("distortion", pytest.approx(0.3))
+
+
+@pytest.mark.parametrize(
+    ("patience", "values", "stopped"),
+    [(2, (3, 2, 2.5), False), (2, (3, 2, 2.5, 2.6), True), (0, (1, 2, 3, 4), False)],
+)
+def test_patience_counts_evaluations_since_the_best(patience, values, stopped):
+    keeper = object.__new__(Keeper)
+    keeper.config = SimpleNamespace(patience=patience)
+    keeper.evaluations = SimpleNamespace(rows=[{"held_back": value} for value in values])
+    assert keeper.stopped == stopped
 
 
 def test_windows_of_held_out_episodes():
