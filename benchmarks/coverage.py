@@ -36,6 +36,8 @@ class CoverageConfig:
     """Bootstrap samples per interval."""
     out: Path = Path("runs/benchmarks/coverage.json")
     """Where the table goes, as JSON too."""
+    only: tuple[str, ...] = ()
+    """Sections of the table to simulate; all when not given."""
     seed: int = 0
     """Seed of everything."""
 
@@ -182,7 +184,9 @@ def sections(config: CoverageConfig) -> dict[str, Callable[[], list[Row]]]:
         "scores": lambda: [cover_scores(config, *case) for case in rates],
         "pairs": lambda: [cover_pairs(config, *case) for case in pairs],
         "pair probabilities": lambda: [cover_claims(config, *case) for case in claims],
-        "agreement": lambda: [row for case in sets for row in cover_agreement(config, *case)],
+        "hierarchical r": lambda: [
+            row for case in sets for row in cover_agreement(config, *case, ("pearson",))
+        ],
         "other statistics": lambda: cover_agreement(config, 8, 100, 0.95, OTHERS),
         "prediction-powered": lambda: [cover_prediction(config, *case) for case in few],
     }
@@ -192,7 +196,13 @@ def main(config: CoverageConfig) -> None:
     """Simulate and print a Markdown table."""
     table = {}
     print("| interval | coverage | simulations | mean width |\n|---|---|---|---|")
-    for name, section in sections(config).items():
+    chosen = sections(config)
+    unknown = sorted(set(config.only) - set(chosen))
+    if unknown:
+        raise SystemExit(f"there are no sections {unknown}; known are {list(chosen)}")
+    for name, section in chosen.items():
+        if config.only and name not in config.only:
+            continue
         table[name] = [vars(row) for row in section()]
         for row in table[name]:
             width = "" if np.isnan(row["width"]) else f"{row['width']:.3f}"
