@@ -141,7 +141,7 @@ def load_state(
     if expected != found:
         raise ValueError(f"{folder}: state of another model, differs in {expected ^ found}")
     for index, name in enumerate(average.names):
-        parameters[name].data.copy_(tensors[f"model.{name}"])
+        parameters[name].detach().copy_(tensors[f"model.{name}"])
         average.shadow[index].copy_(tensors[f"average.{name}"])
     for index, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Tensor]] = {}
