@@ -262,7 +262,7 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
     pool = StartPool.uniform(
         len(setting.train), config.pool, np.random.default_rng([config.seed, 3])
     )
-    best: dict[str, Any] = {"step": -1, "return": -float("inf"), "solved": 0.0}
+    best: dict[str, Any] = {}
     first: dict[str, Any] = {}
     since_best = 0
     log = ImagineLog(config.out, config.updates, config.minutes, config.clock)
@@ -275,11 +275,12 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
         while True:
             if log.step % config.validation_interval == 0 and log.step != log.resumed_at:
                 average.swap(learner)
-                measured = measure(config, setting, learner) | {"step": log.step}
+                returns, solved = measure(config, setting, learner)
+                measured = {"step": log.step, "return": float(returns.mean()), "solved": solved}
                 first = first or measured
                 since_best += 1
-                if measured["return"] > best["return"]:
-                    best, since_best = measured, 0
+                if not best or better(returns, torch.tensor(best["returns"])):
+                    best, since_best = measured | {"returns": returns.tolist()}, 0
                     learner.actor.policy.save(config.out, dtype=torch.float32)
                 average.swap(learner)
                 log.validation(measured)
@@ -319,8 +320,10 @@ def one_update(
     return pool, shown | {"std": learner.actor.std.mean().item()}
 
 
-def measure(config: ImagineConfig, setting: Setting, learner: Learner) -> dict[str, float]:
-    """Mean imagined return and success from the held-out frames, without exploration.
+def measure(
+    config: ImagineConfig, setting: Setting, learner: Learner
+) -> tuple[Float[Tensor, "n"], float]:
+    """Imagined return of every held-out start, and the share solved, without exploration.
 
     It is the undiscounted sum of successes and gained potential, so it needs no critic.
     """
@@ -329,8 +332,17 @@ def measure(config: ImagineConfig, setting: Setting, learner: Learner) -> dict[s
         noise_seeds=1, explore=False,
     )  # fmt: skip
     gained = config.learn.shaping * (imagined.potentials[:, 1:] - imagined.potentials[:, :-1])
-    total = imagined_return(gained + imagined.successes, imagined.running, 1.0)
-    return {"return": float(total.mean()), "solved": float(imagined.solved.float().mean())}
+    returns = imagined_return(gained + imagined.successes, imagined.running, 1.0)
+    return returns, float(imagined.solved.float().mean())
+
+
+def better(returns: Float[Tensor, "n"], best: Float[Tensor, "n"]) -> bool:
+    """Whether the mean gain over the same starts is above its standard error.
+
+    Otherwise the best of many equal actors, that is the luckiest, would be kept.
+    """
+    gain = returns - best
+    return float(gain.mean()) > float(gain.std(correction=0)) / max(len(gain) - 1, 1) ** 0.5
 
 
 def dream(

@@ -16,7 +16,7 @@ from policy_eval.evaluate import evaluate
 from policy_eval.judge import JudgeShape, LearnedJudge
 from policy_eval.real_envs import RealEnvs
 from rl_posttrain.disagreement import calibrate, correlation
-from rl_posttrain.imagine import ImagineConfig, imagine, improve, measure, prepare
+from rl_posttrain.imagine import ImagineConfig, better, imagine, improve, measure, prepare
 from rl_posttrain.learner import LearnConfig, Learner
 from rl_posttrain.prioritised import Anchors, contexts
 from rl_posttrain.rollouts import World, begin, disagreement, imagine_rollouts
@@ -254,15 +254,23 @@ def test_the_measure_is_gained_reward_and_success(data, tmp_path):
     policy.action_std.fill_(1e-6)
     options = config(data, tmp_path)
     setting = prepare(options, SquareWorld(), right_edge, open_episodes(data))
-    found = measure(options, setting, Learner(policy, options.learn))
+    returns, solved = measure(options, setting, Learner(policy, options.learn))
     source = setting.source
     pairs = zip(setting.held_out.episodes, setting.held_out.frames, strict=True)
     first = [float(source.read(int(e), int(f), int(f) + 1).states[0, 0]) for e, f in pairs]
     ends = [x + 2 * math.ceil((10 - x) / 2) for x in first]
-    assert found["solved"] == 1.0
-    assert found["return"] == pytest.approx(
+    assert solved == 1.0
+    assert float(returns.mean()) == pytest.approx(
         np.mean([1 + (min(end, 12) - x) / 10 for x, end in zip(first, ends, strict=True)]), abs=1e-4
     )
+
+
+def test_an_actor_must_be_better_by_more_than_the_standard_error():
+    """Gains of 3, 1, 1, 3 have mean 2 and standard error 0.577; of 5, -3, 5, -3 mean 1 and 2.3."""
+    best = torch.zeros(4)
+    assert better(torch.tensor([3.0, 1, 1, 3]), best)
+    assert not better(torch.tensor([5.0, -3, 5, -3]), best)
+    assert not better(best, best) and better(torch.ones(1), torch.zeros(1))
 
 
 @pytest.fixture(scope="module")
