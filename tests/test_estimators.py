@@ -112,7 +112,7 @@ def test_pmpo_uses_the_sign_of_the_advantage_alone():
     loss.backward()
     assert log_probs.grad.tolist() == [-0.25, -0.25, 0.25, 0.25]
     only_good = pmpo_loss(log_probs, ones, kl, torch.tensor([1.0, 3.0, 0, 0]), beta=0.0)
-    assert float(only_good) == pytest.approx(0.5 * (1 + 9) / 4)
+    assert only_good.item() == pytest.approx(0.5 * (1 + 9) / 4)
 
 
 def test_a_pool_draws_where_the_critic_errs_and_renews_itself():
