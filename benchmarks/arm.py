@@ -2,7 +2,7 @@
 
 ```
 worldmodel record metaworld:push-v3 --behaviour play --episodes 12 --seed 7 --out data/push-heldout
-python benchmarks/metaworld.py --world checkpoints/metaworld-push --data data/push-heldout
+python benchmarks/arm.py --world checkpoints/metaworld-push --data data/push-heldout
 ```
 
 Positions are read off the scene camera's pictures, dreamt ones and real ones, by a probe that was
