@@ -72,12 +72,14 @@ class Branches:
 @torch.no_grad()
 def roll(
     world: WorldModel, state: RolloutState, actions: Float[Tensor, "b m a"] | None, *,
-    num_frames: int, num_steps: int,
+    num_frames: int, num_steps: int, temperature: float | None = None,
 ) -> tuple[
     Float[Tensor, "b m v c h w"], Float[Tensor, "b m s"] | None, UInt8[Tensor, "b m v H W 3"],
     RolloutState,
 ]:  # fmt: skip
     """Generate `num_frames` frames, at least one; uses `state` up.
+
+    Args as in `WorldModel.step`.
 
     Returns:
         Latents, states (`None` without any), pictures, and where the streams stand then.
@@ -85,7 +87,9 @@ def roll(
     latents, states, frames = [], [], []
     for index in range(num_frames):
         action = None if actions is None else actions[:, index]
-        observation, state = world.step(state, action, num_steps=num_steps)
+        observation, state = world.step(
+            state, action, num_steps=num_steps, temperature=temperature
+        )  # fmt: skip
         latents.append(state.latent)
         states.append(state.states)
         frames.append(observation.frames)
@@ -115,12 +119,7 @@ def draw_branches(
     Raises:
         ValueError: If the clip does not reach beyond the prefix.
     """
-    branch = clip.frames.shape[1] - context - prefix
-    if branch < 1:
-        raise ValueError(
-            f"a clip of {clip.frames.shape[1]} frames leaves none to branch into after "
-            f"{context} of context and a prefix of {prefix}"
-        )
+    branch = _branch_length(clip, context, prefix)
     now = context + prefix - 1  # index of the frame where the branches begin
     recorded = world.codec.encode(clip.frames)
     latents, states = recorded[:, :context], _cut(clip.states, slice(context))
@@ -136,7 +135,7 @@ def draw_branches(
     actions, copied = _cut(clip.actions, slice(now, None)), clip.map(lambda x: x[each])
     sample, sample_states, frames, _ = roll(
         world, state.select(each).with_seeds(other), None if actions is None else actions[each],
-        num_frames=branch, num_steps=num_steps,
+        num_frames=branch, num_steps=num_steps, temperature=1.0,  # so that candidates differ
     )  # fmt: skip
     sees = states is not None
     seen = sorted({0, *range(max(now - world.config.dit.window + 1, 0), now)} - {now})
@@ -155,11 +154,27 @@ def draw_branches(
     dreamt = None
     if states is not None:
         dreamt = torch.cat([states[each][:, now, None], sample_states], dim=1)
-    reference = replace(
-        copied, frames=copied.frames[:, now:], states=_cut(copied.states, slice(now, None)),
-        actions=_cut(copied.actions, slice(now, None)), rewards=None, successes=None,
-    )  # fmt: skip
+    reference = _from(copied, now)
     return branches, Rollout(replace(reference, frames=first, states=dreamt), reference)
+
+
+def _branch_length(clip: Clip, context: int, prefix: int) -> int:
+    branch = clip.frames.shape[1] - context - prefix
+    if branch < 1:
+        raise ValueError(
+            f"a clip of {clip.frames.shape[1]} frames leaves none to branch into after "
+            f"{context} of context and a prefix of {prefix}"
+        )
+    return branch
+
+
+def _from(clip: Clip, first: int) -> Clip:
+    """What was recorded from frame `first` on, without rewards."""
+    rest = slice(first, None)
+    return replace(
+        clip, frames=clip.frames[:, rest], states=_cut(clip.states, rest),
+        actions=_cut(clip.actions, rest), rewards=None, successes=None,
+    )  # fmt: skip
 
 
 def _cut(tensor: Tensor | None, frames: slice | list[int]) -> Tensor | None:

@@ -134,6 +134,7 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
     """
     check_numbers(config)
     world = WorldModel.load(config.world)
+    world.config = replace(world.config, temperature=1.0)  # so that noise seeds can disagree
     judge = LearnedJudge.load(config.judge)
     policy = ClonedPolicy.load(config.policy)
     source = EpisodeCache(open_episodes(config.starts, size=tuple(world.size)))

@@ -7,6 +7,7 @@ was recorded, and the contrastive objective moves the model towards the better o
 
 import copy
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,9 +51,7 @@ def posttrain(config: PosttrainConfig) -> Path:
         ValueError: If data, world model and configuration do not fit, the held-out episodes were
             trained on, or the loss is not finite.
     """
-    mixed = "bf16" if compute_dtype(default_device()) == torch.bfloat16 else "no"
-    accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=config.out)
-    accelerator.init_trackers("log")
+    accelerator = begin(config)
     torch.manual_seed(config.seed)
     base = WorldModel.load(config.world, accelerator.device)
     source = EpisodeCache(open_episodes(config.data, tuple(base.size)))
@@ -87,10 +86,7 @@ def posttrain(config: PosttrainConfig) -> Path:
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
             factor = min((log.step + 1) / max(config.warmup, 1), 1.0)
-            for optimizer in optimizers:
-                optimizer.param_groups[0]["lr"] = config.learning_rate * factor
-                optimizer.step()
-                optimizer.zero_grad()
+            apply_gradients(optimizers, config.learning_rate * factor)
             follow(old, world, old_policy_decay(log.step, config.old_decay_rate, config.old_decay))
             average.update(both, log.step)
             keeper.record(loss, parts, row, factor)
@@ -105,6 +101,22 @@ def posttrain(config: PosttrainConfig) -> Path:
     keeper.film()
     accelerator.end_training()
     return config.out
+
+
+def begin(config: PosttrainConfig) -> Accelerator:
+    """Devices, processes, number format and TensorBoard."""
+    mixed = "bf16" if compute_dtype(default_device()) == torch.bfloat16 else "no"
+    accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=config.out)
+    accelerator.init_trackers("log")
+    return accelerator
+
+
+def apply_gradients(optimizers: Sequence[torch.optim.Optimizer], learning_rate: float) -> None:
+    """One step of every optimiser; the gradients are used up."""
+    for optimizer in optimizers:
+        optimizer.param_groups[0]["lr"] = learning_rate
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 def follow(old: WorldModel, world: WorldModel, decay: float) -> None:
