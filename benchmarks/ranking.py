@@ -38,12 +38,12 @@ from worldmodel.files import write_json
 
 TASKS = {
     "pusht-position": ("pusht-position", Path("checkpoints/pusht"), 60),
-    "metaworld-push-v3": ("metaworld:push-v3", Path("checkpoints/push"), 30),
+    "metaworld-push-v3": ("metaworld:push-v3", Path("checkpoints/metaworld-push"), 30),
     "metaworld-button-press-topdown-v3": (
-        "metaworld:button-press-topdown-v3", Path("checkpoints/button-press-topdown"), 30,
+        "metaworld:button-press-topdown-v3", Path("checkpoints/metaworld-button-press-topdown"), 30,
     ),
     "metaworld-window-open-v3": (
-        "metaworld:window-open-v3", Path("checkpoints/window-open"), 30,
+        "metaworld:window-open-v3", Path("checkpoints/metaworld-window-open"), 30,
     ),
 }  # fmt: skip
 """Environment, world model and most steps of a trial."""
