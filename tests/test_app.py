@@ -270,32 +270,6 @@ def test_futures_fan_out(served, visit):
     assert count(page) == 0 and page.mistakes == []
 
 
-def test_policies_are_ranked(served, visit):
-    page = visit(served[0])
-    open_tab(page, "Policies")
-    set_number(page, "#trials", 2)
-    set_number(page, "#horizon", 5)
-    page.click("#rank")
-    page.wait_for_selector('.board[data-state="done"]')
-    names = [file.parent.name for file in sorted(POLICIES.glob("*/policy.json"))][:3]
-    rows = page.locator(".board tbody tr").all_inner_texts()
-    assert sorted(row.split("\t")[0].split(". ")[1] for row in rows) == sorted(names)
-    assert all("%" in row for row in rows)
-    assert page.locator(".board figure img").count() == len(names)
-    for box in page.locator("#chosen input:checked").all():
-        box.uncheck()
-    page.click("#rank")
-    page.wait_for_selector("text=choose at least one policy")
-    page.locator("#chosen input").first.check()  # the page goes on
-    page.get_by_label("the simulator itself").check()
-    page.click("#rank")
-    page.wait_for_selector("text=Acting in: the simulator itself")
-    page.wait_for_selector('.board[data-state="done"]')
-    open_tab(page, "Quality")
-    page.wait_for_selector(".quality h2")
-    assert page.mistakes == [] and page.strangers == []
-
-
 def test_a_phone(served, visit):
     page = visit(served[0], viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390, "nothing sticks out"
