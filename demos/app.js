@@ -133,8 +133,8 @@
   // Keyboard: arrows, WASD and the letters of further action dims; Space or Enter on a button.
   const keyOf = (event) => {
     const target = event.target;
-    const typing = target.matches?.("textarea, select, input:not([type=range])");
-    const slider = target.matches?.("input[type=range], [role=tab], [role=radio]");
+    const typing = target.matches?.("textarea, select, input:not([type=range], [type=checkbox], [type=radio])");
+    const slider = target.matches?.("input[type=range], input[type=radio], [role=tab], [role=radio]");
     const plain = !(event.ctrlKey || event.metaKey || event.altKey);
     if (!visible() || !plain || typing || (slider && event.key.startsWith("Arrow"))) return null;
     const focused = target.closest?.("[data-key]")?.dataset.key;

@@ -88,7 +88,7 @@ def plot(lines: Mapping[str, Line], metric: str) -> str:
     for name, line in lines.items():
         known = _known(line)
         style = {"ls": ":", "color": "0.5"} if name == "copy last frame" else {}
-        axes.plot(list(known), list(known.values()), "o-", ms=3, label=name, **style)
+        axes.plot(list(known), list(known.values()), marker="o", ms=3, label=name, **style)
     axes.set_xlabel("frames ahead", fontsize=8)
     axes.set_xticks(sorted({h for line in lines.values() for h in _known(line)}))
     axes.tick_params(labelsize=8)
