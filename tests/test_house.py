@@ -43,3 +43,9 @@ def test_file_keeps_the_house_rules(path):
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md"])
 def test_documents_name_no_machine_path(name):
     assert not MACHINE_PATH.search((ROOT / name).read_text())
+
+
+def test_what_is_shipped_names_no_machine_path():
+    shipped = [*(ROOT / "checkpoints").rglob("*.json"), *(ROOT / "checkpoints").rglob("*.md")]
+    assert len(shipped) > 4
+    assert [str(path) for path in shipped if MACHINE_PATH.search(path.read_text())] == []

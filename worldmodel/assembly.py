@@ -18,10 +18,14 @@ from worldmodel.world_model import WorldModel, WorldModelConfig
 
 
 def describe_data(source: EpisodeSource, episodes: Sequence[int]) -> dict:
-    """What a world model remembers of its training data, to refuse it as test data later."""
+    """What a world model remembers of its training data, to refuse it as test data later.
+
+    Of the folder only the last part, since world models are shared and paths are not.
+    """
     seeds = [source.reset_seed(episode) for episode in episodes]
     return {
-        "name": source.name, "fingerprint": source.fingerprint, "robot_type": source.robot_type,
+        "name": Path(source.name).name, "fingerprint": source.fingerprint,
+        "robot_type": source.robot_type,
         "episodes": list(episodes), "reset_seeds": None if None in seeds else seeds,
     }  # fmt: skip
 
