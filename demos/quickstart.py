@@ -190,7 +190,7 @@ def measure_stage(config: QuickstartConfig, report: Report) -> None:
     report.text(
         f"{after['metadata']['windows']} windows of {after['metadata']['episodes']} held-out "
         "episodes, 2 denoising steps per frame. Few windows: fine for a look, not for a paper; "
-        "`worldmodel fidelity` measures properly."
+        "worldmodel fidelity measures properly."
     )
     report.table(*fidelity_rows(measured))
     report.picture(config.out / "psnr.png", "quality against horizon")

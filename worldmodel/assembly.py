@@ -37,8 +37,8 @@ def build_world(
 ) -> WorldModel:  # fmt: skip
     """A world model that fits `source`, normalised by the statistics of `episodes`.
 
-    With `init` the architecture, the codec, and all weights and statistics of equal shape come from
-    that world model. If it was told latent actions, a controller learns to make them of real ones.
+    With `init` the architecture, the codec, the temperature, and all weights and statistics of
+    equal shape come from that world model. If it was told latent actions, a controller learns to make them of real ones.
 
     Raises:
         ValueError: If `init` has other views, another frame size or another width of latent
@@ -67,6 +67,7 @@ def build_world(
         views=tuple(source.views), size=tuple(source.size), fps=source.fps,
         conditioner=conditioner, dit=dit if start is None else start.config.dit,
         robot_type=source.robot_type,
+        temperature=1.0 if start is None else start.config.temperature,
     )  # fmt: skip
     world = WorldModel(config, _load_codec(codec) if start is None else start.codec)
     _set_statistics(world, source, episodes)
