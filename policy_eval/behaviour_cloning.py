@@ -148,10 +148,16 @@ class ClonedPolicy(nn.Module):
     def plan(self, observation: Observations) -> Float[Tensor, "n k a"]:
         """The raw actions of the next `k` steps, without noise; changes nothing in the policy."""
         frames, states = self._read(observation)
-        planned = self(frames, states) * self.action_std + self.action_mean
+        return self.commands(self(frames, states), states)
+
+    def commands(
+        self, planned: Float[Tensor, "n k a"], states: Float[Tensor, "n s"] | None
+    ) -> Float[Tensor, "n k a"]:
+        """Normalised actions in the units of the data, relative dims added to the state."""
+        raw = planned * self.action_std + self.action_mean
         for action, state in self.config.relative_to.items():
-            planned[..., action] += states[:, None, state]
-        return planned
+            raw[..., action] += states[:, None, state]
+        return raw
 
     def _read(self, observation: Observations) -> tuple[Tensor, Tensor | None]:
         """Frames `n v H W 3` and states of the cameras it looks at."""

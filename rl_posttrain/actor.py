@@ -64,7 +64,4 @@ class Actor(nn.Module):
         self, actions: Float[Tensor, "n a"], states: Float[Tensor, "n s"] | None
     ) -> Float[Tensor, "n a"]:
         """Commands in the units of the data, relative dims added to the state."""
-        commands = actions * self.policy.action_std + self.policy.action_mean
-        for action, state in self.policy.config.relative_to.items():
-            commands[:, action] += states[:, state]
-        return commands
+        return self.policy.commands(actions[:, None], states)[:, 0]
