@@ -100,7 +100,7 @@ def roll(
 @torch.no_grad()
 def draw_branches(
     world: WorldModel, clip: Clip, *, context: int, prefix: int, candidates: int, num_steps: int,
-    seeds: Sequence[int],
+    temperature: float, seeds: Sequence[int],
 ) -> tuple[Branches, Rollout]:  # fmt: skip
     """Roll out `prefix` frames after `context` recorded ones, then branch to the end of the clip.
 
@@ -111,6 +111,7 @@ def draw_branches(
         prefix: Frames that the model rolls out by itself.
         candidates: Branches per start, `k`.
         num_steps: Denoising steps per frame.
+        temperature: Scale of the candidates' noise; the prefix has the world model's own.
         seeds: One noise seed per start; candidate `i` gets one made of it and `i`.
 
     Returns:
@@ -135,7 +136,7 @@ def draw_branches(
     actions, copied = _cut(clip.actions, slice(now, None)), clip.map(lambda x: x[each])
     sample, sample_states, frames, _ = roll(
         world, state.select(each).with_seeds(other), None if actions is None else actions[each],
-        num_frames=branch, num_steps=num_steps, temperature=1.0,  # so that candidates differ
+        num_frames=branch, num_steps=num_steps, temperature=temperature,
     )  # fmt: skip
     sees = states is not None
     seen = sorted({0, *range(max(now - world.config.dit.window + 1, 0), now)} - {now})

@@ -61,6 +61,8 @@ class ImagineConfig:
     """Real frames that a dream is shown first; one for the first frame of an episode."""
     num_steps: int = 2
     """Denoising steps per frame."""
+    temperature: float = 1.0
+    """Scale of the dreams' noise, in place of the world model's own; at 0 noise seeds agree."""
     pool: int = 512
     """Starts that priorities are kept of."""
     priority: float = 0.6
@@ -134,7 +136,7 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
     """
     check_numbers(config)
     world = WorldModel.load(config.world)
-    world.config = replace(world.config, temperature=1.0)  # so that noise seeds can disagree
+    world.config = replace(world.config, temperature=config.temperature)
     judge = LearnedJudge.load(config.judge)
     policy = ClonedPolicy.load(config.policy)
     source = EpisodeCache(open_episodes(config.starts, size=tuple(world.size)))
@@ -169,6 +171,8 @@ def check_numbers(config: ImagineConfig) -> None:
         raise ValueError(
             f"streams is a multiple of noise_seeds, got {config.streams} and {config.noise_seeds}"
         )
+    if config.temperature < 0:
+        raise ValueError(f"temperature is at least 0, got {config.temperature}")
     if not 0 < config.held_out < 1:
         raise ValueError(f"held_out is between 0 and 1, got {config.held_out}")
 

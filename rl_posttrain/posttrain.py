@@ -163,12 +163,13 @@ def next_batch(
     shape = (config.groups, candidates, config.branch)
     latent = (*shape, len(old.views), *old.latent_shape)
     tau = torch.randint(config.num_steps, shape, generator=generator) / config.num_steps
-    noise = torch.randn(latent, generator=generator)
-    state_noise = torch.randn(*shape, old.state_dim, generator=generator)
+    noise = config.temperature * torch.randn(latent, generator=generator)
+    state_noise = config.temperature * torch.randn(*shape, old.state_dim, generator=generator)
     seeds = [(config.seed * 1_000_003 + step) * 1024 + i for i in range(config.groups)]
     branches, rollout = draw_branches(
         old, clip.map(lambda tensor: tensor[rows]).to(accelerator.device), context=config.context,
-        prefix=prefix, candidates=candidates, num_steps=config.num_steps, seeds=seeds[rows],
+        prefix=prefix, candidates=candidates, num_steps=config.num_steps,
+        temperature=config.temperature, seeds=seeds[rows],
     )  # fmt: skip
     good, kept, row = judge(config, rewards, rollout, candidates)
     tau, noise, state_noise = (x[rows].to(accelerator.device) for x in (tau, noise, state_noise))
@@ -206,7 +207,8 @@ def measure_spread(
     clip = recorded_clip(config, base, source, train, 0, config.prefix // 2).to(base.device)
     _, rollout = draw_branches(
         base, clip, context=config.context, prefix=config.prefix // 2,
-        candidates=config.candidates, num_steps=config.num_steps, seeds=range(config.groups),
+        candidates=config.candidates, num_steps=config.num_steps,
+        temperature=config.temperature, seeds=range(config.groups),
     )  # fmt: skip
     rewards = rewards.calibrated(rollout)
     spread = {}
@@ -222,5 +224,5 @@ def measure_spread(
         f"{fidelity['between']:.4f} between starts"
     )
     if fidelity["within"] < 0.01 * fidelity["between"]:
-        print("  candidates hardly differ: take more --num-steps or a longer --branch")
+        print("  candidates hardly differ: take more --num-steps, --temperature or --branch")
     return rewards

@@ -51,6 +51,10 @@ class PosttrainConfig:
     """Frames of a candidate."""
     num_steps: int = 2
     """Denoising steps of the sampler that is improved; with 1 it is nearly deterministic."""
+    temperature: float = 1.0
+    """Scale of the noise of candidates and updates. A contrast needs some, so that candidates
+    differ; prefixes and evaluations are dreamt at the world model's own, which is what it is used
+    with."""
     beta: float = 1.0
     """`b` of the objective."""
     advantage_limit: float = 1.0
@@ -124,6 +128,10 @@ def check(
             raise ValueError(f"{name} is at least {least}, got {getattr(config, name)}")
     if config.contrastive and config.candidates < 2:
         raise ValueError(f"candidates={config.candidates}: a contrast needs at least 2")
+    if config.temperature < 0 or (config.contrastive and config.temperature == 0):
+        raise ValueError(
+            f"temperature={config.temperature}: at least 0, and a contrast needs it above 0"
+        )
     if 2 * config.keep > config.candidates:
         raise ValueError(
             f"keep={config.keep} best and worst need {2 * config.keep} candidates, "

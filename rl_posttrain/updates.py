@@ -45,7 +45,8 @@ class BranchBatch:
         good: `r` of every candidate.
         kept: Which candidates take part.
         tau: Noise level of every generated frame, one of the sampler's.
-        noise, state_noise: Noise of the latents and of the state displacements.
+        noise, state_noise: Noise of the latents and of the state displacements, at the sampler's
+            temperature.
         num_steps: Denoising steps of the sampler.
     """
 

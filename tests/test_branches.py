@@ -7,11 +7,11 @@ from tiny import random_clip, tiny_world
 from rl_posttrain.branches import branch_visibility, draw_branches, encode_branches
 
 
-def drawn(world, *, context=2, prefix=1, candidates=3, branch=2, num_steps=2):
+def drawn(world, *, context=2, prefix=1, candidates=3, branch=2, num_steps=2, temperature=1.0):
     clip = random_clip(world, batch=2, frames=context + prefix + branch)
     return clip, *draw_branches(
         world, clip, context=context, prefix=prefix, candidates=candidates, num_steps=num_steps,
-        seeds=[5, 9],
+        temperature=temperature, seeds=[5, 9],
     )  # fmt: skip
 
 
@@ -45,8 +45,17 @@ def test_shapes_and_shared_past():
     assert not torch.equal(rollout.imagined.frames[0, 0], clip.frames[0, 2])
     with pytest.raises(ValueError, match="clip of 3 frames"):
         draw_branches(
-            world, clip.head(3), context=2, prefix=1, candidates=1, num_steps=1, seeds=[0, 1]
-        )
+            world, clip.head(3), context=2, prefix=1, candidates=1, num_steps=1, temperature=1.0,
+            seeds=[0, 1],
+        )  # fmt: skip
+
+
+def test_candidates_differ_by_their_temperature():
+    spread = {}
+    for temperature in (0.0, 0.5, 1.0):
+        _, branches, _ = drawn(tiny_world(), temperature=temperature)
+        spread[temperature] = branches.sample[:, :, 0].std(dim=1).mean()
+    assert spread[0.0] == 0 < spread[0.5] < spread[1.0]
 
 
 @pytest.mark.parametrize("injection", ["token", "cross"])

@@ -34,8 +34,9 @@ LOSS = LossConfig()
 def batch_of(world, *, good, candidates=2, branch=2, num_steps=2, seed=0) -> BranchBatch:
     clip = random_clip(world, batch=2, frames=3 + branch)
     branches, _ = draw_branches(
-        world, clip, context=2, prefix=1, candidates=candidates, num_steps=num_steps, seeds=[1, 2]
-    )
+        world, clip, context=2, prefix=1, candidates=candidates, num_steps=num_steps,
+        temperature=1.0, seeds=[1, 2],
+    )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     shape = (2, candidates, branch)
     tau = torch.randint(num_steps, shape, generator=generator) / num_steps
@@ -236,6 +237,7 @@ def test_inverse_dynamics_are_rewarded(world_folder, tmp_path):
         (["--candidates", "1"], "candidates=1: a contrast needs at least 2"),
         (["--keep", "2"], "keep=2 best and worst need 4 candidates, got 2"),
         (["--num-steps", "3"], "num_steps=3"),
+        (["--temperature", "0"], "a contrast needs it above 0"),
         (["--branch", "0"], "branch is at least 1, got 0"),
         (["--evaluation-horizon", "9999"], "a horizon of 9999 need"),
         (["--validation-episodes", "99"], "99 are held out: none left to train on"),
