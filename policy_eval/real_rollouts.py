@@ -1,7 +1,6 @@
 """Recording what policies do in the real environment, failures included, as a LeRobot data set."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium
@@ -11,50 +10,19 @@ import torch
 from policy_eval.policy import Policy
 from worldmodel.data import EpisodeSource
 from worldmodel.data.lerobot_writer import LeRobotSchema, finalise, stage_episode, staged_episodes
-
-STEPS_AFTER_SUCCESS = 3
-"""Steps recorded after a success, so that there are pictures of it."""
-SEED_STRIDE = 100_000
-"""Reset seeds of one `seed`, as in `worldmodel record`."""
+from worldmodel.envs.record import SEED_STRIDE, Episode, act_out, schema_of, stage
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """One episode; row i is what was seen before action i.
-
-    Attributes:
-        observations: By LeRobot's keys, `t ...` each.
-        actions: `t a`.
-        rewards: Reward of each action, `t`.
-        successes: Success after each action, `t`.
-    """
-
-    observations: dict[str, np.ndarray]
-    actions: np.ndarray
-    rewards: np.ndarray
-    successes: np.ndarray
-
-
-def roll_out(policy: Policy, env: gymnasium.Env, reset_seed: int, horizon: int) -> Rollout:
+def roll_out(policy: Policy, env: gymnasium.Env, reset_seed: int, horizon: int) -> Episode:
     """Let a policy act for `horizon` steps, or until a moment after its first success."""
     observation, _ = env.reset(seed=reset_seed)
     policy.reset([reset_seed])
-    rows, since_success = [], 0
-    for _ in range(horizon):
+
+    def act(observation: dict[str, np.ndarray]) -> np.ndarray:
         seen = {name: torch.from_numpy(value)[None] for name, value in observation.items()}
-        action = policy.act(seen)[0].cpu().numpy().astype(np.float32)
-        action = action.clip(env.action_space.low, env.action_space.high)
-        following, reward, _, _, info = env.step(action)
-        rows.append((observation, action, reward, info["success"]))
-        observation = following
-        since_success += bool(info["success"])
-        if since_success > STEPS_AFTER_SUCCESS:
-            break
-    seen, actions, rewards, successes = zip(*rows, strict=True)
-    return Rollout(
-        {name: np.stack([each[name] for each in seen]) for name in seen[0]}, np.stack(actions),
-        np.array(rewards, np.float32), np.array(successes, bool),
-    )  # fmt: skip
+        return policy.act(seen)[0].cpu().numpy()
+
+    return act_out(env, observation, act, length=horizon, stop_on_success=True)
 
 
 def record_rollouts(
@@ -85,34 +53,17 @@ def record_rollouts(
         )
     if (out / "meta" / "info.json").exists():
         return out
-    schema = schema_of(env)
     done = staged_episodes(out)
     names = list(policies)
     for index in range(episodes):
         if index not in done:
             name = names[index % len(names)]
             reset_seed = seed * SEED_STRIDE + index
-            rollout = roll_out(policies[name], env, reset_seed, horizon)
-            pictures = {v: rollout.observations[f"observation.images.{v}"] for v in env.views}
-            stage_episode(
-                out, index, schema=schema, frames=pictures, actions=rollout.actions,
-                states=rollout.observations["observation.state"], rewards=rollout.rewards,
-                successes=rollout.successes, task=env.task,
-                metadata={"reset_seed": reset_seed, "policy": name},
-            )  # fmt: skip
+            episode = roll_out(policies[name], env, reset_seed, horizon)
+            stage(episode, out, index, env, {"reset_seed": reset_seed, "policy": name})
         progress(index + 1)
-    finalise(out, schema)
+    finalise(out, schema_of(env))
     return out
-
-
-def schema_of(env: gymnasium.Env) -> LeRobotSchema:
-    """What a row of a recording of `env` holds."""
-    spaces = env.observation_space.spaces
-    return LeRobotSchema(
-        fps=env.metadata["render_fps"],
-        views={view: spaces[f"observation.images.{view}"].shape[:2] for view in env.views},
-        action_names=env.action_names, state_names=env.state_names, robot_type=env.name,
-    )  # fmt: skip
 
 
 def mix(

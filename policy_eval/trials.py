@@ -2,8 +2,6 @@
 
 import json
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -25,6 +23,7 @@ from worldmodel.copy_last import CopyLastWorld
 from worldmodel.data import open_episodes
 from worldmodel.dream import DreamEnv
 from worldmodel.envs import make_env
+from worldmodel.envs.record import end_with_parent
 from worldmodel.files import write_json
 from worldmodel.starts import Starts
 from worldmodel.world_model import WorldModel
@@ -215,7 +214,7 @@ def run_cells(
         return
     pool = ProcessPoolExecutor(
         min(processes, len(missing)), multiprocessing.get_context("spawn"), _prepare,
-        (replace(bench), out),
+        (replace(bench), out),  # a copy, without what the bench has loaded
     )  # fmt: skip
     try:
         waiting = {pool.submit(_work, cell): cell for cell in missing}
@@ -315,13 +314,7 @@ def _prepare(bench: Bench, out: Path) -> None:
     global _work_with
     torch.set_num_threads(1)
     _work_with = (bench, out)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    end_with_parent()
 
 
 def _work(cell: Cell) -> None:

@@ -18,9 +18,10 @@ from rich.table import Table
 from policy_eval.behaviour_cloning import ClonedPolicy
 from policy_eval.judge_training import JudgeConfig, judge
 from policy_eval.rank import RankConfig, find_policies, rank_policies
-from policy_eval.real_rollouts import mix, record_rollouts, schema_of
+from policy_eval.real_rollouts import mix, record_rollouts
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.envs import make_env
+from worldmodel.envs.record import schema_of
 from worldmodel.files import write_json
 from worldmodel.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel

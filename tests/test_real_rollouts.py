@@ -27,7 +27,7 @@ def test_a_rollout_ends_a_moment_after_success_or_never():
     needed = int(np.ceil((10 - first[0]) / 2))
     one = roll_out(move(2.0), env, 100_003, horizon=20)
     assert one.successes.tolist() == [False] * (needed - 1) + [True] * 4
-    np.testing.assert_array_equal(one.observations["observation.state"][0], first)
+    np.testing.assert_array_equal(one.states[0], first)
     np.testing.assert_allclose(one.actions[0], first + np.float32([2, 0]))
     np.testing.assert_allclose(one.rewards[0], (first[0] + 2) / 10)
     still = roll_out(move(0.0), env, 100_003, horizon=7)

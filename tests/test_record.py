@@ -58,7 +58,7 @@ def recorded(config) -> Path:
 def test_replaying_the_actions_gives_the_recorded_states(config):
     for name, behaviour in (("pusht", "play"), ("pusht-position", "noisy")):
         settings = dataclasses.replace(config, env=name, behaviour=behaviour)
-        episode = simulate_episode(settings, reset_seed=11)
+        episode, _ = simulate_episode(settings, reset_seed=11)
         env = make_env(name)
         observation, _ = env.reset(seed=11)
         for row, action in enumerate(episode.actions):
@@ -73,7 +73,7 @@ def test_replaying_the_actions_gives_the_recorded_states(config):
 
 
 def test_pusht_goes_on_to_the_time_limit(config):
-    episode = simulate_episode(dataclasses.replace(config, env="pusht", behaviour="play"), 0)
+    episode, _ = simulate_episode(dataclasses.replace(config, env="pusht", behaviour="play"), 0)
     assert len(episode.actions) == len(episode.states) == len(episode.frames["wrist"]) == 120
     assert episode.actions.dtype == np.float32
     assert episode.actions.min() >= 0
@@ -81,7 +81,7 @@ def test_pusht_goes_on_to_the_time_limit(config):
 
 
 def test_position_stops_three_steps_after_success(config):
-    episode = simulate_episode(dataclasses.replace(config, behaviour="expert"), 0)
+    episode, _ = simulate_episode(dataclasses.replace(config, behaviour="expert"), 0)
     assert episode.successes.tolist() == [False] * (len(episode.actions) - 4) + [True] * 4
     assert len(episode.actions) < 60
     assert episode.rewards[-1] > 1 - 30 / 256

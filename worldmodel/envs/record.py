@@ -1,11 +1,10 @@
 """Recording scripted behaviour in an environment as a LeRobot data set."""
 
 import functools
-import itertools
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
@@ -19,11 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from worldmodel.data.lerobot_writer import LeRobotSchema, finalise, stage_episode, staged_episodes
 from worldmodel.envs import check_env_name, make_env
-from worldmodel.envs.behaviour import behave, choose_behaviour
+from worldmodel.envs.behaviour import Behaviour, behave, choose_behaviour
 from worldmodel.files import write_json
 
 SEED_STRIDE = 100_000  # episodes of one seed; different seeds never share a start
-STEPS_AFTER_SUCCESS = 3
+STEPS_AFTER_SUCCESS = 3  # so that there are pictures of it
 RECORDING_FILE = "recording.json"
 
 
@@ -77,14 +76,7 @@ class RecordConfig:
     @property
     def schema(self) -> LeRobotSchema:
         """What a row of the data set holds."""
-        env = environment(self)
-        return LeRobotSchema(
-            fps=env.metadata["render_fps"],
-            views=dict.fromkeys(env.views, (self.size, self.size)),
-            action_names=env.action_names,
-            state_names=env.state_names,
-            robot_type=self.env,
-        )
+        return schema_of(environment(self))
 
 
 @dataclass(frozen=True)
@@ -97,7 +89,6 @@ class Episode:
         states: What the robot knows of itself, float32 `t s`.
         rewards: Reward of each action, float32 `t`.
         successes: Success after each action, bool `t`.
-        behaviour: Who acted.
     """
 
     frames: dict[str, np.ndarray]
@@ -105,7 +96,65 @@ class Episode:
     states: np.ndarray
     rewards: np.ndarray
     successes: np.ndarray
-    behaviour: str
+
+
+def schema_of(env: gymnasium.Env) -> LeRobotSchema:
+    """What a row of a recording of `env` holds."""
+    spaces = env.observation_space.spaces
+    return LeRobotSchema(
+        fps=env.metadata["render_fps"],
+        views={view: spaces[f"observation.images.{view}"].shape[:2] for view in env.views},
+        action_names=env.action_names,
+        state_names=env.state_names,
+        robot_type=env.name,
+    )
+
+
+def act_out(
+    env: gymnasium.Env, observation: dict[str, np.ndarray],
+    act: Callable[[dict[str, np.ndarray]], np.ndarray], *, length: int, stop_on_success: bool,
+) -> Episode:  # fmt: skip
+    """Record at most `length` steps from where `env` stands.
+
+    Args:
+        env: One of `worldmodel.envs`, or with the same attributes; has been reset.
+        observation: What it shows.
+        act: An action for an observation; cut to the action space.
+        length: Most steps, at least 1.
+        stop_on_success: End `STEPS_AFTER_SUCCESS` steps after the first success.
+    """
+    steps, since_success = [], 0
+    for _ in range(length):
+        action = np.asarray(act(observation), np.float32)
+        action = action.clip(env.action_space.low, env.action_space.high)
+        following, reward, _, _, info = env.step(action)
+        steps.append((observation, action, reward, info["success"]))
+        observation = following
+        since_success += bool(info["success"])
+        if stop_on_success and since_success > STEPS_AFTER_SUCCESS:
+            break
+    observations, actions, rewards, successes = zip(*steps, strict=True)
+    stacked = {key: np.stack([each[key] for each in observations]) for key in observations[0]}
+    return Episode(
+        frames={view: stacked[f"observation.images.{view}"] for view in env.views},
+        actions=np.stack(actions),
+        states=stacked["observation.state"],
+        rewards=np.array(rewards, np.float32),
+        successes=np.array(successes, bool),
+    )
+
+
+def stage(
+    episode: Episode,
+    out: Path,
+    index: int,
+    env: gymnasium.Env,
+    metadata: Mapping[str, int | float | str],
+) -> None:
+    """Write an episode of `env` below `out`, to be gathered by `finalise`."""
+    stage_episode(
+        out, index, schema=schema_of(env), **vars(episode), task=env.task, metadata=metadata
+    )
 
 
 def environment(config: RecordConfig) -> gymnasium.Env:
@@ -118,51 +167,27 @@ def _environment(name: str, size: int, shift: str) -> gymnasium.Env:
     return make_env(name, size=size, **({"shift": shift} if shift else {}))
 
 
-def simulate_episode(config: RecordConfig, reset_seed: int) -> Episode:
-    """Act for one episode; a pure function of the settings and the reset seed."""
+def simulate_episode(config: RecordConfig, reset_seed: int) -> tuple[Episode, Behaviour]:
+    """One episode and who acted in it; a pure function of the settings and the reset seed."""
     env = environment(config)
     rng = np.random.default_rng([reset_seed, 1])
     behaviour = choose_behaviour(config.behaviour, rng)
     observation, _ = env.reset(seed=reset_seed)
-    steps, since_success = [], 0
-    length = env.episode_steps(behaviour)
-    for target in itertools.islice(behave(behaviour, env, rng), length):
-        action = np.asarray(target, np.float32).clip(env.action_space.low, env.action_space.high)
-        following, reward, _, _, info = env.step(action)
-        steps.append((observation, action, reward, info["success"]))
-        observation = following
-        since_success += info["success"]
-        if env.stops_on_success and since_success > STEPS_AFTER_SUCCESS:
-            break
-    observations, actions, rewards, successes = zip(*steps, strict=True)
-    stacked = {key: np.stack([each[key] for each in observations]) for key in observations[0]}
-    return Episode(
-        frames={view: stacked[f"observation.images.{view}"] for view in env.views},
-        actions=np.stack(actions),
-        states=stacked["observation.state"],
-        rewards=np.array(rewards, np.float32),
-        successes=np.array(successes, bool),
-        behaviour=behaviour,
-    )
+    targets = behave(behaviour, env, rng)
+    episode = act_out(
+        env, observation, lambda _: next(targets), length=env.episode_steps(behaviour),
+        stop_on_success=env.stops_on_success,
+    )  # fmt: skip
+    return episode, behaviour
 
 
 def record_episode(config: RecordConfig, index: int) -> int:
     """Record and stage episode `index`; returns its number of frames."""
     reset_seed = config.seed * SEED_STRIDE + index
-    episode = simulate_episode(config, reset_seed)
-    stage_episode(
-        config.out,
-        index,
-        schema=config.schema,
-        frames=episode.frames,
-        actions=episode.actions,
-        states=episode.states,
-        rewards=episode.rewards,
-        successes=episode.successes,
-        task=environment(config).task,
-        metadata={"reset_seed": reset_seed, "behaviour": episode.behaviour}
-        | ({"shift": config.shift} if config.shift else {}),
-    )
+    episode, behaviour = simulate_episode(config, reset_seed)
+    metadata = {"reset_seed": reset_seed, "behaviour": behaviour}
+    metadata |= {"shift": config.shift} if config.shift else {}
+    stage(episode, config.out, index, environment(config), metadata)
     return len(episode.actions)
 
 
@@ -171,12 +196,18 @@ def start_worker() -> None:
     import cv2
 
     cv2.setNumThreads(1)
+    end_with_parent()
 
-    def follow_parent() -> None:
-        parent_process().join()
+
+def end_with_parent() -> None:
+    """Let this process end when the one that started it does, killed or not."""
+    parent = parent_process()
+
+    def follow() -> None:
+        parent.join()
         os._exit(1)
 
-    threading.Thread(target=follow_parent, daemon=True).start()
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def recorded(config: RecordConfig, indices: list[int]) -> Iterator[int]:
