@@ -246,10 +246,15 @@ def open_tab(page, name):
 
 
 def set_number(page, place, value):
-    """Type into the number of a slider."""
-    field = page.locator(f"{place} input[type=number]")
-    field.fill(str(value))
-    field.press("Tab")
+    """Type into the number of a slider, until it has taken it: a tab just opened is still built."""
+    field, slider = (page.locator(f"{place} input[type={kind}]") for kind in ("number", "range"))
+    for _ in range(20):
+        field.fill(str(value))
+        field.press("Tab")
+        page.wait_for_timeout(100)
+        if field.input_value() == slider.input_value() == str(value):
+            return
+    raise AssertionError(f"{place} shows {slider.input_value()}, typed was {value}")
 
 
 def test_futures_fan_out(served, visit):
@@ -258,7 +263,8 @@ def test_futures_fan_out(served, visit):
     set_number(page, "#futures-k", 5)
     set_number(page, "#futures-frames", 3)
     page.click("#look")
-    page.wait_for_selector('.futures[data-count="5"]')
+    page.wait_for_selector(".futures")
+    assert page.get_attribute(".futures", "data-count") == "5"
     figures = page.query_selector_all("#fan figure")
     assert [figure.inner_text().split("\n")[0] for figure in figures][-1] == "rest"
     films = {figure.query_selector("img").get_attribute("src") for figure in figures}
