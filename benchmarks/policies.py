@@ -18,8 +18,8 @@ from rich.progress import Progress
 from policy_eval.behaviour_cloning import ClonedPolicy
 from policy_eval.clone import CloneConfig, clone
 from policy_eval.evaluate import evaluate
+from policy_eval.ranking import Score
 from policy_eval.real_envs import RealEnvs
-from policy_eval.resampling import wilson_interval
 from policy_eval.scores import Scores
 from worldmodel.data import open_episodes
 from worldmodel.envs import make_env
@@ -179,14 +179,13 @@ def write_card(folder: Path) -> None:
         if not file.exists():
             continue
         for name, stored in json.loads(file.read_text()).items():
-            scores = Scores.from_json(stored)
-            low, high = wilson_interval(scores.mean, len(scores))
+            score = Score.of(Scores.from_json(stored).outcomes)
             recipe = about.recipes[name]
             if isinstance(recipe, Noisy):
                 words = f"{recipe.policy} with noise of sigma {recipe.sigma:g} on its actions"
             else:
                 words = ", ".join(f"{key} {value}" for key, value in recipe.items())
-            shown = f"{scores.mean:.2f} ({low:.2f}..{high:.2f}) of {len(scores)}"
+            shown = f"{score.score:.2f} ({score.low:.2f}..{score.high:.2f}) of {score.n}"
             rows.append(f"| {task} | {name} | {shown} | {words} |")
     head = "| task | policy | real success, 95 % interval | recipe |\n|---|---|---|---|"
     (folder / "README.md").write_text(f"{CARD}\n{head}\n" + "\n".join(rows) + "\n")

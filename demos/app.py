@@ -21,16 +21,11 @@ from demos.drive_tab import FRESH_SEED, Drive, drive_tab
 from demos.futures_tab import futures_tab
 from demos.policies_tab import Bench, find_policies, find_worlds, policies_tab, stored_trials
 from demos.quality_tab import quality_tab
-from demos.start import (
-    Start,
-    action_names,
-    is_embedded,
-    start_from_data,
-    start_from_environment,
-)
+from demos.start import Start, action_names, start_from_data, start_from_environment
 from demos.visitors import Visitors
 from policy_eval.judge import LearnedJudge
 from worldmodel.data import open_episodes
+from worldmodel.envs import is_embedded
 from worldmodel.fidelity import check_views
 from worldmodel.world_model import WorldModel
 

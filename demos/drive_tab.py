@@ -131,14 +131,6 @@ def _parse(text: str) -> dict:
     return command
 
 
-def reported(function: Callable, *arguments: object) -> object:
-    """Call `function`; a `ValueError` becomes a message on the page."""
-    try:
-        return function(*arguments)
-    except ValueError as error:
-        raise gr.Error(str(error)) from error
-
-
 def reply(session: DriveSession) -> dict:
     """What the page shows of a session."""
     now = session.now

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from demos.start import camera_frames
 from policy_eval.behaviour_cloning import ClonedPolicy
 from policy_eval.evaluate import Trial, evaluate
 from policy_eval.ranking import Score
@@ -21,7 +22,7 @@ from worldmodel.starts import Starts
 from worldmodel.world_model import WorldModel
 
 MAX_TRIALS = 40
-MAX_HORIZON = 200
+MAX_HORIZON = 100
 BATCH = 8
 """Trials side by side."""
 FIRST_SEED = 2_000_000
@@ -54,22 +55,21 @@ class FreshEpisodes:
         self.pixel_mask = torch.ones(len(self.views), *self.size, dtype=torch.bool)
         self.fingerprint = f"{name}-{seeds}"
         self._seeds = seeds
-        self._seen = [env.reset(seed=seed)[0] for seed in seeds]
+        self._first = []
+        for seed in seeds:
+            seen, _ = env.reset(seed=seed)
+            states = torch.as_tensor(seen["observation.state"])
+            frames = camera_frames(name, seen, self.views)
+            self._first.append(Clip(frames=frames[None], states=states[None]))
         env.close()
-        keys = [f"observation.images.{view}" for view in self.views]
-        if missing := [key for key in keys if key not in self._seen[0]]:
-            raise ValueError(f"{name}: no {missing} among the observations {sorted(self._seen[0])}")
 
     def __len__(self) -> int:
         """Number of starts."""
-        return len(self._seen)
+        return len(self._first)
 
     def read(self, episode: int, start: int, stop: int, stride: int = 1) -> Clip:
         """The only frame of an episode."""
-        seen = self._seen[episode]
-        pictures = [torch.as_tensor(seen[f"observation.images.{view}"]) for view in self.views]
-        states = torch.as_tensor(seen["observation.state"])
-        return Clip(frames=torch.stack(pictures)[None], states=states[None])
+        return self._first[episode]
 
     def task(self, episode: int) -> str:
         """Nothing in words."""
@@ -108,13 +108,11 @@ class LiveRanking:
         scores: Of the policies so far, best first.
         films: Name -> first trial.
         acting: Who acts at the moment; empty at the end.
-        done: Share of the whole work, 0 to 1, at most.
     """
 
     scores: dict[str, Score]
     films: dict[str, Trial] = field(default_factory=dict)
     acting: str = ""
-    done: float = 1.0
 
 
 def make_envs(
@@ -165,7 +163,7 @@ def rank_live(
     scores: dict[str, Scores] = {}
     films: dict[str, Trial] = {}
     for name, folder in policies.items():
-        yield LiveRanking(_ordered(scores), dict(films), name, len(scores) / len(policies))
+        yield LiveRanking(_ordered(scores), dict(films), name)
         policy = work(ClonedPolicy.load, folder).eval()
         turns = TakingTurns(envs, work, stepped)
         trials: list[Trial] = []
@@ -176,4 +174,4 @@ def rank_live(
 
 def _ordered(scores: Mapping[str, Scores]) -> dict[str, Score]:
     names = sorted(scores, key=lambda name: (-scores[name].mean, name))
-    return {name: Score.of(scores[name]) for name in names}
+    return {name: Score.of(scores[name].outcomes) for name in names}

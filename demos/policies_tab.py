@@ -10,7 +10,14 @@ from typing import no_type_check
 import gradio as gr
 import torch
 
-from demos.live_ranking import MAX_TRIALS, LiveRanking, make_envs, rank_live
+from demos.live_ranking import (
+    BATCH,
+    MAX_HORIZON,
+    MAX_TRIALS,
+    LiveRanking,
+    make_envs,
+    rank_live,
+)
 from demos.pictures import animation
 from demos.visitors import Visitors
 from policy_eval.judge import LearnedJudge
@@ -22,7 +29,6 @@ from worldmodel.world_model import WorldModel
 DREAM = "the dream"
 SIMULATOR = "the simulator itself"
 NOTHING_HAPPENS = "control: the frame never changes"
-MAX_HORIZON = 100
 Number = float | int | None
 NOTE = """Policies act from the same fresh starts in the world of your choice, and a learned judge
 looks at the frames. Few trials: mind the 95 % intervals. `worldmodel rank` does it thoroughly."""
@@ -96,7 +102,8 @@ def stored_trials(folder: Path, names: Mapping[str, Path]) -> dict[str, Score]:
     if not file.is_file():
         return {}
     stored = json.loads(file.read_text())
-    return {name: Score.of(Scores.from_json(stored[name])) for name in names if name in stored}
+    known = {name: Scores.from_json(stored[name]) for name in names if name in stored}
+    return {name: Score.of(scores.outcomes) for name, scores in known.items()}
 
 
 def percent(score: Score) -> str:
@@ -148,8 +155,6 @@ def run_ranking(
     """
     if place not in bench.places or not set(chosen) <= set(bench.policies):
         raise ValueError(f"choose among {list(bench.policies)} and {bench.places}")
-    if horizon > MAX_HORIZON:
-        raise ValueError(f"at most {MAX_HORIZON} steps, got {horizon}")
     work = bench.visitors.work
     world = work(bench.world_of, place)
     envs = work(
@@ -175,7 +180,7 @@ def policies_tab(bench: Bench, *, num_steps: int) -> None:
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # Gradio looks for it here
     ) -> Iterator[str]:  # fmt: skip
         steps = 0
-        total = max(1, len(chosen or [])) * -(-int(trials or 1) // 8) * int(horizon or 1)
+        total = max(1, len(chosen or [])) * -(-int(trials or 1) // BATCH) * int(horizon or 1)
 
         def stepped() -> None:
             nonlocal steps

@@ -1,6 +1,5 @@
 """The tab with figures: how faithful the world model is, and what post-training changed."""
 
-import base64
 import html
 import io
 import json
@@ -11,6 +10,8 @@ from typing import Any
 import gradio as gr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from worldmodel.report import data_uri
 
 Line = Mapping[str, float | None]
 """Horizon in frames -> value."""
@@ -98,7 +99,7 @@ def plot(lines: Mapping[str, Line], metric: str) -> str:
     axes.legend(fontsize=7)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg")
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri("image/svg+xml", buffer.getvalue())
 
 
 def table(lines: Mapping[str, Line], pattern: str) -> str:
@@ -143,11 +144,11 @@ def films(folder: Path) -> str:
     for file in sorted((folder / "videos").glob("*.mp4"))[:MAX_VIDEOS]:
         if file.stat().st_size > MAX_VIDEO_BYTES:
             continue
-        data = base64.b64encode(file.read_bytes()).decode()
+        source = data_uri("video/mp4", file.read_bytes())
         name = html.escape(file.stem.replace("_", " "))
         figures.append(
             f"<figure><video controls muted loop playsinline preload='metadata' "
-            f"aria-label='{name}: truth, before and after' src='data:video/mp4;base64,{data}'>"
+            f"aria-label='{name}: truth, before and after' src='{source}'>"
             f"</video><figcaption>{name}</figcaption></figure>"
         )
     return f'<div class="futures">{"".join(figures)}</div>' if figures else ""

@@ -1,11 +1,10 @@
 """The real simulator beside a dream, on the same actions."""
 
-import torch
 from einops import rearrange
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from demos.start import Start
+from demos.start import Start, camera_frames
 from worldmodel.envs import make_env
 from worldmodel.world_model import WorldModel
 
@@ -41,8 +40,7 @@ class Simulation:
     @property
     def frames(self) -> UInt8[Tensor, "v H W 3"]:
         """What the cameras show."""
-        keys = [f"observation.images.{view}" for view in self.views]
-        return torch.stack([torch.as_tensor(self._observation[key]) for key in keys])
+        return camera_frames(self.start.environment, self._observation, self.views)
 
     def step(self, actions: Float32[Tensor, "a"]) -> UInt8[Tensor, "v H W 3"]:
         """Apply one raw action, `stride` times as wide as the environment's."""

@@ -1,9 +1,11 @@
 """Where a dream begins: recorded frames, or a fresh episode of an embedded environment."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import UInt8
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from worldmodel.data.clip import Clip
 from worldmodel.data.source import TableSource
-from worldmodel.envs import ENV_NAMES, METAWORLD, make_env
+from worldmodel.envs import is_embedded, make_env
 from worldmodel.fidelity_windows import CONTEXT_FRAMES, holding_actions
 from worldmodel.world_model import WorldModel
 
@@ -39,11 +41,6 @@ class Start:
     def frames(self) -> UInt8[Tensor, "v H W 3"]:
         """The last context frame."""
         return self.context.frames[0, -1]
-
-
-def is_embedded(name: str) -> bool:
-    """Whether `name` is an environment of this package."""
-    return name in ENV_NAMES or name.startswith(METAWORLD)
 
 
 def start_from_data(
@@ -93,10 +90,7 @@ def start_from_environment(name: str, world: WorldModel, *, seed: int) -> Start:
         actions.append(hold)
     environment.close()
     observations = observations[:: world.stride]
-    keys = [f"observation.images.{view}" for view in world.views]
-    if missing := [key for key in keys if key not in observation]:
-        raise ValueError(f"{name}: no {missing} among the observations {sorted(observation)}")
-    pictures = [torch.stack([torch.as_tensor(seen[key]) for key in keys]) for seen in observations]
+    pictures = [camera_frames(name, seen, world.views) for seen in observations]
     states = [torch.as_tensor(seen["observation.state"]) for seen in observations]
     clip = Clip(
         frames=torch.stack(pictures)[None],
@@ -104,6 +98,20 @@ def start_from_environment(name: str, world: WorldModel, *, seed: int) -> Start:
         states=torch.stack(states)[None] if world.state_dim else None,
     )
     return Start(clip, name, seed)
+
+
+def camera_frames(
+    name: str, observation: Mapping[str, np.ndarray], views: Sequence[str]
+) -> UInt8[Tensor, "v H W 3"]:
+    """What the cameras of an environment show.
+
+    Raises:
+        ValueError: The environment `name` lacks one of them.
+    """
+    keys = [f"observation.images.{view}" for view in views]
+    if missing := [key for key in keys if key not in observation]:
+        raise ValueError(f"{name}: no {missing} among the observations {sorted(observation)}")
+    return torch.stack([torch.as_tensor(observation[key]) for key in keys])
 
 
 def action_names(world: WorldModel, data: Path | None, environment: str) -> tuple[str, ...]:

@@ -22,8 +22,7 @@ from rich.progress import (
 
 from policy_eval.disagreements import film, worst
 from policy_eval.rank_report import print_ranking, write_report
-from policy_eval.ranking import Ranking, rank
-from policy_eval.resampling import wilson_interval
+from policy_eval.ranking import Ranking, Score, rank
 from policy_eval.scores import Scores
 from policy_eval.trials import Bench, Cell, cut, gather, replays, run_cells
 from worldmodel.files import write_json
@@ -186,15 +185,9 @@ def imagined_successes(scores: Mapping[str, Scores], failures: int) -> dict | No
     """
     if not scores:
         return None
-
-    def row(outcomes: np.ndarray) -> dict:
-        share, n = float(outcomes.mean()), len(outcomes)
-        low, high = wilson_interval(share, n)
-        return {"score": share, "low": low, "high": high, "n": n}
-
     together = np.concatenate([each.outcomes for each in scores.values()])
-    each = {name: row(some.outcomes) for name, some in scores.items()}
-    return {**row(together), "failures": failures, "policies": each}
+    policies = {name: asdict(Score.of(each.outcomes)) for name, each in scores.items()}
+    return {**asdict(Score.of(together)), "failures": failures, "policies": policies}
 
 
 def trial_rows(dream: Mapping[str, Scores], real: Mapping[str, Scores] | None) -> list[dict]:

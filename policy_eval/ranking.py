@@ -38,9 +38,10 @@ class Score:
     n: int
 
     @classmethod
-    def of(cls, scores: Scores) -> "Score":
-        """Mean outcome of the trials, with Wilson's interval."""
-        return cls(scores.mean, *wilson_interval(scores.mean, len(scores)), len(scores))
+    def of(cls, outcomes: Float64[np.ndarray, "n"]) -> "Score":
+        """Mean outcome of trials, with Wilson's interval."""
+        mean, n = float(outcomes.mean()), len(outcomes)
+        return cls(mean, *wilson_interval(mean, n), n)
 
 
 @dataclass(frozen=True)
@@ -177,8 +178,8 @@ def rank(
         pairs.append(Pair(first, second, pair_order(dream[first], dream[second], **options), truly))
     return Ranking(
         order=order,
-        dream={name: Score.of(dream[name]) for name in order},
-        real=None if real is None else {name: Score.of(real[name]) for name in order},
+        dream={name: Score.of(dream[name].outcomes) for name in order},
+        real=None if real is None else {name: Score.of(real[name].outcomes) for name in order},
         predicted={
             name: None if real is None else predict(dream[name], real[name]) for name in order
         },

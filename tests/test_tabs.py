@@ -93,9 +93,7 @@ def test_the_order_grows_policy_by_policy(bench):
             stepped=lambda: steps.append(1),
         )
     )  # fmt: skip
-    assert [(each.acting, len(each.scores), each.done) for each in seen] == [
-        ("a", 0, 0.0), ("b", 1, 0.5), ("", 2, 1.0)
-    ]  # fmt: skip
+    assert [(each.acting, len(each.scores)) for each in seen] == [("a", 0), ("b", 1), ("", 2)]
     assert len(steps) == 4  # two steps of each policy, three trials at once
     assert all(score.n == 3 for score in seen[-1].scores.values())
     assert seen[-1].films["a"].frames.shape == (3, 2, 32, 32, 3)
@@ -115,7 +113,7 @@ def test_wrong_choices_are_named(bench):
         (["a"], "elsewhere", {}, "choose among"),
         ([], DREAM, {}, "at least one policy"),
         (["a"], DREAM, {"trials": 0}, "1 to 40 trials"),
-        (["a"], DREAM, {"horizon": 101}, "at most 100 steps"),
+        (["a"], DREAM, {"horizon": 101}, "1 to 100 steps, got 1 of 101"),
     ):
         with pytest.raises(ValueError, match=message):
             list(run_ranking(bench, chosen, place, **good | numbers))

@@ -52,13 +52,14 @@ class Report:
 
     def picture(self, file: Path, caption: str) -> None:
         """Embed a PNG file."""
-        source = f'<img alt="{html.escape(caption)}" src="{_data_uri(file, "image/png")}">'
-        self._figure(source, caption)
+        source = data_uri("image/png", file.read_bytes())
+        self._figure(f'<img alt="{html.escape(caption)}" src="{source}">', caption)
 
     def video(self, file: Path, caption: str) -> None:
         """Embed an mp4 file that plays by itself, in a loop."""
         attributes = "autoplay loop muted playsinline controls"
-        self._figure(f'<video {attributes} src="{_data_uri(file, "video/mp4")}"></video>', caption)
+        source = data_uri("video/mp4", file.read_bytes())
+        self._figure(f'<video {attributes} src="{source}"></video>', caption)
 
     def write(self, file: Path) -> None:
         """Write the page."""
@@ -76,5 +77,6 @@ class Report:
         )
 
 
-def _data_uri(file: Path, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+def data_uri(kind: str, content: bytes) -> str:
+    """An address that contains what it leads to; `kind` is a media type, as in image/png."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

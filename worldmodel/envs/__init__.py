@@ -16,15 +16,21 @@ __all__ = [
     "ObjectTrack",
     "check_env_name",
     "find_objects",
+    "is_embedded",
     "make_env",
     "object_names",
     "object_view",
 ]
 
 
+def is_embedded(name: str) -> bool:
+    """Whether `name` is an environment of this package; Meta-World checks its tasks."""
+    return name in ENV_NAMES or name.startswith(METAWORLD)
+
+
 def check_env_name(name: str) -> None:
     """Raise a `ValueError` if there is no environment `name`; Meta-World checks its tasks."""
-    if name not in ENV_NAMES and not name.startswith(METAWORLD):
+    if not is_embedded(name):
         raise ValueError(
             f"there is no environment {name!r}; known are {', '.join(ENV_NAMES)}, {METAWORLD}TASK"
         )
