@@ -70,7 +70,7 @@ def film(
 ) -> list[tuple[Path, str]]:
     """Run the trials once more and write reality above dream; returns files and captions."""
     videos = []
-    bench = replace(bench, num_envs=1)
+    bench = replace(bench, num_envs=1)  # one dream at a time, since there is one start
     for each in found:
         file = out / "videos" / f"{each.policy}-{each.seed}.mp4"
         if not file.exists():

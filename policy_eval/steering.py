@@ -18,7 +18,7 @@ from torch import Tensor
 from policy_eval.policy import Observations
 from worldmodel.data import Clip
 from worldmodel.dream import Judge
-from worldmodel.rollout import Observation, RolloutState, stream_noise
+from worldmodel.rollout import Observation, stream_noise
 from worldmodel.world_model import WorldModel
 
 
@@ -217,16 +217,13 @@ class SteeredPolicy:
             if not queue:
                 queue = list(self.policy.plan(self._observed(frames[-1], states[-1])).unbind(1))
             actions.append(queue.pop(0))
-            dreamt, state = self._step(state, actions[-1])
+            dreamt, state = self.world.step(state, actions[-1], num_steps=self.num_steps)
             frames.append(dreamt.frames)
             states.append(dreamt.states)
         return Clip(
             frames=torch.stack(frames, 1), actions=torch.stack(actions, 1),
             states=None if states[0] is None else torch.stack(states, 1),
         )  # fmt: skip
-
-    def _step(self, state: RolloutState, actions: Tensor) -> tuple[Observation, RolloutState]:
-        return self.world.step(state, actions, num_steps=self.num_steps)
 
     def _context(self) -> Clip:
         """The last real frames and the actions between them."""
@@ -235,7 +232,7 @@ class SteeredPolicy:
         states = None
         if self.world.state_dim:
             states = torch.stack([o["observation.state"] for o in self.seen], 1)
-        between = self.done[len(self.done) - len(self.seen) + 1 :] if len(self.seen) > 1 else []
+        between = self.done[len(self.done) - len(self.seen) + 1 :]
         actions = torch.stack(between, 1) if between else None
         return Clip(frames=frames, actions=actions, states=states)
 
