@@ -95,6 +95,7 @@ def table(results: dict[str, list[dict]]) -> str:
 
 
 def main(config: AblationConfig) -> None:
+    """Train and measure every row in processes side by side; print the table."""
     config.out.mkdir(parents=True, exist_ok=True)
     default = replace(
         PRESETS["tiny"], data=config.data, out=config.out, steps=10**6, minutes=config.minutes,

@@ -90,6 +90,7 @@ def compare(folder: Path, reference: dict[str, np.ndarray]) -> None:
 
 
 def compare_episode(source, episode: int, rows: slice, reference: dict[str, np.ndarray]) -> None:
+    """Columns, windows, padding and frames of one episode; frames may differ by 2 of 255."""
     length = source.lengths[episode]
     clip = source.read(episode, 0, length)
     assert (reference["episode_index"][rows] == episode).all()
@@ -118,6 +119,7 @@ def compare_episode(source, episode: int, rows: slice, reference: dict[str, np.n
 
 
 def main() -> None:
+    """Read with both, or, as the child process, only with the reference; fail where they differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="LeRobot v3.0 folder to check")
     parser.add_argument("--reference", type=Path, help="Python that has lerobot 0.4.4")

@@ -88,6 +88,7 @@ def draw_policies(
 
 
 def cover_scores(config: CoverageConfig, rate: float, n: int) -> Row:
+    """Wilson's interval of one policy's score."""
     rng = np.random.default_rng(config.seed)
     means = rng.binomial(n, rate, config.simulations) / n
     intervals = np.array([wilson_interval(mean, n) for mean in means])
@@ -95,6 +96,7 @@ def cover_scores(config: CoverageConfig, rate: float, n: int) -> Row:
 
 
 def cover_pairs(config: CoverageConfig, rates: tuple[float, float], n: int) -> Row:
+    """The difference of two policies that share their starts; `rates` are at mean difficulty."""
     rng = np.random.default_rng(config.seed)
     at = np.array(rates)
     truth = float(np.subtract(*true_rates(at)))
@@ -151,6 +153,7 @@ def cover_agreement(
 
 
 def cover_prediction(config: CoverageConfig, n: int, extra: int, agree: float) -> Row:
+    """The real score from `n` real trials and dreams; dreams repeat a share `agree` of outcomes."""
     rng = np.random.default_rng(config.seed)
     intervals = []
     for _ in range(config.simulations):

@@ -28,6 +28,8 @@ from pathlib import Path
 import tyro
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from worldmodel.files import write_json
+
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -116,6 +118,7 @@ def set_beside(page: Page, wanted: bool) -> None:
 
 
 def measure_first_frame(browser: Browser, address: str, repeats: int) -> dict[str, float]:
+    """Median seconds from opening the address to the picture, and to a session that takes keys."""
     shown, ready = [], []
     for _ in range(repeats):
         page = browser.new_context().new_page()
@@ -133,6 +136,7 @@ def measure_first_frame(browser: Browser, address: str, repeats: int) -> dict[st
 
 
 def measure_driving(page: Page, *, seconds: float, presses: int) -> dict[str, float]:
+    """Frames per second while a key is held, and milliseconds from single presses to pixels."""
     page.keyboard.down("ArrowRight")
     page.wait_for_timeout(1000)  # the first frames warm up
     first, begun = count(page), time.monotonic()
@@ -220,6 +224,7 @@ def shrink(file: Path) -> None:
 
 
 def main(config: Config) -> None:
+    """Measure and print as JSON, or take the pictures."""
     chromium = shutil.which("chromium")
     if chromium is None:
         raise SystemExit("this needs Debian's package chromium")
@@ -240,7 +245,7 @@ def main(config: Config) -> None:
     print(json.dumps(figures, indent=2))
     if config.json is not None:
         config.json.parent.mkdir(parents=True, exist_ok=True)
-        config.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(config.json, figures)
 
 
 if __name__ == "__main__":

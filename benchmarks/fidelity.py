@@ -165,6 +165,7 @@ def machine(device: str) -> str:
 
 
 def main(config: FidelityBars) -> None:
+    """Measure at every number of denoising steps and print the bars."""
     reports = {}
     for num_steps in config.num_steps:
         reports[num_steps] = fidelity(

@@ -92,6 +92,7 @@ def plot(results: dict[str, dict], file: Path) -> None:
 
 
 def main(config: EfficiencyConfig) -> None:
+    """Train both models side by side, measure, plot, print the table."""
     config.out.mkdir(parents=True, exist_ok=True)
     context = get_context("spawn")
     with ProcessPoolExecutor(len(config.models), mp_context=context) as pool:

@@ -108,6 +108,7 @@ def fidelity_table(reports: list[dict]) -> str:
 
 
 def main(config: ShipConfig) -> None:
+    """Write weights, the first report and the model card, and print the card."""
     world = WorldModel.load(config.run)
     world.save(config.out, dtype=torch.bfloat16)
     reports = [json.loads(path.read_text()) for path in config.reports]

@@ -71,6 +71,8 @@ class SteeringConfig:
     """Simulators stepped together."""
     rows: tuple[str, ...] = ()
     """Which rows to do; all when not given."""
+    against: str = "alone"
+    """Row that the others are compared with."""
     out: Path = Path("runs/steering/pusht-position.json")
     """Every trial of every row; rows that are there are not repeated."""
 
@@ -105,7 +107,7 @@ def main(config: SteeringConfig) -> None:
     settings = {
         name: str(value)
         for name, value in vars(config).items()
-        if name not in ("out", "rows", "num_envs", "inverse_dynamics")
+        if name not in ("out", "rows", "against", "num_envs", "inverse_dynamics")
     }
     if stored.get("settings", settings) != settings:
         raise SystemExit(f"{config.out} is of other settings: {stored['settings']}")
@@ -113,6 +115,7 @@ def main(config: SteeringConfig) -> None:
     starts = Starts(open_episodes(config.starts), range(config.episodes))
     envs = RealEnvs(lambda: make_env(config.env), starts, num_envs=config.num_envs)
     found = stored.setdefault("rows", {})
+    config.out.parent.mkdir(parents=True, exist_ok=True)
     with Progress() as progress:
         for name in config.rows or table:
             if name in found:
@@ -125,18 +128,18 @@ def main(config: SteeringConfig) -> None:
             found[name] = scores.to_json()
             write_json(config.out, stored | {"settings": settings})
     envs.close()
-    show({name: Scores.from_json(values) for name, values in found.items()})
+    show({name: Scores.from_json(values) for name, values in found.items()}, config.against)
 
 
-def show(found: dict[str, Scores]) -> None:
-    """Print success, and the paired difference from the policy alone with its interval."""
+def show(found: dict[str, Scores], against: str) -> None:
+    """Print success, and the paired difference from the row `against` with its interval."""
     printed = Table(title="real success")
-    for column in ("row", "success", "n", "minus alone", "95 %"):
+    for column in ("row", "success", "n", f"minus {against}", "95 %"):
         printed.add_column(column)
     for name, scores in found.items():
         cells = ["-", "-"]
-        if name != "alone" and "alone" in found:
-            order = pair_order(scores, found["alone"])
+        if name != against and against in found:
+            order = pair_order(scores, found[against])
             cells = [f"{order.difference:+.2f}", f"{order.low:+.2f} to {order.high:+.2f}"]
         printed.add_row(name, f"{scores.mean:.2f}", str(len(scores)), *cells)
     Console().print(printed)

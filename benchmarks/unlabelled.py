@@ -186,6 +186,7 @@ def check_latents(config: UnlabelledConfig, world: WorldModel, video: EpisodeSou
 
 
 def main(config: UnlabelledConfig) -> None:
+    """Pretrain on videos, train on few labelled episodes, measure, print."""
     torch.set_num_threads(1)
     if config.quick:
         config = replace(
