@@ -14,10 +14,11 @@ _barrier: Barrier | None = None
 def run_in_processes(
     function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]
 ) -> list[Result]:
-    """`[function(*each) for each in arguments]`, every call in a process of its own.
+    """`[function(*each) for each in arguments]` in as many processes as there are calls.
 
-    Small matrices share badly among threads; so each process has one thread, and all of them
-    begin together when they call `wait_for_the_others`.
+    Small matrices share badly among threads; so each process has one thread. Calls that use
+    `wait_for_the_others` go on together, each in a process of its own; when one of them fails
+    before, the others fail at once, too.
 
     Args:
         function: At module level, so that a fresh process finds it.
@@ -27,14 +28,14 @@ def run_in_processes(
     number = len(arguments)
     barrier = context.Barrier(number)
     with context.Pool(number, initializer=_begin, initargs=(barrier,)) as pool:
-        return pool.starmap(function, arguments, chunksize=1)
+        return pool.starmap(_call, [(function, each) for each in arguments], chunksize=1)
 
 
 def wait_for_the_others() -> None:
     """Wait until every process of `run_in_processes` is here; alone, go on at once.
 
     Raises:
-        threading.BrokenBarrierError: If another one is not here after ten minutes.
+        threading.BrokenBarrierError: If another one failed, or is not here after ten minutes.
     """
     if _barrier is not None:
         _barrier.wait(timeout=600)
@@ -44,3 +45,11 @@ def _begin(barrier: Barrier) -> None:
     global _barrier
     torch.set_num_threads(1)
     _barrier = barrier
+
+
+def _call(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+    try:
+        return function(*arguments)
+    except BaseException:
+        _barrier.abort()
+        raise
