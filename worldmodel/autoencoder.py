@@ -30,6 +30,7 @@ class AutoencoderCodec(nn.Module):
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.chunk = chunk
         self.video = isinstance(autoencoder, AutoencoderKLWan)
+        self.tiny = isinstance(autoencoder, AutoencoderTiny)
         config = autoencoder.config
         if self.video:
             self.channels = config.z_dim
@@ -37,10 +38,9 @@ class AutoencoderCodec(nn.Module):
             shift, scale = torch.tensor(config.latents_mean), 1 / torch.tensor(config.latents_std)
         else:
             self.channels = config.latent_channels
-            tiny = isinstance(autoencoder, AutoencoderTiny)
-            blocks = config.encoder_block_out_channels if tiny else config.block_out_channels
+            blocks = config.encoder_block_out_channels if self.tiny else config.block_out_channels
             self.downsampling = 2 ** (len(blocks) - 1)
-            shift = torch.tensor(getattr(config, "shift_factor", None) or 0.0)
+            shift = torch.tensor(config.shift_factor or 0.0)
             scale = torch.tensor(config.scaling_factor)
         self.register_buffer("shift", shift.reshape(-1, 1, 1), persistent=False)
         self.register_buffer("scale", scale.reshape(-1, 1, 1), persistent=False)
@@ -71,7 +71,7 @@ class AutoencoderCodec(nn.Module):
         if self.video:
             return self.autoencoder.encode(pixels[:, :, None]).latent_dist.mode()[:, :, 0]
         encoded = self.autoencoder.encode(pixels)
-        return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        return encoded.latents if self.tiny else encoded.latent_dist.mode()
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "*b c h w"]) -> UInt8[Tensor, "*b H W 3"]:
