@@ -148,3 +148,13 @@ def test_gaps_stay_within_the_data_and_their_frame_is_real():
         gaps.add(drawn.gap)
         assert not drawn.replaced[:, : 1 if drawn.gap == 1 else 2].any()
     assert gaps == {1, 2, 3}
+
+
+def test_clips_of_two_frames_have_no_gap():
+    world = tiny_world()
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        drawn = draw(
+            world, LossConfig(), batch=2, frames=2, generator=generator, largest_gap=9
+        )  # fmt: skip
+        assert drawn.gap == 1

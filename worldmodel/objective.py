@@ -102,6 +102,7 @@ def draw(
     """Draw the random numbers of a batch of clips with `frames` frames.
 
     `done` is the share of the run that is over, `largest_gap` what the data allows (default: 1).
+    Clips of two frames have no gap: nothing would be left to predict.
     """
     shape, steps = (batch, frames - 1), world.config.max_steps
 
@@ -122,7 +123,7 @@ def draw(
     level = config.context_noise * uniform(*shape, 1, 1, 1, 1)
     forwarded = bool(uniform(1) < config.forward_fraction) and done >= config.forward_start
     passes = 1 + int(uniform(1) * config.forward_passes)
-    gap = 1 + int(uniform(1) * min(config.largest_gap, largest_gap))
+    gap = 1 + int(uniform(1) * (min(config.largest_gap, largest_gap) if frames > 2 else 1))
     replaced = uniform(*shape) < config.forward_replaced
     replaced[:, : 1 if gap == 1 else 2] = False
     drawn = Draws(
