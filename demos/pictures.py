@@ -1,16 +1,13 @@
-"""Frames as a browser shows them, and side by side in a video."""
+"""Frames as a browser shows them."""
 
-import base64
 import io
-from collections.abc import Mapping, Sequence
 
-import numpy as np
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from worldmodel.rollout_video import PICTURE_HEIGHT, label_strip
+from worldmodel.report import data_uri
 
 LARGEST_PNG = 128
 """Sides in pixels up to which a frame is sent without loss."""
@@ -27,7 +24,7 @@ def picture(frame: UInt8[Tensor, "H W 3"]) -> str:
     else:
         image.save(buffer, format="JPEG", quality=JPEG_QUALITY)
         kind = "jpeg"
-    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(f"image/{kind}", buffer.getvalue())
 
 
 def animation(frames: UInt8[Tensor, "t v H W 3"], fps: float) -> str:
@@ -39,7 +36,7 @@ def animation(frames: UInt8[Tensor, "t v H W 3"], fps: float) -> str:
         buffer, format="WEBP", save_all=True, append_images=rest, duration=round(1000 / fps),
         loop=0, lossless=False, quality=90, method=0,
     )  # fmt: skip
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri("image/webp", buffer.getvalue())
 
 
 def difference(
@@ -47,16 +44,3 @@ def difference(
 ) -> UInt8[Tensor, "*t v H W 3"]:
     """Absolute difference per colour channel: black where dream and simulator agree."""
     return (dream.int() - truth.int()).abs().byte()
-
-
-def side_by_side(
-    kinds: Mapping[str, UInt8[Tensor, "t v H W 3"]], views: Sequence[str]
-) -> UInt8[np.ndarray, "t height width 3"]:
-    """Kinds of frames below each other, cameras side by side with their names, enlarged."""
-    rows = []
-    for kind, frames in kinds.items():
-        scale = max(1, round(PICTURE_HEIGHT / frames.shape[2]))
-        large = repeat(frames, "t v H W c -> t (H p) (v W q) c", p=scale, q=scale).numpy()
-        label = label_strip([f"{kind} - {view}" for view in views], frames.shape[3] * scale)
-        rows += [repeat(label, "h w c -> t h w c", t=len(large)), large]
-    return np.concatenate(rows, axis=1)

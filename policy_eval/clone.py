@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
@@ -14,6 +13,7 @@ from policy_eval.behaviour_cloning import ClonedPolicy, PolicyConfig
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
 from worldmodel.precision import autocast
+from worldmodel.run_log import training_bar
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,8 @@ def fit(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) -> floa
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     generator = torch.Generator().manual_seed(config.seed)
     losses = []
-    columns = (
-        TextColumn("clone"), BarColumn(), TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns) as progress:
-        task = progress.add_task("", total=config.steps, note="")
+    with training_bar() as progress:
+        task = progress.add_task("clone", total=config.steps, note="")
         for step in range(config.steps):
             pick = torch.randint(len(targets), (config.batch,), generator=generator)
             states = rows.states[pick] if policy.config.state_dim else None

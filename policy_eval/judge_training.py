@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, smooth_l1_loss
@@ -17,6 +16,7 @@ from policy_eval.judge_scores import best_threshold, judge_dreams, judge_episode
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
 from worldmodel.precision import autocast
+from worldmodel.run_log import training_bar
 from worldmodel.world_model import WorldModel
 
 NEAR_MISSES = 0.2
@@ -176,12 +176,8 @@ def fit(judge: LearnedJudge, rows: Frames, config: JudgeConfig) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     generator = torch.Generator().manual_seed(config.seed)
-    columns = (
-        TextColumn("judge"), BarColumn(), TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns) as progress:
-        task = progress.add_task("", total=config.steps, note="")
+    with training_bar() as progress:
+        task = progress.add_task("judge", total=config.steps, note="")
         for step in range(config.steps):
             picks = [
                 pool[torch.randint(len(pool), (count,), generator=generator)]

@@ -18,6 +18,8 @@ from worldmodel.rollout import Observation
 
 QUANTILE = 0.9
 """A reward counts `1 / e` where the disagreement is as large as this quantile."""
+STARTS = 32
+"""Most starts that are dreamt from."""
 WORTH_USING = 0.1
 """Least mean correlation within a horizon, below which disagreement is not used."""
 
@@ -73,7 +75,8 @@ def calibrate(
         world: Dreams.
         judge: Its reward is compared too.
         source: The episodes.
-        anchors: Where to begin; those too close to an episode's end are left out.
+        anchors: Where to begin; those too close to an episode's end are left out, and
+            of the others all but the first 32.
         horizon: Steps.
         context: Real frames shown.
         noise_seeds: Dreams of every start, at least 2.
@@ -84,7 +87,7 @@ def calibrate(
         ValueError: Fewer than three anchors have `horizon` recorded actions after them.
     """
     ends = np.array(source.lengths)[anchors.episodes]
-    anchors = anchors.pick(np.flatnonzero(anchors.frames + horizon < ends))
+    anchors = anchors.pick(np.flatnonzero(anchors.frames + horizon < ends)[:STARTS])
     if len(anchors) < 3:
         raise ValueError(
             f"{source.name}: {len(anchors)} of the drawn frames have {horizon} recorded actions "

@@ -19,7 +19,7 @@ from torch import Tensor
 from policy_eval.behaviour_cloning import ClonedPolicy
 from policy_eval.judge import LearnedJudge
 from rl_posttrain.before_after import before_after
-from rl_posttrain.disagreement import Calibration, calibrate
+from rl_posttrain.disagreement import STARTS, Calibration, calibrate
 from rl_posttrain.imagine_log import ImagineLog
 from rl_posttrain.learner import LearnConfig, Learner, imagined_return, learn_from, update
 from rl_posttrain.prioritised import Anchors, StartPool, contexts
@@ -102,7 +102,6 @@ class ImagineConfig:
 
 
 REFRESH_SHARE = 0.1
-CALIBRATION_STARTS = 32
 
 
 @dataclass(frozen=True)
@@ -240,12 +239,10 @@ def check_disagreement(config: ImagineConfig, setting: Setting) -> Calibration |
     if config.resume and file.is_file():
         return Calibration(**json.loads(file.read_text()))
     rng = np.random.default_rng([config.seed, 2])
-    number = min(4 * CALIBRATION_STARTS, len(setting.train))
+    number = min(4 * STARTS, len(setting.train))
     picked = setting.train.pick(rng.choice(len(setting.train), number, replace=False))
-    ends = np.array(setting.source.lengths)[picked.episodes]
-    room = np.flatnonzero(picked.frames + config.horizon < ends)[:CALIBRATION_STARTS]
     found = calibrate(
-        setting.world, setting.judge, setting.source, picked.pick(room), horizon=config.horizon,
+        setting.world, setting.judge, setting.source, picked, horizon=config.horizon,
         context=config.context, noise_seeds=config.noise_seeds, seed=config.seed,
         num_steps=config.num_steps,
     )  # fmt: skip
@@ -278,7 +275,8 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
         best, first, since_best = (progress[k] for k in ("best", "first", "since_best"))
     with log:
         while True:
-            if log.step % config.validation_interval == 0 and log.step != log.resumed_at:
+            measured_before = config.resume and log.step == log.first_step
+            if log.step % config.validation_interval == 0 and not measured_before:
                 average.swap(learner)
                 returns, solved = measure(config, setting, learner)
                 measured = {"step": log.step, "return": float(returns.mean()), "solved": solved}
@@ -289,11 +287,12 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
                     learner.actor.policy.save(config.out, dtype=torch.float32)
                 average.swap(learner)
                 log.validation(measured)
-            if log.step % config.save_interval == 0 or log.over or since_best >= config.patience:
+            over = log.done >= 1 or since_best >= config.patience
+            if over or log.step % config.save_interval == 0:
                 kept = {"pool": pool.to_json(), "best": best, "first": first}
                 kept |= log.progress | {"since_best": since_best}
                 save_state(config.out / "state", learner, average, optimizers, kept)
-            if log.over or since_best >= config.patience:
+            if over:
                 break
             pool, shown = one_update(config, setting, learner, average, optimizers, pool, log)
             log.advance(shown)

@@ -1,18 +1,15 @@
 """Where an imagination run stands: step, time, progress line, table of updates, TensorBoard."""
 
-import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-CLOCKS = {"wall": time.monotonic, "cpu": time.process_time}
+from worldmodel.run_log import CLOCKS, RunClock, Table, training_bar
 
 
-class ImagineLog:
+class ImagineLog(RunClock):
     """Count updates and seconds, and show them.
 
     Every update appends a row to `updates.jsonl`, every measurement one to `validation.jsonl`; a
@@ -26,48 +23,19 @@ class ImagineLog:
     """
 
     def __init__(self, out: Path, updates: int, minutes: float | None, clock: str):
-        self.out, self.updates, self.minutes = out, updates, minutes
-        self.clock = CLOCKS[clock]
-        self.step, self.seconds_before, self.resumed_at = 0, 0.0, -1
-        self.started = self.clock()
+        super().__init__(updates, minutes, CLOCKS[clock])
+        self.out = out
         self.measured: Mapping[str, float | int] = {}
-
-    def resume(self, progress: Mapping) -> None:
-        """Take over step and seconds of a saved state."""
-        self.step = self.resumed_at = int(progress["step"])
-        self.seconds_before = float(progress["seconds"])
-
-    @property
-    def seconds(self) -> float:
-        """Time so far, earlier sessions included."""
-        return self.seconds_before + self.clock() - self.started
-
-    @property
-    def over(self) -> bool:
-        """Whether updates or minutes are used up."""
-        late = self.minutes is not None and self.seconds >= 60 * self.minutes
-        return self.step >= self.updates or late
-
-    @property
-    def progress(self) -> dict:
-        """What a saved state needs to know."""
-        return {"step": self.step, "seconds": self.seconds}
 
     def __enter__(self) -> "ImagineLog":
         """Open the tables and the progress line."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        for name, last in (("updates", self.step - 1), ("validation", self.step)):
-            file = self.out / f"{name}.jsonl"
-            rows = file.read_text().splitlines() if file.exists() and self.step else []
-            kept = [row for row in rows if json.loads(row)["step"] <= last]
-            file.write_text("".join(row + "\n" for row in kept))
+        self.start()
+        self.updates = Table(self.out / "updates.jsonl", self.step)
+        self.validations = Table(self.out / "validation.jsonl", self.step + int(self.step > 0))
         self.writer = SummaryWriter(str(self.out / "log"), purge_step=self.step or None)
-        self.bar = Progress(
-            TextColumn("[bold]imagine"), BarColumn(), TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(), TimeRemainingColumn(), refresh_per_second=2,
-        )  # fmt: skip
+        self.bar = training_bar()
         self.bar.start()
-        self.task = self.bar.add_task("", total=self.updates, completed=self.step, note="")
+        self.task = self.bar.add_task("imagine", total=1.0, completed=self.done, note="")
         return self
 
     def __exit__(
@@ -80,7 +48,7 @@ class ImagineLog:
 
     def advance(self, shown: Mapping[str, float | int]) -> None:
         """Record one update."""
-        self._append("updates", {"step": self.step, "seconds": self.seconds, **shown})
+        self.updates.add({"step": self.step, "seconds": self.seconds, **shown})
         for name, value in shown.items():
             self.writer.add_scalar(f"imagine/{name}", value, self.step)
         self.step += 1
@@ -90,15 +58,11 @@ class ImagineLog:
         )
         if self.measured:
             note += f"  held out {self.measured['return']:.3f}"
-        self.bar.update(self.task, completed=self.step, note=note)
+        self.bar.update(self.task, completed=self.done, note=note)
 
     def validation(self, measured: Mapping[str, float | int]) -> None:
         """Record a measurement on held-out frames."""
         self.measured = measured
-        self._append("validation", {"seconds": self.seconds, **measured})
+        self.validations.add({"seconds": self.seconds, **measured})
         for name in ("return", "solved"):
             self.writer.add_scalar(f"held_out/{name}", measured[name], self.step)
-
-    def _append(self, name: str, row: Mapping[str, float | int]) -> None:
-        with (self.out / f"{name}.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")

@@ -6,11 +6,13 @@ from torch import Tensor
 
 from rl_posttrain.guards import HeldOut, dream, held_back, means, read_held_out, score
 from rl_posttrain.posttrain_config import PosttrainConfig
-from rl_posttrain.posttrain_log import Table, plot_run, write_side_by_side
+from rl_posttrain.posttrain_log import plot_run
 from rl_posttrain.reward_mix import RewardMix
 from worldmodel.data import EpisodeSource
+from worldmodel.data.video import write_video
 from worldmodel.fidelity_windows import CONTEXT_FRAMES
-from worldmodel.run_log import RunLog
+from worldmodel.rollout_video import side_by_side
+from worldmodel.run_log import RunLog, Table
 from worldmodel.world_model import WorldModel
 
 VIDEOS = 2
@@ -101,8 +103,10 @@ class Keeper:
             "before": dream(self.base, clip, actions, **settings),
             "after": dream(after, clip, actions, **settings),
         }
+        folder = self.config.out / "videos"
+        folder.mkdir(exist_ok=True)
         for index in range(len(clip.frames)):
             rows = {"truth": clip.frames[index, CONTEXT_FRAMES:]}
             rows |= {name: each.imagined.frames[index, 1:] for name, each in dreams.items()}
-            file = self.config.out / "videos" / f"held_out_{index}.mp4"
-            write_side_by_side(rows, self.base.views, file, self.base.fps / self.base.stride)
+            film = side_by_side(rows, self.base.views)
+            write_video(folder / f"held_out_{index}.mp4", film, self.base.fps / self.base.stride)

@@ -6,7 +6,6 @@ was recorded, and the contrastive objective moves the model towards the better o
 """
 
 import copy
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +36,7 @@ from worldmodel.run import (
     save_state,
     split_episodes,
 )
-from worldmodel.run_log import RunLog
+from worldmodel.run_log import CLOCKS, RunLog
 from worldmodel.world_model import WorldModel
 
 
@@ -67,7 +66,7 @@ def posttrain(config: PosttrainConfig) -> Path:
     average = MovingAverage(both, config.average_decay)
     log = RunLog(
         accelerator, config.out, total_steps=config.steps, minutes=config.minutes,
-        clock={"wall": time.monotonic, "cpu": time.process_time}[config.clock], name="posttrain",
+        clock=CLOCKS[config.clock], name="posttrain",
     )  # fmt: skip
     if config.resume:
         log.resume(load_state(config.out / "state", both, average, optimizers))

@@ -1,6 +1,5 @@
 """Pretrain a world model from video and actions. `worldmodel pretrain PRESET --data D --out O`."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from worldmodel.run import (
     save_state,
     split_episodes,
 )
-from worldmodel.run_log import RunLog
+from worldmodel.run_log import CLOCKS, RunLog
 from worldmodel.validate import validate
 from worldmodel.world_model import WorldModel
 
@@ -149,7 +148,7 @@ def pretrain(config: PretrainConfig) -> Path:
     average = MovingAverage(world, config.average_decay)
     log = RunLog(
         accelerator, config.out, total_steps=config.steps, minutes=config.minutes,
-        clock={"wall": time.monotonic, "cpu": time.process_time}[config.clock],
+        clock=CLOCKS[config.clock],
     )  # fmt: skip
     if config.resume:
         log.resume(load_state(config.out / "state", world, average, optimizers))

@@ -1,11 +1,11 @@
 """A recorded episode beside the dream of it, as a video."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from einops import rearrange, repeat
+from einops import repeat
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -92,22 +92,20 @@ def compare(
     truth: UInt8[Tensor, "m v H W 3"], dream: UInt8[Tensor, "m v H W 3"], views: Sequence[str]
 ) -> UInt8[np.ndarray, "m height width 3"]:
     """Truth over dream, views side by side with their names, enlarged without smoothing."""
-    scale = max(1, round(PICTURE_HEIGHT / truth.shape[2]))
-    rows = [
-        rearrange(
-            repeat(frames, "m v H W c -> m v (H p) (W q) c", p=scale, q=scale),
-            "m v H W c -> m H (v W) c",
-        ).numpy()
-        for frames in (truth, dream)
-    ]
-    width = truth.shape[3] * scale
-    labels = [
-        label_strip([f"{kind} - {view}" for view in views], width) for kind in ("truth", "dream")
-    ]
-    parts = []
-    for label, row in zip(labels, rows, strict=True):
-        parts += [repeat(label, "h w c -> m h w c", m=len(row)), row]
-    return np.concatenate(parts, axis=1)
+    return side_by_side({"truth": truth, "dream": dream}, views)
+
+
+def side_by_side(
+    kinds: Mapping[str, UInt8[Tensor, "t v H W 3"]], views: Sequence[str]
+) -> UInt8[np.ndarray, "t height width 3"]:
+    """Kinds of frames below each other, cameras side by side with their names, enlarged."""
+    rows = []
+    for kind, frames in kinds.items():
+        scale = max(1, round(PICTURE_HEIGHT / frames.shape[2]))
+        large = repeat(frames.cpu(), "t v H W c -> t (H p) (v W q) c", p=scale, q=scale).numpy()
+        label = label_strip([f"{kind} - {view}" for view in views], frames.shape[3] * scale)
+        rows += [repeat(label, "h w c -> t h w c", t=len(large)), large]
+    return np.concatenate(rows, axis=1)
 
 
 def label_strip(texts: Sequence[str], width: int) -> UInt8[np.ndarray, "h w 3"]:

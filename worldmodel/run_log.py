@@ -12,29 +12,38 @@ from jaxtyping import Float
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
+CLOCKS = {"wall": time.monotonic, "cpu": time.process_time}
 
-class RunLog:
-    """Count the steps and the seconds of a run and show them.
 
-    Every step appends `step,loss` to `losses.csv`; a resumed run first drops the rows that it is
-    about to repeat. `done` in [0, 1] is the larger share of steps and of minutes that is over.
-    `clock` tells the seconds: `time.monotonic` for wall time, `time.process_time` for CPU time.
-    `name` stands before the progress bar.
+def training_bar(*, disable: bool = False) -> Progress:
+    """A progress line of its tasks' description, a bar, their field `note`, and the time."""
+    return Progress(
+        TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(), TimeRemainingColumn(), disable=disable, refresh_per_second=2,
+    )  # fmt: skip
+
+
+class RunClock:
+    """Steps and seconds of a run, earlier sessions included; `start` begins a session.
+
+    Args:
+        total_steps: How many steps a run has at most.
+        minutes: How long it takes at most; `None`: no limit.
+        clock: Tells the seconds, one of `CLOCKS`.
     """
 
-    def __init__(
-        self, accelerator: Accelerator, out: Path, *, total_steps: int, minutes: float | None,
-        clock: Callable[[], float] = time.monotonic, name: str = "pretrain",
-    ):  # fmt: skip
-        self.accelerator, self.out, self.clock, self.name = accelerator, out, clock, name
-        self.total_steps, self.minutes = total_steps, minutes
-        self.step, self.seconds_before = 0, 0.0
-        self.first_step = 0
+    def __init__(self, total_steps: int, minutes: float | None, clock: Callable[[], float]):
+        self.total_steps, self.minutes, self.clock = total_steps, minutes, clock
+        self.step, self.first_step, self.seconds_before = 0, 0, 0.0
 
     def resume(self, progress: Mapping) -> None:
         """Take over step and seconds of a saved state."""
         self.step = self.first_step = int(progress["step"])
         self.seconds_before = float(progress["seconds"])
+
+    def start(self) -> None:
+        """Count the seconds from now."""
+        self.started = self.clock()
 
     @property
     def seconds(self) -> float:
@@ -43,7 +52,7 @@ class RunLog:
 
     @property
     def done(self) -> float:
-        """Share of the run that is over."""
+        """Share of the run that is over, the larger one of steps and of minutes."""
         share = self.step / self.total_steps
         return share if self.minutes is None else max(share, self.seconds / 60 / self.minutes)
 
@@ -52,9 +61,47 @@ class RunLog:
         """What a saved state needs to know."""
         return {"step": self.step, "seconds": self.seconds}
 
+
+class Table:
+    """Rows with a `step` in a JSON-lines file; a resumed run drops those it will repeat.
+
+    Args:
+        file: The table.
+        step: Rows from this step on are dropped.
+    """
+
+    def __init__(self, file: Path, step: int):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lines = file.read_text().splitlines() if file.exists() else []
+        self.rows = [row for row in map(json.loads, lines) if row["step"] < step]
+        self.file = file
+        file.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+
+    def add(self, row: Mapping[str, object]) -> None:
+        """Append a row; NaN becomes null."""
+        clean = {k: None if v != v else v for k, v in row.items()}  # NaN differs from itself
+        self.rows.append(clean)
+        with self.file.open("a") as table:
+            table.write(json.dumps(clean) + "\n")
+
+
+class RunLog(RunClock):
+    """Count the steps and the seconds of a run and show them.
+
+    Every step appends `step,loss` to `losses.csv`; a resumed run first drops the rows that it is
+    about to repeat. `name` stands before the progress bar.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, out: Path, *, total_steps: int, minutes: float | None,
+        clock: Callable[[], float] = time.monotonic, name: str = "pretrain",
+    ):  # fmt: skip
+        super().__init__(total_steps, minutes, clock)
+        self.accelerator, self.out, self.name = accelerator, out, name
+
     def __enter__(self) -> "RunLog":
         """Open the loss table and the progress line."""
-        self.started = self.clock()
+        self.start()
         self.out.mkdir(parents=True, exist_ok=True)
         main = self.accelerator.is_main_process
         if main:
@@ -63,10 +110,7 @@ class RunLog:
             kept = [row for row in rows if int(row.split(",")[0]) < self.step]
             file.write_text("\n".join(["step,loss", *kept]) + "\n")
             self.table = file.open("a", buffering=1)
-        self.bar = Progress(
-            TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(), TimeRemainingColumn(), disable=not main, refresh_per_second=2,
-        )  # fmt: skip
+        self.bar = training_bar(disable=not main)
         self.bar.start()
         self.task = self.bar.add_task(self.name, total=1.0, note="")
         return self
