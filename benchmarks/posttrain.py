@@ -97,6 +97,7 @@ class PosttrainBenchmark:
 
 
 def main(config: PosttrainBenchmark) -> None:
+    """Record what is missing, train every arm, measure, write the figures."""
     torch.set_num_threads(1)
     config = config.resolved()
     config.out.mkdir(parents=True, exist_ok=True)
@@ -276,9 +277,7 @@ def action_scores(
     dynamics: InverseDynamics, limits: Limits, rollout: Rollout
 ) -> dict[str, torch.Tensor]:
     """Decoded against commanded actions from frame 25 on, and the excess over real violations."""
-    error = (
-        dynamics.decode(rollout.imagined) - dynamics.commanded(rollout.imagined)
-    ) / dynamics.std
+    error = dynamics.errors(rollout.imagined)
     dreamt, real = (
         violations(dynamics.decode(clip), limits) for clip in (rollout.imagined, rollout.reference)
     )

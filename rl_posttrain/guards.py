@@ -15,13 +15,18 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from rl_posttrain.branches import Rollout, roll
+from rl_posttrain.branches import Rollout
 from rl_posttrain.inverse_dynamics import InverseDynamics
 from rl_posttrain.rewards import Reward, motion_energy
-from worldmodel.data.clip import Clip, EpisodeSource, stack_clips
+from worldmodel.data.clip import Clip, EpisodeSource
 from worldmodel.envs import find_objects, object_names, object_view
 from worldmodel.fidelity_scores import object_scores
-from worldmodel.fidelity_windows import CONTEXT_FRAMES, context_of
+from worldmodel.fidelity_windows import (
+    CONTEXT_FRAMES,
+    context_of,
+    evenly_spaced_windows,
+    read_windows,
+)
 from worldmodel.metrics import psnr, ssim
 from worldmodel.world_model import WorldModel
 
@@ -57,21 +62,12 @@ def read_held_out(
     Raises:
         ValueError: An episode is too short.
     """
-    span = (CONTEXT_FRAMES + horizon - 1) * world.stride + 1
-    clips, rows = [], []
-    for episode in episodes:
-        room = source.lengths[episode] - span
-        if room < 0:
-            raise ValueError(
-                f"{source.name}: episode {episode} has {source.lengths[episode]} frames, "
-                f"{CONTEXT_FRAMES} of context and a horizon of {horizon} need {span}"
-            )
-        for start in dict.fromkeys(round(room * i / max(starts - 1, 1)) for i in range(starts)):
-            clips.append(source.read(episode, start, start + span, world.stride))
-            rows.append(episode)
-    clip = stack_clips(clips)
+    windows = evenly_spaced_windows(
+        source, starts=starts, horizon=horizon, stride=world.stride, episodes=episodes
+    )
+    clip = read_windows(source, windows, horizon=horizon, stride=world.stride)
     clip = replace(clip, states=clip.states if world.state_dim else None)
-    return HeldOut(clip, tuple(rows), source.robot_type)
+    return HeldOut(clip, tuple(window.episode for window in windows), source.robot_type)
 
 
 def dream(
@@ -79,18 +75,17 @@ def dream(
 ) -> Rollout:
     """Dream the clip after its context under `actions`; window `i` has noise seed `seed + i`."""
     clip = clip.to(world.device)
-    state = world.start(context_of(clip), seed=seed)
+    dreamt = world.imagine(context_of(clip), actions, num_steps=num_steps, seed=seed)
     late = slice(CONTEXT_FRAMES - 1, CONTEXT_FRAMES + actions.shape[1])
-    _, states, frames, _ = roll(
-        world, state, actions.to(world.device), num_frames=actions.shape[1], num_steps=num_steps
-    )
     reference = replace(
         clip, frames=clip.frames[:, late], actions=actions.to(world.device),
         states=None if clip.states is None else clip.states[:, late], rewards=None, successes=None,
     )  # fmt: skip
     imagined = replace(
-        reference, frames=torch.cat([reference.frames[:, :1], frames], dim=1),
-        states=None if states is None else torch.cat([reference.states[:, :1], states], dim=1),
+        reference, frames=torch.cat([reference.frames[:, :1], dreamt.frames], dim=1),
+        states=None
+        if dreamt.states is None
+        else torch.cat([reference.states[:, :1], dreamt.states], dim=1),
     )  # fmt: skip
     return Rollout(imagined, reference)
 
@@ -170,8 +165,7 @@ def score(
         apart = (rollout.imagined.states - rollout.reference.states)[:, 1:]
         scores["state_error"] = apart.norm(dim=-1).mean(dim=1)
     if dynamics is not None:
-        error = dynamics.decode(rollout.imagined) - dynamics.commanded(rollout.imagined)
-        scores["action_error"] = (error / dynamics.std).square().mean(dim=(1, 2))
+        scores["action_error"] = dynamics.errors(rollout.imagined).square().mean(dim=(1, 2))
     scores["sharpness"] = sharpness_ratio(rollout)
     scores["motion"] = motion_energy_ratio(rollout)
     scores["response"] = action_response(world, held_out, rollout, num_steps=num_steps, seed=seed)

@@ -176,6 +176,10 @@ class InverseDynamics(nn.Module):
             actions[..., dims] *= (self.config.cap / length).clamp_max(1.0)
         return actions
 
+    def errors(self, clip: Clip) -> Float[Tensor, "b m a"]:
+        """Decoded minus commanded actions, in deviations of the commands."""
+        return (self.decode(clip) - self.commanded(clip)) / self.std
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `weights.safetensors`."""
         folder = Path(folder)

@@ -4,9 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from rl_posttrain.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
@@ -16,6 +13,7 @@ from worldmodel.fidelity_windows import CONTEXT_FRAMES, context_of
 from worldmodel.files import write_json
 from worldmodel.precision import autocast
 from worldmodel.run import split_episodes
+from worldmodel.run_log import training_bar
 from worldmodel.world_model import WorldModel
 
 TOLERANCE = 0.25
@@ -137,13 +135,9 @@ def fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     stride = dynamics.config.action_dim // source.action_dim
     losses = []
-    columns = (
-        TextColumn("inverse dynamics"), BarColumn(), TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
     dynamics.train()
-    with Progress(*columns) as progress:
-        task = progress.add_task("", total=config.steps, note="")
+    with training_bar() as progress:
+        task = progress.add_task("inverse dynamics", total=config.steps, note="")
         for step in range(config.steps):
             clip = sample_clips(
                 source, batch=config.batch, length=config.frames, stride=stride, seed=config.seed,
@@ -206,7 +200,7 @@ def measure(dynamics: InverseDynamics, clips: list[Clip]) -> dict:
         `explained` (share of the variance of the commands), `error` (mean square, in deviations),
         and `n` actions.
     """
-    errors = torch.cat([_errors(dynamics, clip) for clip in clips])
+    errors = torch.cat([dynamics.errors(clip)[0] for clip in clips])
     commands = torch.cat([(dynamics.commanded(c) / dynamics.std)[0] for c in clips])
     spread = commands.var(0, correction=0).sum().clamp_min(1e-9)
     return {
@@ -214,7 +208,3 @@ def measure(dynamics: InverseDynamics, clips: list[Clip]) -> dict:
         "explained": float(1 - errors.square().mean(0).sum() / spread),
         "error": float(errors.square().mean()), "n": len(errors),
     }  # fmt: skip
-
-
-def _errors(dynamics: InverseDynamics, clip: Clip) -> Float[Tensor, "t a"]:
-    return ((dynamics.decode(clip) - dynamics.commanded(clip)) / dynamics.std)[0]

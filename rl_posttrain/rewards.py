@@ -15,7 +15,6 @@ from torch.nn.functional import huber_loss
 from rl_posttrain.branches import Rollout
 from rl_posttrain.inverse_dynamics import InverseDynamics
 from rl_posttrain.losses import group_advantages
-from worldmodel.data.clip import Clip
 from worldmodel.metrics import Lpips, psnr, ssim, valid_region
 
 Reward = Callable[[Rollout], Float[Tensor, "b"]]
@@ -202,13 +201,7 @@ class Agreement:
 
     def __call__(self, rollout: Rollout) -> Float[Tensor, "b"]:
         """Scores, 0 is best."""
-        return -action_error(self.dynamics, rollout.imagined)
-
-
-def action_error(dynamics: InverseDynamics, clip: Clip) -> Float[Tensor, "b"]:
-    """Mean square distance of decoded and commanded actions, in deviations of the commands."""
-    error = (dynamics.decode(clip) - dynamics.commanded(clip)) / dynamics.std
-    return error.square().mean(dim=(1, 2))
+        return -self.dynamics.errors(rollout.imagined).square().mean(dim=(1, 2))
 
 
 # Together

@@ -239,7 +239,7 @@ def test_inverse_dynamics_are_rewarded(world_folder, tmp_path):
         (["--num-steps", "3"], "num_steps=3"),
         (["--temperature", "0"], "a contrast needs it above 0"),
         (["--branch", "0"], "branch is at least 1, got 0"),
-        (["--evaluation-horizon", "9999"], "a horizon of 9999 need"),
+        (["--evaluation-horizon", "9999"], "a horizon of 9999 at"),
         (["--validation-episodes", "99"], "99 are held out: none left to train on"),
     ],
 )

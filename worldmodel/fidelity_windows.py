@@ -51,8 +51,9 @@ def trained_episodes(train_data: Sequence[Mapping[str, Any]], source: EpisodeSou
 
 
 def evenly_spaced_windows(
-    source: EpisodeSource, *, starts: int, horizon: int, stride: int
-) -> list[Window]:
+    source: EpisodeSource, *, starts: int, horizon: int, stride: int,
+    episodes: Sequence[int] | None = None,
+) -> list[Window]:  # fmt: skip
     """`starts` windows of every episode, from its beginning to the last one that fits.
 
     Fewer where an episode has not that many different starts.
@@ -62,18 +63,20 @@ def evenly_spaced_windows(
         starts: Windows per episode.
         horizon: Dreamed frames.
         stride: Frames of the data per frame of the world model.
+        episodes: Which ones; all when not given.
 
     Raises:
         ValueError: An episode is too short for the context and the horizon.
     """
     span = (CONTEXT_FRAMES + horizon - 1) * stride + 1
     windows = []
-    for episode, length in enumerate(source.lengths):
+    for episode in range(len(source)) if episodes is None else episodes:
+        length = source.lengths[episode]
         if length < span:
             raise ValueError(
                 f"{source.name}: episode {episode} has {length} frames, but {CONTEXT_FRAMES} of "
-                f"context and a horizon of {horizon} at stride {stride} take {span}; pass a "
-                "smaller --horizon"
+                f"context and a horizon of {horizon} at stride {stride} take {span}; lower "
+                "the --horizon"
             )
         spaced = np.linspace(0, length - span, starts).round().astype(int)
         windows += [Window(episode, start) for start in dict.fromkeys(spaced.tolist())]
