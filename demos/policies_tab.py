@@ -179,6 +179,7 @@ def policies_tab(bench: Bench, *, num_steps: int) -> None:
         chosen: list[str] | None, place: str | None, trials: Number, horizon: Number,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # Gradio looks for it here
     ) -> Iterator[str]:  # fmt: skip
+        """The leaderboard as it grows, with a bar of the steps."""
         steps = 0
         total = max(1, len(chosen or [])) * -(-int(trials or 1) // BATCH) * int(horizon or 1)
 

@@ -1,3 +1,7 @@
+import runpy
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from square_world import SquareEnv, write_episodes
@@ -7,6 +11,7 @@ from policy_eval.behaviour_cloning import ClonedPolicy, PolicyConfig
 from policy_eval.evaluate import evaluate
 from policy_eval.policy import Policy
 from policy_eval.real_envs import RealEnvs
+from policy_eval.scores import Scores
 from policy_eval.steering import (
     Candidates,
     SteeredPolicy,
@@ -161,3 +166,19 @@ def test_a_cloned_policy_can_be_steered():
     policy.plan(seen([[7.0, 7.0]]))
     torch.testing.assert_close(policy.plan(seen([[1.0, 1.0]]))[:, 0], own)
     assert len(policy.queue) == 1
+
+
+def test_the_benchmark_compares_with_any_row(capsys):
+    """Of four shared starts `value` solves three and `alone` one: 0.50 more, n is 4."""
+    file = Path(__file__).parents[1] / "benchmarks" / "steering.py"
+    show = runpy.run_path(str(file))["show"]
+    solved = {"alone": [0, 0, 1, 0], "value": [1, 1, 1, 0]}
+    seeds, returns, steps = np.arange(4), np.zeros(4), np.ones(4, np.int64)
+    found = {
+        name: Scores(name, seeds, np.array(outcomes, float), returns, steps)
+        for name, outcomes in solved.items()
+    }
+    for against, difference in (("alone", "+0.50"), ("value", "-0.50")):
+        show(found, against)
+        printed = capsys.readouterr().out
+        assert f"minus {against}" in printed and difference in printed

@@ -140,6 +140,7 @@ class EpisodeCache:
         stopped = threading.Event()
 
         def decode(part: range) -> None:
+            """Read some of the spans, until another thread has failed."""
             for number in part:
                 if stopped.is_set():
                     return
