@@ -30,7 +30,11 @@ def foldable(dit: VideoDiT) -> bool:
 
 
 def fingerprint(dit: VideoDiT) -> int:
-    """Changes whenever the weights are replaced, moved or written to in place."""
+    """Changes when the weights are replaced, moved or written to in place.
+
+    Writes that PyTorch's version counters miss are missed here, too: those of fused optimisers and
+    those through `.data`. `WorldModel.train` and `eval` therefore drop the engine.
+    """
     return hash(tuple((p.data_ptr(), p._version) for p in dit.parameters()))
 
 
@@ -123,8 +127,10 @@ class Engine:
         step ends at the prediction, so with one step none is drawn.
         """
         mask, levels = self._mask(state), self.sampler(num_steps)
-        z = draw(state) if num_steps > 1 else ()
-        z = tuple(part.flatten(0, part.ndim - 4) if part.ndim > 2 else part for part in z)
+        z: tuple[Tensor, ...] = ()
+        if num_steps > 1:
+            latent, *moved = draw(state)
+            z = latent.flatten(0, 1), *moved
         for level in levels:
             predicted = self._predict(thought, mask, level, z)
             if level is levels[-1]:

@@ -1,6 +1,7 @@
 """The world model: codec + conditioner + transformer, streamed frame by frame."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -125,6 +126,11 @@ class WorldModel(nn.Module):
         """The most likely latent action between every two frames; needs a `latent_encoder`."""
         return self.latent_encoder(self.codec.encode(frames.to(self.device)))[0]
 
+    def train(self, mode: bool = True) -> "WorldModel":
+        """Switch between training and use; the engine is built anew, see `fingerprint`."""
+        self._engine = None
+        return super().train(mode)
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -218,11 +224,15 @@ class WorldModel(nn.Module):
             encoded = self._encode(state, actions)
             noise = tuple(part[:, None] for part in self._noise(state, temperature))
             clean = sample(lambda z, tau, d: self.predict(encoded, z, tau, d), noise, num_steps)
-            latent = self.bound(clean[0].float())
-            if self.dit.monolithic:
-                one = torch.ones(latent.shape[:2], device=self.device)
-                self.predict(encoded, (latent, *clean[1:]), one, one / self.config.max_steps)
-        return tuple(part[:, 0].float() for part in (latent, *clean[1:]))
+            clean = self.bound(clean[0].float()), *clean[1:]
+            self._remember(encoded, clean)
+        return tuple(part[:, 0].float() for part in clean)
+
+    def _remember(self, encoded: Encoded, clean: tuple[Tensor, ...]) -> None:
+        """Write what became of a frame to the cache; an encoder has no need of it."""
+        if self.dit.monolithic:
+            one = torch.ones(clean[0].shape[:2], device=self.device)
+            self.predict(encoded, clean, one, one / self.config.max_steps)
 
     def _noise(self, state: RolloutState, temperature: float) -> tuple[Tensor, ...]:
         """Noise of the next latent, and of the displacement of the state."""
@@ -231,9 +241,9 @@ class WorldModel(nn.Module):
             shapes.append((self.state_dim,))
         if temperature == 0:
             return tuple(state.latent.new_zeros(len(state.frame), *shape) for shape in shapes)
-        flat = stream_noise(state.seeds, state.frame, [sum(_size(s) for s in shapes)])
-        flat = temperature * flat
-        parts = flat.to(self.device).split([_size(s) for s in shapes], dim=-1)
+        sizes = [math.prod(shape) for shape in shapes]
+        flat = temperature * stream_noise(state.seeds, state.frame, [sum(sizes)])
+        parts = flat.to(self.device).split(sizes, dim=-1)
         return tuple(p.reshape(-1, *s) for p, s in zip(parts, shapes, strict=True))
 
     @property
@@ -296,21 +306,13 @@ class WorldModel(nn.Module):
         if foldable(self.dit):
             self.engine.think(state, self._condition(state, actions).tokens[:, 0])
         else:
-            self._observe_plainly(state, actions, latent, states)
+            clean = (latent[:, None],)
+            if states is not None:
+                moved = (states - state.states) / self.conditioner.displacement_scale
+                clean = *clean, moved[:, None]
+            with autocast(self.device):
+                self._remember(self._encode(state, actions), clean)
         return replace(state, frame=state.frame + 1, latent=latent, states=states)
-
-    def _observe_plainly(
-        self, state: RolloutState, actions: Tensor | None, latent: Tensor, states: Tensor | None
-    ) -> None:
-        with autocast(self.device):
-            encoded = self._encode(state, actions)
-            if self.dit.monolithic:
-                one = torch.ones(len(latent), 1, device=self.device)
-                parts = [latent[:, None]]
-                if states is not None:
-                    moved = (states - state.states) / self.conditioner.displacement_scale
-                    parts.append(moved[:, None])
-                self.predict(encoded, tuple(parts), one, one / self.config.max_steps)
 
     # Files
 
@@ -369,10 +371,6 @@ class WorldModel(nn.Module):
         missing = [name for name in missing if not name.startswith("codec.")]
         if missing or unexpected:
             raise ValueError(f"{file}: weights missing {missing}, not expected {unexpected}")
-
-
-def _size(shape: Sequence[int]) -> int:
-    return int(torch.Size(shape).numel())
 
 
 def _download(hub_id: str) -> Path:
