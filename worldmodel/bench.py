@@ -15,8 +15,7 @@ import torch
 from rich.console import Console
 
 from worldmodel.bench_report import plot_bench, print_bench
-from worldmodel.bench_timing import CLOCKS, Clock, ClockName, Stream, interleave, long_run
-from worldmodel.bench_timing import percentile as percentile_of
+from worldmodel.bench_timing import CLOCKS, ClockName, Stream, interleave, long_run, percentile
 from worldmodel.bench_training import training_speed
 from worldmodel.data.clip import Clip
 from worldmodel.files import write_json
@@ -72,7 +71,7 @@ def bench(config: BenchConfig) -> dict[str, Any]:
     roof = best_gemm(world.device, compute_dtype(world.device), clock=clock)
     grid = measure_grid(world, config, roof)
     first = {"num_steps": config.num_steps[0], "context": config.context[0]}
-    rows = [row for row in grid if first.items() <= {**row}.items()]
+    rows = [row for row in grid if first.items() <= row.items()]
     run = long_run(
         world, noise_clip(world, rows[0]["batch"], first["context"]), first["num_steps"],
         frames=config.long, clock=clock,
@@ -85,7 +84,9 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         "grid": grid,
         "roof": {"gemm_flops_per_second": roof, "dtype": str(compute_dtype(world.device))},
         "long": {"seconds": run.seconds, "state_growth_bytes": run.memory_growth},
-        "recompute": [measure_recompute(world, config, length) for length in config.context],
+        "recompute": []
+        if world.dit.monolithic
+        else [measure_recompute(world, config, length) for length in config.context],
         "processes": measure_processes(config) if config.device == "cpu" else None,
         "training": None if config.data is None else measure_training(world, config),
         "peak_memory_bytes": peak_memory(world.device),
@@ -122,25 +123,23 @@ def measure_grid(world: WorldModel, config: BenchConfig, roof: float) -> list[di
             "frames_per_second": batch / total,
             "model_frames_per_second": 1000 * batch / parts["model"],
             "latency_ms": {
-                "median": 1000 * total, "p99": percentile_of(milliseconds, 0.99), **parts,
+                "median": 1000 * total, "p99": percentile(milliseconds, 0.99), **parts,
             },
             "flops_per_frame": flops / batch, "roof_share": flops / total / roof,
         })  # fmt: skip
     return rows
 
 
-def measure_recompute(world: WorldModel, config: BenchConfig, length: int) -> dict[str, Any] | None:
+def measure_recompute(world: WorldModel, config: BenchConfig, length: int) -> dict[str, Any]:
     """Seconds per frame with the cache and without it, in turns, at the first number of steps.
 
     `plain` is the streaming of the modules themselves, without the engine: the fair comparison,
     since recomputing runs the modules, too.
     """
-    if world.dit.monolithic:
-        return None
     clock, num_steps = CLOCKS[config.clock], config.num_steps[0]
     context = noise_clip(world, 1, length)
     state = world.start(context)
-    actions = torch.zeros(1, world.config.conditioner.told_dim, device=world.device)
+    actions = None if context.actions is None else context.actions[:, -1]
     seconds: dict[str, list[float]] = {"cached": [], "plain": [], "recomputed": []}
     ways = {
         "cached": lambda s: world.step(s, actions, num_steps=num_steps),
@@ -190,11 +189,9 @@ def stream_rate(folder: str, batch: int, num_steps: int, frames: int) -> float:
 
 def measure_training(world: WorldModel, config: BenchConfig) -> dict[str, Any]:
     """Training speed without self-forwarding, and with two passes of it."""
-    clock: Clock = CLOCKS[config.clock]
+    settings = {"steps": config.rounds, "clock": CLOCKS[config.clock]}
     speeds = {
-        str(passes): asdict(
-            training_speed(world, config.data, steps=config.rounds, clock=clock, passes=passes)
-        )
+        str(passes): asdict(training_speed(world, config.data, passes=passes, **settings))
         for passes in (0, 2)
     }
     return {"passes": speeds}

@@ -28,7 +28,7 @@ def print_bench(report: Mapping[str, Any], console: Console) -> None:
         f"{report['long']['state_growth_bytes']} bytes. Peak memory "
         f"{report['peak_memory_bytes'] / 1e6:.0f} MB."
     )
-    for row in filter(None, report["recompute"]):
+    for row in report["recompute"]:
         console.print(
             f"Without the cache, at context {row['context']}: "
             f"{row['recomputed_over_cached']:.1f} times the engine's time, "
@@ -74,7 +74,7 @@ def plot_bench(report: Mapping[str, Any], file: Path) -> None:
     steps, batches, contexts = figure.subplots(1, 3)
     _plot_steps(steps, report["long"]["seconds"])
     _plot_batches(batches, report["grid"])
-    _plot_contexts(contexts, [row for row in report["recompute"] if row is not None])
+    _plot_contexts(contexts, report["recompute"])
     write_atomically(file, lambda path: figure.savefig(path, format="png", dpi=120))
 
 

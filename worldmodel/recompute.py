@@ -21,8 +21,8 @@ from worldmodel.world_model import WorldModel
 
 @torch.no_grad()
 def recomputed_step(
-    world: WorldModel, context: Clip, state: RolloutState, actions: Float[Tensor, "b a"], *,
-    num_steps: int = 2,
+    world: WorldModel, context: Clip, state: RolloutState, actions: Float[Tensor, "b a"] | None,
+    *, num_steps: int = 2,
 ) -> Observation:  # fmt: skip
     """What `world.step(state, actions)` shows, from the frames alone.
 
@@ -30,7 +30,7 @@ def recomputed_step(
         world: A separable world model.
         context: All frames of the streams so far, with the actions between them.
         state: `world.start(context)`; only its noise and its frame index are used.
-        actions: Raw actions at the last frame.
+        actions: Raw actions at the last frame; `None` means no action is known.
         num_steps: Denoising steps.
 
     Raises:
@@ -40,9 +40,10 @@ def recomputed_step(
         raise ValueError("encoder_depth is 0: a monolithic world model has no encoder to run again")
     context = context.to(world.device)
     latents = world.codec.encode(context.frames)
-    past = latents.new_zeros(len(latents), 0, actions.shape[-1])
-    past = past if context.actions is None else context.actions
-    told = torch.cat([past, actions.to(world.device).float()[:, None]], dim=1)
+    told = None
+    if actions is not None:
+        told = actions.to(world.device).float()[:, None]
+        told = told if context.actions is None else torch.cat([context.actions, told], dim=1)
     with autocast(world.device):
         conditioning = world.conditioner(told, context.states, latents.shape[:2])
         encoded = world.dit.encode(latents, conditioning, view_mask=context.view_mask)
