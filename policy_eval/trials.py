@@ -23,8 +23,8 @@ from worldmodel.copy_last import CopyLastWorld
 from worldmodel.data import open_episodes
 from worldmodel.dream import DreamEnv
 from worldmodel.envs import make_env
-from worldmodel.envs.record import end_with_parent
 from worldmodel.files import write_json
+from worldmodel.processes import end_with_parent
 from worldmodel.starts import Starts
 from worldmodel.world_model import WorldModel
 

@@ -1,6 +1,8 @@
 """Dreams in several processes, one thread each: how a world model uses more cores than one."""
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.synchronize import Barrier
 from typing import Any, TypeVar
@@ -39,6 +41,17 @@ def wait_for_the_others() -> None:
     """
     if _barrier is not None:
         _barrier.wait(timeout=600)
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that started it does, killed or not."""
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _begin(barrier: Barrier) -> None:

@@ -3,11 +3,10 @@
 import functools
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +19,7 @@ from worldmodel.data.lerobot_writer import LeRobotSchema, finalise, stage_episod
 from worldmodel.envs import check_env_name, make_env
 from worldmodel.envs.behaviour import Behaviour, behave, choose_behaviour
 from worldmodel.files import write_json
+from worldmodel.processes import end_with_parent
 
 SEED_STRIDE = 100_000  # episodes of one seed; different seeds never share a start
 STEPS_AFTER_SUCCESS = 3  # so that there are pictures of it
@@ -197,17 +197,6 @@ def start_worker() -> None:
 
     cv2.setNumThreads(1)
     end_with_parent()
-
-
-def end_with_parent() -> None:
-    """Let this process end when the one that started it does, killed or not."""
-    parent = parent_process()
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def recorded(config: RecordConfig, indices: list[int]) -> Iterator[int]:
