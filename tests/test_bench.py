@@ -12,13 +12,14 @@ import torch
 from tests.drawn_episodes import DrawnEpisodes
 from tests.tiny import TINY_DIT, random_clip, tiny_world
 from worldmodel import bench_training, cli
-from worldmodel.bench_timing import CLOCKS, long_run, percentile
+from worldmodel.bench_timing import long_run, percentile
 from worldmodel.bench_training import training_speed
 from worldmodel.engine import fingerprint
 from worldmodel.folded import matrix
 from worldmodel.folded_pixels import paired_convolution, shuffled_matrix
 from worldmodel.recompute import recomputed_step
 from worldmodel.roof import best_gemm, count_flops, step_flops
+from worldmodel.run_log import CLOCKS
 
 SMALL = replace(TINY_DIT, width=16, encoder_depth=2, decoder_depth=1, head_width=16)
 

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from worldmodel.bench_report import plot_bench, print_bench
-from worldmodel.bench_timing import CLOCKS, ClockName, Stream, interleave, long_run, percentile
+from worldmodel.bench_timing import ClockName, Stream, interleave, long_run, percentile
 from worldmodel.bench_training import training_speed
 from worldmodel.data.clip import Clip
 from worldmodel.files import write_json
@@ -23,6 +23,7 @@ from worldmodel.precision import compute_dtype
 from worldmodel.processes import run_in_processes, wait_for_the_others
 from worldmodel.recompute import recomputed_step
 from worldmodel.roof import best_gemm, step_flops, synchronize
+from worldmodel.run_log import CLOCKS
 from worldmodel.world_model import WorldModel
 
 

@@ -1,7 +1,6 @@
 """Timing of streams. Everything that is compared is interleaved, because neighbours are noisy."""
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,7 +12,6 @@ from worldmodel.rollout import RolloutState
 from worldmodel.roof import synchronize
 from worldmodel.world_model import WorldModel
 
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 ClockName = Literal["wall", "cpu"]
 Clock = Callable[[], float]
 
