@@ -12,7 +12,6 @@ and leave; resident memory of the server after each round.
 import json
 import os
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -85,7 +84,7 @@ def server(world: Path) -> Iterator[tuple[str, int]]:
                 time.sleep(0.5)
         yield address, process.pid
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # a shell in the background masks SIGINT
         process.wait(60)
 
 

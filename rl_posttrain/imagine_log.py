@@ -52,6 +52,7 @@ class ImagineLog(RunClock):
         for name, value in shown.items():
             self.writer.add_scalar(f"imagine/{name}", value, self.step)
         self.step += 1
+        self.look()
         note = (
             f"update {self.step}  return {shown['return']:.3f}  KL {shown['kl']:.3f}  "
             f"value error {shown['value_error']:.3f}"

@@ -103,9 +103,17 @@ def posttrain(config: PosttrainConfig) -> Path:
 
 
 def begin(config: PosttrainConfig) -> Accelerator:
-    """Devices, processes, number format and TensorBoard."""
+    """Device, number format and TensorBoard.
+
+    Raises:
+        ValueError: Several processes were launched; evaluation and early stopping know only one.
+    """
     mixed = "bf16" if compute_dtype(default_device()) == torch.bfloat16 else "no"
     accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=config.out)
+    if accelerator.num_processes > 1:
+        raise ValueError(
+            f"post-training runs in 1 process, launched are {accelerator.num_processes}"
+        )
     accelerator.init_trackers("log")
     return accelerator
 

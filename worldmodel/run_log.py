@@ -8,6 +8,7 @@ from types import TracebackType
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from jaxtyping import Float
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
@@ -44,6 +45,11 @@ class RunClock:
     def start(self) -> None:
         """Count the seconds from now."""
         self.started = self.clock()
+        self.look()
+
+    def look(self) -> None:
+        """Look at the clock: `done` stands still in between, so that all of a step agree on it."""
+        self.seconds_seen = self.seconds
 
     @property
     def seconds(self) -> float:
@@ -54,7 +60,7 @@ class RunClock:
     def done(self) -> float:
         """Share of the run that is over, the larger one of steps and of minutes."""
         share = self.step / self.total_steps
-        return share if self.minutes is None else max(share, self.seconds / 60 / self.minutes)
+        return share if self.minutes is None else max(share, self.seconds_seen / 60 / self.minutes)
 
     @property
     def progress(self) -> dict:
@@ -86,7 +92,7 @@ class Table:
 
 
 class RunLog(RunClock):
-    """Count the steps and the seconds of a run and show them.
+    """Count and show the steps and the seconds of a run; all processes go by the first clock.
 
     Every step appends `step,loss` to `losses.csv`; a resumed run first drops the rows that it is
     about to repeat. `name` stands before the progress bar.
@@ -124,6 +130,11 @@ class RunLog(RunClock):
         if self.accelerator.is_main_process:
             self.table.close()
 
+    def look(self) -> None:
+        """Look at the clock of the first process."""
+        seen = torch.tensor(self.seconds, dtype=torch.float64, device=self.accelerator.device)
+        self.seconds_seen = broadcast(seen).item()
+
     def advance(
         self, loss: Float[Tensor, ""], parts: Mapping[str, Tensor], *, frames: int, factor: float,
         note: str = "",
@@ -139,6 +150,7 @@ class RunLog(RunClock):
         if self.accelerator.is_main_process:
             self.table.write(f"{self.step},{value:.9g}\n")
         self.step += 1
+        self.look()
         if self.step % 10 == 0:
             scalars = {f"loss/{name}": part.item() for name, part in parts.items()}
             self.scalars({"loss/total": value, "learning_rate_factor": factor, **scalars})
