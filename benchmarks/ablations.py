@@ -1,15 +1,17 @@
 """Design choices compared at equal training time from nothing, one table.
 
-    python benchmarks/ablations.py --data TRAIN --held-out TEST --out runs/ablations
+    python benchmarks/ablations.py --data TRAIN --held-out TEST --relative-to 0 0 1 1 --out OUT
 
 Every row changes one thing of the default. Same data, batches, noise and CPU minutes in one
-thread; the held-out figures are at 2 denoising steps, means over episodes.
+thread; the held-out figures are at 2 denoising steps, means over episodes. How actions are told
+the network matters with their width, so compare that on a wide robot, or with `--stride 4`, which
+concatenates four actions: `--rows default "AdaLN actions" "cross-attention to actions"`.
 """
 
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -29,11 +31,15 @@ class AblationConfig:
     """What to compare."""
 
     data: Path
-    """Training episodes of PushT."""
+    """Training episodes."""
     held_out: Path
-    """Test episodes of PushT with other seeds."""
+    """Test episodes with other seeds."""
     out: Path
     """Folder for the runs and `ablations.json`."""
+    relative_to: dict[int, int] = field(default_factory=dict)
+    """Action dim and state dim pairs: absolute targets that are fed relative to the state."""
+    stride: int = 1
+    """Data frames per model frame; the actions in between are concatenated."""
     minutes: float = 10.0
     """CPU time of each run's training, in one thread."""
     seeds: tuple[int, ...] = (0, 1)
@@ -47,50 +53,52 @@ class AblationConfig:
 def variants(default: PretrainConfig) -> dict[str, PretrainConfig]:
     """One change of the default each."""
     dit = default.dit
-    return {
+    rows = {
         "default": default,
         "monolithic": replace(default, dit=replace(dit, encoder_depth=0, decoder_depth=6)),
         "linear patches": replace(default, dit=replace(dit, pixels="patch", patch=8)),
         "AdaLN actions": replace(default, injection="adaln"),
+        "cross-attention to actions": replace(default, injection="cross"),
         "AdamW alone": replace(default, muon=False),
-        "absolute actions": replace(default, relative_to={}),
     }
+    if default.relative_to:
+        rows["absolute actions"] = replace(default, relative_to={})
+    return rows
 
 
 def train_and_measure(run: PretrainConfig, held_out: Path) -> dict:
     """Figures of one run."""
     torch.set_num_threads(1)
     world = WorldModel.load(pretrain(run))
-    test = EpisodeCache(open_episodes(held_out))
-    report = measure_fidelity(world, test, horizon=10, num_steps=2, seed=0, alterations=())
+    test = EpisodeCache(open_episodes(held_out, size=tuple(world.size)))
+    report = measure_fidelity(
+        world, test, horizon=10, num_steps=2, seed=0, alterations=("shuffled",)
+    )  # fmt: skip
     steps = len((run.out / "losses.csv").read_text().splitlines()) - 1
     return {"steps": steps, "fidelity": report}
 
 
+def columns(report: dict) -> dict[str, dict]:
+    """Curves over the horizon by heading."""
+    curves = {f"{view} PSNR": found["psnr"] for view, found in report["cameras"].items()}
+    for name, found in report.get("objects", {}).items():
+        curves[f"{name} px"] = found["error_px"]
+    shuffled = report["action_following"]["shuffled"]["psnr_gap"]
+    return curves | {"dB lost under shuffled actions": shuffled}
+
+
 def table(results: dict[str, list[dict]]) -> str:
-    """Markdown, means over seeds."""
-    lines = ["| variant | steps | top PSNR 1/5/10 | wrist PSNR 1/5/10 | agent px | block px |"]
-    lines.append("|---|---|---|---|---|---|")
+    """Markdown: means over seeds, at horizons 1 / 5 / 10."""
+    first = columns(next(iter(results.values()))[0]["fidelity"])
+    lines = ["| " + " | ".join(["variant", "steps", *first]) + " |"]
+    lines.append("|---" * (2 + len(first)) + "|")
     for name, runs in results.items():
-
-        def mean(*path: str, runs=runs) -> str:
-            values = []
-            for run in runs:
-                node = run["fidelity"]
-                for key in path:
-                    node = node[key]
-                values.append(node)
-            return f"{sum(values) / len(values):.1f}"
-
-        tops, wrists, agents, blocks = (
-            "/".join(mean(*path, h) for h in ("1", "5", "10"))
-            for path in (
-                ("cameras", "top", "psnr"), ("cameras", "wrist", "psnr"),
-                ("objects", "agent", "error_px"), ("objects", "block", "error_px"),
-            )
-        )  # fmt: skip
-        steps = "/".join(str(run["steps"]) for run in runs)
-        lines.append(f"| {name} | {steps} | {tops} | {wrists} | {agents} | {blocks} |")
+        cells = [name, " / ".join(str(run["steps"]) for run in runs)]
+        found = [columns(run["fidelity"]) for run in runs]
+        for heading in first:
+            means = [sum(f[heading][h] for f in found) / len(found) for h in ("1", "5", "10")]
+            cells.append(" / ".join(f"{mean:.1f}" for mean in means))
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -99,7 +107,8 @@ def main(config: AblationConfig) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     default = replace(
         PRESETS["tiny"], data=config.data, out=config.out, steps=10**6, minutes=config.minutes,
-        clock="cpu", relative_to={0: 0, 1: 1}, validation_interval=10**6, save_interval=10**6,
+        clock="cpu", relative_to=config.relative_to, stride=config.stride,
+        validation_interval=10**6, save_interval=10**6,
     )  # fmt: skip
     chosen = {n: v for n, v in variants(default).items() if not config.rows or n in config.rows}
     with ProcessPoolExecutor(config.num_workers, mp_context=get_context("spawn")) as pool:
