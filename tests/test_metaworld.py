@@ -131,6 +131,13 @@ print(before.std() > 20 and (before == after).all())
     assert (run.returncode, run.stdout) == (0, "True\n"), run.stderr
 
 
+def test_processes_that_drew_end_without_complaint(tmp_path):
+    """OSMesa is gone when Python frees what is left at its end."""
+    command = ["-m", "worldmodel.cli", "record", "metaworld:reach-v3", "--episodes", "2", "--out"]
+    run = subprocess.run([sys.executable, *command, tmp_path], capture_output=True, text=True)
+    assert run.returncode == 0 and "GLContext" not in run.stderr, run.stderr
+
+
 def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)

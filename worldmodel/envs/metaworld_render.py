@@ -4,6 +4,7 @@ import worldmodel.envs.headless  # noqa: F401
 
 # isort: split
 
+import ctypes
 import functools
 
 import mujoco
@@ -54,6 +55,8 @@ class Canvas:
         model.vis.quality.shadowsize = 0
         self.size = size
         self.gl = mujoco.GLContext(size, size)
+        # Python would free it when it ends, after OSMesa is gone, and complain that it cannot.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.gl))
         self.gl.make_current()
         self.context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
