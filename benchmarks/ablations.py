@@ -22,7 +22,7 @@ import tyro
 
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.fidelity import measure_fidelity
-from worldmodel.pretrain import PRESETS, PretrainConfig, pretrain
+from worldmodel.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
 
 
@@ -105,8 +105,8 @@ def table(results: dict[str, list[dict]]) -> str:
 def main(config: AblationConfig) -> None:
     """Train and measure every row in processes side by side; print the table."""
     config.out.mkdir(parents=True, exist_ok=True)
-    default = replace(
-        PRESETS["tiny"], data=config.data, out=config.out, steps=10**6, minutes=config.minutes,
+    default = PretrainConfig(
+        data=config.data, out=config.out, steps=10**6, minutes=config.minutes,
         clock="cpu", relative_to=config.relative_to, stride=config.stride,
         validation_interval=10**6, save_interval=10**6,
     )  # fmt: skip

@@ -12,7 +12,7 @@ the agent error at horizon 10.
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -25,7 +25,7 @@ import tyro
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.dit import DiTConfig
 from worldmodel.fidelity import measure_fidelity
-from worldmodel.pretrain import PRESETS, PretrainConfig, pretrain
+from worldmodel.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
 
 matplotlib.use("Agg")
@@ -58,12 +58,11 @@ BASELINE = DiTConfig(
 def run_config(config: EfficiencyConfig, model: str) -> PretrainConfig:
     """The pretraining run of one model."""
     plain = model != "default"
-    preset = PRESETS["tiny"]
-    return replace(
-        preset, data=config.data, out=config.out / model.replace(" ", "-"), steps=10**6,
+    return PretrainConfig(
+        data=config.data, out=config.out / model.replace(" ", "-"), steps=10**6,
         minutes=config.minutes, clock="cpu", relative_to={0: 0, 1: 1}, seed=config.seed,
         validation_interval=150, save_interval=10**6,
-        dit=BASELINE if plain else preset.dit, injection="adaln" if plain else "token",
+        dit=BASELINE if plain else DiTConfig(), injection="adaln" if plain else "token",
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ difference to training from nothing, with 95 % bootstrap intervals over episodes
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -37,7 +37,7 @@ from worldmodel.fidelity_windows import (
 from worldmodel.intervals import bootstrap_interval
 from worldmodel.latent_control import fit_controller, leakage
 from worldmodel.metrics import masked_psnr
-from worldmodel.pretrain import PRESETS, PretrainConfig, pretrain
+from worldmodel.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
 
 NOTHING, VIDEO, LATENT = "from nothing", "video", "video with latent actions"
@@ -68,7 +68,7 @@ class UnlabelledConfig:
     """Steps on labelled episodes."""
     latent_dim: int = 8
     """Width of a latent action."""
-    dit: DiTConfig = PRESETS["tiny"].dit
+    dit: DiTConfig = field(default_factory=DiTConfig)
     """The transformer."""
     test_episodes: int = 12
     """Episodes of `held_out` to measure on."""
@@ -102,8 +102,8 @@ def export(source: EpisodeSource, episodes: range, folder: Path, views: Sequence
 
 def run_config(config: UnlabelledConfig, data: Path, name: str, steps: int) -> PretrainConfig:
     """One run; the same but for data, steps and what it starts from."""
-    return replace(
-        PRESETS["tiny"], data=data, out=config.out / name, steps=steps, dit=config.dit,
+    return PretrainConfig(
+        data=data, out=config.out / name, steps=steps, dit=config.dit,
         seed=config.seed, validation_episodes=0, validation_interval=10**9, save_interval=10**9,
     )  # fmt: skip
 

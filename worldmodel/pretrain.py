@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -94,19 +94,30 @@ class PretrainConfig:
     """The loss."""
 
 
-PRESETS = {
-    "tiny": PretrainConfig(data=tyro.MISSING, out=tyro.MISSING),
-    "base": PretrainConfig(
-        data=tyro.MISSING, out=tyro.MISSING, batch=32, frames=17, steps=100_000, compile=True,
-        average_decay=0.9995, warmup=500,
-        dit=DiTConfig(width=768, encoder_depth=9, decoder_depth=3, window=32, time_interval=3),
-    ),
-}  # fmt: skip
-DESCRIPTIONS = {
-    "tiny": "3.6M weights, 64x64 pictures, a laptop CPU.",
-    "base": "about 100M weights, one large GPU.",
-}
-PretrainCommand = tyro.extras.subcommand_type_from_defaults(PRESETS, DESCRIPTIONS)
+@dataclass(frozen=True)
+class BaseConfig(PretrainConfig):
+    """About 100M weights, one large GPU."""
+
+    steps: int = 100_000
+    batch: int = 32
+    frames: int = 17
+    warmup: int = 500
+    average_decay: float = 0.9995
+    compile: bool = True
+    dit: DiTConfig = field(
+        default_factory=lambda: DiTConfig(
+            width=768, encoder_depth=9, decoder_depth=3, window=32, time_interval=3
+        )
+    )
+
+
+PretrainCommand = (
+    Annotated[
+        PretrainConfig,
+        tyro.conf.subcommand("tiny", description="3.6M weights, 64x64 pictures, a laptop CPU."),
+    ]
+    | Annotated[BaseConfig, tyro.conf.subcommand("base")]
+)
 
 
 class TrainingStep(nn.Module):

@@ -1,0 +1,51 @@
+"""Benchmarks that train for hours: what they print of it."""
+
+import json
+import runpy
+from pathlib import Path
+
+import torch
+from drawn_episodes import DrawnEpisodes, tiny_world
+
+from worldmodel.fidelity import measure_fidelity
+from worldmodel.world_model import WorldModel
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SOURCE = DrawnEpisodes([18, 18], lambda e, t: 100 + 3 * t)  # 3 levels a frame: 38.6 dB by copying
+
+
+def test_a_shipped_checkpoint_comes_with_a_card_of_its_figures(tmp_path):
+    script = runpy.run_path(str(BENCHMARKS / "ship.py"))
+    run, out = tmp_path / "run", tmp_path / "shipped"
+    world = tiny_world()
+    trained_on = {"fingerprint": "another", "robot_type": "another", "episodes": [0, 1, 2]}
+    world.train_data = [{**trained_on, "reset_seeds": [70, 71, 72]}]
+    world.save(run)
+    (run / "state").mkdir()
+    (run / "state" / "state.json").write_text(json.dumps({"step": 123, "seconds": 600.0}))
+    report = measure_fidelity(world, SOURCE, horizon=5, num_steps=2)
+    file = tmp_path / "fidelity.json"
+    file.write_text(json.dumps(report))
+    words = {"machine": "an abacus", "command": "by hand", "limits": "It is grey."}
+    script["main"](script["ShipConfig"](run=run, out=out, reports=(file,), **words))
+
+    card = (out / "README.md").read_text()
+    assert "123 optimiser steps, 10 minutes. by hand" in card and "It is grey." in card
+    assert "3 episodes" in card and "70..72" in card and "an abacus" in card
+    assert "| top psnr, dB | 38.6 / 24.6 | 38.6 / 24.6 |" in card
+    assert json.loads((out / "fidelity.json").read_text()) == report
+    shipped = WorldModel.load(out).dit.state_dict()
+    for name, weight in world.dit.state_dict().items():
+        assert torch.equal(shipped[name], weight.bfloat16().float()), name
+
+
+def test_the_table_of_ablations_is_of_means_over_seeds():
+    table = runpy.run_path(str(BENCHMARKS / "ablations.py"))["table"]
+    reports = [measure_fidelity(tiny_world(), SOURCE, horizon=10, seed=seed) for seed in (0, 1)]
+    for level, report in enumerate(reports):
+        report["cameras"]["top"]["psnr"]["10"] = 20.0 + 2 * level
+    runs = [{"steps": 7 + n, "fidelity": report} for n, report in enumerate(reports)]
+    head, _, row = table({"default": runs}).splitlines()
+    assert head == "| variant | steps | top PSNR | wrist PSNR | dB lost under shuffled actions |"
+    assert row.startswith("| default | 7 / 8 | 38.6 / 24.6 / 21.0 | 38.6 / 24.6 / ")
+    assert row.endswith("| 0.0 / 0.0 / 0.0 |")
