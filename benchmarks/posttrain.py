@@ -347,9 +347,13 @@ def plot(rows: Sequence[Mapping[str, Any]], horizons: Sequence[int], file: Path)
     names = list(
         dict.fromkeys(n.rsplit(".", 1)[0] for n in rows[0] if n.rsplit(".", 1)[-1].isdigit())
     )
-    figure = Figure(figsize=(4 * len(names), 3.5), layout="constrained")
+    height = -(-len(names) // 4)
+    figure = Figure(figsize=(12, 2.8 * height + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+    grid = figure.subplots(height, 4, squeeze=False).flat
+    for axes in list(grid)[len(names) :]:
+        axes.set_axis_off()
+    for axes, name in zip(figure.axes, names, strict=False):
         for arm in dict.fromkeys(row["arm"] for row in rows):
             values = [
                 [r[f"{name}.{h}"] for r in rows if r["arm"] == arm and r[f"{name}.{h}"] is not None]
@@ -357,7 +361,8 @@ def plot(rows: Sequence[Mapping[str, Any]], horizons: Sequence[int], file: Path)
             ]
             axes.plot(horizons, [np.mean(v) if v else np.nan for v in values], "o-", label=arm)
         axes.set(title=name, xlabel="horizon, frames")
-    axes.legend(fontsize=7)
+    lines, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=4, fontsize=9)
     figure.savefig(file, dpi=90)
 
 
