@@ -21,7 +21,7 @@ from rl_posttrain.losses import extremes, group_advantages, old_policy_decay, op
 from rl_posttrain.posttrain_config import PosttrainConfig, check
 from rl_posttrain.reward_mix import RewardMix, build_rewards
 from rl_posttrain.updates import BranchBatch, RecordedBatch, Update
-from worldmodel.assembly import describe_data
+from worldmodel.assembly import note_training
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.dataset import sample_clips
 from worldmodel.files import write_json
@@ -57,7 +57,7 @@ def posttrain(config: PosttrainConfig) -> Path:
     train, held_out = split_episodes(source, config.validation_episodes)
     check(config, base, source, held_out)
     world, old = copy.deepcopy(base), copy.deepcopy(base)
-    world.train_data.append(describe_data(source, train))
+    note_training(world, source, train)
     rewards = build_rewards(
         config.reward, base, source, train, config.inverse_dynamics, branch=config.branch
     )

@@ -17,17 +17,20 @@ from worldmodel.latent_control import fit_controller
 from worldmodel.world_model import WorldModel, WorldModelConfig
 
 
-def describe_data(source: EpisodeSource, episodes: Sequence[int]) -> dict:
-    """What a world model remembers of its training data, to refuse it as test data later.
+def note_training(world: WorldModel, source: EpisodeSource, episodes: Sequence[int]) -> None:
+    """Let a world model remember its training data, to refuse it as test data later.
 
-    Of the folder only the last part, since world models are shared and paths are not.
+    Of the folder only the last part, since world models are shared and paths are not. What it has
+    been trained on before is not listed again.
     """
     seeds = [source.reset_seed(episode) for episode in episodes]
-    return {
+    noted = {
         "name": Path(source.name).name, "fingerprint": source.fingerprint,
         "robot_type": source.robot_type,
         "episodes": list(episodes), "reset_seeds": None if None in seeds else seeds,
     }  # fmt: skip
+    if noted not in world.train_data:
+        world.train_data.append(noted)
 
 
 def build_world(
@@ -77,7 +80,7 @@ def build_world(
         world.train_data = list(start.train_data)
         if world.conditioner.controller is not None and start.conditioner.controller is None:
             fit_controller(world, source, episodes)
-    world.train_data.append(describe_data(source, episodes))
+    note_training(world, source, episodes)
     return world
 
 
