@@ -104,7 +104,7 @@ def test_labelled_training_starts_from_unlabelled_pretraining(tmp_path):
     run(*command(tmp_path / "robot", *options, "--init", str(tmp_path / "video")))
     robot = WorldModel.load(tmp_path / "robot")
     assert robot.action_dim == 2
-    assert len(robot.train_data) == 2
+    assert robot.train_data == video.train_data  # the same episodes, listed once
 
 
 def test_build_world_takes_over_what_fits(tmp_path):
