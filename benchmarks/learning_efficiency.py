@@ -3,10 +3,10 @@
     python benchmarks/learning_efficiency.py --data TRAIN --held-out TEST --out runs/efficiency
 
 Each model trains for `--minutes` of CPU time in one thread, same data, batches, noise and
-optimiser; both are measured on the held-out episodes. The baseline has about the same number of
-weights: one stack of blocks run at every denoising step, linear patches in and out, actions through
-AdaLN. It gets the same relative actions. Its figure is the bar's: at least +2 dB and less than half
-the agent error at horizon 10.
+optimiser; both are measured on the held-out episodes. The baseline is one stack of blocks run at
+every denoising step, linear patches in and out, actions through AdaLN; it has 1.7 times the weights
+and gets the same relative actions. The default should be at least 2 dB better and have less than
+half the agent error at horizon 10.
 """
 
 import json

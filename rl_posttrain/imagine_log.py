@@ -51,8 +51,7 @@ class ImagineLog(RunClock):
         self.updates.add({"step": self.step, "seconds": self.seconds, **shown})
         for name, value in shown.items():
             self.writer.add_scalar(f"imagine/{name}", value, self.step)
-        self.step += 1
-        self.look()
+        self.count()
         note = (
             f"update {self.step}  return {shown['return']:.3f}  KL {shown['kl']:.3f}  "
             f"value error {shown['value_error']:.3f}"

@@ -20,7 +20,8 @@ from rl_posttrain.guards import (
 )
 from rl_posttrain.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from rl_posttrain.keeper import Keeper
-from rl_posttrain.posttrain import follow
+from rl_posttrain.posttrain import begin, follow
+from rl_posttrain.posttrain_config import PosttrainConfig
 from rl_posttrain.updates import BranchBatch, UpdateWeights, branch_loss
 from worldmodel.cli import main
 from worldmodel.data import EpisodeCache, open_episodes
@@ -246,3 +247,10 @@ def test_inverse_dynamics_are_rewarded(world_folder, tmp_path):
 def test_wrong_settings_are_named(options, words, world_folder, tmp_path, capsys):
     assert main(arguments(world_folder, tmp_path / "out", *options)) == 2
     assert words in capsys.readouterr().err
+
+
+def test_several_processes_are_refused(monkeypatch):
+    several = SimpleNamespace(num_processes=2)
+    monkeypatch.setattr("rl_posttrain.posttrain.Accelerator", lambda **_: several)
+    with pytest.raises(ValueError, match="runs in 1 process, launched are 2"):
+        begin(PosttrainConfig(world=DATA, data=DATA, out=DATA))

@@ -47,6 +47,11 @@ class RunClock:
         self.started = self.clock()
         self.look()
 
+    def count(self) -> None:
+        """Count a step, and look at the clock for the next one."""
+        self.step += 1
+        self.look()
+
     def look(self) -> None:
         """Look at the clock: `done` stands still in between, so that all of a step agree on it."""
         self.seconds_seen = self.seconds
@@ -132,7 +137,7 @@ class RunLog(RunClock):
 
     def look(self) -> None:
         """Look at the clock of the first process."""
-        seen = torch.tensor(self.seconds, dtype=torch.float64, device=self.accelerator.device)
+        seen = torch.tensor(self.seconds, device=self.accelerator.device)
         self.seconds_seen = broadcast(seen).item()
 
     def advance(
@@ -149,8 +154,7 @@ class RunLog(RunClock):
             raise ValueError(f"step {self.step}: loss is {value}; lower --learning-rate")
         if self.accelerator.is_main_process:
             self.table.write(f"{self.step},{value:.9g}\n")
-        self.step += 1
-        self.look()
+        self.count()
         if self.step % 10 == 0:
             scalars = {f"loss/{name}": part.item() for name, part in parts.items()}
             self.scalars({"loss/total": value, "learning_rate_factor": factor, **scalars})
