@@ -38,6 +38,8 @@ class AblationConfig:
     """Folder for the runs and `ablations.json`."""
     relative_to: dict[int, int] = field(default_factory=dict)
     """Action dim and state dim pairs: absolute targets that are fed relative to the state."""
+    views: tuple[str, ...] = ()
+    """Cameras to train on; all by default. One teaches more in the same time."""
     stride: int = 1
     """Data frames per model frame; the actions in between are concatenated."""
     minutes: float = 10.0
@@ -60,6 +62,7 @@ def variants(default: PretrainConfig) -> dict[str, PretrainConfig]:
         "AdaLN actions": replace(default, injection="adaln"),
         "cross-attention to actions": replace(default, injection="cross"),
         "AdamW alone": replace(default, muon=False),
+        "every fourth batch of long clips": replace(default, long_interval=4),
     }
     if default.relative_to:
         rows["absolute actions"] = replace(default, relative_to={})
@@ -70,7 +73,7 @@ def train_and_measure(run: PretrainConfig, held_out: Path) -> dict:
     """Figures of one run."""
     torch.set_num_threads(1)
     world = WorldModel.load(pretrain(run))
-    test = EpisodeCache(open_episodes(held_out, size=tuple(world.size)))
+    test = EpisodeCache(open_episodes(held_out, size=tuple(world.size), views=world.views))
     report = measure_fidelity(
         world, test, horizon=10, num_steps=2, seed=0, alterations=("shuffled",)
     )  # fmt: skip
@@ -108,6 +111,7 @@ def main(config: AblationConfig) -> None:
     default = PretrainConfig(
         data=config.data, out=config.out, steps=10**6, minutes=config.minutes,
         clock="cpu", relative_to=config.relative_to, stride=config.stride,
+        views=config.views,
         validation_interval=10**6, save_interval=10**6,
     )  # fmt: skip
     chosen = {n: v for n, v in variants(default).items() if not config.rows or n in config.rows}

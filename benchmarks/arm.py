@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
-from torch.nn.functional import smooth_l1_loss
+from torch.nn.functional import interpolate, smooth_l1_loss
 
-from policy_eval.behaviour_cloning import KeypointEncoder
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.envs import make_env
 from worldmodel.envs.behaviour import behave
@@ -36,6 +36,7 @@ from worldmodel.fidelity_dreams import LAST_CONTEXT, dream
 from worldmodel.fidelity_windows import context_of, evenly_spaced_windows, read_windows
 from worldmodel.files import write_json
 from worldmodel.intervals import bootstrap_interval
+from worldmodel.precision import autocast
 from worldmodel.world_model import WorldModel
 
 
@@ -55,25 +56,52 @@ class MetaWorldBars:
     """Windows per episode."""
     probe_episodes: int = 120
     """Episodes simulated to train the probe on."""
-    probe_steps: int = 1500
+    probe_steps: int = 500
     """Training steps of the probe."""
     json: Path = Path("runs/benchmarks/metaworld.json")
     """Where to write the report."""
 
 
-class Probe(nn.Module):
-    """Where gripper and object are in a scene picture, in pixels of 64."""
+def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.ReLU())
 
-    def __init__(self):
+
+class Probe(nn.Module):
+    """Where gripper and object are in a scene picture, in pixels of 64.
+
+    A small U-Net (1505.04597) draws a heat map for each at half the picture's resolution; its
+    expected coordinates are the position.
+    """
+
+    def __init__(self, width: int = 24):
         super().__init__()
-        self.encoder = KeypointEncoder()
-        self.head = nn.Sequential(
-            nn.Linear(self.encoder.num_features, 128), nn.ReLU(), nn.Linear(128, 2 * len(POINTS))
+        w = width
+        self.to_half = convolution(3, w, 5, 2)
+        self.to_quarter = nn.Sequential(convolution(w, 2 * w, 3, 2), convolution(2 * w, 2 * w))
+        self.to_eighth = nn.Sequential(
+            convolution(2 * w, 2 * w, 3, 2), convolution(2 * w, 2 * w), convolution(2 * w, 2 * w)
         )
+        self.up_to_quarter, self.up_to_half = convolution(4 * w, 2 * w), convolution(3 * w, w)
+        self.maps = nn.Conv2d(w, len(POINTS), 1)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, frames: UInt8[Tensor, "n H W 3"]) -> Float[Tensor, "n p 2"]:
         """One (x, y) for each of `POINTS`."""
-        return 32 + 32 * self.head(self.encoder(frames)).unflatten(-1, (len(POINTS), 2))
+        half = self.to_half(rearrange(frames, "n h w c -> n c h w").float() / 127.5 - 1)
+        quarter = self.to_quarter(half)
+        up = self.up_to_quarter(torch.cat([doubled(self.to_eighth(quarter)), quarter], 1))
+        up = self.up_to_half(torch.cat([doubled(up), half], 1))
+        maps = self.maps(up).float()
+        side = maps.shape[-1]
+        chances = maps.flatten(2).softmax(-1).unflatten(-1, (side, side))
+        places = (torch.arange(side) + 0.5) * 64 / side
+        return torch.stack(
+            [(chances.sum(-2) * places).sum(-1), (chances.sum(-1) * places).sum(-1)], -1
+        )
+
+
+def doubled(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c H W"]:
+    return interpolate(maps, scale_factor=2)
 
 
 def simulate(env: MetaWorld, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,13 +122,23 @@ def train_probe(env: MetaWorld, config: MetaWorldBars) -> Probe:
     episodes = [simulate(env, seed) for seed in track(seeds, "simulating frames for the probe")]
     frames = torch.from_numpy(np.concatenate([frames for frames, _ in episodes]))
     points = torch.from_numpy(np.concatenate([points for _, points in episodes])).float()
+    return fit_probe(frames, points, config.probe_steps)
+
+
+def fit_probe(
+    frames: UInt8[Tensor, "n H W 3"], points: Float[Tensor, "n p 2"], steps: int
+) -> Probe:
+    """Train a probe on pictures in which both points can be seen; the others are left out."""
+    seen = ((points >= 0) & (points <= 64)).all(dim=(1, 2))
+    frames, points = frames[seen], points[seen]
     torch.manual_seed(0)
     probe = Probe()
     optimizer = torch.optim.AdamW(probe.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.probe_steps)
-    for _ in track(range(config.probe_steps), "training the probe"):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in track(range(steps), "training the probe"):
         pick = torch.randint(len(frames), (64,))
-        loss = smooth_l1_loss(probe(frames[pick]), points[pick])
+        with autocast(points.device):
+            loss = smooth_l1_loss(probe(frames[pick]), points[pick])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -192,7 +230,7 @@ def main(config: MetaWorldBars) -> None:
     """Measure, print, write."""
     torch.set_num_threads(1)
     world = WorldModel.load(config.world)
-    source = open_episodes(config.data, size=tuple(world.size))
+    source = open_episodes(config.data, size=tuple(world.size), views=world.views)
     horizons = [horizon for horizon in (1, 10, 25) if horizon <= config.horizon]
     env = make_env(source.robot_type, time_limit=10**6)
     probe = train_probe(env, config)

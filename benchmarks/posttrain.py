@@ -204,9 +204,9 @@ def measure(
     dynamics = InverseDynamics.from_pretrained(dynamics_folder)
     base = WorldModel.load(config.world)
     size = tuple(base.size)
-    recorded = EpisodeCache(open_episodes(data, size))
+    recorded = EpisodeCache(open_episodes(data, size, base.views))
     limits = real_limits(dynamics, recorded, range(len(recorded)), base)
-    source = EpisodeCache(open_episodes(held_out, size))
+    source = EpisodeCache(open_episodes(held_out, size, base.views))
     episodes = range(min(config.episodes, len(source)))
     windows = read_held_out(base, source, episodes, horizon=max(config.horizons), starts=1)
     scored = {}

@@ -84,7 +84,7 @@ def find_starts(
                 "from a data set; pass --data"
             )
         return [fresh(FRESH_SEED + number) for number in range(NUM_STARTS)], fresh
-    source = open_episodes(config.data, size=tuple(world.size))
+    source = open_episodes(config.data, size=tuple(world.size), views=world.views)
     check_views(world, source)
     spread = sorted({round(i * (len(source) - 1) / (NUM_STARTS - 1)) for i in range(NUM_STARTS)})
     return [start_from_data(source, world, episode=episode) for episode in spread], fresh

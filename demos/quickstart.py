@@ -150,7 +150,7 @@ def dream_stage(config: QuickstartConfig, report: Report) -> None:
     """Dream held-out episodes and show each below the truth."""
     torch.set_num_threads(1)  # two threads wait for each other on frames this small
     world = WorldModel.load(config.world)
-    source = open_episodes(config.held_out_data, size=tuple(world.size))
+    source = open_episodes(config.held_out_data, size=tuple(world.size), views=world.views)
     report.heading("Dreams")
     report.text(
         "Above what the simulator showed, below what the world model dreamt from the eight frames "
@@ -174,7 +174,7 @@ def measure_stage(config: QuickstartConfig, report: Report) -> None:
     measured = {}
     for name, folder in folders.items():
         world = WorldModel.load(folder)
-        source = open_episodes(config.held_out_data, size=tuple(world.size))
+        source = open_episodes(config.held_out_data, size=tuple(world.size), views=world.views)
         measured[name] = measure_fidelity(
             world, source, horizon=config.horizon, starts=2,
             alterations=("shuffled",) if name == "after" else (), show_progress=True,

@@ -80,7 +80,8 @@ class Bench:
         Raises:
             ValueError: There are fewer episodes than asked for.
         """
-        source = open_episodes(self.starts, size=tuple(self.loaded_world.size))
+        world = self.loaded_world
+        source = open_episodes(self.starts, size=tuple(world.size), views=world.views)
         if not 1 <= self.episodes <= len(source):
             raise ValueError(
                 f"{source.name}: has {len(source)} episodes to start from, --episodes is "

@@ -138,7 +138,7 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
     world.config = replace(world.config, temperature=config.temperature)
     judge = LearnedJudge.load(config.judge)
     policy = ClonedPolicy.load(config.policy)
-    source = EpisodeCache(open_episodes(config.starts, size=tuple(world.size)))
+    source = EpisodeCache(open_episodes(config.starts, size=tuple(world.size), views=world.views))
     check_fit(world, judge, policy, source)
     setting = prepare(config, world, judge, source)
     calibration = check_disagreement(config, setting)

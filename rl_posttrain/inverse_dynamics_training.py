@@ -63,8 +63,8 @@ def inverse_dynamics(config: InverseDynamicsCommand) -> dict:
             finite.
     """
     world = None if config.world is None else WorldModel.load(config.world)
-    size = None if world is None else tuple(world.size)
-    source = EpisodeCache(open_episodes(config.data, size))
+    shape = () if world is None else (tuple(world.size), world.views)
+    source = EpisodeCache(open_episodes(config.data, *shape))
     if not source.action_dim:
         raise ValueError(f"{source.name}: no actions to learn to decode")
     train, held_out = split_episodes(source, config.validation_episodes)

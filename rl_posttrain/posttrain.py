@@ -32,7 +32,6 @@ from worldmodel.run import (
     build_optimizers,
     default_device,
     load_state,
-    process_rows,
     save_state,
     split_episodes,
 )
@@ -53,7 +52,7 @@ def posttrain(config: PosttrainConfig) -> Path:
     accelerator = begin(config)
     torch.manual_seed(config.seed)
     base = WorldModel.load(config.world, accelerator.device)
-    source = EpisodeCache(open_episodes(config.data, tuple(base.size)))
+    source = EpisodeCache(open_episodes(config.data, tuple(base.size), base.views))
     train, held_out = split_episodes(source, config.validation_episodes)
     check(config, base, source, held_out)
     world, old = copy.deepcopy(base), copy.deepcopy(base)
@@ -80,7 +79,7 @@ def posttrain(config: PosttrainConfig) -> Path:
         if not config.resume:
             keeper.evaluate(world)
         while log.step < config.steps and log.done < 1 and not keeper.stopped:
-            batch, row = next_batch(config, old, source, train, rewards, log.step, accelerator)
+            batch, row = next_batch(config, old, source, train, rewards, log.step)
             loss, parts = model(batch)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -152,20 +151,16 @@ def recorded_clip(
 
 def next_batch(
     config: PosttrainConfig, old: WorldModel, source: EpisodeSource, train: range,
-    rewards: RewardMix, step: int, accelerator: Accelerator,
+    rewards: RewardMix, step: int,
 ) -> tuple[BranchBatch | RecordedBatch, dict[str, float]]:  # fmt: skip
-    """The batch of update `step`, this process's rows of it, and what to write down about it."""
+    """The batch of update `step`, and what to write down about it."""
     generator = generator_of(config, step)
     prefix = int(torch.randint(config.prefix + 1, (1,), generator=generator))
     clip = recorded_clip(config, old, source, train, step, prefix)
-    rows = process_rows(config.groups, accelerator)
     if config.objective == "teacher-forced":
         frames = clip.frames.shape[1]
         draws = draw(old, config.loss, batch=config.groups, frames=frames, generator=generator)
-        clip = clip.map(lambda tensor: tensor[rows])
-        batch = RecordedBatch(clip, draws.rows(rows.start, rows.stop))
-        device = accelerator.device
-        return RecordedBatch(batch.clip.to(device), batch.draws.to(device)), {}
+        return RecordedBatch(clip.to(old.device), draws.to(old.device)), {}
     candidates = config.candidates if config.contrastive else 1
     shape = (config.groups, candidates, config.branch)
     latent = (*shape, len(old.views), *old.latent_shape)
@@ -174,12 +169,11 @@ def next_batch(
     state_noise = config.temperature * torch.randn(*shape, old.state_dim, generator=generator)
     seeds = [(config.seed * 1_000_003 + step) * 1024 + i for i in range(config.groups)]
     branches, rollout = draw_branches(
-        old, clip.map(lambda tensor: tensor[rows]).to(accelerator.device), context=config.context,
-        prefix=prefix, candidates=candidates, num_steps=config.num_steps,
-        temperature=config.temperature, seeds=seeds[rows],
+        old, clip.to(old.device), context=config.context, prefix=prefix, candidates=candidates,
+        num_steps=config.num_steps, temperature=config.temperature, seeds=seeds,
     )  # fmt: skip
     good, kept, row = judge(config, rewards, rollout, candidates)
-    tau, noise, state_noise = (x[rows].to(accelerator.device) for x in (tau, noise, state_noise))
+    tau, noise, state_noise = (x.to(old.device) for x in (tau, noise, state_noise))
     batch = BranchBatch(branches, good, kept, tau, noise, state_noise, config.num_steps)
     return batch, {**row, "prefix": prefix}
 

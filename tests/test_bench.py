@@ -164,7 +164,7 @@ def test_a_long_stream_costs_and_holds_the_same_at_its_end():
 
 def test_training_speed_counts_frames_and_waiting(monkeypatch):
     episodes = DrawnEpisodes([24] * 3)
-    monkeypatch.setattr(bench_training, "open_episodes", lambda data, size: episodes)
+    monkeypatch.setattr(bench_training, "open_episodes", lambda data, size, views: episodes)
     monkeypatch.setattr(bench_training, "EpisodeCache", lambda source: source)
     world = tiny_world(
         SMALL, views=episodes.views, size=episodes.size, action_dim=episodes.action_dim,

@@ -4,6 +4,8 @@ import json
 import runpy
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 from drawn_episodes import DrawnEpisodes, tiny_world
 
@@ -49,3 +51,20 @@ def test_the_table_of_ablations_is_of_means_over_seeds():
     assert head == "| variant | steps | top PSNR | wrist PSNR | dB lost under shuffled actions |"
     assert row.startswith("| default | 7 / 8 | 38.6 / 24.6 / 21.0 | 38.6 / 24.6 / ")
     assert row.endswith("| 0.0 / 0.0 / 0.0 |")
+
+
+def test_the_probe_finds_two_squares_and_ignores_what_it_cannot_see():
+    pytest.importorskip("metaworld")
+    script = runpy.run_path(str(BENCHMARKS / "arm.py"))
+    rng = np.random.default_rng(0)
+    frames = np.full((600, 64, 64, 3), 40, np.uint8)
+    corners = rng.integers(0, 61, (600, 2, 2))
+    for frame, places in zip(frames, corners, strict=True):
+        for channel, (x, y) in enumerate(places):
+            frame[y : y + 4, x : x + 4, channel] = 220
+    points = torch.from_numpy(corners + 2.0).float()  # the middle of 4 pixels
+    points[500:550] = 99.0  # outside the picture
+    probe = script["fit_probe"](torch.from_numpy(frames[:550]), points[:550], 100)
+    with torch.no_grad():
+        found = probe(torch.from_numpy(frames[550:]))
+    assert (found - points[550:]).norm(dim=-1).mean() < 2

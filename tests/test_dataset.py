@@ -85,6 +85,35 @@ def test_cache_is_built_once_and_again_when_the_source_or_the_size_changes(tmp_p
     assert len(list(tmp_path.glob("*/frames.npy"))) == 2
 
 
+@pytest.mark.parametrize("size", [None, (32, 48)])
+def test_some_cameras_in_another_order(size, tmp_path):
+    whole = open_episodes(V30, size)
+    first, second = whole.views
+    swapped = EpisodeCache(open_episodes(V30, size, (second, first)), tmp_path)
+    expected, got = whole.read(1, 3, 9, 2), swapped.read(1, 3, 9, 2)
+    assert torch.equal(got.frames, expected.frames[:, [1, 0]])
+    assert torch.equal(got.actions, expected.actions)
+    assert torch.equal(swapped.pixel_mask, whole.pixel_mask[[1, 0]])
+    alone = EpisodeCache(open_episodes(V30, size, (second,)), tmp_path)
+    assert alone.views == (second,)
+    native = whole.boxes[1].source
+    assert alone.size == (size or native)
+    frames = whole.boxes[1].fit  # what the whole set pads, the camera alone does not need
+    if size is None:
+        assert whole.size != native
+        assert bool(alone.pixel_mask.all())
+        assert torch.equal(
+            frames(alone.read(0, 0, 4).frames[:, 0]), whole.read(0, 0, 4).frames[:, 1]
+        )
+    assert len(list(tmp_path.glob("*/frames.npy"))) == 2
+
+
+@pytest.mark.parametrize("views", [("side",), ("top", "top"), ()])
+def test_cameras_that_are_not_there_or_named_twice_are_refused(views):
+    with pytest.raises(ValueError, match=r"cameras .* were asked for.* has \['top', 'wrist'\]"):
+        open_episodes(V30, None, views)
+
+
 def test_a_change_in_one_file_rebuilds(tmp_path):
     folder = two_episodes_v30(tmp_path / "data")
     before = EpisodeCache(open_episodes(folder), tmp_path / "cache")

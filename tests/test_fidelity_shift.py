@@ -45,7 +45,7 @@ def test_the_metadata_names_the_shift(folders, tmp_path):
 def test_two_data_sets_of_one_shift_are_refused(folders):
     twice = [str(folders["named"])] * 2
     with pytest.raises(ValueError, match="shift is 'agent-speed', and so is that of"):
-        measure_shifted(twice, (32, 32), lambda source: {})
+        measure_shifted(twice, (32, 32), ("top",), lambda source: {})
 
 
 def test_shifted_reports_lie_beside_the_usual_one(folders, tmp_path, capsys):

@@ -47,8 +47,11 @@ def clips(seed, batch=8, frames=2, *, cuts=False):
     return Clip(frames=pictures.to(torch.uint8), actions=actions)
 
 
-def train(*, nats, weight, latent_dim, cuts=False, steps=300):
-    """A tiny world model with latent actions, trained with the encoder; no action is shown."""
+def train(*, nats, weight, latent_dim, cuts=False, steps=1000):
+    """A tiny world model with latent actions, trained with the encoder; no action is shown.
+
+    After 300 steps the latents of two seeds in six still say nothing, after 1,000 all speak.
+    """
     world = tiny_world(
         DIT, views=("top",), size=(SIZE, SIZE), random=False, action_dim=0, state_dim=0,
         relative_to={}, latent_dim=latent_dim,
@@ -140,14 +143,16 @@ def next_frame_error(world, clip, latent):
     return (observation.frames.float() - clip.frames[:, -1].float()).square().mean().item()
 
 
+@pytest.mark.slow
 def test_latents_say_what_moved(world):
     clip = clips(10_000, 64)
     own = world.latent_actions(clip.frames)[:, -1]
     honest = next_frame_error(world, clip, own)
-    assert honest < 0.6 * next_frame_error(world, clip, own.roll(1, 0))
-    assert honest < 0.85 * clip.frames.float().diff(dim=1).square().mean().item()
+    assert honest < 0.3 * next_frame_error(world, clip, own.roll(1, 0))
+    assert honest < 0.3 * clip.frames.float().diff(dim=1).square().mean().item()
 
 
+@pytest.mark.slow
 def test_no_scene_leaks_through_a_narrow_bottleneck(world):
     found = leakage(world, clips(20_000, 400), clips(30_000, 400))
     assert found["transfer"] < 0.08, found
@@ -155,7 +160,7 @@ def test_no_scene_leaks_through_a_narrow_bottleneck(world):
 
 def test_the_leakage_test_finds_a_leak():
     """Trained on cuts with room for a scene, a scene is what the latent carries."""
-    leaky = train(nats=60.0, weight=1e-3, latent_dim=8, cuts=True)
+    leaky = train(nats=60.0, weight=1e-3, latent_dim=8, cuts=True, steps=300)
     found = leakage(leaky, clips(20_000, 400), clips(30_000, 400))
     assert found["transfer"] > 0.25 and found["cut"] > 0.25, found
 
@@ -185,6 +190,7 @@ class Labelled:
         return None
 
 
+@pytest.mark.slow
 def test_controller_drives_the_pretrained_world(world, tmp_path):
     world.save(tmp_path / "latent")
     source = Labelled()
@@ -217,6 +223,7 @@ def test_controller_drives_the_pretrained_world(world, tmp_path):
     assert found > 0.3
 
 
+@pytest.mark.slow
 def test_a_latent_action_of_another_width_is_refused(world):
     state = world.start(Clip(frames=clips(0).frames[:, :1]))
     with pytest.raises(ValueError, match=r"width 3, the world model expects 2 \(latent actions\)"):

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from tests.tiny import TINY_DIT, random_clip, tiny_world
-from worldmodel.objective import Draws, LossConfig, draw, motion_weight, training_loss
+from worldmodel.objective import (
+    Draws,
+    LossConfig,
+    draw,
+    erased_patches,
+    motion_weight,
+    training_loss,
+)
 
 PLAIN = LossConfig(forward_passes=0, shortcut_interval=0, context_noise=0.0)
 
@@ -50,6 +57,34 @@ def test_motion_weight_of_a_hand_made_picture():
     weight = motion_weight(target, current, contrast=6.0, saturation=0.1)
     expected = torch.tensor([[6.0, 1.0], [1.0, 1.0]]) * 4 / 9
     torch.testing.assert_close(weight[0, 0, 0, 0], expected)
+
+
+def test_erased_patches_are_rectangles_that_stay_to_the_end():
+    generator = torch.Generator().manual_seed(0)
+    erased = erased_patches((200, 6, 2, 3, 16, 24), 0.25, generator)[:, :, :, 0]
+    assert not erased[:, 0].any()
+    assert (erased[:, 1:] >= erased[:, :-1]).all()  # once erased, always erased
+    chosen = erased[:, -1].any(dim=(-2, -1))
+    assert 0.18 < chosen.float().mean() < 0.32
+    rows, columns = erased[:, -1].any(dim=-1), erased[:, -1].any(dim=-2)
+    assert torch.equal(erased[:, -1], rows[..., None] & columns[..., None, :])
+    assert rows.sum(-1).max() <= 9
+    assert columns.sum(-1).max() <= 13
+    begin = erased.any(dim=(-2, -1)).float().argmax(dim=1)[chosen]
+    assert set(begin.tolist()) == {1, 2, 3, 4, 5}
+
+
+def test_an_erased_context_shows_the_first_frame_and_the_truth_stays_the_goal():
+    """An untrained model copies its context, so the loss is the change from what was erased to."""
+    world = tiny_world(random=False)
+    clip, draws = random_clip(world, batch=4, frames=5), draws_for(world, PLAIN)
+    everywhere = replace(draws, erased=torch.ones_like(draws.erased))
+    _, parts = training_loss(world, clip, everywhere, replace(PLAIN, motion_contrast=1.0))
+    still = replace(clip, frames=clip.frames[:, :1].expand_as(clip.frames).clone())
+    latents, first = (world.codec.encode(c.frames) for c in (clip, still))
+    squared = (latents[:, 1:] - first[:, 1:]).square().mean(dim=(2, 3, 4, 5))
+    weight = 0.9 * draws.tau + 0.4
+    torch.testing.assert_close(parts["frames"], (weight * squared).mean())
 
 
 def test_untrained_loss_is_the_weighted_squared_change():

@@ -16,6 +16,7 @@ import torch
 from worldmodel.assembly import build_world
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.dit import DiTConfig
+from worldmodel.pretrain import PretrainConfig, clip_shape
 from worldmodel.run import (
     MovingAverage,
     build_optimizers,
@@ -51,7 +52,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_with_the_losses_of_an_uninterrupted_one(tmp_path):
-    options = ("--steps", "12", "--save-interval", "2", "--seed", "3")
+    options = ("--steps", "12", "--save-interval", "2", "--seed", "3", "--long-interval", "3")
     run(*command(tmp_path / "whole", *options))
     expected = losses(tmp_path / "whole")
     killed, table = tmp_path / "killed", tmp_path / "killed" / "losses.csv"
@@ -84,7 +85,7 @@ def launch(num_processes: int, *arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_two_processes_give_the_loss_of_one(tmp_path):
-    options = ("--steps", "3", "--save-interval", "1000")
+    options = ("--steps", "3", "--save-interval", "1000", "--long-interval", "2")
     run(*command(tmp_path / "one", *options))
     done = launch(2, *command(tmp_path / "two", *options))
     assert done.returncode == 0, done.stderr
@@ -105,6 +106,22 @@ def test_labelled_training_starts_from_unlabelled_pretraining(tmp_path):
     robot = WorldModel.load(tmp_path / "robot")
     assert robot.action_dim == 2
     assert robot.train_data == video.train_data  # the same episodes, listed once
+
+
+@pytest.mark.slow
+def test_one_camera_of_two_is_trained_on_and_dreamt(tmp_path):
+    run(*command(tmp_path / "one", "--steps", "1", "--views", "wrist"))
+    assert WorldModel.load(tmp_path / "one").views == ("wrist",)
+    dream = ["--world", tmp_path / "one", "--data", DATA, "--out", tmp_path / "dream.mp4"]
+    run(sys.executable, "-m", "worldmodel.cli", "rollout", *map(str, dream), "--horizon", "3")
+    assert (tmp_path / "dream.mp4").stat().st_size > 0
+
+
+def test_every_third_batch_has_half_as_many_clips_twice_as_long():
+    config = PretrainConfig(Path("data"), Path("out"), batch=8, frames=10, long_interval=3)
+    assert [clip_shape(config, i) for i in range(4)] == [(8, 10), (8, 10), (4, 19), (8, 10)]
+    assert clip_shape(replace(config, long_interval=0), 2) == (8, 10)
+    assert clip_shape(replace(config, batch=1), 2) == (1, 19)
 
 
 def test_build_world_takes_over_what_fits(tmp_path):

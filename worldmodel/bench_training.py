@@ -40,7 +40,7 @@ def training_speed(
     clips of `frames` frames.
     """
     world, config = copy.deepcopy(world).train(), LossConfig()
-    source = EpisodeCache(open_episodes(data, world.size))
+    source = EpisodeCache(open_episodes(data, world.size, world.views))
     optimizers = build_optimizers(world, 1e-6, muon=True)
     reading = total = 0.0
     for step in range(steps + 1):

@@ -88,9 +88,9 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
         report["metadata"]["world"] = config.world
         return report
 
-    report = measure(open_episodes(config.data, size=tuple(world.size)))
+    report = measure(open_episodes(config.data, size=tuple(world.size), views=world.views))
     if config.shifted:
-        report["shifted"] = measure_shifted(config.shifted, tuple(world.size), measure)
+        report["shifted"] = measure_shifted(config.shifted, tuple(world.size), world.views, measure)
     print_fidelity(report)
     if config.shifted:
         Console().print(shifted_table(report))

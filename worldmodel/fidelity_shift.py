@@ -17,6 +17,7 @@ IN_DISTRIBUTION = "in distribution"
 def measure_shifted(
     folders: Sequence[str],
     size: tuple[int, int],
+    views: Sequence[str],
     measure: Callable[[TableSource], dict[str, Any]],
 ) -> dict[str, dict[str, Any]]:
     """The report of every shifted data set, by the shift that its metadata names.
@@ -26,6 +27,7 @@ def measure_shifted(
     Args:
         folders: Data sets of held-out episodes, one controlled shift each.
         size: `(H, W)` of the frames to read.
+        views: Names of the cameras to read.
         measure: Makes the report of one of them.
 
     Raises:
@@ -33,7 +35,7 @@ def measure_shifted(
     """
     sources: dict[str, TableSource] = {}
     for folder in folders:
-        source = open_episodes(folder, size=size)
+        source = open_episodes(folder, size=size, views=views)
         name = source.shift or Path(folder).resolve().name
         if name in sources:
             raise ValueError(

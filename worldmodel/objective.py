@@ -34,6 +34,8 @@ class LossConfig:
     """Weight of the squared error of the normalised state displacement."""
     context_noise: float = 0.05
     """Largest standard deviation of the noise added to context frames."""
+    erased: float = 0.0
+    """Share of the clips, for each camera, with a patch taken back to the clip's first frame."""
     forward_fraction: float = 0.6
     """Share of batches whose context is partly the model's own prediction."""
     forward_replaced: float = 0.5
@@ -60,9 +62,11 @@ class Draws:
 
     Attributes:
         tau, step_size: Noise level and step size of each predicted frame.
+        shortcut: Clips whose goal is what two half steps reach, not the data.
         noise: Noise of the predicted latents.
         state_noise: Noise of the predicted state displacements.
         context_noise: Noise to be added to the context latents, already scaled.
+        erased: Patches of the context that show the first frame of their clip instead.
         replaced: Context frames that become the model's own predictions.
         passes: Self-forwarding passes of this batch; 0 for none.
         history: Frames of history that time attention sees in this batch.
@@ -73,9 +77,11 @@ class Draws:
 
     tau: Float[Tensor, "b t"]
     step_size: Float[Tensor, "b t"]
+    shortcut: Bool[Tensor, "b"]
     noise: Float[Tensor, "b t v c h w"]
     state_noise: Float[Tensor, "b t s"]
     context_noise: Float[Tensor, "b t v c h w"]
+    erased: Bool[Tensor, "b t v 1 h w"]
     replaced: Bool[Tensor, "b t"]
     passes: int
     history: int
@@ -115,10 +121,12 @@ def draw(
     # A monolithic model also reads finished frames (tau = 1), with the smallest step size.
     grid = grid + (grid == steps) * int(world.dit.monolithic)
     tau = (uniform(*shape) * grid).floor() * step_size
+    shortcut = torch.zeros(batch, dtype=torch.bool)
     if config.shortcut_interval and steps > 1:
-        rows = slice(None, None, config.shortcut_interval)
-        large = 0.5 ** (uniform(*shape) * (steps.bit_length() - 1)).floor()[rows]
-        step_size[rows], tau[rows] = large, (uniform(*shape)[rows] / large).floor() * large
+        shortcut[:: config.shortcut_interval] = True
+        large = 0.5 ** (uniform(*shape) * (steps.bit_length() - 1)).floor()[shortcut]
+        step_size[shortcut] = large
+        tau[shortcut] = (uniform(*shape)[shortcut] / large).floor() * large
     latent = (*shape, len(world.views), *world.latent_shape)
     level = config.context_noise * uniform(*shape, 1, 1, 1, 1)
     forwarded = bool(uniform(1) < config.forward_fraction) and done >= config.forward_start
@@ -127,9 +135,11 @@ def draw(
     replaced = uniform(*shape) < config.forward_replaced
     replaced[:, : 1 if gap == 1 else 2] = False
     drawn = Draws(
-        tau=tau, step_size=step_size, noise=torch.randn(*latent, generator=generator),
+        tau=tau, step_size=step_size, shortcut=shortcut,
+        noise=torch.randn(*latent, generator=generator),
         state_noise=torch.randn(*shape, world.state_dim, generator=generator),
-        context_noise=level * torch.randn(*latent, generator=generator), replaced=replaced,
+        context_noise=level * torch.randn(*latent, generator=generator),
+        erased=erased_patches(latent, config.erased, generator), replaced=replaced,
         passes=min(passes, config.forward_passes) if forwarded else 0,
         history=1 + int(uniform(1) * world.config.dit.window), gap=gap,
     )  # fmt: skip
@@ -137,6 +147,32 @@ def draw(
         return drawn
     width = world.config.conditioner.latent_dim
     return replace(drawn, latent_noise=torch.randn(*shape, width, generator=generator))
+
+
+def erased_patches(
+    latent: tuple[int, ...], share: float, generator: torch.Generator
+) -> Bool[Tensor, "b t v 1 h w"]:
+    """A rectangle of a share of the clips' cameras, from some frame after the first to the last.
+
+    Where a dream has lost a thing, the frames it reads show what was there before. The network can
+    only learn to draw it again, from the state and older frames, if training shows it the like.
+    Sides are an eighth to a half of the picture's.
+    """
+    batch, frames, views, _, *sides = latent
+    cameras = (batch, views)
+    chosen = torch.rand(*cameras, generator=generator) < share
+    begin = torch.rand(*cameras, generator=generator) * (frames - 1)
+    erased = chosen[:, None] & (torch.arange(frames)[:, None] > begin[:, None])
+    inside = []
+    for side in sides:
+        width = 0.125 + 0.375 * torch.rand(*cameras, generator=generator)
+        low = torch.rand(*cameras, generator=generator) * (1 - width)
+        place = (torch.arange(side) + 0.5) / side - low[..., None]
+        inside.append((place >= 0) & (place < width[..., None]))
+    patch = rearrange(inside[0], "b v h -> b 1 v 1 h 1") & rearrange(
+        inside[1], "b v w -> b 1 v 1 1 w"
+    )
+    return rearrange(erased, "b t v -> b t v 1 1 1") & patch
 
 
 def motion_weight(
@@ -183,12 +219,13 @@ def training_loss(
     for _ in range(draws.passes):
         with torch.no_grad():
             context, states = _self_forward(world, clip, context, states, draws, latents)
+    context = torch.where(draws.erased, latents[:, :1], context)
     encoded = _encode(world, clip, context + draws.context_noise, states, draws)
     target = _target(world, target_latent, target_states, states)
     noise = (draws.noise, draws.state_noise)[: len(target)]
     noisy = tuple(add_noise(x, n, draws.tau) for x, n in zip(target, noise, strict=True))
     predicted = world.predict(encoded, noisy, draws.tau, draws.step_size)
-    goal = _with_shortcut_rows(world, clip, context, states, draws, config, target, noisy)
+    goal = _with_shortcut_rows(world, clip, context, states, draws, target, noisy)
     weight = ramp_weight(draws.tau, config.ramp_floor)
     if draws.gap > 1:  # the second frame does not follow from the first
         weight = torch.cat([torch.zeros_like(weight[:, :1]), weight[:, 1:]], dim=1)
@@ -227,7 +264,7 @@ def _describe(
 
 def _encode(
     world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws,
-    rows: slice = slice(None),
+    rows: Tensor | slice = slice(None),
 ) -> Encoded:  # fmt: skip
     actions = None if clip.actions is None else clip.actions[rows]
     states = None if states is None else states[rows]
@@ -270,12 +307,12 @@ def _self_forward(
 
 def _with_shortcut_rows(
     world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws,
-    config: LossConfig, target: tuple[Tensor, ...], noisy: tuple[Tensor, ...],
+    target: tuple[Tensor, ...], noisy: tuple[Tensor, ...],
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """The data as goal, and on shortcut rows what two half steps would reach."""
-    if not config.shortcut_interval or world.config.max_steps == 1:
+    rows = draws.shortcut
+    if not rows.any():
         return target
-    rows = slice(None, None, config.shortcut_interval)
     with torch.no_grad():
         noised = context + draws.context_noise
         encoded = _encode(world, clip, noised, states, draws, rows)

@@ -50,8 +50,12 @@ class PretrainConfig:
     """Clips per optimiser step, over all processes."""
     frames: int = 10
     """Frames per clip: one from afar, and consecutive ones, all but the first predicted."""
+    long_interval: int = 0
+    """Every how many batches one has clips of twice as many predicted frames; 0 for never."""
     stride: int = 1
     """Data frames per model frame; the actions in between are concatenated."""
+    views: tuple[str, ...] = ()
+    """Cameras to train on, by name; by default all."""
     size: tuple[int, int] | None = None
     """Height and width to resize to; by default the data's own."""
     relative_to: dict[int, int] = field(default_factory=dict)
@@ -145,7 +149,7 @@ def pretrain(config: PretrainConfig) -> Path:
     accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=config.out)
     accelerator.init_trackers("log")
     torch.manual_seed(config.seed)
-    source = EpisodeCache(open_episodes(config.data, config.size))
+    source = EpisodeCache(open_episodes(config.data, config.size, config.views or None))
     train, held_out = split_episodes(source, config.validation_episodes)
     world = build_world(
         source, train, dit=config.dit, stride=config.stride, injection=config.injection,
@@ -164,11 +168,12 @@ def pretrain(config: PretrainConfig) -> Path:
     if config.resume:
         log.resume(load_state(config.out / "state", world, average, optimizers))
     model = accelerator.prepare(TrainingStep(world, config.loss))
-    rows = process_rows(config.batch, accelerator)
 
     with log:
         while log.step < config.steps and log.done < 1:
-            clip, draws = batch(config, world, source, train, rows, log.step, log.done)
+            clips, frames = clip_shape(config, log.step)
+            mine = process_rows(clips, accelerator)
+            clip, draws = batch(config, world, source, train, mine, log.step, log.done)
             loss, parts = model(clip.to(accelerator.device), draws.to(accelerator.device))
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -178,7 +183,7 @@ def pretrain(config: PretrainConfig) -> Path:
                 optimizer.step()
                 optimizer.zero_grad()
             average.update(world, log.step)
-            log.advance(loss, parts, frames=config.batch * (config.frames - 1), factor=factor)
+            log.advance(loss, parts, frames=clips * (frames - 1), factor=factor)
             last = log.step >= config.steps or log.done >= 1
             if accelerator.is_main_process and (last or log.step % config.save_interval == 0):
                 save_state(config.out / "state", world, average, optimizers, log.progress)
@@ -193,19 +198,31 @@ def pretrain(config: PretrainConfig) -> Path:
     return config.out
 
 
+def clip_shape(config: PretrainConfig, step: int) -> tuple[int, int]:
+    """Clips and frames per clip of a batch; long clips are half as many, so the cost stays.
+
+    Most batches are short and cheap to attend over, a few show what lies further back, as in
+    Dreamer 4 (2509.24527).
+    """
+    if config.long_interval and step % config.long_interval == config.long_interval - 1:
+        return max(config.batch // 2, 1), 2 * config.frames - 1
+    return config.batch, config.frames
+
+
 def batch(
     config: PretrainConfig, world: WorldModel, source: EpisodeSource, episodes: Sequence[int],
     rows: slice, step: int, done: float,
 ) -> tuple[Clip, Draws]:  # fmt: skip
     """Clips and random numbers of one step: a pure function of seed, step and share done."""
     generator = torch.Generator().manual_seed((config.seed + 1) * 1_000_000_007 + step)
+    clips, frames = clip_shape(config, step)
     longest = max(source.lengths[episode] for episode in episodes)
     draws = draw(
-        world, config.loss, batch=config.batch, frames=config.frames, generator=generator,
-        done=done, largest_gap=max((longest - 1) // config.stride - config.frames + 2, 1),
+        world, config.loss, batch=clips, frames=frames, generator=generator, done=done,
+        largest_gap=max((longest - 1) // config.stride - frames + 2, 1),
     )  # fmt: skip
     clip = sample_clips(
-        source, batch=config.batch, length=config.frames, stride=config.stride, gap=draws.gap,
+        source, batch=clips, length=frames, stride=config.stride, gap=draws.gap,
         seed=config.seed, index=step, episodes=episodes,
     )  # fmt: skip
     if not config.use_actions:

@@ -50,7 +50,7 @@ def rollout(config: RolloutConfig) -> None:
         ValueError: The data does not fit the world model, or the stretch lies outside the episode.
     """
     world = WorldModel.load(config.world)
-    source = open_episodes(config.data, size=tuple(world.size))
+    source = open_episodes(config.data, size=tuple(world.size), views=world.views)
     truth, dream = dream_episode(
         world, source, config.episode, start=config.start, horizon=config.horizon,
         num_steps=config.num_steps, seed=config.seed,

@@ -56,7 +56,7 @@ class EpisodeCache:
         self._seeds = tuple(source.reset_seed(i) for i in range(len(source)))
         self._clip_mask = None if bool(self.pixel_mask.all()) else self.pixel_mask
         self._first = np.concatenate([[0], np.cumsum(self.lengths)]).tolist()
-        key = f"{Path(source.name).resolve()} {tuple(source.size)}"
+        key = f"{Path(source.name).resolve()} {tuple(source.size)} {tuple(source.views)}"
         root = default_cache_folder() if folder is None else folder
         root.mkdir(parents=True, exist_ok=True)
         self.folder = root / hashlib.sha256(key.encode()).hexdigest()[:16]

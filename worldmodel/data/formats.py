@@ -1,5 +1,6 @@
 """One door for every format that episodes are kept in."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from worldmodel.data.folder import episode_folders, open_folder
@@ -8,7 +9,9 @@ from worldmodel.data.lerobot import open_lerobot
 from worldmodel.data.source import TableSource
 
 
-def open_episodes(path: Path | str, size: tuple[int, int] | None = None) -> TableSource:
+def open_episodes(
+    path: Path | str, size: tuple[int, int] | None = None, views: Sequence[str] | None = None
+) -> TableSource:
     """Open a data set and check everything that needs no decoding.
 
     Args:
@@ -16,11 +19,17 @@ def open_episodes(path: Path | str, size: tuple[int, int] | None = None) -> Tabl
             file (or a folder of such) in the layout of robomimic and LIBERO.
         size: `(H, W)` of the frames to read; by default the cameras' own size where they agree,
             else the largest height and the largest width. Aspect is kept, the rest is padding.
+        views: Names of the cameras to read, in this order; by default all.
 
     Raises:
-        ValueError: If the data is malformed in any way; the message names file, episode, field and
-            both values.
+        ValueError: If the data is malformed in any way, or lacks a camera; the message names file,
+            episode, field and both values.
     """
+    source = _open(path, size)
+    return source if views is None else source.select(views, size)
+
+
+def _open(path: Path | str, size: tuple[int, int] | None) -> TableSource:
     folder = Path(path)
     if (folder / "meta").exists():
         return open_lerobot(path, size)

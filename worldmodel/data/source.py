@@ -1,7 +1,7 @@
 """Episodes of any format: tables in memory, pictures read on demand."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -75,6 +75,26 @@ class VideoPictures:
         return video_info(self.file(episode, camera)).codec
 
 
+@dataclass(frozen=True)
+class SelectedPictures:
+    """Some cameras of other pictures, in another order: `cameras[i]` is there what `i` is here."""
+
+    pictures: Pictures
+    cameras: tuple[int, ...]
+
+    def read(self, episode: int, camera: int, indices: np.ndarray) -> UInt8[np.ndarray, "t h w 3"]:
+        """Frames of a selected camera; see `Pictures.read`."""
+        return self.pictures.read(episode, self.cameras[camera], indices)
+
+    def file(self, episode: int, camera: int) -> Path:
+        """The file that holds them."""
+        return self.pictures.file(episode, self.cameras[camera])
+
+    def codec(self, episode: int, camera: int) -> str:
+        """How they are compressed."""
+        return self.pictures.codec(episode, self.cameras[camera])
+
+
 @dataclass(frozen=True, eq=False)
 class TableSource:
     """The checked tables in memory, frames read on demand; satisfies `EpisodeSource`.
@@ -140,6 +160,25 @@ class TableSource:
             pixel_mask=None if bool(mask.all()) else mask,
             **_columns(self.rows[episode], indices, stride),
         )
+
+    def select(self, views: Sequence[str], size: tuple[int, int] | None = None) -> "TableSource":
+        """The same episodes with some of the cameras, in the given order; `size` as on opening.
+
+        Raises:
+            ValueError: If there is no such camera, or one is named twice.
+        """
+        if not set(views) <= set(self.views) or len(set(views)) < len(views) or not views:
+            raise ValueError(
+                f"{self.name}: cameras {list(views)} were asked for, each once, "
+                f"but the data has {list(self.views)}"
+            )
+        cameras = tuple(self.views.index(view) for view in views)
+        size, boxes = letterboxes((self.boxes[camera].source for camera in cameras), size)
+        return replace(
+            self, views=tuple(views), size=size, boxes=boxes,
+            cameras=tuple(self.cameras[camera] for camera in cameras),
+            pictures=SelectedPictures(self.pictures, cameras),
+        )  # fmt: skip
 
     def task(self, episode: int) -> str:
         """The task in words, or an empty string."""
