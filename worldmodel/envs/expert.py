@@ -27,8 +27,9 @@ from worldmodel.envs.pushing import (
     way_round,
 )
 from worldmodel.envs.pusht import PushT
-from worldmodel.envs.pusht_shift import NOISE, faster
+from worldmodel.envs.pusht_shift import faster
 from worldmodel.envs.scene import AGENT_RADIUS, WALL, placed
+from worldmodel.envs.shift import NOISE
 
 NOISE_RANGE = (8.0, 60.0)  # world units
 LEAD = 80.0

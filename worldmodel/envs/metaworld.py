@@ -15,13 +15,14 @@ from metaworld.env_dict import ENV_CLS_MAP
 
 from worldmodel.envs.behaviour import Behaviour
 from worldmodel.envs.metaworld_render import SceneRenderer, fixed_camera, free_camera
+from worldmodel.envs.metaworld_shift import CAMERA, SHIFTS, move_start_region
+from worldmodel.envs.shift import check_shift
 
 STEPS_PER_SECOND = 80  # of Meta-World, each five of MuJoCo's
 PLAY_STEPS = 60
 STATE_LOW = (-0.525, 0.348, -0.0525, 0.0)
 STATE_HIGH = (0.525, 1.025, 0.7, 1.0)
 SCENE_CAMERA = {"azimuth": 135.0, "elevation": -35.0, "distance": 1.0, "lookat": (0.0, 0.7, 0.12)}
-SHIFTED_CAMERA = SCENE_CAMERA | {"azimuth": 150.0, "elevation": -30.0}
 TASKS = {
     "button-press-topdown-v3": "Press the button from above.",
     "door-open-v3": "Open the door.",
@@ -30,7 +31,6 @@ TASKS = {
     "reach-v3": "Reach the goal with the hand.",
     "window-open-v3": "Open the window.",
 }
-SHIFTS = ("start-region", "camera")
 Observation = dict[str, np.ndarray]
 
 
@@ -55,7 +55,8 @@ class MetaWorld(gymnasium.Env):
         action_repeat: Meta-World steps (of 1/80 s) per action; divides 80.
         shift: One controlled change, for tests out of distribution. `start-region`: the object
             starts in the strip beside the usual region in x, half as wide. `camera`: the scene
-            camera stands 15 degrees further round and 5 degrees lower. Empty for none.
+            camera stands 15 degrees further round and 5 degrees lower. `action-noise`: every
+            behaviour is as noisy as the noisy expert, and twice. Empty for none.
 
     Raises:
         ValueError: There is no such task or shift, or a number is out of range.
@@ -83,22 +84,18 @@ class MetaWorld(gymnasium.Env):
             raise ValueError(f"time_limit is at least 1 step, got {time_limit}")
         if action_repeat < 1 or STEPS_PER_SECOND % action_repeat:
             raise ValueError(f"action_repeat divides {STEPS_PER_SECOND}, got {action_repeat}")
-        if shift and shift not in SHIFTS:
-            raise ValueError(f"{name} has no shift {shift!r}; known are {', '.join(SHIFTS)}")
-        self.name, self.time_limit, self.action_repeat = (
-            f"metaworld:{task}",
-            time_limit,
-            action_repeat,
-        )
+        check_shift(name, shift, SHIFTS)
+        self.name, self.shift = f"metaworld:{task}", shift
+        self.time_limit, self.action_repeat = time_limit, action_repeat
         self.task = TASKS.get(task, f"{task.removesuffix('-v3').replace('-', ' ').capitalize()}.")
         self.metadata = self.metadata | {"render_fps": STEPS_PER_SECOND // action_repeat}
         self.render_mode = "rgb_array"
         self.simulator = simulator(task)
         if shift == "start-region":
-            move_start_region(self.simulator._random_reset_space)
+            move_start_region(task, self.simulator._random_reset_space)
         self.renderer = SceneRenderer(task, self.simulator.model, size)
         self.cameras = {
-            "scene": free_camera(**(SHIFTED_CAMERA if shift == "camera" else SCENE_CAMERA)),
+            "scene": free_camera(**SCENE_CAMERA | (CAMERA if shift == "camera" else {})),
             "wrist": fixed_camera(self.simulator.model, "gripperPOV"),
         }
         self.steps = 0
@@ -193,18 +190,3 @@ def simulator(task: str) -> gymnasium.Env:
     env._partially_observable = False
     del env.sawyer_observation_space  # cached while the goal was hidden
     return env
-
-
-def move_start_region(region: spaces.Box) -> None:
-    """Move x of the object's start into the strip beside its region, half as wide.
-
-    The random vector of Meta-World's tasks begins with the object's x. For push-v3, -0.1..0.1 m
-    becomes 0.1..0.2 m.
-
-    Raises:
-        ValueError: The object's x is not random in this task.
-    """
-    low, high = region.low[0], region.high[0]
-    if low == high:
-        raise ValueError(f"start-region needs an object with a random x, here it is always {low}")
-    region.low[0], region.high[0] = high, high + (high - low) / 2

@@ -10,6 +10,7 @@ from metaworld.policies import ENV_POLICY_MAP
 
 from worldmodel.envs.behaviour import Behaviour
 from worldmodel.envs.metaworld import MetaWorld
+from worldmodel.envs.shift import NOISE
 
 NOISE_RANGE = (0.05, 0.5)  # of the actions' range of -1 to 1
 GAIN = 10.0  # action per metre, as in Meta-World's experts
@@ -28,9 +29,9 @@ Point = Float[np.ndarray, "3"]
 
 def behave(behaviour: Behaviour, env: MetaWorld, rng: np.random.Generator) -> Iterator[Action]:
     """Actions without end; a pure function of the environment's states and the generator."""
-    if behaviour == "play":
-        return play(env, rng)
-    actions = expert(env)
+    actions = play(env, rng) if behaviour == "play" else expert(env)
+    if env.shift == "action-noise":
+        return with_noise(actions, rng, scale=NOISE)
     return with_noise(actions, rng) if behaviour == "noisy" else actions
 
 
@@ -44,9 +45,14 @@ def expert(env: MetaWorld) -> Iterator[Action]:
         yield action.clip(-1, 1)
 
 
-def with_noise(actions: Iterator[Action], rng: np.random.Generator) -> Iterator[Action]:
-    """Add Gaussian noise to every action, its sigma drawn once, log-uniform in 0.05..0.5."""
-    sigma = np.exp(rng.uniform(*np.log(NOISE_RANGE)))
+def with_noise(
+    actions: Iterator[Action], rng: np.random.Generator, *, scale: float = 1.0
+) -> Iterator[Action]:
+    """Add Gaussian noise to every action, its sigma drawn once, log-uniform in 0.05..0.5.
+
+    `scale` multiplies sigma.
+    """
+    sigma = scale * np.exp(rng.uniform(*np.log(NOISE_RANGE)))
     for action in actions:
         yield (action + rng.normal(0, sigma, 4)).clip(-1, 1)
 

@@ -13,8 +13,9 @@ from gymnasium import spaces
 from jaxtyping import Float
 
 from worldmodel.envs.behaviour import Behaviour
-from worldmodel.envs.pusht_shift import check_shift, outer_start
+from worldmodel.envs.pusht_shift import SHIFTS, outer_start
 from worldmodel.envs.scene import WORLD_SIZE, Scene
+from worldmodel.envs.shift import check_shift
 
 POSITION_RADIUS = 30.0  # world units
 POSITION_REWARD_RANGE = 256.0
@@ -57,7 +58,7 @@ class PushT(PushTEnv):
 
     def __init__(self, *, size: int = 64, time_limit: int = 120, shift: str = ""):
         super().__init__(obs_type="state", render_mode="rgb_array")
-        check_shift(self.name, shift)
+        check_shift(self.name, shift, SHIFTS)
         self.shift = shift
         if time_limit < 1:
             raise ValueError(f"time_limit is at least 1 step, got {time_limit}")

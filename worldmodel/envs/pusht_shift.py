@@ -1,8 +1,4 @@
-"""Controlled shifts of PushT, one change each, to measure world models out of distribution.
-
-As ACWM-Phys (2605.08567) asks: a split differs from the training data in one respect and in no
-other, so that a loss of fidelity has one cause.
-"""
+"""Controlled shifts of PushT, one change each, to measure world models out of distribution."""
 
 from collections.abc import Iterator
 
@@ -16,15 +12,8 @@ USUAL_START = (100.0, 400.0)  # the block's place along x and y in gym-pusht
 OUTER_START = (40.0, 472.0)
 CLEAR_OF_WALLS = (12.0, WORLD_SIZE - 12.0)
 SPEED = 2.0
-NOISE = 2.0
 
 Point = Float[np.ndarray, "2"]
-
-
-def check_shift(name: str, shift: str) -> None:
-    """Raise a `ValueError` if the environment `name` has no such shift; empty means none."""
-    if shift and shift not in SHIFTS:
-        raise ValueError(f"{name} has no shift {shift!r}; known are {', '.join(SHIFTS)}")
 
 
 def outer_start(

@@ -38,8 +38,8 @@ class RecordConfig:
         behaviour: Who acts: the expert, the expert with noise on its actions, play that pushes the
             object about, or a mixture of the three, drawn for each episode.
         shift: One controlled change of the environment, for tests out of distribution. PushT has
-            start-region, agent-speed and action-noise, Meta-World start-region and camera. Empty
-            for none.
+            start-region, agent-speed and action-noise, Meta-World start-region, camera and
+            action-noise. Empty for none.
         size: Side of the square camera pictures in pixels.
         num_workers: Processes; 0 means one per core.
     """

@@ -1,0 +1,19 @@
+"""Controlled shifts: what the environments have in common.
+
+As ACWM-Phys (2605.08567) asks: a split differs from the training data in one respect and in no
+other, so that a loss of fidelity has one cause.
+"""
+
+from collections.abc import Sequence
+
+NOISE = 2.0
+"""How much larger than the noisy expert's the noise of `action-noise` is."""
+
+
+def check_shift(name: str, shift: str, known: Sequence[str]) -> None:
+    """Raise a `ValueError` if `shift` is not among those `known` for the environment `name`.
+
+    Empty means none and is always fine.
+    """
+    if shift and shift not in known:
+        raise ValueError(f"{name} has no shift {shift!r}; known are {', '.join(known)}")
