@@ -17,6 +17,7 @@ from rl_posttrain.rewards import (
     Reward,
     StateAgreement,
     motion_agreement,
+    moving_fidelity,
     penalty,
     shortest,
     weighted_sum,
@@ -43,6 +44,8 @@ class RewardWeights:
     """Predicted states like the recorded ones; 0 keeps them as an unrewarded measure."""
     motion: float = 0.0
     """As much motion as was recorded."""
+    moving_area: float = 0.0
+    """Likeness to the recording where something moves, however small it is."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ def build_rewards(
         chosen["state"] = weights.state
     if weights.motion:
         rewards["motion"], chosen["motion"] = motion_agreement, weights.motion
+    if weights.moving_area:
+        rewards["moving_area"], chosen["moving_area"] = moving_fidelity, weights.moving_area
     dynamics = None
     if inverse_dynamics is not None:
         dynamics = InverseDynamics.from_pretrained(inverse_dynamics, world.device)

@@ -17,12 +17,14 @@ from rl_posttrain.rewards import (
     motion,
     motion_agreement,
     motion_energy,
+    moving_fidelity,
     penalty,
     shortest,
     violations,
     weighted_sum,
 )
 from worldmodel.data import Clip
+from worldmodel.metrics import psnr
 
 
 def grey(level: float, *, batch=1, frames=3, views=2, side=16) -> torch.Tensor:
@@ -99,6 +101,64 @@ def test_motion_energy_by_hand_and_standing_still_is_punished():
     still = rollout(grey(10), frames)
     assert motion_agreement(still).item() == pytest.approx(-math.log(4.1 / 0.1))
     assert motion_agreement(rollout(frames, frames)).item() == 0
+
+
+def disc(column: int, *, row=10, level=255, side=24) -> torch.Tensor:
+    """A recorded frame and two more in which a disc of 12 pixels has moved from column 3."""
+    frames = torch.full((3, side, side, 3), 100, dtype=torch.uint8)
+    for frame, left in zip(frames, (3, column, column), strict=True):
+        frame[row : row + 4, left + 1 : left + 3] = level
+        frame[row + 1 : row + 3, left : left + 4] = level
+    return frames[None, :, None]
+
+
+def lost() -> torch.Tensor:
+    """The disc is in the first frame only."""
+    frames = disc(12, level=100)
+    frames[:, 0] = disc(12)[:, 0]
+    return frames
+
+
+CONTRAST = (155 / 255) ** 2
+"""Squared error of a pixel that shows the disc instead of the background."""
+
+
+def test_a_lost_object_is_worse_than_one_beside_its_place_where_plain_psnr_cannot_tell():
+    truth, beside = disc(12), disc(13)
+    # the whole picture is a little off, by as much as the 4 pixels that the lost disc has more
+    beside[:, 1:] += (beside[:, 1:] == 100) * 14
+    plain = [psnr(x[:, 1:], truth[:, 1:]).mean().item() for x in (lost(), beside)]
+    assert plain[0] == pytest.approx(plain[1], abs=0.1)
+    gone, off = (moving_fidelity(rollout(x, truth)).item() for x in (lost(), beside))
+    # 12 pixels are wrong of the dilated discs of 32 at the old and the new place
+    assert gone == pytest.approx(-10 * math.log10(12 * CONTRAST / 64), abs=1e-3)
+    assert off > gone + 1.4
+
+
+def test_inventing_motion_never_pays():
+    truth = disc(12)
+    flickering = lost()
+    for corner in (1, 5, 20):
+        flickering[:, 1:, :, corner, 20] += 30  # isolated: a masked PSNR would rise by their areas
+    assert moving_fidelity(rollout(flickering, truth)) < moving_fidelity(rollout(lost(), truth))
+    still = disc(3)
+    assert moving_fidelity(rollout(still, still)).item() == pytest.approx(50)
+    assert moving_fidelity(rollout(disc(5), still)).item() < 20
+
+
+def test_moving_areas_are_a_mean_over_cameras_without_padding():
+    truth = torch.cat([disc(12), disc(3)], dim=2)
+    dream = torch.cat([lost(), disc(3)], dim=2)
+    one = moving_fidelity(rollout(lost(), disc(12))).item()
+    both = moving_fidelity(rollout(dream, truth)).item()
+    assert both == pytest.approx((one + 50) / 2, abs=1e-3)
+    mask = torch.tensor([[True, False]])
+    assert moving_fidelity(rollout(dream, truth, view_mask=mask)).item() == pytest.approx(one)
+    padded, pixels = lost(), torch.ones(1, 1, 24, 24, dtype=torch.bool)
+    padded[:, 1:, :, :2], pixels[:, :, :2] = 0, False
+    assert moving_fidelity(rollout(padded, disc(12))).item() < one
+    scored = rollout(padded, disc(12), pixel_mask=pixels)
+    assert moving_fidelity(scored).item() == pytest.approx(one)
 
 
 def test_differences_shift_by_one_order_for_displacements():
