@@ -5,7 +5,6 @@ candidates branch from its end with the same actions and other noise, each is sc
 was recorded, and the contrastive objective moves the model towards the better ones.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from rl_posttrain.branches import Rollout, draw_branches
 from rl_posttrain.keeper import Keeper
+from rl_posttrain.lora import adapted, merged, twin
 from rl_posttrain.losses import extremes, group_advantages, old_policy_decay, optimality
 from rl_posttrain.posttrain_config import PosttrainConfig, check
 from rl_posttrain.reward_mix import RewardMix, build_rewards
@@ -50,18 +50,18 @@ def posttrain(config: PosttrainConfig) -> Path:
             trained on, or the loss is not finite.
     """
     accelerator = begin(config)
-    torch.manual_seed(config.seed)
     base = WorldModel.load(config.world, accelerator.device)
     source = EpisodeCache(open_episodes(config.data, tuple(base.size), base.views))
     train, held_out = split_episodes(source, config.validation_episodes)
     check(config, base, source, held_out)
-    world, old = copy.deepcopy(base), copy.deepcopy(base)
+    world, old = policies(config, base)
     note_training(world, source, train)
     rewards = build_rewards(
         config.reward, base, source, train, config.inverse_dynamics, branch=config.branch
     )
     both = nn.ModuleDict({"world": world, "old": old})
-    optimizers = build_optimizers(world, config.learning_rate, muon=config.muon)
+    muon = config.muon and not config.lora_rank
+    optimizers = build_optimizers(world, config.learning_rate, muon=muon)
     average = MovingAverage(both, config.average_decay)
     log = RunLog(
         accelerator, config.out, total_steps=config.steps, minutes=config.minutes,
@@ -77,7 +77,7 @@ def posttrain(config: PosttrainConfig) -> Path:
 
     with log:
         if not config.resume:
-            keeper.evaluate(world)
+            keeper.evaluate(plain(config, world))
         while log.step < config.steps and log.done < 1 and not keeper.stopped:
             batch, row = next_batch(config, old, source, train, rewards, log.step)
             loss, parts = model(batch)
@@ -91,7 +91,7 @@ def posttrain(config: PosttrainConfig) -> Path:
             last = log.step >= config.steps or log.done >= 1
             if last or log.step % config.evaluation_interval == 0:
                 average.swap(both)
-                keeper.evaluate(world)
+                keeper.evaluate(plain(config, world))
                 average.swap(both)
             last = last or keeper.stopped
             if accelerator.is_main_process and (last or log.step % config.save_interval == 0):
@@ -102,7 +102,7 @@ def posttrain(config: PosttrainConfig) -> Path:
 
 
 def begin(config: PosttrainConfig) -> Accelerator:
-    """Device, number format and TensorBoard.
+    """Device, number format, TensorBoard and the seed.
 
     Raises:
         ValueError: Several processes were launched; evaluation and early stopping know only one.
@@ -114,7 +114,19 @@ def begin(config: PosttrainConfig) -> Accelerator:
             f"post-training runs in 1 process, launched are {accelerator.num_processes}"
         )
     accelerator.init_trackers("log")
+    torch.manual_seed(config.seed)
     return accelerator
+
+
+def policies(config: PosttrainConfig, base: WorldModel) -> tuple[WorldModel, WorldModel]:
+    """The policy that is trained and the old one, which begins as its equal."""
+    world = adapted(base, config.lora_rank) if config.lora_rank else twin(base)
+    return world, twin(world)
+
+
+def plain(config: PosttrainConfig, world: WorldModel) -> WorldModel:
+    """The trained policy as it is evaluated and saved: without adapters."""
+    return merged(world) if config.lora_rank else world
 
 
 def apply_gradients(optimizers: Sequence[torch.optim.Optimizer], learning_rate: float) -> None:
@@ -126,10 +138,11 @@ def apply_gradients(optimizers: Sequence[torch.optim.Optimizer], learning_rate: 
 
 
 def follow(old: WorldModel, world: WorldModel, decay: float) -> None:
-    """Move the old policy to the new one; `decay` of it stays."""
-    with torch.no_grad():
-        weights = [p.detach() for p in world.parameters()]
-        torch._foreach_lerp_([p.detach() for p in old.parameters()], weights, 1 - decay)
+    """Move what is trained of the old policy to the new one; `decay` of it stays."""
+    before, now = (
+        [p.detach() for p in policy.parameters() if p.requires_grad] for policy in (old, world)
+    )
+    torch._foreach_lerp_(before, now, 1 - decay)
 
 
 def generator_of(config: PosttrainConfig, step: int) -> torch.Generator:

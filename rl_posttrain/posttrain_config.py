@@ -72,8 +72,11 @@ class PosttrainConfig:
     within seven updates (objects 5 px further off, less motion) while its rewards looked fine."""
     warmup: int = 10
     """Warm-up updates."""
+    lora_rank: int = 0
+    """Rank of the low-rank adapters that are trained in place of the weights and merged into them
+    at the end; 0 trains the weights. Adapters take a larger --learning-rate. Needs peft."""
     muon: bool = True
-    """Muon for hidden matrices; otherwise AdamW for all."""
+    """Muon for hidden matrices; otherwise AdamW for all, which adapters always have."""
     clip_norm: float = 1.0
     """Largest gradient norm."""
     average_decay: float = 0.95
@@ -123,7 +126,13 @@ def check(
         raise ValueError(f"{config.world}: post-training needs a world model with actions")
     if config.num_steps not in world.allowed_steps:
         raise ValueError(f"num_steps={config.num_steps}, expected one of {world.allowed_steps}")
-    for name, least in (("groups", 1), ("context", 1), ("branch", 1), ("prefix", 0)):
+    for name, least in (
+        ("groups", 1),
+        ("context", 1),
+        ("branch", 1),
+        ("prefix", 0),
+        ("lora_rank", 0),
+    ):
         if getattr(config, name) < least:
             raise ValueError(f"{name} is at least {least}, got {getattr(config, name)}")
     if config.contrastive and config.candidates < 2:

@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -182,11 +184,13 @@ def rows(file: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("objective", ["nft", "self-rollout", "combined", "teacher-forced"])
+@pytest.mark.parametrize("rank", [0, 2])
 def test_every_objective_trains_and_writes_what_it_measured(
-    objective, world_folder, tmp_path, capsys
+    objective, rank, world_folder, tmp_path, capsys
 ):
     out = tmp_path / "out"
-    assert main(arguments(world_folder, out, "--objective", objective, "--kl-weight", "0.1")) == 0
+    more = ["--objective", objective, "--kl-weight", "0.1", "--lora-rank", str(rank)]
+    assert main(arguments(world_folder, out, *more)) == 0
     assert [row["step"] for row in rows(out / "updates.jsonl")] == [0, 1, 2, 3]
     evaluations = rows(out / "evaluations.jsonl")
     assert [row["step"] for row in evaluations] == [0, 2, 4]
@@ -195,20 +199,27 @@ def test_every_objective_trains_and_writes_what_it_measured(
     with av.open(str(out / "videos" / "held_out_0.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 4
     before, after = WorldModel.load(world_folder), WorldModel.load(out)
-    assert not torch.equal(before.dit.condition_embedding, after.dit.condition_embedding)
+    changed = {
+        name for name, value in before.state_dict().items()
+        if not torch.equal(value, after.state_dict()[name])
+    }  # fmt: skip
+    assert "dit.encoder.0.mlp.0.weight" in changed
+    assert ("dit.condition_embedding" in changed) == (rank == 0)
     assert after.train_data[-1]["episodes"] == list(range(len(open_episodes(DATA)) - 1))
     said = capsys.readouterr().out
     assert ("varies by" in said) == (objective in ("nft", "combined"))
     assert (out / "spread.json").exists() == (objective in ("nft", "combined"))
 
 
-def test_a_stopped_run_resumes_exactly(world_folder, tmp_path):
+@pytest.mark.parametrize("rank", ["0", "2"])
+def test_a_stopped_run_resumes_exactly(rank, world_folder, tmp_path):
     whole, halted = tmp_path / "whole", tmp_path / "halted"
-    main(arguments(world_folder, whole))
-    main(arguments(world_folder, halted, "--steps", "2"))
+    more = ["--lora-rank", rank, "--learning-rate", "1e-3"]
+    main(arguments(world_folder, whole, *more))
+    main(arguments(world_folder, halted, *more, "--steps", "2"))
     with (halted / "updates.jsonl").open("a") as table:  # what a killed run left behind
         table.write(json.dumps({"step": 2, "loss": random.random()}) + "\n")
-    main(arguments(world_folder, halted, "--resume"))
+    main(arguments(world_folder, halted, *more, "--resume"))
     for name in ("updates.jsonl", "evaluations.jsonl"):
         for one, two in zip(rows(whole / name), rows(halted / name), strict=True):
             one.pop("seconds", None), two.pop("seconds", None)
@@ -216,6 +227,26 @@ def test_a_stopped_run_resumes_exactly(world_folder, tmp_path):
     first, second = WorldModel.load(whole), WorldModel.load(halted)
     for name, value in first.state_dict().items():
         torch.testing.assert_close(second.state_dict()[name], value, msg=name)
+
+
+def test_adapters_train_as_a_command(world_folder, tmp_path):
+    out = tmp_path / "out"
+    call = arguments(world_folder, out, "--steps", "1", "--lora-rank", "2")
+    done = subprocess.run(
+        [sys.executable, "-m", "worldmodel.cli", *call], check=True, capture_output=True, text=True
+    )
+    assert "Traceback" not in done.stderr
+    assert [row["step"] for row in rows(out / "evaluations.jsonl")] == [0, 1]
+    before, after = WorldModel.load(world_folder), WorldModel.load(out)
+    assert set(after.state_dict()) == set(before.state_dict())
+
+
+def test_moving_areas_are_rewarded(world_folder, tmp_path):
+    more = ["--reward.moving-area", "1", "--reward.fidelity", "0", "--steps", "1"]
+    assert main(arguments(world_folder, tmp_path / "out", *more)) == 0
+    spread = json.loads((tmp_path / "out" / "spread.json").read_text())
+    assert set(spread) == {"fidelity", "moving_area"}
+    assert "reward.moving_area" in rows(tmp_path / "out" / "evaluations.jsonl")[-1]
 
 
 def test_inverse_dynamics_are_rewarded(world_folder, tmp_path):
@@ -240,6 +271,7 @@ def test_inverse_dynamics_are_rewarded(world_folder, tmp_path):
         (["--num-steps", "3"], "num_steps=3"),
         (["--temperature", "0"], "a contrast needs it above 0"),
         (["--branch", "0"], "branch is at least 1, got 0"),
+        (["--lora-rank", "-1"], "lora_rank is at least 0, got -1"),
         (["--evaluation-horizon", "9999"], "a horizon of 9999 at"),
         (["--validation-episodes", "99"], "99 are held out: none left to train on"),
     ],

@@ -1,0 +1,55 @@
+"""Low-rank adapters: what is trained in place of the weights (LoRA, 2106.09685).
+
+A linear map `W` of the transformer's blocks becomes `W + B A`, where `B A` has a small rank and
+begins at 0. The weights themselves stay as they are, and so all copies of a world share them.
+"""
+
+import copy
+import importlib.util
+
+from torch import nn
+
+from worldmodel.world_model import WorldModel
+
+
+def twin(world: WorldModel) -> WorldModel:
+    """A copy that has trained weights of its own and shares those that are not trained."""
+    return copy.deepcopy(world, {id(p): p for p in world.parameters() if not p.requires_grad})
+
+
+def adapted(base: WorldModel, rank: int) -> WorldModel:
+    """A copy of `base` whose adapters alone are trained; it shares all weights with `base`.
+
+    Every linear layer of the encoder's and the decoder's blocks gets an adapter of scale 1, as in
+    PersistWorld (2603.25685), where `alpha` is the rank. The copy computes what `base` does until
+    its adapters are trained. No weight of `base` receives a gradient any more.
+
+    Raises:
+        ValueError: If the rank is not positive, or peft is not installed.
+    """
+    if rank < 1:
+        raise ValueError(f"the rank of an adapter is at least 1, got {rank}")
+    if importlib.util.find_spec("peft") is None:
+        raise ValueError("adapters need the package peft: pip install 'worldmodel[rl]'")
+    from peft import LoraConfig, inject_adapter_in_model
+
+    world = twin(base.requires_grad_(False))
+    linear = [
+        name for name, module in world.dit.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(("encoder.", "decoder."))
+    ]  # fmt: skip
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=linear)
+    inject_adapter_in_model(config, world.dit)
+    return world
+
+
+def merged(world: WorldModel) -> WorldModel:
+    """A world model without adapters that computes what the adapted `world` does."""
+    from peft.tuners.lora import LoraLayer
+
+    plain = copy.deepcopy(world)
+    for name, layer in list(plain.dit.named_modules()):
+        if isinstance(layer, LoraLayer):
+            layer.merge()
+            plain.dit.set_submodule(name, layer.get_base_layer())
+    return plain
