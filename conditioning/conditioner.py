@@ -51,6 +51,11 @@ class Conditioning:
     vector: Float[Tensor, "b t d"] | None
     action_tokens: Float[Tensor, "b t c d"] | None
 
+    def rows(self, rows: Bool[Tensor, "b"]) -> "Conditioning":
+        """The same of some clips of the batch."""
+        parts = (self.tokens, self.vector, self.action_tokens)
+        return Conditioning(*(None if part is None else part[rows] for part in parts))
+
 
 class Conditioner(nn.Module):
     """Normalise actions and states, embed them, and route them to the transformer.

@@ -19,7 +19,7 @@ from conditioning.camera import CameraEmbedding
 from conditioning.conditioner import Conditioning
 from conditioning.noise import NoiseLevelEmbedding
 from worldmodel.flow import expand
-from worldmodel.layers import Block, TimeStep, Visibility, causal_visibility
+from worldmodel.layers import Block, LayerNorm, TimeStep, Visibility, causal_visibility
 from worldmodel.pixels import ConvHead, ConvStem, PatchHead, PatchStem, StemOutput
 
 
@@ -72,6 +72,20 @@ class Encoded:
     mask: Bool[Tensor, "b n"] | None
     visibility: Visibility
     step: TimeStep | None
+
+    def rows(self, rows: Bool[Tensor, "b"]) -> "Encoded":
+        """The same of some clips of the batch; not while streaming."""
+        batch = len(self.tokens)
+
+        def of_clips(flat: Tensor) -> Tensor:
+            return flat.unflatten(0, (batch, -1))[rows].flatten(0, 1)
+
+        stem = StemOutput(of_clips(self.stem.tokens), tuple(map(of_clips, self.stem.maps)))
+        return replace(
+            self, tokens=self.tokens[rows], current=self.current[rows],
+            reference=self.reference[rows], stem=stem, conditioning=self.conditioning.rows(rows),
+            mask=None if self.mask is None else self.mask[rows],
+        )  # fmt: skip
 
 
 class VideoDiT(nn.Module):
@@ -126,7 +140,7 @@ class VideoDiT(nn.Module):
         self.encoder = self._blocks(config.encoder_depth, True, adaln, cross)
         decoder_time = config.encoder_depth == 0
         self.decoder = self._blocks(config.decoder_depth, decoder_time, True, cross)
-        self.decoder_norm = nn.LayerNorm(config.width)
+        self.decoder_norm = LayerNorm(config.width)
         self._initialise()
 
     def _blocks(self, depth: int, time: bool, modulated: bool, cross: bool) -> nn.ModuleList:
@@ -184,7 +198,7 @@ class VideoDiT(nn.Module):
             batch, frames, self.config.num_registers, self.config.width
         )
         condition = torch.cat([registers, conditioning.tokens], dim=2) + self.condition_embedding
-        x = torch.cat([condition, tokens + self.camera()], dim=2)
+        x = torch.cat([condition, tokens + self.camera()], dim=2).to(tokens.dtype)
         encoded = Encoded(
             tokens=x, current=latents, reference=latents[:, 0] if reference is None else reference,
             stem=stem, conditioning=conditioning,
@@ -220,7 +234,7 @@ class VideoDiT(nn.Module):
             noisy_state = expand(tau, noisy_state) * noisy_state
             state_token = condition[:, :, -1:] + self.noisy_state(noisy_state)[:, :, None]
             condition = torch.cat([condition[:, :, :-1], state_token], dim=2)
-        x = torch.cat([condition, pixels + guess], dim=2)
+        x = torch.cat([condition, pixels + guess], dim=2).to(pixels.dtype)
         vector = self.noise_level(tau, step_size)
         if self.monolithic and encoded.conditioning.vector is not None:
             vector = vector + encoded.conditioning.vector

@@ -107,7 +107,19 @@ def attend(
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if bias is not None:
         scores = scores + bias
-    return scores.softmax(-1).to(v.dtype) @ v
+    with torch.autocast("cpu", enabled=False):  # which would take the softmax in fp32
+        return scores.softmax(-1) @ v
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm in the number format of its input; autocast would leave bf16 for fp32."""
+
+    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """Normalise the last axis; sums are taken in fp32 inside the kernel."""
+        weight = None if self.weight is None else self.weight.to(x.dtype)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
 
 class SpaceAttention(nn.Module):
@@ -194,9 +206,9 @@ class Block(nn.Module):
     ):
         super().__init__()
         self.modulated = modulated
-        self.space_norm = nn.LayerNorm(width, elementwise_affine=not modulated)
+        self.space_norm = LayerNorm(width, elementwise_affine=not modulated)
         self.space = SpaceAttention(width, num_heads)
-        self.mlp_norm = nn.LayerNorm(width, elementwise_affine=not modulated)
+        self.mlp_norm = LayerNorm(width, elementwise_affine=not modulated)
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width, bias=False), nn.GELU(),
             nn.Linear(4 * width, width, bias=False),
@@ -204,9 +216,9 @@ class Block(nn.Module):
         if modulated:
             self.modulation_bias = nn.Parameter(torch.zeros(6, width))
         self.time = TimeAttention(width, num_heads, window) if window else None
-        self.time_norm = nn.LayerNorm(width) if window else None
+        self.time_norm = LayerNorm(width) if window else None
         self.cross = ActionCrossAttention(width, num_heads) if cross else None
-        self.cross_norm = nn.LayerNorm(width) if cross else None
+        self.cross_norm = LayerNorm(width) if cross else None
 
     def forward(
         self,
@@ -227,7 +239,7 @@ class Block(nn.Module):
             else:
                 x = x + self.time.stream(normed, layer, step)
         if self.modulated:
-            terms = (modulation + self.modulation_bias)[:, :, :, None]
+            terms = (modulation + self.modulation_bias).to(x.dtype)[:, :, :, None]
             shift1, scale1, gate1, shift2, scale2, gate2 = terms.unbind(2)
             x = x + (1 + gate1) * self.space(self.space_norm(x) * (1 + scale1) + shift1, mask)
         else:

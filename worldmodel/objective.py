@@ -225,7 +225,7 @@ def training_loss(
     noise = (draws.noise, draws.state_noise)[: len(target)]
     noisy = tuple(add_noise(x, n, draws.tau) for x, n in zip(target, noise, strict=True))
     predicted = world.predict(encoded, noisy, draws.tau, draws.step_size)
-    goal = _with_shortcut_rows(world, clip, context, states, draws, target, noisy)
+    goal = _with_shortcut_rows(world, encoded, draws, target, noisy)
     weight = ramp_weight(draws.tau, config.ramp_floor)
     if draws.gap > 1:  # the second frame does not follow from the first
         weight = torch.cat([torch.zeros_like(weight[:, :1]), weight[:, 1:]], dim=1)
@@ -263,15 +263,11 @@ def _describe(
 
 
 def _encode(
-    world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws,
-    rows: Tensor | slice = slice(None),
-) -> Encoded:  # fmt: skip
-    actions = None if clip.actions is None else clip.actions[rows]
-    states = None if states is None else states[rows]
-    conditioning = world.conditioner(actions, states, context[rows].shape[:2])
-    mask = None if clip.view_mask is None else clip.view_mask[rows]
+    world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws
+) -> Encoded:
+    conditioning = world.conditioner(clip.actions, states, context.shape[:2])
     return world.dit.encode(
-        context[rows], conditioning, view_mask=mask, history=draws.history, gap=draws.gap
+        context, conditioning, view_mask=clip.view_mask, history=draws.history, gap=draws.gap
     )
 
 
@@ -306,18 +302,17 @@ def _self_forward(
 
 
 def _with_shortcut_rows(
-    world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws,
-    target: tuple[Tensor, ...], noisy: tuple[Tensor, ...],
+    world: WorldModel, encoded: Encoded, draws: Draws, target: tuple[Tensor, ...],
+    noisy: tuple[Tensor, ...],
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """The data as goal, and on shortcut rows what two half steps would reach."""
     rows = draws.shortcut
     if not rows.any():
         return target
     with torch.no_grad():
-        noised = context + draws.context_noise
-        encoded = _encode(world, clip, noised, states, draws, rows)
+        known = encoded.rows(rows)
         reached = shortcut_target(
-            lambda z, tau, d: tuple(p.float() for p in world.predict(encoded, z, tau, d)),
+            lambda z, tau, d: tuple(p.float() for p in world.predict(known, z, tau, d)),
             tuple(z[rows] for z in noisy), draws.tau[rows], draws.step_size[rows],
         )  # fmt: skip
     goals = tuple(x.clone() for x in target)

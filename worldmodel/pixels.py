@@ -72,7 +72,7 @@ class ConvHead(nn.Module):
         pictures = torch.cat([current, noisy, *([reference] if self.reference else [])], dim=1)
         skips = [*reversed(stem.maps), pictures.contiguous(memory_format=torch.channels_last)]
         for merge, convolution, skip in zip(self.merges, self.convolutions, skips, strict=True):
-            x = torch.cat([F.pixel_shuffle(x, 2), skip], dim=1)
+            x = torch.cat([F.pixel_shuffle(x, 2), skip.to(x.dtype)], dim=1)
             x = F.silu(convolution(F.silu(merge(x))))
         return current + self.last(x)
 
