@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from worldmodel.memory import keep_freed_memory
+
 
 @dataclass(frozen=True)
 class Command:
@@ -122,6 +124,8 @@ COMMANDS = {
     ),
 }
 
+TRAINS = ("pretrain", "posttrain", "align", "bench")  # worth a new start of the process
+
 OVERVIEW = """\
 usage: worldmodel COMMAND [options]
 
@@ -176,6 +180,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}"
         return fail(f"worldmodel: there is no command {name!r}; {hint}")
+    if argv is None and name in TRAINS and "--help" not in rest:
+        keep_freed_memory()
     try:
         run(name, rest)
     except ValueError as error:
