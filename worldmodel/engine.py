@@ -19,6 +19,7 @@ from worldmodel.folded import FoldedBlock
 from worldmodel.folded_pixels import FoldedHead, FoldedStem
 from worldmodel.pixels import ConvStem
 from worldmodel.precision import compute_dtype
+from worldmodel.prepared import Convolution
 from worldmodel.rollout import RolloutState
 
 
@@ -85,8 +86,9 @@ class Engine:
         self.stem = FoldedStem(dit.stem, dtype)
         self.head = FoldedHead(dit.head, dit.config.width, dtype)
         self.encoder = [FoldedBlock(block, dtype) for block in dit.encoder]
-        noisy = dit.noisy_stem.project
-        self.patch, self.noisy = dit.noisy_stem.patch, noisy.weight.t().to(dtype)
+        patch, noisy = dit.noisy_stem.patch, dit.noisy_stem.project
+        patches = rearrange(noisy.weight, "d (c p q) -> d c p q", p=patch, q=patch)
+        self.noisy = Convolution(patches, None, dtype, stride=patch)
         entry = torch.zeros_like(embedding)
         entry[self.num_condition :] += noisy.bias
         if dit.noisy_state is not None:
@@ -98,7 +100,7 @@ class Engine:
     def think(self, state: RolloutState, condition_tokens: Float[Tensor, "b k d"]) -> Thought:
         """Read the current frame of every stream and write it to the cache; once per frame."""
         slot = state.cache.reserve(state.frame)
-        current = state.latent.flatten(0, 1)
+        current = self._picture(state.latent)
         pixels, maps = self.stem(current)
         batch, condition = len(state.frame), self.num_condition
         x = self.embedding.repeat(batch, 1, 1)
@@ -111,11 +113,11 @@ class Engine:
         layer = 0
         for block in self.encoder:
             if block.time is not None:
-                block.time(x, state.cache, layer, slot, distance)
+                x = block.time(x, state.cache, layer, slot, distance)
                 layer += 1
-            block(x, mask)
-        skips = self.head.skips(maps, current, state.reference.flatten(0, 1))
-        return Thought(x, skips, current)
+            x = block(x, mask)
+        skips = self.head.skips(maps, current, self._picture(state.reference))
+        return Thought(x, skips, state.latent.flatten(0, 1))
 
     def denoise(
         self, state: RolloutState, thought: Thought, num_steps: int,
@@ -162,23 +164,24 @@ class Engine:
         x = thought.tokens + self.entry
         condition, width, told = self.num_condition, (x.shape[-1],), None
         if level.tau > 0:
-            told = (noisy[0] * level.tau).to(self.dtype)
-            patches = rearrange(
-                told, "(b v) c (h p) (w q) -> b (v h w) (c p q)", b=len(x), p=self.patch,
-                q=self.patch,
-            )  # fmt: skip
-            x[:, condition:] += patches @ self.noisy
+            told = self._picture(noisy[0] * level.tau)
+            x[:, condition:] += self.noisy(told).reshape(len(x), -1, *width)
             if self.dit.noisy_state is not None:
                 matrix = self.dit.noisy_state.weight.t()
                 x[:, condition - 1] += ((noisy[1] * level.tau) @ matrix).to(self.dtype)
         for block in level.blocks:
-            block(x, mask)
+            x = block(x, mask)
         tokens = F.layer_norm(x[:, condition:], width, *self.norm).view(-1, *self.grid, *width)
         latent = self.head(tokens, thought.skips, thought.current, told)
         if self.dit.state_out is None:
             return (latent,)
         last = F.layer_norm(x[:, condition - 1], width, *self.norm)
         return latent, self.dit.state_out(last.float())
+
+    def _picture(self, latent: Float[Tensor, "*f c h w"]) -> Float[Tensor, "f h w c"]:
+        """Latents as convolutions read them; views and streams are rows."""
+        flat = latent.flatten(0, -4)
+        return flat.to(self.dtype, memory_format=torch.channels_last).permute(0, 2, 3, 1)
 
     def _mask(self, state: RolloutState) -> Tensor | None:
         return None if state.view_mask is None else self.dit._token_mask(state.view_mask)

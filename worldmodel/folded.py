@@ -3,16 +3,17 @@
 A stream runs the same weights at the same few noise levels, over and over. So the scale, shift and
 gate of a noise level go into the normalisation and into the output matrices of their block, the
 scale of the attention goes into the queries, and the weights are cast once instead of at every
-call. What is left works in place on the tokens of one frame.
+call, in the layout that the hardware reads (`worldmodel.prepared`).
 """
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldmodel.layers import Block, SpaceAttention, TimeAttention, TimeCache
+from worldmodel.prepared import Matrix
 
 
 def matrix(linear: nn.Module) -> Float[Tensor, "o i"]:
@@ -44,21 +45,24 @@ class FoldedTime:
     def __call__(
         self, x: Float[Tensor, "b n d"], cache: TimeCache, layer: int, slot: Int[Tensor, "b"],
         distance: Int[Tensor, "b k"],
-    ) -> None:  # fmt: skip
-        """Add to `x`, and write its keys and values to the cache.
+    ) -> Float[Tensor, "b n d"]:  # fmt: skip
+        """`x` plus its attention to the cache, to which its keys and values are written.
 
         `distance` indexes the learned bias: the distance in frames up to the window, and one more
-        for empty slots.
+        for empty slots. Every token and head is a head of its own with a single query.
         """
-        qkv = F.linear(F.layer_norm(x, self.width, *self.norm), self.qkv)
-        q, key, value = rearrange(
-            qkv, "b n (three h d) -> three b n h d", three=3, h=self.bias.shape[1]
-        )
+        qkv = self.qkv(F.layer_norm(x, self.width, *self.norm))
+        heads = self.bias.shape[1]
+        q, key, value = rearrange(qkv, "b n (three h d) -> three b n h d", three=3, h=heads)
         cache.write(layer, slot, key, value)
-        scores = (cache.keys[layer] * q[:, None]).sum(-1) + self.bias[distance][:, :, None]
-        weights = scores.softmax(1)[..., None]
-        y = (weights * cache.values[layer]).sum(1)
-        x.view(-1, *self.width).addmm_(y.view(-1, *self.width), self.out)
+        keys, values = (
+            rearrange(held[layer], "b k n h d -> b (n h) k d")
+            for held in (cache.keys, cache.values)
+        )
+        bias = repeat(self.bias[distance], "b k h -> b (n h) 1 k", n=x.shape[1])
+        q = rearrange(q, "b n h d -> b (n h) 1 d")
+        y = F.scaled_dot_product_attention(q, keys, values, attn_mask=bias, scale=1.0)
+        return self.out.plus(rearrange(y, "b (n h) 1 d -> b n (h d)", h=heads), x)
 
 
 class FoldedBlock:
@@ -85,43 +89,34 @@ class FoldedBlock:
         self.width = (len(norms[0][0]),)
         self.num_heads = block.space.num_heads
         self.qkv, self.out = _attention_weights(block.space, gates[0], dtype)
-        self.up = matrix(block.mlp[0]).to(dtype).contiguous()
-        self.down = (matrix(block.mlp[-1]).t() * gates[1]).to(dtype)
+        self.up = Matrix(matrix(block.mlp[0]).to(dtype))
+        self.down = _gated(block.mlp[-1], gates[1], dtype)
         self.time = FoldedTime(block.time_norm, block.time, dtype) if block.time else None
 
-    def __call__(self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None) -> None:
-        """Add space attention and MLP to `x`; tokens where `mask` is false are not attended to."""
-        flat = x.view(-1, *self.width)
+    def __call__(
+        self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None
+    ) -> Float[Tensor, "b n d"]:
+        """`x` after space attention and MLP; tokens where `mask` is false are not attended to."""
         q, k, v = rearrange(
-            F.linear(F.layer_norm(x, self.width, *self.space_norm), self.qkv),
+            self.qkv(F.layer_norm(x, self.width, *self.space_norm)),
             "b n (three h d) -> three b h n d", three=3, h=self.num_heads,
-        ).contiguous()  # fmt: skip
-        y = rearrange(_attend(q, k, v, mask), "b h n d -> (b n) (h d)")
-        flat.addmm_(y, self.out)
-        hidden = F.gelu(F.linear(F.layer_norm(flat, self.width, *self.mlp_norm), self.up))
-        flat.addmm_(hidden, self.down)
+        )  # fmt: skip
+        seen = None if mask is None else mask[:, None, None]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=1.0)
+        x = self.out.plus(rearrange(y, "b h n d -> b n (h d)"), x)
+        return self.down.plus(self.up.gelu(F.layer_norm(x, self.width, *self.mlp_norm)), x)
 
 
 def _attention_weights(
     attention: SpaceAttention | TimeAttention, gate: Tensor | float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """The matrix of queries, scaled, keys and values; and the gated output matrix, transposed."""
+) -> tuple[Matrix, Matrix]:
+    """The matrix of queries, scaled, keys and values; and the gated output matrix."""
     qkv = matrix(attention.qkv).clone()
     width = len(qkv) // 3
     qkv[:width] *= (width // attention.num_heads) ** -0.5
-    return qkv.to(dtype).contiguous(), (matrix(attention.out).t() * gate).to(dtype).contiguous()
+    return Matrix(qkv.to(dtype)), _gated(attention.out, gate, dtype)
 
 
-def _attend(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"],
-    mask: Bool[Tensor, "b n"] | None,
-) -> Float[Tensor, "b h n d"]:  # fmt: skip
-    """Softmax attention of queries that are scaled already; see `worldmodel.layers.attend`."""
-    if q.device.type != "cpu":
-        seen = None if mask is None else mask[:, None, None]
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=1.0)
-    scores = torch.bmm(q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2))
-    if mask is not None:
-        hidden = ~mask.repeat_interleave(q.shape[1], dim=0)[:, None]
-        scores.masked_fill_(hidden, float("-inf"))
-    return torch.bmm(scores.softmax(-1), v.flatten(0, 1)).view_as(q)
+def _gated(linear: nn.Module, gate: Tensor | float, dtype: torch.dtype) -> Matrix:
+    """The matrix of a linear map whose outputs are multiplied by `gate`."""
+    return Matrix((matrix(linear).t() * gate).t().to(dtype))
