@@ -185,3 +185,6 @@ def test_training_state_round_trip(tmp_path):
     with pytest.raises(ValueError, match="another model"):
         other = torch.nn.Linear(2, 2)
         load_state(tmp_path, other, MovingAverage(other, 0.9), [])
+    with pytest.raises(ValueError, match=r"encoder.weight is \(4, 4\), not \(1, 4\)"):
+        other = torch.nn.ModuleDict({"encoder": torch.nn.Linear(4, 1), "head": model["head"]})
+        load_state(tmp_path, other, MovingAverage(other, 0.9), [])

@@ -140,6 +140,10 @@ def load_state(
     found = {name for name in tensors if name.startswith("model.")}
     if expected != found:
         raise ValueError(f"{folder}: state of another model, differs in {expected ^ found}")
+    for name in average.names:
+        mine, theirs = tuple(parameters[name].shape), tuple(tensors[f"model.{name}"].shape)
+        if mine != theirs:
+            raise ValueError(f"{folder}: state of another model, {name} is {theirs}, not {mine}")
     for index, name in enumerate(average.names):
         parameters[name].detach().copy_(tensors[f"model.{name}"])
         average.shadow[index].copy_(tensors[f"average.{name}"])
