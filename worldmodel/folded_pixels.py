@@ -134,7 +134,8 @@ class FoldedHead:
                 "f h w (p q o) -> f (h p) (w q) o", p=2, q=2,
             )  # fmt: skip
             x = F.silu(stage.convolution(joined), inplace=True)
-        clean = torch.empty_like(current)
+        # Channels last, as the next frame is read.
+        clean = torch.empty_like(current, memory_format=torch.channels_last)
         shuffled = "f c (h p) (w q) -> f h w p q c"
         residual = rearrange(self.last(x), "f h w (p q c) -> f h w p q c", p=2, q=2)
         now, out = (rearrange(each, shuffled, p=2, q=2) for each in (current, clean))
