@@ -1,3 +1,4 @@
+import copy
 import json
 from dataclasses import replace
 
@@ -213,3 +214,12 @@ def test_visibility_counts_the_frames_of_a_gap():
     seen = causal_visibility(3, 2, torch.device("cpu"), gap=5)
     assert seen.distance.tolist() == [[0, -5, -6], [5, 0, -1], [6, 1, 0]]
     assert seen.visible.tolist() == [[True, False, False], [True, True, False], [True, True, True]]
+
+
+def test_a_copy_of_a_world_that_has_streamed_streams_the_same():
+    world = tiny_world()
+    clip = random_clip(world)
+    actions = torch.rand(2, 3, 2)
+    seen = world.imagine(clip, actions)
+    again = copy.deepcopy(world).imagine(clip, actions)
+    assert torch.equal(seen.frames, again.frames)

@@ -30,6 +30,7 @@ class TimeCache:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.frame_index = torch.full((num_streams, window + 1), -1, device=device)
+        self.streams = torch.arange(num_streams, device=device)
 
     def reserve(self, frame: Int[Tensor, "b"]) -> Int[Tensor, "b"]:
         """Claim the slot of the next frame of every stream and return it."""
@@ -42,9 +43,8 @@ class TimeCache:
         value: Float[Tensor, "b n h d"],
     ) -> None:  # fmt: skip
         """Write one frame's keys and values of one layer in place."""
-        streams = torch.arange(len(slot), device=slot.device)
-        self.keys[layer].index_put_((streams, slot), key.to(self.keys.dtype))
-        self.values[layer].index_put_((streams, slot), value.to(self.values.dtype))
+        self.keys[layer].index_put_((self.streams, slot), key.to(self.keys.dtype))
+        self.values[layer].index_put_((self.streams, slot), value.to(self.values.dtype))
 
     def select(self, streams: Int[Tensor, "k"]) -> "TimeCache":
         """Copy of the given streams."""
@@ -52,6 +52,7 @@ class TimeCache:
         other.window = self.window
         other.keys, other.values = self.keys[:, streams], self.values[:, streams]
         other.frame_index = self.frame_index[streams]
+        other.streams = torch.arange(len(streams), device=streams.device)
         return other
 
     def put(self, streams: Int[Tensor, "k"], fresh: "TimeCache") -> None:

@@ -131,6 +131,10 @@ class WorldModel(nn.Module):
         self._engine = None
         return super().train(mode)
 
+    def __getstate__(self) -> dict:
+        """All but the engine, whose packed weights cannot be copied; a copy builds its own."""
+        return {**self.__dict__, "_engine": None}
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -198,9 +202,10 @@ class WorldModel(nn.Module):
         if num_steps not in self.allowed_steps:
             raise ValueError(f"num_steps={num_steps}, expected one of {self.allowed_steps}")
         if foldable(self.dit):
-            thought = self.engine.think(state, self._condition(state, actions).tokens[:, 0])
+            engine = self.engine
+            thought = engine.think(state, self._condition(state, actions).tokens[:, 0])
             noise = partial(self._noise, temperature=temperature)
-            latent, *moved = self.engine.denoise(state, thought, num_steps, noise)
+            latent, *moved = engine.denoise(state, thought, num_steps, noise)
         else:
             latent, *moved = self._step(state, actions, num_steps, temperature)
         latent, states = self.bound(latent), None
