@@ -1,10 +1,11 @@
-"""How much faster do worlds stream than at the commit that the engine is measured against?
+"""How much faster do worlds stream and train than at the commit that both are measured against?
 
 python benchmarks/engine.py --data data/heldout12 --json engine.json
 
 Checks that commit out into a temporary git worktree, or takes the checkout in `--foundation`, and
-lets both trees dream with their own shipped checkpoint, raw action in, pictures out. The trees take
-turns, each time in a fresh process with one thread, because neighbours on a machine are noisy.
+lets both trees dream with their own shipped checkpoint, raw action in, pictures out, and train it
+further as `worldmodel pretrain tiny` does. The trees take turns, each time in a fresh process with
+one thread, because neighbours on a machine are noisy.
 """
 
 import json
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +30,8 @@ from worldmodel.files import write_json
 FOUNDATION = "505cd1b06adfffd78a425c317a41a7a3eb843d32"
 ROOT = Path(__file__).resolve().parents[1]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-Rounds = Sequence[Mapping[str, float]]  # frames/s by batch, one mapping per process
+SHARES = (0.4, 0.3, 0.3)  # of training batches with 0, 1 and 2 self-forwarding passes
+Rounds = Sequence[Mapping[str, float]]  # frames/s by batch and of training, one mapping per round
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,10 @@ class EngineConfig:
     """Denoising steps per frame."""
     frames: int = 100
     """Frames per stream and process."""
+    training_steps: int = 3
+    """Optimiser steps per process with each number of self-forwarding passes; 0: no training."""
     rounds: int = 5
-    """Processes of either tree."""
+    """Turns of either tree."""
     clock: Literal["wall", "cpu"] = "wall"
     """Wall time, or that of the process alone, which neighbours disturb less."""
     json: Path | None = None
@@ -79,20 +83,69 @@ def probe(
     return found
 
 
-def run_probe(tree: Path, config: EngineConfig) -> dict[str, float]:
-    """`probe` in a process of its own that imports the packages of `tree`."""
-    values = {
-        "data": str(config.data.resolve()), "world": config.world, "batches": config.batches,
-        "num_steps": config.num_steps, "frames": config.frames, "clock": config.clock,
-    }  # fmt: skip
+def probe_training(data: str, world: str, steps: int, clock: str) -> dict[str, float]:
+    """Predicted frames/s of training in the tree that this process imports; runs in either one.
+
+    Batches are of 8 clips with as many frames as the tree's preset `tiny`; with 0, 1 and 2
+    self-forwarding passes as often as in a run after its first part.
+    """
+    from worldmodel.data import EpisodeCache, open_episodes
+    from worldmodel.data.dataset import sample_clips
+    from worldmodel.objective import LossConfig, draw, training_loss
+    from worldmodel.precision import autocast
+    from worldmodel.pretrain import PretrainConfig
+    from worldmodel.run import build_optimizers
+    from worldmodel.world_model import WorldModel
+
+    torch.set_num_threads(1)
+    model, loss_config, now = WorldModel.load(world).train(), LossConfig(), CLOCKS[clock]
+    source, frames = EpisodeCache(open_episodes(data)), PretrainConfig.frames
+    optimizers, total = build_optimizers(model, 1e-6, muon=True), 0.0
+    for passes, share in enumerate(SHARES):
+        seconds = []
+        for step in range(steps + 1):
+            begin = now()
+            generator = torch.Generator().manual_seed(step)
+            draws = draw(model, loss_config, batch=8, frames=frames, generator=generator)
+            clip = sample_clips(
+                source, batch=8, length=frames, stride=1, seed=0, index=step,
+                episodes=range(len(source)),
+            )  # fmt: skip
+            with autocast("cpu"):
+                loss, _ = training_loss(model, clip, replace(draws, passes=passes), loss_config)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            seconds.append(now() - begin)
+        total += share * min(seconds[1:])  # the first one warms up
+    return {"training": 8 * (frames - 1) / total}
+
+
+def run_probe(tree: Path, name: str, values: Mapping[str, object]) -> dict[str, float]:
+    """A probe of this file in a process of its own that imports the packages of `tree`."""
     program = (
         "import json, runpy, sys; script = runpy.run_path(sys.argv[1]); "
-        "print(json.dumps(script['probe'](**json.loads(sys.argv[2]))))"
+        "print(json.dumps(script[sys.argv[2]](**json.loads(sys.argv[3]))))"
     )
-    command = [sys.executable, "-c", program, str(Path(__file__).resolve()), json.dumps(values)]
+    if name == "probe_training" and (tree / "worldmodel" / "memory.py").exists():
+        program = "import worldmodel.memory as m; m.keep_freed_memory(); " + program
+    path = str(Path(__file__).resolve())
+    command = [sys.executable, "-c", program, path, name, json.dumps(values)]
     one = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tree, env=one, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(tree: Path, config: EngineConfig) -> dict[str, float]:
+    """One round of one tree."""
+    shared = {"data": str(config.data.resolve()), "world": config.world, "clock": config.clock}
+    streaming = {"batches": config.batches, "num_steps": config.num_steps, "frames": config.frames}
+    found = run_probe(tree, "probe", {**shared, **streaming})
+    if config.training_steps:
+        found |= run_probe(tree, "probe_training", {**shared, "steps": config.training_steps})
+    return found
 
 
 def take_turns(foundation: Path, config: EngineConfig) -> dict[str, Rounds]:
@@ -100,7 +153,7 @@ def take_turns(foundation: Path, config: EngineConfig) -> dict[str, Rounds]:
     rounds = {"old": [], "new": []}
     for _ in range(config.rounds):
         for name, tree in (("old", foundation), ("new", ROOT)):
-            rounds[name].append(run_probe(tree, config))
+            rounds[name].append(measure(tree, config))
     return rounds
 
 

@@ -38,7 +38,7 @@ def test_both_trees_are_measured_in_processes_of_their_own(tmp_path, capsys):
     source = open_episodes(str(V30))
     world = tiny_world(views=source.views, size=source.size, state_dim=source.state_dim)
     world.save(tmp_path / "world")
-    options = {"batches": (1, 2), "frames": 2, "rounds": 1, "clock": "cpu"}
+    options = {"batches": (1, 2), "frames": 2, "rounds": 1, "clock": "cpu", "training_steps": 1}
     config = script["EngineConfig"](
         data=V30, foundation=SCRIPT.parents[1], world=str(tmp_path / "world"),
         json=tmp_path / "engine.json", **options,
