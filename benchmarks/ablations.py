@@ -2,6 +2,8 @@
 
     python benchmarks/ablations.py --data TRAIN --held-out TEST --relative-to 0 0 1 1 --out OUT
 
+Called again with the same `--out`, it goes on where it was stopped.
+
 Every row changes one thing of the default. Same data, batches, noise and CPU minutes in one
 thread; the held-out figures are at 2 denoising steps, means over episodes. How actions are told
 the network matters with their width, so compare that on a wide robot, or with `--stride 4`, which
@@ -22,6 +24,7 @@ import tyro
 
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.fidelity import measure_fidelity
+from worldmodel.files import write_json
 from worldmodel.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
 
@@ -70,14 +73,23 @@ def variants(default: PretrainConfig) -> dict[str, PretrainConfig]:
 
 
 def train_and_measure(run: PretrainConfig, held_out: Path) -> dict:
-    """Figures of one run."""
+    """Figures of one run; what was finished before a kill is not done again."""
     torch.set_num_threads(1)
-    world = WorldModel.load(pretrain(run))
+    file = run.out / "result.json"
+    if file.exists():
+        return json.loads(file.read_text())
+    result = measure(WorldModel.load(pretrain(run)), run.out, held_out)
+    write_json(file, result)
+    return result
+
+
+def measure(world: WorldModel, out: Path, held_out: Path) -> dict:
+    """Steps and held-out figures of a trained world."""
     test = EpisodeCache(open_episodes(held_out, size=tuple(world.size), views=world.views))
     report = measure_fidelity(
         world, test, horizon=10, num_steps=2, seed=0, alterations=("shuffled",)
     )  # fmt: skip
-    steps = len((run.out / "losses.csv").read_text().splitlines()) - 1
+    steps = len((out / "losses.csv").read_text().splitlines()) - 1
     return {"steps": steps, "fidelity": report}
 
 
