@@ -95,10 +95,10 @@ def fidelity_table(reports: list[dict]) -> str:
     for name in first.get("objects", {}):
         for metric in ("error_px", "moving_error_px", "missing"):
             copied = first["copy_last"]["objects"][name].get(metric, {})
-            row = [cells(report["objects"][name][metric]) for report in reports]
-            lines.append(
-                f"| {name} {metric.replace('_', ' ')} | " + " | ".join([*row, cells(copied)]) + " |"
-            )
+            digits = 2 if metric == "missing" else 1
+            row = [cells(report["objects"][name][metric], digits) for report in reports]
+            row.append(cells(copied, digits))
+            lines.append(f"| {name} {metric.replace('_', ' ')} | " + " | ".join(row) + " |")
     following = [report.get("action_following", {}) for report in reports]
     for kind in dict.fromkeys(kind for kinds in following for kind in kinds):
         rows = [kinds.get(kind) for kinds in following]
