@@ -95,7 +95,9 @@ def measure(world: WorldModel, out: Path, held_out: Path) -> dict:
 
 def columns(report: dict) -> dict[str, dict]:
     """Curves over the horizon by heading."""
-    curves = {f"{view} PSNR": found["psnr"] for view, found in report["cameras"].items()}
+    curves = {}
+    for view, found in report["cameras"].items():
+        curves |= {f"{view} PSNR": found["psnr"], f"{view} masked PSNR": found["masked_psnr"]}
     for name, found in report.get("objects", {}).items():
         curves[f"{name} px"] = found["error_px"]
     shuffled = report["action_following"]["shuffled"]["psnr_gap"]
@@ -111,10 +113,15 @@ def table(results: dict[str, list[dict]]) -> str:
         cells = [name, " / ".join(str(run["steps"]) for run in runs)]
         found = [columns(run["fidelity"]) for run in runs]
         for heading in first:
-            means = [sum(f[heading][h] for f in found) / len(found) for h in ("1", "5", "10")]
-            cells.append(" / ".join(f"{mean:.1f}" for mean in means))
+            by_horizon = ([f[heading][h] for f in found] for h in ("1", "5", "10"))
+            cells.append(" / ".join(mean(values) for values in by_horizon))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def mean(values: list[float | None]) -> str:
+    """The mean over seeds; masked PSNR is `None` where nothing changes."""
+    return "-" if None in values else f"{sum(values) / len(values):.1f}"
 
 
 def main(config: AblationConfig) -> None:

@@ -46,10 +46,13 @@ def test_the_table_of_ablations_is_of_means_over_seeds():
     reports = [measure_fidelity(tiny_world(), SOURCE, horizon=10, seed=seed) for seed in (0, 1)]
     for level, report in enumerate(reports):
         report["cameras"]["top"]["psnr"]["10"] = 20.0 + 2 * level
+        report["cameras"]["top"]["masked_psnr"] = {"1": 12.0, "5": 11.0, "10": 9.0 + level}
     runs = [{"steps": 7 + n, "fidelity": report} for n, report in enumerate(reports)]
     head, _, row = table({"default": runs}).splitlines()
-    assert head == "| variant | steps | top PSNR | wrist PSNR | dB lost under shuffled actions |"
-    assert row.startswith("| default | 7 / 8 | 38.6 / 24.6 / 21.0 | 38.6 / 24.6 / ")
+    cameras = "top PSNR | top masked PSNR | wrist PSNR | wrist masked PSNR"
+    assert head == f"| variant | steps | {cameras} | dB lost under shuffled actions |"
+    top = "38.6 / 24.6 / 21.0 | 12.0 / 11.0 / 9.5"
+    assert row.startswith(f"| default | 7 / 8 | {top} | 38.6 / 24.6 / ")
     assert row.endswith("| 0.0 / 0.0 / 0.0 |")
 
 
