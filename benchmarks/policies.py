@@ -103,6 +103,26 @@ TASKS = {
             "chunk-3": {"demos": 134, "steps": 500, "chunk": 3},
         },
     ),
+    # worldmodel record metaworld:window-open-v3 --episodes 400 --out data/window-open
+    # worldmodel record metaworld:window-open-v3 --episodes 120 --seed 2 --out ...-heldout
+    "metaworld-window-open-v3": Task(
+        env="metaworld:window-open-v3",
+        demonstrations="data/window-open",
+        starts="data/window-open-heldout",
+        horizon=30,
+        common={"longest": 25},
+        recipes={
+            "demos-8": {"demos": 8, "steps": 300},
+            "demos-4": {"demos": 4, "steps": 300},
+            "demos-3": {"demos": 3, "steps": 300},
+            "demos-2": {"demos": 2, "steps": 300},
+            "scene-only": {"demos": 20, "steps": 300, "views": ("scene",), "proprioception": False},
+            "wrist-only": {"demos": 20, "steps": 300, "views": ("wrist",), "proprioception": False},
+            "chunk-4": {"demos": 3, "steps": 300, "chunk": 4},
+            "noise-100": Noisy("demos-8", 1.0),
+            "noise-150": Noisy("demos-8", 1.5),
+        },
+    ),
 }  # fmt: skip
 
 

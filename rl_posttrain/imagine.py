@@ -1,9 +1,9 @@
 """Improve a policy inside a world model, without a real step. `worldmodel imagine`.
 
-Short dreams begin from real frames, rather where the critic errs; the cloned policy acts in them
-with noise; a judge rewards and ends them; the critic learns lambda-returns; the actor learns the
-sign of the advantage and stays close to the clone. What is kept is the actor that does best in
-dreams of held-out frames.
+Dreams begin from real frames, rather where the critic errs; the cloned policy acts in them with
+noise; a judge rewards and ends them; the critic learns lambda-returns; the actor repeats what
+succeeded (or learns the sign of the advantage) and stays close to the clone. What is kept is the
+actor that does best in dreams of held-out frames.
 """
 
 import json
@@ -21,6 +21,7 @@ from policy_eval.judge import LearnedJudge
 from rl_posttrain.before_after import before_after
 from rl_posttrain.disagreement import STARTS, Calibration, calibrate
 from rl_posttrain.imagine_log import ImagineLog
+from rl_posttrain.imitation import Memory, imitate
 from rl_posttrain.learner import LearnConfig, Learner, imagined_return, learn_from, update
 from rl_posttrain.prioritised import Anchors, StartPool, contexts
 from rl_posttrain.rollouts import Imagined, World, imagine_rollouts
@@ -55,8 +56,12 @@ class ImagineConfig:
     """Dreams per update, side by side."""
     noise_seeds: int = 2
     """Dreams of every start, under other noise, which tell where not to trust them."""
+    persistence: float = 0.8
+    """Correlation of the exploration noise from one action to the next; 0 for white noise."""
     horizon: int = 15
     """Actions of a dream."""
+    first_frames: bool = False
+    """Begin every dream from the first frame of an episode, not from any frame before a success."""
     context: int = 4
     """Real frames that a dream is shown first; one for the first frame of an episode."""
     num_steps: int = 2
@@ -116,6 +121,7 @@ class Setting:
         held_out: Where measuring dreams begin.
         bounds: Lowest and highest action of the recorded episodes.
         trust_scale: See `learn_from`.
+        reward_scale: Factor of the judge's reward that makes its range as wide as a success's.
     """
 
     world: World
@@ -125,6 +131,7 @@ class Setting:
     held_out: Anchors
     bounds: tuple[Float[Tensor, "a"], Float[Tensor, "a"]]
     trust_scale: float | None = None
+    reward_scale: float = 1.0
 
 
 def imagine(config: ImagineConfig) -> dict[str, Any]:
@@ -140,7 +147,8 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
     policy = ClonedPolicy.load(config.policy)
     source = EpisodeCache(open_episodes(config.starts, size=tuple(world.size), views=world.views))
     check_fit(world, judge, policy, source)
-    setting = prepare(config, world, judge, source)
+    low, high = judge.reward_range
+    setting = replace(prepare(config, world, judge, source), reward_scale=1 / (high - low))
     calibration = check_disagreement(config, setting)
     if calibration is not None:
         print(calibration.sentence)
@@ -214,8 +222,10 @@ def prepare(config: ImagineConfig, world: World, judge: Judge, source: EpisodeSo
             f"{source.name}: {len(source)} episodes and held_out {config.held_out} leave none to "
             "start from"
         )
-    train = Anchors.of(source, range(len(source) - number), context=config.context)
-    held_out = Anchors.of(source, range(len(source) - number, len(source)), context=config.context)
+    train, held_out = (
+        Anchors.of(source, part, context=config.context, first_frames=config.first_frames)
+        for part in (range(len(source) - number), range(len(source) - number, len(source)))
+    )
     chosen = np.random.default_rng([config.seed, 1])
     count = min(config.validation_starts, len(held_out))
     index = np.sort(chosen.choice(len(held_out), count, replace=False))
@@ -264,6 +274,7 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
     pool = StartPool.uniform(
         len(setting.train), config.pool, np.random.default_rng([config.seed, 3])
     )
+    memory = Memory.empty(learner)
     best: dict[str, Any] = {}
     first: dict[str, Any] = {}
     since_best = 0
@@ -272,6 +283,7 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
         progress = load_state(config.out / "state", learner, average, optimizers)
         log.resume(progress)
         pool = StartPool.from_json(progress["pool"])
+        memory = Memory.load(config.out / "state", progress["remembered"])
         best, first, since_best = (progress[k] for k in ("best", "first", "since_best"))
     with log:
         while True:
@@ -291,10 +303,18 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
             if over or log.step % config.save_interval == 0:
                 kept = {"pool": pool.to_json(), "best": best, "first": first}
                 kept |= log.progress | {"since_best": since_best}
+                kept["remembered"] = len(memory.actions)
+                memory.save(config.out / "state")
                 save_state(config.out / "state", learner, average, optimizers, kept)
             if over:
                 break
-            pool, shown = one_update(config, setting, learner, average, optimizers, pool, log)
+            imagined, pool, shown = one_update(
+                config, setting, learner, average, optimizers, pool, log
+            )
+            if config.learn.objective == "imitation":
+                memory = memory.add(imagined)
+                shown |= imitate(learner, optimizers[0], memory, config.learn, step=log.step)
+            average.update(learner, log.step)
             log.advance(shown)
     return {
         "first": first, "best": best, "updates": log.step, "seconds": log.seconds,
@@ -305,8 +325,8 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
 def one_update(
     config: ImagineConfig, setting: Setting, learner: Learner, average: MovingAverage,
     optimizers: list[torch.optim.Optimizer], pool: StartPool, log: ImagineLog,
-) -> tuple[StartPool, dict[str, float]]:  # fmt: skip
-    """Dream from the pool's starts and learn from it."""
+) -> tuple[Imagined, StartPool, dict[str, float]]:  # fmt: skip
+    """Dream from the pool's starts and learn from it; by imitation the critic alone does."""
     rng = np.random.default_rng([config.seed, 4, log.step])
     beta = config.correction + (1 - config.correction) * min(log.step / config.updates, 1.0)
     places, importance = pool.draw(
@@ -317,11 +337,11 @@ def one_update(
     experience, errors, shown = learn_from(
         learner, average, imagined, importance, config.learn, setting.trust_scale
     )
-    shown |= update(learner, average, optimizers, experience, config.learn, step=log.step)
+    shown |= update(learner, optimizers, experience, config.learn, step=log.step)
     pool = pool.update(places, errors)
     if (log.step + 1) % config.refresh_interval == 0:
         pool = pool.refresh(REFRESH_SHARE, len(setting.train), rng)
-    return pool, shown | {"std": learner.actor.std.mean().item()}
+    return imagined, pool, shown | {"std": learner.actor.std.mean().item()}
 
 
 def measure(
@@ -354,13 +374,14 @@ def dream(
     seed: int, noise_seeds: int | None = None, explore: bool = True,
 ) -> Imagined:  # fmt: skip
     """Rollouts of the actor from real frames."""
-    return imagine_rollouts(
+    imagined = imagine_rollouts(
         setting.world, setting.judge, learner.actor, learner.prior,
         contexts(setting.source, anchors, context=config.context), horizon=horizon,
         bounds=setting.bounds, seed=config.seed * 1_000_003 + seed,
         noise_seeds=config.noise_seeds if noise_seeds is None else noise_seeds,
-        explore=explore, num_steps=config.num_steps,
+        explore=explore, persistence=config.persistence, num_steps=config.num_steps,
     )  # fmt: skip
+    return replace(imagined, potentials=setting.reward_scale * imagined.potentials)
 
 
 def summary(config: ImagineConfig, report: dict[str, Any]) -> str:

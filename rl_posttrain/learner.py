@@ -1,6 +1,7 @@
 """One update of actor and critic from imagined rollouts."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from einops import rearrange, repeat
@@ -26,6 +27,9 @@ from worldmodel.run import MovingAverage
 class LearnConfig:
     """How actor and critic learn from what was imagined."""
 
+    objective: Literal["imitation", "pmpo"] = "imitation"
+    """What moves the actor: its own successes in all dreams so far, or the sign of the advantage
+    in the latest dreams (Dreamer 4)."""
     std: float = 0.3
     """Spread of the actor at first, and of the prior, in deviations of demonstrated actions."""
     actor_rate: float = 1e-4
@@ -48,6 +52,8 @@ class LearnConfig:
     """Weight of good actions against bad ones."""
     beta: float = 0.3
     """Weight of the divergence from the prior."""
+    imitation_steps: int = 100
+    """Optimiser steps on remembered successes after each update's dreams."""
     average_decay: float = 0.98
     """Decay of the moving average: the critic's target, and the actor that is measured and kept."""
 
@@ -157,8 +163,8 @@ def imagined_return(
 
 
 def update(
-    learner: Learner, average: MovingAverage, optimizers: list[torch.optim.Optimizer],
-    experience: Experience, config: LearnConfig, *, step: int,
+    learner: Learner, optimizers: list[torch.optim.Optimizer], experience: Experience,
+    config: LearnConfig, *, step: int,
 ) -> dict[str, float]:  # fmt: skip
     """A few passes over the experience of one update; returns mean losses and the divergence.
 
@@ -172,7 +178,8 @@ def update(
         order = torch.randperm(number, generator=generator)
         for index in order.split(config.minibatch):
             rows = experience.rows(index)
-            losses = losses_of(learner, rows, config, actor_moves=step >= config.warmup)
+            moves = config.objective == "pmpo" and step >= config.warmup
+            losses = losses_of(learner, rows, config, actor_moves=moves)
             loss = losses["critic_loss"] + losses["actor_loss"]
             if not torch.isfinite(loss):
                 raise ValueError(f"update {step}: loss is {loss.item()}; lower the learning rates")
@@ -183,7 +190,6 @@ def update(
             for optimizer in optimizers:
                 optimizer.step()
             totals.append({name: value.detach() for name, value in losses.items()})
-    average.update(learner, step)
     return {name: float(torch.stack([t[name] for t in totals]).mean()) for name in totals[0]}
 
 

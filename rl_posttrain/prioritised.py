@@ -29,10 +29,14 @@ class Anchors:
         return len(self.frames)
 
     @classmethod
-    def of(cls, source: EpisodeSource, episodes: Sequence[int], *, context: int) -> "Anchors":
+    def of(
+        cls, source: EpisodeSource, episodes: Sequence[int], *, context: int,
+        first_frames: bool = False,
+    ) -> "Anchors":  # fmt: skip
         """All frames of the episodes that lie before a success, with `context - 1` before them.
 
-        The first frame of an episode is among them, though nothing precedes it.
+        The first frame of an episode is among them, though nothing precedes it; with `first_frames`
+        there are no others.
 
         Raises:
             ValueError: There is none.
@@ -43,7 +47,7 @@ class Anchors:
             successes = source.read(episode, 0, length).successes
             if successes is not None and successes.any():
                 length = min(length, int(successes.int().argmax()) + 1)
-            frames = [0, *range(max(context - 1, 1), length)]
+            frames = [0] if first_frames else [0, *range(max(context - 1, 1), length)]
             found += [(episode, frame) for frame in frames]
         if not found:
             raise ValueError(

@@ -67,7 +67,7 @@ class Imagined:
 def imagine_rollouts(
     world: World, judge: Judge, actor: Actor, prior: Actor, clips: Sequence[Clip], *,
     horizon: int, bounds: tuple[Float[Tensor, "a"], Float[Tensor, "a"]], seed: int,
-    noise_seeds: int = 2, explore: bool = True, num_steps: int = 2,
+    noise_seeds: int = 2, explore: bool = True, persistence: float = 0.0, num_steps: int = 2,
 ) -> Imagined:  # fmt: skip
     """Let an actor act in dreams that begin from real frames.
 
@@ -85,6 +85,7 @@ def imagine_rollouts(
         seed: Of the dreams' noise and of exploration.
         noise_seeds: Dreams of every start.
         explore: Draw actions; otherwise take the most likely ones.
+        persistence: Correlation of the exploration noise from one action to the next, 0 to 1.
         num_steps: Denoising steps per frame.
     """
     number, streams = len(clips), len(clips) * noise_seeds
@@ -100,10 +101,10 @@ def imagine_rollouts(
         return seen.frames, actor.features(seen.frames[:, index], states), judge(seen)
 
     looks, actions = [look()], []
-    for _ in range(horizon):
+    noises = persistent_noise(number, horizon, len(actor.std), persistence, generator)
+    for noise in noises.unbind(1):
         action = actor(looks[-1][1])
         if explore:
-            noise = torch.randn(number, action.shape[1], generator=generator)
             action = action + actor.std * repeat(noise, "n a -> (k n) a", k=noise_seeds)
         commands = actor.raw(action, seen.states if own else None).clamp(*bounds)
         seen, state = world.step(state, commands, num_steps=num_steps)
@@ -120,6 +121,22 @@ def imagine_rollouts(
         running=(successes.long().cumsum(1) - successes.long()) == 0,
         disagreement=disagreement(frames[:, 1:], noise_seeds),
     )  # fmt: skip
+
+
+def persistent_noise(
+    number: int, horizon: int, action_dim: int, persistence: float, generator: torch.Generator
+) -> Float[Tensor, "n t a"]:
+    """Standard normal noise whose correlation after `i` actions is `persistence ** i`.
+
+    White noise averages out before it moves anything: an arm follows the mean of its targets.
+    Noise that lasts explores further, while every single action remains a draw from the actor's
+    Gaussian (Eberhard et al. 2023, Pink Noise Is All You Need; here of first order).
+    """
+    fresh = torch.randn(number, horizon, action_dim, generator=generator)
+    noise = [fresh[:, 0]]
+    for i in range(1, horizon):
+        noise.append(persistence * noise[-1] + (1 - persistence**2) ** 0.5 * fresh[:, i])
+    return torch.stack(noise, 1)
 
 
 def begin(world: World, clips: Sequence[Clip], seeds: Sequence[int]) -> object:

@@ -127,7 +127,7 @@ def test_it_learns_to_decode_a_square():
     )
     dynamics.std.fill_(2.0)
     settings = InverseDynamicsCommand(
-        data=Path("squares"), out=Path("none"), steps=120, batch=4, frames=8, learning_rate=3e-3
+        data=Path("squares"), out=Path("none"), steps=200, batch=4, frames=8, learning_rate=3e-3
     )
     fit(dynamics, source, range(3), settings)
     clip = source.read(3, 0, 40).map(lambda tensor: tensor[None])

@@ -137,7 +137,9 @@ def test_futures_are_those_of_the_world():
     expected = world.imagine(context, own, num_steps=1, seed=[3, 4])
     dreamt = clip.frames.unflatten(0, (2, 3))[:, 0, 1:]
     assert (dreamt.int() - expected.frames.int()).abs().max() <= 1
-    torch.testing.assert_close(clip.states.unflatten(0, (2, 3))[:, 0, 1:], expected.states)
+    # Products of six streams and of two round differently, and a state feeds on the last one.
+    followed = clip.states.unflatten(0, (2, 3))[:, 0, 1:]
+    torch.testing.assert_close(followed, expected.states, atol=1e-3, rtol=1e-3)
 
 
 def test_steering_by_the_truth_solves_what_the_policy_does_not(tmp_path):

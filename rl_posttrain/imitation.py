@@ -1,0 +1,96 @@
+"""Learning from what succeeded: the actor repeats its own successes in all dreams so far."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rl_posttrain.estimators import gaussian_kl, gaussian_log_prob, pmpo_loss
+from rl_posttrain.learner import LearnConfig, Learner
+from rl_posttrain.rollouts import Imagined
+from worldmodel.files import write_weights
+
+FILE = "memory.safetensors"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Every frame of the dreams that ended in success, up to it; a pure value.
+
+    Attributes:
+        features: What the actor saw.
+        actions: Normalised actions taken there, exploration included.
+    """
+
+    features: Float[Tensor, "n f"]
+    actions: Float[Tensor, "n a"]
+
+    @classmethod
+    def empty(cls, learner: Learner) -> "Memory":
+        """Nothing dreamt yet."""
+        width = len(learner.actor.std)
+        return cls(torch.zeros(0, learner.actor.num_features), torch.zeros(0, width))
+
+    def add(self, imagined: Imagined) -> "Memory":
+        """A memory with the successes among these dreams, too."""
+        kept = imagined.running & imagined.solved[:, None]
+        return Memory(
+            torch.cat([self.features, imagined.features[:, :-1][kept]]),
+            torch.cat([self.actions, imagined.actions[kept]]),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write it into `folder`, for `load`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_weights(folder / FILE, {"features": self.features, "actions": self.actions})
+
+    @classmethod
+    def load(cls, folder: Path, number: int) -> "Memory":
+        """Read the first `number` frames that `save` wrote; rows are only ever added."""
+        return cls(**{name: rows[:number] for name, rows in load_file(folder / FILE).items()})
+
+
+def imitate(
+    learner: Learner, optimizer: torch.optim.Optimizer, memory: Memory, config: LearnConfig, *,
+    step: int,
+) -> dict[str, float]:  # fmt: skip
+    """Some optimiser steps on remembered successes; returns mean loss and divergence.
+
+    The objective is `pmpo_loss` with `alpha = 1` and success in the place of the advantage's sign:
+    `-mean ln pi + beta mean KL(pi || prior)` over what led to success. It is self-imitation
+    (Oh et al. 2018, 1806.05635) with the outcome as filter; VLAW clones a policy on its imagined
+    successes in the same way. What failed teaches nothing, so nothing pushes the actor to where
+    it has never been, and what is learnt from adds up over the updates.
+
+    Raises:
+        ValueError: The loss is not finite.
+    """
+    number = len(memory.actions)
+    if number == 0:
+        return {"actor_loss": 0.0, "kl": 0.0, "remembered": 0.0}
+    generator = torch.Generator().manual_seed(step)
+    losses, divergences = [], []
+    for _ in range(config.imitation_steps):
+        index = torch.randint(number, (config.minibatch,), generator=generator)
+        features, actions = memory.features[index], memory.actions[index]
+        mean, std = learner.actor(features), learner.actor.std.detach()
+        kl = gaussian_kl(mean, std, learner.prior(features), learner.prior.std)
+        ones = torch.ones(len(index))
+        loss = pmpo_loss(
+            gaussian_log_prob(actions, mean, std), ones, kl, ones, alpha=1.0, beta=config.beta
+        )
+        if not torch.isfinite(loss):
+            raise ValueError(f"update {step}: loss is {loss.item()}; lower --learn.actor-rate")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        divergences.append(kl.mean().item())
+    count = len(losses)
+    return {
+        "actor_loss": sum(losses) / count, "kl": sum(divergences) / count,
+        "remembered": float(number),
+    }  # fmt: skip
