@@ -1,6 +1,7 @@
 """Does imagination improve a cloned policy for real?
 
 python benchmarks/imagination.py --quick --out runs/imagination-quick
+python benchmarks/imagination.py --env metaworld:window-open-v3 --seeds 0 1 2 --out runs/window
 
 Improves one cloned policy inside a world model, from prioritised and from uniform starts, and sets
 it beside the clone and beside more behaviour cloning of the same demonstrations for the same time.
@@ -28,11 +29,55 @@ from policy_eval.judge import LearnedJudge
 from policy_eval.scores import Scores
 from policy_eval.trials import Bench, cut, gather, run_cells
 from rl_posttrain.imagine import ImagineConfig, imagine, improve, prepare
-from rl_posttrain.learner import LearnConfig
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.envs import make_env
 from worldmodel.files import write_json
 from worldmodel.intervals import bootstrap_interval
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is improved where.
+
+    Attributes:
+        world: The world model.
+        judge: The judge.
+        policy: The cloned policy to begin from.
+        demos: Its demonstrations, which the control clones on and whose first frames dreams begin
+            from.
+        longest: Most steps of a demonstration.
+        held_out: Recorded episodes whose reset seeds the trials begin from; nothing is learnt from
+            them.
+        horizon: Most actions of a trial, and of a dream.
+    """
+
+    world: str
+    judge: Path
+    policy: Path
+    demos: Path
+    longest: int | None
+    held_out: Path
+    horizon: int
+
+
+JUDGES, POLICIES = Path("checkpoints/judges"), Path("checkpoints/policies")
+TASKS = {
+    "pusht-position": Task(
+        "checkpoints/pusht", JUDGES / "pusht-position", POLICIES / "pusht-position/demos-150",
+        Path("data/pusht-position-demos-b"), None, Path("data/pusht-position-heldout"), 60,
+    ),
+    "metaworld:push-v3": Task(
+        "checkpoints/metaworld-push", JUDGES / "metaworld-push-v3",
+        POLICIES / "metaworld-push-v3/demos-134", Path("data/push"), 25,
+        Path("data/metaworld-push-v3-heldout"), 30,
+    ),
+    "metaworld:window-open-v3": Task(
+        "checkpoints/metaworld-window-open", JUDGES / "metaworld-window-open-v3",
+        POLICIES / "metaworld-window-open-v3/demos-3", Path("data/window-open"), 25,
+        Path("data/window-open-heldout"), 30,
+    ),
+}  # fmt: skip
+"""The commands that record the data are in `benchmarks/policies.py`."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +87,11 @@ class BenchmarkConfig:
     out: Path
     """Folder of the arms, their trials, and `imagination.json`."""
     env: str = "pusht-position"
-    """The real environment."""
-    world: str = "checkpoints/pusht"
-    """The world model."""
-    judge: Path = Path("checkpoints/judges/pusht-position")
-    """The judge."""
-    policy: Path = Path("checkpoints/policies/pusht-position/demos-150")
-    """The cloned policy to begin from."""
-    demos: Path = Path("data/pusht-position-demos")
-    """Its demonstrations, which the control clones on."""
-    starts: Path = Path("data/pusht-position-demos")
-    """Recorded episodes that dreams begin from."""
-    held_out: Path = Path("data/pusht-position-heldout")
-    """Recorded episodes whose reset seeds the trials begin from; nothing is learnt from them."""
+    """One of the tasks in this file."""
     episodes: int = 100
     """Real trials of every policy."""
     dream_episodes: int = 100
     """Dreamt trials of every policy, on the first of the same starts."""
-    horizon: int = 60
-    """Most actions of a trial."""
     minutes: float = 15.0
     """CPU minutes of an improvement run, and of the control."""
     seeds: tuple[int, ...] = (0,)
@@ -68,19 +99,24 @@ class BenchmarkConfig:
     simulator: bool = False
     """Also improve a policy with the simulator in place of the world model, as a diagnosis."""
     quick: bool = False
-    """45 CPU seconds per arm, 100 real and 25 dreamt trials: less than ten minutes on two cores."""
+    """1.5 CPU minutes per arm, 60 real and 20 dreamt trials: ten minutes at most on two cores."""
+
+    @property
+    def task(self) -> Task:
+        """All that belongs to the environment."""
+        return TASKS[self.env]
 
 
 def settings(config: BenchmarkConfig) -> BenchmarkConfig:
     """The configuration with `--quick` worked in."""
     if not config.quick:
         return config
-    return replace(config, minutes=0.75, episodes=100, dream_episodes=25, seeds=(0,))
+    return replace(config, minutes=1.5, episodes=60, dream_episodes=20, seeds=(0,))
 
 
 def arms(config: BenchmarkConfig) -> dict[str, Path]:
     """Make every policy that is not there yet; returns the folders by name."""
-    folders = {"clone": config.policy, "more-cloning": config.out / "more-cloning"}
+    folders = {"clone": config.task.policy, "more-cloning": config.out / "more-cloning"}
     if not (folders["more-cloning"] / "training.json").is_file():
         clone_longer(config, folders["more-cloning"])
     for seed in config.seeds:
@@ -102,11 +138,11 @@ def improve_in_simulator(config: BenchmarkConfig, folder: Path) -> None:
     resume = (folder / "state" / "state.json").is_file()
     options = imagine_config(config, folder, 0.6, config.seeds[0], resume=resume)
     options = replace(options, noise_seeds=1, context=1, trust=False)
-    source = EpisodeCache(open_episodes(config.starts))
+    source = EpisodeCache(open_episodes(options.starts))
     world = SimulatorWorld(lambda: make_env(config.env, time_limit=1000), source)
-    judge = LearnedJudge.load(config.judge)
+    judge = LearnedJudge.load(options.judge)
     setting = prepare(options, world, judge, source)
-    found = improve(options, setting, ClonedPolicy.load(config.policy))
+    found = improve(options, setting, ClonedPolicy.load(options.policy))
     write_json(folder / "imagination.json", found)
 
 
@@ -114,33 +150,33 @@ def imagine_config(
     config: BenchmarkConfig, folder: Path, priority: float, seed: int, *, resume: bool
 ) -> ImagineConfig:
     """One improvement run; every run ends when its minutes are over."""
-    short = ImagineConfig(
-        config.world, config.judge, config.policy, config.starts, folder, updates=100_000,
-        minutes=config.minutes, clock="cpu", priority=priority, seed=seed, resume=resume,
-        patience=1000, save_interval=1,
+    task = config.task
+    options = ImagineConfig(
+        task.world, task.judge, task.policy, task.demos, folder, updates=100_000,
+        minutes=config.minutes, clock="cpu", horizon=task.horizon, validation_horizon=task.horizon,
+        priority=priority, seed=seed, resume=resume, patience=1000, save_interval=1,
     )  # fmt: skip
     if config.quick:
-        return replace(
-            short, streams=16, horizon=10, validation_starts=16, validation_horizon=10,
-            validation_interval=5, learn=LearnConfig(warmup=3),
-        )  # fmt: skip
-    return short
+        return replace(options, streams=20, validation_starts=16)
+    return options
 
 
 def clone_longer(config: BenchmarkConfig, out: Path) -> None:
     """Continue behaviour cloning from the same policy for the same CPU time."""
-    policy = ClonedPolicy.load(config.policy).train()
-    training = json.loads((config.policy / "training.json").read_text())
+    task = config.task
+    policy = ClonedPolicy.load(task.policy).train()
+    training = json.loads((task.policy / "training.json").read_text())
     shown = policy.config
     options = CloneConfig(
-        config.demos, out, demos=training["demonstrations"], steps=20, views=shown.views,
+        task.demos, out, demos=training["demonstrations"], longest=task.longest, steps=20,
+        views=shown.views,
         proprioception=shown.state_dim > 0, relative_to=shown.relative_to, cap=training["cap"],
         batch=training["batch"], learning_rate=3e-4, seed=training["seed"] + 1,
     )  # fmt: skip
-    source = EpisodeCache(open_episodes(config.demos))
+    source = EpisodeCache(open_episodes(task.demos))
     rows = read_demonstrations(options, source, check_clone(options, source))
     began = time.process_time()
-    fit(ClonedPolicy.load(config.policy).train(), rows, options)
+    fit(ClonedPolicy.load(task.policy).train(), rows, options)
     seconds = (time.process_time() - began) / options.steps
     steps = max(round(60 * config.minutes / seconds), 1)
     loss = fit(policy, rows, replace(options, steps=steps))
@@ -152,8 +188,9 @@ def measure(config: BenchmarkConfig, folders: Mapping[str, Path]) -> dict[str, d
     """Trials of every policy, real and dreamt, from the same starts."""
     scores = {}
     for place, episodes in (("real", config.episodes), ("dream", config.dream_episodes)):
+        task = config.task
         bench = Bench(
-            config.world, config.judge, config.held_out, episodes, config.horizon, real=config.env
+            task.world, task.judge, task.held_out, episodes, task.horizon, real=config.env
         )
         cells = cut([place], dict(folders), range(episodes), bench.num_envs)
         run_cells(bench, cells, config.out)
@@ -225,6 +262,8 @@ def words(part: dict) -> str:
 
 def main(config: BenchmarkConfig) -> None:
     """Improve, measure, write, print."""
+    if config.env not in TASKS:
+        raise SystemExit(f"there is no task {config.env!r}; known are {', '.join(TASKS)}")
     config = settings(config)
     torch.set_num_threads(1)  # two threads wait for each other on frames this small
     config.out.mkdir(parents=True, exist_ok=True)

@@ -46,22 +46,22 @@ class ImagineConfig:
     """Recorded episodes; dreams begin from any frame before a success."""
     out: Path
     """Folder of the improved policy, of the log, and of the state for `--resume`."""
-    updates: int = 200
+    updates: int = 30
     """Most updates, each of `streams` dreams."""
     minutes: float | None = None
     """Time after which the run ends; `None`: no limit."""
     clock: Literal["wall", "cpu"] = "wall"
     """What minutes are counted in; CPU time of the process is fair on a shared machine."""
-    streams: int = 32
+    streams: int = 40
     """Dreams per update, side by side."""
     noise_seeds: int = 2
     """Dreams of every start, under other noise, which tell where not to trust them."""
     persistence: float = 0.8
     """Correlation of the exploration noise from one action to the next; 0 for white noise."""
-    horizon: int = 15
+    horizon: int = 30
     """Actions of a dream."""
-    first_frames: bool = False
-    """Begin every dream from the first frame of an episode, not from any frame before a success."""
+    first_frames: bool = True
+    """Begin every dream from the first frame of an episode; else from any before a success."""
     context: int = 4
     """Real frames that a dream is shown first; one for the first frame of an episode."""
     num_steps: int = 2
@@ -82,13 +82,13 @@ class ImagineConfig:
     """Share of the episodes, the last ones, that only measure."""
     validation_starts: int = 32
     """Held-out frames that the actor is measured from, every time the same."""
-    validation_horizon: int = 25
+    validation_horizon: int = 30
     """Actions of those dreams."""
-    validation_interval: int = 10
+    validation_interval: int = 3
     """Updates between measurements."""
     patience: int = 6
     """Measurements without a better one after which the run ends."""
-    save_interval: int = 10
+    save_interval: int = 3
     """Updates between saved states."""
     real: str = "none"
     """Real environment for videos before and after; the run itself never sees it."""
@@ -252,7 +252,7 @@ def check_disagreement(config: ImagineConfig, setting: Setting) -> Calibration |
     number = min(4 * STARTS, len(setting.train))
     picked = setting.train.pick(rng.choice(len(setting.train), number, replace=False))
     found = calibrate(
-        setting.world, setting.judge, setting.source, picked, horizon=config.horizon,
+        setting.world, setting.judge, setting.source, picked, horizon=min(config.horizon, 15),
         context=config.context, noise_seeds=config.noise_seeds, seed=config.seed,
         num_steps=config.num_steps,
     )  # fmt: skip
@@ -312,7 +312,7 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
                 config, setting, learner, average, optimizers, pool, log
             )
             if config.learn.objective == "imitation":
-                memory = memory.add(imagined)
+                memory = memory.add(imagined, config.noise_seeds)
                 shown |= imitate(learner, optimizers[0], memory, config.learn, step=log.step)
             average.update(learner, log.step)
             log.advance(shown)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from einops import rearrange, repeat
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
@@ -23,29 +24,37 @@ class Memory:
     Attributes:
         features: What the actor saw.
         actions: Normalised actions taken there, exploration included.
+        weights: Share of the noise seeds under which the same exploration succeeded, above 0: a
+            success that hangs on the dream's noise counts for less.
     """
 
     features: Float[Tensor, "n f"]
     actions: Float[Tensor, "n a"]
+    weights: Float[Tensor, "n"]
 
     @classmethod
     def empty(cls, learner: Learner) -> "Memory":
         """Nothing dreamt yet."""
         width = len(learner.actor.std)
-        return cls(torch.zeros(0, learner.actor.num_features), torch.zeros(0, width))
+        return cls(
+            torch.zeros(0, learner.actor.num_features), torch.zeros(0, width), torch.zeros(0)
+        )
 
-    def add(self, imagined: Imagined) -> "Memory":
-        """A memory with the successes among these dreams, too."""
+    def add(self, imagined: Imagined, noise_seeds: int) -> "Memory":
+        """A memory with these dreams' successes, too; stream `j * n + i` is of start `i`."""
         kept = imagined.running & imagined.solved[:, None]
+        solved = rearrange(imagined.solved.float(), "(k n) -> k n", k=noise_seeds)
+        share = repeat(solved.mean(0), "n -> (k n) t", k=noise_seeds, t=kept.shape[1])
         return Memory(
             torch.cat([self.features, imagined.features[:, :-1][kept]]),
             torch.cat([self.actions, imagined.actions[kept]]),
+            torch.cat([self.weights, share[kept]]),
         )
 
     def save(self, folder: Path) -> None:
         """Write it into `folder`, for `load`."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_weights(folder / FILE, {"features": self.features, "actions": self.actions})
+        write_weights(folder / FILE, vars(self))
 
     @classmethod
     def load(cls, folder: Path, number: int) -> "Memory":
@@ -75,13 +84,12 @@ def imitate(
     losses, divergences = [], []
     for _ in range(config.imitation_steps):
         index = torch.randint(number, (config.minibatch,), generator=generator)
-        features, actions = memory.features[index], memory.actions[index]
+        features, weights = memory.features[index], memory.weights[index]
         mean, std = learner.actor(features), learner.actor.std.detach()
         kl = gaussian_kl(mean, std, learner.prior(features), learner.prior.std)
-        ones = torch.ones(len(index))
-        loss = pmpo_loss(
-            gaussian_log_prob(actions, mean, std), ones, kl, ones, alpha=1.0, beta=config.beta
-        )
+        log_probs = gaussian_log_prob(memory.actions[index], mean, std)
+        good = torch.ones(len(index))
+        loss = pmpo_loss(log_probs, good, kl, weights, alpha=1.0, beta=config.beta)
         if not torch.isfinite(loss):
             raise ValueError(f"update {step}: loss is {loss.item()}; lower --learn.actor-rate")
         optimizer.zero_grad()

@@ -46,7 +46,7 @@ def test_optimism_is_measured_on_the_starts_that_both_places_have():
 
 def test_quick_runs_are_short(tmp_path):
     quick = settings(BenchmarkConfig(tmp_path, quick=True, seeds=(0, 1, 2)))
-    assert quick.seeds == (0,) and quick.minutes < 1 and quick.episodes >= 100
+    assert quick.seeds == (0,) and quick.minutes < 2 and quick.episodes >= 60
     assert settings(BenchmarkConfig(tmp_path)).minutes == 15
     uniform = imagine_config(quick, tmp_path, 0.0, 3, resume=False)
     assert (uniform.priority, uniform.seed, uniform.minutes) == (0.0, 3, quick.minutes)

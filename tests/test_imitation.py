@@ -26,15 +26,19 @@ def learner(config: LearnConfig) -> Learner:
 
 
 def test_what_led_to_success_is_remembered_and_nothing_else(tmp_path):
-    """Stream 0 fails; 1 succeeds at once, so its second action is left out; 2 at the end."""
+    """Stream 0 fails; 1 succeeds at once, so its second action is left out; 2 and 3 at the end.
+    Streams 0 and 2 are one start under two noise seeds, and so are 1 and 3."""
     made = learner(LearnConfig())
-    dreams = imagined([[False, False], [True, False], [False, True]], made.actor.num_features)
-    memory = Memory.empty(made).add(dreams)
-    assert memory.actions[:, 0].tolist() == memory.features[:, 0].tolist() == [10, 20, 21]
-    twice = memory.add(dreams)
-    assert twice.actions[:, 0].tolist() == [10, 20, 21, 10, 20, 21]
+    ends = [[False, False], [True, False], [False, True], [False, True]]
+    dreams = imagined(ends, made.actor.num_features)
+    memory = Memory.empty(made).add(dreams, noise_seeds=2)
+    assert memory.weights.tolist() == [1, 0.5, 0.5, 1, 1]
+    assert memory.actions[:, 0].tolist() == memory.features[:, 0].tolist() == [10, 20, 21, 30, 31]
+    twice = memory.add(dreams, noise_seeds=1)
+    assert twice.weights.tolist()[5:] == [1] * 5
+    assert twice.actions[:, 0].tolist() == 2 * [10, 20, 21, 30, 31]
     twice.save(tmp_path)
-    assert torch.equal(Memory.load(tmp_path, 3).features, memory.features)
+    assert torch.equal(Memory.load(tmp_path, 5).features, memory.features)
 
 
 def test_the_actor_comes_to_do_what_succeeded_and_the_prior_holds_it():
@@ -45,7 +49,7 @@ def test_the_actor_comes_to_do_what_succeeded_and_the_prior_holds_it():
         made = learner(config)
         features = torch.zeros(1, made.actor.num_features)
         start = made.prior(features)
-        memory = Memory(features, start + 0.4)
+        memory = Memory(features, start + 0.4, torch.ones(1))
         shown = imitate(made, made.optimizers(config)[0], memory, config, step=0)
         torch.testing.assert_close(made.actor(features), start + 0.4 * share, atol=0.02, rtol=0)
         assert shown["remembered"] == 1
