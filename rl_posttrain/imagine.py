@@ -301,18 +301,17 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
                 log.validation(measured)
             over = log.done >= 1 or since_best >= config.patience
             if over or log.step % config.save_interval == 0:
-                kept = {"pool": pool.to_json(), "best": best, "first": first}
-                kept |= log.progress | {"since_best": since_best}
-                kept["remembered"] = len(memory.actions)
+                kept = {"pool": pool.to_json(), "best": best, "first": first} | log.progress
+                kept |= {"since_best": since_best, "remembered": len(memory.actions)}
                 memory.save(config.out / "state")
                 save_state(config.out / "state", learner, average, optimizers, kept)
             if over:
                 break
-            imagined, pool, shown = one_update(
+            dreams, pool, shown = one_update(
                 config, setting, learner, average, optimizers, pool, log
             )
             if config.learn.objective == "imitation":
-                memory = memory.add(imagined, config.noise_seeds)
+                memory = memory.add(dreams, config.noise_seeds)
                 shown |= imitate(learner, optimizers[0], memory, config.learn, step=log.step)
             average.update(learner, log.step)
             log.advance(shown)
@@ -326,7 +325,7 @@ def one_update(
     config: ImagineConfig, setting: Setting, learner: Learner, average: MovingAverage,
     optimizers: list[torch.optim.Optimizer], pool: StartPool, log: ImagineLog,
 ) -> tuple[Imagined, StartPool, dict[str, float]]:  # fmt: skip
-    """Dream from the pool's starts and learn from it; by imitation the critic alone does."""
+    """Dream from the pool's starts and learn from it; with imitation, the critic alone."""
     rng = np.random.default_rng([config.seed, 4, log.step])
     beta = config.correction + (1 - config.correction) * min(log.step / config.updates, 1.0)
     places, importance = pool.draw(
@@ -380,6 +379,7 @@ def dream(
         bounds=setting.bounds, seed=config.seed * 1_000_003 + seed,
         noise_seeds=config.noise_seeds if noise_seeds is None else noise_seeds,
         explore=explore, persistence=config.persistence, num_steps=config.num_steps,
+        vary=config.learn.objective == "imitation",
     )  # fmt: skip
     return replace(imagined, potentials=setting.reward_scale * imagined.potentials)
 

@@ -67,7 +67,8 @@ class Imagined:
 def imagine_rollouts(
     world: World, judge: Judge, actor: Actor, prior: Actor, clips: Sequence[Clip], *,
     horizon: int, bounds: tuple[Float[Tensor, "a"], Float[Tensor, "a"]], seed: int,
-    noise_seeds: int = 2, explore: bool = True, persistence: float = 0.0, num_steps: int = 2,
+    noise_seeds: int = 2, explore: bool = True, persistence: float = 0.0, vary: bool = False,
+    num_steps: int = 2,
 ) -> Imagined:  # fmt: skip
     """Let an actor act in dreams that begin from real frames.
 
@@ -86,6 +87,8 @@ def imagine_rollouts(
         noise_seeds: Dreams of every start.
         explore: Draw actions; otherwise take the most likely ones.
         persistence: Correlation of the exploration noise from one action to the next, 0 to 1.
+        vary: Scale the exploration of each start by a number drawn from 0 to 1: the actor then acts
+            as it is, and boldly, and in between.
         num_steps: Denoising steps per frame.
     """
     number, streams = len(clips), len(clips) * noise_seeds
@@ -102,6 +105,8 @@ def imagine_rollouts(
 
     looks, actions = [look()], []
     noises = persistent_noise(number, horizon, len(actor.std), persistence, generator)
+    if vary:
+        noises = noises * torch.rand(number, 1, 1, generator=generator)
     for noise in noises.unbind(1):
         action = actor(looks[-1][1])
         if explore:

@@ -225,6 +225,22 @@ def test_persistent_noise_is_standard_normal_and_remembers():
     assert torch.corrcoef(white.T)[0, 1].abs() < 0.03
 
 
+def test_exploration_varies_between_starts_when_asked_to(data):
+    """The noise of each start is the same up to a factor from 0 to 1."""
+    learner = Learner(square_policy(), LearnConfig(std=1.0))
+    clips = contexts(open_episodes(data), Anchors(np.arange(8), np.zeros(8, int)), context=1)
+    noises = []
+    for vary in (False, True):
+        imagined = imagine_rollouts(
+            SquareWorld(), right_edge, learner.actor, learner.prior, clips, horizon=1,
+            bounds=BOUNDS, seed=1, noise_seeds=1, vary=vary,
+        )  # fmt: skip
+        noises.append((imagined.actions - imagined.prior)[:, 0])
+    factors = noises[1] / noises[0]
+    torch.testing.assert_close(factors[:, 0], factors[:, 1], rtol=1e-3, atol=1e-3)
+    assert 0 <= factors.min() < 0.5 < factors.max() <= 1
+
+
 def test_first_frames_alone_are_starts_when_asked_for(data):
     anchors = Anchors.of(open_episodes(data), range(5), context=3, first_frames=True)
     assert anchors.episodes.tolist() == [0, 1, 2, 3, 4] and anchors.frames.tolist() == [0] * 5
