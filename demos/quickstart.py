@@ -67,7 +67,7 @@ class QuickstartConfig:
     """Graded policies, three of which are ranked; the stage is left out where there are none."""
     rank_episodes: int = 10
     """Dreamed and real trials of each."""
-    imagine_minutes: float = 0.5
+    imagine_minutes: float = 1.0
     """Minutes of imagination."""
     trials: int = 30
     """Real trials of the policy before and after."""
