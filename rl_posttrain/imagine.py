@@ -288,7 +288,8 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
     with log:
         while True:
             measured_before = config.resume and log.step == log.first_step
-            if log.step % config.validation_interval == 0 and not measured_before:
+            due = log.step % config.validation_interval == 0 or log.done >= 1
+            if due and not measured_before:
                 average.swap(learner)
                 returns, solved = measure(config, setting, learner)
                 measured = {"step": log.step, "return": float(returns.mean()), "solved": solved}
@@ -307,9 +308,8 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
                 save_state(config.out / "state", learner, average, optimizers, kept)
             if over:
                 break
-            dreams, pool, shown = one_update(
-                config, setting, learner, average, optimizers, pool, log
-            )
+            parts = learner, average, optimizers, pool, log
+            dreams, pool, shown = one_update(config, setting, *parts)
             if config.learn.objective == "imitation":
                 memory = memory.add(dreams, config.noise_seeds)
                 shown |= imitate(learner, optimizers[0], memory, config.learn, step=log.step)

@@ -87,8 +87,7 @@ def imagine_rollouts(
         noise_seeds: Dreams of every start.
         explore: Draw actions; otherwise take the most likely ones.
         persistence: Correlation of the exploration noise from one action to the next, 0 to 1.
-        vary: Scale the exploration of each start by a number drawn from 0 to 1: the actor then acts
-            as it is, and boldly, and in between.
+        vary: Scale the exploration of each start by a number drawn from 0 to 1.
         num_steps: Denoising steps per frame.
     """
     number, streams = len(clips), len(clips) * noise_seeds
@@ -105,8 +104,7 @@ def imagine_rollouts(
 
     looks, actions = [look()], []
     noises = persistent_noise(number, horizon, len(actor.std), persistence, generator)
-    if vary:
-        noises = noises * torch.rand(number, 1, 1, generator=generator)
+    noises = noises * (torch.rand(number, 1, 1, generator=generator) if vary else 1.0)
     for noise in noises.unbind(1):
         action = actor(looks[-1][1])
         if explore:

@@ -181,7 +181,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, tmp_path, objecti
         for out in ("whole", "killed")
     ]
     assert tables[0] == tables[1] and len(tables[0]) == 5
-    assert tables[2] == tables[3] and [row["step"] for row in tables[2]] == [0, 2, 4]
+    assert tables[2] == tables[3] and [row["step"] for row in tables[2]] == [0, 2, 4, 5]
     files = [tmp_path / out / "weights.safetensors" for out in ("whole", "killed")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
