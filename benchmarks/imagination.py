@@ -77,7 +77,8 @@ TASKS = {
         Path("data/window-open-heldout"), 30,
     ),
 }  # fmt: skip
-"""The commands that record the data are in `benchmarks/policies.py`."""
+"""The commands that record the data are in `benchmarks/policies.py`. The world of window-open-v3 is not
+shipped: `worldmodel pretrain tiny --data data/window-open --init checkpoints/metaworld-push`."""
 
 
 @dataclass(frozen=True)
