@@ -1,7 +1,7 @@
 """Does imagination improve a cloned policy for real?
 
 python benchmarks/imagination.py --quick --out runs/imagination-quick
-python benchmarks/imagination.py --env metaworld:window-open-v3 --seeds 0 1 2 --out runs/window
+python benchmarks/imagination.py --env metaworld:push-v3 --seeds 0 1 2 --out runs/imagination-push
 
 Improves one cloned policy inside a world model, from prioritised and from uniform starts, and sets
 it beside the clone and beside more behaviour cloning of the same demonstrations for the same time.

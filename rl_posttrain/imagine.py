@@ -20,7 +20,7 @@ from policy_eval.behaviour_cloning import ClonedPolicy
 from policy_eval.judge import LearnedJudge
 from rl_posttrain.before_after import before_after
 from rl_posttrain.disagreement import STARTS, Calibration, calibrate
-from rl_posttrain.imagine_log import ImagineLog
+from rl_posttrain.imagine_log import ImagineLog, summary
 from rl_posttrain.imitation import Memory, imitate
 from rl_posttrain.learner import LearnConfig, Learner, imagined_return, learn_from, update
 from rl_posttrain.prioritised import Anchors, StartPool, contexts
@@ -34,7 +34,7 @@ from worldmodel.world_model import WorldModel
 
 @dataclass(frozen=True)
 class ImagineConfig:
-    """Improve a cloned policy inside a world model; the defaults take 20 minutes on two cores."""
+    """Improve a cloned policy inside a world model; an update takes about a minute of one core."""
 
     world: str
     """Folder or hub id of the world model, best one that has seen this policy fail."""
@@ -43,10 +43,10 @@ class ImagineConfig:
     policy: Path
     """Folder of the cloned policy to begin from."""
     starts: Path
-    """Recorded episodes; dreams begin from any frame before a success."""
+    """Recorded episodes that dreams begin from; see `first_frames`."""
     out: Path
     """Folder of the improved policy, of the log, and of the state for `--resume`."""
-    updates: int = 30
+    updates: int = 18
     """Most updates, each of `streams` dreams."""
     minutes: float | None = None
     """Time after which the run ends; `None`: no limit."""
@@ -73,11 +73,13 @@ class ImagineConfig:
     priority: float = 0.6
     """Exponent of the TD error in the chance of a start; 0 draws uniformly."""
     correction: float = 0.4
-    """Exponent of the importance weights at first; it grows to 1 over the run."""
+    """Exponent of the importance weights at first; it grows to 1 over the run. Of an actor that
+    imitates, the critic alone is weighted."""
     refresh_interval: int = 5
     """Updates between exchanges of a tenth of the pool, where the critic errs least."""
     trust: bool = True
-    """Weight rewards by the agreement of noise seeds, if that is found to tell the error."""
+    """Weight rewards by the agreement of noise seeds, if that is found to tell the error. An actor
+    that imitates weighs its successes by their share of the noise seeds instead."""
     held_out: float = 0.1
     """Share of the episodes, the last ones, that only measure."""
     validation_starts: int = 32
@@ -148,7 +150,8 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
     source = EpisodeCache(open_episodes(config.starts, size=tuple(world.size), views=world.views))
     check_fit(world, judge, policy, source)
     low, high = judge.reward_range
-    setting = replace(prepare(config, world, judge, source), reward_scale=1 / (high - low))
+    scale = 1 / (high - low) if high > low else 1.0
+    setting = replace(prepare(config, world, judge, source), reward_scale=scale)
     calibration = check_disagreement(config, setting)
     if calibration is not None:
         print(calibration.sentence)
@@ -162,7 +165,7 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
             {"before": config.policy, "after": config.out}, config.real, starts,
             config.out / "videos", videos=config.videos, horizon=config.video_steps,
         )  # fmt: skip
-    print(summary(config, report))
+    print(summary(config.out, report))
     return report
 
 
@@ -178,6 +181,10 @@ def check_numbers(config: ImagineConfig) -> None:
         raise ValueError(
             f"streams is a multiple of noise_seeds, got {config.streams} and {config.noise_seeds}"
         )
+    if config.learn.imitation_steps < 1:
+        raise ValueError(f"imitation_steps is at least 1, got {config.learn.imitation_steps}")
+    if not 0 <= config.persistence <= 1:
+        raise ValueError(f"persistence is between 0 and 1, got {config.persistence}")
     if config.temperature < 0:
         raise ValueError(f"temperature is at least 0, got {config.temperature}")
     if not 0 < config.held_out < 1:
@@ -382,19 +389,3 @@ def dream(
         vary=config.learn.objective == "imitation",
     )  # fmt: skip
     return replace(imagined, potentials=setting.reward_scale * imagined.potentials)
-
-
-def summary(config: ImagineConfig, report: dict[str, Any]) -> str:
-    """One paragraph for the terminal."""
-    first, best = report["first"], report["best"]
-    if best["step"] == 0:
-        return (
-            f"{config.out}: nothing better than the cloned policy was found in dreams of held-out "
-            f"frames within {report['updates']} updates; the cloned policy is kept"
-        )
-    return (
-        f"{config.out}: in dreams of held-out frames the return rose from {first['return']:.3f} to "
-        f"{best['return']:.3f} and success from {first['solved']:.2f} to {best['solved']:.2f}, "
-        f"after {best['step']} of {report['updates']} updates, {report['seconds']:.0f} s; measure "
-        "it for real with `worldmodel rank`"
-    )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -66,3 +67,19 @@ class ImagineLog(RunClock):
         self.validations.add({"seconds": self.seconds, **measured})
         for name in ("return", "solved"):
             self.writer.add_scalar(f"held_out/{name}", measured[name], self.step)
+
+
+def summary(out: Path, report: Mapping[str, Any]) -> str:
+    """One paragraph for the terminal."""
+    first, best = report["first"], report["best"]
+    if best["step"] == 0:
+        return (
+            f"{out}: nothing better than the cloned policy was found in dreams of held-out "
+            f"frames within {report['updates']} updates; the cloned policy is kept"
+        )
+    return (
+        f"{out}: in dreams of held-out frames the return rose from {first['return']:.3f} to "
+        f"{best['return']:.3f} and success from {first['solved']:.2f} to {best['solved']:.2f}, "
+        f"after {best['step']} of {report['updates']} updates, {report['seconds']:.0f} s; measure "
+        "it for real with `worldmodel rank`"
+    )

@@ -361,6 +361,11 @@ def test_what_does_not_fit_is_named(folders, tmp_path):
     for call, message in (
         (run(streams=5), "streams is a multiple of noise_seeds, got 5 and 2"),
         (run(horizon=0), "horizon is at least 1, got 0"),
+        (run(persistence=1.5), "persistence is between 0 and 1, got 1.5"),
+        (
+            run(learn=LearnConfig(imitation_steps=0)),
+            "imitation_steps is at least 1, got 0",
+        ),
         (run(temperature=-1.0), "temperature is at least 0, got -1.0"),
         (run(held_out=1.0), "held_out is between 0 and 1, got 1.0"),
         (
