@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 SMOOTH = 10
-"""Updates that the drawn reward is the mean of."""
+"""Most updates that the drawn reward is the mean of; a third of them when there are fewer."""
 
 
 def plot_run(updates: Sequence[Mapping], evaluations: Sequence[Mapping], file: Path) -> None:
@@ -20,7 +20,7 @@ def plot_run(updates: Sequence[Mapping], evaluations: Sequence[Mapping], file: P
     if rewarded:
         steps = [row["step"] for row in rewarded]
         values = np.array([row["reward"] for row in rewarded])
-        width = min(SMOOTH, len(values))
+        width = max(min(SMOOTH, len(values) // 3), 1)
         reward.plot(steps, values, alpha=0.3)
         smooth = np.convolve(values, np.full(width, 1 / width), mode="valid")
         reward.plot(steps[width - 1 :], smooth, label="fidelity of the candidates")
