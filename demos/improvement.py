@@ -69,7 +69,7 @@ def improve_policy(
     record(RecordConfig(ENV, episodes=trials, seed=TRIAL_SEED, behaviour="expert", out=fresh))
     config = ImagineConfig(
         str(world), judge, policy, starts, out / "policy", updates=updates, minutes=minutes,
-        streams=16, horizon=40, pool=128, validation_starts=12, validation_horizon=40,
+        streams=12, horizon=40, pool=128, validation_starts=8, validation_horizon=40,
         validation_interval=1, trust=False, noise_seeds=1,
     )  # fmt: skip
     imagined = imagine(config)
