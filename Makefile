@@ -13,7 +13,7 @@ quickstart: $(STAMP) ## install, record PushT, train, dream, measure; report in 
 	$(BIN)/worldmodel quickstart --install-seconds "$$(cat $(STAMP))"
 
 test: $(STAMP) system ## every test, with the line coverage of the five packages (at least 85 %)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs --cov --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest -n 2 --dist loadfile -rs --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 check: $(STAMP) ## formatting, lint and the fast tests
 	$(BIN)/ruff format --check .
