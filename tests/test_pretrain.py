@@ -18,6 +18,7 @@ from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.dit import DiTConfig
 from worldmodel.pretrain import PretrainConfig, clip_shape
 from worldmodel.run import (
+    Ahead,
     MovingAverage,
     build_optimizers,
     learning_rate_factor,
@@ -188,3 +189,21 @@ def test_training_state_round_trip(tmp_path):
     with pytest.raises(ValueError, match=r"encoder.weight is \(4, 4\), not \(1, 4\)"):
         other = torch.nn.ModuleDict({"encoder": torch.nn.Linear(4, 1), "head": model["head"]})
         load_state(tmp_path, other, MovingAverage(other, 0.9), [])
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_batches_made_ahead_are_those_asked_for(enabled):
+    made = []
+
+    def make(step: int) -> int:
+        made.append(step)
+        if step == 7:
+            raise ValueError("step 7")
+        return 10 * step
+
+    with Ahead(make, enabled=enabled) as batches:
+        assert [batches(step) for step in (3, 4, 5, 2)] == [30, 40, 50, 20]
+        with pytest.raises(ValueError, match="step 7"):
+            batches(7)
+    assert made[:3] == [3, 4, 5]
+    assert (6 in made) == enabled

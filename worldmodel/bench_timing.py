@@ -79,9 +79,9 @@ class Stream:
 
 
 def interleave(streams: Sequence[Stream], *, rounds: int, frames: int) -> None:
-    """Advance all streams in turns, `frames` at a time, after two untimed frames each."""
+    """Advance all streams in turns, `frames` at a time, after a few untimed frames each."""
     for stream in streams:
-        stream.advance(2)
+        stream.advance(4)
         stream.timings = Timings()
     for _ in range(rounds):
         for stream in streams:

@@ -5,7 +5,7 @@ convolutional stem and head). The modules themselves stay the reference: they tr
 other architectures, and a test compares the two.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -120,19 +120,17 @@ class Engine:
         return Thought(x, skips, state.latent.flatten(0, 1))
 
     def denoise(
-        self, state: RolloutState, thought: Thought, num_steps: int,
-        draw: Callable[[RolloutState], tuple[Tensor, ...]],
-    ) -> tuple[Float[Tensor, "b v c h w"], Float[Tensor, "b s"] | None]:  # fmt: skip
-        """The next latent and the displacement of the state, after `num_steps` Euler steps.
+        self, state: RolloutState, thought: Thought, num_steps: int, noise: Sequence[Tensor],
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """The next latent, and the displacement of the state where there is one.
 
-        `draw` gives the noise of both. At tau = 0 the network is told nothing of it and the last
-        step ends at the prediction, so with one step none is drawn.
+        `noise` is that of both, which `num_steps` Euler steps start from. At tau = 0 the network is
+        told nothing of it and the last step ends at the prediction: one step needs none.
         """
         mask, levels = self._mask(state), self.sampler(num_steps)
         z: tuple[Tensor, ...] = ()
         if num_steps > 1:
-            latent, *moved = draw(state)
-            z = latent.flatten(0, 1), *moved
+            z = noise[0].flatten(0, 1), *noise[1:]
         for level in levels:
             predicted = self._predict(thought, mask, level, z)
             if level is levels[-1]:
@@ -140,7 +138,7 @@ class Engine:
             else:
                 share = 1 / (num_steps * (1 - level.tau))
                 z = tuple(p.lerp(x, share) for p, x in zip(z, predicted, strict=True))
-        return z[0].view_as(state.latent), z[1] if len(z) > 1 else None
+        return z[0].view_as(state.latent), *z[1:]
 
     def sampler(self, num_steps: int) -> list[NoiseLevel]:
         """The decoder at the noise levels of `num_steps` Euler steps, folded at the first call."""

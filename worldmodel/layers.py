@@ -19,6 +19,7 @@ class TimeCache:
     Attributes:
         keys, values: `(layer, stream, slot, token, head, width)`.
         frame_index: Frame held by each slot of each stream, -1 where empty.
+        recorded: Steps of these streams as CUDA graphs, which write to this memory.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class TimeCache:
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.frame_index = torch.full((num_streams, window + 1), -1, device=device)
         self.streams = torch.arange(num_streams, device=device)
+        self.recorded: dict[object, object] = {}
 
     def reserve(self, frame: Int[Tensor, "b"]) -> Int[Tensor, "b"]:
         """Claim the slot of the next frame of every stream and return it."""
@@ -53,6 +55,7 @@ class TimeCache:
         other.keys, other.values = self.keys[:, streams], self.values[:, streams]
         other.frame_index = self.frame_index[streams]
         other.streams = torch.arange(len(streams), device=streams.device)
+        other.recorded = {}
         return other
 
     def put(self, streams: Int[Tensor, "k"], fresh: "TimeCache") -> None:

@@ -103,17 +103,24 @@ class Draws:
 
 def draw(
     world: WorldModel, config: LossConfig, *, batch: int, frames: int, generator: torch.Generator,
-    done: float = 1.0, largest_gap: int = 1,
+    largest_gap: int = 1,
 ) -> Draws:  # fmt: skip
-    """Draw the random numbers of a batch of clips with `frames` frames.
+    """Draw the random numbers of a batch of clips with `frames` frames, on the world's device.
 
-    `done` is the share of the run that is over, `largest_gap` what the data allows (default: 1).
-    Clips of two frames have no gap: nothing would be left to predict.
+    `largest_gap` is what the data allows (default: 1). Clips of two frames have no gap: nothing
+    would be left to predict. A GPU draws its noise itself, from the seed of `generator`: a CPU
+    would need longer for that than the GPU for the training step.
     """
-    shape, steps = (batch, frames - 1), world.config.max_steps
+    shape, steps, device = (batch, frames - 1), world.config.max_steps, world.device
+    noise_generator = generator
+    if device.type != "cpu":
+        noise_generator = torch.Generator(device).manual_seed(generator.initial_seed())
 
     def uniform(*size: int) -> Tensor:
         return torch.rand(*size, generator=generator)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=noise_generator, device=device)
 
     # Each frame is trained at a random step of a random sampler, among those of 1, 2, ... steps.
     step_size = 0.5 ** (uniform(*shape) * steps.bit_length()).floor()
@@ -129,24 +136,23 @@ def draw(
         tau[shortcut] = (uniform(*shape)[shortcut] / large).floor() * large
     latent = (*shape, len(world.views), *world.latent_shape)
     level = config.context_noise * uniform(*shape, 1, 1, 1, 1)
-    forwarded = bool(uniform(1) < config.forward_fraction) and done >= config.forward_start
+    forwarded = bool(uniform(1) < config.forward_fraction)
     passes = 1 + int(uniform(1) * config.forward_passes)
     gap = 1 + int(uniform(1) * (min(config.largest_gap, largest_gap) if frames > 2 else 1))
     replaced = uniform(*shape) < config.forward_replaced
     replaced[:, : 1 if gap == 1 else 2] = False
     drawn = Draws(
         tau=tau, step_size=step_size, shortcut=shortcut,
-        noise=torch.randn(*latent, generator=generator),
-        state_noise=torch.randn(*shape, world.state_dim, generator=generator),
-        context_noise=level * torch.randn(*latent, generator=generator),
+        noise=normal(*latent), state_noise=normal(*shape, world.state_dim),
+        context_noise=level.to(device) * normal(*latent),
         erased=erased_patches(latent, config.erased, generator), replaced=replaced,
         passes=min(passes, config.forward_passes) if forwarded else 0,
         history=1 + int(uniform(1) * world.config.dit.window), gap=gap,
-    )  # fmt: skip
+    ).to(device)  # fmt: skip
     if not world.describes or bool(uniform(1) < config.latent_dropped):
         return drawn
     width = world.config.conditioner.latent_dim
-    return replace(drawn, latent_noise=torch.randn(*shape, width, generator=generator))
+    return replace(drawn, latent_noise=normal(*shape, width))
 
 
 def erased_patches(

@@ -18,6 +18,7 @@ from worldmodel.dit import DiTConfig
 from worldmodel.objective import Draws, LossConfig, draw, training_loss
 from worldmodel.precision import compute_dtype
 from worldmodel.run import (
+    Ahead,
     MovingAverage,
     build_optimizers,
     default_device,
@@ -169,12 +170,19 @@ def pretrain(config: PretrainConfig) -> Path:
         log.resume(load_state(config.out / "state", world, average, optimizers))
     model = accelerator.prepare(TrainingStep(world, config.loss))
 
-    with log:
+    def read(step: int) -> tuple[Clip, Draws]:
+        """The batch of a step, on its device."""
+        mine = process_rows(clip_shape(config, step)[0], accelerator)
+        clip, draws = batch(config, world, source, train, mine, step)
+        return clip.to(accelerator.device), draws
+
+    with log, Ahead(read, enabled=accelerator.device.type != "cpu") as batches:
         while log.step < config.steps and log.done < 1:
             clips, frames = clip_shape(config, log.step)
-            mine = process_rows(clips, accelerator)
-            clip, draws = batch(config, world, source, train, mine, log.step, log.done)
-            loss, parts = model(clip.to(accelerator.device), draws.to(accelerator.device))
+            clip, draws = batches(log.step)
+            if log.done < config.loss.forward_start:
+                draws = replace(draws, passes=0)
+            loss, parts = model(clip, draws)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
             factor = learning_rate_factor(log.step, log.done, warmup=config.warmup)
@@ -211,14 +219,14 @@ def clip_shape(config: PretrainConfig, step: int) -> tuple[int, int]:
 
 def batch(
     config: PretrainConfig, world: WorldModel, source: EpisodeSource, episodes: Sequence[int],
-    rows: slice, step: int, done: float,
+    rows: slice, step: int,
 ) -> tuple[Clip, Draws]:  # fmt: skip
-    """Clips and random numbers of one step: a pure function of seed, step and share done."""
+    """Clips and random numbers of one step: a pure function of seed and step."""
     generator = torch.Generator().manual_seed((config.seed + 1) * 1_000_000_007 + step)
     clips, frames = clip_shape(config, step)
     longest = max(source.lengths[episode] for episode in episodes)
     draws = draw(
-        world, config.loss, batch=clips, frames=frames, generator=generator, done=done,
+        world, config.loss, batch=clips, frames=frames, generator=generator,
         largest_gap=max((longest - 1) // config.stride - frames + 2, 1),
     )  # fmt: skip
     clip = sample_clips(

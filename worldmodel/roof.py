@@ -11,6 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from worldmodel.rollout import RolloutState
 from worldmodel.world_model import WorldModel
 
+GEMM_SIZES = {"cpu": (256, 512, 1024, 2048), "gpu": (2048, 4096, 8192)}
+
 
 def count_flops(function: Callable[[], object]) -> int:
     """Floating point operations of the matrix products, attentions and convolutions of a call."""
@@ -45,16 +47,17 @@ def step_flops(
 
 
 def best_gemm(
-    device: torch.device, dtype: torch.dtype, *, sizes: Sequence[int] = (256, 512, 1024, 2048),
+    device: torch.device, dtype: torch.dtype, *, sizes: Sequence[int] | None = None,
     seconds: float = 0.3, clock: Callable[[], float] = time.perf_counter,
 ) -> float:  # fmt: skip
     """Floating point operations per second of the fastest square matrix product.
 
     Main arguments: `device` and `dtype`.
-    Other arguments: `sizes` to try, `seconds` for each, and the `clock` to count them by.
+    Other arguments: `sizes` to try (by default those that fill the device), `seconds` for each, and
+    the `clock` to count them by.
     """
     best = 0.0
-    for size in sizes:
+    for size in sizes or GEMM_SIZES["cpu" if device.type == "cpu" else "gpu"]:
         a = torch.randn(size, size, device=device).to(dtype)
         a @ a
         until = clock() + seconds

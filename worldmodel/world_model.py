@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +22,7 @@ from worldmodel.files import write_json, write_weights
 from worldmodel.flow import sample
 from worldmodel.layers import TimeCache, TimeStep
 from worldmodel.precision import autocast, compute_dtype
+from worldmodel.replay import replayed
 from worldmodel.rollout import Observation, RolloutState, stream_noise
 
 
@@ -202,17 +202,32 @@ class WorldModel(nn.Module):
         if num_steps not in self.allowed_steps:
             raise ValueError(f"num_steps={num_steps}, expected one of {self.allowed_steps}")
         if foldable(self.dit):
-            engine = self.engine
-            thought = engine.think(state, self._condition(state, actions).tokens[:, 0])
-            noise = partial(self._noise, temperature=temperature)
-            latent, *moved = engine.denoise(state, thought, num_steps, noise)
+            shown = self._folded_step(state, actions, num_steps, temperature)
         else:
-            latent, *moved = self._step(state, actions, num_steps, temperature)
-        latent, states = self.bound(latent), None
-        if self.state_dim:
-            states = state.states + moved[0] * self.conditioner.displacement_scale
+            shown = self._shown(state, *self._step(state, actions, num_steps, temperature))
+        latent, frames, *moved = shown
+        states = moved[0] if moved else None
         state = replace(state, frame=state.frame + 1, latent=latent, states=states)
-        return Observation(self.codec.decode(latent), states), state
+        return Observation(frames, states), state
+
+    def _folded_step(
+        self, state: RolloutState, actions: Tensor | None, num_steps: int, temperature: float
+    ) -> tuple[Tensor, ...]:
+        """What `_shown` gives of the next frame, by the engine."""
+        engine = self.engine
+
+        def run(state: RolloutState, actions: Tensor | None, *noise: Tensor) -> tuple[Tensor, ...]:
+            thought = engine.think(state, self._condition(state, actions).tokens[:, 0])
+            return self._shown(state, *engine.denoise(state, thought, num_steps, noise))
+
+        noise = self._noise(state, temperature) if num_steps > 1 else ()
+        return replayed(run, (engine, num_steps), state, actions, noise)
+
+    def _shown(self, state: RolloutState, latent: Tensor, *moved: Tensor) -> tuple[Tensor, ...]:
+        """The next latent, its pictures, and the next state where there is one."""
+        latent = self.bound(latent)
+        states = [state.states + each * self.conditioner.displacement_scale for each in moved]
+        return latent, self.codec.decode(latent), *states
 
     @property
     def engine(self) -> Engine:
