@@ -68,7 +68,7 @@ TASKS = {
     ),
     "metaworld:push-v3": Task(
         "checkpoints/metaworld-push", JUDGES / "metaworld-push-v3",
-        POLICIES / "metaworld-push-v3/demos-134", Path("data/push"), 25,
+        POLICIES / "imagination/metaworld-push-v3", Path("data/push"), 25,
         Path("data/metaworld-push-v3-heldout"), 30,
     ),
     "metaworld:window-open-v3": Task(

@@ -12,6 +12,7 @@ from worldmodel.rollout import RolloutState
 from worldmodel.roof import synchronize
 from worldmodel.world_model import WorldModel
 
+WARM_UP = 4  # frames; on a GPU the step of a stream is recorded within them
 ClockName = Literal["wall", "cpu"]
 Clock = Callable[[], float]
 
@@ -81,7 +82,7 @@ class Stream:
 def interleave(streams: Sequence[Stream], *, rounds: int, frames: int) -> None:
     """Advance all streams in turns, `frames` at a time, after a few untimed frames each."""
     for stream in streams:
-        stream.advance(4)
+        stream.advance(WARM_UP)
         stream.timings = Timings()
     for _ in range(rounds):
         for stream in streams:
@@ -114,9 +115,10 @@ def long_run(
     size = state_bytes(stream.state)
     stream.advance(max(frames - early_at - pairs, 0))
     early = Stream(world, context, num_steps, clock)
-    late: list[float] = []
+    early.advance(WARM_UP)
+    early.timings, late = Timings(), []
     for _ in range(pairs):
-        early.state = kept.select(range(len(kept.frame)))
+        early.state.put(range(len(kept.frame)), kept)
         early.advance()
         stream.advance()
         late.append(stream.timings.total[-1])
