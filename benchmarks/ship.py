@@ -45,7 +45,7 @@ World model of {robot}: cameras {views} at {height} x {width} pixels, {action_di
 {state_dim} state dimensions, {fps:g} frames/s. {weights:.2f}M weights (moving average, bf16).
 Noise temperature {temperature:g}, chosen on validation episodes of the training data. Apache-2.0.
 
-- **Data**: {episodes} episodes of `worldmodel record {robot}`, reset seeds {first}..{last}.
+- **Data**: {episodes} episodes of `worldmodel record {robot}`, reset seeds {seeds}.
 - **Training**: {steps} optimiser steps, {minutes:.0f} minutes. {command}
 - **Machine**: {machine}
 
@@ -75,6 +75,17 @@ def cells(values: dict[str, float | None], digits: int = 1) -> str:
     """Figures of all horizons in one cell."""
     shown = ("-" if value is None else f"{value:.{digits}f}" for value in values.values())
     return " / ".join(shown)
+
+
+def spans(numbers: list[int]) -> str:
+    """Whole numbers as stretches of consecutive ones."""
+    numbers, parts = sorted(numbers), []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ", ".join(f"{first}..{last}" for first, last in parts)
 
 
 def fidelity_table(reports: list[dict]) -> str:
@@ -122,7 +133,7 @@ def main(config: ShipConfig) -> None:
         views=" and ".join(world.views), height=world.size[0], width=world.size[1],
         action_dim=world.action_dim, state_dim=world.state_dim, fps=world.fps,
         weights=sum(p.numel() for p in world.parameters()) / 1e6, episodes=len(data["episodes"]),
-        first=min(data["reset_seeds"]), last=max(data["reset_seeds"]), steps=progress["step"],
+        seeds=spans(data["reset_seeds"]), steps=progress["step"],
         minutes=progress["seconds"] / 60, command=config.command, machine=config.machine,
         limits=config.limits, temperature=world.config.temperature,
         windows=about["windows"], held_out=about["episodes"],

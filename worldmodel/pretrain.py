@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -170,18 +171,12 @@ def pretrain(config: PretrainConfig) -> Path:
         log.resume(load_state(config.out / "state", world, average, optimizers))
     model = accelerator.prepare(TrainingStep(world, config.loss))
 
-    def read(step: int) -> tuple[Clip, Draws]:
-        """The batch of a step, on its device."""
-        mine = process_rows(clip_shape(config, step)[0], accelerator)
-        clip, draws = batch(config, world, source, train, mine, step)
-        return clip.to(accelerator.device), draws
-
+    read = partial(batch, config, world, source, train, accelerator)
     with log, Ahead(read, enabled=accelerator.device.type != "cpu") as batches:
         while log.step < config.steps and log.done < 1:
             clips, frames = clip_shape(config, log.step)
             clip, draws = batches(log.step)
-            if log.done < config.loss.forward_start:
-                draws = replace(draws, passes=0)
+            draws = draws if log.done >= config.loss.forward_start else replace(draws, passes=0)
             loss, parts = model(clip, draws)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -198,9 +193,8 @@ def pretrain(config: PretrainConfig) -> Path:
             if accelerator.is_main_process and (last or log.step % config.validation_interval == 0):
                 average.swap(world)
                 world.save(config.out)
-                log.validation(
-                    validate(world, source, held_out, config.out / "validation", log.step)
-                )
+                found = validate(world, source, held_out, config.out / "validation", log.step)
+                log.validation(found)
                 average.swap(world)
     accelerator.end_training()
     return config.out
@@ -219,9 +213,9 @@ def clip_shape(config: PretrainConfig, step: int) -> tuple[int, int]:
 
 def batch(
     config: PretrainConfig, world: WorldModel, source: EpisodeSource, episodes: Sequence[int],
-    rows: slice, step: int,
+    accelerator: Accelerator, step: int,
 ) -> tuple[Clip, Draws]:  # fmt: skip
-    """Clips and random numbers of one step: a pure function of seed and step."""
+    """This process's clips and random numbers of one step: a pure function of seed and step."""
     generator = torch.Generator().manual_seed((config.seed + 1) * 1_000_000_007 + step)
     clips, frames = clip_shape(config, step)
     longest = max(source.lengths[episode] for episode in episodes)
@@ -235,4 +229,6 @@ def batch(
     )  # fmt: skip
     if not config.use_actions:
         clip = replace(clip, actions=None)
-    return clip.map(lambda tensor: tensor[rows]), draws.rows(rows.start, rows.stop)
+    rows = process_rows(clips, accelerator)
+    clip = clip.map(lambda tensor: tensor[rows])
+    return clip.to(accelerator.device), draws.rows(rows.start, rows.stop)
