@@ -134,6 +134,9 @@ before they were let into a dream. `python benchmarks/policies.py --task TASK` t
 them, and `real.json` holds every trial with its reset seed, in the form that `worldmodel rank
 --real-scores` reads. Settings that a recipe does not name are those of the task in
 `benchmarks/policies.py`.
+
+`imagination/metaworld-push-v3` is what `benchmarks/imagination.py` begins from, cloned until more
+steps brought little: `worldmodel clone --data data/push --demos 25 --longest 25 --steps 2500`.
 """
 
 
