@@ -14,7 +14,7 @@ from tests.tiny import TINY_DIT, random_clip, tiny_world
 from worldmodel import bench_training, cli
 from worldmodel.bench_timing import long_run, percentile
 from worldmodel.bench_training import training_speed
-from worldmodel.engine import fingerprint
+from worldmodel.engine import fingerprint, foldable
 from worldmodel.folded import matrix
 from worldmodel.folded_pixels import paired_convolution, shuffled_matrix
 from worldmodel.recompute import recomputed_step
@@ -52,13 +52,15 @@ def test_the_roof_is_a_rate():
     assert 1e8 < rate < 1e13
 
 
+@pytest.mark.parametrize("injection", ["token", "adaln"])
 @pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("num_steps", [1, 2, 4])
-def test_the_engine_shows_what_the_modules_show(monkeypatch, reference, num_steps):
+def test_the_engine_shows_what_the_modules_show(monkeypatch, injection, reference, num_steps):
     monkeypatch.setattr("worldmodel.world_model.compute_dtype", lambda device: torch.float32)
     monkeypatch.setattr("worldmodel.engine.compute_dtype", lambda device: torch.float32)
     monkeypatch.setattr("worldmodel.precision.compute_dtype", lambda device: torch.float32)
-    world = tiny_world(replace(TINY_DIT, reference=reference))
+    world = tiny_world(replace(TINY_DIT, reference=reference), injection=injection)
+    assert foldable(world.dit)
     clip = replace(random_clip(world), view_mask=torch.tensor([[True, False], [True, True]]))
     actions = torch.rand(2, 2, 2)
     fast = world.imagine(clip, actions, num_steps=num_steps)

@@ -1,7 +1,7 @@
 """The streaming step of a world model, made fast: fixed weights, fixed noise levels, one frame.
 
-`WorldModel.step` runs here for the architecture that is shipped (separable, actions as tokens,
-convolutional stem and head). The modules themselves stay the reference: they train, they serve the
+`WorldModel.step` runs here for the separable architecture with convolutional stem and head whose
+actions are tokens or AdaLN. The modules themselves stay the reference: they train, they serve the
 other architectures, and a test compares the two.
 """
 
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from conditioning.conditioner import Conditioning
 from worldmodel.dit import VideoDiT
 from worldmodel.folded import FoldedBlock
 from worldmodel.folded_pixels import FoldedHead, FoldedStem
@@ -25,8 +26,7 @@ from worldmodel.rollout import RolloutState
 
 def foldable(dit: VideoDiT) -> bool:
     """Whether the engine knows this architecture."""
-    blocks = [*dit.encoder, *dit.decoder]
-    plain = dit.action_modulation is None and all(block.cross is None for block in blocks)
+    plain = all(block.cross is None for block in [*dit.encoder, *dit.decoder])
     return plain and not dit.monolithic and isinstance(dit.stem, ConvStem)
 
 
@@ -97,16 +97,18 @@ class Engine:
         self.norm = dit.decoder_norm.weight.to(dtype), dit.decoder_norm.bias.to(dtype)
         self.samplers: dict[int, list[NoiseLevel]] = {}
 
-    def think(self, state: RolloutState, condition_tokens: Float[Tensor, "b k d"]) -> Thought:
+    def think(self, state: RolloutState, conditioning: Conditioning) -> Thought:
         """Read the current frame of every stream and write it to the cache; once per frame."""
         slot = state.cache.reserve(state.frame)
         current = self._picture(state.latent)
         pixels, maps = self.stem(current)
         batch, condition = len(state.frame), self.num_condition
         x = self.embedding.repeat(batch, 1, 1)
-        x[:, self.registers : condition] += condition_tokens.to(self.dtype)
+        x[:, self.registers : condition] += conditioning.tokens[:, 0].to(self.dtype)
         x[:, condition:] += pixels.reshape(batch, -1, x.shape[-1])
-        mask = self._mask(state)
+        mask, modulation = self._mask(state), None
+        if self.dit.action_modulation is not None:
+            modulation = self.dit.action_modulation(conditioning.vector)[:, 0]
         window, held = state.cache.window, state.cache.frame_index
         distance = (state.frame[:, None] - held).clamp_(max=window)
         distance = distance.masked_fill_(held < 0, window + 1)
@@ -115,7 +117,7 @@ class Engine:
             if block.time is not None:
                 x = block.time(x, state.cache, layer, slot, distance)
                 layer += 1
-            x = block(x, mask)
+            x = block(x, mask, modulation)
         skips = self.head.skips(maps, current, self._picture(state.reference))
         return Thought(x, skips, state.latent.flatten(0, 1))
 

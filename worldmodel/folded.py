@@ -71,20 +71,25 @@ class FoldedBlock:
     Args:
         block: What is folded; without cross-attention.
         dtype: Number format of the weights.
-        modulation: Scales, shifts and gates of one noise level, for a modulated block.
+        modulation: Scales, shifts and gates of one noise level; without them those of a modulated
+            block come with every call, as actions by AdaLN do.
     """
 
     def __init__(
         self, block: Block, dtype: torch.dtype, modulation: Float[Tensor, "6 d"] | None = None
     ):
-        assert block.cross is None and block.modulated == (modulation is not None)
-        if modulation is None:
-            norms = [(n.weight, n.bias) for n in (block.space_norm, block.mlp_norm)]
-            gates = (1.0, 1.0)
-        else:
+        assert block.cross is None and (block.modulated or modulation is None)
+        self.modulation_bias, gates = None, (1.0, 1.0)
+        if modulation is not None:
             shift1, scale1, gate1, shift2, scale2, gate2 = modulation + block.modulation_bias
             norms = [(1 + scale1, shift1), (1 + scale2, shift2)]
             gates = (1 + gate1, 1 + gate2)
+        elif block.modulated:
+            self.modulation_bias = block.modulation_bias.detach()
+            unit = torch.ones_like(self.modulation_bias[0])
+            norms = [(unit, torch.zeros_like(unit))] * 2
+        else:
+            norms = [(n.weight, n.bias) for n in (block.space_norm, block.mlp_norm)]
         self.space_norm, self.mlp_norm = (tuple(p.to(dtype) for p in pair) for pair in norms)
         self.width = (len(norms[0][0]),)
         self.num_heads = block.space.num_heads
@@ -94,17 +99,33 @@ class FoldedBlock:
         self.time = FoldedTime(block.time_norm, block.time, dtype) if block.time else None
 
     def __call__(
+        self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None,
+        modulation: Float[Tensor, "b 6 d"] | None = None,
+    ) -> Float[Tensor, "b n d"]:  # fmt: skip
+        """`x` after space attention and MLP; tokens where `mask` is false are not attended to.
+
+        `modulation` is that of every stream, where it was not folded.
+        """
+        if self.modulation_bias is None:
+            x = self.out.plus(self._attend(F.layer_norm(x, self.width, *self.space_norm), mask), x)
+            return self.down.plus(self.up.gelu(F.layer_norm(x, self.width, *self.mlp_norm)), x)
+        terms = (modulation + self.modulation_bias).to(x.dtype)[:, :, None]
+        shift1, scale1, gate1, shift2, scale2, gate2 = terms.unbind(1)
+        told = F.layer_norm(x, self.width, *self.space_norm) * (1 + scale1) + shift1
+        x = x + (1 + gate1) * self.out(self._attend(told, mask))
+        told = F.layer_norm(x, self.width, *self.mlp_norm) * (1 + scale2) + shift2
+        return x + (1 + gate2) * self.down(self.up.gelu(told))
+
+    def _attend(
         self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None
     ) -> Float[Tensor, "b n d"]:
-        """`x` after space attention and MLP; tokens where `mask` is false are not attended to."""
+        """Values of the tokens that each token attends to."""
         q, k, v = rearrange(
-            self.qkv(F.layer_norm(x, self.width, *self.space_norm)),
-            "b n (three h d) -> three b h n d", three=3, h=self.num_heads,
-        )  # fmt: skip
+            self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
+        )
         seen = None if mask is None else mask[:, None, None]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=1.0)
-        x = self.out.plus(rearrange(y, "b h n d -> b n (h d)"), x)
-        return self.down.plus(self.up.gelu(F.layer_norm(x, self.width, *self.mlp_norm)), x)
+        return rearrange(y, "b h n d -> b n (h d)")
 
 
 def _attention_weights(

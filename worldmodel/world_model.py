@@ -217,7 +217,7 @@ class WorldModel(nn.Module):
         engine = self.engine
 
         def run(state: RolloutState, actions: Tensor | None, *noise: Tensor) -> tuple[Tensor, ...]:
-            thought = engine.think(state, self._condition(state, actions).tokens[:, 0])
+            thought = engine.think(state, self._condition(state, actions))
             return self._shown(state, *engine.denoise(state, thought, num_steps, noise))
 
         noise = self._noise(state, temperature) if num_steps > 1 else ()
@@ -324,7 +324,7 @@ class WorldModel(nn.Module):
     ) -> RolloutState:
         """Move to a frame that is known: encode the current one and write it to the cache."""
         if foldable(self.dit):
-            self.engine.think(state, self._condition(state, actions).tokens[:, 0])
+            self.engine.think(state, self._condition(state, actions))
         else:
             clean = (latent[:, None],)
             if states is not None:
