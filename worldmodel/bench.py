@@ -15,7 +15,14 @@ import torch
 from rich.console import Console
 
 from worldmodel.bench_report import plot_bench, print_bench
-from worldmodel.bench_timing import ClockName, Stream, interleave, long_run, percentile
+from worldmodel.bench_timing import (
+    WARM_UP,
+    ClockName,
+    Stream,
+    interleave,
+    long_run,
+    percentile,
+)
 from worldmodel.bench_training import training_speed
 from worldmodel.data.clip import Clip
 from worldmodel.files import write_json
@@ -149,13 +156,15 @@ def measure_recompute(world: WorldModel, config: BenchConfig, length: int) -> di
         ),
         "recomputed": lambda s: recomputed_step(world, context, s, actions, num_steps=num_steps),
     }
-    for turn in range(config.rounds + 1):
+    streams = {name: state.select([0]) for name in ways}
+    for turn in range(WARM_UP + config.rounds):
         for name, way in ways.items():
-            kept = state.select([0])
-            begin = clock()
-            way(kept)
+            streams[name].put([0], state)
             synchronize(world.device)
-            if turn:
+            begin = clock()
+            way(streams[name])
+            synchronize(world.device)
+            if turn >= WARM_UP:
                 seconds[name].append(clock() - begin)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
