@@ -29,44 +29,52 @@ class JudgedEpisode:
 
 
 def judge_episodes(
-    score: Score, source: EpisodeSource, episodes: Sequence[int]
-) -> list[JudgedEpisode]:
-    """Score every frame but the first of real episodes; `next.success` of row i is of frame i + 1.
+    score: Score, source: EpisodeSource, episodes: Sequence[int],
+    pictures: Sequence[UInt8[Tensor, "t v H W 3"]] | None = None,
+) -> list[JudgedEpisode]:  # fmt: skip
+    """Score every frame but the first of episodes; `next.success` of row i is of frame i + 1.
+
+    With `pictures` of each episode, from `dream_again`, these are scored, while the truth stays
+    that of the record: a wrong verdict is then the judge's or the dream's.
 
     Raises:
         ValueError: The data has no `next.success`.
     """
     judged = []
-    for episode in episodes:
+    for index, episode in enumerate(episodes):
         clip = source.read(episode, 0, source.lengths[episode])
         if clip.successes is None:
             raise ValueError(f"{source.name}: no next.success, which a judge is measured against")
-        judged.append(JudgedEpisode(clip.successes, score(clip.frames[1:]).cpu()))
+        shown = clip.frames[1:] if pictures is None else pictures[index]
+        judged.append(JudgedEpisode(clip.successes, score(shown).cpu()))
     return judged
 
 
-def judge_dreams(
-    score: Score, world: WorldModel, source: EpisodeSource, episodes: Sequence[int], *,
-    num_steps: int = 2, seed: int = 0,
-) -> list[JudgedEpisode]:  # fmt: skip
-    """Dream the episodes again under their recorded actions, and score every dreamt frame.
+def dream_again(
+    world: WorldModel, source: EpisodeSource, episodes: Sequence[int], *, num_steps: int = 2,
+    seed: int = 0, batch: int = 32,
+) -> list[UInt8[Tensor, "t v H W 3"]]:  # fmt: skip
+    """The frames of each episode after its first, dreamt under its recorded actions.
 
-    The truth is that of the recorded episode, so a wrong verdict is the judge's or the dream's.
+    Main arguments: `world`, `source` and the `episodes` of it.
+    Other arguments: `num_steps` denoises a frame, `seed` is that of the noise, `batch` episodes
+    are dreamt side by side.
     """
-    lengths = [source.lengths[episode] - 1 for episode in episodes]
-    clips = [source.read(e, 0, source.lengths[e]) for e in episodes]
-    context = stack_clips([source.read(episode, 0, 1) for episode in episodes])
-    state = world.start(context, seed=seed)
-    columns = []
-    for step in range(max(lengths)):
-        actions = [c.actions[min(step, n - 1)] for c, n in zip(clips, lengths, strict=True)]
-        observation, state = world.step(state, torch.stack(actions), num_steps=num_steps)
-        columns.append(score(observation.frames).cpu())
-    scores = torch.stack(columns, dim=1)
-    return [
-        JudgedEpisode(clip.successes, row[:length])
-        for clip, row, length in zip(clips, scores, lengths, strict=True)
-    ]
+    dreams = []
+    for first in range(0, len(episodes), batch):
+        batched = episodes[first : first + batch]
+        clips = [source.read(e, 0, source.lengths[e]) for e in batched]
+        lengths = [len(clip.frames) - 1 for clip in clips]
+        context = stack_clips([source.read(e, 0, 1) for e in batched])
+        state = world.start(context, seed=seed + first)
+        columns = []
+        for step in range(max(lengths)):
+            actions = [c.actions[min(step, n - 1)] for c, n in zip(clips, lengths, strict=True)]
+            observation, state = world.step(state, torch.stack(actions), num_steps=num_steps)
+            columns.append(observation.frames.cpu())
+        frames = torch.stack(columns, dim=1)
+        dreams += [row[:length] for row, length in zip(frames, lengths, strict=True)]
+    return dreams
 
 
 def best_threshold(judged: Sequence[JudgedEpisode]) -> float:

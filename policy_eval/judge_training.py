@@ -1,6 +1,8 @@
 """Train a judge on recorded episodes and measure it. `worldmodel judge --data D --out J`."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, smooth_l1_loss
 
 from policy_eval.judge import GoalImageJudge, JudgeShape, LearnedJudge
-from policy_eval.judge_scores import best_threshold, judge_dreams, judge_episodes, judge_report
+from policy_eval.judge_scores import best_threshold, dream_again, judge_episodes, judge_report
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
 from worldmodel.precision import autocast
@@ -35,6 +37,9 @@ class JudgeConfig:
     """Folder of the judge and of its `report.json`."""
     world: Path | None = None
     """A world model; the judge is also measured on its dreams of the test episodes."""
+    dreams: int = 0
+    """How many episodes it also learns from as `world` dreams them under their recorded actions;
+    the threshold is then set on such dreams of the episodes that calibrate. 0 for none."""
     steps: int = 1500
     """Optimiser steps."""
     batch: int = 64
@@ -67,20 +72,30 @@ class Frames:
     successes: Bool[Tensor, "n"]
     rewards: Float[Tensor, "n"]
 
+    def join(self, other: "Frames") -> "Frames":
+        """These frames, then the others."""
+        mine, theirs = vars(self), vars(other)
+        return Frames(**{name: torch.cat([mine[name], theirs[name]]) for name in mine})
+
 
 def judge(config: JudgeConfig) -> dict:
     """Train, calibrate, measure and write a judge; returns the report.
 
     Raises:
-        ValueError: The data has no successes or no failures, or the loss is not finite.
+        ValueError: The data has no successes or no failures, dreams are asked for without a world
+            model, or the loss is not finite.
     """
+    dream = dreamer(config)
     source = EpisodeCache(open_episodes(config.data))
     train, calibration, test = split(source, config.held_out)
     tested = source
     if config.test is not None:
         tested = EpisodeCache(open_episodes(config.test))
         calibration, test = range(calibration.start, test.stop), range(len(tested))
-    rows = read_frames(source, train)
+    rows, seen = read_frames(source, train), None
+    if config.dreams:
+        again, seen = train[: config.dreams], dream(source, calibration)
+        rows = rows.join(read_frames(source, again, dream(source, again)))
     torch.manual_seed(config.seed)
     low, high = float(rows.rewards.min()), float(rows.rewards.max())
     shape = JudgeShape(tuple(source.views), tuple(source.size))
@@ -99,23 +114,35 @@ def judge(config: JudgeConfig) -> dict:
     for name, part in (("train", train), ("calibration", calibration), ("test", test)):
         report["episodes"][name] = [part.start, part.stop]
     for name, each in judges.items():
-        each.threshold = best_threshold(judge_episodes(each.score, source, calibration))
+        each.threshold = best_threshold(judge_episodes(each.score, source, calibration, seen))
         held_out = judge_episodes(each.score, tested, test)
         report["real"][name] = judge_report(held_out, each.threshold)
     report["reward_correlation"] = reward_correlation(learned, tested, test)
-    if config.world is not None:
-        world = WorldModel.load(config.world)
-        report["world"] = str(config.world)
-        dreamt = list(test)[:DREAMS]
+    if dream is not None:
+        report["world"], report["dreams"] = str(config.world), config.dreams
+        dreamt = test[:DREAMS]
+        pictures = dream(tested, dreamt)
         for name, each in judges.items():
-            judged = judge_dreams(
-                each.score, world, tested, dreamt, num_steps=config.num_steps, seed=config.seed
-            )
+            judged = judge_episodes(each.score, tested, dreamt, pictures)
             report["dreamed"][name] = judge_report(judged, each.threshold)
     learned.save(config.out)
     write_json(config.out / "report.json", report)
     show(report)
     return report
+
+
+def dreamer(config: JudgeConfig) -> Callable[[EpisodeSource, Sequence[int]], list[Tensor]] | None:
+    """`dream_again` in the world model, when there is one.
+
+    Raises:
+        ValueError: Dreams are asked for without a world model.
+    """
+    if config.world is None:
+        if config.dreams:
+            raise ValueError(f"--dreams {config.dreams} needs --world, got none")
+        return None
+    world = WorldModel.load(config.world)
+    return partial(dream_again, world, num_steps=config.num_steps, seed=config.seed)
 
 
 def check_init(config: JudgeConfig, start: LearnedJudge, shape: JudgeShape) -> None:
@@ -143,8 +170,13 @@ def split(source: EpisodeSource, held_out: float) -> tuple[range, range, range]:
     return range(ends[0]), range(ends[0], ends[1]), range(ends[1], ends[2])
 
 
-def read_frames(source: EpisodeSource, episodes: range) -> Frames:
+def read_frames(
+    source: EpisodeSource, episodes: Sequence[int],
+    pictures: Sequence[UInt8[Tensor, "t v H W 3"]] | None = None,
+) -> Frames:  # fmt: skip
     """Every frame but the first of the episodes; without rewards, success is the reward.
+
+    With `pictures` of each episode, from `dream_again`, these have the labels of the record.
 
     Raises:
         ValueError: There is no `next.success`, or all frames have the same.
@@ -159,7 +191,7 @@ def read_frames(source: EpisodeSource, episodes: range) -> Frames:
             f"{int(successes.sum())} successes in {len(successes)} frames"
         )
     rewards = [c.successes.float() if c.rewards is None else c.rewards for c in clips]
-    frames = torch.cat([clip.frames[1:] for clip in clips])
+    frames = torch.cat(list(pictures or (clip.frames[1:] for clip in clips)))
     return Frames(frames, successes, torch.cat(rewards))
 
 

@@ -9,11 +9,11 @@ from policy_eval.judge import GoalImageJudge, JudgeShape, LearnedJudge
 from policy_eval.judge_scores import (
     JudgedEpisode,
     best_threshold,
-    judge_dreams,
+    dream_again,
     judge_episodes,
     judge_report,
 )
-from policy_eval.judge_training import JudgeConfig, disturb, judge, split
+from policy_eval.judge_training import JudgeConfig, disturb, judge, read_frames, split
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.rollout import Observation
@@ -148,7 +148,8 @@ def test_every_frame_but_the_first_is_judged(data):
     torch.testing.assert_close(judged[0].scores, bright(clip.frames[1:]))
     assert judged[0].successes.any() and not judged[1].successes.any()
     world = tiny_world(size=(16, 16), random=False)
-    dreamt = judge_dreams(bright, world, source, [0, 2], num_steps=1)
+    pictures = dream_again(world, source, [0, 2], num_steps=1, batch=1)
+    dreamt = judge_episodes(bright, source, [0, 2], pictures)
     # A world that has learnt nothing shows the first frame again and again.
     first = bright(clip.frames[:1]).item()
     assert dreamt[0].scores.tolist() == pytest.approx([first] * len(clip.successes), abs=0.01)
@@ -178,6 +179,32 @@ def test_the_command_trains_calibrates_and_reports(data, tmp_path, capsys):
     assert report["dreamed"]["goal_image"]["episodes"]["n"] == 3
     again = LearnedJudge.load(tmp_path / "judge")
     assert again.reward_range[1] == pytest.approx(1.2) and 0 < again.threshold < 1
+
+
+def test_dreamt_frames_have_the_labels_of_the_record(data):
+    source, world = open_episodes(data), tiny_world(size=(16, 16), random=False)
+    real = read_frames(source, [0, 2])
+    dreamt = read_frames(source, [0, 2], dream_again(world, source, [0, 2], num_steps=1))
+    assert torch.equal(dreamt.successes, real.successes)
+    assert torch.equal(dreamt.rewards, real.rewards)
+    assert dreamt.frames.shape == real.frames.shape
+    assert not torch.equal(dreamt.frames, real.frames)
+    both = real.join(dreamt)
+    assert torch.equal(both.frames, torch.cat([real.frames, dreamt.frames]))
+
+
+def test_a_judge_learns_from_dreams(data, tmp_path, capsys):
+    tiny_world(size=(16, 16), random=False).save(tmp_path / "world")
+    flags = ["judge", "--data", str(data), "--out", str(tmp_path / "judge"), "--steps", "20"]
+    assert main([*flags, "--dreams", "6"]) == 2
+    assert "--dreams 6 needs --world, got none" in capsys.readouterr().err
+    flags += ["--world", str(tmp_path / "world"), "--num-steps", "1"]
+    assert main([*flags, "--dreams", "6"]) == 0
+    told = LearnedJudge.load(tmp_path / "judge")
+    assert json.loads((tmp_path / "judge/report.json").read_text())["dreams"] == 6
+    assert main([*flags, "--dreams", "0"]) == 0
+    # A world that has learnt nothing shows no success, so the judge has become less sure of them.
+    assert LearnedJudge.load(tmp_path / "judge").threshold != told.threshold
 
 
 def test_data_without_failures_are_refused(tmp_path, capsys):
