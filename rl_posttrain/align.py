@@ -61,7 +61,7 @@ class AlignConfig:
     episodes: int = 100
     """Dreamed trials of each policy."""
     steps: int = 400
-    """Optimiser steps of the world model."""
+    """Optimiser steps of the world model; 0 leaves it as it is and aligns the judge alone."""
     batch: int = 8
     """Clips per step."""
     learning_rate: float = 3e-4
@@ -125,13 +125,15 @@ def fine_tune(
     """World model and judge after `number` rollouts and as many old episodes each."""
     folder = config.out / str(number)
     schema, mixtures = schema_of(env), {}
-    for name, data in (("world", config.world_data), ("judge", config.judge_data)):
+    needed = {"world": config.world_data} if config.steps else {}
+    for name, data in (needed | {"judge": config.judge_data}).items():
         old = open_episodes(data)
         chosen = np.random.default_rng(config.seed).permutation(len(old))[:number].tolist()
         parts = [(rollouts, range(number)), (old, chosen)]
         mixtures[name] = mix(parts, schema, folder / f"{name}-data", task=env.task)
-    world, learned = folder / "world", folder / "judge"
-    if not (world / "world.json").exists():
+    world = folder / "world" if config.steps else config.world
+    learned = folder / "judge"
+    if config.steps and not (world / "world.json").exists():
         start = WorldModel.load(config.world)
         held_out = max(min(8, number // 4), 1)
         pretrain(

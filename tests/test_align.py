@@ -51,8 +51,8 @@ def test_the_command_aligns_and_ranks_again(made, tmp_path):
             out=tmp_path / "judged",
         )
     )  # fmt: skip
-    out = tmp_path / "out"
-    result = run(flags(made, out))
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    result = run(flags(made, out), flags(made, alone, steps=0))
     assert "agreement with real trials" in result.stdout, result.stderr
     table = json.loads((out / "align.json").read_text())["rollouts"]
     assert list(table) == ["0", "8"]
@@ -64,6 +64,7 @@ def test_the_command_aligns_and_ranks_again(made, tmp_path):
     assert aligned.train_data[-1]["name"].endswith("world-data")
     assert any(seed >= 7_700_000 for seed in aligned.train_data[-1]["reset_seeds"])
     assert LearnedJudge.load(out / "8/judge").shape.size == (64, 64)
+    assert (alone / "8/judge").is_dir() and not (alone / "8/world").exists()
 
 
 def test_rollouts_from_the_test_starts_are_refused(made, tmp_path):
