@@ -133,7 +133,7 @@ def test_it_learns_to_decode_a_square():
     clip = source.read(3, 0, 40).map(lambda tensor: tensor[None])
     found = measure(dynamics, [clip])
     assert found["n"] == 39
-    assert found["explained"] > 0.8
+    assert found["explained"] > 0.6  # .76 to .90, by processor; guessing the mean explains 0
     still = replace(clip, frames=clip.frames[:, :1].expand_as(clip.frames))
     assert measure(dynamics, [still])["explained"] < 0.5
 

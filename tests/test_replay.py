@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from tiny import random_clip, tiny_world
 
-from tests.tiny import random_clip, tiny_world
 from worldmodel import replay
 
 pytestmark = pytest.mark.gpu
