@@ -132,7 +132,7 @@ def train_stage(config: QuickstartConfig, report: Report) -> None:
             data=config.train_data, out=config.world, minutes=config.train_minutes,
             steps=config.train_steps, relative_to={0: 0, 1: 1}, validation_episodes=1,
             init=config.checkpoint if config.has_checkpoint else None,
-            learning_rate=2e-4 if config.has_checkpoint else 1e-3,
+            learning_rate=5e-5 if config.has_checkpoint else 1e-3,
         )
     )  # fmt: skip
     report.heading("Training")
