@@ -77,8 +77,7 @@ TASKS = {
         Path("data/window-open-heldout"), 30,
     ),
 }  # fmt: skip
-"""The commands that record the data are in `benchmarks/policies.py`. No world of window-open-v3 is
-shipped: `worldmodel pretrain tiny --data data/window-open --init checkpoints/metaworld-push`."""
+"""The commands that record the data are in `benchmarks/policies.py`."""
 
 
 @dataclass(frozen=True)

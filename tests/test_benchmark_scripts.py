@@ -71,3 +71,15 @@ def test_the_probe_finds_two_squares_and_ignores_what_it_cannot_see():
     with torch.no_grad():
         found = probe(torch.from_numpy(frames[550:]))
     assert (found - points[550:]).norm(dim=-1).mean() < 2
+
+
+def test_a_random_world_can_be_benched(tmp_path):
+    script = runpy.run_path(str(BENCHMARKS / "random_world.py"))
+    script["main"](script["RandomWorld"](tmp_path / "world", preset="tiny", size=16, views=3))
+    world = WorldModel.load(tmp_path / "world")
+    assert (len(world.views), world.size, world.config.dit.width) == (3, (16, 16), 192)
+
+
+def test_numbers_are_named_in_stretches():
+    spans = runpy.run_path(str(BENCHMARKS / "ship.py"))["spans"]
+    assert spans([7, 1, 2, 0]) == "0..2, 7..7"

@@ -11,8 +11,6 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture
 def world():
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
     return tiny_world().to("cuda").eval()
 
 
