@@ -55,7 +55,7 @@ def gathered_convolution(weight: Float[Tensor, "o i"]) -> Float[Tensor, "four_o 
 class GatheredMatrix:
     """A strided convolution of many channels on a small map, as one matrix product.
 
-    oneDNN has no fast kernel for it on some processors: there it takes 40 times as long.
+    oneDNN has no fast kernel for it on some processors, where it took two fifths of a frame.
 
     Args:
         convolution: 4x4 with stride 2 and padding 1, as in `ConvStem`.
