@@ -7,7 +7,7 @@ Called again with the same `--out`, it goes on where it was stopped.
 Every row changes one thing of the default. Same data, batches, noise and CPU minutes in one
 thread; the held-out figures are at 2 denoising steps, means over episodes. How actions are told
 the network matters with their width, so compare that on a wide robot, or with `--stride 4`, which
-concatenates four actions: `--rows default "AdaLN actions" "cross-attention to actions"`.
+concatenates four actions: `--rows default "action tokens" "cross-attention to actions"`.
 """
 
 import json
@@ -62,7 +62,7 @@ def variants(default: PretrainConfig) -> dict[str, PretrainConfig]:
         "default": default,
         "monolithic": replace(default, dit=replace(dit, encoder_depth=0, decoder_depth=6)),
         "linear patches": replace(default, dit=replace(dit, pixels="patch", patch=8)),
-        "AdaLN actions": replace(default, injection="adaln"),
+        "action tokens": replace(default, injection="token"),
         "cross-attention to actions": replace(default, injection="cross"),
         "AdamW alone": replace(default, muon=False),
         "every fourth batch of long clips": replace(default, long_interval=4),

@@ -64,7 +64,7 @@ def run_config(config: EfficiencyConfig, model: str) -> PretrainConfig:
         data=config.data, views=config.views, out=config.out / model.replace(" ", "-"), steps=10**6,
         minutes=config.minutes, clock="cpu", relative_to={0: 0, 1: 1}, seed=config.seed,
         validation_interval=250, save_interval=10**6,
-        dit=BASELINE if plain else DiTConfig(), injection="adaln" if plain else "token",
+        dit=BASELINE if plain else DiTConfig(), injection="adaln",
     )  # fmt: skip
 
 

@@ -13,8 +13,13 @@ from worldmodel.data.lerobot_writer import LeRobotSchema, finalise, stage_episod
 from worldmodel.envs.record import SEED_STRIDE, Episode, act_out, schema_of, stage
 
 
-def roll_out(policy: Policy, env: gymnasium.Env, reset_seed: int, horizon: int) -> Episode:
-    """Let a policy act for `horizon` steps, or until a moment after its first success."""
+def roll_out(
+    policy: Policy, env: gymnasium.Env, reset_seed: int, horizon: int, *, play_on: bool = False
+) -> Episode:  # fmt: skip
+    """Let a policy act for `horizon` steps, or until a moment after its first success.
+
+    `play_on` ignores the success, so that what follows it is recorded, too.
+    """
     observation, _ = env.reset(seed=reset_seed)
     policy.reset([reset_seed])
 
@@ -22,12 +27,12 @@ def roll_out(policy: Policy, env: gymnasium.Env, reset_seed: int, horizon: int) 
         seen = {name: torch.from_numpy(value)[None] for name, value in observation.items()}
         return policy.act(seen)[0].cpu().numpy()
 
-    return act_out(env, observation, act, length=horizon, stop_on_success=True)
+    return act_out(env, observation, act, length=horizon, stop_on_success=not play_on)
 
 
 def record_rollouts(
     policies: Mapping[str, Policy], env: gymnasium.Env, out: Path, *, episodes: int, horizon: int,
-    seed: int, progress: Callable[[int], None] = lambda done: None,
+    seed: int, play_on: bool = False, progress: Callable[[int], None] = lambda done: None,
 ) -> Path:  # fmt: skip
     """Record real trials of policies, who take turns; returns the LeRobot data set.
 
@@ -41,6 +46,7 @@ def record_rollouts(
         episodes: How many.
         horizon: Most steps of an episode.
         seed: Decides on the starts; use one that nothing is tested on.
+        play_on: Go on for the whole horizon after a success.
         progress: Told the number of episodes that are there.
 
     Raises:
@@ -59,7 +65,7 @@ def record_rollouts(
         if index not in done:
             name = names[index % len(names)]
             reset_seed = seed * SEED_STRIDE + index
-            episode = roll_out(policies[name], env, reset_seed, horizon)
+            episode = roll_out(policies[name], env, reset_seed, horizon, play_on=play_on)
             stage(episode, out, index, env, {"reset_seed": reset_seed, "policy": name})
         progress(index + 1)
     finalise(out, schema_of(env))

@@ -40,8 +40,8 @@ def build_world(
 ) -> WorldModel:  # fmt: skip
     """A world model that fits `source`, normalised by the statistics of `episodes`.
 
-    With `init` the architecture, the codec, the temperature, and all weights and statistics of
-    equal shape come from that world model. If it was told latent actions, a controller learns to
+    With `init` the architecture (how actions are injected, too), the codec, the temperature, and
+    all weights and statistics of equal shape come from that world model. If it was told latent actions, a controller learns to
     make them of real ones.
 
     Raises:
@@ -54,6 +54,7 @@ def build_world(
         if latent_dim not in (0, inherited):
             raise ValueError(f"{init}: latent actions have width {inherited}, got {latent_dim}")
         latent_dim = inherited
+        injection = start.config.conditioner.injection
     action_dim = source.action_dim if use_actions else 0
     relative_to = dict(relative_to) if action_dim else {}
     for action, state in relative_to.items():

@@ -62,7 +62,7 @@ class PretrainConfig:
     """Height and width to resize to; by default the data's own."""
     relative_to: dict[int, int] = field(default_factory=dict)
     """Action dim and state dim pairs: absolute targets that are fed relative to the state."""
-    injection: Literal["token", "adaln", "cross"] = "token"
+    injection: Literal["token", "adaln", "cross"] = "adaln"
     """How actions reach the transformer."""
     use_actions: bool = True
     """False trains on video alone, as if no action were known."""

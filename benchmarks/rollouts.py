@@ -1,0 +1,55 @@
+"""Record what the graded policies of a task really do, failures included, to train a world on.
+
+    python benchmarks/rollouts.py --task metaworld-push-v3 --out data/push-rollouts
+
+Policies take turns. They act for the whole horizon, also after a success, since a world that has
+never seen what follows one cannot dream it. Killed, the command continues where it stood.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from policies import TASKS
+from rich.progress import Progress
+
+from policy_eval.behaviour_cloning import ClonedPolicy
+from policy_eval.rank import find_policies
+from policy_eval.real_rollouts import record_rollouts
+from worldmodel.envs import make_env
+
+
+@dataclass(frozen=True)
+class RolloutsConfig:
+    """What to record."""
+
+    task: str
+    """A task of `benchmarks/policies.py`."""
+    out: Path
+    """Folder of the LeRobot data set."""
+    policies: tuple[Path, ...] = ()
+    """Folders of policies, or folders of such folders; the graded set of the task by default."""
+    episodes: int = 700
+    """Real rollouts, over all policies."""
+    seed: int = 77
+    """Rollout `i` begins from the reset seed `seed * 100000 + i`; no start may be among them."""
+
+
+def main(config: RolloutsConfig) -> None:
+    """Record."""
+    torch.set_num_threads(1)
+    task = TASKS[config.task]
+    folders = find_policies(config.policies or (Path("checkpoints/policies") / config.task,))
+    policies = {name: ClonedPolicy.load(folder) for name, folder in folders.items()}
+    with Progress() as progress:
+        bar = progress.add_task(f"{len(policies)} policies", total=config.episodes)
+        record_rollouts(
+            policies, make_env(task.env), config.out, episodes=config.episodes,
+            horizon=task.horizon, seed=config.seed, play_on=True,
+            progress=lambda done: progress.update(bar, completed=done),
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(tyro.cli(RolloutsConfig))
