@@ -123,6 +123,26 @@ TASKS = {
             "noise-150": Noisy("demos-8", 1.5),
         },
     ),
+    # worldmodel record metaworld:button-press-topdown-v3 --episodes 300 --out data/button-press
+    # worldmodel record metaworld:button-press-topdown-v3 --episodes 120 --seed 2 --out ...-heldout
+    "metaworld-button-press-topdown-v3": Task(
+        env="metaworld:button-press-topdown-v3",
+        demonstrations="data/button-press",
+        starts="data/button-press-heldout",
+        horizon=30,
+        common={"longest": 25},
+        recipes={
+            "demos-2": {"demos": 2, "steps": 300},
+            "demos-1": {"demos": 1, "steps": 300},
+            "short-60": {"demos": 20, "steps": 60},
+            "short-30": {"demos": 20, "steps": 30},
+            "scene-only": {"demos": 20, "steps": 300, "views": ("scene",), "proprioception": False},
+            "scene-3": {"demos": 3, "steps": 300, "views": ("scene",), "proprioception": False},
+            "wrist-1": {"demos": 1, "steps": 300, "views": ("wrist",), "proprioception": False},
+            "chunk-4": {"demos": 3, "steps": 300, "chunk": 4},
+            "noise-100": Noisy("demos-2", 1.0),
+        },
+    ),
 }  # fmt: skip
 
 

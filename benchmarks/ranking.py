@@ -8,7 +8,7 @@ python benchmarks/ranking.py --out runs/ranking/full              # 100 dreams a
 Policies are those of `benchmarks/policies.py`, in a folder per task with `real.json`, the outcomes
 of their real trials; judges are in a folder per task. `--quick` dreams from fewer starts, takes the
 stored real outcomes, and makes 10 random cells of real trials anew, to check them. Starts are
-recorded again from their reset seeds. Killed, the command continues where it stood.
+recorded from their reset seeds, once. Killed, the command continues where it stood.
 """
 
 import json
@@ -67,6 +67,8 @@ class RankingBenchmark:
     """Graded policies, a folder per task."""
     judges: Path = Path("checkpoints/judges")
     """Judges, a folder per task."""
+    starts: Path = Path("runs/ranking/starts")
+    """Where the starts are recorded, a folder per task; those that are there are taken."""
     worlds: dict[str, Path] = field(default_factory=dict)
     """World models of tasks, in place of the shipped ones."""
     num_steps: int = 2
@@ -123,7 +125,7 @@ def record_starts(config: RankingBenchmark, task: str, seeds: np.ndarray) -> Pat
     first, number = int(seeds[0]), len(seeds)
     if seeds.tolist() != list(range(first, first + number)) or first % SEED_STRIDE:
         raise ValueError(f"{task}: real.json has other seeds than `worldmodel record` gives")
-    out = config.out / "starts" / task
+    out = config.starts / task
     if not (out / "meta" / "info.json").is_file():
         seed = first // SEED_STRIDE
         record(RecordConfig(TASKS[task][0], out, episodes=number, seed=seed, behaviour="play"))

@@ -30,6 +30,8 @@ def test_a_rollout_ends_a_moment_after_success_or_never():
     np.testing.assert_array_equal(one.states[0], first)
     np.testing.assert_allclose(one.actions[0], first + np.float32([2, 0]))
     np.testing.assert_allclose(one.rewards[0], (first[0] + 2) / 10)
+    on = roll_out(move(2.0), env, 100_003, horizon=20, play_on=True)
+    assert len(on.actions) == 20 and on.successes[needed - 1 :].all()
     still = roll_out(move(0.0), env, 100_003, horizon=7)
     assert len(still.actions) == 7 and not still.successes.any()
 

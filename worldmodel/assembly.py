@@ -72,7 +72,7 @@ def build_world(
         views=tuple(source.views), size=tuple(source.size), fps=source.fps,
         conditioner=conditioner, dit=dit if start is None else start.config.dit,
         robot_type=source.robot_type,
-        temperature=1.0 if start is None else start.config.temperature,
+        temperature=0.0 if start is None else start.config.temperature,
     )  # fmt: skip
     world = WorldModel(config, _load_codec(codec) if start is None else start.codec)
     _set_statistics(world, source, episodes)

@@ -74,6 +74,12 @@ COMMANDS = {
         "RankConfig",
         "rank_policies",
     ),
+    "calibrate": Command(
+        "Set a judge's threshold so that dreams succeed as often as reality did.",
+        "policy_eval.calibration",
+        "CalibrateConfig",
+        "calibrate",
+    ),
     "imagine": Command(
         "Improve a cloned policy inside a world model, without a real step.",
         "rl_posttrain.imagine",

@@ -1,0 +1,156 @@
+"""Set a judge's threshold so that dreams succeed as often as reality did. `worldmodel calibrate`.
+
+A judge that is right on real frames can still be too kind to dreamt ones, which are blurred and
+drift. The order of policies hardly depends on the threshold, their level does. So the policies act
+in dreams of the starts of their own real rollouts, and the threshold is put where as many of those
+dreams succeed as rollouts did.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from jaxtyping import Float64
+from rich.progress import Progress
+
+from policy_eval.behaviour_cloning import ClonedPolicy
+from policy_eval.evaluate import evaluate
+from policy_eval.judge import LearnedJudge
+from policy_eval.policy import Policy
+from policy_eval.rank import find_policies, single_thread
+from worldmodel.data import EpisodeSource, open_episodes
+from worldmodel.dream import DreamEnv, Verdict
+from worldmodel.files import write_json
+from worldmodel.rollout import Observation
+from worldmodel.starts import Starts
+from worldmodel.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class CalibrateConfig:
+    """Set a judge's threshold so that dreams succeed as often as reality did."""
+
+    world: str
+    """Folder or hub id of the world model."""
+    judge: Path
+    """Folder of the judge."""
+    policies: tuple[Path, ...]
+    """Folders of policies, or folders of such folders."""
+    rollouts: Path
+    """Real rollouts of these policies, who took turns; none may be a start that is ranked from."""
+    out: Path
+    """Folder of the judge with its new threshold, and of `calibration.json`."""
+    horizon: int
+    """Most steps of a trial."""
+    episodes: int | None = None
+    """How many of the rollouts; all when not given."""
+    num_envs: int = 24
+    """Dreams side by side."""
+    num_steps: int = 2
+    """Denoising steps per frame."""
+    seed: int = 0
+    """Seed of the dreams."""
+
+
+class Listener:
+    """A judge that never calls a success and remembers the highest score of every stream."""
+
+    def __init__(self, judge: LearnedJudge):
+        self.judge = judge
+        self.highest: Float64[np.ndarray, "n"] | None = None
+
+    def __call__(self, observation: Observation) -> Verdict:
+        """The judge's reward, and no success."""
+        scores, rewards = self.judge.predict(observation.frames)
+        heard = scores.double().cpu().numpy()
+        self.highest = heard if self.highest is None else np.maximum(self.highest, heard)
+        return Verdict(rewards, scores > 1)
+
+
+def calibrate(config: CalibrateConfig) -> dict:
+    """Dream, set the threshold, write the judge; returns what `calibration.json` holds.
+
+    Raises:
+        ValueError: There are fewer rollouts than asked for or than policies, or something does not
+            fit.
+    """
+    world = WorldModel.load(config.world)
+    source = open_episodes(config.rollouts, size=tuple(world.size), views=world.views)
+    folders = find_policies(config.policies)
+    episodes = len(source) if config.episodes is None else config.episodes
+    if not len(folders) <= episodes <= len(source):
+        raise ValueError(
+            f"{source.name}: has {len(source)} rollouts of {len(folders)} policies, --episodes is "
+            f"{episodes}"
+        )
+    policies = {name: ClonedPolicy.load(folder) for name, folder in folders.items()}
+    judge = LearnedJudge.load(config.judge)
+    with single_thread():
+        scores = dreamt_scores(config, world, judge, policies, source, episodes)
+    real = real_successes(source, range(episodes), config.horizon)
+    before = judge.threshold
+    judge.threshold = matching_threshold(scores, real.mean())
+    found = {
+        "rollouts": source.name, "episodes": episodes, "real": float(real.mean()),
+        "dreamt_before": float((scores > before).mean()),
+        "dreamt": float((scores > judge.threshold).mean()),
+        "threshold_before": before, "threshold": judge.threshold,
+    }  # fmt: skip
+    judge.save(config.out)
+    write_json(config.out / "calibration.json", found)
+    print(json.dumps(found, indent=2))
+    return found
+
+
+def dreamt_scores(
+    config: CalibrateConfig, world: WorldModel, judge: LearnedJudge,
+    policies: Mapping[str, Policy], source: EpisodeSource, episodes: int,
+) -> Float64[np.ndarray, "e"]:  # fmt: skip
+    """Highest score of a dream from the start of every rollout, by the policy that acted there."""
+    scores = np.zeros(episodes)
+    with Progress() as progress:
+        bar = progress.add_task("dreams", total=episodes)
+        for turn, policy in enumerate(policies.values()):
+            rows = list(range(turn, episodes, len(policies)))
+            starts, listener = Starts(source, rows), Listener(judge)
+            dream = DreamEnv(
+                world, starts, listener, num_envs=min(config.num_envs, len(rows)),
+                horizon=config.horizon, num_steps=config.num_steps, seed=config.seed,
+                autoreset_mode=AutoresetMode.DISABLED,
+            )  # fmt: skip
+            for first in range(0, len(rows), dream.num_envs):
+                part = range(first, min(first + dream.num_envs, len(rows)))
+                listener.highest = None
+                evaluate(policy, dream, starts=part, horizon=config.horizon)
+                scores[np.array(rows)[part]] = listener.highest[: len(part)]
+                progress.advance(bar, len(part))
+    return scores
+
+
+def real_successes(
+    source: EpisodeSource, episodes: Sequence[int], horizon: int
+) -> Float64[np.ndarray, "e"]:
+    """1 for every episode with a success within `horizon` actions.
+
+    Raises:
+        ValueError: The data has no `next.success`.
+    """
+    outcomes = []
+    for episode in episodes:
+        clip = source.read(episode, 0, source.lengths[episode])
+        if clip.successes is None:
+            raise ValueError(f"{source.name}: no next.success, which a threshold is set by")
+        outcomes.append(float(clip.successes[:horizon].any()))
+    return np.array(outcomes)
+
+
+def matching_threshold(scores: Float64[np.ndarray, "e"], share: float) -> float:
+    """A threshold that `share` of the scores exceed, halfway between two of them."""
+    ranked = np.sort(scores)[::-1]
+    above = round(share * len(ranked))
+    low = ranked[above] if above < len(ranked) else 0.0
+    high = ranked[above - 1] if above else 1.0
+    return float((low + high) / 2)

@@ -1,0 +1,83 @@
+"""A judge's threshold, set so that dreams succeed as often as reality did."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rank_set import write_rank_set
+
+from policy_eval import calibration
+from policy_eval.calibration import CalibrateConfig, calibrate, matching_threshold, real_successes
+from policy_eval.judge import LearnedJudge
+from worldmodel.data import open_episodes
+from worldmodel.data.clip import Clip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return write_rank_set(tmp_path_factory.mktemp("calibration"), policies=2, episodes=5)
+
+
+@pytest.fixture
+def config(made, tmp_path):
+    return CalibrateConfig(
+        str(made.world), made.judge, (made.policies,), made.starts, tmp_path / "out", horizon=3,
+        num_envs=2, num_steps=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.0, 0.95), (0.25, 0.8), (0.5, 0.6), (0.75, 0.4), (1.0, 0.15)]
+)
+def test_the_wanted_share_of_scores_exceeds_the_threshold(share, expected):
+    scores = np.array([0.5, 0.9, 0.3, 0.7])
+    threshold = matching_threshold(scores, share)
+    assert threshold == pytest.approx(expected)
+    assert (scores > threshold).mean() == share
+
+
+def test_a_success_counts_within_the_horizon_only(made, monkeypatch):
+    source = open_episodes(made.starts)
+    recorded = type(source).read
+
+    def read(self, episode: int, start: int, stop: int) -> Clip:
+        clip = recorded(self, episode, start, stop)
+        clip.successes[:] = False
+        if episode:
+            clip.successes[episode + 2] = True  # by the fourth action, the fifth, ...
+        return clip
+
+    monkeypatch.setattr(type(source), "read", read)
+    assert real_successes(source, [0, 1, 2], horizon=4).tolist() == [0, 1, 0]
+    assert real_successes(source, [0, 1, 2], horizon=5).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("succeed", [0, 2, 5])
+def test_as_many_dreams_succeed_as_rollouts(config, monkeypatch, succeed):
+    real = np.array([1.0] * succeed + [0.0] * (5 - succeed))
+    monkeypatch.setattr(calibration, "real_successes", lambda *_: real)
+    found = calibrate(config)
+    assert found["dreamt"] == found["real"] == succeed / 5
+    assert found["threshold_before"] == LearnedJudge.load(config.judge).threshold == 0.5
+    assert LearnedJudge.load(config.out).threshold == found["threshold"]
+    assert json.loads((config.out / "calibration.json").read_text()) == found
+
+
+def test_every_dream_is_listened_to_apart(config, monkeypatch):
+    """The same scores come out however many dreams run side by side."""
+    heard = []
+    match = calibration.matching_threshold
+    monkeypatch.setattr(
+        calibration, "matching_threshold", lambda s, r: heard.append(s) or match(s, r)
+    )
+    calibrate(config)
+    calibrate(replace(config, num_envs=3))
+    assert len(set(heard[0].tolist())) == 5
+    np.testing.assert_allclose(heard[0], heard[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("episodes", [1, 6])
+def test_too_few_rollouts_are_refused(config, episodes):
+    with pytest.raises(ValueError, match=f"has 5 rollouts of 2 policies, --episodes is {episodes}"):
+        calibrate(replace(config, episodes=episodes))
