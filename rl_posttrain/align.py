@@ -3,7 +3,8 @@
 A world that has seen demonstrations alone is optimistic: it has never seen what a bad policy does,
 and a failure ends in it as the demonstrations did. So real rollouts of the policies are recorded,
 failures included, and world model and judge are fine-tuned on them and on as many episodes of the
-old data. It lives here, above evaluation, because evaluation never updates the world model.
+old data; then the judge's threshold is set on dreams of the same rollouts. It lives here, above
+evaluation, because evaluation never updates the world model.
 """
 
 import json
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from policy_eval.behaviour_cloning import ClonedPolicy
+from policy_eval.calibration import CalibrateConfig, calibrate
 from policy_eval.judge_training import JudgeConfig, judge
 from policy_eval.rank import RankConfig, find_policies, rank_policies
 from policy_eval.real_rollouts import mix, record_rollouts
@@ -68,6 +70,8 @@ class AlignConfig:
     """Peak learning rate of the world model."""
     judge_steps: int = 600
     """Optimiser steps of the judge."""
+    calibrate: bool = True
+    """Put the judge's threshold where as many dreams succeed as rollouts did."""
     processes: int = 1
     """Processes of the dreamed trials."""
     num_steps: int = 2
@@ -83,14 +87,17 @@ def align(config: AlignConfig) -> dict:
         ValueError: A rollout would begin where the policies are tested, or something does not fit.
     """
     numbers = sorted(set(config.rollouts))
-    if not numbers or numbers[0] < 4:
-        raise ValueError(f"--rollouts are numbers of at least 4, got {list(config.rollouts)}")
+    least = max(4, len(find_policies(config.policies)) if config.calibrate else 0)
+    if not numbers or numbers[0] < least:
+        raise ValueError(f"--rollouts are numbers of at least {least}, got {list(config.rollouts)}")
     env = make_env(config.env, size=WorldModel.load(config.world).size[0])
     check_apart(config, numbers[-1])
     recorded = record(config, env, numbers[-1])
     table = {"0": agreement_of(config, config.world, config.judge, config.out / "before")}
     for number in numbers:
         world, learned = fine_tune(config, env, open_episodes(recorded), number)
+        if config.calibrate:
+            learned = calibrated(config, world, learned, recorded, number)
         table[str(number)] = agreement_of(config, world, learned, config.out / f"{number}/rank")
         write_json(config.out / "align.json", {"format": 1, "rollouts": table})
     show(table)
@@ -153,6 +160,21 @@ def fine_tune(
             )
         )  # fmt: skip
     return world, learned
+
+
+def calibrated(
+    config: AlignConfig, world: Path, learned: Path, recorded: Path, number: int
+) -> Path:  # fmt: skip
+    """The judge with a threshold that suits the dreams of `number` rollouts."""
+    out = config.out / str(number) / "calibrated-judge"
+    if not (out / "calibration.json").exists():
+        calibrate(
+            CalibrateConfig(
+                str(world), learned, config.policies, recorded, out, config.horizon,
+                episodes=number, num_steps=config.num_steps,
+            )
+        )  # fmt: skip
+    return out
 
 
 def shortest(data: Path) -> int:

@@ -41,8 +41,8 @@ def build_world(
     """A world model that fits `source`, normalised by the statistics of `episodes`.
 
     With `init` the architecture (how actions are injected, too), the codec, the temperature, and
-    all weights and statistics of equal shape come from that world model. If it was told latent actions, a controller learns to
-    make them of real ones.
+    all weights and statistics of equal shape come from that world model. If it was told latent
+    actions, a controller learns to make them of real ones.
 
     Raises:
         ValueError: If `init` has other views, another frame size or another width of latent
