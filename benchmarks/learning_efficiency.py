@@ -74,7 +74,8 @@ def train_and_measure(config: EfficiencyConfig, model: str) -> dict:
     """Train one model, unless it is there, and measure it on the held-out episodes."""
     torch.set_num_threads(1)
     run = run_config(config, model)
-    world = WorldModel.load(run.out if (run.out / "world.json").exists() else pretrain(run))
+    finished = (run.out / "state" / "state.json").exists()
+    world = WorldModel.load(run.out if finished else pretrain(run))
     test = EpisodeCache(open_episodes(config.held_out, size=tuple(world.size), views=world.views))
     report = {
         str(steps): measure_fidelity(
