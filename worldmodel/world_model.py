@@ -58,6 +58,7 @@ class WorldModelConfig:
                 **values,
                 "views": tuple(values["views"]),
                 "size": tuple(values["size"]),
+                "fps": float(values["fps"]),
                 "conditioner": ConditionerConfig(**conditioner),
                 "dit": DiTConfig(**values["dit"]),
             }
