@@ -112,10 +112,7 @@ class PosttrainConfig:
     def update_weights(self) -> UpdateWeights:
         """Terms of the loss."""
         supervision = {"self-rollout": 1.0, "combined": self.supervision}.get(self.objective, 0.0)
-        return UpdateWeights(
-            float(self.contrastive), supervision, self.kl_weight, self.beta,
-            judged_states=self.reward.state > 0,
-        )  # fmt: skip
+        return UpdateWeights(float(self.contrastive), supervision, self.kl_weight, self.beta)
 
 
 def check(

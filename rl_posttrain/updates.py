@@ -28,16 +28,12 @@ class UpdateWeights:
         supervision: Regression to the recorded frames in place of the generated ones; 0 for none.
         kl: Squared distance to the reference's predictions; 0 for none.
         beta: `b` of the contrastive loss.
-        judged_states: Whether a reward looks at the predicted states. Otherwise they are held to
-            the old policy's: a contrast would move them at random, since which candidate is the
-            better one then says nothing about its states.
     """
 
     contrast: float
     supervision: float
     kl: float
     beta: float
-    judged_states: bool = True
 
 
 @dataclass(frozen=True)
@@ -132,8 +128,6 @@ def branch_loss(
             for p, q, x in zip(predicted, before, sample, strict=True)
         ]
         errors = [e.unflatten(0, x.shape[:2]) for e, x in zip(errors, sample, strict=True)]
-        if not weights.judged_states:
-            errors[1:] = [kl_penalty(p, q) for p, q in zip(predicted[1:], before[1:], strict=True)]
         value = _reduce(errors, pixels, loss.state_weight)
         losses["contrast"] = weights.contrast * (value * kept).sum() / kept.sum()
     if weights.supervision:

@@ -4,7 +4,6 @@ import json
 import random
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -84,24 +83,6 @@ def test_a_step_on_good_candidates_moves_towards_them():
         values.append(loss.item())
     assert values[-1] < 0.97 * values[0], values
     assert parts["gap"] > 0
-
-
-def test_states_that_no_reward_looks_at_are_held_to_the_old_policy():
-    world, old = tiny_world(), tiny_world()
-    batch = batch_of(old, good=1.0)
-    weights = UpdateWeights(contrast=1.0, supervision=0.0, kl=0.0, beta=0.5)
-    held = replace(weights, judged_states=False)
-    head = world.dit.state_out.weight
-
-    def pull(weights) -> float:
-        gradient(world, old, batch, weights)
-        return head.grad.norm().item()
-
-    assert pull(weights) > 0
-    assert pull(held) == 0
-    with torch.no_grad():
-        head.add_(0.1)
-    assert pull(held) > 0
 
 
 def test_supervision_and_the_reference_pull_where_they_should():
