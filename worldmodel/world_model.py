@@ -50,16 +50,15 @@ class WorldModelConfig:
     @classmethod
     def from_dict(cls, values: dict) -> "WorldModelConfig":
         """Read the dictionary that `dataclasses.asdict` and JSON make of a configuration."""
-        conditioner = dict(values["conditioner"])
-        relative = conditioner["relative_to"].items()
-        conditioner["relative_to"] = {int(k): int(v) for k, v in relative}
+        conditioner = values["conditioner"]
+        relative = {int(k): int(v) for k, v in conditioner["relative_to"].items()}
         return cls(
             **{
                 **values,
                 "views": tuple(values["views"]),
                 "size": tuple(values["size"]),
                 "fps": float(values["fps"]),
-                "conditioner": ConditionerConfig(**conditioner),
+                "conditioner": ConditionerConfig(**{**conditioner, "relative_to": relative}),
                 "dit": DiTConfig(**values["dit"]),
             }
         )
