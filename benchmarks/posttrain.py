@@ -77,7 +77,7 @@ class PosttrainBenchmark:
     """Episodes to record for training."""
     num_steps: int = 2
     """Denoising steps of sampling, in training and measuring."""
-    learning_rate: float = 3e-5
+    learning_rate: float = 3e-6
     """Of every arm."""
     dynamics_steps: int = 600
     """Optimiser steps of the inverse dynamics."""
