@@ -22,6 +22,7 @@ from policy_eval.judge import LearnedJudge
 from policy_eval.policy import Policy
 from policy_eval.rank import find_policies, single_thread
 from worldmodel.data import EpisodeSource, open_episodes
+from worldmodel.data.lerobot import recorded_policies
 from worldmodel.dream import DreamEnv, Verdict
 from worldmodel.files import write_json
 from worldmodel.rollout import Observation
@@ -40,7 +41,7 @@ class CalibrateConfig:
     policies: tuple[Path, ...]
     """Folders of policies, or folders of such folders."""
     rollouts: Path
-    """Real rollouts of these policies, who took turns; none may be a start that is ranked from."""
+    """Real rollouts of these policies, by whose names; none may be a start that is ranked from."""
     out: Path
     """Folder of the judge with its new threshold, and of `calibration.json`."""
     horizon: int
@@ -74,22 +75,21 @@ def calibrate(config: CalibrateConfig) -> dict:
     """Dream, set the threshold, write the judge; returns what `calibration.json` holds.
 
     Raises:
-        ValueError: There are fewer rollouts than asked for or than policies, or something does not
-            fit.
+        ValueError: There are fewer rollouts than asked for, one is by nobody who was given, a
+            policy has none, or something does not fit.
     """
     world = WorldModel.load(config.world)
     source = open_episodes(config.rollouts, size=tuple(world.size), views=world.views)
     folders = find_policies(config.policies)
     episodes = len(source) if config.episodes is None else config.episodes
-    if not len(folders) <= episodes <= len(source):
-        raise ValueError(
-            f"{source.name}: has {len(source)} rollouts of {len(folders)} policies, --episodes is "
-            f"{episodes}"
-        )
+    if not 1 <= episodes <= len(source):
+        raise ValueError(f"{source.name}: has {len(source)} rollouts, --episodes is {episodes}")
+    actors = recorded_policies(config.rollouts)[:episodes]
+    check_actors(source.name, actors, list(folders))
     policies = {name: ClonedPolicy.load(folder) for name, folder in folders.items()}
     judge = LearnedJudge.load(config.judge)
     with single_thread():
-        scores = dreamt_scores(config, world, judge, policies, source, episodes)
+        scores = dreamt_scores(config, world, judge, policies, source, actors)
     real = real_successes(source, range(episodes), config.horizon)
     before = judge.threshold
     judge.threshold = matching_threshold(scores, real.mean())
@@ -105,16 +105,23 @@ def calibrate(config: CalibrateConfig) -> dict:
     return found
 
 
+def check_actors(data: str, actors: Sequence[str | None], policies: Sequence[str]) -> None:
+    """Raise a `ValueError` unless the policies are those that acted in the episodes."""
+    names = sorted({str(actor) for actor in actors})
+    if names != sorted(policies):
+        raise ValueError(f"{data}: rollouts are by {names}, given are {sorted(policies)}")
+
+
 def dreamt_scores(
     config: CalibrateConfig, world: WorldModel, judge: LearnedJudge,
-    policies: Mapping[str, Policy], source: EpisodeSource, episodes: int,
+    policies: Mapping[str, Policy], source: EpisodeSource, actors: Sequence[str | None],
 ) -> Float64[np.ndarray, "e"]:  # fmt: skip
     """Highest score of a dream from the start of every rollout, by the policy that acted there."""
-    scores = np.zeros(episodes)
+    scores = np.zeros(len(actors))
     with Progress() as progress:
-        bar = progress.add_task("dreams", total=episodes)
-        for turn, policy in enumerate(policies.values()):
-            rows = list(range(turn, episodes, len(policies)))
+        bar = progress.add_task("dreams", total=len(actors))
+        for name, policy in policies.items():
+            rows = [episode for episode, actor in enumerate(actors) if actor == name]
             starts, listener = Starts(source, rows), Listener(judge)
             dream = DreamEnv(
                 world, starts, listener, num_envs=min(config.num_envs, len(rows)),

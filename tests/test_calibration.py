@@ -8,10 +8,15 @@ import pytest
 from rank_set import write_rank_set
 
 from policy_eval import calibration
+from policy_eval.behaviour_cloning import ClonedPolicy
 from policy_eval.calibration import CalibrateConfig, calibrate, matching_threshold, real_successes
 from policy_eval.judge import LearnedJudge
+from policy_eval.rank import find_policies
+from policy_eval.real_rollouts import record_rollouts
 from worldmodel.data import open_episodes
 from worldmodel.data.clip import Clip
+from worldmodel.envs import make_env
+from worldmodel.starts import Starts
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +24,22 @@ def made(tmp_path_factory):
     return write_rank_set(tmp_path_factory.mktemp("calibration"), policies=2, episodes=5)
 
 
+@pytest.fixture(scope="module")
+def rollouts(made, tmp_path_factory):
+    """Five short rollouts of both policies."""
+    policies = {
+        name: ClonedPolicy.load(folder) for name, folder in find_policies((made.policies,)).items()
+    }
+    return record_rollouts(
+        policies, make_env("pusht-position"), tmp_path_factory.mktemp("rollouts"), episodes=5,
+        horizon=4, seed=9,
+    )  # fmt: skip
+
+
 @pytest.fixture
-def config(made, tmp_path):
+def config(made, rollouts, tmp_path):
     return CalibrateConfig(
-        str(made.world), made.judge, (made.policies,), made.starts, tmp_path / "out", horizon=3,
+        str(made.world), made.judge, (made.policies,), rollouts, tmp_path / "out", horizon=3,
         num_envs=2, num_steps=1,
     )  # fmt: skip
 
@@ -77,7 +94,27 @@ def test_every_dream_is_listened_to_apart(config, monkeypatch):
     np.testing.assert_allclose(heard[0], heard[1], atol=1e-3)
 
 
-@pytest.mark.parametrize("episodes", [1, 6])
+@pytest.mark.parametrize("episodes", [0, 6])
 def test_too_few_rollouts_are_refused(config, episodes):
-    with pytest.raises(ValueError, match=f"has 5 rollouts of 2 policies, --episodes is {episodes}"):
+    with pytest.raises(ValueError, match=f"has 5 rollouts, --episodes is {episodes}"):
         calibrate(replace(config, episodes=episodes))
+
+
+def test_each_policy_dreams_from_its_own_rollouts(config, made, monkeypatch):
+    """Whose they are is read from the data, whatever the order of the policies is now."""
+    asked = []
+    monkeypatch.setattr(
+        calibration, "Starts", lambda source, rows: asked.append(rows) or Starts(source, rows)
+    )
+    calibrate(replace(config, policies=(made.policies / "policy-1", made.policies / "policy-0")))
+    assert asked == [[1, 3], [0, 2, 4]]
+
+
+def test_rollouts_of_others_are_refused(config, made):
+    one = (made.policies / "policy-0",)
+    with pytest.raises(
+        ValueError, match=r"by \['policy-0', 'policy-1'\], given are \['policy-0'\]"
+    ):
+        calibrate(replace(config, policies=one))
+    with pytest.raises(ValueError, match=r"by \['None'\], given are"):
+        calibrate(replace(config, rollouts=made.starts))

@@ -117,10 +117,11 @@ def view_weight(
     looked at.
     """
     squares = torch.zeros(len(source.views))
-    for episode in list(episodes)[:num_episodes]:
+    seen = list(episodes)[:num_episodes]
+    for episode in seen:
         frames = source.read(episode, 0, source.lengths[episode], stride).frames.float() / 127.5
         squares += frames.diff(dim=0).square().mean(dim=(0, 2, 3, 4)).nan_to_num()
-    weight = (squares / num_episodes + 1e-4).reciprocal()
+    weight = (squares / len(seen) + 1e-4).reciprocal()
     return weight / weight.mean()
 
 

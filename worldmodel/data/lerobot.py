@@ -56,6 +56,15 @@ def open_lerobot(path: Path | str, size: tuple[int, int] | None = None) -> Table
     )
 
 
+def recorded_policies(path: Path | str) -> tuple[str | None, ...]:
+    """Who acted in each episode of a LeRobot data set; `None` where `meta/` names no `policy`.
+
+    Raises:
+        ValueError: If the folder is malformed.
+    """
+    return tuple(episode.row.get("policy") for episode in read_episodes(read_info(Path(path))))
+
+
 def _check_videos(info: Info, episodes: list[Episode]) -> None:
     """Every container holds the frames that the episodes take from it, of the declared size."""
     ends: dict[Path, tuple[str, int, int]] = {}
