@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from drawn_episodes import DrawnEpisodes, tiny_world
+from tiny import tiny_world as tiny_world_of_pusht
 
 from worldmodel.fidelity import measure_fidelity
 from worldmodel.world_model import WorldModel
@@ -83,3 +84,30 @@ def test_a_random_world_can_be_benched(tmp_path):
 def test_numbers_are_named_in_stretches():
     spans = runpy.run_path(str(BENCHMARKS / "ship.py"))["spans"]
     assert spans([7, 1, 2, 0]) == "0..2, 7..7"
+
+
+def test_the_signal_of_gradients_is_what_they_have_in_common():
+    """Rows (1, 1), (1, -1): the common part (1, 0) is half of the squared length 2."""
+    signal = runpy.run_path(str(BENCHMARKS / "gradient_signal.py"))["signal"]
+    rows = torch.tensor([[1.0, 1.0], [1.0, -1.0], [1.0, 1.0], [1.0, -1.0]])
+    found = signal(rows)
+    # of 12 ordered pairs 4 are of equal rows, with product 2; the products of the others are 0
+    assert found["signal"] == pytest.approx(4 * 2 / 12 / 2)
+    assert found["halves"] == pytest.approx(0, abs=1e-6)
+    assert found["length"] == pytest.approx(2**0.5)
+    same = signal(rows[:1].repeat(4, 1))
+    assert same["signal"] == pytest.approx(1) and same["halves"] == pytest.approx(1)
+
+
+def test_gradients_of_all_objectives_are_taken(tmp_path):
+    tiny_world_of_pusht().save(tmp_path / "world")
+    script = runpy.run_path(str(BENCHMARKS / "gradient_signal.py"))
+    data = Path(__file__).parent / "data" / "lerobot_v30_pusht"
+    out = tmp_path / "signal.json"
+    options = {"batches": 2, "groups": 1, "prefix": 3, "out": out}
+    script["main"](script["SignalConfig"](data, tmp_path / "world", **options))
+    found = json.loads(out.read_text())["objectives"]
+    assert len(found) == 7
+    assert all(row["length"] > 0 and np.isfinite(row["signal"]) for row in found.values())
+    with pytest.raises(SystemExit, match=r"no such rows: \['x'\]"):
+        script["main"](script["SignalConfig"](data, tmp_path / "world", rows=("x",), **options))
