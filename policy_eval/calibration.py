@@ -41,7 +41,7 @@ class CalibrateConfig:
     policies: tuple[Path, ...]
     """Folders of policies, or folders of such folders."""
     rollouts: Path
-    """Real rollouts of these policies, by whose names; none may be a start that is ranked from."""
+    """Real rollouts of these policies, found by name; none may be a start that is ranked from."""
     out: Path
     """Folder of the judge with its new threshold, and of `calibration.json`."""
     horizon: int
@@ -75,8 +75,8 @@ def calibrate(config: CalibrateConfig) -> dict:
     """Dream, set the threshold, write the judge; returns what `calibration.json` holds.
 
     Raises:
-        ValueError: There are fewer rollouts than asked for, one is by nobody who was given, a
-            policy has none, or something does not fit.
+        ValueError: There are fewer rollouts than asked for, a policy has none, or something does
+            not fit.
     """
     world = WorldModel.load(config.world)
     source = open_episodes(config.rollouts, size=tuple(world.size), views=world.views)
@@ -84,17 +84,17 @@ def calibrate(config: CalibrateConfig) -> dict:
     episodes = len(source) if config.episodes is None else config.episodes
     if not 1 <= episodes <= len(source):
         raise ValueError(f"{source.name}: has {len(source)} rollouts, --episodes is {episodes}")
-    actors = recorded_policies(config.rollouts)[:episodes]
-    check_actors(source.name, actors, list(folders))
+    rows = rows_of(source.name, recorded_policies(config.rollouts)[:episodes], list(folders))
     policies = {name: ClonedPolicy.load(folder) for name, folder in folders.items()}
     judge = LearnedJudge.load(config.judge)
     with single_thread():
-        scores = dreamt_scores(config, world, judge, policies, source, actors)
-    real = real_successes(source, range(episodes), config.horizon)
+        scores = dreamt_scores(config, world, judge, policies, source, rows)
+    real = real_successes(source, [row for mine in rows.values() for row in mine], config.horizon)
     before = judge.threshold
     judge.threshold = matching_threshold(scores, real.mean())
     found = {
-        "rollouts": source.name, "episodes": episodes, "real": float(real.mean()),
+        "rollouts": source.name, "episodes": len(real), "by_others": episodes - len(real),
+        "real": float(real.mean()),
         "dreamt_before": float((scores > before).mean()),
         "dreamt": float((scores > judge.threshold).mean()),
         "threshold_before": before, "threshold": judge.threshold,
@@ -105,36 +105,44 @@ def calibrate(config: CalibrateConfig) -> dict:
     return found
 
 
-def check_actors(data: str, actors: Sequence[str | None], policies: Sequence[str]) -> None:
-    """Raise a `ValueError` unless the policies are those that acted in the episodes."""
-    names = sorted({str(actor) for actor in actors})
-    if names != sorted(policies):
-        raise ValueError(f"{data}: rollouts are by {names}, given are {sorted(policies)}")
+def rows_of(
+    data: str, actors: Sequence[str | None], policies: Sequence[str]
+) -> dict[str, list[int]]:
+    """The episodes that each policy acted in; those by others are left out.
+
+    Raises:
+        ValueError: A policy acted in none.
+    """
+    rows = {name: [i for i, actor in enumerate(actors) if actor == name] for name in policies}
+    missing = [name for name, mine in rows.items() if not mine]
+    if missing:
+        names = sorted({str(actor) for actor in actors})
+        raise ValueError(f"{data}: no rollouts by {missing}, there are those by {names}")
+    return rows
 
 
 def dreamt_scores(
     config: CalibrateConfig, world: WorldModel, judge: LearnedJudge,
-    policies: Mapping[str, Policy], source: EpisodeSource, actors: Sequence[str | None],
+    policies: Mapping[str, Policy], source: EpisodeSource, rows: Mapping[str, Sequence[int]],
 ) -> Float64[np.ndarray, "e"]:  # fmt: skip
     """Highest score of a dream from the start of every rollout, by the policy that acted there."""
-    scores = np.zeros(len(actors))
+    scores = []
     with Progress() as progress:
-        bar = progress.add_task("dreams", total=len(actors))
-        for name, policy in policies.items():
-            rows = [episode for episode, actor in enumerate(actors) if actor == name]
-            starts, listener = Starts(source, rows), Listener(judge)
+        bar = progress.add_task("dreams", total=sum(map(len, rows.values())))
+        for name, mine in rows.items():
+            starts, listener = Starts(source, mine), Listener(judge)
             dream = DreamEnv(
-                world, starts, listener, num_envs=min(config.num_envs, len(rows)),
+                world, starts, listener, num_envs=min(config.num_envs, len(mine)),
                 horizon=config.horizon, num_steps=config.num_steps, seed=config.seed,
                 autoreset_mode=AutoresetMode.DISABLED,
             )  # fmt: skip
-            for first in range(0, len(rows), dream.num_envs):
-                part = range(first, min(first + dream.num_envs, len(rows)))
+            for first in range(0, len(mine), dream.num_envs):
+                part = range(first, min(first + dream.num_envs, len(mine)))
                 listener.highest = None
-                evaluate(policy, dream, starts=part, horizon=config.horizon)
-                scores[np.array(rows)[part]] = listener.highest[: len(part)]
+                evaluate(policies[name], dream, starts=part, horizon=config.horizon)
+                scores.append(listener.highest[: len(part)])
                 progress.advance(bar, len(part))
-    return scores
+    return np.concatenate(scores)
 
 
 def real_successes(

@@ -1,7 +1,10 @@
 """A judge's threshold, set so that dreams succeed as often as reality did."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from policy_eval.rank import find_policies
 from policy_eval.real_rollouts import record_rollouts
 from worldmodel.data import open_episodes
 from worldmodel.data.clip import Clip
+from worldmodel.data.lerobot import recorded_policies
 from worldmodel.envs import make_env
 from worldmodel.starts import Starts
 
@@ -110,11 +114,27 @@ def test_each_policy_dreams_from_its_own_rollouts(config, made, monkeypatch):
     assert asked == [[1, 3], [0, 2, 4]]
 
 
-def test_rollouts_of_others_are_refused(config, made):
-    one = (made.policies / "policy-0",)
-    with pytest.raises(
-        ValueError, match=r"by \['policy-0', 'policy-1'\], given are \['policy-0'\]"
-    ):
-        calibrate(replace(config, policies=one))
-    with pytest.raises(ValueError, match=r"by \['None'\], given are"):
+def test_rollouts_of_others_are_left_out_and_counted(config, made):
+    found = calibrate(replace(config, policies=(made.policies / "policy-1",)))
+    assert (found["episodes"], found["by_others"]) == (2, 3)
+
+
+def test_a_policy_without_rollouts_is_refused(config, made):
+    with pytest.raises(ValueError, match=r"no rollouts by \['policy-1'\].*by \['policy-0'\]"):
+        calibrate(replace(config, episodes=1))
+    with pytest.raises(ValueError, match=r"by \['None'\]"):
         calibrate(replace(config, rollouts=made.starts))
+
+
+def test_what_graded_policies_do_is_recorded_by_name(made, tmp_path):
+    """`benchmarks/rollouts.py` plays on for the whole horizon of the task."""
+    out = tmp_path / "recorded"
+    command = [
+        sys.executable, "benchmarks/rollouts.py", "--task", "pusht-position", "--policies",
+        str(made.policies), "--episodes", "3", "--out", str(out),
+    ]  # fmt: skip
+    subprocess.run(command, cwd=Path(__file__).parents[1], check=True, capture_output=True)
+    assert recorded_policies(out) == ("policy-0", "policy-1", "policy-0")
+    source = open_episodes(out)
+    assert set(source.lengths) == {60}
+    assert [source.reset_seed(e) for e in range(3)] == [7_700_000, 7_700_001, 7_700_002]
