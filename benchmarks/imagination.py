@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -63,21 +64,27 @@ class Task:
 JUDGES, POLICIES = Path("checkpoints/judges"), Path("checkpoints/policies")
 TASKS = {
     "pusht-position": Task(
-        "checkpoints/pusht", JUDGES / "pusht-position", POLICIES / "pusht-position/demos-150",
-        Path("data/pusht-position-demos-b"), None, Path("data/pusht-position-heldout"), 60,
+        "checkpoints/pusht", JUDGES / "imagination/pusht-position",
+        POLICIES / "imagination/pusht-position", Path("data/pusht-position-demos-b"), None,
+        Path("data/pusht-position-heldout"), 60,
     ),
     "metaworld:push-v3": Task(
-        "checkpoints/metaworld-push", JUDGES / "metaworld-push-v3",
+        "checkpoints/metaworld-push", JUDGES / "imagination/metaworld-push-v3",
         POLICIES / "imagination/metaworld-push-v3", Path("data/push"), 25,
         Path("data/metaworld-push-v3-heldout"), 30,
     ),
     "metaworld:window-open-v3": Task(
-        "checkpoints/metaworld-window-open", JUDGES / "metaworld-window-open-v3",
+        "checkpoints/metaworld-window-open", JUDGES / "imagination/metaworld-window-open-v3",
         POLICIES / "metaworld-window-open-v3/demos-3", Path("data/window-open"), 25,
         Path("data/window-open-heldout"), 30,
     ),
 }  # fmt: skip
-"""The commands that record the data are in `benchmarks/policies.py`."""
+"""The commands that record the data and clone the policies are in `benchmarks/policies.py`.
+
+The judges are those of the tasks with the threshold at which this policy's dreams succeed as often
+as 100 real rollouts that neither world model nor judge has seen. `benchmarks/rollouts.py --task T
+--policies P --episodes 100 --seed 80 --out R`, `worldmodel calibrate --policies P --rollouts R`.
+"""
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,8 @@ class BenchmarkConfig:
     """CPU minutes of an improvement run, and of the control."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the improvement runs."""
+    arms: tuple[Literal["prioritised", "uniform"], ...] = ("prioritised", "uniform")
+    """How starts are drawn; every arm is run with every seed."""
     simulator: bool = False
     """Also improve a policy with the simulator in place of the world model, as a diagnosis."""
     quick: bool = False
@@ -120,7 +129,8 @@ def arms(config: BenchmarkConfig) -> dict[str, Path]:
     if not (folders["more-cloning"] / "training.json").is_file():
         clone_longer(config, folders["more-cloning"])
     for seed in config.seeds:
-        for name, priority in (("prioritised", 0.6), ("uniform", 0.0)):
+        for name in config.arms:
+            priority = {"prioritised": 0.6, "uniform": 0.0}[name]
             folder = config.out / f"{name}-{seed}"
             folders[folder.name] = folder
             if not (folder / "imagination.json").is_file():

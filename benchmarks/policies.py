@@ -155,8 +155,9 @@ them, and `real.json` holds every trial with its reset seed, in the form that `w
 --real-scores` reads. Settings that a recipe does not name are those of the task in
 `benchmarks/policies.py`.
 
-`imagination/metaworld-push-v3` is what `benchmarks/imagination.py` begins from, cloned until more
-steps brought little: `worldmodel clone --data data/push --demos 25 --longest 25 --steps 2500`.
+`imagination/` is what `benchmarks/imagination.py` begins from, cloned until more steps brought
+little: `worldmodel clone --data data/push --demos 25 --longest 25 --steps 2500`, and `worldmodel
+clone --data data/pusht-position-demos-b --demos 25 --relative-to 0 0 1 1 --steps 3000`.
 """
 
 

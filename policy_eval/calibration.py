@@ -41,7 +41,8 @@ class CalibrateConfig:
     policies: tuple[Path, ...]
     """Folders of policies, or folders of such folders."""
     rollouts: Path
-    """Real rollouts of these policies, found by name; none may be a start that is ranked from."""
+    """Real rollouts of these policies, found by name. None may begin where policies are ranked, and
+    neither world model nor judge should have been trained on them."""
     out: Path
     """Folder of the judge with its new threshold, and of `calibration.json`."""
     horizon: int
