@@ -64,7 +64,7 @@ class Task:
 JUDGES, POLICIES = Path("checkpoints/judges"), Path("checkpoints/policies")
 TASKS = {
     "pusht-position": Task(
-        "checkpoints/pusht", JUDGES / "imagination/pusht-position",
+        "checkpoints/pusht", JUDGES / "pusht-position",
         POLICIES / "imagination/pusht-position", Path("data/pusht-position-demos-b"), None,
         Path("data/pusht-position-heldout"), 60,
     ),

@@ -3,7 +3,8 @@
 A judge that is right on real frames can still be too kind to dreamt ones, which are blurred and
 drift. The order of policies hardly depends on the threshold, their level does. So the policies act
 in dreams of the starts of their own real rollouts, and the threshold is put where as many of those
-dreams succeed as rollouts did.
+dreams succeed as rollouts did, unless the difference may be chance: where scores are near 0 or 1 a
+few episodes would else decide.
 """
 
 import json
@@ -25,6 +26,7 @@ from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.lerobot import recorded_policies
 from worldmodel.dream import DreamEnv, Verdict
 from worldmodel.files import write_json
+from worldmodel.intervals import bootstrap_interval
 from worldmodel.rollout import Observation
 from worldmodel.starts import Starts
 from worldmodel.world_model import WorldModel
@@ -55,6 +57,8 @@ class CalibrateConfig:
     """Denoising steps per frame."""
     seed: int = 0
     """Seed of the dreams."""
+    always: bool = False
+    """Move the threshold even where dreams and rollouts differ by no more than chance."""
 
 
 class Listener:
@@ -92,11 +96,15 @@ def calibrate(config: CalibrateConfig) -> dict:
         scores = dreamt_scores(config, world, judge, policies, source, rows)
     real = real_successes(source, [row for mine in rows.values() for row in mine], config.horizon)
     before = judge.threshold
-    judge.threshold = matching_threshold(scores, real.mean())
+    difference = bootstrap_interval((scores > before) - real, np.arange(len(real)))
+    by_chance = difference is None or difference[0] <= 0 <= difference[1]
+    if config.always or not by_chance:
+        judge.threshold = matching_threshold(scores, real.mean())
     found = {
         "rollouts": source.name, "episodes": len(real), "by_others": episodes - len(real),
         "real": float(real.mean()),
         "dreamt_before": float((scores > before).mean()),
+        "difference_before": difference and list(difference),
         "dreamt": float((scores > judge.threshold).mean()),
         "threshold_before": before, "threshold": judge.threshold,
     }  # fmt: skip

@@ -65,7 +65,9 @@ def test_the_command_aligns_and_ranks_again(made, tmp_path):
     assert any(seed >= 7_700_000 for seed in aligned.train_data[-1]["reset_seeds"])
     assert LearnedJudge.load(out / "8/judge").shape.size == (64, 64)
     calibration = json.loads((out / "8/calibrated-judge/calibration.json").read_text())
-    assert calibration["episodes"] == 8 and calibration["dreamt"] == calibration["real"]
+    low, high = calibration["difference_before"]
+    assert calibration["episodes"] == 8
+    assert low <= 0 <= high or calibration["dreamt"] == calibration["real"]
     assert (alone / "8/judge").is_dir() and not (alone / "8/world").exists()
 
 

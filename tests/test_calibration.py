@@ -78,11 +78,24 @@ def test_a_success_counts_within_the_horizon_only(made, monkeypatch):
 def test_as_many_dreams_succeed_as_rollouts(config, monkeypatch, succeed):
     real = np.array([1.0] * succeed + [0.0] * (5 - succeed))
     monkeypatch.setattr(calibration, "real_successes", lambda *_: real)
-    found = calibrate(config)
+    found = calibrate(replace(config, always=True))
     assert found["dreamt"] == found["real"] == succeed / 5
     assert found["threshold_before"] == LearnedJudge.load(config.judge).threshold == 0.5
     assert LearnedJudge.load(config.out).threshold == found["threshold"]
     assert json.loads((config.out / "calibration.json").read_text()) == found
+
+
+@pytest.mark.parametrize(("dreamt", "moves"), [([1, 1, 1, 1, 0], True), ([1, 0, 0, 0, 0], False)])
+def test_a_difference_by_chance_moves_nothing(config, monkeypatch, dreamt, moves):
+    """No rollout succeeds; of the dreams four in five, which is no chance, or one, which may be."""
+    scores = np.array([0.6 if success else 0.1 * i for i, success in enumerate(dreamt)])
+    monkeypatch.setattr(calibration, "real_successes", lambda *_: np.zeros(5))
+    monkeypatch.setattr(calibration, "dreamt_scores", lambda *_: scores)
+    found = calibrate(config)
+    assert found["dreamt_before"] == sum(dreamt) / 5
+    assert (found["threshold"] != 0.5) == moves
+    low, high = found["difference_before"]
+    assert (low > 0) == moves and high > 0
 
 
 def test_every_dream_is_listened_to_apart(config, monkeypatch):
