@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from worldmodel.folded import attend_in_space, attend_in_time
 from worldmodel.folded_pixels import gathered_convolution
 from worldmodel.precision import compute_dtype
 from worldmodel.prepared import Convolution, Matrix
@@ -44,3 +45,26 @@ def test_a_gathered_convolution_is_a_linear_map_of_every_pixel():
     gathered = F.conv2d(x, gathered_convolution(weight), stride=2)
     shuffled = gathered.unflatten(1, (2, 2, 3)).permute(0, 3, 4, 1, 5, 2).reshape(2, 3, 4, 6)
     torch.testing.assert_close(shuffled, F.conv2d(x, weight[:, :, None, None]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_to_a_frame_is_the_same_fused_or_not(masked):
+    q, k, v = torch.randn(3, 2, 3, 5, 8, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[True] * 5, [True, True, False, True, False]]) if masked else None
+    plain = attend_in_space(q, k, v, mask, fused=False)
+    torch.testing.assert_close(plain, attend_in_space(q, k, v, mask, fused=True))
+    if masked:  # what is masked has no say
+        v[1, :, [2, 4]] = 100.0
+        torch.testing.assert_close(plain, attend_in_space(q, k, v, mask, fused=False))
+
+
+def test_attention_to_the_past_is_the_same_fused_or_not():
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(2, 5, 3, 8, generator=generator)
+    keys, values = torch.randn(2, 2, 4, 5, 3, 8, generator=generator)
+    bias = torch.randn(2, 4, 3, generator=generator)
+    bias[0, 2:] = float("-inf")  # a stream that has seen two frames
+    plain = attend_in_time(q, keys, values, bias, fused=False)
+    torch.testing.assert_close(plain, attend_in_time(q, keys, values, bias, fused=True))
+    values[0, 2:] = 100.0
+    torch.testing.assert_close(plain, attend_in_time(q, keys, values, bias, fused=False))

@@ -55,7 +55,8 @@ class FoldedTime:
         heads = self.bias.shape[1]
         q, key, value = rearrange(qkv, "b n (three h d) -> three b n h d", three=3, h=heads)
         cache.write(layer, slot, key, value)
-        y = attend_in_time(q, cache.keys[layer], cache.values[layer], self.bias[distance])
+        held = cache.keys[layer], cache.values[layer]
+        y = attend_in_time(q, *held, self.bias[distance], fused=x.device.type != "cpu")
         return self.out.plus(rearrange(y, "b n h d -> b n (h d)"), x)
 
 
@@ -117,20 +118,20 @@ class FoldedBlock:
         q, k, v = rearrange(
             self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
         )
-        y = attend_in_space(q, k, v, mask)
+        y = attend_in_space(q, k, v, mask, fused=x.device.type != "cpu")
         return rearrange(y, "b h n d -> b n (h d)")
 
 
 def attend_in_time(
     q: Float[Tensor, "b n h d"], keys: Float[Tensor, "b k n h d"],
-    values: Float[Tensor, "b k n h d"], bias: Float[Tensor, "b k h"],
+    values: Float[Tensor, "b k n h d"], bias: Float[Tensor, "b k h"], *, fused: bool,
 ) -> Float[Tensor, "b n h d"]:  # fmt: skip
     """Attention of every token and head to its own past; the queries are scaled already.
 
     With a single query each the products are element-wise: on a CPU that takes a third of the time
-    of the fused kernel, which is made for many queries.
+    of the `fused` kernel, which is made for many queries.
     """
-    if q.device.type == "cpu":
+    if not fused:
         weights = ((q[:, None] * keys).sum(-1) + bias[:, :, None]).softmax(1)
         return (weights[..., None] * values).sum(1)
     tokens, heads = q.shape[1:3]
@@ -143,13 +144,13 @@ def attend_in_time(
 
 def attend_in_space(
     q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"],
-    mask: Bool[Tensor, "b n"] | None,
+    mask: Bool[Tensor, "b n"] | None, *, fused: bool,
 ) -> Float[Tensor, "b h n d"]:  # fmt: skip
     """Attention of every token to those of its frame; the queries are scaled already.
 
-    On a CPU three plain operators, since without matrix units the fused kernel takes twice as long.
+    Not `fused` it is three plain operators, which on a CPU without matrix units take half the time.
     """
-    if q.device.type != "cpu":
+    if fused:
         seen = None if mask is None else mask[:, None, None]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=1.0)
     streams = len(q)
