@@ -37,7 +37,8 @@ class ImagineConfig:
     """Improve a cloned policy inside a world model; an update takes about a minute of one core."""
 
     world: str
-    """Folder or hub id of the world model, best one that has seen this policy fail."""
+    """Folder or hub id of the world model, best one that has seen this policy fail and ranks
+    policies rightly (`worldmodel rank`): in a poor one dreams improve and the policy gets worse."""
     judge: Path
     """Folder of the judge, likewise."""
     policy: Path
