@@ -82,7 +82,8 @@ TASKS = {
 """The commands that record the data and clone the policies are in `benchmarks/policies.py`.
 
 The judges are those of the tasks with the threshold at which this policy's dreams succeed as often
-as 100 real rollouts that neither world model nor judge has seen. `benchmarks/rollouts.py --task T
+as 100 real rollouts that neither world model nor judge has seen; in PushT-Position the difference
+may be chance, and the judge is that of the task. `benchmarks/rollouts.py --task T
 --policies P --episodes 100 --seed 80 --out R`, `worldmodel calibrate --policies P --rollouts R`.
 """
 
@@ -210,17 +211,32 @@ def measure(config: BenchmarkConfig, folders: Mapping[str, Path]) -> dict[str, d
 
 def compared(scores: Mapping[str, Scores], first: str, second: str) -> dict:
     """Mean success of `second` minus `first` over the same starts, with its paired interval."""
-    difference = scores[second].outcomes - scores[first].outcomes
+    return difference_of(scores[first].outcomes, scores[second].outcomes)
+
+
+def difference_of(first: np.ndarray, second: np.ndarray) -> dict:
+    """Mean of `second - first` with its paired interval."""
+    difference = second - first
     interval = bootstrap_interval(difference, np.arange(len(difference)), resamples=4000)
     return {"difference": float(difference.mean()), "interval": interval, "n": len(difference)}
+
+
+def over_seeds(config: BenchmarkConfig, scores: Mapping[str, Scores]) -> dict[str, dict]:
+    """Differences of the arms' means over all seeds, with intervals over the starts."""
+    means = {
+        arm: np.mean([scores[f"{arm}-{seed}"].outcomes for seed in config.seeds], axis=0)
+        for arm in config.arms
+    }
+    means |= {name: scores[name].outcomes for name in ("clone", "more-cloning")}
+    others = ("clone", "more-cloning", *config.arms)
+    pairs = [(arm, other) for i, arm in enumerate(config.arms) for other in others[: 2 + i]]
+    return {f"{arm} - {other}": difference_of(means[other], means[arm]) for arm, other in pairs}
 
 
 def optimism(scores: Mapping[str, Mapping[str, Scores]], name: str) -> dict:
     """Dreamt minus real success over the starts that both have, with its paired interval."""
     dreamt = scores["dream"][name].outcomes
-    difference = dreamt - scores["real"][name].outcomes[: len(dreamt)]
-    interval = bootstrap_interval(difference, np.arange(len(difference)), resamples=4000)
-    return {"difference": float(difference.mean()), "interval": interval, "n": len(difference)}
+    return difference_of(scores["real"][name].outcomes[: len(dreamt)], dreamt)
 
 
 def report(
@@ -249,7 +265,8 @@ def report(
         for seed, outcome, steps in zip(each.seeds, each.outcomes, each.steps, strict=True)
     ]  # fmt: skip
     described = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
-    return {"config": described, "policies": policies, "trials": trials}
+    pooled = over_seeds(config, scores["real"])
+    return {"config": described, "policies": policies, "over_seeds": pooled, "trials": trials}
 
 
 def show(found: dict) -> None:
@@ -261,7 +278,10 @@ def show(found: dict) -> None:
         parts = [row["optimism"], row.get("against_clone"), row.get("against_more_cloning")]
         cells = ["-" if part is None else words(part) for part in parts]
         table.add_row(name, f"{row['real']:.2f}", f"{row['dream']:.2f}", *cells)
-    Console(width=130).print(table)
+    console = Console(width=130)
+    console.print(table)
+    for name, part in found["over_seeds"].items():
+        console.print(f"real, over seeds: {name} {words(part)}", markup=False)
 
 
 def words(part: dict) -> str:
