@@ -51,6 +51,8 @@ class CalibrateConfig:
     """Most steps of a trial."""
     episodes: int | None = None
     """How many of the rollouts; all when not given."""
+    skip: int = 0
+    """How many of those to leave out, from the front, since world model or judge know them."""
     num_envs: int = 24
     """Dreams side by side."""
     num_steps: int = 2
@@ -87,9 +89,14 @@ def calibrate(config: CalibrateConfig) -> dict:
     source = open_episodes(config.rollouts, size=tuple(world.size), views=world.views)
     folders = find_policies(config.policies)
     episodes = len(source) if config.episodes is None else config.episodes
-    if not 1 <= episodes <= len(source):
-        raise ValueError(f"{source.name}: has {len(source)} rollouts, --episodes is {episodes}")
-    rows = rows_of(source.name, recorded_policies(config.rollouts)[:episodes], list(folders))
+    if not 0 <= config.skip < episodes <= len(source):
+        raise ValueError(
+            f"{source.name}: has {len(source)} rollouts, --episodes is {episodes}, --skip is "
+            f"{config.skip}"
+        )
+    actors = dict(enumerate(recorded_policies(config.rollouts)[:episodes]))
+    actors = {episode: actor for episode, actor in actors.items() if episode >= config.skip}
+    rows = rows_of(source.name, actors, list(folders))
     policies = {name: ClonedPolicy.load(folder) for name, folder in folders.items()}
     judge = LearnedJudge.load(config.judge)
     with single_thread():
@@ -101,7 +108,7 @@ def calibrate(config: CalibrateConfig) -> dict:
     if config.always or not by_chance:
         judge.threshold = matching_threshold(scores, real.mean())
     found = {
-        "rollouts": source.name, "episodes": len(real), "by_others": episodes - len(real),
+        "rollouts": source.name, "episodes": len(real), "by_others": len(actors) - len(real),
         "real": float(real.mean()),
         "dreamt_before": float((scores > before).mean()),
         "difference_before": difference and list(difference),
@@ -115,17 +122,17 @@ def calibrate(config: CalibrateConfig) -> dict:
 
 
 def rows_of(
-    data: str, actors: Sequence[str | None], policies: Sequence[str]
+    data: str, actors: Mapping[int, str | None], policies: Sequence[str]
 ) -> dict[str, list[int]]:
     """The episodes that each policy acted in; those by others are left out.
 
     Raises:
         ValueError: A policy acted in none.
     """
-    rows = {name: [i for i, actor in enumerate(actors) if actor == name] for name in policies}
+    rows = {name: [e for e, actor in actors.items() if actor == name] for name in policies}
     missing = [name for name, mine in rows.items() if not mine]
     if missing:
-        names = sorted({str(actor) for actor in actors})
+        names = sorted({str(actor) for actor in actors.values()})
         raise ValueError(f"{data}: no rollouts by {missing}, there are those by {names}")
     return rows
 

@@ -59,7 +59,8 @@ class AlignConfig:
     real_scores: Path
     """Real trials from those starts, a JSON file of scores by policy."""
     rollouts: tuple[int, ...] = (25, 100)
-    """Numbers of real rollouts to align with; the smaller ones are parts of the largest."""
+    """Numbers of real rollouts to align with; the smaller ones are parts of the largest. The last
+    quarter of each only calibrates."""
     episodes: int = 100
     """Dreamed trials of each policy."""
     steps: int = 400
@@ -87,7 +88,7 @@ def align(config: AlignConfig) -> dict:
         ValueError: A rollout would begin where the policies are tested, or something does not fit.
     """
     numbers = sorted(set(config.rollouts))
-    least = max(4, len(find_policies(config.policies)) if config.calibrate else 0)
+    least = max(4, 2 * len(find_policies(config.policies)) if config.calibrate else 0)
     if not numbers or numbers[0] < least:
         raise ValueError(f"--rollouts are numbers of at least {least}, got {list(config.rollouts)}")
     env = make_env(config.env, size=WorldModel.load(config.world).size[0])
@@ -95,9 +96,10 @@ def align(config: AlignConfig) -> dict:
     recorded = record(config, env, numbers[-1])
     table = {"0": agreement_of(config, config.world, config.judge, config.out / "before")}
     for number in numbers:
-        world, learned = fine_tune(config, env, open_episodes(recorded), number)
+        known = number - held_back(config, number)
+        world, learned = fine_tune(config, env, open_episodes(recorded), number, known)
         if config.calibrate:
-            learned = calibrated(config, world, learned, recorded, number)
+            learned = calibrated(config, world, learned, recorded, number, known)
         table[str(number)] = agreement_of(config, world, learned, config.out / f"{number}/rank")
         write_json(config.out / "align.json", {"format": 1, "rollouts": table})
     show(table)
@@ -126,23 +128,32 @@ def record(config: AlignConfig, env: object, episodes: int) -> Path:
         )  # fmt: skip
 
 
+def held_back(config: AlignConfig, number: int) -> int:
+    """How many of `number` rollouts, the last ones, only calibrate: a quarter, one per policy.
+
+    Where they begin, world model and judge would else know how it ended.
+    """
+    least = len(find_policies(config.policies))
+    return max(number // 4, least) if config.calibrate else 0
+
+
 def fine_tune(
-    config: AlignConfig, env: object, rollouts: EpisodeSource, number: int
+    config: AlignConfig, env: object, rollouts: EpisodeSource, number: int, known: int
 ) -> tuple[Path, Path]:
-    """World model and judge after `number` rollouts and as many old episodes each."""
+    """World model and judge after the first `known` of `number` rollouts, and as many old ones."""
     folder = config.out / str(number)
     schema, mixtures = schema_of(env), {}
     needed = {"world": config.world_data} if config.steps else {}
     for name, data in (needed | {"judge": config.judge_data}).items():
         old = open_episodes(data)
-        chosen = np.random.default_rng(config.seed).permutation(len(old))[:number].tolist()
-        parts = [(rollouts, range(number)), (old, chosen)]
+        chosen = np.random.default_rng(config.seed).permutation(len(old))[:known].tolist()
+        parts = [(rollouts, range(known)), (old, chosen)]
         mixtures[name] = mix(parts, schema, folder / f"{name}-data", task=env.task)
     world = folder / "world" if config.steps else config.world
     learned = folder / "judge"
     if config.steps and not (world / "world.json").exists():
         start = WorldModel.load(config.world)
-        held_out = max(min(8, number // 4), 1)
+        held_out = max(min(8, known // 4), 1)
         pretrain(
             PretrainConfig(
                 mixtures["world"], world, init=config.world, steps=config.steps,
@@ -163,15 +174,15 @@ def fine_tune(
 
 
 def calibrated(
-    config: AlignConfig, world: Path, learned: Path, recorded: Path, number: int
+    config: AlignConfig, world: Path, learned: Path, recorded: Path, number: int, known: int
 ) -> Path:  # fmt: skip
-    """The judge with a threshold that suits the dreams of `number` rollouts."""
+    """The judge with a threshold that suits the dreams of the rollouts that were held back."""
     out = config.out / str(number) / "calibrated-judge"
     if not (out / "calibration.json").exists():
         calibrate(
             CalibrateConfig(
                 str(world), learned, config.policies, recorded, out, config.horizon,
-                episodes=number, num_steps=config.num_steps,
+                episodes=number, skip=known, num_steps=config.num_steps,
             )
         )  # fmt: skip
     return out

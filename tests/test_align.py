@@ -66,7 +66,8 @@ def test_the_command_aligns_and_ranks_again(made, tmp_path):
     assert LearnedJudge.load(out / "8/judge").shape.size == (64, 64)
     calibration = json.loads((out / "8/calibrated-judge/calibration.json").read_text())
     low, high = calibration["difference_before"]
-    assert calibration["episodes"] == 8
+    assert calibration["episodes"] == 2, "the last quarter is held back"
+    assert len(open_episodes(out / "8/judge-data")) == 12, "6 rollouts, 6 old episodes"
     assert low <= 0 <= high or calibration["dreamt"] == calibration["real"]
     assert (alone / "8/judge").is_dir() and not (alone / "8/world").exists()
 

@@ -111,10 +111,11 @@ def test_every_dream_is_listened_to_apart(config, monkeypatch):
     np.testing.assert_allclose(heard[0], heard[1], atol=1e-3)
 
 
-@pytest.mark.parametrize("episodes", [0, 6])
-def test_too_few_rollouts_are_refused(config, episodes):
-    with pytest.raises(ValueError, match=f"has 5 rollouts, --episodes is {episodes}"):
-        calibrate(replace(config, episodes=episodes))
+@pytest.mark.parametrize(("episodes", "skip"), [(0, 0), (6, 0), (3, 3), (3, -1)])
+def test_too_few_rollouts_are_refused(config, episodes, skip):
+    said = f"has 5 rollouts, --episodes is {episodes}, --skip is {skip}"
+    with pytest.raises(ValueError, match=said):
+        calibrate(replace(config, episodes=episodes, skip=skip))
 
 
 def test_each_policy_dreams_from_its_own_rollouts(config, made, monkeypatch):
@@ -125,6 +126,8 @@ def test_each_policy_dreams_from_its_own_rollouts(config, made, monkeypatch):
     )
     calibrate(replace(config, policies=(made.policies / "policy-1", made.policies / "policy-0")))
     assert asked == [[1, 3], [0, 2, 4]]
+    calibrate(replace(config, skip=3))
+    assert asked[2:] == [[4], [3]], "policies by name again, known rollouts left out"
 
 
 def test_rollouts_of_others_are_left_out_and_counted(config, made):
