@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from worldmodel.data.clip import EpisodeSource
 from worldmodel.files import write_json, write_weights
+from worldmodel.muon import Muon
 
 T = TypeVar("T")
 
@@ -103,8 +104,7 @@ def build_optimizers(
         torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     ]
     if hidden:
-        options = {"weight_decay": 0.01, "adjust_lr_fn": "match_rms_adamw"}
-        optimizers.append(torch.optim.Muon(hidden, lr=learning_rate, **options))
+        optimizers.append(Muon(hidden, learning_rate, weight_decay=0.01))
     return optimizers
 
 
