@@ -1,6 +1,6 @@
 """From raw actions and states to what the transformer reads."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -53,8 +53,15 @@ class Conditioning:
 
     def rows(self, rows: Bool[Tensor, "b"]) -> "Conditioning":
         """The same of some clips of the batch."""
+        return self._map(lambda part: part[rows])
+
+    def frames(self, chosen: Bool[Tensor, "b t"]) -> "Conditioning":
+        """The same of some frames, as clips of one frame each."""
+        return self._map(lambda part: part[chosen][:, None])
+
+    def _map(self, cut: Callable[[Tensor], Tensor]) -> "Conditioning":
         parts = (self.tokens, self.vector, self.action_tokens)
-        return Conditioning(*(None if part is None else part[rows] for part in parts))
+        return Conditioning(*(None if part is None else cut(part) for part in parts))
 
 
 class Conditioner(nn.Module):

@@ -75,13 +75,13 @@ def train(*, nats, weight, latent_dim, cuts=False, steps=1000, seed=0):
 def world():
     """Of three runs the first whose latents say anything.
 
-    One run in a few stays mute; which one depends on the processor's rounding.
+    One run in a few stays mute, or half so; which one depends on the processor's rounding.
     """
     clip = clips(9_000, 64)
     for seed in range(3):
         world = train(nats=5.0, weight=1e-2, latent_dim=2, seed=seed)
         own = world.latent_actions(clip.frames)[:, -1]
-        if next_frame_error(world, clip, own) < 0.5 * next_frame_error(world, clip, own.flip(0)):
+        if next_frame_error(world, clip, own) < 0.3 * next_frame_error(world, clip, own.flip(0)):
             break
     return world
 

@@ -193,3 +193,48 @@ def test_clips_of_two_frames_have_no_gap():
             world, LossConfig(), batch=2, frames=2, generator=generator, largest_gap=9
         )  # fmt: skip
         assert drawn.gap == 1
+
+
+@pytest.mark.parametrize("injection", ["token", "adaln", "cross"])
+@pytest.mark.parametrize("reference", [False, True])
+def test_chosen_frames_are_predicted_as_among_all(injection, reference):
+    world = tiny_world(replace(TINY_DIT, reference=reference), injection=injection)
+    clip, config = random_clip(world, batch=3, frames=5), LossConfig()
+    draws = draws_for(world, config, batch=3)
+    latents, states = world.codec.encode(clip.frames)[:, :-1], clip.states[:, :-1]
+    seen = torch.tensor([[True, True], [True, False], [False, True]])
+    conditioning = world.conditioner(clip.actions, states, (3, 4))
+    encoded = world.dit.encode(latents, conditioning, view_mask=seen)
+    chosen = torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 1]], dtype=torch.bool)
+
+    def predict(of, cut):
+        noisy = cut(draws.noise), cut(draws.state_noise)
+        return world.predict(of, noisy, cut(draws.tau), cut(draws.step_size))
+
+    among_all = predict(encoded, lambda x: x)
+    alone = predict(encoded.frames(chosen), lambda x: x[chosen][:, None])
+    for one, every in zip(alone, among_all, strict=True):
+        torch.testing.assert_close(one[:, 0], every[chosen])
+
+
+@pytest.mark.parametrize("depth", [2, 0])  # 0: monolithic, which cannot leave frames out
+def test_nothing_is_asked_of_the_frame_after_a_gap(depth):
+    """The loss is the mean over the other frames, computed here from all of them."""
+    world = tiny_world(replace(TINY_DIT, encoder_depth=depth, decoder_depth=2))
+    clip = random_clip(world, batch=4)
+    draws = replace(draws_for(world, PLAIN, frames=6), gap=7)
+    draws.tau[:] = draws.step_size[:] = 0.5
+    _, parts = training_loss(world, clip, draws, PLAIN)
+    latents = world.codec.encode(clip.frames)
+    context, target = latents[:, :-1], latents[:, 1:]
+    conditioning = world.conditioner(clip.actions, clip.states[:, :-1], (4, 5))
+    encoded = world.dit.encode(context, conditioning, history=draws.history, gap=7)
+    moved = clip.states.diff(dim=1) / world.conditioner.displacement_scale
+    noisy = (target + draws.noise) / 2, (moved + draws.state_noise) / 2
+    latent, state = world.predict(encoded, noisy, draws.tau, draws.step_size)
+    pixel_weight = motion_weight(target, context, PLAIN.motion_contrast, PLAIN.motion_saturation)
+    error = pixel_weight * (latent - target) ** 2
+    weight = 0.9 * 0.5 + PLAIN.ramp_floor
+    torch.testing.assert_close(parts["frames"], weight * error[:, 1:].mean())
+    squared = PLAIN.state_weight * (state - moved)[:, 1:] ** 2
+    torch.testing.assert_close(parts["states"], weight * squared.mean())

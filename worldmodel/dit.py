@@ -87,6 +87,22 @@ class Encoded:
             mask=None if self.mask is None else self.mask[rows],
         )  # fmt: skip
 
+    def frames(self, chosen: Bool[Tensor, "b t"]) -> "Encoded":
+        """The chosen frames as clips of one frame each; not for a decoder that attends over time."""
+        clip, views = chosen.nonzero()[:, 0], self.current.shape[2]
+
+        def of_frames(flat: Tensor) -> Tensor:
+            return flat.unflatten(0, (*chosen.shape, views))[chosen].flatten(0, 1)
+
+        stem = StemOutput(of_frames(self.stem.tokens), tuple(map(of_frames, self.stem.maps)))
+        visibility = causal_visibility(1, 1, chosen.device)
+        return replace(
+            self, tokens=self.tokens[chosen][:, None], current=self.current[chosen][:, None],
+            reference=self.reference[clip], stem=stem, visibility=visibility,
+            conditioning=self.conditioning.frames(chosen),
+            mask=None if self.mask is None else self.mask[clip],
+        )  # fmt: skip
+
 
 class VideoDiT(nn.Module):
     """Predict the next latent (and state displacement) from frames, actions and a noisy guess.

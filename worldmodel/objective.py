@@ -94,6 +94,13 @@ class Draws:
         cut = {k: v[start:stop] if isinstance(v, Tensor) else v for k, v in values.items()}
         return Draws(**cut)
 
+    def frames(self, chosen: Bool[Tensor, "b t"]) -> "Draws":
+        """The draws of some frames, as clips of one frame each, of which nothing is replaced."""
+        names = ("tau", "step_size", "noise", "state_noise", "context_noise", "erased", "replaced")
+        cut = {name: getattr(self, name)[chosen][:, None] for name in names}
+        shortcut = self.shortcut[:, None].expand_as(chosen)[chosen]
+        return replace(self, **cut, shortcut=shortcut, gap=1, passes=0, latent_noise=None)
+
     def to(self, device: torch.device) -> "Draws":
         """Move every tensor to `device`."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -228,19 +235,25 @@ def training_loss(
     context = torch.where(draws.erased, latents[:, :1], context)
     encoded = _encode(world, clip, context + draws.context_noise, states, draws)
     target = _target(world, target_latent, target_states, states)
+    pixel_weight = motion_weight(
+        target_latent, context, config.motion_contrast, config.motion_saturation
+    ) * presence(world, clip, context)  # fmt: skip
+    if draws.gap > 1 and not world.dit.monolithic:
+        follows = torch.ones_like(draws.replaced)
+        follows[:, 0] = False  # the second frame of a clip does not follow from the first
+        encoded, draws = encoded.frames(follows), draws.frames(follows)
+        target = tuple(part[follows][:, None] for part in target)
+        pixel_weight = pixel_weight[follows][:, None]
     noise = (draws.noise, draws.state_noise)[: len(target)]
     noisy = tuple(add_noise(x, n, draws.tau) for x, n in zip(target, noise, strict=True))
     predicted = world.predict(encoded, noisy, draws.tau, draws.step_size)
     goal = _with_shortcut_rows(world, encoded, draws, target, noisy)
     weight = ramp_weight(draws.tau, config.ramp_floor)
-    if draws.gap > 1:  # the second frame does not follow from the first
+    if draws.gap > 1:  # a monolithic model predicts it nevertheless
         weight = torch.cat([torch.zeros_like(weight[:, :1]), weight[:, 1:]], dim=1)
         weight = weight * weight.shape[1] / (weight.shape[1] - 1)
     if world.dit.monolithic:
         weight = weight * (draws.tau < 1)
-    pixel_weight = motion_weight(
-        target_latent, context, config.motion_contrast, config.motion_saturation
-    ) * presence(world, clip, context)  # fmt: skip
     error = pixel_weight * (predicted[0].float() - goal[0]) ** 2
     losses["frames"] = (weight * reduce(error, "b t v c h w -> b t", "mean")).mean()
     if len(target) > 1:
@@ -294,17 +307,33 @@ def _self_forward(
     Every frame is predicted from the current context in one parallel pass, as in parallel
     scheduled sampling (1906.04331); repeated passes compound the errors of consecutive frames.
     """
-    encoded = _encode(world, clip, context, states, draws)
+    wanted = draws.replaced[:, 1:]  # the frame after each
+    if not wanted.any():
+        return context, states
+    past = None if states is None else states[:, :-1]
+    encoded = _encode(world, clip.head(context.shape[1]), context[:, :-1], past, draws)
     noise = (draws.noise, draws.state_noise)[: 1 if states is None else 2]
-    clean = sample(lambda z, tau, d: world.predict(encoded, z, tau, d), noise, 1)
-    shifted = torch.cat([latents[:, :1], world.bound(clean[0][:, :-1].float())], dim=1)
-    where = expand(draws.replaced, shifted)
-    replaced = torch.where(where, shifted, latents[:, :-1])
+    clean = _next_frames(world, encoded, tuple(part[:, :-1] for part in noise), wanted)
+    replaced = latents[:, :-1].clone()
+    replaced[:, 1:][wanted] = world.bound(clean[0])
     if states is None:
         return replaced, None
-    moved = states + clean[1].float() * world.conditioner.displacement_scale
-    shifted_states = torch.cat([clip.states[:, :1], moved[:, :-1]], dim=1)
-    return replaced, torch.where(draws.replaced[..., None], shifted_states, clip.states[:, :-1])
+    moved = past[wanted] + clean[1] * world.conditioner.displacement_scale
+    replaced_states = clip.states[:, :-1].clone()
+    replaced_states[:, 1:][wanted] = moved
+    return replaced, replaced_states
+
+
+def _next_frames(
+    world: WorldModel, encoded: Encoded, noise: tuple[Tensor, ...], wanted: Bool[Tensor, "b t"]
+) -> tuple[Float[Tensor, "n ..."], ...]:
+    """One-step predictions of what follows the wanted frames; of others only where it must be."""
+    if not world.dit.monolithic:
+        encoded = encoded.frames(wanted)
+        noise = tuple(part[wanted][:, None] for part in noise)
+        wanted = wanted.new_ones(len(noise[0]), 1)
+    clean = sample(lambda z, tau, d: world.predict(encoded, z, tau, d), noise, 1)
+    return tuple(part[wanted].float() for part in clean)
 
 
 def _with_shortcut_rows(
