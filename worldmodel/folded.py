@@ -134,9 +134,10 @@ def attend_in_time(
     """
     if not fused:
         attended = torch.empty_like(q)
-        for stream, (query, held, shown, each) in enumerate(zip(q, keys, values, bias, strict=True)):
-            weights = ((query * held).sum(-1) + each[:, None]).softmax(0)
-            torch.sum(weights[..., None] * shown, 0, out=attended[stream])
+        for y, query, *past in zip(attended, q, keys, values, bias, strict=True):
+            held, shown, further = past
+            weights = ((query * held).sum(-1) + further[:, None]).softmax(0)
+            torch.sum(weights[..., None] * shown, 0, out=y)
         return attended
     tokens, heads = q.shape[1:3]
     bias = repeat(bias, "b k h -> b (n h) 1 k", n=tokens)
