@@ -88,7 +88,7 @@ class Encoded:
         )  # fmt: skip
 
     def frames(self, chosen: Bool[Tensor, "b t"]) -> "Encoded":
-        """The chosen frames as clips of one frame each; not for a decoder that attends over time."""
+        """The chosen frames as clips of one frame; not for a decoder that attends over time."""
         clip, views = chosen.nonzero()[:, 0], self.current.shape[2]
 
         def of_frames(flat: Tensor) -> Tensor:

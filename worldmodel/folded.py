@@ -134,10 +134,9 @@ def attend_in_time(
     """
     if not fused:
         attended = torch.empty_like(q)
-        for y, query, *past in zip(attended, q, keys, values, bias, strict=True):
-            held, shown, further = past
-            weights = ((query * held).sum(-1) + further[:, None]).softmax(0)
-            torch.sum(weights[..., None] * shown, 0, out=y)
+        for row, query in enumerate(q):
+            weights = ((query * keys[row]).sum(-1) + bias[row][:, None]).softmax(0)
+            torch.sum(weights[..., None] * values[row], 0, out=attended[row])
         return attended
     tokens, heads = q.shape[1:3]
     bias = repeat(bias, "b k h -> b (n h) 1 k", n=tokens)

@@ -14,7 +14,7 @@ from torch import Tensor
 from conditioning.latent_action import information, sample_latent, spread_error
 from worldmodel.data.clip import Clip
 from worldmodel.dit import Encoded
-from worldmodel.flow import add_noise, expand, ramp_weight, sample, shortcut_target
+from worldmodel.flow import add_noise, ramp_weight, sample, shortcut_target
 from worldmodel.world_model import WorldModel
 
 
