@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ WORDS = {
     "bias": "bias, dream minus real", "rmse": "RMSE", "calibration_slope": "calibration slope",
     "calibration_intercept": "calibration intercept", "top1_regret": "top-1 regret",
 }  # fmt: skip
+LOOKS = tuple(product("osD^vP", (f"C{number}" for number in range(10))))  # of policies in a plot
 LEADERBOARD = ("policy", "dream", "95 % interval", "real", "95 % interval", "real, with dreams")
 AGREEMENT = ("statistic", "value", "95 % interval", "standing", "ceiling p1", "p10", "median")
 
@@ -138,7 +140,7 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
 def draw_scatter(report: Mapping[str, Any], file: Path) -> None:
     """Dreamed against real scores over the band of a perfect simulator."""
     policies = report["policies"]
-    figure = Figure(figsize=(5.5, 5.5), layout="constrained")
+    figure = Figure(figsize=(7.5, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     trials = [[p[place]["n"] for p in policies] for place in ("dream", "real")]
@@ -148,17 +150,16 @@ def draw_scatter(report: Mapping[str, Any], file: Path) -> None:
     low, high = (rates - half).clip(0), (rates + half).clip(max=1)
     axes.fill_between(rates, low, high, color="0.88", label="perfect simulator")
     axes.plot([0, 1], [0, 1], color="0.6", lw=1)
-    for policy in policies:
+    for policy, (marker, color) in zip(policies, cycle(LOOKS), strict=False):
         dream, real = policy["dream"], policy["real"]
-        x, y = real["score"], dream["score"]
-        axes.errorbar(x, y, _arms(dream), _arms(real), fmt="o", ms=4, lw=1, color="C0")
-        axes.annotate(policy["name"], (x, y), (4, 4), textcoords="offset points", fontsize=7)
+        place, arms = (real["score"], dream["score"]), (_arms(dream), _arms(real))
+        axes.errorbar(*place, *arms, fmt=marker, c=color, ms=5, lw=1, label=policy["name"])
     slope = report["agreement"]["calibration_slope"]["value"]
     if slope:
         intercept = report["agreement"]["calibration_intercept"]["value"]
-        axes.plot(intercept + slope * rates, rates, "--", color="C1", lw=1, label="calibration")
+        axes.plot(intercept + slope * rates, rates, "--", color="0.4", lw=1, label="calibration")
     axes.set(xlabel="real score", ylabel="dreamed score", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    axes.legend(fontsize=8, loc="upper left")
+    figure.legend(fontsize=8, loc="outside right upper")
     figure.savefig(file, dpi=110)
 
 
