@@ -114,7 +114,8 @@ def rank_policies(config: RankConfig) -> Ranking:
     ranking = rank(dream, real, seed=config.seed)
     report = {
         "format": 1, **ranking.to_json(), "optimism": optimism,
-        "settings": settings(config, policies), "trials": trial_rows(dream, real),
+        "settings": settings(config, policies), "made_with": bench.made_with,
+        "trials": trial_rows(dream, real),
     }  # fmt: skip
     write_json(config.out / "ranking.json", report)
     write_report(report, videos, config.out / "report.html")

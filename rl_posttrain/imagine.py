@@ -24,6 +24,7 @@ from rl_posttrain.imagine_log import ImagineLog, summary
 from rl_posttrain.imitation import Memory, imitate
 from rl_posttrain.learner import LearnConfig, Learner, imagined_return, learn_from, update
 from rl_posttrain.prioritised import Anchors, StartPool, contexts
+from rl_posttrain.ranks import check_ranking
 from rl_posttrain.rollouts import Imagined, World, imagine_rollouts
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.dream import Judge
@@ -37,8 +38,7 @@ class ImagineConfig:
     """Improve a cloned policy inside a world model; an update takes about a minute of one core."""
 
     world: str
-    """Folder or hub id of the world model, best one that has seen this policy fail and ranks
-    policies rightly (`worldmodel rank`): in a poor one dreams improve and the policy gets worse."""
+    """Folder or hub id of the world model, best one that has seen this policy fail."""
     judge: Path
     """Folder of the judge, likewise."""
     policy: Path
@@ -47,6 +47,9 @@ class ImagineConfig:
     """Recorded episodes that dreams begin from; see `first_frames`."""
     out: Path
     """Folder of the improved policy, of the log, and of the state for `--resume`."""
+    ranking: Path | None = None
+    """`ranking.json` of this world model and judge (`worldmodel rank --real`). One that does not
+    rank policies is refused: there dreams improve and the policy gets worse."""
     updates: int = 18
     """Most updates, each of `streams` dreams."""
     minutes: float | None = None
@@ -144,6 +147,7 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
         ValueError: World, judge, policy and starts do not fit, or a number is out of range.
     """
     check_numbers(config)
+    print(check_ranking(config.ranking, config.world, config.judge))
     world = WorldModel.load(config.world)
     world.config = replace(world.config, temperature=config.temperature)
     judge = LearnedJudge.load(config.judge)

@@ -46,7 +46,7 @@ def read(out: Path) -> dict:
 def test_the_json_has_the_documented_keys(ranked):
     found = read(ranked)
     assert set(found) == {
-        "format", "policies", "pairs", "agreement", "optimism", "settings", "trials",
+        "format", "policies", "pairs", "agreement", "optimism", "settings", "made_with", "trials",
     }  # fmt: skip
     assert len(found["policies"]) == 3 and len(found["pairs"]) == 3
     for policy in found["policies"]:

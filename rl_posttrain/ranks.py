@@ -1,0 +1,50 @@
+"""Whether a world model ranks policies, which is what improving one in it relies on."""
+
+import json
+from pathlib import Path
+
+from policy_eval.trials import fingerprint
+
+UNKNOWN = (
+    "Whether this world model ranks policies rightly is not known: see `worldmodel rank --real`, "
+    "and name its ranking.json by --ranking. In one that does not, dreams improve and the policy "
+    "gets worse."
+)
+WORST_STANDING = 0.1  # of perfect simulators with as many trials, the share that does no better
+
+
+def check_ranking(file: Path | None, world: str, judge: str | Path) -> str:
+    """What a `ranking.json` says of a world model and a judge, in a sentence.
+
+    Args:
+        file: Of `worldmodel rank` with real trials; `None` when there is none.
+        world: Folder or hub id of the world model.
+        judge: Folder of the judge.
+
+    Raises:
+        ValueError: The file is no ranking, or is one by another world model, or says nothing of
+            correlations; or the dream ranks worse than nine in ten perfect simulators.
+    """
+    if file is None:
+        return UNKNOWN
+    try:
+        report = json.loads(file.read_text())
+        ranked, agreement = report["made_with"]["dream"], report["agreement"]
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file}: no ranking.json of `worldmodel rank`: {error!r}") from error
+    if ranked["world"] != fingerprint(world):
+        raise ValueError(
+            f"{file}: made with world model {ranked['world']}, {world} is {fingerprint(world)}"
+        )
+    if agreement is None or agreement["refusal"] is not None:
+        why = "no real trials" if agreement is None else agreement["refusal"]
+        raise ValueError(f"{file}: says nothing of how dream and reality agree: {why}")
+    pearson, ceiling = agreement["pearson"], agreement["noise_ceiling"]["pearson"]
+    figures = f"Pearson {pearson['value']:.2f}, nine in ten perfect simulators {ceiling['p10']:.2f}"
+    if pearson["standing"] < WORST_STANDING:
+        raise ValueError(
+            f"{file}: this dream does not rank policies ({figures}), so one that improves in it "
+            "may get worse; without --ranking the run begins nevertheless"
+        )
+    by = "" if ranked["judge"] == fingerprint(judge) else ", with another judge"
+    return f"This dream ranks policies about as a perfect simulator would{by} ({figures})."
