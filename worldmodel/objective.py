@@ -94,13 +94,6 @@ class Draws:
         cut = {k: v[start:stop] if isinstance(v, Tensor) else v for k, v in values.items()}
         return Draws(**cut)
 
-    def frames(self, chosen: Bool[Tensor, "b t"]) -> "Draws":
-        """The draws of some frames, as clips of one frame each, of which nothing is replaced."""
-        names = ("tau", "step_size", "noise", "state_noise", "context_noise", "erased", "replaced")
-        cut = {name: getattr(self, name)[chosen][:, None] for name in names}
-        shortcut = self.shortcut[:, None].expand_as(chosen)[chosen]
-        return replace(self, **cut, shortcut=shortcut, gap=1, passes=0, latent_noise=None)
-
     def to(self, device: torch.device) -> "Draws":
         """Move every tensor to `device`."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -235,25 +228,19 @@ def training_loss(
     context = torch.where(draws.erased, latents[:, :1], context)
     encoded = _encode(world, clip, context + draws.context_noise, states, draws)
     target = _target(world, target_latent, target_states, states)
-    pixel_weight = motion_weight(
-        target_latent, context, config.motion_contrast, config.motion_saturation
-    ) * presence(world, clip, context)  # fmt: skip
-    if draws.gap > 1 and not world.dit.monolithic:
-        follows = torch.ones_like(draws.replaced)
-        follows[:, 0] = False  # the second frame of a clip does not follow from the first
-        encoded, draws = encoded.frames(follows), draws.frames(follows)
-        target = tuple(part[follows][:, None] for part in target)
-        pixel_weight = pixel_weight[follows][:, None]
     noise = (draws.noise, draws.state_noise)[: len(target)]
     noisy = tuple(add_noise(x, n, draws.tau) for x, n in zip(target, noise, strict=True))
     predicted = world.predict(encoded, noisy, draws.tau, draws.step_size)
     goal = _with_shortcut_rows(world, encoded, draws, target, noisy)
     weight = ramp_weight(draws.tau, config.ramp_floor)
-    if draws.gap > 1:  # a monolithic model predicts it nevertheless
+    if draws.gap > 1:  # the second frame does not follow from the first
         weight = torch.cat([torch.zeros_like(weight[:, :1]), weight[:, 1:]], dim=1)
         weight = weight * weight.shape[1] / (weight.shape[1] - 1)
     if world.dit.monolithic:
         weight = weight * (draws.tau < 1)
+    pixel_weight = motion_weight(
+        target_latent, context, config.motion_contrast, config.motion_saturation
+    ) * presence(world, clip, context)  # fmt: skip
     error = pixel_weight * (predicted[0].float() - goal[0]) ** 2
     losses["frames"] = (weight * reduce(error, "b t v c h w -> b t", "mean")).mean()
     if len(target) > 1:
