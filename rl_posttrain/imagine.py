@@ -144,7 +144,8 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
     """Improve the policy; writes it to `config.out` as a cloned policy and returns the report.
 
     Raises:
-        ValueError: World, judge, policy and starts do not fit, or a number is out of range.
+        ValueError: World, judge, policy and starts do not fit, a number is out of range, or the
+            world model does not rank policies; see `check_ranking`.
     """
     check_numbers(config)
     print(check_ranking(config.ranking, config.world, config.judge))

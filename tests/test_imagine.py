@@ -374,6 +374,7 @@ def test_what_does_not_fit_is_named(folders, tmp_path):
         ),
         (run(policy=tmp_path / "chunky", trust=False), "chunk is 1, the policy has 2"),
         (run(judge=tmp_path / "none"), "judge.json is missing"),
+        (run(ranking=tmp_path / "none.json"), "none.json: no ranking.json of `worldmodel rank`"),
         (run(resume=True, trust=False), "nothing to resume"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -7,6 +7,7 @@ from tests.tiny import TINY_DIT, random_clip, tiny_world
 from worldmodel.objective import (
     Draws,
     LossConfig,
+    _self_forward,
     draw,
     erased_patches,
     motion_weight,
@@ -217,7 +218,7 @@ def test_chosen_frames_are_predicted_as_among_all(injection, reference):
         torch.testing.assert_close(one[:, 0], every[chosen])
 
 
-@pytest.mark.parametrize("depth", [2, 0])  # 0: monolithic, which cannot leave frames out
+@pytest.mark.parametrize("depth", [2, 0])  # 0: monolithic
 def test_nothing_is_asked_of_the_frame_after_a_gap(depth):
     """The loss is the mean over the other frames, computed here from all of them."""
     world = tiny_world(replace(TINY_DIT, encoder_depth=depth, decoder_depth=2))
@@ -238,3 +239,23 @@ def test_nothing_is_asked_of_the_frame_after_a_gap(depth):
     torch.testing.assert_close(parts["frames"], weight * error[:, 1:].mean())
     squared = PLAIN.state_weight * (state - moved)[:, 1:] ** 2
     torch.testing.assert_close(parts["states"], weight * squared.mean())
+
+
+@pytest.mark.parametrize("depth", [2, 0])  # 0: monolithic, which predicts frames nobody asks for
+def test_replaced_context_is_what_predicting_every_frame_gives(depth):
+    world = tiny_world(replace(TINY_DIT, encoder_depth=depth, decoder_depth=2))
+    clip = random_clip(world, batch=3, frames=5)
+    draws = draws_for(world, LossConfig(), batch=3)
+    draws.replaced[:] = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 1, 1]], dtype=torch.bool)
+    latents, states = world.codec.encode(clip.frames), clip.states[:, :-1]
+    context, moved = _self_forward(world, clip, latents[:, :-1], states, draws, latents)
+    conditioning = world.conditioner(clip.actions, states, (3, 4))
+    encoded = world.dit.encode(latents[:, :-1], conditioning, history=draws.history, gap=draws.gap)
+    at_noise, whole = torch.zeros(3, 4), torch.ones(3, 4)
+    latent, step = world.predict(encoded, (draws.noise, draws.state_noise), at_noise, whole)
+    chosen, kept = draws.replaced[:, 1:], ~draws.replaced
+    torch.testing.assert_close(context[:, 1:][chosen], world.bound(latent)[:, :-1][chosen])
+    reached = states + step * world.conditioner.displacement_scale
+    torch.testing.assert_close(moved[:, 1:][chosen], reached[:, :-1][chosen])
+    assert torch.equal(context[kept], latents[:, :-1][kept])
+    assert torch.equal(moved[kept], states[kept])

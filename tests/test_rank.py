@@ -19,6 +19,7 @@ from policy_eval.evaluate import evaluate
 from policy_eval.rank import RankConfig, find_policies, rank_policies, read_scores, trials_of
 from policy_eval.scores import Scores
 from policy_eval.trials import Bench, Cell, Replay, cut, fingerprint, play
+from rl_posttrain.ranks import check_ranking
 from worldmodel.cli import main
 from worldmodel.copy_last import CopyLastWorld
 
@@ -119,6 +120,11 @@ def test_a_killed_command_continues_to_the_same_numbers(made, ranked, tmp_path):
     for report in (again, before):
         del report["settings"]
     assert again == before
+
+
+def test_three_policies_say_nothing_of_whether_the_world_ranks(made, ranked):
+    with pytest.raises(ValueError, match="ranking.json: says nothing of .*3 policies"):
+        check_ranking(ranked / "ranking.json", str(made.world), made.judge)
 
 
 @pytest.mark.slow
