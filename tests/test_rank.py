@@ -123,7 +123,7 @@ def test_a_killed_command_continues_to_the_same_numbers(made, ranked, tmp_path):
 
 
 def test_three_policies_say_nothing_of_whether_the_world_ranks(made, ranked):
-    with pytest.raises(ValueError, match="ranking.json: says nothing of .*3 policies"):
+    with pytest.raises(ValueError, match=r"ranking\.json: says nothing of .*3 policies"):
         check_ranking(ranked / "ranking.json", str(made.world), made.judge)
 
 
