@@ -86,9 +86,7 @@ def train_and_measure(run: PretrainConfig, held_out: Path) -> dict:
 def measure(world: WorldModel, out: Path, held_out: Path) -> dict:
     """Steps and held-out figures of a trained world."""
     test = EpisodeCache(open_episodes(held_out, size=tuple(world.size), views=world.views))
-    report = measure_fidelity(
-        world, test, horizon=10, num_steps=2, seed=0, alterations=("shuffled",)
-    )  # fmt: skip
+    report = measure_fidelity(world, test, horizon=10, num_steps=2, seed=0, alterations=("shuffled",))
     steps = len((out / "losses.csv").read_text().splitlines()) - 1
     return {"steps": steps, "fidelity": report}
 
@@ -128,11 +126,17 @@ def main(config: AblationConfig) -> None:
     """Train and measure every row in processes side by side; print the table."""
     config.out.mkdir(parents=True, exist_ok=True)
     default = PretrainConfig(
-        data=config.data, out=config.out, steps=10**6, minutes=config.minutes,
-        clock="cpu", relative_to=config.relative_to, stride=config.stride,
+        data=config.data,
+        out=config.out,
+        steps=10**6,
+        minutes=config.minutes,
+        clock="cpu",
+        relative_to=config.relative_to,
+        stride=config.stride,
         views=config.views,
-        validation_interval=10**6, save_interval=10**6,
-    )  # fmt: skip
+        validation_interval=10**6,
+        save_interval=10**6,
+    )
     chosen = {n: v for n, v in variants(default).items() if not config.rows or n in config.rows}
     with ProcessPoolExecutor(config.num_workers, mp_context=get_context("spawn")) as pool:
         runs = {}

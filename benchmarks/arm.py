@@ -95,9 +95,7 @@ class Probe(nn.Module):
         side = maps.shape[-1]
         chances = maps.flatten(2).softmax(-1).unflatten(-1, (side, side))
         places = (torch.arange(side) + 0.5) * 64 / side
-        return torch.stack(
-            [(chances.sum(-2) * places).sum(-1), (chances.sum(-1) * places).sum(-1)], -1
-        )
+        return torch.stack([(chances.sum(-2) * places).sum(-1), (chances.sum(-1) * places).sum(-1)], -1)
 
 
 def doubled(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c H W"]:
@@ -125,9 +123,7 @@ def train_probe(env: MetaWorld, config: MetaWorldBars) -> Probe:
     return fit_probe(frames, points, config.probe_steps)
 
 
-def fit_probe(
-    frames: UInt8[Tensor, "n H W 3"], points: Float[Tensor, "n p 2"], steps: int
-) -> Probe:
+def fit_probe(frames: UInt8[Tensor, "n H W 3"], points: Float[Tensor, "n p 2"], steps: int) -> Probe:
     """Train a probe on pictures in which both points can be seen; the others are left out."""
     seen = ((points >= 0) & (points <= 64)).all(dim=(1, 2))
     frames, points = frames[seen], points[seen]
@@ -161,32 +157,37 @@ def true_points(env: MetaWorld, source: EpisodeSource, episode: int) -> Float[Te
     recorded = clip.states[-1].numpy()
     if not np.allclose(observation["observation.state"], recorded, atol=1e-3):
         raise ValueError(
-            f"{source.name}: episode {episode} ends at {recorded}, its replay at "
-            f"{observation['observation.state']}"
+            f"{source.name}: episode {episode} ends at {recorded}, its replay at {observation['observation.state']}"
         )
     return torch.from_numpy(np.stack(points)).float()
 
 
 @torch.no_grad()
 def measure_points(
-    world: WorldModel, source: EpisodeSource, probe: Probe, env: MetaWorld, config: MetaWorldBars,
+    world: WorldModel,
+    source: EpisodeSource,
+    probe: Probe,
+    env: MetaWorld,
+    config: MetaWorldBars,
     horizons: Sequence[int],
-) -> dict:  # fmt: skip
+) -> dict:
     """Distances in pixels between the probe's and the simulator's positions.
 
     Returns:
         `<point>.<frames>.<horizon>`: mean and interval over episodes, with frames `dream`, `real`
         (the probe's own error) and `copy_last`.
     """
-    windows = evenly_spaced_windows(
-        source, starts=config.starts, horizon=config.horizon, stride=world.stride
-    )
+    windows = evenly_spaced_windows(source, starts=config.starts, horizon=config.horizon, stride=world.stride)
     clip = read_windows(source, windows, horizon=config.horizon, stride=world.stride)
     state = world.start(context_of(clip), seed=range(len(windows)))
     dreamt = dream(
-        world, state, clip.actions[:, LAST_CONTEXT:], horizon=config.horizon, horizons=horizons,
+        world,
+        state,
+        clip.actions[:, LAST_CONTEXT:],
+        horizon=config.horizon,
+        horizons=horizons,
         num_steps=config.num_steps,
-    )  # fmt: skip
+    )
     view, groups = source.views.index("scene"), np.array([w.episode for w in windows])
     truth = {episode: true_points(env, source, episode) for episode in set(groups.tolist())}
     errors: dict = {name: {} for name in POINTS}
@@ -237,10 +238,15 @@ def main(config: MetaWorldBars) -> None:
     report = {
         "points": measure_points(world, source, probe, env, config, horizons),
         "fidelity": measure_fidelity(
-            world, source, horizon=config.horizon, num_steps=config.num_steps,
-            starts=config.starts, alterations=("shuffled",), show_progress=True,
+            world,
+            source,
+            horizon=config.horizon,
+            num_steps=config.num_steps,
+            starts=config.starts,
+            alterations=("shuffled",),
+            show_progress=True,
         ),
-    }  # fmt: skip
+    }
     config.json.parent.mkdir(parents=True, exist_ok=True)
     write_json(config.json, report)
     Console().print(show(report, horizons))

@@ -42,10 +42,13 @@ def dump_reference(folder: Path, backend: str, out: Path) -> None:
     for feature, values in dataset.meta.stats.items():
         arrays |= {f"stats/{feature}/{name}": np.asarray(x) for name, x in values.items()}
     facts = {
-        "num_episodes": dataset.num_episodes, "num_frames": dataset.num_frames,
-        "fps": dataset.fps, "robot_type": dataset.meta.robot_type,
-        "cameras": dataset.meta.camera_keys, "tasks": [row["task"] for row in rows],
-    }  # fmt: skip
+        "num_episodes": dataset.num_episodes,
+        "num_frames": dataset.num_frames,
+        "fps": dataset.fps,
+        "robot_type": dataset.meta.robot_type,
+        "cameras": dataset.meta.camera_keys,
+        "tasks": [row["task"] for row in rows],
+    }
     np.savez(out, facts=json.dumps(facts), **arrays)
 
 
@@ -112,9 +115,7 @@ def compare_episode(source, episode: int, rows: slice, reference: dict[str, np.n
         theirs = np.rint(reference[key][rows] * 255).astype(int)
         worst = np.abs(theirs - ours).max()
         assert worst <= 2, f"{key}: frames of episode {episode} differ by up to {worst} of 255"
-        np.testing.assert_array_equal(
-            reference[f"windows/{key}"][rows], reference[key][rows][inside]
-        )
+        np.testing.assert_array_equal(reference[f"windows/{key}"][rows], reference[key][rows][inside])
         np.testing.assert_array_equal(reference[f"padded/{key}"][rows], padded)
 
 

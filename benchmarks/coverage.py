@@ -161,11 +161,7 @@ def cover_prediction(config: CoverageConfig, n: int, extra: int, agree: float) -
         dream = np.where(rng.random(n + extra) < agree, real, rng.random(n + extra) < 0.8) * 1.0
         found = prediction_powered(real[:n] * 1.0, dream[:n], dream[n:])
         intervals.append((found.low, found.high))
-    return counted(
-        f"real score from {n} real, {extra} more dreams, {agree:.0%} alike",
-        np.array(intervals),
-        0.6,
-    )
+    return counted(f"real score from {n} real, {extra} more dreams, {agree:.0%} alike", np.array(intervals), 0.6)
 
 
 def counted(what: str, intervals: Float64[np.ndarray, "n 2"], truth: float) -> Row:
@@ -187,9 +183,7 @@ def sections(config: CoverageConfig) -> dict[str, Callable[[], list[Row]]]:
         "scores": lambda: [cover_scores(config, *case) for case in rates],
         "pairs": lambda: [cover_pairs(config, *case) for case in pairs],
         "pair probabilities": lambda: [cover_claims(config, *case) for case in claims],
-        "hierarchical r": lambda: [
-            row for case in sets for row in cover_agreement(config, *case, ("pearson",))
-        ],
+        "hierarchical r": lambda: [row for case in sets for row in cover_agreement(config, *case, ("pearson",))],
         "other statistics": lambda: cover_agreement(config, 8, 100, 0.95, OTHERS),
         "prediction-powered": lambda: [cover_prediction(config, *case) for case in few],
     }
@@ -210,10 +204,7 @@ def main(config: CoverageConfig) -> None:
         for row in table[name]:
             width = "" if np.isnan(row["width"]) else f"{row['width']:.3f}"
             row["width"] = None if np.isnan(row["width"]) else row["width"]
-            print(
-                f"| {row['what']} | {row['coverage']:.1%} | {row['simulations']} | {width} |",
-                flush=True,
-            )
+            print(f"| {row['what']} | {row['coverage']:.1%} | {row['simulations']} | {width} |", flush=True)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(config.out, table)
 

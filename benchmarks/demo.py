@@ -30,9 +30,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from worldmodel.files import write_json
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 PATIENCE = 120_000  # milliseconds
 KEYS = ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp")
 ROUNDS = 4
@@ -129,9 +133,7 @@ def measure_first_frame(browser: Browser, address: str, repeats: int) -> dict[st
         page.wait_for_selector("#count[data-kept]", state="attached")
         ready.append(time.monotonic() - begun)
         page.context.close()
-    return {
-        "first_frame_s": statistics.median(shown), "session_ready_s": statistics.median(ready)
-    }  # fmt: skip
+    return {"first_frame_s": statistics.median(shown), "session_ready_s": statistics.median(ready)}
 
 
 def measure_driving(page: Page, *, seconds: float, presses: int) -> dict[str, float]:
@@ -174,9 +176,12 @@ def soak(browser: Browser, address: str, pid: int, *, visitors: int, seconds: fl
         memory.append(resident_mb(pid))
     growth = memory[3] / memory[1] - 1
     return {
-        "visitors": visitors, "frames": frames, "errors": errors, "resident_mb": memory,
+        "visitors": visitors,
+        "frames": frames,
+        "errors": errors,
+        "resident_mb": memory,
         "growth_second_to_fourth_round": growth,
-    }  # fmt: skip
+    }
 
 
 def screenshots(browser: Browser, address: str, folder: Path) -> None:
@@ -217,9 +222,7 @@ def shrink(file: Path) -> None:
     """Store a picture with 128 colours, which is a third of its size."""
     from PIL import Image
 
-    Image.open(file).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(
-        file, optimize=True
-    )
+    Image.open(file).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def main(config: Config) -> None:

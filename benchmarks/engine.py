@@ -60,9 +60,7 @@ class EngineConfig:
     """File of all figures."""
 
 
-def probe(
-    data: str, world: str, batches: Sequence[int], num_steps: int, frames: int, clock: str
-) -> dict[str, float]:
+def probe(data: str, world: str, batches: Sequence[int], num_steps: int, frames: int, clock: str) -> dict[str, float]:
     """Frames/s by batch of the tree that this process imports; runs in either one."""
     from worldmodel.data import open_episodes, stack_clips
     from worldmodel.world_model import WorldModel
@@ -108,9 +106,8 @@ def probe_training(data: str, world: str, steps: int, clock: str) -> dict[str, f
             generator = torch.Generator().manual_seed(step)
             draws = draw(model, loss_config, batch=8, frames=frames, generator=generator)
             clip = sample_clips(
-                source, batch=8, length=frames, stride=1, seed=0, index=step,
-                episodes=range(len(source)),
-            )  # fmt: skip
+                source, batch=8, length=frames, stride=1, seed=0, index=step, episodes=range(len(source))
+            )
             with autocast("cpu"):
                 loss, _ = training_loss(model, clip, replace(draws, passes=passes), loss_config)
             loss.backward()
@@ -164,9 +161,10 @@ def summarise(rounds: Mapping[str, Rounds]) -> dict[str, dict[str, float]]:
         old, new = ([each[batch] for each in rounds[name]] for name in ("old", "new"))
         ratios = [b / a for a, b in zip(old, new, strict=True)]
         found[batch] = {
-            "old": statistics.median(old), "new": statistics.median(new),
+            "old": statistics.median(old),
+            "new": statistics.median(new),
             "ratio": statistics.median(ratios),
-        }  # fmt: skip
+        }
     return found
 
 

@@ -82,10 +82,7 @@ def look_up(*path: str) -> Callable[[Mapping[str, Any]], float | None]:
 def worst_missing(report: Mapping[str, Any]) -> float | None:
     """The highest missing rate of any object at any horizon."""
     rates = [
-        rate
-        for scores in report.get("objects", {}).values()
-        for rate in scores["missing"].values()
-        if rate is not None
+        rate for scores in report.get("objects", {}).values() for rate in scores["missing"].values() if rate is not None
     ]
     return max(rates, default=None)
 
@@ -129,28 +126,22 @@ BARS = (
     at_most("agent error at 10, px", 1.0, "objects", "agent", "error_px", "10"),
     at_most("moving block error at 10, px", 2.0, "objects", "block", "moving_error_px", "10"),
     at_most("block error at 50, px", 4.0, "objects", "block", "error_px", "50"),
+    Bar("missing objects, worst object and horizon", "<= 1 %", worst_missing, lambda figure: figure <= 0.01, "{:.1%}"),
     Bar(
-        "missing objects, worst object and horizon", "<= 1 %", worst_missing,
-        lambda figure: figure <= 0.01, "{:.1%}",
+        "pixel metrics from 5 on that copying the last frame wins",
+        "0",
+        lambda report: float(len(losses_to_copying(report))),
+        lambda figure: figure == 0,
+        "{:.0f}",
     ),
-    Bar(
-        "pixel metrics from 5 on that copying the last frame wins", "0",
-        lambda report: float(len(losses_to_copying(report))), lambda figure: figure == 0, "{:.0f}",
-    ),
-    at_least(
-        "PSNR gap under shuffled actions at 10, dB", 3.0,
-        "action_following", "shuffled", "psnr_gap", "10",
-    ),
-)  # fmt: skip
+    at_least("PSNR gap under shuffled actions at 10, dB", 3.0, "action_following", "shuffled", "psnr_gap", "10"),
+)
 
 
 def bars_table(reports: Mapping[int, Mapping[str, Any]]) -> str:
     """Markdown: a row for each bar, a column for each number of denoising steps."""
     columns = [f"{steps} step{'s' if steps > 1 else ''}" for steps in reports]
-    lines = [
-        "| bar | needed | " + " | ".join(columns) + " |",
-        "|---|---|" + "---|" * len(columns),
-    ]
+    lines = ["| bar | needed | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
     for bar in BARS:
         cells = " | ".join(bar.cell(report) for report in reports.values())
         lines.append(f"| {bar.label} | {bar.needed} | {cells} |")
@@ -170,15 +161,17 @@ def main(config: FidelityBars) -> None:
     for num_steps in config.num_steps:
         reports[num_steps] = fidelity(
             FidelityConfig(
-                world=config.world, data=config.data, num_steps=num_steps, seed=config.seed,
-                json=config.out / f"fidelity_{num_steps}_steps.json", device=config.device,
+                world=config.world,
+                data=config.data,
+                num_steps=num_steps,
+                seed=config.seed,
+                json=config.out / f"fidelity_{num_steps}_steps.json",
+                device=config.device,
                 batch_size=config.batch_size,
             )
-        )  # fmt: skip
+        )
     about = next(iter(reports.values()))["metadata"]
-    print(
-        f"\n{about['windows']} windows of {about['episodes']} episodes; {machine(config.device)}\n"
-    )
+    print(f"\n{about['windows']} windows of {about['episodes']} episodes; {machine(config.device)}\n")
     print(bars_table(reports))
     for num_steps, report in reports.items():
         lost = losses_to_copying(report)

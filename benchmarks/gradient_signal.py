@@ -55,9 +55,8 @@ class SignalConfig:
 def objectives(config: SignalConfig) -> dict[str, PosttrainConfig]:
     """What is compared: the controls, the contrast, and ways to make it less noisy."""
     default = PosttrainConfig(
-        config.world, config.data, config.out, groups=config.groups, prefix=config.prefix,
-        validation_episodes=1,
-    )  # fmt: skip
+        config.world, config.data, config.out, groups=config.groups, prefix=config.prefix, validation_episodes=1
+    )
     contrast = replace(default, objective="nft")
     more = replace(contrast, candidates=2 * default.candidates, prefix=default.prefix // 3)
     moving = RewardWeights(fidelity=0.0, moving_area=1.0)
@@ -73,9 +72,8 @@ def objectives(config: SignalConfig) -> dict[str, PosttrainConfig]:
 
 
 def gradients(
-    config: PosttrainConfig, base: WorldModel, source: EpisodeSource, rewards: RewardMix,
-    batches: int,
-) -> Float[Tensor, "n p"]:  # fmt: skip
+    config: PosttrainConfig, base: WorldModel, source: EpisodeSource, rewards: RewardMix, batches: int
+) -> Float[Tensor, "n p"]:
     """The gradient of every batch at the weights of `base`."""
     train, _ = split_episodes(source, config.validation_episodes)
     world, old = policies(config, base)
@@ -117,9 +115,7 @@ def main(config: SignalConfig) -> None:
         bar = progress.add_task("objectives", total=len(chosen))
         for name, options in chosen.items():
             train, _ = split_episodes(source, options.validation_episodes)
-            rewards = build_rewards(
-                options.reward, base, source, train, None, branch=options.branch
-            )
+            rewards = build_rewards(options.reward, base, source, train, None, branch=options.branch)
             began = time.process_time()
             rows = gradients(options, base, source, rewards, config.batches)
             seconds = (time.process_time() - began) / config.batches
@@ -138,9 +134,8 @@ def show(found: dict[str, dict[str, float]]) -> None:
         table.add_column(column)
     for name, row in found.items():
         table.add_row(
-            name, f"{row['signal']:+.3f}", f"{row['halves']:+.2f}", f"{row['length']:.1e}",
-            f"{row['seconds']:.1f}",
-        )  # fmt: skip
+            name, f"{row['signal']:+.3f}", f"{row['halves']:+.2f}", f"{row['length']:.1e}", f"{row['seconds']:.1f}"
+        )
     Console(width=110).print(table)
 
 

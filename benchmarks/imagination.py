@@ -64,21 +64,33 @@ class Task:
 JUDGES, POLICIES = Path("checkpoints/judges"), Path("checkpoints/policies")
 TASKS = {
     "pusht-position": Task(
-        "checkpoints/pusht", JUDGES / "pusht-position",
-        POLICIES / "imagination/pusht-position", Path("data/pusht-position-demos-b"), None,
-        Path("data/pusht-position-heldout"), 60,
+        "checkpoints/pusht",
+        JUDGES / "pusht-position",
+        POLICIES / "imagination/pusht-position",
+        Path("data/pusht-position-demos-b"),
+        None,
+        Path("data/pusht-position-heldout"),
+        60,
     ),
     "metaworld:push-v3": Task(
-        "checkpoints/metaworld-push", JUDGES / "imagination/metaworld-push-v3",
-        POLICIES / "imagination/metaworld-push-v3", Path("data/push"), 25,
-        Path("data/metaworld-push-v3-heldout"), 30,
+        "checkpoints/metaworld-push",
+        JUDGES / "imagination/metaworld-push-v3",
+        POLICIES / "imagination/metaworld-push-v3",
+        Path("data/push"),
+        25,
+        Path("data/metaworld-push-v3-heldout"),
+        30,
     ),
     "metaworld:window-open-v3": Task(
-        "checkpoints/metaworld-window-open", JUDGES / "imagination/metaworld-window-open-v3",
-        POLICIES / "metaworld-window-open-v3/demos-3", Path("data/window-open"), 25,
-        Path("data/window-open-heldout"), 30,
+        "checkpoints/metaworld-window-open",
+        JUDGES / "imagination/metaworld-window-open-v3",
+        POLICIES / "metaworld-window-open-v3/demos-3",
+        Path("data/window-open"),
+        25,
+        Path("data/window-open-heldout"),
+        30,
     ),
-}  # fmt: skip
+}
 """The commands that record the data and clone the policies are in `benchmarks/policies.py`.
 
 The judges are those of the tasks with the threshold at which this policy's dreams succeed as often
@@ -157,16 +169,26 @@ def improve_in_simulator(config: BenchmarkConfig, folder: Path) -> None:
     write_json(folder / "imagination.json", found)
 
 
-def imagine_config(
-    config: BenchmarkConfig, folder: Path, priority: float, seed: int, *, resume: bool
-) -> ImagineConfig:
+def imagine_config(config: BenchmarkConfig, folder: Path, priority: float, seed: int, *, resume: bool) -> ImagineConfig:
     """One improvement run; every run ends when its minutes are over."""
     task = config.task
     options = ImagineConfig(
-        task.world, task.judge, task.policy, task.demos, folder, updates=100_000,
-        minutes=config.minutes, clock="cpu", horizon=task.horizon, validation_horizon=task.horizon,
-        priority=priority, seed=seed, resume=resume, patience=1000, save_interval=1,
-    )  # fmt: skip
+        task.world,
+        task.judge,
+        task.policy,
+        task.demos,
+        folder,
+        updates=100_000,
+        minutes=config.minutes,
+        clock="cpu",
+        horizon=task.horizon,
+        validation_horizon=task.horizon,
+        priority=priority,
+        seed=seed,
+        resume=resume,
+        patience=1000,
+        save_interval=1,
+    )
     if config.quick:
         return replace(options, streams=20, validation_starts=16, trust=False)
     return options
@@ -179,11 +201,19 @@ def clone_longer(config: BenchmarkConfig, out: Path) -> None:
     training = json.loads((task.policy / "training.json").read_text())
     shown = policy.config
     options = CloneConfig(
-        task.demos, out, demos=training["demonstrations"], longest=task.longest, steps=20,
+        task.demos,
+        out,
+        demos=training["demonstrations"],
+        longest=task.longest,
+        steps=20,
         views=shown.views,
-        proprioception=shown.state_dim > 0, relative_to=shown.relative_to, cap=training["cap"],
-        batch=training["batch"], learning_rate=3e-4, seed=training["seed"] + 1,
-    )  # fmt: skip
+        proprioception=shown.state_dim > 0,
+        relative_to=shown.relative_to,
+        cap=training["cap"],
+        batch=training["batch"],
+        learning_rate=3e-4,
+        seed=training["seed"] + 1,
+    )
     source = EpisodeCache(open_episodes(task.demos))
     rows = read_demonstrations(options, source, check_clone(options, source))
     began = time.process_time()
@@ -200,9 +230,7 @@ def measure(config: BenchmarkConfig, folders: Mapping[str, Path]) -> dict[str, d
     scores = {}
     for place, episodes in (("real", config.episodes), ("dream", config.dream_episodes)):
         task = config.task
-        bench = Bench(
-            task.world, task.judge, task.held_out, episodes, task.horizon, real=config.env
-        )
+        bench = Bench(task.world, task.judge, task.held_out, episodes, task.horizon, real=config.env)
         cells = cut([place], dict(folders), range(episodes), bench.num_envs)
         run_cells(bench, cells, config.out)
         scores[place] = gather(bench, cells, config.out)
@@ -223,10 +251,7 @@ def difference_of(first: np.ndarray, second: np.ndarray) -> dict:
 
 def over_seeds(config: BenchmarkConfig, scores: Mapping[str, Scores]) -> dict[str, dict]:
     """Differences of the arms' means over all seeds, with intervals over the starts."""
-    means = {
-        arm: np.mean([scores[f"{arm}-{seed}"].outcomes for seed in config.seeds], axis=0)
-        for arm in config.arms
-    }
+    means = {arm: np.mean([scores[f"{arm}-{seed}"].outcomes for seed in config.seeds], axis=0) for arm in config.arms}
     means |= {name: scores[name].outcomes for name in ("clone", "more-cloning")}
     others = ("clone", "more-cloning", *config.arms)
     pairs = [(arm, other) for i, arm in enumerate(config.arms) for other in others[: 2 + i]]
@@ -239,16 +264,15 @@ def optimism(scores: Mapping[str, Mapping[str, Scores]], name: str) -> dict:
     return difference_of(scores["real"][name].outcomes[: len(dreamt)], dreamt)
 
 
-def report(
-    config: BenchmarkConfig, folders: Mapping[str, Path], scores: Mapping[str, Mapping[str, Scores]]
-) -> dict:
+def report(config: BenchmarkConfig, folders: Mapping[str, Path], scores: Mapping[str, Mapping[str, Scores]]) -> dict:
     """Everything that the table shows, and every trial."""
     policies = {}
     for name, folder in folders.items():
         row = {
-            "real": scores["real"][name].mean, "dream": scores["dream"][name].mean,
+            "real": scores["real"][name].mean,
+            "dream": scores["dream"][name].mean,
             "optimism": optimism(scores, name),
-        }  # fmt: skip
+        }
         if name != "clone":
             row["against_clone"] = compared(scores["real"], "clone", name)
         if name not in ("clone", "more-cloning"):
@@ -258,12 +282,11 @@ def report(
             row["curve"] = [json.loads(line) for line in lines]
         policies[name] = row
     trials = [
-        {"policy": name, "place": place, "seed": int(seed), "outcome": float(outcome),
-         "steps": int(steps)}
+        {"policy": name, "place": place, "seed": int(seed), "outcome": float(outcome), "steps": int(steps)}
         for place, by_policy in scores.items()
         for name, each in by_policy.items()
         for seed, outcome, steps in zip(each.seeds, each.outcomes, each.steps, strict=True)
-    ]  # fmt: skip
+    ]
     described = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
     pooled = over_seeds(config, scores["real"])
     return {"config": described, "policies": policies, "over_seeds": pooled, "trials": trials}

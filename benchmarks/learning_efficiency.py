@@ -54,20 +54,26 @@ class EfficiencyConfig:
     """Seed of weights, batches and noise."""
 
 
-BASELINE = DiTConfig(
-    width=192, encoder_depth=0, decoder_depth=6, pixels="patch", patch=8, num_registers=0
-)
+BASELINE = DiTConfig(width=192, encoder_depth=0, decoder_depth=6, pixels="patch", patch=8, num_registers=0)
 
 
 def run_config(config: EfficiencyConfig, model: str) -> PretrainConfig:
     """The pretraining run of one model."""
     plain = model != "default"
     return PretrainConfig(
-        data=config.data, views=config.views, out=config.out / model.replace(" ", "-"), steps=10**6,
-        minutes=config.minutes, clock="cpu", relative_to={0: 0, 1: 1}, seed=config.seed,
-        validation_interval=250, save_interval=10**6,
-        dit=BASELINE if plain else DiTConfig(), injection="adaln",
-    )  # fmt: skip
+        data=config.data,
+        views=config.views,
+        out=config.out / model.replace(" ", "-"),
+        steps=10**6,
+        minutes=config.minutes,
+        clock="cpu",
+        relative_to={0: 0, 1: 1},
+        seed=config.seed,
+        validation_interval=250,
+        save_interval=10**6,
+        dit=BASELINE if plain else DiTConfig(),
+        injection="adaln",
+    )
 
 
 def train_and_measure(config: EfficiencyConfig, model: str) -> dict:
@@ -78,9 +84,7 @@ def train_and_measure(config: EfficiencyConfig, model: str) -> dict:
     world = WorldModel.load(run.out if finished else pretrain(run))
     test = EpisodeCache(open_episodes(config.held_out, size=tuple(world.size), views=world.views))
     report = {
-        str(steps): measure_fidelity(
-            world, test, horizon=10, num_steps=steps, seed=0, alterations=()
-        )
+        str(steps): measure_fidelity(world, test, horizon=10, num_steps=steps, seed=0, alterations=())
         for steps in config.num_steps
     }
     rows = (run.out / "validation.jsonl").read_text().splitlines()
@@ -116,9 +120,13 @@ def main(config: EfficiencyConfig) -> None:
             top = report["cameras"]["top"]
             agent = report["objects"]["agent"]["error_px"]["10"]
             cells = (
-                model, f"{result['weights'] / 1e6:.2f}M", steps, f"{top['psnr']['10']:.2f} dB",
-                f"{top['masked_psnr']['10']:.2f} dB", f"{agent:.2f} px",
-            )  # fmt: skip
+                model,
+                f"{result['weights'] / 1e6:.2f}M",
+                steps,
+                f"{top['psnr']['10']:.2f} dB",
+                f"{top['masked_psnr']['10']:.2f} dB",
+                f"{agent:.2f} px",
+            )
             print("| " + " | ".join(cells) + " |")
 
 

@@ -73,7 +73,10 @@ TASKS = {
             "top-only": {"steps": 1200, "views": ("top",)},
             "chunk-4": {"data": SECOND, "demos": 150, "steps": 900, "chunk": 4},
             "no-proprioception": {
-                "data": SECOND, "demos": 150, "steps": 900, "proprioception": False,
+                "data": SECOND,
+                "demos": 150,
+                "steps": 900,
+                "proprioception": False,
                 "relative_to": {},
             },
             "short-training": {"data": SECOND, "demos": 150, "steps": 500},
@@ -93,9 +96,7 @@ TASKS = {
         recipes={
             "demos-134": {"demos": 134, "steps": 800},
             "demos-50": {"demos": 50, "steps": 600},
-            "wrist-only": {
-                "demos": 134, "steps": 600, "views": ("wrist",), "proprioception": False,
-            },
+            "wrist-only": {"demos": 134, "steps": 600, "views": ("wrist",), "proprioception": False},
             "demos-15": {"demos": 15, "steps": 400},
             "short-training": {"demos": 134, "steps": 250},
             "noise-15": Noisy("demos-134", 0.15),
@@ -143,7 +144,7 @@ TASKS = {
             "noise-100": Noisy("demos-2", 1.0),
         },
     ),
-}  # fmt: skip
+}
 
 
 CARD = """\
@@ -206,9 +207,12 @@ def measure(task: Task, folders: list[Path], config: PoliciesConfig) -> dict[str
                 progress.advance(bar, config.episodes)
                 continue
             scores = evaluate(
-                ClonedPolicy.load(folder), envs, name=folder.name, horizon=task.horizon,
+                ClonedPolicy.load(folder),
+                envs,
+                name=folder.name,
+                horizon=task.horizon,
                 progress=lambda n: progress.advance(bar, n),
-            )  # fmt: skip
+            )
             stored[folder.name] = scores.to_json()
             write_json(file, stored)
     envs.close()

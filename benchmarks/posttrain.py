@@ -91,9 +91,8 @@ class PosttrainBenchmark:
         if not self.quick:
             return self
         return replace(
-            self, minutes=1.2, episodes=8, dynamics_steps=250,
-            arms=tuple(arm for arm in self.arms if arm != "combined"),
-        )  # fmt: skip
+            self, minutes=1.2, episodes=8, dynamics_steps=250, arms=tuple(arm for arm in self.arms if arm != "combined")
+        )
 
 
 def main(config: PosttrainBenchmark) -> None:
@@ -107,10 +106,9 @@ def main(config: PosttrainBenchmark) -> None:
     if not (dynamics / "report.json").exists():
         inverse_dynamics(
             InverseDynamicsCommand(
-                data=data, out=dynamics, world=config.world, steps=config.dynamics_steps,
-                validation_episodes=2,
+                data=data, out=dynamics, world=config.world, steps=config.dynamics_steps, validation_episodes=2
             )
-        )  # fmt: skip
+        )
     worlds = {"base": [config.world]}
     for seed in config.seeds:
         for name, folder in train_arms(config, data, dynamics, seed).items():
@@ -124,37 +122,46 @@ def main(config: PosttrainBenchmark) -> None:
         "inverse_dynamics": json.loads((dynamics / "report.json").read_text()),
         "runs": {
             f"{name} {index}": run_summary(folder)
-            for name, folders in worlds.items() if name != "base"
+            for name, folders in worlds.items()
+            if name != "base"
             for index, folder in enumerate(folders)
         },
-        "lpips": Lpips.missing_reason(), "comparison": compare(rows), "rows": rows,
-    }  # fmt: skip
+        "lpips": Lpips.missing_reason(),
+        "comparison": compare(rows),
+        "rows": rows,
+    }
     write_json(config.out / "posttrain.json", result)
     plot(rows, config.horizons, config.out / "posttrain.png")
     print(table(result))
 
 
 def recording(config: PosttrainBenchmark, name: str, seed: int, episodes: int) -> Path:
-    return record(
-        RecordConfig(config.env, episodes=episodes, seed=seed, out=config.out / "data" / name)
-    )
+    return record(RecordConfig(config.env, episodes=episodes, seed=seed, out=config.out / "data" / name))
 
 
-def train_arms(
-    config: PosttrainBenchmark, data: Path, dynamics: Path, seed: int
-) -> dict[str, Path]:
+def train_arms(config: PosttrainBenchmark, data: Path, dynamics: Path, seed: int) -> dict[str, Path]:
     """Train every arm of a seed; the folders of the world models by name."""
     folder, worlds = config.out / f"seed{seed}", {}
     updates = None
     for arm in config.arms:
         settings = PosttrainConfig(
-            world=config.world, data=data, out=folder / arm,
-            objective="nft" if arm == "nft-actions" else arm, minutes=config.minutes,
-            inverse_dynamics=dynamics if arm == "nft-actions" else None, steps=1_000_000,
-            clock=config.clock, num_steps=config.num_steps, learning_rate=config.learning_rate,
-            validation_episodes=2, evaluation_horizon=25, evaluation_interval=1_000_000,
-            patience=0, save_interval=20, seed=seed,
-        )  # fmt: skip
+            world=config.world,
+            data=data,
+            out=folder / arm,
+            objective="nft" if arm == "nft-actions" else arm,
+            minutes=config.minutes,
+            inverse_dynamics=dynamics if arm == "nft-actions" else None,
+            steps=1_000_000,
+            clock=config.clock,
+            num_steps=config.num_steps,
+            learning_rate=config.learning_rate,
+            validation_episodes=2,
+            evaluation_horizon=25,
+            evaluation_interval=1_000_000,
+            patience=0,
+            save_interval=20,
+            seed=seed,
+        )
         if arm in CONTROLS and updates is not None:
             early = folder / f"{arm}-equal-updates"
             if not early.exists():
@@ -197,9 +204,8 @@ def run_summary(folder: Path) -> dict[str, float]:
 
 
 def measure(
-    config: PosttrainBenchmark, worlds: Mapping[str, Sequence[Path]], data: Path, held_out: Path,
-    dynamics_folder: Path,
-) -> list[dict[str, Any]]:  # fmt: skip
+    config: PosttrainBenchmark, worlds: Mapping[str, Sequence[Path]], data: Path, held_out: Path, dynamics_folder: Path
+) -> list[dict[str, Any]]:
     """One row per arm, run and held-out episode."""
     dynamics = InverseDynamics.from_pretrained(dynamics_folder)
     base = WorldModel.load(config.world)
@@ -240,9 +246,7 @@ def masked_scores(
     named = {str(key): value for key, value in frames.items()}
     scores = {}
     for index, view in enumerate(views):
-        found = masked_psnr(
-            truth[:, :, index], {k: v[:, :, index] for k, v in named.items()}, last[:, :, index]
-        )
+        found = masked_psnr(truth[:, :, index], {k: v[:, :, index] for k, v in named.items()}, last[:, :, index])
         scores[view] = {key: found[str(key)] for key in frames}
     return scores
 
@@ -273,19 +277,12 @@ def at_horizons(
     return columns
 
 
-def action_scores(
-    dynamics: InverseDynamics, limits: Limits, rollout: Rollout
-) -> dict[str, torch.Tensor]:
+def action_scores(dynamics: InverseDynamics, limits: Limits, rollout: Rollout) -> dict[str, torch.Tensor]:
     """Decoded against commanded actions from frame 25 on, and the excess over real violations."""
     error = dynamics.errors(rollout.imagined)
-    dreamt, real = (
-        violations(dynamics.decode(clip), limits) for clip in (rollout.imagined, rollout.reference)
-    )
+    dreamt, real = (violations(dynamics.decode(clip), limits) for clip in (rollout.imagined, rollout.reference))
     late = error[:, min(LATE, error.shape[1] - 1) :]
-    return {
-        "late_action_error": late.square().mean(dim=(1, 2)),
-        "excess_violations": dreamt - real,
-    }
+    return {"late_action_error": late.square().mean(dim=(1, 2)), "excess_violations": dreamt - real}
 
 
 def compare(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -313,10 +310,12 @@ def compare(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
             sign = 1 if name.split(".")[0] in HIGHER_IS_BETTER else -1
             interval = bootstrap_interval(change.astype(float), episodes)
             comparison[arm][name] = {
-                "mean": float(values.mean()), "change": float(change.mean()),
+                "mean": float(values.mean()),
+                "change": float(change.mean()),
                 "interval": None if interval is None else list(interval),
-                "better": float((sign * change > 0).mean()), "n": len(pairs),
-            }  # fmt: skip
+                "better": float((sign * change > 0).mean()),
+                "n": len(pairs),
+            }
     return comparison
 
 
@@ -344,9 +343,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 def plot(rows: Sequence[Mapping[str, Any]], horizons: Sequence[int], file: Path) -> None:
     """Every measure that is taken at the horizons, over the horizon, a line for each arm."""
-    names = list(
-        dict.fromkeys(n.rsplit(".", 1)[0] for n in rows[0] if n.rsplit(".", 1)[-1].isdigit())
-    )
+    names = list(dict.fromkeys(n.rsplit(".", 1)[0] for n in rows[0] if n.rsplit(".", 1)[-1].isdigit()))
     height = -(-len(names) // 4)
     figure = Figure(figsize=(12, 2.8 * height + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -356,8 +353,7 @@ def plot(rows: Sequence[Mapping[str, Any]], horizons: Sequence[int], file: Path)
     for axes, name in zip(figure.axes, names, strict=False):
         for arm in dict.fromkeys(row["arm"] for row in rows):
             values = [
-                [r[f"{name}.{h}"] for r in rows if r["arm"] == arm and r[f"{name}.{h}"] is not None]
-                for h in horizons
+                [r[f"{name}.{h}"] for r in rows if r["arm"] == arm and r[f"{name}.{h}"] is not None] for h in horizons
             ]
             axes.plot(horizons, [np.mean(v) if v else np.nan for v in values], "o-", label=arm)
         axes.set(title=name, xlabel="horizon, frames")

@@ -43,9 +43,7 @@ def main(config: RandomWorld) -> None:
     told = ConditionerConfig(action_dim=config.action_dim, state_dim=config.action_dim)
     views = tuple(f"camera-{index}" for index in range(config.views))
     size = (config.size, config.size)
-    world = WorldModel(
-        WorldModelConfig(views, size, 10.0, conditioner=told, dit=preset.dit, temperature=0.0)
-    )
+    world = WorldModel(WorldModelConfig(views, size, 10.0, conditioner=told, dit=preset.dit, temperature=0.0))
     with torch.no_grad():
         for parameter in world.dit.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))

@@ -40,12 +40,12 @@ TASKS = {
     "pusht-position": ("pusht-position", Path("checkpoints/pusht"), 60),
     "metaworld-push-v3": ("metaworld:push-v3", Path("checkpoints/metaworld-push"), 30),
     "metaworld-button-press-topdown-v3": (
-        "metaworld:button-press-topdown-v3", Path("checkpoints/metaworld-button-press-topdown"), 30,
+        "metaworld:button-press-topdown-v3",
+        Path("checkpoints/metaworld-button-press-topdown"),
+        30,
     ),
-    "metaworld-window-open-v3": (
-        "metaworld:window-open-v3", Path("checkpoints/metaworld-window-open"), 30,
-    ),
-}  # fmt: skip
+    "metaworld-window-open-v3": ("metaworld:window-open-v3", Path("checkpoints/metaworld-window-open"), 30),
+}
 """Environment, world model and most steps of a trial."""
 STATISTICS = ("pearson", "spearman", "mmrv")
 CHECKED_CELLS = 10
@@ -106,12 +106,21 @@ def rank_task(config: RankingBenchmark, task: str) -> dict:
         made = control == "none" and not config.quick
         out = config.out / task / ("dream" if control == "none" else "control")
         settings = RankConfig(
-            world=str(config.world(task)), judge=config.judges / task,
-            policies=(config.policies / task,), starts=starts, out=out, horizon=horizon,
-            episodes=config.dreams, real=env, control=control, num_steps=config.num_steps,
+            world=str(config.world(task)),
+            judge=config.judges / task,
+            policies=(config.policies / task,),
+            starts=starts,
+            out=out,
+            horizon=horizon,
+            episodes=config.dreams,
+            real=env,
+            control=control,
+            num_steps=config.num_steps,
             real_scores=None if made else config.policies / task / "real.json",
-            processes=config.processes, seed=config.seed, device="cpu",
-        )  # fmt: skip
+            processes=config.processes,
+            seed=config.seed,
+            device="cpu",
+        )
         rank_policies(settings)
         reports[control] = json.loads((out / "ranking.json").read_text())
     result = {"dream": reports["none"], "control": reports["copy-last"], "check": None}
@@ -139,9 +148,16 @@ def check_cells(
     env, _, horizon = TASKS[task]
     episodes = len(next(iter(stored.values())))
     bench = Bench(
-        str(config.world(task)), config.judges / task, starts, episodes, horizon, real=env,
-        num_steps=config.num_steps, num_envs=SIMULATORS, seed=config.seed,
-    )  # fmt: skip
+        str(config.world(task)),
+        config.judges / task,
+        starts,
+        episodes,
+        horizon,
+        real=env,
+        num_steps=config.num_steps,
+        num_envs=SIMULATORS,
+        seed=config.seed,
+    )
     policies = find_policies([config.policies / task])
     cells = cut(["real"], policies, range(episodes), SIMULATORS)
     chosen = np.random.default_rng(config.seed).permutation(len(cells))[:CHECKED_CELLS]
@@ -186,17 +202,12 @@ def bars(results: Mapping[str, dict]) -> list[tuple[str, str, str, bool | None]]
         optimism = result["dream"]["optimism"]
         if optimism is not None:
             figure = f"{optimism['score']:.1%} of {optimism['n']} (to {optimism['high']:.1%})"
-            rows.append(
-                (f"{task}: failures imagined as successes", "<= 10 %", figure,
-                 optimism["score"] <= 0.1)
-            )  # fmt: skip
+            rows.append((f"{task}: failures imagined as successes", "<= 10 %", figure, optimism["score"] <= 0.1))
         if result["check"] is not None:
             check = result["check"]
             figure = f"{len(check['differ'])} of {check['trials']} trials differ"
             rows.append((f"{task}: stored outcomes", "0 differ", figure, not check["differ"]))
-    tasks = [
-        [trials_of(r["dream"], place) for place in ("dream", "real")] for r in results.values()
-    ]
+    tasks = [[trials_of(r["dream"], place) for place in ("dream", "real")] for r in results.values()]
     pooled = pooled_pearson([(dream, real) for dream, real in tasks])
     figure = f"{pooled['value']:.3f} ({pooled['low']:.3f} to {pooled['high']:.3f}), "
     figure += f"{pooled['n']} policies of {len(tasks)} tasks"

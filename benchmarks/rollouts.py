@@ -45,10 +45,15 @@ def main(config: RolloutsConfig) -> None:
     with Progress() as progress:
         bar = progress.add_task(f"{len(policies)} policies", total=config.episodes)
         record_rollouts(
-            policies, make_env(task.env), config.out, episodes=config.episodes,
-            horizon=task.horizon, seed=config.seed, play_on=True,
+            policies,
+            make_env(task.env),
+            config.out,
+            episodes=config.episodes,
+            horizon=task.horizon,
+            seed=config.seed,
+            play_on=True,
             progress=lambda done: progress.update(bar, completed=done),
-        )  # fmt: skip
+        )
 
 
 if __name__ == "__main__":

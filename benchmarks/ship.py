@@ -129,17 +129,30 @@ def main(config: ShipConfig) -> None:
     lpips = [m["lpips"] for m in reports[0]["cameras"].values()]
     measured = any(value is not None for metric in lpips for value in metric.values())
     card = CARD.format(
-        name=config.out.name, out=config.out, robot=world.config.robot_type,
-        views=" and ".join(world.views), height=world.size[0], width=world.size[1],
-        action_dim=world.action_dim, state_dim=world.state_dim, fps=world.fps,
-        weights=sum(p.numel() for p in world.parameters()) / 1e6, episodes=len(data["episodes"]),
-        seeds=spans(data["reset_seeds"]), steps=progress["step"],
-        minutes=progress["seconds"] / 60, command=config.command, machine=config.machine,
-        limits=config.limits, temperature=world.config.temperature,
-        windows=about["windows"], held_out=about["episodes"],
-        horizons=" / ".join(map(str, about["horizons"])), table=fidelity_table(reports),
+        name=config.out.name,
+        out=config.out,
+        robot=world.config.robot_type,
+        views=" and ".join(world.views),
+        height=world.size[0],
+        width=world.size[1],
+        action_dim=world.action_dim,
+        state_dim=world.state_dim,
+        fps=world.fps,
+        weights=sum(p.numel() for p in world.parameters()) / 1e6,
+        episodes=len(data["episodes"]),
+        seeds=spans(data["reset_seeds"]),
+        steps=progress["step"],
+        minutes=progress["seconds"] / 60,
+        command=config.command,
+        machine=config.machine,
+        limits=config.limits,
+        temperature=world.config.temperature,
+        windows=about["windows"],
+        held_out=about["episodes"],
+        horizons=" / ".join(map(str, about["horizons"])),
+        table=fidelity_table(reports),
         lpips="measured" if measured else "not measured, the AlexNet weights were not at hand",
-    )  # fmt: skip
+    )
     (config.out / "README.md").write_text(card)
     print(card)
 

@@ -49,9 +49,7 @@ class SimulatorWorld:
         self, state: list, actions: Float[Tensor, "b a"], *, num_steps: int
     ) -> tuple[Observation, list[dict[str, np.ndarray]]]:
         """Act for real; a solved simulator goes on."""
-        state = [
-            env.step(action)[0] for env, action in zip(self.envs, actions.numpy(), strict=False)
-        ]
+        state = [env.step(action)[0] for env, action in zip(self.envs, actions.numpy(), strict=False)]
         stacked = {name: np.stack([each[name] for each in state]) for name in state[0]}
         return observed(stacked, self.views), state
 

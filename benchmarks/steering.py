@@ -22,15 +22,7 @@ from policy_eval.policy import Policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.resampling import pair_order
 from policy_eval.scores import Scores
-from policy_eval.steering import (
-    Scorer,
-    SteeredPolicy,
-    agreement,
-    at_random,
-    nearest_the_mean,
-    value,
-    verifier,
-)
+from policy_eval.steering import Scorer, SteeredPolicy, agreement, at_random, nearest_the_mean, value, verifier
 from rl_posttrain.inverse_dynamics import InverseDynamics
 from worldmodel.data import open_episodes
 from worldmodel.envs import make_env
@@ -84,9 +76,8 @@ def rows(config: SteeringConfig) -> dict[str, Policy]:
 
     def steered(scorer: Scorer, imagines: WorldModel | None, k: int = config.k) -> Policy:
         return SteeredPolicy(
-            policy, scorer, imagines, k=k, sigma=config.sigma, lookahead=config.lookahead,
-            num_steps=config.num_steps,
-        )  # fmt: skip
+            policy, scorer, imagines, k=k, sigma=config.sigma, lookahead=config.lookahead, num_steps=config.num_steps
+        )
 
     table = {
         "alone": steered(nearest_the_mean, None, k=1),
@@ -122,9 +113,12 @@ def main(config: SteeringConfig) -> None:
                 continue
             bar = progress.add_task(name, total=config.episodes)
             scores = evaluate(
-                table[name], envs, name=name, horizon=config.horizon,
+                table[name],
+                envs,
+                name=name,
+                horizon=config.horizon,
                 progress=lambda n, bar=bar: progress.advance(bar, n),
-            )  # fmt: skip
+            )
             found[name] = scores.to_json()
             write_json(config.out, stored | {"settings": settings})
     envs.close()

@@ -28,12 +28,7 @@ from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.video_writer import encode_video
 from worldmodel.dit import DiTConfig
 from worldmodel.fidelity_dreams import dream
-from worldmodel.fidelity_windows import (
-    CONTEXT_FRAMES,
-    context_of,
-    evenly_spaced_windows,
-    read_windows,
-)
+from worldmodel.fidelity_windows import CONTEXT_FRAMES, context_of, evenly_spaced_windows, read_windows
 from worldmodel.intervals import bootstrap_interval
 from worldmodel.latent_control import fit_controller, leakage
 from worldmodel.metrics import masked_psnr
@@ -81,8 +76,7 @@ class UnlabelledConfig:
 QUICK_DIT = DiTConfig(width=64, encoder_depth=2, decoder_depth=1, patch=8, head_width=32)
 
 
-def export(source: EpisodeSource, episodes: range, folder: Path, views: Sequence[str],
-           *, tables: bool) -> Path:  # fmt: skip
+def export(source: EpisodeSource, episodes: range, folder: Path, views: Sequence[str], *, tables: bool) -> Path:
     """Write episodes as plain videos, with actions and states if `tables`."""
     cameras = [source.views.index(view) for view in views]
     for number, episode in enumerate(episodes):
@@ -103,9 +97,15 @@ def export(source: EpisodeSource, episodes: range, folder: Path, views: Sequence
 def run_config(config: UnlabelledConfig, data: Path, name: str, steps: int) -> PretrainConfig:
     """One run; the same but for data, steps and what it starts from."""
     return PretrainConfig(
-        data=data, out=config.out / name, steps=steps, dit=config.dit,
-        seed=config.seed, validation_episodes=0, validation_interval=10**9, save_interval=10**9,
-    )  # fmt: skip
+        data=data,
+        out=config.out / name,
+        steps=steps,
+        dit=config.dit,
+        seed=config.seed,
+        validation_episodes=0,
+        validation_interval=10**9,
+        save_interval=10**9,
+    )
 
 
 def finished(run: PretrainConfig) -> Path:
@@ -168,17 +168,22 @@ def pretrained(config: UnlabelledConfig, video: Path) -> dict[str, Path | None]:
     return {NOTHING: None, VIDEO: finished(plain), LATENT: finished(latent)}
 
 
-def check_latents(config: UnlabelledConfig, world: WorldModel, video: EpisodeSource,
-                  test: EpisodeSource) -> dict:  # fmt: skip
+def check_latents(config: UnlabelledConfig, world: WorldModel, video: EpisodeSource, test: EpisodeSource) -> dict:
     """Leakage and nats on the video, and R2 of a controller fitted to the test episodes."""
     windows = evenly_spaced_windows(video, starts=1, horizon=1, stride=1)[:48]
     clip = read_windows(video, windows, horizon=1, stride=1)
     swapped = clip.map(lambda tensor: tensor.roll(1, 0))
     driven = build_world(
-        test, range(len(test)), dit=config.dit, stride=1, injection="token",
-        relative_to={0: 0, 1: 1}, use_actions=True, codec=None,
+        test,
+        range(len(test)),
+        dit=config.dit,
+        stride=1,
+        injection="token",
+        relative_to={0: 0, 1: 1},
+        use_actions=True,
+        codec=None,
         init=config.out / "pretrained-latent",
-    )  # fmt: skip
+    )
     r2 = fit_controller(driven, test, range(len(test)))
     with torch.no_grad():
         nats = information(*world.latent_encoder(world.codec.encode(clip.frames))).mean().item()
@@ -189,16 +194,12 @@ def main(config: UnlabelledConfig) -> None:
     """Pretrain on videos, train on few labelled episodes, measure, print."""
     torch.set_num_threads(1)
     if config.quick:
-        config = replace(
-            config, dit=QUICK_DIT, size=(32, 32), unlabelled=150, pretraining_steps=1000, steps=300
-        )
+        config = replace(config, dit=QUICK_DIT, size=(32, 32), unlabelled=150, pretraining_steps=1000, steps=300)
     source = open_episodes(config.data, config.size)
     most = max(config.labelled)
-    video = export(source, range(most, most + config.unlabelled), config.out / "video",
-                   config.views, tables=False)  # fmt: skip
+    video = export(source, range(most, most + config.unlabelled), config.out / "video", config.views, tables=False)
     held_out = open_episodes(config.held_out, config.size)
-    test_folder = export(held_out, range(config.test_episodes), config.out / "test", config.views,
-                         tables=True)  # fmt: skip
+    test_folder = export(held_out, range(config.test_episodes), config.out / "test", config.views, tables=True)
     test = EpisodeCache(open_episodes(test_folder))
     starts = pretrained(config, video)
     latent = WorldModel.load(starts[LATENT])

@@ -24,9 +24,7 @@ class ActionEmbedding(nn.Module):
         self.mlp = FourierMLP(max(action_dim, 1), width)
         self.no_action = nn.Parameter(0.02 * torch.randn(width))
 
-    def forward(
-        self, actions: Float[Tensor, "b t a"], present: Bool[Tensor, "b t"]
-    ) -> Float[Tensor, "b t d"]:
+    def forward(self, actions: Float[Tensor, "b t a"], present: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         """Embed `actions`, and `no_action` where `present` is false."""
         return torch.where(present[..., None], self.mlp(actions), self.no_action)
 
@@ -60,16 +58,9 @@ class ActionCrossAttention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
         self.gate = nn.Parameter(torch.zeros(width))
 
-    def forward(
-        self, x: Float[Tensor, "b t n d"], action_tokens: Float[Tensor, "b t k d"]
-    ) -> Float[Tensor, "b t n d"]:
+    def forward(self, x: Float[Tensor, "b t n d"], action_tokens: Float[Tensor, "b t k d"]) -> Float[Tensor, "b t n d"]:
         """Return the update of `x`."""
         q = rearrange(self.query(x), "b t n (h d) -> (b t) h n d", h=self.num_heads)
-        k, v = rearrange(
-            self.key_value(action_tokens),
-            "b t k (two h d) -> two (b t) h k d",
-            two=2,
-            h=self.num_heads,
-        )
+        k, v = rearrange(self.key_value(action_tokens), "b t k (two h d) -> two (b t) h k d", two=2, h=self.num_heads)
         attended = F.scaled_dot_product_attention(q, k, v)
         return self.gate * self.out(rearrange(attended, "(b t) h n d -> b t n (h d)", b=len(x)))

@@ -86,9 +86,7 @@ class Conditioner(nn.Module):
         self.register_buffer("displacement_scale", torch.ones(config.state_dim))
         latent_dim = config.latent_dim
         self.action = ActionEmbedding(latent_dim or chunk, width)
-        self.controller = (
-            LatentController(chunk, config.state_dim, latent_dim) if latent_dim and chunk else None
-        )
+        self.controller = LatentController(chunk, config.state_dim, latent_dim) if latent_dim and chunk else None
         self.state = FourierMLP(config.state_dim, width) if config.state_dim else None
         self.num_tokens = int(config.injection == "token") + int(config.state_dim > 0)
 
@@ -127,9 +125,7 @@ class Conditioner(nn.Module):
         """Raw actions mapped to [-1, 1], after those of `relative_to` became displacements."""
         return (self.relative(actions, states) - self.action_center) / self.action_scale
 
-    def told(
-        self, actions: Float[Tensor, "b t a"], states: Float[Tensor, "b t s"] | None
-    ) -> Float[Tensor, "b t l"]:
+    def told(self, actions: Float[Tensor, "b t a"], states: Float[Tensor, "b t s"] | None) -> Float[Tensor, "b t l"]:
         """What is embedded of actions: normalised real ones, or latent ones over their range."""
         if not self.config.action_dim:
             return actions / LATENT_RANGE
@@ -181,11 +177,7 @@ class Conditioner(nn.Module):
             kind = f"{config.action_dim} x stride {config.stride}"
             if width and not config.action_dim:
                 kind = "latent actions"
-            raise ValueError(
-                f"actions have width {actions.shape[-1]}, the world model expects {width} ({kind})"
-            )
+            raise ValueError(f"actions have width {actions.shape[-1]}, the world model expects {width} ({kind})")
         got = 0 if states is None else states.shape[-1]
         if got != self.config.state_dim:
-            raise ValueError(
-                f"states have width {got}, the world model expects {self.config.state_dim}"
-            )
+            raise ValueError(f"states have width {got}, the world model expects {self.config.state_dim}")

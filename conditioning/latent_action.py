@@ -29,9 +29,7 @@ class LatentActionEncoder(nn.Module):
         width: Channels of the convolutions, and an eighth of the hidden layer's width.
     """
 
-    def __init__(
-        self, latent_shape: tuple[int, int, int], num_views: int, latent_dim: int, width: int = 32
-    ):
+    def __init__(self, latent_shape: tuple[int, int, int], num_views: int, latent_dim: int, width: int = 32):
         super().__init__()
         channels, height, rows = latent_shape
         layers, last = [], 2 * channels
@@ -70,13 +68,10 @@ class LatentController(nn.Module):
     def __init__(self, action_dim: int, state_dim: int, latent_dim: int, width: int = 128):
         super().__init__()
         self.layers = nn.Sequential(
-            FourierMLP(action_dim + state_dim, width, num_octaves=3), nn.SiLU(),
-            nn.Linear(width, latent_dim),
-        )  # fmt: skip
+            FourierMLP(action_dim + state_dim, width, num_octaves=3), nn.SiLU(), nn.Linear(width, latent_dim)
+        )
 
-    def forward(
-        self, actions: Float[Tensor, "*b a"], states: Float[Tensor, "*b s"] | None
-    ) -> Float[Tensor, "*b l"]:
+    def forward(self, actions: Float[Tensor, "*b a"], states: Float[Tensor, "*b s"] | None) -> Float[Tensor, "*b l"]:
         """Latent actions of normalised actions and states, roughly in [-1, 1]."""
         told = actions if states is None else torch.cat([actions, states], dim=-1)
         return self.layers(told).float()
@@ -89,9 +84,7 @@ def sample_latent(
     return mean + (0.5 * log_variance).exp() * noise
 
 
-def information(
-    mean: Float[Tensor, "*b a"], log_variance: Float[Tensor, "*b a"]
-) -> Float[Tensor, "*b"]:
+def information(mean: Float[Tensor, "*b a"], log_variance: Float[Tensor, "*b a"]) -> Float[Tensor, "*b"]:
     """Nats that a latent action carries at most: its KL divergence from the standard normal.
 
     `KL = 1/2 sum_i (mean_i^2 + var_i - log var_i - 1)` (1312.6114, appendix B); its average bounds

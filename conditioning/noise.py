@@ -21,9 +21,7 @@ class FourierMLP(nn.Module):
         super().__init__()
         self.num_octaves = num_octaves
         num_features = num_scalars * (1 + 2 * num_octaves)
-        self.layers = nn.Sequential(
-            nn.Linear(num_features, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.layers = nn.Sequential(nn.Linear(num_features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, x: Float[Tensor, "*b s"]) -> Float[Tensor, "*b d"]:
         """Embed the last axis."""
@@ -40,8 +38,6 @@ class NoiseLevelEmbedding(nn.Module):
         super().__init__()
         self.mlp = FourierMLP(2, width, num_octaves=4)
 
-    def forward(
-        self, tau: Float[Tensor, "*b"], step_size: Float[Tensor, "*b"]
-    ) -> Float[Tensor, "*b d"]:
+    def forward(self, tau: Float[Tensor, "*b"], step_size: Float[Tensor, "*b"]) -> Float[Tensor, "*b d"]:
         """Embed pairs of noise level in [0, 1] and step size in (0, 1]."""
         return self.mlp(torch.stack([tau, step_size.log2() / 4], dim=-1))

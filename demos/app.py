@@ -67,9 +67,7 @@ class DemoConfig:
     """Most visitors at a time."""
 
 
-def find_starts(
-    config: DemoConfig, world: WorldModel
-) -> tuple[list[Start], Callable[[int], Start] | None]:
+def find_starts(config: DemoConfig, world: WorldModel) -> tuple[list[Start], Callable[[int], Start] | None]:
     """The starts to choose from, and what makes fresh ones when there is a simulator.
 
     Raises:
@@ -103,8 +101,7 @@ def find_judge(config: DemoConfig, world: WorldModel) -> tuple[LearnedJudge | No
         return None, f"Without scores: the judge in {config.judge} looks at other pictures."
     low, high = judge.reward_range
     return judge, (
-        f"Scores: the reward of the last frame, {low:.2f} to {high:.2f}, as the judge of "
-        f"{config.task} sees it."
+        f"Scores: the reward of the last frame, {low:.2f} to {high:.2f}, as the judge of {config.task} sees it."
     )
 
 
@@ -144,9 +141,7 @@ def build_page(config: DemoConfig, world: WorldModel, out: Path) -> tuple[gr.Blo
             dials = drive_tab(drive, num_steps=config.num_steps, speed=SPEED)
         add_tabs(config, world, visitors)
         greeted = page.load(greet, None, visitor, queue=False, show_progress="hidden")
-        greeted.then(
-            None, [visitor, *dials], None, js="(...values) => window.driving.begin(...values)"
-        )
+        greeted.then(None, [visitor, *dials], None, js="(...values) => window.driving.begin(...values)")
 
         def leave(request: gr.Request) -> None:
             visitors.work(visitors.leave, request.session_hash)
@@ -173,11 +168,21 @@ def launch(page: gr.Blocks, out: Path, *, port: int | None, browser: bool, block
     """
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     _, address, _ = page.launch(
-        server_name="127.0.0.1", server_port=port, inbrowser=browser, prevent_thread_lock=True,
-        quiet=True, share=False, ssr_mode=False, theme=theme, footer_links=[],
-        allowed_paths=[str(out)], max_file_size=1, state_session_capacity=100,
-        css_paths=ASSETS / "app.css", head=f"<script>{(ASSETS / 'app.js').read_text()}</script>",
-    )  # fmt: skip
+        server_name="127.0.0.1",
+        server_port=port,
+        inbrowser=browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        ssr_mode=False,
+        theme=theme,
+        footer_links=[],
+        allowed_paths=[str(out)],
+        max_file_size=1,
+        state_session_capacity=100,
+        css_paths=ASSETS / "app.css",
+        head=f"<script>{(ASSETS / 'app.js').read_text()}</script>",
+    )
     print(f"drive at {address}  (Ctrl-C ends it)", flush=True)
     if block:
         page.block_thread()

@@ -49,9 +49,7 @@ def proposals(
         ValueError: A number is out of range.
     """
     if not 2 <= k <= MAX_FUTURES or not 1 <= horizon <= MAX_HORIZON:
-        raise ValueError(
-            f"2 to {MAX_FUTURES} futures of 1 to {MAX_HORIZON} frames, got {k} of {horizon}"
-        )
+        raise ValueError(f"2 to {MAX_FUTURES} futures of 1 to {MAX_HORIZON} frames, got {k} of {horizon}")
     action_dim = 1 + max(dim for dim, _ in bindings.values())
     held = {}
     for key, (dim, sign) in bindings.items():
@@ -68,9 +66,11 @@ def proposals(
 
 @torch.inference_mode()
 def imagine_futures(
-    session: DriveSession, pushes: Mapping[str, Float32[Tensor, "m a"]], score: Score | None = None,
+    session: DriveSession,
+    pushes: Mapping[str, Float32[Tensor, "m a"]],
+    score: Score | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Futures:  # fmt: skip
+) -> Futures:
     """Dream every sequence of pushes from where the session stands, which stays as it is.
 
     All futures share the session's noise, so they differ by their actions alone.

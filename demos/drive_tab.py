@@ -41,9 +41,13 @@ class Drive:
     """
 
     def __init__(
-        self, world: WorldModel, starts: Sequence[Start], visitors: Visitors,
-        names: tuple[str, ...], fresh: Callable[[int], Start] | None,
-    ):  # fmt: skip
+        self,
+        world: WorldModel,
+        starts: Sequence[Start],
+        visitors: Visitors,
+        names: tuple[str, ...],
+        fresh: Callable[[int], Start] | None,
+    ):
         self.world, self.starts, self.visitors = world, starts, visitors
         self.names, self.fresh = names, fresh
 
@@ -110,9 +114,7 @@ class Drive:
 
 def _parse(text: str) -> dict:
     """A command whose fields have the right types."""
-    fields = {
-        "visitor": str, "do": str, "num_steps": int, "speed": float, "seed": int, "beside": bool,
-    }  # fmt: skip
+    fields = {"visitor": str, "do": str, "num_steps": int, "speed": float, "seed": int, "beside": bool}
     try:
         command = json.loads(text) if len(text) <= MAX_COMMAND else None
     except (json.JSONDecodeError, TypeError) as error:
@@ -176,8 +178,7 @@ def pad(bindings: dict[str, tuple[int, int]], names: Sequence[str]) -> str:
             rows.setdefault(dim, []).append(button)
     label = ", ".join(html.escape(name) for name in names[:2])
     others = [
-        f'<div class="pair"><span>{html.escape(names[dim])}</span>{"".join(pair)}</div>'
-        for dim, pair in rows.items()
+        f'<div class="pair"><span>{html.escape(names[dim])}</span>{"".join(pair)}</div>' for dim, pair in rows.items()
     ]
     return (
         f'<div class="pad" role="group" aria-label="steering"><span class="axes">{label}</span>'
@@ -201,10 +202,7 @@ def layout(drive: Drive) -> str:
     actions = {"play": "Play", "undo": "Undo", "reset": "Reset", "save": "Save"}
     if drive.fresh is not None:
         actions["fresh"] = "New start"
-    buttons = [
-        f'<button type="button" class="act" data-do="{do}">{title}</button>'
-        for do, title in actions.items()
-    ]
+    buttons = [f'<button type="button" class="act" data-do="{do}">{title}</button>' for do, title in actions.items()]
     fps = drive.world.fps / drive.world.stride
     return (
         f'<div class="drive" data-fps="{fps:g}">'
@@ -225,17 +223,18 @@ def drive_tab(drive: Drive, *, num_steps: int, speed: float) -> list[gr.componen
         return drive.command(text)
 
     gr.HTML(
-        layout(drive), elem_id="drive", padding=False, server_functions=[command],
+        layout(drive),
+        elem_id="drive",
+        padding=False,
+        server_functions=[command],
         js_on_load="window.driving.connect(element, server.command)",
-    )  # fmt: skip
+    )
     has_simulator = any(start.has_simulator for start in drive.starts)
     with gr.Row(elem_id="dials"):
         steps = gr.Radio(drive.world.allowed_steps, value=num_steps, label="denoising steps")
         pace = gr.Slider(0.1, 1.0, speed, step=0.1, label="speed")
         seed = gr.Number(0, precision=0, minimum=0, label="noise seed (reset takes it up)")
-        beside = gr.Checkbox(
-            has_simulator, label="simulator beside the dream", interactive=has_simulator
-        )
+        beside = gr.Checkbox(has_simulator, label="simulator beside the dream", interactive=has_simulator)
     dials = [steps, pace, seed, beside]
     for dial in dials:
         dial.change(None, dials, None, js="(...values) => window.driving.turn(...values)")

@@ -31,10 +31,7 @@ def fan(futures: Futures, fps: float) -> str:
     return f'<div class="futures" data-count="{len(figures)}">{"".join(figures)}</div>'
 
 
-def look_ahead(
-    visitors: Visitors, visitor: str, judge: LearnedJudge | None, *, k: int, horizon: int,
-    seed: int,
-) -> str:  # fmt: skip
+def look_ahead(visitors: Visitors, visitor: str, judge: LearnedJudge | None, *, k: int, horizon: int, seed: int) -> str:
     """The futures of a visitor's moment, as a fan of films.
 
     Raises:
@@ -42,15 +39,11 @@ def look_ahead(
     """
     session = visitors.session(visitor)
     pushes = proposals(session.bindings, k=k, horizon=horizon, speed=session.speed, seed=seed)
-    futures = imagine_futures(
-        session, pushes, None if judge is None else lambda frames: judge.predict(frames)[1]
-    )
+    futures = imagine_futures(session, pushes, None if judge is None else lambda frames: judge.predict(frames)[1])
     return fan(futures, session.world.fps / session.world.stride)
 
 
-def futures_tab(
-    visitors: Visitors, world: WorldModel, judge: LearnedJudge | None, remark: str
-) -> None:
+def futures_tab(visitors: Visitors, world: WorldModel, judge: LearnedJudge | None, remark: str) -> None:
     """Lay out the tab; `remark` says what the scores mean or why there are none."""
 
     def run(k: Number, horizon: Number, seed: Number, request: gr.Request) -> str:

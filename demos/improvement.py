@@ -49,9 +49,16 @@ def missing(policy: Path, judge: Path) -> str | None:
 
 
 def improve_policy(
-    world: Path, policy: Path, judge: Path, out: Path, *, minutes: float, episodes: int,
-    trials: int, updates: int = 1000,
-) -> Improvement:  # fmt: skip
+    world: Path,
+    policy: Path,
+    judge: Path,
+    out: Path,
+    *,
+    minutes: float,
+    episodes: int,
+    trials: int,
+    updates: int = 1000,
+) -> Improvement:
     """Record starts, improve the policy in dreams from them, and let both act for real.
 
     Args:
@@ -68,13 +75,24 @@ def improve_policy(
     record(RecordConfig(ENV, episodes=episodes, seed=START_SEED, behaviour="expert", out=starts))
     record(RecordConfig(ENV, episodes=trials, seed=TRIAL_SEED, behaviour="expert", out=fresh))
     config = ImagineConfig(
-        str(world), judge, policy, starts, out / "policy", updates=updates, minutes=minutes,
-        streams=12, horizon=40, pool=128, validation_starts=8, validation_horizon=40,
-        validation_interval=1, trust=False, noise_seeds=1,
-    )  # fmt: skip
+        str(world),
+        judge,
+        policy,
+        starts,
+        out / "policy",
+        updates=updates,
+        minutes=minutes,
+        streams=12,
+        horizon=40,
+        pool=128,
+        validation_starts=8,
+        validation_horizon=40,
+        validation_interval=1,
+        trust=False,
+        noise_seeds=1,
+    )
     imagined = imagine(config)
     scores = before_after(
-        {"before": policy, "after": config.out}, ENV, fresh, out / "videos", videos=1, horizon=60,
-        episodes=trials,
-    )  # fmt: skip
+        {"before": policy, "after": config.out}, ENV, fresh, out / "videos", videos=1, horizon=60, episodes=trials
+    )
     return Improvement(scores, imagined, out / "videos" / "start_0.mp4")

@@ -116,18 +116,15 @@ class LiveRanking:
 
 
 def make_envs(
-    world: WorldModel, judge: Judge, task: str, *, trials: int, horizon: int, num_steps: int,
-    simulator: bool,
-) -> VectorEnv:  # fmt: skip
+    world: WorldModel, judge: Judge, task: str, *, trials: int, horizon: int, num_steps: int, simulator: bool
+) -> VectorEnv:
     """Dreams of a task, or its simulators, from the same fresh starts.
 
     Raises:
         ValueError: A number is out of range, or world model and task do not fit.
     """
     if not 1 <= trials <= MAX_TRIALS or not 1 <= horizon <= MAX_HORIZON:
-        raise ValueError(
-            f"1 to {MAX_TRIALS} trials of 1 to {MAX_HORIZON} steps, got {trials} of {horizon}"
-        )
+        raise ValueError(f"1 to {MAX_TRIALS} trials of 1 to {MAX_HORIZON} steps, got {trials} of {horizon}")
     starts = Starts(FreshEpisodes(task, world, range(FIRST_SEED, FIRST_SEED + trials)))
     size, count = world.size[0], min(trials, BATCH)
 
@@ -137,15 +134,25 @@ def make_envs(
     if simulator:
         return RealEnvs(make, starts, num_envs=count)
     return DreamEnv(
-        world, starts, judge, num_envs=count, horizon=horizon, num_steps=num_steps, like=make(),
+        world,
+        starts,
+        judge,
+        num_envs=count,
+        horizon=horizon,
+        num_steps=num_steps,
+        like=make(),
         autoreset_mode=AutoresetMode.DISABLED,
-    )  # fmt: skip
+    )
 
 
 def rank_live(
-    policies: Mapping[str, Path], envs: VectorEnv, *, horizon: int, work: Work,
+    policies: Mapping[str, Path],
+    envs: VectorEnv,
+    *,
+    horizon: int,
+    work: Work,
     stepped: Callable[[], None] = lambda: None,
-) -> Iterator[LiveRanking]:  # fmt: skip
+) -> Iterator[LiveRanking]:
     """Let one policy after the other act; yields the order so far before each, and at the end.
 
     Args:

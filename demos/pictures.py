@@ -33,14 +33,19 @@ def animation(frames: UInt8[Tensor, "t v H W 3"], fps: float) -> str:
     first, *rest = [Image.fromarray(row) for row in rows]
     buffer = io.BytesIO()
     first.save(
-        buffer, format="WEBP", save_all=True, append_images=rest, duration=round(1000 / fps),
-        loop=0, lossless=False, quality=90, method=0,
-    )  # fmt: skip
+        buffer,
+        format="WEBP",
+        save_all=True,
+        append_images=rest,
+        duration=round(1000 / fps),
+        loop=0,
+        lossless=False,
+        quality=90,
+        method=0,
+    )
     return data_uri("image/webp", buffer.getvalue())
 
 
-def difference(
-    dream: UInt8[Tensor, "*t v H W 3"], truth: UInt8[Tensor, "*t v H W 3"]
-) -> UInt8[Tensor, "*t v H W 3"]:
+def difference(dream: UInt8[Tensor, "*t v H W 3"], truth: UInt8[Tensor, "*t v H W 3"]) -> UInt8[Tensor, "*t v H W 3"]:
     """Absolute difference per colour channel: black where dream and simulator agree."""
     return (dream.int() - truth.int()).abs().byte()

@@ -10,14 +10,7 @@ from typing import no_type_check
 import gradio as gr
 import torch
 
-from demos.live_ranking import (
-    BATCH,
-    MAX_HORIZON,
-    MAX_TRIALS,
-    LiveRanking,
-    make_envs,
-    rank_live,
-)
+from demos.live_ranking import BATCH, MAX_HORIZON, MAX_TRIALS, LiveRanking, make_envs, rank_live
 from demos.pictures import animation
 from demos.visitors import Visitors
 from policy_eval.judge import LearnedJudge
@@ -122,9 +115,7 @@ def leaderboard(ranking: LiveRanking, real: Mapping[str, Score], place: str, fps
             f"<td>{score.n}</td><td>{stored}</td></tr>"
         )
     if ranking.acting:
-        rows.append(
-            f'<tr><td colspan="4"><em>{html.escape(ranking.acting)} acts ...</em></td></tr>'
-        )
+        rows.append(f'<tr><td colspan="4"><em>{html.escape(ranking.acting)} acts ...</em></td></tr>')
     head = "<th>policy</th><th>success here (95 %)</th><th>trials</th><th>stored real trials</th>"
     films = []
     for name in (name for name in ranking.scores if name in ranking.films):
@@ -145,9 +136,15 @@ def leaderboard(ranking: LiveRanking, real: Mapping[str, Score], place: str, fps
 
 
 def run_ranking(
-    bench: Bench, chosen: list[str], place: str, *, trials: int, horizon: int, num_steps: int,
+    bench: Bench,
+    chosen: list[str],
+    place: str,
+    *,
+    trials: int,
+    horizon: int,
+    num_steps: int,
     stepped: Callable[[], None] = lambda: None,
-) -> Iterator[str]:  # fmt: skip
+) -> Iterator[str]:
     """Rank the chosen policies; yields the leaderboard as it grows.
 
     Raises:
@@ -159,10 +156,15 @@ def run_ranking(
     world = work(bench.world_of, place)
     envs = work(
         lambda: make_envs(
-            world, bench.judge, bench.task, trials=trials, horizon=horizon,
-            num_steps=num_steps, simulator=place == SIMULATOR,
+            world,
+            bench.judge,
+            bench.task,
+            trials=trials,
+            horizon=horizon,
+            num_steps=num_steps,
+            simulator=place == SIMULATOR,
         )
-    )  # fmt: skip
+    )
     folders = {name: bench.policies[name] for name in bench.policies if name in chosen}
     try:
         for ranking in rank_live(folders, envs, horizon=horizon, work=work, stepped=stepped):
@@ -176,9 +178,12 @@ def policies_tab(bench: Bench, *, num_steps: int) -> None:
 
     @no_type_check  # Gradio must see a generator, which a checker that wraps it would hide
     def run(
-        chosen: list[str] | None, place: str | None, trials: Number, horizon: Number,
+        chosen: list[str] | None,
+        place: str | None,
+        trials: Number,
+        horizon: Number,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # Gradio looks for it here
-    ) -> Iterator[str]:  # fmt: skip
+    ) -> Iterator[str]:
         """The leaderboard as it grows, with a bar of the steps."""
         steps = 0
         total = max(1, len(chosen or [])) * -(-int(trials or 1) // BATCH) * int(horizon or 1)
@@ -190,9 +195,14 @@ def policies_tab(bench: Bench, *, num_steps: int) -> None:
 
         try:
             yield from run_ranking(
-                bench, chosen or [], place or "", trials=int(trials or 0),
-                horizon=int(horizon or 0), num_steps=num_steps, stepped=stepped,
-            )  # fmt: skip
+                bench,
+                chosen or [],
+                place or "",
+                trials=int(trials or 0),
+                horizon=int(horizon or 0),
+                num_steps=num_steps,
+                stepped=stepped,
+            )
         except ValueError as error:
             raise gr.Error(str(error)) from error
 
@@ -206,6 +216,4 @@ def policies_tab(bench: Bench, *, num_steps: int) -> None:
         horizon = gr.Slider(5, MAX_HORIZON, 60, step=5, label="steps of a trial", elem_id="horizon")
     start = gr.Button("Run the ranking", variant="primary", elem_id="rank")
     board = gr.HTML(elem_id="board", padding=False)
-    start.click(
-        run, [chosen, place, trials, horizon], board, concurrency_id="work", show_progress="full"
-    )
+    start.click(run, [chosen, place, trials, horizon], board, concurrency_id="work", show_progress="full")

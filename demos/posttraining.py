@@ -60,10 +60,18 @@ def posttrain_briefly(
     """
     posttrain(
         PosttrainConfig(
-            world=world, data=data, out=out, minutes=minutes, steps=updates, groups=2,
-            validation_episodes=1, evaluation_horizon=horizon, evaluation_starts=4,
-            evaluation_interval=updates, patience=0,
+            world=world,
+            data=data,
+            out=out,
+            minutes=minutes,
+            steps=updates,
+            groups=2,
+            validation_episodes=1,
+            evaluation_horizon=horizon,
+            evaluation_starts=4,
+            evaluation_interval=updates,
+            patience=0,
         )
-    )  # fmt: skip
+    )
     rows = [json.loads(line) for line in (out / "evaluations.jsonl").read_text().splitlines()]
     return Posttraining(rows[0], rows[-1], out / "curve.png", out / "videos" / "held_out_0.mp4")

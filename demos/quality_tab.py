@@ -46,9 +46,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     return report
 
 
-def panels(
-    reports: Mapping[str, Mapping[str, Any]],
-) -> dict[tuple[str, str], dict[str, Line]]:
+def panels(reports: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Line]]:
     """What to draw: (subject, metric) -> line by name.
 
     Args:
@@ -109,9 +107,7 @@ def table(lines: Mapping[str, Line], pattern: str) -> str:
     rows = []
     for name, line in lines.items():
         known = _known(line)
-        cells = "".join(
-            f"<td>{pattern.format(known[h]) if h in known else '&ndash;'}</td>" for h in horizons
-        )
+        cells = "".join(f"<td>{pattern.format(known[h]) if h in known else '&ndash;'}</td>" for h in horizons)
         rows.append(f"<tr><td>{html.escape(name)}</td>{cells}</tr>")
     return (
         "<details><summary>figures</summary><div class='scroll'><table><thead><tr>"

@@ -129,12 +129,16 @@ def train_stage(config: QuickstartConfig, report: Report) -> None:
     print(words)
     pretrain(
         PretrainConfig(
-            data=config.train_data, out=config.world, minutes=config.train_minutes,
-            steps=config.train_steps, relative_to={0: 0, 1: 1}, validation_episodes=1,
+            data=config.train_data,
+            out=config.world,
+            minutes=config.train_minutes,
+            steps=config.train_steps,
+            relative_to={0: 0, 1: 1},
+            validation_episodes=1,
             init=config.checkpoint if config.has_checkpoint else None,
             learning_rate=5e-5 if config.has_checkpoint else 1e-3,
         )
-    )  # fmt: skip
+    )
     report.heading("Training")
     report.text(words)
     losses = np.loadtxt(config.world / "losses.csv", delimiter=",", skiprows=1, ndmin=2)[:, 1]
@@ -176,9 +180,13 @@ def measure_stage(config: QuickstartConfig, report: Report) -> None:
         world = WorldModel.load(folder)
         source = open_episodes(config.held_out_data, size=tuple(world.size), views=world.views)
         measured[name] = measure_fidelity(
-            world, source, horizon=config.horizon, starts=2,
-            alterations=("shuffled",) if name == "after" else (), show_progress=True,
-        )  # fmt: skip
+            world,
+            source,
+            horizon=config.horizon,
+            starts=2,
+            alterations=("shuffled",) if name == "after" else (),
+            show_progress=True,
+        )
     after = measured["after"]
     write_json(config.out / "fidelity.json", {**after, "before": measured.get("before")})
     plot_fidelity(after, config.out / "fidelity.png")
@@ -232,9 +240,14 @@ def improve_stage(config: QuickstartConfig, report: Report) -> None:
         report.text(absent)
         return
     found = improve_policy(
-        config.world, config.policy, config.judge, config.out / "imagination",
-        minutes=config.imagine_minutes, episodes=40, trials=config.trials,
-    )  # fmt: skip
+        config.world,
+        config.policy,
+        config.judge,
+        config.out / "imagination",
+        minutes=config.imagine_minutes,
+        episodes=40,
+        trials=config.trials,
+    )
     first, best = found.imagined["first"], found.imagined["best"]
     outcome = f"its return went from {first['return']:.3f} to {best['return']:.3f}."
     if best["step"] == 0:
@@ -254,10 +267,13 @@ def posttrain_stage(config: QuickstartConfig, report: Report) -> None:
     """Let rewards on its own rollouts improve the world model, beside the one before."""
     torch.set_num_threads(1)
     found = posttrain_briefly(
-        config.world, config.train_data, config.out / "posttrained",
-        minutes=config.posttrain_minutes, updates=config.train_steps,
+        config.world,
+        config.train_data,
+        config.out / "posttrained",
+        minutes=config.posttrain_minutes,
+        updates=config.train_steps,
         horizon=min(config.horizon, 25),
-    )  # fmt: skip
+    )
     report.heading("Post-training")
     report.text(
         "The world model rolled out some frames by itself and branched: candidates with the same "
@@ -315,18 +331,14 @@ def by_horizon(report: Mapping[str, Any], view: str) -> tuple[list[float], list[
     return [float(horizon) for horizon in values], list(values.values())
 
 
-def fidelity_rows(
-    measured: Mapping[str, Mapping[str, Any]],
-) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def fidelity_rows(measured: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns and rows of the table: PSNR of every camera and position error of every object."""
     after = measured["after"]
     horizons = [str(horizon) for horizon in after["metadata"]["horizons"]]
     named = [(f"{name} training", report) for name, report in measured.items()]
     named.append(("copy last frame", {**after["copy_last"], "cameras": after["copy_last"]}))
     parts = [("cameras", view, "psnr", f"{view}: PSNR, dB") for view in after["cameras"]]
-    parts += [
-        ("objects", name, "error_px", f"{name}: error, px") for name in after.get("objects", {})
-    ]
+    parts += [("objects", name, "error_px", f"{name}: error, px") for name in after.get("objects", {})]
     rows = []
     for kind, key, metric, label in parts:
         for name, report in named:
@@ -336,9 +348,7 @@ def fidelity_rows(
     return ("at horizon", *horizons), rows
 
 
-def plot(
-    curves: Mapping[str, tuple[Any, Any]], file: Path, x: str, y: str, *, logarithmic: bool = False
-) -> None:
+def plot(curves: Mapping[str, tuple[Any, Any]], file: Path, x: str, y: str, *, logarithmic: bool = False) -> None:
     """Write a PNG with one line per curve."""
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     FigureCanvasAgg(figure)

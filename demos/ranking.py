@@ -49,8 +49,18 @@ def rank_three(world: Path, policies: Path, judge: Path, out: Path, *, episodes:
     starts = out / "starts"
     record(RecordConfig(ENV, starts, episodes=episodes, seed=START_SEED, behaviour="play"))
     config = RankConfig(
-        world=str(world), judge=judge, policies=three_of(policies), starts=starts, out=out,
-        horizon=HORIZON, episodes=episodes, num_envs=episodes, real=ENV, replays=0, videos=1,
-        num_steps=1, device="cpu",
-    )  # fmt: skip
+        world=str(world),
+        judge=judge,
+        policies=three_of(policies),
+        starts=starts,
+        out=out,
+        horizon=HORIZON,
+        episodes=episodes,
+        num_envs=episodes,
+        real=ENV,
+        replays=0,
+        videos=1,
+        num_steps=1,
+        device="cpu",
+    )
     return rank_policies(config)

@@ -55,18 +55,21 @@ def save_episode(session: DriveSession, folder: Path, names: tuple[str, ...]) ->
     seen = session.moments[:-1]
     frames = rearrange([moment.frames for moment in seen], "t v H W c -> v t H W c").numpy()
     stage_episode(
-        folder, 0, schema=schema, frames=dict(zip(world.views, frames, strict=True)),
+        folder,
+        0,
+        schema=schema,
+        frames=dict(zip(world.views, frames, strict=True)),
         actions=torch.stack([moment.actions for moment in session.moments[1:]]).numpy(),
         states=torch.stack([m.states for m in seen]).numpy() if world.state_dim else None,
-        rewards=None, successes=None, task="Driven by hand in a dream.",
+        rewards=None,
+        successes=None,
+        task="Driven by hand in a dream.",
         metadata={"dreamt": 1, "noise_seed": session.seed},
-    )  # fmt: skip
+    )
     finalise(folder, schema)
 
 
-def save_recording(
-    session: DriveSession, folder: Path, names: tuple[str, ...]
-) -> tuple[Path, Path]:
+def save_recording(session: DriveSession, folder: Path, names: tuple[str, ...]) -> tuple[Path, Path]:
     """Write `dream.mp4` and `dream-lerobot.zip` into `folder`, in place of earlier ones.
 
     Raises:

@@ -16,9 +16,19 @@ from worldmodel.rollout import RolloutState
 from worldmodel.world_model import WorldModel
 
 KEYS = (
-    ("left", "right"), ("up", "down"), ("f", "r"), ("q", "e"), ("g", "t"), ("z", "x"), ("h", "y"),
-    ("c", "v"), ("j", "u"), ("b", "n"), ("k", "i"), ("l", "o"),
-)  # fmt: skip
+    ("left", "right"),
+    ("up", "down"),
+    ("f", "r"),
+    ("q", "e"),
+    ("g", "t"),
+    ("z", "x"),
+    ("h", "y"),
+    ("c", "v"),
+    ("j", "u"),
+    ("b", "n"),
+    ("k", "i"),
+    ("l", "o"),
+)
 """The negative and the positive key of each action dim in turn; up is negative, as in pictures.
 
 W, A, S and D are other names of the arrows, which is why they are not here.
@@ -59,9 +69,8 @@ def steer(
     wanted = repeat(push, "b a -> b (k a)", k=world.stride) * scale
     wanted = torch.clamp(wanted, center - scale, center + scale)
     hold = holding_actions(
-        wanted[:, None], None if states is None else states.cpu(),
-        relative_to=world.relative_to, stride=world.stride,
-    )  # fmt: skip
+        wanted[:, None], None if states is None else states.cpu(), relative_to=world.relative_to, stride=world.stride
+    )
     return hold[:, 0] + wanted
 
 
@@ -114,9 +123,15 @@ class DriveSession:
     """
 
     def __init__(
-        self, world: WorldModel, start: Start, *, num_steps: int = 2, speed: float = 0.7,
-        seed: int = 0, beside: bool = False,
-    ):  # fmt: skip
+        self,
+        world: WorldModel,
+        start: Start,
+        *,
+        num_steps: int = 2,
+        speed: float = 0.7,
+        seed: int = 0,
+        beside: bool = False,
+    ):
         if world.action_dim == 0:
             raise ValueError("this world model has action_dim 0: nothing can steer it")
         self.world, self.start = world, start
@@ -181,9 +196,7 @@ class DriveSession:
         """Dream one frame under the pressed keys."""
         actions = self.action(keys)
         self._remember(frozenset(keys))
-        observation, self.rollout = self.world.step(
-            self.rollout, actions[None], num_steps=self.num_steps
-        )
+        observation, self.rollout = self.world.step(self.rollout, actions[None], num_steps=self.num_steps)
         truth = None if self.simulation is None else self.simulation.step(actions)
         states = None if observation.states is None else observation.states[0].cpu()
         self.moments.append(Moment(observation.frames[0].cpu(), states, truth, actions))

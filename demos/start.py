@@ -43,9 +43,7 @@ class Start:
         return self.context.frames[0, -1]
 
 
-def start_from_data(
-    source: TableSource, world: WorldModel, *, episode: int, start: int = 0
-) -> Start:
+def start_from_data(source: TableSource, world: WorldModel, *, episode: int, start: int = 0) -> Start:
     """Eight recorded frames from `start` on, fewer where the episode ends.
 
     The simulator is known when the data was recorded from an embedded environment whose cameras
@@ -56,9 +54,7 @@ def start_from_data(
     """
     length = source.lengths[episode]
     if start >= length:
-        raise ValueError(
-            f"{source.name}: episode {episode} has {length} frames, none at start {start}"
-        )
+        raise ValueError(f"{source.name}: episode {episode} has {length} frames, none at start {start}")
     stop = min(start + (CONTEXT_FRAMES - 1) * world.stride + 1, length)
     clip = source.read(episode, start, stop, world.stride).map(lambda tensor: tensor[None])
     height, width = world.size
@@ -100,9 +96,7 @@ def start_from_environment(name: str, world: WorldModel, *, seed: int) -> Start:
     return Start(clip, name, seed)
 
 
-def camera_frames(
-    name: str, observation: Mapping[str, np.ndarray], views: Sequence[str]
-) -> UInt8[Tensor, "v H W 3"]:
+def camera_frames(name: str, observation: Mapping[str, np.ndarray], views: Sequence[str]) -> UInt8[Tensor, "v H W 3"]:
     """What the cameras of an environment show.
 
     Raises:

@@ -27,9 +27,8 @@ class Visitors:
     """
 
     def __init__(
-        self, folder: Path, *, limit: int = 16, idle_seconds: float = 300.0,
-        clock: Callable[[], float] = time.monotonic,
-    ):  # fmt: skip
+        self, folder: Path, *, limit: int = 16, idle_seconds: float = 300.0, clock: Callable[[], float] = time.monotonic
+    ):
         self.folder, self.limit, self.idle_seconds, self.clock = folder, limit, idle_seconds, clock
         self._sessions: dict[str, DriveSession] = {}
         self._seen: dict[str, float] = {}

@@ -56,11 +56,14 @@ class KeypointEncoder(nn.Module):
     def __init__(self, num_keypoints: int = 32):
         super().__init__()
         self.convolutions = nn.Sequential(
-            nn.Conv2d(3, 24, 5, stride=2, padding=2), nn.ReLU(),
-            nn.Conv2d(24, 32, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(3, 24, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(24, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.ReLU(),
             nn.Conv2d(32, num_keypoints, 1),
-        ).to(memory_format=torch.channels_last)  # fmt: skip
+        ).to(memory_format=torch.channels_last)
         self.num_features = 3 * num_keypoints
 
     def forward(self, frames: UInt8[Tensor, "n H W 3"]) -> Float[Tensor, "n k"]:
@@ -97,10 +100,12 @@ class ClonedPolicy(nn.Module):
         self.encoders = nn.ModuleList([KeypointEncoder() for _ in config.views])
         num_features = sum(e.num_features for e in self.encoders) + config.state_dim
         self.head = nn.Sequential(
-            nn.Linear(num_features, config.width), nn.ReLU(),
-            nn.Linear(config.width, config.width), nn.ReLU(),
+            nn.Linear(num_features, config.width),
+            nn.ReLU(),
+            nn.Linear(config.width, config.width),
+            nn.ReLU(),
             nn.Linear(config.width, config.chunk * config.action_dim),
-        )  # fmt: skip
+        )
         for name, dim in (("action", config.action_dim), ("state", config.state_dim)):
             self.register_buffer(f"{name}_mean", torch.zeros(dim))
             self.register_buffer(f"{name}_std", torch.ones(dim))
@@ -112,9 +117,7 @@ class ClonedPolicy(nn.Module):
         planned = self.head(self.features(frames, states))
         return rearrange(planned, "n (k a) -> n k a", k=self.config.chunk)
 
-    def features(
-        self, frames: UInt8[Tensor, "n v H W 3"], states: Float[Tensor, "n s"] | None
-    ) -> Float[Tensor, "n f"]:
+    def features(self, frames: UInt8[Tensor, "n v H W 3"], states: Float[Tensor, "n s"] | None) -> Float[Tensor, "n f"]:
         """Keypoints of every camera and the normalised state."""
         features = [encode(frames[:, i]) for i, encode in enumerate(self.encoders)]
         if self.config.state_dim:
@@ -150,9 +153,7 @@ class ClonedPolicy(nn.Module):
         frames, states = self._read(observation)
         return self.commands(self(frames, states), states)
 
-    def commands(
-        self, planned: Float[Tensor, "n k a"], states: Float[Tensor, "n s"] | None
-    ) -> Float[Tensor, "n k a"]:
+    def commands(self, planned: Float[Tensor, "n k a"], states: Float[Tensor, "n s"] | None) -> Float[Tensor, "n k a"]:
         """Normalised actions in the units of the data, relative dims added to the state."""
         raw = planned * self.action_std + self.action_mean
         for action, state in self.config.relative_to.items():

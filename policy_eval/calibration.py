@@ -91,8 +91,7 @@ def calibrate(config: CalibrateConfig) -> dict:
     episodes = len(source) if config.episodes is None else config.episodes
     if not 0 <= config.skip < episodes <= len(source):
         raise ValueError(
-            f"{source.name}: has {len(source)} rollouts, --episodes is {episodes}, --skip is "
-            f"{config.skip}"
+            f"{source.name}: has {len(source)} rollouts, --episodes is {episodes}, --skip is {config.skip}"
         )
     actors = dict(enumerate(recorded_policies(config.rollouts)[:episodes]))
     actors = {episode: actor for episode, actor in actors.items() if episode >= config.skip}
@@ -108,22 +107,23 @@ def calibrate(config: CalibrateConfig) -> dict:
     if config.always or not by_chance:
         judge.threshold = matching_threshold(scores, real.mean())
     found = {
-        "rollouts": source.name, "episodes": len(real), "by_others": len(actors) - len(real),
+        "rollouts": source.name,
+        "episodes": len(real),
+        "by_others": len(actors) - len(real),
         "real": float(real.mean()),
         "dreamt_before": float((scores > before).mean()),
         "difference_before": difference and list(difference),
         "dreamt": float((scores > judge.threshold).mean()),
-        "threshold_before": before, "threshold": judge.threshold,
-    }  # fmt: skip
+        "threshold_before": before,
+        "threshold": judge.threshold,
+    }
     judge.save(config.out)
     write_json(config.out / "calibration.json", found)
     print(json.dumps(found, indent=2))
     return found
 
 
-def rows_of(
-    data: str, actors: Mapping[int, str | None], policies: Sequence[str]
-) -> dict[str, list[int]]:
+def rows_of(data: str, actors: Mapping[int, str | None], policies: Sequence[str]) -> dict[str, list[int]]:
     """The episodes that each policy acted in; those by others are left out.
 
     Raises:
@@ -138,9 +138,13 @@ def rows_of(
 
 
 def dreamt_scores(
-    config: CalibrateConfig, world: WorldModel, judge: LearnedJudge,
-    policies: Mapping[str, Policy], source: EpisodeSource, rows: Mapping[str, Sequence[int]],
-) -> Float64[np.ndarray, "e"]:  # fmt: skip
+    config: CalibrateConfig,
+    world: WorldModel,
+    judge: LearnedJudge,
+    policies: Mapping[str, Policy],
+    source: EpisodeSource,
+    rows: Mapping[str, Sequence[int]],
+) -> Float64[np.ndarray, "e"]:
     """Highest score of a dream from the start of every rollout, by the policy that acted there."""
     scores = []
     with Progress() as progress:
@@ -148,10 +152,15 @@ def dreamt_scores(
         for name, mine in rows.items():
             starts, listener = Starts(source, mine), Listener(judge)
             dream = DreamEnv(
-                world, starts, listener, num_envs=min(config.num_envs, len(mine)),
-                horizon=config.horizon, num_steps=config.num_steps, seed=config.seed,
+                world,
+                starts,
+                listener,
+                num_envs=min(config.num_envs, len(mine)),
+                horizon=config.horizon,
+                num_steps=config.num_steps,
+                seed=config.seed,
                 autoreset_mode=AutoresetMode.DISABLED,
-            )  # fmt: skip
+            )
             for first in range(0, len(mine), dream.num_envs):
                 part = range(first, min(first + dream.num_envs, len(mine)))
                 listener.highest = None
@@ -161,9 +170,7 @@ def dreamt_scores(
     return np.concatenate(scores)
 
 
-def real_successes(
-    source: EpisodeSource, episodes: Sequence[int], horizon: int
-) -> Float64[np.ndarray, "e"]:
+def real_successes(source: EpisodeSource, episodes: Sequence[int], horizon: int) -> Float64[np.ndarray, "e"]:
     """1 for every episode with a success within `horizon` actions.
 
     Raises:

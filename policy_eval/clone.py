@@ -77,19 +77,28 @@ def clone(config: CloneConfig) -> Path:
     views = check_clone(config, source)
     demonstrations = read_demonstrations(config, source, views)
     policy_config = PolicyConfig(
-        views=views, size=tuple(source.size), action_dim=source.action_dim,
+        views=views,
+        size=tuple(source.size),
+        action_dim=source.action_dim,
         state_dim=source.state_dim if config.proprioception else 0,
-        relative_to=config.relative_to, chunk=config.chunk, action_noise=config.action_noise,
-    )  # fmt: skip
+        relative_to=config.relative_to,
+        chunk=config.chunk,
+        action_noise=config.action_noise,
+    )
     torch.manual_seed(config.seed)
     policy = ClonedPolicy(policy_config)
     loss = fit(policy, demonstrations, config)
     policy.eval().save(config.out)
     training = {
-        "data": str(config.data), "demonstrations": demonstrations.episodes,
-        "steps": config.steps, "batch": config.batch, "learning_rate": config.learning_rate,
-        "seed": config.seed, "cap": config.cap, "last_loss": loss,
-    }  # fmt: skip
+        "data": str(config.data),
+        "demonstrations": demonstrations.episodes,
+        "steps": config.steps,
+        "batch": config.batch,
+        "learning_rate": config.learning_rate,
+        "seed": config.seed,
+        "cap": config.cap,
+        "last_loss": loss,
+    }
     write_json(config.out / "training.json", training)
     print(
         f"{config.out}: a policy from {demonstrations.episodes} demonstrations, "
@@ -141,14 +150,9 @@ def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
     if unknown or not views:
         raise ValueError(f"{source.name}: views are {tuple(source.views)}, asked for is {views}")
     if config.proprioception and not source.state_dim:
-        raise ValueError(
-            f"{source.name}: no observation.state, which --proprioception needs; "
-            "pass --no-proprioception"
-        )
+        raise ValueError(f"{source.name}: no observation.state, which --proprioception needs; pass --no-proprioception")
     if config.relative_to and not config.proprioception:
-        raise ValueError(
-            f"relative_to={config.relative_to} needs the state, but proprioception is off"
-        )
+        raise ValueError(f"relative_to={config.relative_to} needs the state, but proprioception is off")
     for action, state in config.relative_to.items():
         if not (0 <= action < source.action_dim and 0 <= state < source.state_dim):
             raise ValueError(
@@ -161,9 +165,7 @@ def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
     return views
 
 
-def read_demonstrations(
-    config: CloneConfig, source: EpisodeSource, views: Sequence[str]
-) -> Demonstrations:
+def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Sequence[str]) -> Demonstrations:
     """The first `config.demos` successful episodes, each up to its first success.
 
     What follows a success is idle and teaches to stand still, so it is left out.
@@ -190,12 +192,8 @@ def read_demonstrations(
         targets.append(_plans(clip.actions[:end], clip.states, config))
     wanted = config.demos if config.demos is not None else 1
     if len(targets) < wanted:
-        raise ValueError(
-            f"{source.name}: {len(targets)} successful episodes, asked for are {wanted}"
-        )
-    return Demonstrations(
-        torch.cat(frames), torch.cat(states) if states else None, torch.cat(targets), len(targets)
-    )
+        raise ValueError(f"{source.name}: {len(targets)} successful episodes, asked for are {wanted}")
+    return Demonstrations(torch.cat(frames), torch.cat(states) if states else None, torch.cat(targets), len(targets))
 
 
 def _plans(

@@ -41,9 +41,7 @@ class Disagreement:
         )
 
 
-def worst(
-    dream: Mapping[str, Scores], real: Mapping[str, Scores], number: int
-) -> list[Disagreement]:
+def worst(dream: Mapping[str, Scores], real: Mapping[str, Scores], number: int) -> list[Disagreement]:
     """The disagreements to look at first.
 
     Policies take turns, those that the dream misjudges most first; within a policy come first the

@@ -31,10 +31,16 @@ class Trial:
 
 
 def evaluate(
-    policy: Policy, envs: VectorEnv, *, name: str = "policy", starts: Sequence[int] | None = None,
-    horizon: int, judge: Judge | None = None, record: Callable[[Trial], None] | None = None,
+    policy: Policy,
+    envs: VectorEnv,
+    *,
+    name: str = "policy",
+    starts: Sequence[int] | None = None,
+    horizon: int,
+    judge: Judge | None = None,
+    record: Callable[[Trial], None] | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Scores:  # fmt: skip
+) -> Scores:
     """Let a policy act once from every start; success ends a trial.
 
     Real environment and dream differ in `envs` alone. A trial depends on its start and on the
@@ -74,9 +80,13 @@ def evaluate(
 
 
 def _run(
-    policy: Policy, envs: VectorEnv, batch: list[int], horizon: int, judge: Judge | None,
+    policy: Policy,
+    envs: VectorEnv,
+    batch: list[int],
+    horizon: int,
+    judge: Judge | None,
     record: Callable[[Trial], None] | None,
-) -> tuple[Float64[np.ndarray, "e"], Float64[np.ndarray, "e"], Int64[np.ndarray, "e"]]:  # fmt: skip
+) -> tuple[Float64[np.ndarray, "e"], Float64[np.ndarray, "e"], Int64[np.ndarray, "e"]]:
     """Outcomes, returns and steps of one batch; idle streams repeat its last start."""
     padded = batch + batch[-1:] * (envs.num_envs - len(batch))
     seeds = [envs.starts.seeds[start] for start in padded]
@@ -118,8 +128,7 @@ def _checked(policy: Policy, observation: dict[str, np.ndarray], envs: VectorEnv
         actions = policy.act(tensors).cpu().float().numpy()
     if actions.shape != envs.action_space.shape:
         raise ValueError(
-            f"the policy's actions have the shape {actions.shape}, the environment expects "
-            f"{envs.action_space.shape}"
+            f"the policy's actions have the shape {actions.shape}, the environment expects {envs.action_space.shape}"
         )
     if not np.isfinite(actions).all():
         raise ValueError(f"the policy's actions are not finite: {actions.tolist()}")
@@ -133,7 +142,5 @@ def _judged(
     return verdict.rewards.double().cpu().numpy(), verdict.successes.cpu().numpy()
 
 
-def _pictures(
-    observation: dict[str, np.ndarray], views: Sequence[str], stream: int
-) -> UInt8[np.ndarray, "v H W 3"]:
+def _pictures(observation: dict[str, np.ndarray], views: Sequence[str], stream: int) -> UInt8[np.ndarray, "v H W 3"]:
     return np.stack([observation[f"observation.images.{view}"][stream] for view in views])

@@ -38,10 +38,12 @@ class JudgeNetwork(nn.Module):
         super().__init__()
         self.encoders = nn.ModuleList([KeypointEncoder() for _ in shape.views])
         self.head = nn.Sequential(
-            nn.Linear(sum(e.num_features for e in self.encoders), shape.width), nn.ReLU(),
-            nn.Linear(shape.width, shape.width), nn.ReLU(),
+            nn.Linear(sum(e.num_features for e in self.encoders), shape.width),
+            nn.ReLU(),
+            nn.Linear(shape.width, shape.width),
+            nn.ReLU(),
             nn.Linear(shape.width, 2),
-        )  # fmt: skip
+        )
 
     def forward(self, frames: UInt8[Tensor, "n v H W 3"]) -> Float[Tensor, "n 2"]:
         """Logit of success, and the reward with 0 and 1 at the ends of its range."""
@@ -63,17 +65,12 @@ class LearnedJudge:
         reward_range: Lowest and highest reward of the training data.
     """
 
-    def __init__(
-        self, shape: JudgeShape, *, threshold: float = 0.5,
-        reward_range: tuple[float, float] = (0.0, 1.0),
-    ):  # fmt: skip
+    def __init__(self, shape: JudgeShape, *, threshold: float = 0.5, reward_range: tuple[float, float] = (0.0, 1.0)):
         self.shape, self.threshold, self.reward_range = shape, threshold, reward_range
         self.network = JudgeNetwork(shape).eval()
 
     @torch.no_grad()
-    def predict(
-        self, frames: UInt8[Tensor, "n v H W 3"]
-    ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+    def predict(self, frames: UInt8[Tensor, "n v H W 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
         """Success probability, 0 to 1, and reward, within `reward_range`.
 
         Raises:
@@ -81,9 +78,7 @@ class LearnedJudge:
         """
         expected = (len(self.shape.views), *self.shape.size, 3)
         if tuple(frames.shape[1:]) != expected:
-            raise ValueError(
-                f"the judge looks at frames of {expected}, got {tuple(frames.shape[1:])}"
-            )
+            raise ValueError(f"the judge looks at frames of {expected}, got {tuple(frames.shape[1:])}")
         device = next(self.network.parameters()).device
         logit, reward = self.network(frames.to(device)).unbind(-1)
         low, high = self.reward_range
@@ -104,9 +99,11 @@ class LearnedJudge:
         tensors = {name: tensor.to(dtype) for name, tensor in self.network.state_dict().items()}
         write_weights(folder / "weights.safetensors", tensors)
         description = {
-            "format": 1, "shape": asdict(self.shape), "threshold": self.threshold,
+            "format": 1,
+            "shape": asdict(self.shape),
+            "threshold": self.threshold,
             "reward_range": list(self.reward_range),
-        }  # fmt: skip
+        }
         write_json(folder / "judge.json", description)
 
     @classmethod
@@ -122,9 +119,8 @@ class LearnedJudge:
         try:
             values = json.loads(file.read_text())
             shape = JudgeShape(
-                tuple(values["shape"]["views"]), tuple(values["shape"]["size"]),
-                values["shape"]["width"],
-            )  # fmt: skip
+                tuple(values["shape"]["views"]), tuple(values["shape"]["size"]), values["shape"]["width"]
+            )
             low, high = values["reward_range"]
             judge = cls(shape, threshold=values["threshold"], reward_range=(low, high))
         except (KeyError, TypeError, ValueError) as error:

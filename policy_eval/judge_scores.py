@@ -29,9 +29,11 @@ class JudgedEpisode:
 
 
 def judge_episodes(
-    score: Score, source: EpisodeSource, episodes: Sequence[int],
+    score: Score,
+    source: EpisodeSource,
+    episodes: Sequence[int],
     pictures: Sequence[UInt8[Tensor, "t v H W 3"]] | None = None,
-) -> list[JudgedEpisode]:  # fmt: skip
+) -> list[JudgedEpisode]:
     """Score every frame but the first of episodes; `next.success` of row i is of frame i + 1.
 
     With `pictures` of each episode, from `dream_again`, these are scored, while the truth stays
@@ -51,9 +53,14 @@ def judge_episodes(
 
 
 def dream_again(
-    world: WorldModel, source: EpisodeSource, episodes: Sequence[int], *, num_steps: int = 2,
-    seed: int = 0, batch: int = 32,
-) -> list[UInt8[Tensor, "t v H W 3"]]:  # fmt: skip
+    world: WorldModel,
+    source: EpisodeSource,
+    episodes: Sequence[int],
+    *,
+    num_steps: int = 2,
+    seed: int = 0,
+    batch: int = 32,
+) -> list[UInt8[Tensor, "t v H W 3"]]:
     """The frames of each episode after its first, dreamt under its recorded actions.
 
     Main arguments: `world`, `source` and the `episodes` of it.
@@ -90,8 +97,7 @@ def best_threshold(judged: Sequence[JudgedEpisode]) -> float:
     truth, best = outcomes(judged), peaks(judged)
     if truth.all() or not truth.any():
         raise ValueError(
-            f"a threshold needs successes and failures, got {int(truth.sum())} successes "
-            f"in {len(truth)} episodes"
+            f"a threshold needs successes and failures, got {int(truth.sum())} successes in {len(truth)} episodes"
         )
     levels = np.sort(best)
     candidates = (levels[:-1] + levels[1:]) / 2
@@ -129,9 +135,7 @@ def judge_report(judged: Sequence[JudgedEpisode], threshold: float) -> dict:
     }
 
 
-def _table(
-    truth: Bool[np.ndarray, "n"], scores: Float64[np.ndarray, "n"], threshold: float
-) -> dict:
+def _table(truth: Bool[np.ndarray, "n"], scores: Float64[np.ndarray, "n"], threshold: float) -> dict:
     called = scores > threshold
     auc = None
     if truth.any() and not truth.all():
@@ -139,12 +143,15 @@ def _table(
         ranks = np.unique(scores, return_inverse=True)[1] / len(scores)
         auc = float(binary_auroc(torch.from_numpy(ranks), torch.from_numpy(truth).long()))
     return {
-        "n": len(truth), "successes": float(truth.mean()), "called": float(called.mean()),
-        "auc": auc, "accuracy": float((called == truth).mean()),
+        "n": len(truth),
+        "successes": float(truth.mean()),
+        "called": float(called.mean()),
+        "auc": auc,
+        "accuracy": float((called == truth).mean()),
         "confusion": {
             "true_success": int((called & truth).sum()),
             "false_success": int((called & ~truth).sum()),
             "false_failure": int((~called & truth).sum()),
             "true_failure": int((~called & ~truth).sum()),
         },
-    }  # fmt: skip
+    }

@@ -171,9 +171,8 @@ def split(source: EpisodeSource, held_out: float) -> tuple[range, range, range]:
 
 
 def read_frames(
-    source: EpisodeSource, episodes: Sequence[int],
-    pictures: Sequence[UInt8[Tensor, "t v H W 3"]] | None = None,
-) -> Frames:  # fmt: skip
+    source: EpisodeSource, episodes: Sequence[int], pictures: Sequence[UInt8[Tensor, "t v H W 3"]] | None = None
+) -> Frames:
     """Every frame but the first of the episodes; without rewards, success is the reward.
 
     With `pictures` of each episode, from `dream_again`, these have the labels of the record.
@@ -211,10 +210,7 @@ def fit(judge: LearnedJudge, rows: Frames, config: JudgeConfig) -> None:
     with training_bar() as progress:
         task = progress.add_task("judge", total=config.steps, note="")
         for step in range(config.steps):
-            picks = [
-                pool[torch.randint(len(pool), (count,), generator=generator)]
-                for pool, count in pools
-            ]
+            picks = [pool[torch.randint(len(pool), (count,), generator=generator)] for pool, count in pools]
             pick = torch.cat(picks)
             frames = disturb(rows.frames[pick], generator)
             with autocast(frames.device):
@@ -231,9 +227,7 @@ def fit(judge: LearnedJudge, rows: Frames, config: JudgeConfig) -> None:
     network.eval()
 
 
-def disturb(
-    frames: UInt8[Tensor, "n v H W 3"], generator: torch.Generator
-) -> UInt8[Tensor, "n v H W 3"]:
+def disturb(frames: UInt8[Tensor, "n v H W 3"], generator: torch.Generator) -> UInt8[Tensor, "n v H W 3"]:
     """What dreams do to pictures: every other one is smoothed, all get noise and a shade."""
     number, views = frames.shape[:2]
     pictures = frames.flatten(0, 1).permute(0, 3, 1, 2).float()

@@ -6,17 +6,19 @@ from jaxtyping import Float64, Int64
 from policy_eval.agreement import QUALITY, STATISTICS, Column
 
 
-def smoothed_rates(
-    rates: Float64[np.ndarray, "p"], trials: Int64[np.ndarray, "p"]
-) -> Float64[np.ndarray, "p"]:
+def smoothed_rates(rates: Float64[np.ndarray, "p"], trials: Int64[np.ndarray, "p"]) -> Float64[np.ndarray, "p"]:
     """Half a success and half a failure added (Jeffreys): no rate is certain to be 0 or 1."""
     return (rates * trials + 0.5) / (trials + 1)
 
 
 def noise_ceiling(
-    rates: Float64[np.ndarray, "p"], dream_trials: Int64[np.ndarray, "p"],
-    real_trials: Int64[np.ndarray, "p"], *, resamples: int = 10_000, seed: int = 0,
-) -> dict[str, Column]:  # fmt: skip
+    rates: Float64[np.ndarray, "p"],
+    dream_trials: Int64[np.ndarray, "p"],
+    real_trials: Int64[np.ndarray, "p"],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> dict[str, Column]:
     """The distribution of every statistic of agreement for a perfect simulator.
 
     Both places are given the same success rates, and numbers of successes are drawn from binomial

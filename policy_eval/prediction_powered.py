@@ -30,9 +30,12 @@ class PredictionPowered:
 
 
 def prediction_powered(
-    real: Float64[np.ndarray, "n"], dream: Float64[np.ndarray, "n"],
-    extra: Float64[np.ndarray, "m"], *, level: float = 0.95,
-) -> PredictionPowered:  # fmt: skip
+    real: Float64[np.ndarray, "n"],
+    dream: Float64[np.ndarray, "n"],
+    extra: Float64[np.ndarray, "m"],
+    *,
+    level: float = 0.95,
+) -> PredictionPowered:
     """Prediction-powered inference (arXiv 2301.09633), its weight tuned as in 2311.01453.
 
     `theta = w mean(extra) + mean(real - w dream)`: unbiased however wrong the dream is, and the

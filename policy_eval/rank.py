@@ -11,14 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from policy_eval.disagreements import film, worst
 from policy_eval.rank_report import print_ranking, write_report
@@ -76,11 +69,18 @@ class RankConfig:
     def bench(self) -> Bench:
         """What the trials are made with."""
         return Bench(
-            world=self.world, judge=self.judge, starts=self.starts, episodes=self.episodes,
-            horizon=self.horizon, real=self.real, num_steps=self.num_steps,
-            num_envs=min(self.num_envs, self.episodes), seed=self.seed,
-            copy_last=self.control == "copy-last", device=self.device,
-        )  # fmt: skip
+            world=self.world,
+            judge=self.judge,
+            starts=self.starts,
+            episodes=self.episodes,
+            horizon=self.horizon,
+            real=self.real,
+            num_steps=self.num_steps,
+            num_envs=min(self.num_envs, self.episodes),
+            seed=self.seed,
+            copy_last=self.control == "copy-last",
+            device=self.device,
+        )
 
 
 def rank_policies(config: RankConfig) -> Ranking:
@@ -113,10 +113,13 @@ def rank_policies(config: RankConfig) -> Ranking:
             videos = film(bench, policies, worst(dream, real, config.videos), config.out)
     ranking = rank(dream, real, seed=config.seed)
     report = {
-        "format": 1, **ranking.to_json(), "optimism": optimism,
-        "settings": settings(config, policies), "made_with": bench.made_with,
+        "format": 1,
+        **ranking.to_json(),
+        "optimism": optimism,
+        "settings": settings(config, policies),
+        "made_with": bench.made_with,
         "trials": trial_rows(dream, real),
-    }  # fmt: skip
+    }
     write_json(config.out / "ranking.json", report)
     write_report(report, videos, config.out / "report.html")
     print_ranking(report)
@@ -128,9 +131,7 @@ def check(config: RankConfig) -> None:
     """Raise a `ValueError` for numbers out of range or settings that contradict each other."""
     for name in ("episodes", "horizon", "num_envs", "processes"):
         if getattr(config, name) < 1:
-            raise ValueError(
-                f"--{name.replace('_', '-')} is at least 1, got {getattr(config, name)}"
-            )
+            raise ValueError(f"--{name.replace('_', '-')} is at least 1, got {getattr(config, name)}")
     tried = config.real_episodes
     if tried is not None and not 1 <= tried <= config.episodes:
         raise ValueError(
@@ -200,10 +201,14 @@ def trial_rows(dream: Mapping[str, Scores], real: Mapping[str, Scores] | None) -
             for seed, outcome, total, steps in columns:
                 rows.append(
                     {
-                        "policy": name, "place": place, "seed": int(seed),
-                        "outcome": float(outcome), "return": float(total), "steps": int(steps),
+                        "policy": name,
+                        "place": place,
+                        "seed": int(seed),
+                        "outcome": float(outcome),
+                        "return": float(total),
+                        "steps": int(steps),
                     }
-                )  # fmt: skip
+                )
     return rows
 
 
@@ -240,10 +245,14 @@ def single_thread() -> Iterator[None]:
 def run_shown(bench: Bench, name: str, cells: Sequence[Cell], config: RankConfig) -> None:
     """Run cells under a bar with the time that is left."""
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-    )  # fmt: skip
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         total = sum(len(cell.starts) for cell in cells)
         task = progress.add_task(name, total=total, note="")

@@ -17,11 +17,17 @@ from policy_eval.resampling import NORMAL
 from worldmodel.report import Report
 
 WORDS = {
-    "pearson": "Pearson r", "spearman": "Spearman rho", "kendall": "Kendall tau-b",
-    "mmrv": "MMRV (SIMPLER's)", "mmrv_tie_safe": "MMRV (tie-safe)",
-    "bias": "bias, dream minus real", "rmse": "RMSE", "calibration_slope": "calibration slope",
-    "calibration_intercept": "calibration intercept", "top1_regret": "top-1 regret",
-}  # fmt: skip
+    "pearson": "Pearson r",
+    "spearman": "Spearman rho",
+    "kendall": "Kendall tau-b",
+    "mmrv": "MMRV (SIMPLER's)",
+    "mmrv_tie_safe": "MMRV (tie-safe)",
+    "bias": "bias, dream minus real",
+    "rmse": "RMSE",
+    "calibration_slope": "calibration slope",
+    "calibration_intercept": "calibration intercept",
+    "top1_regret": "top-1 regret",
+}
 LOOKS = tuple(product("osD^vP", (f"C{number}" for number in range(10))))  # of policies in a plot
 LEADERBOARD = ("policy", "dream", "95 % interval", "real", "95 % interval", "real, with dreams")
 AGREEMENT = ("statistic", "value", "95 % interval", "standing", "ceiling p1", "p10", "median")
@@ -113,10 +119,13 @@ def agreement_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
         ceiling = agreement["noise_ceiling"][name]
         rows.append(
             (
-                WORDS[name], f"{row['value']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}",
-                f"{row['standing']:.1%}", *(f"{ceiling[k]:.3f}" for k in ("p1", "p10", "median")),
+                WORDS[name],
+                f"{row['value']:.3f}",
+                f"{row['low']:.3f} to {row['high']:.3f}",
+                f"{row['standing']:.1%}",
+                *(f"{ceiling[k]:.3f}" for k in ("p1", "p10", "median")),
             )
-        )  # fmt: skip
+        )
     return rows
 
 

@@ -99,9 +99,7 @@ class Agreement:
         """A dictionary that JSON can hold; refused statistics are `null`."""
         empty = {"value": None, "low": None, "high": None, "standing": None}
         return {
-            **{
-                n: asdict(self.statistics[n]) if n in self.statistics else empty for n in STATISTICS
-            },
+            **{n: asdict(self.statistics[n]) if n in self.statistics else empty for n in STATISTICS},
             "noise_ceiling": self.ceiling,
             "refusal": self.refusal,
             "warnings": list(self.warnings),
@@ -150,9 +148,8 @@ class Ranking:
 
 
 def rank(
-    dream: Mapping[str, Scores], real: Mapping[str, Scores] | None = None, *,
-    resamples: int = 4000, seed: int = 0,
-) -> Ranking:  # fmt: skip
+    dream: Mapping[str, Scores], real: Mapping[str, Scores] | None = None, *, resamples: int = 4000, seed: int = 0
+) -> Ranking:
     """Rank policies by their dreamed scores.
 
     Args:
@@ -167,9 +164,7 @@ def rank(
     if not dream:
         raise ValueError("nothing to rank: there is no policy")
     if real is not None and set(dream) != set(real):
-        raise ValueError(
-            f"dreamed are the policies {sorted(dream)}, real trials are of {sorted(real)}"
-        )
+        raise ValueError(f"dreamed are the policies {sorted(dream)}, real trials are of {sorted(real)}")
     order = tuple(sorted(dream, key=lambda name: (-dream[name].mean, name)))
     options = {"resamples": resamples, "seed": seed}
     pairs = []
@@ -180,9 +175,7 @@ def rank(
         order=order,
         dream={name: Score.of(dream[name].outcomes) for name in order},
         real=None if real is None else {name: Score.of(real[name].outcomes) for name in order},
-        predicted={
-            name: None if real is None else predict(dream[name], real[name]) for name in order
-        },
+        predicted={name: None if real is None else predict(dream[name], real[name]) for name in order},
         pairs=tuple(pairs),
         agreement=None if real is None else agree(dream, real, order, **options),
     )
@@ -198,9 +191,13 @@ def predict(dream: Scores, real: Scores) -> PredictionPowered | None:
 
 
 def agree(
-    dream: Mapping[str, Scores], real: Mapping[str, Scores], order: Sequence[str], *,
-    resamples: int = 4000, seed: int = 0,
-) -> Agreement:  # fmt: skip
+    dream: Mapping[str, Scores],
+    real: Mapping[str, Scores],
+    order: Sequence[str],
+    *,
+    resamples: int = 4000,
+    seed: int = 0,
+) -> Agreement:
     """Every statistic of agreement with its interval and its noise ceiling.
 
     With fewer than `MIN_POLICIES` policies only bias, RMSE and regret are given; their intervals
@@ -213,9 +210,7 @@ def agree(
     if enough:
         intervals = hierarchical_intervals(chosen, *places, resamples=resamples, seed=seed)
     else:
-        intervals = start_intervals(
-            chosen, *resampled_scores(places, resamples=resamples, seed=seed)
-        )
+        intervals = start_intervals(chosen, *resampled_scores(places, resamples=resamples, seed=seed))
     trials = [counts(place, order) for place in (dream, real)]
     ceiling = noise_ceiling(smoothed_rates(r, trials[1]), *trials, seed=seed)
     statistics = {}
@@ -225,8 +220,7 @@ def agree(
     return Agreement(
         statistics=statistics,
         ceiling={
-            name: {key: percentile(_sized(name, ceiling[name]), p) for key, p in CEILING.items()}
-            for name in chosen
+            name: {key: percentile(_sized(name, ceiling[name]), p) for key, p in CEILING.items()} for name in chosen
         },
         refusal=None if enough else refusal(len(order)),
         warnings=tuple(warnings_of(dream, real, order)),
@@ -254,16 +248,12 @@ def refusal(policies: int) -> str:
     )
 
 
-def warnings_of(
-    dream: Mapping[str, Scores], real: Mapping[str, Scores], order: Sequence[str]
-) -> list[str]:
+def warnings_of(dream: Mapping[str, Scores], real: Mapping[str, Scores], order: Sequence[str]) -> list[str]:
     """What makes the figures of agreement less than they seem."""
     found = []
     for place, scores in (("the dream", dream), ("reality", real)):
         values = means(scores, order)
-        tied = sorted(
-            name for name, v in zip(order, values, strict=True) if (values == v).sum() > 1
-        )
+        tied = sorted(name for name, v in zip(order, values, strict=True) if (values == v).sum() > 1)
         if len(order) > 1 and len(set(values)) == 1:
             found.append(f"All policies score alike in {place}: correlations count as 0.")
         elif tied and scores is dream:
@@ -294,9 +284,8 @@ def counts(place: Mapping[str, Scores], order: Sequence[str]) -> Int64[np.ndarra
 
 
 def pooled_pearson(
-    tasks: Sequence[tuple[Mapping[str, Scores], Mapping[str, Scores]]], *,
-    resamples: int = 4000, seed: int = 0,
-) -> dict[str, float]:  # fmt: skip
+    tasks: Sequence[tuple[Mapping[str, Scores], Mapping[str, Scores]]], *, resamples: int = 4000, seed: int = 0
+) -> dict[str, float]:
     """Pearson correlation over the policies of several tasks, the mean of each task removed.
 
     Args:
@@ -316,8 +305,7 @@ def pooled_pearson(
     groups = np.repeat(np.arange(len(tasks)), [len(part) for part in columns[0]])
     chosen = {"pearson": STATISTICS["pearson"]}
     low, high = policy_intervals(
-        chosen, *(np.concatenate(side) for side in columns), groups=groups, resamples=resamples,
-        seed=seed,
-    )["pearson"]  # fmt: skip
+        chosen, *(np.concatenate(side) for side in columns), groups=groups, resamples=resamples, seed=seed
+    )["pearson"]
     value = float(STATISTICS["pearson"](*centred)[0])
     return {"value": value, "low": low, "high": high, "n": len(groups)}

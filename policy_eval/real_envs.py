@@ -121,9 +121,7 @@ def check_start(starts: Starts, start: int, observation: dict[str, np.ndarray]) 
         )
 
 
-def largest_difference(
-    first: UInt8[np.ndarray, "H W 3"], second: UInt8[np.ndarray, "H W 3"]
-) -> float:
+def largest_difference(first: UInt8[np.ndarray, "H W 3"], second: UInt8[np.ndarray, "H W 3"]) -> float:
     """Largest mean absolute difference over the 8 x 8 parts of two pictures, in grey levels."""
     difference = np.abs(first.astype(np.float32) - second.astype(np.float32))
     pooled = adaptive_avg_pool2d(torch.from_numpy(difference).permute(2, 0, 1), (8, 8))

@@ -13,9 +13,7 @@ from worldmodel.data.lerobot_writer import LeRobotSchema, finalise, stage_episod
 from worldmodel.envs.record import SEED_STRIDE, Episode, act_out, schema_of, stage
 
 
-def roll_out(
-    policy: Policy, env: gymnasium.Env, reset_seed: int, horizon: int, *, play_on: bool = False
-) -> Episode:  # fmt: skip
+def roll_out(policy: Policy, env: gymnasium.Env, reset_seed: int, horizon: int, *, play_on: bool = False) -> Episode:
     """Let a policy act for `horizon` steps, or until a moment after its first success.
 
     `play_on` ignores the success, so that what follows it is recorded, too.
@@ -31,9 +29,16 @@ def roll_out(
 
 
 def record_rollouts(
-    policies: Mapping[str, Policy], env: gymnasium.Env, out: Path, *, episodes: int, horizon: int,
-    seed: int, play_on: bool = False, progress: Callable[[int], None] = lambda done: None,
-) -> Path:  # fmt: skip
+    policies: Mapping[str, Policy],
+    env: gymnasium.Env,
+    out: Path,
+    *,
+    episodes: int,
+    horizon: int,
+    seed: int,
+    play_on: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Path:
     """Record real trials of policies, who take turns; returns the LeRobot data set.
 
     Episode `i` starts from the reset seed `seed * 100000 + i`. A killed recording continues, and a
@@ -54,8 +59,7 @@ def record_rollouts(
     """
     if not policies or not 1 <= episodes <= SEED_STRIDE or horizon < 1:
         raise ValueError(
-            f"at least one policy, episode and step expected, got {list(policies)}, {episodes} and "
-            f"{horizon}"
+            f"at least one policy, episode and step expected, got {list(policies)}, {episodes} and {horizon}"
         )
     if (out / "meta" / "info.json").exists():
         return out
@@ -73,9 +77,8 @@ def record_rollouts(
 
 
 def mix(
-    parts: Sequence[tuple[EpisodeSource, Sequence[int]]], schema: LeRobotSchema, out: Path, *,
-    task: str, seed: int = 0,
-) -> Path:  # fmt: skip
+    parts: Sequence[tuple[EpisodeSource, Sequence[int]]], schema: LeRobotSchema, out: Path, *, task: str, seed: int = 0
+) -> Path:
     """Write episodes of several data sets, shuffled, as one; returns its folder.
 
     The last frame of an episode is dropped, since no action is recorded with it. A complete one is
@@ -90,13 +93,16 @@ def mix(
         source, episode = rows[row]
         clip = source.read(episode, 0, source.lengths[episode])
         stage_episode(
-            out, index, schema=schema,
+            out,
+            index,
+            schema=schema,
             frames={v: clip.frames[:-1, i].numpy() for i, v in enumerate(source.views)},
             actions=clip.actions.numpy(),
             states=None if clip.states is None else clip.states[:-1].numpy(),
             rewards=None if clip.rewards is None else clip.rewards.numpy(),
-            successes=None if clip.successes is None else clip.successes.numpy(), task=task,
+            successes=None if clip.successes is None else clip.successes.numpy(),
+            task=task,
             metadata={"reset_seed": source.reset_seed(episode)} if seeded else {},
-        )  # fmt: skip
+        )
     finalise(out, schema)
     return out

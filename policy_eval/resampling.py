@@ -76,17 +76,13 @@ def pair_order(
     return PairOrder(probability, difference, float(low), float(high), shared)
 
 
-def _drawn_means(
-    values: Float64[np.ndarray, "e"], resamples: int, rng: np.random.Generator
-) -> Column:
+def _drawn_means(values: Float64[np.ndarray, "e"], resamples: int, rng: np.random.Generator) -> Column:
     number = len(values)
     counts = rng.multinomial(number, np.full(number, 1 / number), size=resamples)
     return counts @ values / number
 
 
-def resampled_scores(
-    places: Sequence[Sequence[Scores]], *, resamples: int = 4000, seed: int = 0
-) -> list[Table]:
+def resampled_scores(places: Sequence[Sequence[Scores]], *, resamples: int = 4000, seed: int = 0) -> list[Table]:
     """Scores of every policy in every place on starts drawn anew, the same for all.
 
     Returns:
@@ -109,9 +105,14 @@ def resampled_scores(
 
 
 def hierarchical_intervals(
-    statistics: dict[str, Statistic], dream: Sequence[Scores], real: Sequence[Scores], *,
-    level: float = 0.95, resamples: int = 4000, seed: int = 0,
-) -> dict[str, Interval]:  # fmt: skip
+    statistics: dict[str, Statistic],
+    dream: Sequence[Scores],
+    real: Sequence[Scores],
+    *,
+    level: float = 0.95,
+    resamples: int = 4000,
+    seed: int = 0,
+) -> dict[str, Interval]:
     """Hierarchical bootstrap intervals of statistics of agreement: policies, then starts.
 
     The estimand: what the statistic would be on average over sets of policies drawn from the same
@@ -149,10 +150,15 @@ def hierarchical_intervals(
 
 
 def policy_intervals(
-    statistics: dict[str, Statistic], dream: Float64[np.ndarray, "p"],
-    real: Float64[np.ndarray, "p"], *, groups: np.ndarray | None = None, level: float = 0.95,
-    resamples: int = 4000, seed: int = 0,
-) -> dict[str, Interval]:  # fmt: skip
+    statistics: dict[str, Statistic],
+    dream: Float64[np.ndarray, "p"],
+    real: Float64[np.ndarray, "p"],
+    *,
+    groups: np.ndarray | None = None,
+    level: float = 0.95,
+    resamples: int = 4000,
+    seed: int = 0,
+) -> dict[str, Interval]:
     """Bootstrap intervals over policies, bias-corrected and accelerated.
 
     A bootstrap sample of p policies varies by (p - 1) / p too little, so its tails are taken
@@ -176,15 +182,11 @@ def policy_intervals(
     s, r = (np.concatenate([side[i] for i in drawn], -1) for side in (dream, real))
     if len(members) > 1:
         s, r = (np.concatenate([_centred(side[i]) for i in drawn], -1) for side in (dream, real))
-        dream, real = (
-            np.concatenate([_centred(side[i][None])[0] for i in members]) for side in (dream, real)
-        )
+        dream, real = (np.concatenate([_centred(side[i][None])[0] for i in members]) for side in (dream, real))
     intervals = {}
     for name, statistic in statistics.items():
         value, jackknife = _point(statistic, dream, real)
-        intervals[name] = bca_interval(
-            value, statistic(s, r), jackknife, level=level, units=number - len(members) + 1
-        )
+        intervals[name] = bca_interval(value, statistic(s, r), jackknife, level=level, units=number - len(members) + 1)
     return intervals
 
 
@@ -202,16 +204,12 @@ def start_intervals(
 ) -> dict[str, Interval]:
     """Percentile intervals from scores on resampled starts, for these very policies."""
     ends = [(1 - level) / 2, (1 + level) / 2]
-    return {
-        name: tuple(np.quantile(statistic(dream, real), ends).tolist())
-        for name, statistic in statistics.items()
-    }
+    return {name: tuple(np.quantile(statistic(dream, real), ends).tolist()) for name, statistic in statistics.items()}
 
 
 def bca_interval(
-    value: float, samples: Column, jackknife: Float64[np.ndarray, "p"], *,
-    level: float = 0.95, units: int | None = None,
-) -> Interval:  # fmt: skip
+    value: float, samples: Column, jackknife: Float64[np.ndarray, "p"], *, level: float = 0.95, units: int | None = None
+) -> Interval:
     """Bias-corrected and accelerated percentile interval (Efron 1987).
 
     Args:

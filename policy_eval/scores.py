@@ -34,24 +34,19 @@ class Scores:
     def __post_init__(self):
         lengths = {name: len(column) for name, column in self._columns().items()}
         if len(set(lengths.values())) != 1 or not len(self):
-            raise ValueError(
-                f"scores of {self.policy!r}: one row per trial expected, got {lengths}"
-            )
+            raise ValueError(f"scores of {self.policy!r}: one row per trial expected, got {lengths}")
         values, counts = np.unique(self.seeds, return_counts=True)
         if (counts > 1).any():
             twice = values[counts > 1].tolist()
             raise ValueError(f"scores of {self.policy!r}: seeds {twice} occur more than once")
         if not ((self.outcomes >= 0) & (self.outcomes <= 1)).all():
             raise ValueError(
-                f"scores of {self.policy!r}: outcomes are 0 to 1, "
-                f"got {self.outcomes.min()} to {self.outcomes.max()}"
+                f"scores of {self.policy!r}: outcomes are 0 to 1, got {self.outcomes.min()} to {self.outcomes.max()}"
             )
         if not np.isfinite(self.returns).all():
             raise ValueError(f"scores of {self.policy!r}: returns are not all finite")
         if self.steps.min() < 1:
-            raise ValueError(
-                f"scores of {self.policy!r}: steps are at least 1, got {self.steps.min()}"
-            )
+            raise ValueError(f"scores of {self.policy!r}: steps are at least 1, got {self.steps.min()}")
 
     def __len__(self) -> int:
         """Number of trials."""

@@ -50,9 +50,8 @@ Scorer = Callable[[Candidates], Float[Tensor, "n k"]]
 
 
 def jitter(
-    plans: Float[Tensor, "n h a"], k: int, sigma: float | Float[Tensor, "a"],
-    seeds: Int[Tensor, "n"], step: int,
-) -> Float[Tensor, "n k h a"]:  # fmt: skip
+    plans: Float[Tensor, "n h a"], k: int, sigma: float | Float[Tensor, "a"], seeds: Int[Tensor, "n"], step: int
+) -> Float[Tensor, "n k h a"]:
     """The plan itself and `k - 1` plans that lie beside it.
 
     RoboMonkey draws its candidates from a Gaussian about the policy's samples; here each candidate
@@ -95,8 +94,7 @@ def verifier(verify: Callable[[UInt8[Tensor, "b v H W 3"]], Float[Tensor, "b"]])
 
 
 def agreement(
-    decode: Callable[[Clip], Float[Tensor, "b t a"]],
-    commanded: Callable[[Clip], Float[Tensor, "b t a"]],
+    decode: Callable[[Clip], Float[Tensor, "b t a"]], commanded: Callable[[Clip], Float[Tensor, "b t a"]]
 ) -> Scorer:
     """Whether what is seen to be done is what was meant ("Do What You Say").
 
@@ -158,14 +156,19 @@ class SteeredPolicy:
     """
 
     def __init__(
-        self, policy: Planner, scorer: Scorer, world: WorldModel | None = None, *, k: int = 16,
-        sigma: float | Float[Tensor, "a"], lookahead: int = 8, context: int = 4,
+        self,
+        policy: Planner,
+        scorer: Scorer,
+        world: WorldModel | None = None,
+        *,
+        k: int = 16,
+        sigma: float | Float[Tensor, "a"],
+        lookahead: int = 8,
+        context: int = 4,
         num_steps: int = 2,
-    ):  # fmt: skip
+    ):
         if min(k, lookahead, context) < 1:
-            raise ValueError(
-                f"k, lookahead and context are at least 1, got {k}, {lookahead} and {context}"
-            )
+            raise ValueError(f"k, lookahead and context are at least 1, got {k}, {lookahead} and {context}")
         self.policy, self.scorer, self.world = policy, scorer, world
         self.k, self.sigma, self.lookahead = k, sigma, lookahead
         self.context, self.num_steps = context, num_steps
@@ -221,9 +224,10 @@ class SteeredPolicy:
             frames.append(dreamt.frames)
             states.append(dreamt.states)
         return Clip(
-            frames=torch.stack(frames, 1), actions=torch.stack(actions, 1),
+            frames=torch.stack(frames, 1),
+            actions=torch.stack(actions, 1),
             states=None if states[0] is None else torch.stack(states, 1),
-        )  # fmt: skip
+        )
 
     def _context(self) -> Clip:
         """The last real frames and the actions between them."""

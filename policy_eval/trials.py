@@ -83,39 +83,45 @@ class Bench:
         world = self.loaded_world
         source = open_episodes(self.starts, size=tuple(world.size), views=world.views)
         if not 1 <= self.episodes <= len(source):
-            raise ValueError(
-                f"{source.name}: has {len(source)} episodes to start from, --episodes is "
-                f"{self.episodes}"
-            )
+            raise ValueError(f"{source.name}: has {len(source)} episodes to start from, --episodes is {self.episodes}")
         return Starts(source, range(self.episodes))
 
     @cached_property
     def dream(self) -> DreamEnv:
         """The dreams, with the spaces of the real environment if there is one."""
         return DreamEnv(
-            self.loaded_world, self.loaded_starts, self.loaded_judge, num_envs=self.num_envs,
-            horizon=self.horizon, num_steps=self.num_steps, seed=self.seed,
+            self.loaded_world,
+            self.loaded_starts,
+            self.loaded_judge,
+            num_envs=self.num_envs,
+            horizon=self.horizon,
+            num_steps=self.num_steps,
+            seed=self.seed,
             like=None if self.real == "none" else self.simulators.envs[0],
             autoreset_mode=AutoresetMode.DISABLED,
-        )  # fmt: skip
+        )
 
     @cached_property
     def simulators(self) -> RealEnvs:
         """The real environment, several times."""
         size = self.loaded_starts.source.size[0]
         return RealEnvs(
-            lambda: make_env(self.real, size=size, time_limit=self.horizon), self.loaded_starts,
+            lambda: make_env(self.real, size=size, time_limit=self.horizon),
+            self.loaded_starts,
             num_envs=min(SIMULATORS, self.episodes),
-        )  # fmt: skip
+        )
 
     @cached_property
     def made_with(self) -> dict[str, object]:
         """What the outcomes depend on; a dream also on what is listed under `dream`."""
         dream = {
-            "world": fingerprint(self.world), "judge": fingerprint(self.judge),
-            "num_steps": self.num_steps, "num_envs": self.num_envs, "seed": self.seed,
+            "world": fingerprint(self.world),
+            "judge": fingerprint(self.judge),
+            "num_steps": self.num_steps,
+            "num_envs": self.num_envs,
+            "seed": self.seed,
             "copy_last": self.copy_last,
-        }  # fmt: skip
+        }
         data = self.loaded_starts.source.fingerprint
         return {"data": data, "horizon": self.horizon, "real": self.real, "dream": dream}
 
@@ -172,23 +178,22 @@ def fingerprint(folder: str | Path) -> str:
     return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
 
 
-def cut(
-    places: Sequence[str], policies: dict[str, Path], starts: Sequence[int], size: int
-) -> list[Cell]:
+def cut(places: Sequence[str], policies: dict[str, Path], starts: Sequence[int], size: int) -> list[Cell]:
     """Cells of at most `size` starts, for every policy in every place."""
     batches = [tuple(starts[i : i + size]) for i in range(0, len(starts), size)]
     return [
-        Cell(place, name, folder, batch)
-        for batch in batches
-        for name, folder in policies.items()
-        for place in places
+        Cell(place, name, folder, batch) for batch in batches for name, folder in policies.items() for place in places
     ]
 
 
 def run_cells(
-    bench: Bench, cells: Sequence[Cell], out: Path, *, processes: int = 1,
+    bench: Bench,
+    cells: Sequence[Cell],
+    out: Path,
+    *,
+    processes: int = 1,
     progress: Callable[[Cell], None] = lambda cell: None,
-) -> None:  # fmt: skip
+) -> None:
     """Do the cells whose files are not there yet, each in one process with one thread.
 
     Args:
@@ -214,9 +219,11 @@ def run_cells(
             progress(cell)
         return
     pool = ProcessPoolExecutor(
-        min(processes, len(missing)), multiprocessing.get_context("spawn"), _prepare,
+        min(processes, len(missing)),
+        multiprocessing.get_context("spawn"),
+        _prepare,
         (replace(bench), out),  # a copy, without what the bench has loaded
-    )  # fmt: skip
+    )
     try:
         waiting = {pool.submit(_work, cell): cell for cell in missing}
         for done in as_completed(waiting):
@@ -253,9 +260,7 @@ def run_cell(bench: Bench, cell: Cell, out: Path) -> None:
     write_json(file, contents)
 
 
-def play(
-    bench: Bench, cell: Cell, out: Path, record: Callable[[Trial], None] | None = None
-) -> Scores:
+def play(bench: Bench, cell: Cell, out: Path, record: Callable[[Trial], None] | None = None) -> Scores:
     """The trials of a cell; `out` is where the actions of a replay come from."""
     envs = bench.simulators if cell.place == "real" else bench.dream
     policy: Policy
@@ -263,9 +268,7 @@ def play(
         policy = Replay(failed_actions(cell, out))
     else:
         policy = ClonedPolicy.load(cell.folder, bench.device).eval()
-    return evaluate(
-        policy, envs, name=cell.policy, starts=cell.starts, horizon=bench.horizon, record=record
-    )
+    return evaluate(policy, envs, name=cell.policy, starts=cell.starts, horizon=bench.horizon, record=record)
 
 
 def failed_actions(cell: Cell, out: Path) -> dict[int, list[list[float]]]:
@@ -277,9 +280,7 @@ def failed_actions(cell: Cell, out: Path) -> dict[int, list[list[float]]]:
     return found
 
 
-def replays(
-    bench: Bench, policies: dict[str, Path], out: Path, *, limit: int
-) -> tuple[list[Cell], int]:
+def replays(bench: Bench, policies: dict[str, Path], out: Path, *, limit: int) -> tuple[list[Cell], int]:
     """Cells that dream failed real trials again, as many of each policy, and how many failed."""
     index = {seed: start for start, seed in enumerate(bench.loaded_starts.seeds)}
     cells, failures = [], 0

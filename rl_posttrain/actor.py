@@ -50,9 +50,7 @@ class Actor(nn.Module):
         return self.policy.head[0].in_features
 
     @torch.no_grad()
-    def features(
-        self, frames: UInt8[Tensor, "n v H W 3"], states: Float[Tensor, "n s"] | None
-    ) -> Float[Tensor, "n f"]:
+    def features(self, frames: UInt8[Tensor, "n v H W 3"], states: Float[Tensor, "n s"] | None) -> Float[Tensor, "n f"]:
         """What the policy sees: keypoints of its own cameras, `frames`, and its state."""
         return self.policy.features(frames, states)
 
@@ -60,8 +58,6 @@ class Actor(nn.Module):
         """The most likely normalised action."""
         return self.policy.head(features)
 
-    def raw(
-        self, actions: Float[Tensor, "n a"], states: Float[Tensor, "n s"] | None
-    ) -> Float[Tensor, "n a"]:
+    def raw(self, actions: Float[Tensor, "n a"], states: Float[Tensor, "n s"] | None) -> Float[Tensor, "n a"]:
         """Commands in the units of the data, relative dims added to the state."""
         return self.policy.commands(actions[:, None], states)[:, 0]

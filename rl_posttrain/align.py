@@ -123,9 +123,14 @@ def record(config: AlignConfig, env: object, episodes: int) -> Path:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=episodes)
         return record_rollouts(
-            policies, env, config.out / "rollouts", episodes=episodes, horizon=config.horizon,
-            seed=config.seed, progress=lambda done: progress.update(bar, completed=done),
-        )  # fmt: skip
+            policies,
+            env,
+            config.out / "rollouts",
+            episodes=episodes,
+            horizon=config.horizon,
+            seed=config.seed,
+            progress=lambda done: progress.update(bar, completed=done),
+        )
 
 
 def held_back(config: AlignConfig, number: int) -> int:
@@ -137,9 +142,7 @@ def held_back(config: AlignConfig, number: int) -> int:
     return max(number // 4, least) if config.calibrate else 0
 
 
-def fine_tune(
-    config: AlignConfig, env: object, rollouts: EpisodeSource, number: int, known: int
-) -> tuple[Path, Path]:
+def fine_tune(config: AlignConfig, env: object, rollouts: EpisodeSource, number: int, known: int) -> tuple[Path, Path]:
     """World model and judge after the first `known` of `number` rollouts, and as many old ones."""
     folder = config.out / str(number)
     schema, mixtures = schema_of(env), {}
@@ -156,35 +159,53 @@ def fine_tune(
         held_out = max(min(8, known // 4), 1)
         pretrain(
             PretrainConfig(
-                mixtures["world"], world, init=config.world, steps=config.steps,
-                batch=config.batch, learning_rate=config.learning_rate,
-                relative_to=dict(start.relative_to), average_decay=0.99, warmup=20,
-                validation_episodes=held_out, validation_interval=config.steps,
-                save_interval=config.steps, frames=min(10, shortest(mixtures["world"])),
+                mixtures["world"],
+                world,
+                init=config.world,
+                steps=config.steps,
+                batch=config.batch,
+                learning_rate=config.learning_rate,
+                relative_to=dict(start.relative_to),
+                average_decay=0.99,
+                warmup=20,
+                validation_episodes=held_out,
+                validation_interval=config.steps,
+                save_interval=config.steps,
+                frames=min(10, shortest(mixtures["world"])),
             )
-        )  # fmt: skip
+        )
     if not (learned / "report.json").exists():
         judge(
             JudgeConfig(
-                mixtures["judge"], learned, steps=config.judge_steps, init=config.judge,
-                learning_rate=3e-4, held_out=0.3, test=config.starts,
+                mixtures["judge"],
+                learned,
+                steps=config.judge_steps,
+                init=config.judge,
+                learning_rate=3e-4,
+                held_out=0.3,
+                test=config.starts,
             )
-        )  # fmt: skip
+        )
     return world, learned
 
 
-def calibrated(
-    config: AlignConfig, world: Path, learned: Path, recorded: Path, number: int, known: int
-) -> Path:  # fmt: skip
+def calibrated(config: AlignConfig, world: Path, learned: Path, recorded: Path, number: int, known: int) -> Path:
     """The judge with a threshold that suits the dreams of the rollouts that were held back."""
     out = config.out / str(number) / "calibrated-judge"
     if not (out / "calibration.json").exists():
         calibrate(
             CalibrateConfig(
-                str(world), learned, config.policies, recorded, out, config.horizon,
-                episodes=number, skip=known, num_steps=config.num_steps,
+                str(world),
+                learned,
+                config.policies,
+                recorded,
+                out,
+                config.horizon,
+                episodes=number,
+                skip=known,
+                num_steps=config.num_steps,
             )
-        )  # fmt: skip
+        )
     return out
 
 
@@ -196,10 +217,18 @@ def shortest(data: Path) -> int:
 def agreement_of(config: AlignConfig, world: Path, learned: Path, out: Path) -> dict:
     """How well the ranking in this world agrees with the real trials."""
     settings = RankConfig(
-        world=str(world), judge=learned, policies=config.policies, starts=config.starts, out=out,
-        horizon=config.horizon, episodes=config.episodes, real=config.env,
-        real_scores=config.real_scores, num_steps=config.num_steps, processes=config.processes,
-    )  # fmt: skip
+        world=str(world),
+        judge=learned,
+        policies=config.policies,
+        starts=config.starts,
+        out=out,
+        horizon=config.horizon,
+        episodes=config.episodes,
+        real=config.env,
+        real_scores=config.real_scores,
+        num_steps=config.num_steps,
+        processes=config.processes,
+    )
     rank_policies(replace(settings, num_envs=min(settings.num_envs, config.episodes)))
     return json.loads((out / "ranking.json").read_text())["agreement"]
 

@@ -19,9 +19,15 @@ from worldmodel.starts import Starts
 
 
 def before_after(
-    policies: Mapping[str, Path], real: str, starts: Path, out: Path, *, videos: int,
-    horizon: int, episodes: int | None = None,
-) -> dict[str, Scores]:  # fmt: skip
+    policies: Mapping[str, Path],
+    real: str,
+    starts: Path,
+    out: Path,
+    *,
+    videos: int,
+    horizon: int,
+    episodes: int | None = None,
+) -> dict[str, Scores]:
     """Let policies act for real from the same starts, and film the first of them.
 
     Args:
@@ -44,18 +50,18 @@ def before_after(
     if number > len(source):
         raise ValueError(f"{starts}: {len(source)} episodes to start from, asked for are {number}")
     chosen = Starts(source, range(number))
-    envs = RealEnvs(
-        lambda: make_env(real, size=source.size[0], time_limit=horizon), chosen,
-        num_envs=min(number, 10),
-    )  # fmt: skip
+    envs = RealEnvs(lambda: make_env(real, size=source.size[0], time_limit=horizon), chosen, num_envs=min(number, 10))
     trials: dict[str, dict[int, Trial]] = {name: {} for name in policies}
     scores = {}
     for name, folder in policies.items():
         kept = trials[name]
         scores[name] = evaluate(
-            ClonedPolicy.load(folder), envs, name=name, horizon=horizon,
+            ClonedPolicy.load(folder),
+            envs,
+            name=name,
+            horizon=horizon,
             record=lambda trial, kept=kept: kept.update({trial.seed: trial}),
-        )  # fmt: skip
+        )
     envs.close()
     out.mkdir(parents=True, exist_ok=True)
     for index, seed in enumerate(chosen.seeds[:videos]):

@@ -71,12 +71,14 @@ class Branches:
 
 @torch.no_grad()
 def roll(
-    world: WorldModel, state: RolloutState, actions: Float[Tensor, "b m a"] | None, *,
-    num_frames: int, num_steps: int, temperature: float | None = None,
-) -> tuple[
-    Float[Tensor, "b m v c h w"], Float[Tensor, "b m s"] | None, UInt8[Tensor, "b m v H W 3"],
-    RolloutState,
-]:  # fmt: skip
+    world: WorldModel,
+    state: RolloutState,
+    actions: Float[Tensor, "b m a"] | None,
+    *,
+    num_frames: int,
+    num_steps: int,
+    temperature: float | None = None,
+) -> tuple[Float[Tensor, "b m v c h w"], Float[Tensor, "b m s"] | None, UInt8[Tensor, "b m v H W 3"], RolloutState]:
     """Generate `num_frames` frames, at least one; uses `state` up.
 
     Args as in `WorldModel.step`.
@@ -87,9 +89,7 @@ def roll(
     latents, states, frames = [], [], []
     for index in range(num_frames):
         action = None if actions is None else actions[:, index]
-        observation, state = world.step(
-            state, action, num_steps=num_steps, temperature=temperature
-        )  # fmt: skip
+        observation, state = world.step(state, action, num_steps=num_steps, temperature=temperature)
         latents.append(state.latent)
         states.append(state.states)
         frames.append(observation.frames)
@@ -99,9 +99,16 @@ def roll(
 
 @torch.no_grad()
 def draw_branches(
-    world: WorldModel, clip: Clip, *, context: int, prefix: int, candidates: int, num_steps: int,
-    temperature: float, seeds: Sequence[int],
-) -> tuple[Branches, Rollout]:  # fmt: skip
+    world: WorldModel,
+    clip: Clip,
+    *,
+    context: int,
+    prefix: int,
+    candidates: int,
+    num_steps: int,
+    temperature: float,
+    seeds: Sequence[int],
+) -> tuple[Branches, Rollout]:
     """Roll out `prefix` frames after `context` recorded ones, then branch to the end of the clip.
 
     Args:
@@ -135,22 +142,29 @@ def draw_branches(
     other = [seed * 1000 + 1 + i for seed in seeds for i in range(candidates)]
     actions, copied = _cut(clip.actions, slice(now, None)), clip.map(lambda x: x[each])
     sample, sample_states, frames, _ = roll(
-        world, state.select(each).with_seeds(other), None if actions is None else actions[each],
-        num_frames=branch, num_steps=num_steps, temperature=temperature,
-    )  # fmt: skip
+        world,
+        state.select(each).with_seeds(other),
+        None if actions is None else actions[each],
+        num_frames=branch,
+        num_steps=num_steps,
+        temperature=temperature,
+    )
     sees = states is not None
     seen = sorted({0, *range(max(now - world.config.dit.window + 1, 0), now)} - {now})
     branches = Branches(
-        past=latents[:, seen], past_states=_cut(states, seen),
+        past=latents[:, seen],
+        past_states=_cut(states, seen),
         past_actions=_cut(clip.actions, seen),
         index=torch.tensor([*seen, now], device=latents.device),
         current=_before(latents[:, now], sample, candidates),
         current_states=_before(states[:, now], sample_states, candidates) if sees else None,
-        actions=actions, sample=_grouped(sample, candidates),
+        actions=actions,
+        sample=_grouped(sample, candidates),
         sample_states=_grouped(sample_states, candidates) if sees else None,
-        truth=recorded[:, now + 1 :], truth_states=_cut(clip.states, slice(now + 1, None)),
+        truth=recorded[:, now + 1 :],
+        truth_states=_cut(clip.states, slice(now + 1, None)),
         clip=clip,
-    )  # fmt: skip
+    )
     first = torch.cat([picture[each][:, None], frames], dim=1)
     dreamt = None
     if states is not None:
@@ -173,9 +187,13 @@ def _from(clip: Clip, first: int) -> Clip:
     """What was recorded from frame `first` on, without rewards."""
     rest = slice(first, None)
     return replace(
-        clip, frames=clip.frames[:, rest], states=_cut(clip.states, rest),
-        actions=_cut(clip.actions, rest), rewards=None, successes=None,
-    )  # fmt: skip
+        clip,
+        frames=clip.frames[:, rest],
+        states=_cut(clip.states, rest),
+        actions=_cut(clip.actions, rest),
+        rewards=None,
+        successes=None,
+    )
 
 
 def _cut(tensor: Tensor | None, frames: slice | list[int]) -> Tensor | None:
@@ -192,9 +210,7 @@ def _before(current: Tensor, sample: Tensor, candidates: int) -> Tensor:
     return torch.cat([first, _grouped(sample, candidates)[:, :, :-1]], dim=2)
 
 
-def branch_visibility(
-    index: Int[Tensor, "q"], candidates: int, length: int, window: int
-) -> Visibility:
+def branch_visibility(index: Int[Tensor, "q"], candidates: int, length: int, window: int) -> Visibility:
     """Who sees whom among the past, then the frames of every candidate one after another.
 
     A frame sees itself, those of its window in the past and in its own branch, and frame 0.
@@ -226,11 +242,11 @@ def encode_branches(world: WorldModel, branches: Branches) -> Encoded:
         actions = torch.cat([branches.past_actions, repeated], dim=1)
     conditioning = world.conditioner(actions, states, latents.shape[:2])
     encoded = world.dit.encode(
-        latents, conditioning, view_mask=branches.clip.view_mask,
-        visibility=branch_visibility(
-            branches.index, candidates, length, world.config.dit.window
-        ),
-    )  # fmt: skip
+        latents,
+        conditioning,
+        view_mask=branches.clip.view_mask,
+        visibility=branch_visibility(branches.index, candidates, length, world.config.dit.window),
+    )
     return _tail(encoded, branches.past.shape[1])
 
 
@@ -248,11 +264,14 @@ def _tail(encoded: Encoded, start: int) -> Encoded:
 
     conditioning = encoded.conditioning
     return replace(
-        encoded, tokens=encoded.tokens[:, start:], current=encoded.current[:, start:],
+        encoded,
+        tokens=encoded.tokens[:, start:],
+        current=encoded.current[:, start:],
         stem=StemOutput(late(encoded.stem.tokens), tuple(late(m) for m in encoded.stem.maps)),
         conditioning=replace(
-            conditioning, tokens=conditioning.tokens[:, start:],
+            conditioning,
+            tokens=conditioning.tokens[:, start:],
             vector=_cut(conditioning.vector, slice(start, None)),
             action_tokens=_cut(conditioning.action_tokens, slice(start, None)),
         ),
-    )  # fmt: skip
+    )

@@ -26,10 +26,8 @@ class Critic(nn.Module):
     def __init__(self, num_features: int, width: int, num_bins: int = 51):
         super().__init__()
         self.head = nn.Sequential(
-            nn.Linear(num_features, width), nn.SiLU(),
-            nn.Linear(width, width), nn.SiLU(),
-            nn.Linear(width, num_bins),
-        )  # fmt: skip
+            nn.Linear(num_features, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, num_bins)
+        )
         edge = float(symlog(torch.tensor(LIMIT)))
         self.register_buffer("bins", torch.linspace(-edge, edge, num_bins))
         nn.init.zeros_(self.head[-1].weight)
@@ -44,9 +42,8 @@ class Critic(nn.Module):
         return expected_value(self(features), self.bins)
 
     def loss(
-        self, features: Float[Tensor, "n f"], returns: Float[Tensor, "n"],
-        weights: Float[Tensor, "n"],
-    ) -> Float[Tensor, ""]:  # fmt: skip
+        self, features: Float[Tensor, "n f"], returns: Float[Tensor, "n"], weights: Float[Tensor, "n"]
+    ) -> Float[Tensor, ""]:
         """Weighted cross-entropy with the two-hot returns, in nats."""
         targets = two_hot(symlog(returns), self.bins)
         losses = cross_entropy(self(features), targets, reduction="none")

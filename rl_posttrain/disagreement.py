@@ -66,9 +66,17 @@ class Calibration:
 
 @torch.no_grad()
 def calibrate(
-    world: World, judge: Judge, source: EpisodeSource, anchors: Anchors, *, horizon: int,
-    context: int, noise_seeds: int, seed: int, num_steps: int,
-) -> Calibration:  # fmt: skip
+    world: World,
+    judge: Judge,
+    source: EpisodeSource,
+    anchors: Anchors,
+    *,
+    horizon: int,
+    context: int,
+    noise_seeds: int,
+    seed: int,
+    num_steps: int,
+) -> Calibration:
     """Dream recorded actions from real frames, and compare disagreement with the true error.
 
     Args:
@@ -111,12 +119,15 @@ def calibrate(
     spread, error, reward = (torch.stack(c, 1) for c in (spreads, errors, judged))
     within = mean_correlation(spread, error)
     return Calibration(
-        starts=len(anchors), horizon=horizon,
-        spearman=correlation(spread.flatten(), error.flatten()), spearman_within=within,
+        starts=len(anchors),
+        horizon=horizon,
+        spearman=correlation(spread.flatten(), error.flatten()),
+        spearman_within=within,
         spearman_judge=correlation(spread.flatten(), reward.flatten()),
         spearman_within_judge=mean_correlation(spread, reward),
-        scale=max(float(spread.quantile(QUANTILE)), 1e-6), used=within >= WORTH_USING,
-    )  # fmt: skip
+        scale=max(float(spread.quantile(QUANTILE)), 1e-6),
+        used=within >= WORTH_USING,
+    )
 
 
 def mean_correlation(x: Float[Tensor, "n t"], y: Float[Tensor, "n t"]) -> float:

@@ -45,9 +45,13 @@ def expected_value(logits: Float[Tensor, "*n k"], bins: Float[Tensor, "k"]) -> F
 
 
 def lambda_returns(
-    rewards: Float[Tensor, "b t"], values: Float[Tensor, "b u"], continues: Float[Tensor, "b t"], *,
-    discount: float, decay: float,
-) -> Float[Tensor, "b t"]:  # fmt: skip
+    rewards: Float[Tensor, "b t"],
+    values: Float[Tensor, "b u"],
+    continues: Float[Tensor, "b t"],
+    *,
+    discount: float,
+    decay: float,
+) -> Float[Tensor, "b t"]:
     """TD(lambda) returns: `G_i = r_i + discount c_i ((1 - decay) V_{i+1} + decay G_{i+1})`.
 
     The last one bootstraps from the value alone: `G_t = V_t` (Sutton and Barto 2018, section 12.1).
@@ -95,9 +99,13 @@ def importance_weights(
 
 
 def shaped_rewards(
-    successes: Bool[Tensor, "b t"], potentials: Float[Tensor, "b u"], trust: Float[Tensor, "b t"],
-    *, shaping: float, discount: float,
-) -> Float[Tensor, "b t"]:  # fmt: skip
+    successes: Bool[Tensor, "b t"],
+    potentials: Float[Tensor, "b u"],
+    trust: Float[Tensor, "b t"],
+    *,
+    shaping: float,
+    discount: float,
+) -> Float[Tensor, "b t"]:
     """`trust (success + shaping (discount phi_{i+1} - phi_i))`.
 
     Differences of a potential do not change which policy is best (Ng, Harada and Russell 1999).
@@ -126,9 +134,11 @@ def gaussian_log_prob(
 
 
 def gaussian_kl(
-    mean: Float[Tensor, "*n a"], std: Float[Tensor, "a"], prior_mean: Float[Tensor, "*n a"],
+    mean: Float[Tensor, "*n a"],
+    std: Float[Tensor, "a"],
+    prior_mean: Float[Tensor, "*n a"],
     prior_std: Float[Tensor, "a"],
-) -> Float[Tensor, "*n"]:  # fmt: skip
+) -> Float[Tensor, "*n"]:
     """`KL(policy || prior)` of diagonal Gaussians in nats, summed over action dims."""
     ratio = std / prior_std
     shift = (mean - prior_mean) / prior_std
@@ -136,9 +146,14 @@ def gaussian_kl(
 
 
 def pmpo_loss(
-    log_probs: Float[Tensor, "n"], advantages: Float[Tensor, "n"], kl: Float[Tensor, "n"],
-    weights: Float[Tensor, "n"], *, alpha: float = 0.5, beta: float = 0.3,
-) -> Float[Tensor, ""]:  # fmt: skip
+    log_probs: Float[Tensor, "n"],
+    advantages: Float[Tensor, "n"],
+    kl: Float[Tensor, "n"],
+    weights: Float[Tensor, "n"],
+    *,
+    alpha: float = 0.5,
+    beta: float = 0.3,
+) -> Float[Tensor, ""]:
     """Preference optimisation by the sign of the advantage (Dreamer 4, 2509.24527).
 
     `(1 - alpha) mean_{A<0} ln pi - alpha mean_{A>=0} ln pi + beta mean KL(pi || prior)`, every mean

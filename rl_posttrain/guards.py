@@ -21,12 +21,7 @@ from rl_posttrain.rewards import Reward, motion_energy
 from worldmodel.data.clip import Clip, EpisodeSource
 from worldmodel.envs import find_objects, object_names, object_view
 from worldmodel.fidelity_scores import object_scores
-from worldmodel.fidelity_windows import (
-    CONTEXT_FRAMES,
-    context_of,
-    evenly_spaced_windows,
-    read_windows,
-)
+from worldmodel.fidelity_windows import CONTEXT_FRAMES, context_of, evenly_spaced_windows, read_windows
 from worldmodel.metrics import psnr, ssim
 from worldmodel.world_model import WorldModel
 
@@ -62,31 +57,30 @@ def read_held_out(
     Raises:
         ValueError: An episode is too short.
     """
-    windows = evenly_spaced_windows(
-        source, starts=starts, horizon=horizon, stride=world.stride, episodes=episodes
-    )
+    windows = evenly_spaced_windows(source, starts=starts, horizon=horizon, stride=world.stride, episodes=episodes)
     clip = read_windows(source, windows, horizon=horizon, stride=world.stride)
     clip = replace(clip, states=clip.states if world.state_dim else None)
     return HeldOut(clip, tuple(window.episode for window in windows), source.robot_type)
 
 
-def dream(
-    world: WorldModel, clip: Clip, actions: Float[Tensor, "b m a"], *, num_steps: int, seed: int
-) -> Rollout:
+def dream(world: WorldModel, clip: Clip, actions: Float[Tensor, "b m a"], *, num_steps: int, seed: int) -> Rollout:
     """Dream the clip after its context under `actions`; window `i` has noise seed `seed + i`."""
     clip = clip.to(world.device)
     dreamt = world.imagine(context_of(clip), actions, num_steps=num_steps, seed=seed)
     late = slice(CONTEXT_FRAMES - 1, CONTEXT_FRAMES + actions.shape[1])
     reference = replace(
-        clip, frames=clip.frames[:, late], actions=actions.to(world.device),
-        states=None if clip.states is None else clip.states[:, late], rewards=None, successes=None,
-    )  # fmt: skip
+        clip,
+        frames=clip.frames[:, late],
+        actions=actions.to(world.device),
+        states=None if clip.states is None else clip.states[:, late],
+        rewards=None,
+        successes=None,
+    )
     imagined = replace(
-        reference, frames=torch.cat([reference.frames[:, :1], dreamt.frames], dim=1),
-        states=None
-        if dreamt.states is None
-        else torch.cat([reference.states[:, :1], dreamt.states], dim=1),
-    )  # fmt: skip
+        reference,
+        frames=torch.cat([reference.frames[:, :1], dreamt.frames], dim=1),
+        states=None if dreamt.states is None else torch.cat([reference.states[:, :1], dreamt.states], dim=1),
+    )
     return Rollout(imagined, reference)
 
 
@@ -126,9 +120,7 @@ def action_response(
     return (pair[0] - pair[1]).abs().mean(dim=(1, 2, 3, 4, 5))
 
 
-def object_errors(
-    held_out: HeldOut, rollout: Rollout, views: Sequence[str]
-) -> dict[str, Float[Tensor, "b m"]]:
+def object_errors(held_out: HeldOut, rollout: Rollout, views: Sequence[str]) -> dict[str, Float[Tensor, "b m"]]:
     """Position error of every object that can be found, at every dreamt frame; px of 64."""
     kind = held_out.robot_type
     if not object_names(kind) or object_view(kind) not in views:
@@ -144,9 +136,14 @@ def object_errors(
 
 
 def score(
-    world: WorldModel, held_out: HeldOut, *, rewards: Mapping[str, Reward],
-    dynamics: InverseDynamics | None, num_steps: int, seed: int,
-) -> tuple[dict[str, Float[Tensor, "b"]], Rollout]:  # fmt: skip
+    world: WorldModel,
+    held_out: HeldOut,
+    *,
+    rewards: Mapping[str, Reward],
+    dynamics: InverseDynamics | None,
+    num_steps: int,
+    seed: int,
+) -> tuple[dict[str, Float[Tensor, "b"]], Rollout]:
     """Dream the held-out windows and score them.
 
     Returns:

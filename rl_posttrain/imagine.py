@@ -168,25 +168,37 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
     if config.real != "none":
         starts = config.starts if config.real_starts is None else config.real_starts
         before_after(
-            {"before": config.policy, "after": config.out}, config.real, starts,
-            config.out / "videos", videos=config.videos, horizon=config.video_steps,
-        )  # fmt: skip
+            {"before": config.policy, "after": config.out},
+            config.real,
+            starts,
+            config.out / "videos",
+            videos=config.videos,
+            horizon=config.video_steps,
+        )
     print(summary(config.out, report))
     return report
 
 
 def check_numbers(config: ImagineConfig) -> None:
     """Raise a `ValueError` naming the field that is out of range."""
-    least = ("updates", "horizon", "context", "noise_seeds", "pool", "refresh_interval",
-             "validation_starts", "validation_horizon", "validation_interval", "patience",
-             "save_interval")  # fmt: skip
+    least = (
+        "updates",
+        "horizon",
+        "context",
+        "noise_seeds",
+        "pool",
+        "refresh_interval",
+        "validation_starts",
+        "validation_horizon",
+        "validation_interval",
+        "patience",
+        "save_interval",
+    )
     for name in least:
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is at least 1, got {getattr(config, name)}")
     if config.streams < 1 or config.streams % config.noise_seeds:
-        raise ValueError(
-            f"streams is a multiple of noise_seeds, got {config.streams} and {config.noise_seeds}"
-        )
+        raise ValueError(f"streams is a multiple of noise_seeds, got {config.streams} and {config.noise_seeds}")
     if config.learn.imitation_steps < 1:
         raise ValueError(f"imitation_steps is at least 1, got {config.learn.imitation_steps}")
     if not 0 <= config.persistence <= 1:
@@ -197,9 +209,7 @@ def check_numbers(config: ImagineConfig) -> None:
         raise ValueError(f"held_out is between 0 and 1, got {config.held_out}")
 
 
-def check_fit(
-    world: WorldModel, judge: LearnedJudge, policy: ClonedPolicy, source: EpisodeSource
-) -> None:
+def check_fit(world: WorldModel, judge: LearnedJudge, policy: ClonedPolicy, source: EpisodeSource) -> None:
     """Raise a `ValueError` with both values when the parts do not belong together."""
     views, size = tuple(world.views), tuple(world.size)
     shown = policy.config
@@ -212,15 +222,13 @@ def check_fit(
         (f"action dims of {source.name}", source.action_dim, world.action_dim),
         ("action dims of the policy", shown.action_dim, world.action_dim),
         (f"state dims of {source.name}", source.state_dim, world.state_dim),
-    ):  # fmt: skip
+    ):
         if mine != theirs:
             raise ValueError(f"{name}: {mine}, expected is {theirs}")
     if not set(shown.views) <= set(views):
         raise ValueError(f"the policy sees {shown.views}, the world model {views}")
     if shown.state_dim not in (0, world.state_dim):
-        raise ValueError(
-            f"the policy knows {shown.state_dim} state dims, the world model {world.state_dim}"
-        )
+        raise ValueError(f"the policy knows {shown.state_dim} state dims, the world model {world.state_dim}")
 
 
 def prepare(config: ImagineConfig, world: World, judge: Judge, source: EpisodeSource) -> Setting:
@@ -232,8 +240,7 @@ def prepare(config: ImagineConfig, world: World, judge: Judge, source: EpisodeSo
     number = max(round(config.held_out * len(source)), 1)
     if number >= len(source):
         raise ValueError(
-            f"{source.name}: {len(source)} episodes and held_out {config.held_out} leave none to "
-            "start from"
+            f"{source.name}: {len(source)} episodes and held_out {config.held_out} leave none to start from"
         )
     train, held_out = (
         Anchors.of(source, part, context=config.context, first_frames=config.first_frames)
@@ -265,10 +272,16 @@ def check_disagreement(config: ImagineConfig, setting: Setting) -> Calibration |
     number = min(4 * STARTS, len(setting.train))
     picked = setting.train.pick(rng.choice(len(setting.train), number, replace=False))
     found = calibrate(
-        setting.world, setting.judge, setting.source, picked, horizon=min(config.horizon, 15),
-        context=config.context, noise_seeds=config.noise_seeds, seed=config.seed,
+        setting.world,
+        setting.judge,
+        setting.source,
+        picked,
+        horizon=min(config.horizon, 15),
+        context=config.context,
+        noise_seeds=config.noise_seeds,
+        seed=config.seed,
         num_steps=config.num_steps,
-    )  # fmt: skip
+    )
     config.out.mkdir(parents=True, exist_ok=True)
     write_json(file, found.to_json())
     return found
@@ -284,9 +297,7 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
     learner = Learner(policy, config.learn).eval()
     optimizers = learner.optimizers(config.learn)
     average = MovingAverage(learner, config.learn.average_decay)
-    pool = StartPool.uniform(
-        len(setting.train), config.pool, np.random.default_rng([config.seed, 3])
-    )
+    pool = StartPool.uniform(len(setting.train), config.pool, np.random.default_rng([config.seed, 3]))
     memory = Memory.empty(learner)
     best: dict[str, Any] = {}
     first: dict[str, Any] = {}
@@ -329,26 +340,31 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
             average.update(learner, log.step)
             log.advance(shown)
     return {
-        "first": first, "best": best, "updates": log.step, "seconds": log.seconds,
-        "stopped_early": since_best >= config.patience, "trust_scale": setting.trust_scale,
-    }  # fmt: skip
+        "first": first,
+        "best": best,
+        "updates": log.step,
+        "seconds": log.seconds,
+        "stopped_early": since_best >= config.patience,
+        "trust_scale": setting.trust_scale,
+    }
 
 
 def one_update(
-    config: ImagineConfig, setting: Setting, learner: Learner, average: MovingAverage,
-    optimizers: list[torch.optim.Optimizer], pool: StartPool, log: ImagineLog,
-) -> tuple[Imagined, StartPool, dict[str, float]]:  # fmt: skip
+    config: ImagineConfig,
+    setting: Setting,
+    learner: Learner,
+    average: MovingAverage,
+    optimizers: list[torch.optim.Optimizer],
+    pool: StartPool,
+    log: ImagineLog,
+) -> tuple[Imagined, StartPool, dict[str, float]]:
     """Dream from the pool's starts and learn from it; with imitation, the critic alone."""
     rng = np.random.default_rng([config.seed, 4, log.step])
     beta = config.correction + (1 - config.correction) * min(log.step / config.updates, 1.0)
-    places, importance = pool.draw(
-        config.streams // config.noise_seeds, rng, alpha=config.priority, beta=beta
-    )
+    places, importance = pool.draw(config.streams // config.noise_seeds, rng, alpha=config.priority, beta=beta)
     picked = setting.train.pick(pool.index[places])
     imagined = dream(config, setting, learner, picked, horizon=config.horizon, seed=log.step + 1)
-    experience, errors, shown = learn_from(
-        learner, average, imagined, importance, config.learn, setting.trust_scale
-    )
+    experience, errors, shown = learn_from(learner, average, imagined, importance, config.learn, setting.trust_scale)
     shown |= update(learner, optimizers, experience, config.learn, step=log.step)
     pool = pool.update(places, errors)
     if (log.step + 1) % config.refresh_interval == 0:
@@ -356,17 +372,21 @@ def one_update(
     return imagined, pool, shown | {"std": learner.actor.std.mean().item()}
 
 
-def measure(
-    config: ImagineConfig, setting: Setting, learner: Learner
-) -> tuple[Float[Tensor, "n"], float]:
+def measure(config: ImagineConfig, setting: Setting, learner: Learner) -> tuple[Float[Tensor, "n"], float]:
     """Imagined return of every held-out start, and the share solved, without exploration.
 
     It is the undiscounted sum of successes and gained potential, so it needs no critic.
     """
     imagined = dream(
-        config, setting, learner, setting.held_out, horizon=config.validation_horizon, seed=0,
-        noise_seeds=1, explore=False,
-    )  # fmt: skip
+        config,
+        setting,
+        learner,
+        setting.held_out,
+        horizon=config.validation_horizon,
+        seed=0,
+        noise_seeds=1,
+        explore=False,
+    )
     gained = config.learn.shaping * (imagined.potentials[:, 1:] - imagined.potentials[:, :-1])
     returns = imagined_return(gained + imagined.successes, imagined.running, 1.0)
     return returns, float(imagined.solved.float().mean())
@@ -382,16 +402,30 @@ def better(returns: Float[Tensor, "n"], best: Float[Tensor, "n"]) -> bool:
 
 
 def dream(
-    config: ImagineConfig, setting: Setting, learner: Learner, anchors: Anchors, *, horizon: int,
-    seed: int, noise_seeds: int | None = None, explore: bool = True,
-) -> Imagined:  # fmt: skip
+    config: ImagineConfig,
+    setting: Setting,
+    learner: Learner,
+    anchors: Anchors,
+    *,
+    horizon: int,
+    seed: int,
+    noise_seeds: int | None = None,
+    explore: bool = True,
+) -> Imagined:
     """Rollouts of the actor from real frames."""
     imagined = imagine_rollouts(
-        setting.world, setting.judge, learner.actor, learner.prior,
-        contexts(setting.source, anchors, context=config.context), horizon=horizon,
-        bounds=setting.bounds, seed=config.seed * 1_000_003 + seed,
+        setting.world,
+        setting.judge,
+        learner.actor,
+        learner.prior,
+        contexts(setting.source, anchors, context=config.context),
+        horizon=horizon,
+        bounds=setting.bounds,
+        seed=config.seed * 1_000_003 + seed,
         noise_seeds=config.noise_seeds if noise_seeds is None else noise_seeds,
-        explore=explore, persistence=config.persistence, num_steps=config.num_steps,
+        explore=explore,
+        persistence=config.persistence,
+        num_steps=config.num_steps,
         vary=config.learn.objective == "imitation",
-    )  # fmt: skip
+    )
     return replace(imagined, potentials=setting.reward_scale * imagined.potentials)

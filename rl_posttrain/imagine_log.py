@@ -40,9 +40,8 @@ class ImagineLog(RunClock):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close them."""
         self.bar.stop()
         self.writer.close()

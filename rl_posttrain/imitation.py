@@ -36,9 +36,7 @@ class Memory:
     def empty(cls, learner: Learner) -> "Memory":
         """Nothing dreamt yet."""
         width = len(learner.actor.std)
-        return cls(
-            torch.zeros(0, learner.actor.num_features), torch.zeros(0, width), torch.zeros(0)
-        )
+        return cls(torch.zeros(0, learner.actor.num_features), torch.zeros(0, width), torch.zeros(0))
 
     def add(self, imagined: Imagined, noise_seeds: int) -> "Memory":
         """A memory with these dreams' successes, too; stream `j * n + i` is of start `i`."""
@@ -63,9 +61,8 @@ class Memory:
 
 
 def imitate(
-    learner: Learner, optimizer: torch.optim.Optimizer, memory: Memory, config: LearnConfig, *,
-    step: int,
-) -> dict[str, float]:  # fmt: skip
+    learner: Learner, optimizer: torch.optim.Optimizer, memory: Memory, config: LearnConfig, *, step: int
+) -> dict[str, float]:
     """Some optimiser steps on remembered successes; returns mean loss and divergence.
 
     The objective is `pmpo_loss` with `alpha = 1` and success in the place of the advantage's sign:
@@ -98,7 +95,4 @@ def imitate(
         losses.append(loss.item())
         divergences.append(kl.mean().item())
     count = len(losses)
-    return {
-        "actor_loss": sum(losses) / count, "kl": sum(divergences) / count,
-        "remembered": float(number),
-    }  # fmt: skip
+    return {"actor_loss": sum(losses) / count, "kl": sum(divergences) / count, "remembered": float(number)}

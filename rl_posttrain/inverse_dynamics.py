@@ -67,10 +67,12 @@ class MotionKeypoints(nn.Module):
     def __init__(self, window: int, num_keypoints: int):
         super().__init__()
         self.convolutions = nn.Sequential(
-            nn.Conv2d(3 * window, 24, 5, stride=2, padding=2), nn.ReLU(),
-            nn.Conv2d(24, 32, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(3 * window, 24, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(24, 32, 3, padding=1),
+            nn.ReLU(),
             nn.Conv2d(32, num_keypoints, 3, padding=1),
-        ).to(memory_format=torch.channels_last)  # fmt: skip
+        ).to(memory_format=torch.channels_last)
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
         self.num_features = 3 * num_keypoints
 
@@ -107,22 +109,17 @@ class InverseDynamics(nn.Module):
     def __init__(self, config: InverseDynamicsConfig):
         super().__init__()
         self.config = config
-        self.encoders = nn.ModuleList(
-            [MotionKeypoints(config.window, config.keypoints) for _ in config.views]
-        )
+        self.encoders = nn.ModuleList([MotionKeypoints(config.window, config.keypoints) for _ in config.views])
         width = config.width
         seen = sum(encoder.num_features for encoder in self.encoders)
         self.head = nn.Sequential(
-            nn.Linear(seen, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
-            nn.Linear(width, config.action_dim),
-        )  # fmt: skip
+            nn.Linear(seen, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.action_dim)
+        )
         self.register_buffer("mean", torch.zeros(config.action_dim))
         self.register_buffer("std", torch.ones(config.action_dim))
 
     def forward(
-        self,
-        frames: UInt8[Tensor, "b t v H W 3"],
-        view_mask: Bool[Tensor, "b v"] | None = None,
+        self, frames: UInt8[Tensor, "b t v H W 3"], view_mask: Bool[Tensor, "b v"] | None = None
     ) -> Float[Tensor, "b m a"]:
         """Normalised actions between consecutive frames.
 
@@ -150,10 +147,7 @@ class InverseDynamics(nn.Module):
         """
         expected = (len(self.config.views), *self.config.size, 3)
         if tuple(clip.frames.shape[2:]) != expected:
-            raise ValueError(
-                f"the inverse dynamics look at frames of {expected}, got "
-                f"{tuple(clip.frames.shape[2:])}"
-            )
+            raise ValueError(f"the inverse dynamics look at frames of {expected}, got {tuple(clip.frames.shape[2:])}")
         return self(clip.frames, clip.view_mask) * self.std + self.mean
 
     def commanded(self, clip: Clip) -> Float[Tensor, "b m a"]:
@@ -188,9 +182,7 @@ class InverseDynamics(nn.Module):
         write_json(folder / "config.json", {"format": 1, "config": asdict(self.config)})
 
     @classmethod
-    def from_pretrained(
-        cls, folder: str | Path, device: torch.device | str = "cpu"
-    ) -> "InverseDynamics":
+    def from_pretrained(cls, folder: str | Path, device: torch.device | str = "cpu") -> "InverseDynamics":
         """Load what `save_pretrained` wrote.
 
         Raises:

@@ -72,10 +72,13 @@ def inverse_dynamics(config: InverseDynamicsCommand) -> dict:
     loss = fit(dynamics, source, train, config)
     stride = 1 if world is None else world.stride
     report: dict = {
-        "data": str(config.data), "train_episodes": len(train), "cap": dynamics.config.cap,
-        "loss": loss, "tolerance": TOLERANCE,
+        "data": str(config.data),
+        "train_episodes": len(train),
+        "cap": dynamics.config.cap,
+        "loss": loss,
+        "tolerance": TOLERANCE,
         "real": measure(dynamics, [real_clip(source, e, stride) for e in held_out]),
-    }  # fmt: skip
+    }
     if world is not None:
         dreams = [dreamt_clip(world, source, e, config.num_steps, config.seed) for e in held_out]
         report["generated"] = measure(dynamics, dreams)
@@ -109,10 +112,12 @@ def build(
             )
     torch.manual_seed(config.seed)
     shape = {
-        "views": tuple(source.views), "size": tuple(source.size),
-        "action_dim": source.action_dim * stride, "relative_to": relative_to,
+        "views": tuple(source.views),
+        "size": tuple(source.size),
+        "action_dim": source.action_dim * stride,
+        "relative_to": relative_to,
         "displacement": config.displacement,
-    }  # fmt: skip
+    }
     clips = [whole(source, episode, stride) for episode in train]
     cap = config.cap
     if cap is None and relative_to:
@@ -126,10 +131,7 @@ def build(
     return dynamics
 
 
-def fit(
-    dynamics: InverseDynamics, source: EpisodeSource, train: range,
-    config: InverseDynamicsCommand,
-) -> float:  # fmt: skip
+def fit(dynamics: InverseDynamics, source: EpisodeSource, train: range, config: InverseDynamicsCommand) -> float:
     """Train in place; returns the mean loss of the last tenth of the steps."""
     optimizer = torch.optim.AdamW(dynamics.parameters(), lr=config.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
@@ -140,9 +142,14 @@ def fit(
         task = progress.add_task("inverse dynamics", total=config.steps, note="")
         for step in range(config.steps):
             clip = sample_clips(
-                source, batch=config.batch, length=config.frames, stride=stride, seed=config.seed,
-                index=step, episodes=train,
-            )  # fmt: skip
+                source,
+                batch=config.batch,
+                length=config.frames,
+                stride=stride,
+                seed=config.seed,
+                index=step,
+                episodes=train,
+            )
             target = (dynamics.commanded(clip) - dynamics.mean) / dynamics.std
             with autocast(target.device):
                 decoded = dynamics(clip.frames, clip.view_mask)
@@ -170,15 +177,10 @@ def real_clip(source: EpisodeSource, episode: int, stride: int) -> Clip:
     """The frames that dreams are compared with."""
     clip = whole(source, episode, stride).head(CONTEXT_FRAMES + TEST_FRAMES)
     late = CONTEXT_FRAMES - 1
-    return Clip(
-        clip.frames[:, late:], clip.actions[:, late:],
-        None if clip.states is None else clip.states[:, late:],
-    )  # fmt: skip
+    return Clip(clip.frames[:, late:], clip.actions[:, late:], None if clip.states is None else clip.states[:, late:])
 
 
-def dreamt_clip(
-    world: WorldModel, source: EpisodeSource, episode: int, num_steps: int, seed: int
-) -> Clip:
+def dreamt_clip(world: WorldModel, source: EpisodeSource, episode: int, num_steps: int, seed: int) -> Clip:
     """The dream of the same stretch; actions count relative to the states that were dreamt."""
     clip = whole(source, episode, world.stride).head(CONTEXT_FRAMES + TEST_FRAMES)
     actions = clip.actions[:, CONTEXT_FRAMES - 1 :]
@@ -206,5 +208,6 @@ def measure(dynamics: InverseDynamics, clips: list[Clip]) -> dict:
     return {
         "within": float((errors.abs() <= TOLERANCE).all(-1).float().mean()),
         "explained": float(1 - errors.square().mean(0).sum() / spread),
-        "error": float(errors.square().mean()), "n": len(errors),
-    }  # fmt: skip
+        "error": float(errors.square().mean()),
+        "n": len(errors),
+    }

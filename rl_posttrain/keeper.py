@@ -30,15 +30,19 @@ class Keeper:
     """
 
     def __init__(
-        self, config: PosttrainConfig, base: WorldModel, source: EpisodeSource, held_out: range,
-        rewards: RewardMix, log: RunLog,
-    ):  # fmt: skip
+        self,
+        config: PosttrainConfig,
+        base: WorldModel,
+        source: EpisodeSource,
+        held_out: range,
+        rewards: RewardMix,
+        log: RunLog,
+    ):
         self.config, self.base, self.rewards, self.log = config, base, rewards, log
         self.main = log.accelerator.is_main_process
         self.held_out: HeldOut = read_held_out(
-            base, source, held_out, horizon=config.evaluation_horizon,
-            starts=config.evaluation_starts,
-        )  # fmt: skip
+            base, source, held_out, horizon=config.evaluation_horizon, starts=config.evaluation_starts
+        )
         self.updates = Table(config.out / "updates.jsonl", log.step)
         self.evaluations = Table(config.out / "evaluations.jsonl", log.step + int(log.step > 0))
 
@@ -49,9 +53,7 @@ class Keeper:
         patience = self.config.patience
         return bool(patience) and len(values) - 1 - values.index(min(values)) >= patience
 
-    def record(
-        self, loss: Tensor, parts: Mapping[str, Tensor], row: Mapping[str, float], factor: float
-    ) -> None:
+    def record(self, loss: Tensor, parts: Mapping[str, Tensor], row: Mapping[str, float], factor: float) -> None:
         """Write down one update."""
         reward = f"reward {row['reward']:.3f}" if "reward" in row else ""
         if reward and self.updates.rows:
@@ -72,9 +74,13 @@ class Keeper:
             return
         world.eval()
         scores, _ = score(
-            world, self.held_out, rewards=self.rewards.rewards, dynamics=self.rewards.dynamics,
-            num_steps=self.config.num_steps, seed=self.config.seed,
-        )  # fmt: skip
+            world,
+            self.held_out,
+            rewards=self.rewards.rewards,
+            dynamics=self.rewards.dynamics,
+            num_steps=self.config.num_steps,
+            seed=self.config.seed,
+        )
         found = means(scores)
         name, value = held_back(found, self.rewards.names)
         row = {"step": self.log.step, "seconds": self.log.seconds, **found}

@@ -11,14 +11,7 @@ from torch import Tensor, nn
 from policy_eval.behaviour_cloning import ClonedPolicy
 from rl_posttrain.actor import Actor
 from rl_posttrain.critic import Critic
-from rl_posttrain.estimators import (
-    gaussian_kl,
-    gaussian_log_prob,
-    lambda_returns,
-    pmpo_loss,
-    shaped_rewards,
-    trust,
-)
+from rl_posttrain.estimators import gaussian_kl, gaussian_log_prob, lambda_returns, pmpo_loss, shaped_rewards, trust
 from rl_posttrain.rollouts import Imagined
 from worldmodel.run import MovingAverage
 
@@ -72,8 +65,7 @@ class Learner(nn.Module):
         """One for the actor, one for the critic."""
         pairs = ((self.actor, config.actor_rate), (self.critic, config.critic_rate))
         return [
-            torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=r, weight_decay=0)
-            for m, r in pairs
+            torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=r, weight_decay=0) for m, r in pairs
         ]
 
 
@@ -104,9 +96,13 @@ class Experience:
 
 @torch.no_grad()
 def learn_from(
-    learner: Learner, average: MovingAverage, imagined: Imagined, importance: Float[Tensor, "n"],
-    config: LearnConfig, trust_scale: float | None,
-) -> tuple[Experience, Float[Tensor, "n"], dict[str, float]]:  # fmt: skip
+    learner: Learner,
+    average: MovingAverage,
+    imagined: Imagined,
+    importance: Float[Tensor, "n"],
+    config: LearnConfig,
+    trust_scale: float | None,
+) -> tuple[Experience, Float[Tensor, "n"], dict[str, float]]:
     """Returns and advantages of what was imagined, under the target critic.
 
     Args:
@@ -129,23 +125,22 @@ def learn_from(
     if trust_scale is not None:
         weights = trust(imagined.disagreement, trust_scale)
     rewards = shaped_rewards(
-        imagined.successes, imagined.potentials, weights,
-        shaping=config.shaping, discount=config.discount,
-    )  # fmt: skip
-    continues = 1 - imagined.successes.float()
-    returns = lambda_returns(
-        rewards, values, continues, discount=config.discount, decay=config.decay
+        imagined.successes, imagined.potentials, weights, shaping=config.shaping, discount=config.discount
     )
+    continues = 1 - imagined.successes.float()
+    returns = lambda_returns(rewards, values, continues, discount=config.discount, decay=config.decay)
     number = len(importance)
     errors = (returns[:, 0] - learner.critic.value(imagined.features[:, 0])).abs()
     running = imagined.running
     spread = repeat(importance, "n -> (k n) t", k=len(running) // number, t=running.shape[1])
     experience = Experience(
         features=imagined.features[:, :-1][running],
-        actions=imagined.actions[running], prior=imagined.prior[running],
-        returns=returns[running], advantages=(returns - values[:, :-1])[running],
+        actions=imagined.actions[running],
+        prior=imagined.prior[running],
+        returns=returns[running],
+        advantages=(returns - values[:, :-1])[running],
         weights=spread[running],
-    )  # fmt: skip
+    )
     shown = {
         "return": float(imagined_return(rewards, running, config.discount).mean()),
         "solved": float(imagined.solved.float().mean()),
@@ -155,18 +150,15 @@ def learn_from(
     return experience, rearrange(errors, "(k n) -> k n", n=number).mean(0), shown
 
 
-def imagined_return(
-    rewards: Float[Tensor, "b t"], running: Bool[Tensor, "b t"], discount: float
-) -> Float[Tensor, "b"]:
+def imagined_return(rewards: Float[Tensor, "b t"], running: Bool[Tensor, "b t"], discount: float) -> Float[Tensor, "b"]:
     """Discounted sum of the rewards up to the first success."""
     factors = discount ** torch.arange(rewards.shape[1])
     return (rewards * running * factors).sum(1)
 
 
 def update(
-    learner: Learner, optimizers: list[torch.optim.Optimizer], experience: Experience,
-    config: LearnConfig, *, step: int,
-) -> dict[str, float]:  # fmt: skip
+    learner: Learner, optimizers: list[torch.optim.Optimizer], experience: Experience, config: LearnConfig, *, step: int
+) -> dict[str, float]:
     """A few passes over the experience of one update; returns mean losses and the divergence.
 
     Raises:
@@ -206,7 +198,5 @@ def losses_of(
     std = learner.actor.std
     log_probs = gaussian_log_prob(rows.actions, mean, std)
     kl = gaussian_kl(mean, std, rows.prior, learner.prior.std)
-    actor_loss = pmpo_loss(
-        log_probs, rows.advantages, kl, rows.weights, alpha=config.alpha, beta=config.beta
-    )
+    actor_loss = pmpo_loss(log_probs, rows.advantages, kl, rows.weights, alpha=config.alpha, beta=config.beta)
     return {"critic_loss": critic_loss, "actor_loss": actor_loss, "kl": kl.mean()}

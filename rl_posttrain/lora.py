@@ -35,9 +35,10 @@ def adapted(base: WorldModel, rank: int) -> WorldModel:
 
     world = twin(base.requires_grad_(False))
     linear = [
-        name for name, module in world.dit.named_modules()
+        name
+        for name, module in world.dit.named_modules()
         if isinstance(module, nn.Linear) and name.startswith(("encoder.", "decoder."))
-    ]  # fmt: skip
+    ]
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=linear)
     inject_adapter_in_model(config, world.dit)
     return world

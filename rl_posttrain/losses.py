@@ -67,9 +67,7 @@ def nft_loss(
     return share * (towards - sample) ** 2 + (1 - share) * (away - sample) ** 2
 
 
-def kl_penalty(
-    predicted: Float[Tensor, "*n"], reference: Float[Tensor, "*n"]
-) -> Float[Tensor, "*n"]:
+def kl_penalty(predicted: Float[Tensor, "*n"], reference: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """Squared distance of the predictions: the KL divergence of two Gaussians of one variance.
 
     Up to the factor `1 / (2 variance)`, which depends on the noise level only (2509.16117, in the

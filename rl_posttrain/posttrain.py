@@ -27,14 +27,7 @@ from worldmodel.data.dataset import sample_clips
 from worldmodel.files import write_json
 from worldmodel.objective import draw
 from worldmodel.precision import compute_dtype
-from worldmodel.run import (
-    MovingAverage,
-    build_optimizers,
-    default_device,
-    load_state,
-    save_state,
-    split_episodes,
-)
+from worldmodel.run import MovingAverage, build_optimizers, default_device, load_state, save_state, split_episodes
 from worldmodel.run_log import CLOCKS, RunLog
 from worldmodel.world_model import WorldModel
 
@@ -56,17 +49,19 @@ def posttrain(config: PosttrainConfig) -> Path:
     check(config, base, source, held_out)
     world, old = policies(config, base)
     note_training(world, source, train)
-    rewards = build_rewards(
-        config.reward, base, source, train, config.inverse_dynamics, branch=config.branch
-    )
+    rewards = build_rewards(config.reward, base, source, train, config.inverse_dynamics, branch=config.branch)
     both = nn.ModuleDict({"world": world, "old": old})
     muon = config.muon and not config.lora_rank
     optimizers = build_optimizers(world, config.learning_rate, muon=muon)
     average = MovingAverage(both, config.average_decay)
     log = RunLog(
-        accelerator, config.out, total_steps=config.steps, minutes=config.minutes,
-        clock=CLOCKS[config.clock], name="posttrain",
-    )  # fmt: skip
+        accelerator,
+        config.out,
+        total_steps=config.steps,
+        minutes=config.minutes,
+        clock=CLOCKS[config.clock],
+        name="posttrain",
+    )
     if config.resume:
         log.resume(load_state(config.out / "state", both, average, optimizers))
     rewards = measure_spread(config, base, source, train, rewards)
@@ -110,9 +105,7 @@ def begin(config: PosttrainConfig) -> Accelerator:
     mixed = "bf16" if compute_dtype(default_device()) == torch.bfloat16 else "no"
     accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=config.out)
     if accelerator.num_processes > 1:
-        raise ValueError(
-            f"post-training runs in 1 process, launched are {accelerator.num_processes}"
-        )
+        raise ValueError(f"post-training runs in 1 process, launched are {accelerator.num_processes}")
     accelerator.init_trackers("log")
     torch.manual_seed(config.seed)
     return accelerator
@@ -139,9 +132,7 @@ def apply_gradients(optimizers: Sequence[torch.optim.Optimizer], learning_rate: 
 
 def follow(old: WorldModel, world: WorldModel, decay: float) -> None:
     """Move what is trained of the old policy to the new one; `decay` of it stays."""
-    before, now = (
-        [p.detach() for p in policy.parameters() if p.requires_grad] for policy in (old, world)
-    )
+    before, now = ([p.detach() for p in policy.parameters() if p.requires_grad] for policy in (old, world))
     torch._foreach_lerp_(before, now, 1 - decay)
 
 
@@ -151,21 +142,24 @@ def generator_of(config: PosttrainConfig, step: int) -> torch.Generator:
 
 
 def recorded_clip(
-    config: PosttrainConfig, world: WorldModel, source: EpisodeSource, train: range, step: int,
-    prefix: int,
-) -> Clip:  # fmt: skip
+    config: PosttrainConfig, world: WorldModel, source: EpisodeSource, train: range, step: int, prefix: int
+) -> Clip:
     """The stretches that the streams of an update follow."""
     clip = sample_clips(
-        source, batch=config.groups, length=config.context + prefix + config.branch,
-        stride=world.stride, seed=config.seed, index=step, episodes=train,
-    )  # fmt: skip
+        source,
+        batch=config.groups,
+        length=config.context + prefix + config.branch,
+        stride=world.stride,
+        seed=config.seed,
+        index=step,
+        episodes=train,
+    )
     return replace(clip, states=clip.states if world.state_dim else None)
 
 
 def next_batch(
-    config: PosttrainConfig, old: WorldModel, source: EpisodeSource, train: range,
-    rewards: RewardMix, step: int,
-) -> tuple[BranchBatch | RecordedBatch, dict[str, float]]:  # fmt: skip
+    config: PosttrainConfig, old: WorldModel, source: EpisodeSource, train: range, rewards: RewardMix, step: int
+) -> tuple[BranchBatch | RecordedBatch, dict[str, float]]:
     """The batch of update `step`, and what to write down about it."""
     generator = generator_of(config, step)
     prefix = int(torch.randint(config.prefix + 1, (1,), generator=generator))
@@ -182,9 +176,15 @@ def next_batch(
     state_noise = config.temperature * torch.randn(*shape, old.state_dim, generator=generator)
     seeds = [(config.seed * 1_000_003 + step) * 1024 + i for i in range(config.groups)]
     branches, rollout = draw_branches(
-        old, clip.to(old.device), context=config.context, prefix=prefix, candidates=candidates,
-        num_steps=config.num_steps, temperature=config.temperature, seeds=seeds,
-    )  # fmt: skip
+        old,
+        clip.to(old.device),
+        context=config.context,
+        prefix=prefix,
+        candidates=candidates,
+        num_steps=config.num_steps,
+        temperature=config.temperature,
+        seeds=seeds,
+    )
     good, kept, row = judge(config, rewards, rollout, candidates)
     tau, noise, state_noise = (x.to(old.device) for x in (tau, noise, state_noise))
     batch = BranchBatch(branches, good, kept, tau, noise, state_noise, config.num_steps)
@@ -201,16 +201,16 @@ def judge(
     spread = terms["fidelity"].std(dim=1, correction=0)
     row = {f"reward.{name}": float(values.mean()) for name, values in terms.items()}
     row |= {
-        "reward": row["reward.fidelity"], "spread": float(spread.mean()),
+        "reward": row["reward.fidelity"],
+        "spread": float(spread.mean()),
         "zero_variance": float((spread < 1e-6).float().mean()),
-    }  # fmt: skip
+    }
     return good, extremes(total, config.keep), row
 
 
 def measure_spread(
-    config: PosttrainConfig, base: WorldModel, source: EpisodeSource, train: range,
-    rewards: RewardMix,
-) -> RewardMix:  # fmt: skip
+    config: PosttrainConfig, base: WorldModel, source: EpisodeSource, train: range, rewards: RewardMix
+) -> RewardMix:
     """Before training: how much the candidates of a group differ, against different starts.
 
     Writes `spread.json` and says so when the sampler is too deterministic for a contrast. The
@@ -220,10 +220,15 @@ def measure_spread(
         return rewards
     clip = recorded_clip(config, base, source, train, 0, config.prefix // 2).to(base.device)
     _, rollout = draw_branches(
-        base, clip, context=config.context, prefix=config.prefix // 2,
-        candidates=config.candidates, num_steps=config.num_steps,
-        temperature=config.temperature, seeds=range(config.groups),
-    )  # fmt: skip
+        base,
+        clip,
+        context=config.context,
+        prefix=config.prefix // 2,
+        candidates=config.candidates,
+        num_steps=config.num_steps,
+        temperature=config.temperature,
+        seeds=range(config.groups),
+    )
     rewards = rewards.calibrated(rollout)
     spread = {}
     for name, values in rewards.terms(rollout).items():
@@ -233,10 +238,7 @@ def measure_spread(
         spread[name] = {"within": within, "between": between}
     write_json(config.out / "spread.json", spread)
     fidelity = spread["fidelity"]
-    print(
-        f"fidelity varies by {fidelity['within']:.4f} within groups and by "
-        f"{fidelity['between']:.4f} between starts"
-    )
+    print(f"fidelity varies by {fidelity['within']:.4f} within groups and by {fidelity['between']:.4f} between starts")
     if fidelity["within"] < 0.01 * fidelity["between"]:
         print("  candidates hardly differ: take more --num-steps, --temperature or --branch")
     return rewards

@@ -116,9 +116,7 @@ class PosttrainConfig:
         return UpdateWeights(float(self.contrastive), supervision, self.kl_weight, self.beta)
 
 
-def check(
-    config: PosttrainConfig, world: WorldModel, source: EpisodeSource, held_out: range
-) -> None:
+def check(config: PosttrainConfig, world: WorldModel, source: EpisodeSource, held_out: range) -> None:
     """Raise a `ValueError` where data, world model and configuration do not fit."""
     check_views(world, source)
     if world.dit.monolithic:
@@ -127,28 +125,17 @@ def check(
         raise ValueError(f"{config.world}: post-training needs a world model with actions")
     if config.num_steps not in world.allowed_steps:
         raise ValueError(f"num_steps={config.num_steps}, expected one of {world.allowed_steps}")
-    for name, least in (
-        ("groups", 1),
-        ("context", 1),
-        ("branch", 1),
-        ("prefix", 0),
-        ("lora_rank", 0),
-    ):
+    for name, least in (("groups", 1), ("context", 1), ("branch", 1), ("prefix", 0), ("lora_rank", 0)):
         if getattr(config, name) < least:
             raise ValueError(f"{name} is at least {least}, got {getattr(config, name)}")
     if config.contrastive and config.candidates < 2:
         raise ValueError(f"candidates={config.candidates}: a contrast needs at least 2")
     if config.temperature < 0 or (config.contrastive and config.temperature == 0):
-        raise ValueError(
-            f"temperature={config.temperature}: at least 0, and a contrast needs it above 0"
-        )
+        raise ValueError(f"temperature={config.temperature}: at least 0, and a contrast needs it above 0")
     if 2 * config.keep > config.candidates:
         raise ValueError(
-            f"keep={config.keep} best and worst need {2 * config.keep} candidates, "
-            f"got {config.candidates}"
+            f"keep={config.keep} best and worst need {2 * config.keep} candidates, got {config.candidates}"
         )
     known = sorted(set(trained_episodes(world.train_data, source)) & set(held_out))
     if known:
-        raise ValueError(
-            f"{source.name}: episodes {known} are held out, but {config.world} was trained on them"
-        )
+        raise ValueError(f"{source.name}: episodes {known} are held out, but {config.world} was trained on them")

@@ -28,15 +28,9 @@ def plot_run(updates: Sequence[Mapping], evaluations: Sequence[Mapping], file: P
     reward.set_ylabel("reward")
     first = evaluations[0]
     for name in first:
-        drawn = name.startswith(("error.", "reward.")) or name in (
-            "sharpness",
-            "motion",
-            "response",
-        )
+        drawn = name.startswith(("error.", "reward.")) or name in ("sharpness", "motion", "response")
         if drawn and first[name]:
-            points = [
-                (r["step"], r[name] / first[name]) for r in evaluations if r[name] is not None
-            ]
+            points = [(r["step"], r[name] / first[name]) for r in evaluations if r[name] is not None]
             held.plot(*zip(*points, strict=True), marker="o", label=name)
     held.set(xlabel="updates", ylabel="held out, relative to before")
     held.legend(fontsize=8, ncols=3)

@@ -30,9 +30,8 @@ class Anchors:
 
     @classmethod
     def of(
-        cls, source: EpisodeSource, episodes: Sequence[int], *, context: int,
-        first_frames: bool = False,
-    ) -> "Anchors":  # fmt: skip
+        cls, source: EpisodeSource, episodes: Sequence[int], *, context: int, first_frames: bool = False
+    ) -> "Anchors":
         """All frames of the episodes that lie before a success, with `context - 1` before them.
 
         The first frame of an episode is among them, though nothing precedes it; with `first_frames`
@@ -50,9 +49,7 @@ class Anchors:
             frames = [0] if first_frames else [0, *range(max(context - 1, 1), length)]
             found += [(episode, frame) for frame in frames]
         if not found:
-            raise ValueError(
-                f"{source.name}: episodes {list(episodes)} hold no frame to start from"
-            )
+            raise ValueError(f"{source.name}: episodes {list(episodes)} hold no frame to start from")
         columns = np.array(found, np.int64)
         return cls(columns[:, 0], columns[:, 1])
 
@@ -135,15 +132,11 @@ class StartPool:
 
     def to_json(self) -> dict:
         """A dictionary that JSON can hold, without rounding."""
-        return {
-            "index": self.index.tolist(), "errors": self.errors.tolist(),
-            "visited": self.visited.tolist(),
-        }  # fmt: skip
+        return {"index": self.index.tolist(), "errors": self.errors.tolist(), "visited": self.visited.tolist()}
 
     @classmethod
     def from_json(cls, values: dict) -> "StartPool":
         """Read what `to_json` wrote."""
         return cls(
-            np.array(values["index"], np.int64), torch.tensor(values["errors"]),
-            np.array(values["visited"], np.int64),
-        )  # fmt: skip
+            np.array(values["index"], np.int64), torch.tensor(values["errors"]), np.array(values["visited"], np.int64)
+        )

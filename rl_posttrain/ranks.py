@@ -33,9 +33,7 @@ def check_ranking(file: Path | None, world: str, judge: str | Path) -> str:
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{file}: no ranking.json of `worldmodel rank`: {error!r}") from error
     if ranked["world"] != fingerprint(world):
-        raise ValueError(
-            f"{file}: made with world model {ranked['world']}, {world} is {fingerprint(world)}"
-        )
+        raise ValueError(f"{file}: made with world model {ranked['world']}, {world} is {fingerprint(world)}")
     if agreement is None or agreement["refusal"] is not None:
         why = "no real trials" if agreement is None else agreement["refusal"]
         raise ValueError(f"{file}: says nothing of how dream and reality agree: {why}")

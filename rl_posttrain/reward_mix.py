@@ -87,9 +87,14 @@ class RewardMix:
 
 
 def build_rewards(
-    weights: RewardWeights, world: WorldModel, source: EpisodeSource, train: range,
-    inverse_dynamics: Path | None, *, branch: int,
-) -> RewardMix:  # fmt: skip
+    weights: RewardWeights,
+    world: WorldModel,
+    source: EpisodeSource,
+    train: range,
+    inverse_dynamics: Path | None,
+    *,
+    branch: int,
+) -> RewardMix:
     """The rewards of a run; those that need what is not there are left out.
 
     Args:
@@ -133,9 +138,7 @@ def build_rewards(
     return RewardMix(rewards, chosen, dynamics)
 
 
-def real_limits(
-    dynamics: InverseDynamics, source: EpisodeSource, train: range, world: WorldModel
-) -> Limits:
+def real_limits(dynamics: InverseDynamics, source: EpisodeSource, train: range, world: WorldModel) -> Limits:
     """Limits of the actions decoded from recorded video."""
     decoded = []
     for episode in train[:LIMIT_EPISODES]:

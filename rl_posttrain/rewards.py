@@ -159,8 +159,9 @@ class Limits:
             low=actions.quantile(1 - PERCENTILE, dim=0),
             high=actions.quantile(PERCENTILE, dim=0),
             acceleration_scale=acceleration.std(0, correction=0).clamp_min(1e-6),
-            jerk_scale=jerk.std(0, correction=0).clamp_min(1e-6), displacement=displacement,
-        )  # fmt: skip
+            jerk_scale=jerk.std(0, correction=0).clamp_min(1e-6),
+            displacement=displacement,
+        )
 
 
 def violations(actions: Float[Tensor, "b t a"], limits: Limits) -> Float[Tensor, "b"]:
@@ -231,9 +232,7 @@ class Agreement:
 # Together
 
 
-def weighted_sum(
-    terms: Mapping[str, Float[Tensor, "b k"]], weights: Mapping[str, float]
-) -> Float[Tensor, "b k"]:
+def weighted_sum(terms: Mapping[str, Float[Tensor, "b k"]], weights: Mapping[str, float]) -> Float[Tensor, "b k"]:
     """Standardise every term within each group, then add them up by weight.
 
     So a term counts by how it ranks the candidates of a group, not by its scale.

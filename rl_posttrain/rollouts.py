@@ -25,9 +25,7 @@ class World(Protocol):
         """Begin one stream per clip."""
         ...
 
-    def step(
-        self, state: object, actions: Float[Tensor, "b a"], *, num_steps: int
-    ) -> tuple[Observation, object]:
+    def step(self, state: object, actions: Float[Tensor, "b a"], *, num_steps: int) -> tuple[Observation, object]:
         """Apply one raw action per stream."""
         ...
 
@@ -65,11 +63,21 @@ class Imagined:
 
 @torch.no_grad()
 def imagine_rollouts(
-    world: World, judge: Judge, actor: Actor, prior: Actor, clips: Sequence[Clip], *,
-    horizon: int, bounds: tuple[Float[Tensor, "a"], Float[Tensor, "a"]], seed: int,
-    noise_seeds: int = 2, explore: bool = True, persistence: float = 0.0, vary: bool = False,
+    world: World,
+    judge: Judge,
+    actor: Actor,
+    prior: Actor,
+    clips: Sequence[Clip],
+    *,
+    horizon: int,
+    bounds: tuple[Float[Tensor, "a"], Float[Tensor, "a"]],
+    seed: int,
+    noise_seeds: int = 2,
+    explore: bool = True,
+    persistence: float = 0.0,
+    vary: bool = False,
     num_steps: int = 2,
-) -> Imagined:  # fmt: skip
+) -> Imagined:
     """Let an actor act in dreams that begin from real frames.
 
     Stream `j * n + i` is start `i` under noise seed `j`. The dreams of a start share the actor's
@@ -117,13 +125,15 @@ def imagine_rollouts(
     features = torch.stack([feature for _, feature, _ in looks], 1)
     successes = torch.stack([verdict.successes for _, _, verdict in looks[1:]], 1)
     return Imagined(
-        frames=frames, features=features, actions=torch.stack(actions, 1),
+        frames=frames,
+        features=features,
+        actions=torch.stack(actions, 1),
         prior=prior(features[:, :-1]),
         potentials=torch.stack([verdict.rewards.float() for _, _, verdict in looks], 1),
         successes=successes,
         running=(successes.long().cumsum(1) - successes.long()) == 0,
         disagreement=disagreement(frames[:, 1:], noise_seeds),
-    )  # fmt: skip
+    )
 
 
 def persistent_noise(
@@ -155,9 +165,11 @@ def begin(world: World, clips: Sequence[Clip], seeds: Sequence[int]) -> object:
 def final_frame(clip: Clip) -> Clip:
     """The last frame alone."""
     return Clip(
-        frames=clip.frames[-1:], states=None if clip.states is None else clip.states[-1:],
-        view_mask=clip.view_mask, pixel_mask=clip.pixel_mask,
-    )  # fmt: skip
+        frames=clip.frames[-1:],
+        states=None if clip.states is None else clip.states[-1:],
+        view_mask=clip.view_mask,
+        pixel_mask=clip.pixel_mask,
+    )
 
 
 def disagreement(frames: UInt8[Tensor, "b t v H W 3"], noise_seeds: int) -> Float[Tensor, "b t"]:

@@ -79,16 +79,13 @@ class Update(nn.Module):
     """
 
     def __init__(
-        self, world: WorldModel, old: WorldModel, reference: WorldModel | None,
-        weights: UpdateWeights, loss: LossConfig,
-    ):  # fmt: skip
+        self, world: WorldModel, old: WorldModel, reference: WorldModel | None, weights: UpdateWeights, loss: LossConfig
+    ):
         super().__init__()
         self.world, self.weights, self.loss = world, weights, loss
         self.frozen = (old, reference)  # a tuple: not trained, not synchronised
 
-    def forward(
-        self, batch: BranchBatch | RecordedBatch
-    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    def forward(self, batch: BranchBatch | RecordedBatch) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Loss and its parts."""
         if isinstance(batch, RecordedBatch):
             return training_loss(self.world, batch.clip, batch.draws, self.loss)
@@ -96,9 +93,13 @@ class Update(nn.Module):
 
 
 def branch_loss(
-    world: WorldModel, old: WorldModel, reference: WorldModel | None, batch: BranchBatch,
-    weights: UpdateWeights, loss: LossConfig,
-) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:  # fmt: skip
+    world: WorldModel,
+    old: WorldModel,
+    reference: WorldModel | None,
+    batch: BranchBatch,
+    weights: UpdateWeights,
+    loss: LossConfig,
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """Loss of a batch of branches, and its parts without gradient.
 
     Every generated frame is noised to one of the sampler's own noise levels and predicted with the
@@ -140,9 +141,7 @@ def branch_loss(
     return sum(losses.values()), parts | {k: v.detach() for k, v in losses.items()}
 
 
-def _supervision(
-    world: WorldModel, encoded: Encoded, batch: BranchBatch, loss: LossConfig
-) -> Float[Tensor, ""]:
+def _supervision(world: WorldModel, encoded: Encoded, batch: BranchBatch, loss: LossConfig) -> Float[Tensor, ""]:
     """Regression to what was recorded, from the frames that the model generated itself."""
     branches, candidates = batch.branches, batch.tau.shape[1]
     truth = repeat(branches.truth, "b m ... -> b k m ...", k=candidates)
@@ -157,9 +156,7 @@ def _supervision(
     return (weight * _reduce(errors, pixels, loss.state_weight)).mean()
 
 
-def _parts(
-    world: WorldModel, branches: Branches, latents: Tensor, states: Tensor | None
-) -> tuple[Tensor, ...]:
+def _parts(world: WorldModel, branches: Branches, latents: Tensor, states: Tensor | None) -> tuple[Tensor, ...]:
     """Clean latents, and displacements from the state before, of `b (k m)` frames."""
     flat = rearrange(latents, "b k m ... -> b (k m) ...")
     if states is None:
@@ -168,9 +165,7 @@ def _parts(
     return flat, rearrange(moved, "b k m s -> b (k m) s")
 
 
-def _predict(
-    world: WorldModel, encoded: Encoded, batch: BranchBatch, clean: tuple[Tensor, ...]
-) -> tuple[Tensor, ...]:
+def _predict(world: WorldModel, encoded: Encoded, batch: BranchBatch, clean: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     tau = batch.tau.flatten(1)
     noise = [rearrange(n, "b k m ... -> b (k m) ...") for n in (batch.noise, batch.state_noise)]
     noisy = tuple(add_noise(x, n, tau) for x, n in zip(clean, noise[: len(clean)], strict=True))

@@ -72,20 +72,25 @@ class DrawnEpisodes:
 
 
 def tiny_world(
-    *, size: tuple[int, int] = (16, 16), views: tuple[str, ...] = ("top", "wrist"),
-    relative: bool = True, stride: int = 1, action_dim: int = 2,
+    *,
+    size: tuple[int, int] = (16, 16),
+    views: tuple[str, ...] = ("top", "wrist"),
+    relative: bool = True,
+    stride: int = 1,
+    action_dim: int = 2,
     state_dim: int = 2,
-) -> WorldModel:  # fmt: skip
+) -> WorldModel:
     """A world model fresh from its constructor: it predicts the current frame again."""
     torch.manual_seed(0)
     config = WorldModelConfig(
-        views=views, size=size, fps=10.0,
+        views=views,
+        size=size,
+        fps=10.0,
         conditioner=ConditionerConfig(
-            action_dim=action_dim, state_dim=state_dim, stride=stride,
-            relative_to={0: 0, 1: 1} if relative else {},
+            action_dim=action_dim, state_dim=state_dim, stride=stride, relative_to={0: 0, 1: 1} if relative else {}
         ),
         dit=DiTConfig(width=16, patch=8, encoder_depth=2, decoder_depth=1, head_width=8),
-    )  # fmt: skip
+    )
     return WorldModel(config).eval()
 
 

@@ -43,9 +43,15 @@ def as_text(name):
 
 
 scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 200), st.sampled_from([1e30, -0.5, NAN, 2**70]),
-    st.text("ab{}/.:", max_size=4), st.just([]), st.just({}), st.just([[1]]),
-)  # fmt: skip
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 200),
+    st.sampled_from([1e30, -0.5, NAN, 2**70]),
+    st.text("ab{}/.:", max_size=4),
+    st.just([]),
+    st.just({}),
+    st.just([[1]]),
+)
 
 
 def places(content, path=()):
@@ -112,13 +118,9 @@ def mutate_table(draw, rows):
 
 def mutate_file(draw, folder):
     """One structural change of one file."""
-    files = sorted(
-        path for path in folder.rglob("*") if path.is_file() and "stats" not in path.name
-    )
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and "stats" not in path.name)
     file = draw(st.sampled_from(files))
-    kind = draw(
-        st.sampled_from(["delete", "cut", "empty", "swap", "content", "content", "content"])
-    )
+    kind = draw(st.sampled_from(["delete", "cut", "empty", "swap", "content", "content", "content"]))
     if kind == "delete":
         file.unlink()
     elif kind == "cut":

@@ -46,9 +46,8 @@ def write_lerobot(folder: Path) -> Path:
     schema = LeRobotSchema(FPS, SIZES, ("x", "y"), ("a", "b", "c"), "drawn")
     for episode in range(len(LENGTHS)):
         stage_episode(
-            folder, episode, schema=schema, frames=pictures(episode), **tables(episode),
-            task="Push.", metadata={},
-        )  # fmt: skip
+            folder, episode, schema=schema, frames=pictures(episode), **tables(episode), task="Push.", metadata={}
+        )
     finalise(folder, schema)
     return folder
 
@@ -57,24 +56,33 @@ def write_lerobot_v2(folder: Path, videos: Path, version: str) -> Path:
     """The episodes as LeRobot had them before v3.0, one file each, with the encoded `videos`."""
     schema = LeRobotSchema(FPS, SIZES, ("x", "y"), ("a", "b", "c"), "drawn")
     info = schema.info(
-        episodes=len(LENGTHS), frames=sum(LENGTHS), tasks=1,
+        episodes=len(LENGTHS),
+        frames=sum(LENGTHS),
+        tasks=1,
         features=schema.features(has_rewards=True, has_successes=True),
     ) | {
-        "codebase_version": version, "chunks_size": 1000, "total_videos": 2 * len(LENGTHS),
+        "codebase_version": version,
+        "chunks_size": 1000,
+        "total_videos": 2 * len(LENGTHS),
         "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
         "video_path": "videos/{video_key}/episode_{episode_index:06d}.mp4",
-    }  # fmt: skip
+    }
     for name in ("meta", "data/chunk-000"):
         (folder / name).mkdir(parents=True)
     first, listed = 0, []
     for episode, length in enumerate(LENGTHS):
         columns, steps = tables(episode), np.arange(length)
         rows = {
-            "action": list(columns["actions"]), "observation.state": list(columns["states"]),
-            "next.success": columns["successes"], "next.reward": columns["rewards"],
-            "timestamp": (steps / FPS).astype(np.float32), "frame_index": steps,
-            "episode_index": 0 * steps + episode, "index": steps + first, "task_index": 0 * steps,
-        }  # fmt: skip
+            "action": list(columns["actions"]),
+            "observation.state": list(columns["states"]),
+            "next.success": columns["successes"],
+            "next.reward": columns["rewards"],
+            "timestamp": (steps / FPS).astype(np.float32),
+            "frame_index": steps,
+            "episode_index": 0 * steps + episode,
+            "index": steps + first,
+            "task_index": 0 * steps,
+        }
         pq.write_table(pa.table(rows), folder / f"data/chunk-000/episode_{episode:06d}.parquet")
         for view in SIZES:
             place = folder / f"videos/observation.images.{view}"
@@ -111,9 +119,7 @@ def write_hdf5(file: Path, videos: Path) -> Path:
     """The episodes as robomimic stores them, with the pictures of the encoded `videos`."""
     with h5py.File(file, "w") as content:
         data = content.create_group("data")
-        data.attrs["env_args"] = json.dumps(
-            {"env_name": "drawn", "env_kwargs": {"control_freq": FPS}}
-        )
+        data.attrs["env_args"] = json.dumps({"env_name": "drawn", "env_kwargs": {"control_freq": FPS}})
         for episode, length in enumerate(LENGTHS):
             demo, columns = data.create_group(f"demo_{episode}"), tables(episode)
             demo["actions"] = columns["actions"].astype(np.float64)

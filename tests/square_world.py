@@ -11,9 +11,12 @@ from worldmodel.data.lerobot_writer import LeRobotSchema, finalise, stage_episod
 
 SIZE = 16
 SCHEMA = LeRobotSchema(
-    fps=10, views={"top": (SIZE, SIZE), "wrist": (SIZE, SIZE)}, action_names=("x", "y"),
-    state_names=("x", "y"), robot_type="square",
-)  # fmt: skip
+    fps=10,
+    views={"top": (SIZE, SIZE), "wrist": (SIZE, SIZE)},
+    action_names=("x", "y"),
+    state_names=("x", "y"),
+    robot_type="square",
+)
 
 
 class SquareEnv(gymnasium.Env):
@@ -59,9 +62,13 @@ def to_the_right(state: np.ndarray) -> np.ndarray:
 
 
 def write_episodes(
-    folder: Path, number: int, *, steps: int = 8,
-    behave: Callable[[np.ndarray], np.ndarray] = to_the_right, failures: int = 0,
-) -> Path:  # fmt: skip
+    folder: Path,
+    number: int,
+    *,
+    steps: int = 8,
+    behave: Callable[[np.ndarray], np.ndarray] = to_the_right,
+    failures: int = 0,
+) -> Path:
     """A LeRobot set of `number` episodes; the last `failures` of each four stop half-way."""
     env = SquareEnv()
     for episode in range(number):
@@ -77,11 +84,16 @@ def write_episodes(
         seen, actions, rewards, successes = zip(*rows, strict=True)
         stacked = {key: np.stack([each[key] for each in seen]) for key in seen[0]}
         stage_episode(
-            folder, episode, schema=SCHEMA,
+            folder,
+            episode,
+            schema=SCHEMA,
             frames={view: stacked[f"observation.images.{view}"] for view in SCHEMA.views},
-            actions=np.stack(actions), states=stacked["observation.state"],
-            rewards=np.array(rewards, np.float32), successes=np.array(successes), task="right",
+            actions=np.stack(actions),
+            states=stacked["observation.state"],
+            rewards=np.array(rewards, np.float32),
+            successes=np.array(successes),
+            task="right",
             metadata={"reset_seed": 100 + episode},
-        )  # fmt: skip
+        )
     finalise(folder, SCHEMA)
     return folder

@@ -19,19 +19,35 @@ def made(tmp_path_factory):
 def flags(made, out, **change) -> list[str]:
     stored = {
         f"policy-{i}": {
-            "policy": f"policy-{i}", "seeds": [500_000, 500_001, 500_002],
-            "outcomes": [float(i), 0.0, 1.0], "returns": [0.0] * 3, "steps": [5] * 3,
+            "policy": f"policy-{i}",
+            "seeds": [500_000, 500_001, 500_002],
+            "outcomes": [float(i), 0.0, 1.0],
+            "returns": [0.0] * 3,
+            "steps": [5] * 3,
         }
         for i in range(2)
-    }  # fmt: skip
+    }
     scores = out.parent / "real.json"
     scores.write_text(json.dumps(stored))
     values = {
-        "world": made.world, "judge": made.judge, "policies": made.policies,
-        "env": "pusht-position", "world-data": made.starts, "judge-data": out.parent / "judged",
-        "starts": made.starts, "out": out, "horizon": 12, "real-scores": scores, "rollouts": 8,
-        "episodes": 3, "steps": 2, "batch": 2, "judge-steps": 2, "num-steps": 1, "seed": 77,
-    }  # fmt: skip
+        "world": made.world,
+        "judge": made.judge,
+        "policies": made.policies,
+        "env": "pusht-position",
+        "world-data": made.starts,
+        "judge-data": out.parent / "judged",
+        "starts": made.starts,
+        "out": out,
+        "horizon": 12,
+        "real-scores": scores,
+        "rollouts": 8,
+        "episodes": 3,
+        "steps": 2,
+        "batch": 2,
+        "judge-steps": 2,
+        "num-steps": 1,
+        "seed": 77,
+    }
     pairs = [(f"--{name}", str(value)) for name, value in (values | change).items()]
     return ["align", *(word for pair in pairs for word in pair)]
 
@@ -46,11 +62,8 @@ def run(*commands: list[str]) -> subprocess.CompletedProcess:
 def test_the_command_aligns_and_ranks_again(made, tmp_path):
     # Only experts succeed, so the judge's old data are theirs.
     record(
-        RecordConfig(
-            "pusht-position", episodes=8, seed=6, behaviour="expert", num_workers=1,
-            out=tmp_path / "judged",
-        )
-    )  # fmt: skip
+        RecordConfig("pusht-position", episodes=8, seed=6, behaviour="expert", num_workers=1, out=tmp_path / "judged")
+    )
     out, alone = tmp_path / "out", tmp_path / "alone"
     result = run(flags(made, out), flags(made, alone, steps=0))
     assert "agreement with real trials" in result.stdout, result.stderr
@@ -73,9 +86,7 @@ def test_the_command_aligns_and_ranks_again(made, tmp_path):
 
 
 def test_rollouts_from_the_test_starts_are_refused(made, tmp_path):
-    result = run(
-        flags(made, tmp_path / "out", seed=5), flags(made, tmp_path / "out", rollouts=3)
-    )  # fmt: skip
+    result = run(flags(made, tmp_path / "out", seed=5), flags(made, tmp_path / "out", rollouts=3))
     assert result.stdout.split() == ["2", "2"], result.stderr
     assert "would begin from the test starts [500000, 500001, 500002]" in result.stderr
     assert "--rollouts are numbers of at least 4, got [3]" in result.stderr

@@ -25,9 +25,15 @@ DATA = ROOT / "tests" / "data" / "lerobot_v30_pusht"
 POLICIES = ROOT / "checkpoints" / "policies" / "pusht-position"
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 PATIENCE = 150_000  # milliseconds, for a machine with other work to do
 
 
@@ -95,9 +101,7 @@ def decoded(source):
 
 def shown(page, kind="dream"):
     """The pictures of a kind, one per camera, as they are on the page."""
-    return [
-        decoded(image.get_attribute("src")) for image in page.query_selector_all(f".{kind} img")
-    ]
+    return [decoded(image.get_attribute("src")) for image in page.query_selector_all(f".{kind} img")]
 
 
 def agent(page, kind="dream"):
@@ -123,9 +127,9 @@ def wait_for_start(page, index):
     wanted = page.locator("[data-start] img").nth(index).get_attribute("src")
     page.locator("[data-start]").nth(index).click()
     page.wait_for_function(
-        "src => document.querySelector('.dream img').src === src"
-        " && document.querySelector('#count').innerText === '0'", arg=wanted
-    )  # fmt: skip
+        "src => document.querySelector('.dream img').src === src && document.querySelector('#count').innerText === '0'",
+        arg=wanted,
+    )
 
 
 def test_driving(served, visit, tmp_path):
@@ -365,10 +369,7 @@ def test_wrong_commands_are_messages(served):
     for text, message in wrong.items():
         assert message in drive.command(text)["error"], text
     assert drive.command(f'{{{good}, "do": "start", "index": 7}}')["step"] == 0
-    for fields, message in (
-        ('"do": "fly"', "no command 'fly'"),
-        ('"do": "step", "keys": ["p"]', "keys"),
-    ):
+    for fields, message in (('"do": "fly"', "no command 'fly'"), ('"do": "step", "keys": ["p"]', "keys")):
         assert message in drive.command(f"{{{good}, {fields}}}")["error"]
     assert drive.command(f'{{{good}, "do": "step", "keys": ["up"]}}')["step"] == 1
     visitors.work(visitors.leave, "v")

@@ -12,16 +12,23 @@ from worldmodel.world_model import WorldModel
 def tiny_autoencoder(kind):
     if kind is AutoencoderTiny:
         return AutoencoderTiny(
-            encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
-            num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), latent_channels=4,
-        )  # fmt: skip
+            encoder_block_out_channels=(8, 8),
+            decoder_block_out_channels=(8, 8),
+            num_encoder_blocks=(1, 1),
+            num_decoder_blocks=(1, 1),
+            latent_channels=4,
+        )
     if kind is AutoencoderKLWan:
         return AutoencoderKLWan(
-            base_dim=4, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False],
-            latents_mean=[0.5, -0.5, 0.0, 1.0], latents_std=[2.0, 1.0, 1.0, 0.5],
-        )  # fmt: skip
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2,
-              "up_block_types": ("UpDecoderBlock2D",) * 2}  # fmt: skip
+            base_dim=4,
+            z_dim=4,
+            dim_mult=[1, 1],
+            num_res_blocks=1,
+            temperal_downsample=[False],
+            latents_mean=[0.5, -0.5, 0.0, 1.0],
+            latents_std=[2.0, 1.0, 1.0, 0.5],
+        )
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     return AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, **blocks)
 
 

@@ -169,9 +169,13 @@ def test_training_speed_counts_frames_and_waiting(monkeypatch):
     monkeypatch.setattr(bench_training, "open_episodes", lambda data, size, views: episodes)
     monkeypatch.setattr(bench_training, "EpisodeCache", lambda source: source)
     world = tiny_world(
-        SMALL, views=episodes.views, size=episodes.size, action_dim=episodes.action_dim,
-        state_dim=episodes.state_dim, relative_to={},
-    )  # fmt: skip
+        SMALL,
+        views=episodes.views,
+        size=episodes.size,
+        action_dim=episodes.action_dim,
+        state_dim=episodes.state_dim,
+        relative_to={},
+    )
     before = world.dit.condition_embedding.clone()
     speed = training_speed(world, Path("drawn"), steps=1, clock=CLOCKS["cpu"])
     assert speed.frames_per_second > 0 and 0 < speed.data_wait < 1
@@ -182,9 +186,7 @@ def test_the_command_writes_everything_that_it_promises(tmp_path, capsys):
     world = tiny_world(SMALL)
     world.save(tmp_path / "world")
     file = tmp_path / "bench.json"
-    options = (
-        "--batch 1 2 --num-steps 1 2 --context 2 5 --rounds 1 --frames 2 --long 25 --workers 1"
-    )
+    options = "--batch 1 2 --num-steps 1 2 --context 2 5 --rounds 1 --frames 2 --long 25 --workers 1"
     command = ["bench", "--world", str(tmp_path / "world"), "--json", str(file), *options.split()]
     assert cli.main(command) == 0
     report = json.loads(file.read_text())

@@ -10,9 +10,15 @@ from rl_posttrain.branches import branch_visibility, draw_branches, encode_branc
 def drawn(world, *, context=2, prefix=1, candidates=3, branch=2, num_steps=2, temperature=1.0):
     clip = random_clip(world, batch=2, frames=context + prefix + branch)
     return clip, *draw_branches(
-        world, clip, context=context, prefix=prefix, candidates=candidates, num_steps=num_steps,
-        temperature=temperature, seeds=[5, 9],
-    )  # fmt: skip
+        world,
+        clip,
+        context=context,
+        prefix=prefix,
+        candidates=candidates,
+        num_steps=num_steps,
+        temperature=temperature,
+        seeds=[5, 9],
+    )
 
 
 def test_visibility_by_hand():
@@ -45,9 +51,8 @@ def test_shapes_and_shared_past():
     assert not torch.equal(rollout.imagined.frames[0, 0], clip.frames[0, 2])
     with pytest.raises(ValueError, match="clip of 3 frames"):
         draw_branches(
-            world, clip.head(3), context=2, prefix=1, candidates=1, num_steps=1, temperature=1.0,
-            seeds=[0, 1],
-        )  # fmt: skip
+            world, clip.head(3), context=2, prefix=1, candidates=1, num_steps=1, temperature=1.0, seeds=[0, 1]
+        )
 
 
 def test_candidates_differ_by_their_temperature():
@@ -71,6 +76,4 @@ def test_the_parallel_pass_predicts_what_the_stream_predicted(injection):
     sample = branches.sample.flatten(1, 2)
     torch.testing.assert_close(world.bound(latent), sample, atol=0.03, rtol=0.03)
     moved = (branches.sample_states - branches.current_states).flatten(1, 2)
-    torch.testing.assert_close(
-        state * world.conditioner.displacement_scale, moved, atol=0.03, rtol=0.03
-    )
+    torch.testing.assert_close(state * world.conditioner.displacement_scale, moved, atol=0.03, rtol=0.03)

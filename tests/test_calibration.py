@@ -31,26 +31,20 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rollouts(made, tmp_path_factory):
     """Five short rollouts of both policies."""
-    policies = {
-        name: ClonedPolicy.load(folder) for name, folder in find_policies((made.policies,)).items()
-    }
+    policies = {name: ClonedPolicy.load(folder) for name, folder in find_policies((made.policies,)).items()}
     return record_rollouts(
-        policies, make_env("pusht-position"), tmp_path_factory.mktemp("rollouts"), episodes=5,
-        horizon=4, seed=9,
-    )  # fmt: skip
+        policies, make_env("pusht-position"), tmp_path_factory.mktemp("rollouts"), episodes=5, horizon=4, seed=9
+    )
 
 
 @pytest.fixture
 def config(made, rollouts, tmp_path):
     return CalibrateConfig(
-        str(made.world), made.judge, (made.policies,), rollouts, tmp_path / "out", horizon=3,
-        num_envs=2, num_steps=1,
-    )  # fmt: skip
+        str(made.world), made.judge, (made.policies,), rollouts, tmp_path / "out", horizon=3, num_envs=2, num_steps=1
+    )
 
 
-@pytest.mark.parametrize(
-    ("share", "expected"), [(0.0, 0.95), (0.25, 0.8), (0.5, 0.6), (0.75, 0.4), (1.0, 0.15)]
-)
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0.95), (0.25, 0.8), (0.5, 0.6), (0.75, 0.4), (1.0, 0.15)])
 def test_the_wanted_share_of_scores_exceeds_the_threshold(share, expected):
     scores = np.array([0.5, 0.9, 0.3, 0.7])
     threshold = matching_threshold(scores, share)
@@ -102,9 +96,7 @@ def test_every_dream_is_listened_to_apart(config, monkeypatch):
     """The same scores come out however many dreams run side by side."""
     heard = []
     match = calibration.matching_threshold
-    monkeypatch.setattr(
-        calibration, "matching_threshold", lambda s, r: heard.append(s) or match(s, r)
-    )
+    monkeypatch.setattr(calibration, "matching_threshold", lambda s, r: heard.append(s) or match(s, r))
     calibrate(config)
     calibrate(replace(config, num_envs=3))
     assert len(set(heard[0].tolist())) == 5
@@ -121,9 +113,7 @@ def test_too_few_rollouts_are_refused(config, episodes, skip):
 def test_each_policy_dreams_from_its_own_rollouts(config, made, monkeypatch):
     """Whose they are is read from the data, whatever the order of the policies is now."""
     asked = []
-    monkeypatch.setattr(
-        calibration, "Starts", lambda source, rows: asked.append(rows) or Starts(source, rows)
-    )
+    monkeypatch.setattr(calibration, "Starts", lambda source, rows: asked.append(rows) or Starts(source, rows))
     calibrate(replace(config, policies=(made.policies / "policy-1", made.policies / "policy-0")))
     assert asked == [[1, 3], [0, 2, 4]]
     calibrate(replace(config, skip=3))
@@ -146,9 +136,17 @@ def test_what_graded_policies_do_is_recorded_by_name(made, tmp_path):
     """`benchmarks/rollouts.py` plays on for the whole horizon of the task."""
     out = tmp_path / "recorded"
     command = [
-        sys.executable, "benchmarks/rollouts.py", "--task", "pusht-position", "--policies",
-        str(made.policies), "--episodes", "3", "--out", str(out),
-    ]  # fmt: skip
+        sys.executable,
+        "benchmarks/rollouts.py",
+        "--task",
+        "pusht-position",
+        "--policies",
+        str(made.policies),
+        "--episodes",
+        "3",
+        "--out",
+        str(out),
+    ]
     subprocess.run(command, cwd=Path(__file__).parents[1], check=True, capture_output=True)
     assert recorded_policies(out) == ("policy-0", "policy-1", "policy-0")
     source = open_episodes(out)

@@ -20,8 +20,10 @@ def worldmodel(*arguments, **environment):
     """Run a command; returns the finished process with its text."""
     return subprocess.run(
         [sys.executable, "-m", "worldmodel.cli", *map(str, arguments)],
-        capture_output=True, text=True, env={**os.environ, "COLUMNS": "100", **environment},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "100", **environment},
+    )
 
 
 def test_help_is_instant_and_lists_every_command():
@@ -60,9 +62,7 @@ def test_every_command_explains_every_option():
 
 def test_an_unknown_command_is_one_line(capsys):
     assert main(["recrod"]) == 2
-    assert capsys.readouterr().err == (
-        "worldmodel: there is no command 'recrod'; did you mean 'record'?\n"
-    )
+    assert capsys.readouterr().err == ("worldmodel: there is no command 'recrod'; did you mean 'record'?\n")
     assert main(["xyz"]) == 2
     assert "the commands are record, pretrain" in capsys.readouterr().err
 
@@ -76,9 +76,7 @@ def test_a_mistake_is_one_line_unless_the_traceback_is_wanted(tmp_path):
         main(["info", str(tmp_path), "--traceback"])
 
 
-NETWORK = (
-    "--dit.width", 32, "--dit.head-width", 16, "--dit.encoder-depth", 2, "--dit.decoder-depth", 1,
-)  # fmt: skip
+NETWORK = ("--dit.width", 32, "--dit.head-width", 16, "--dit.encoder-depth", 2, "--dit.decoder-depth", 1)
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +84,30 @@ def folder(tmp_path_factory):
     """A recorded data set and a world model of it, made by `record` and `pretrain`."""
     folder = tmp_path_factory.mktemp("cli")
     data, world = folder / "data", folder / "world"
-    done = worldmodel(
-        "record", "pusht", "--episodes", 3, "--size", 32, "--out", data, "--num-workers", 1
-    )
+    done = worldmodel("record", "pusht", "--episodes", 3, "--size", 32, "--out", data, "--num-workers", 1)
     assert done.returncode == 0, done.stderr
     done = worldmodel(
-        "pretrain", "tiny", "--data", data, "--out", world, "--steps", 2, "--batch", 2, "--frames",
-        3, "--validation-episodes", 1, "--relative-to", 0, 0, 1, 1, *NETWORK,
-    )  # fmt: skip
+        "pretrain",
+        "tiny",
+        "--data",
+        data,
+        "--out",
+        world,
+        "--steps",
+        2,
+        "--batch",
+        2,
+        "--frames",
+        3,
+        "--validation-episodes",
+        1,
+        "--relative-to",
+        0,
+        0,
+        1,
+        1,
+        *NETWORK,
+    )
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -78,9 +78,7 @@ def test_slow_successes_are_left_out(data):
 def test_long_displacements_are_capped(data):
     config = CloneConfig(data, Path(), demos=2, relative_to=RELATIVE, cap=0.5)
     rows = read_demonstrations(config, open_episodes(data), ("top",))
-    torch.testing.assert_close(
-        rows.targets[:, 0].norm(dim=-1), torch.full((len(rows.targets),), 0.5)
-    )
+    torch.testing.assert_close(rows.targets[:, 0].norm(dim=-1), torch.full((len(rows.targets),), 0.5))
 
 
 def test_a_relative_policy_adds_the_state():

@@ -52,9 +52,7 @@ def test_cache_gives_what_the_source_gives(folder, size, tmp_path):
     assert cache.reset_seed(0) == source.reset_seed(0)
     last = len(source) - 1
     for episode, start, stop, stride in [(0, 0, 42, 1), (last, 3, 40, 4), (1, 66, 67, 1)]:
-        assert_equal(
-            cache.read(episode, start, stop, stride), source.read(episode, start, stop, stride)
-        )
+        assert_equal(cache.read(episode, start, stop, stride), source.read(episode, start, stop, stride))
 
 
 def test_long_episodes_are_decoded_in_pieces(tmp_path, monkeypatch):
@@ -102,9 +100,7 @@ def test_some_cameras_in_another_order(size, tmp_path):
     if size is None:
         assert whole.size != native
         assert bool(alone.pixel_mask.all())
-        assert torch.equal(
-            frames(alone.read(0, 0, 4).frames[:, 0]), whole.read(0, 0, 4).frames[:, 1]
-        )
+        assert torch.equal(frames(alone.read(0, 0, 4).frames[:, 0]), whole.read(0, 0, 4).frames[:, 1])
     assert len(list(tmp_path.glob("*/frames.npy"))) == 2
 
 
@@ -205,9 +201,13 @@ def test_statistics_of_chunks_relative_to_the_state():
     relative = absolute - [0, 2, 0, 2, 4]
     chunks = np.stack([absolute, relative, absolute + 0.1, relative + 0.1], axis=1)
     for name, value in {
-        "low": chunks.min(0), "high": chunks.max(0), "mean": chunks.mean(0), "std": chunks.std(0),
-        "q01": np.quantile(chunks, 0.01, axis=0), "q99": np.quantile(chunks, 0.99, axis=0),
-    }.items():  # fmt: skip
+        "low": chunks.min(0),
+        "high": chunks.max(0),
+        "mean": chunks.mean(0),
+        "std": chunks.std(0),
+        "q01": np.quantile(chunks, 0.01, axis=0),
+        "q99": np.quantile(chunks, 0.99, axis=0),
+    }.items():
         np.testing.assert_allclose(getattr(found.action, name), value, atol=1e-6)
     states = np.array([[0, 0], [2, 0], [4, 0], [0, 1], [2, 1], [4, 1], [6, 1]])
     np.testing.assert_allclose(found.state.mean, states.mean(0), atol=1e-6)
@@ -230,9 +230,7 @@ def test_windows_are_drawn_evenly_over_all_episodes():
     source = DrawnEpisodes([3, 2, 9, 6])
     drawn = Counter()
     for index in range(100):
-        clip = sample_clips(
-            source, batch=20, length=2, stride=2, seed=3, index=index, episodes=[0, 1, 3]
-        )
+        clip = sample_clips(source, batch=20, length=2, stride=2, seed=3, index=index, episodes=[0, 1, 3])
         assert clip.frames.shape == (20, 2, 2, 16, 16, 3)
         assert clip.actions.shape == (20, 1, 4)
         drawn.update((int(e), int(f)) for f, e in clip.states[:, 0].tolist())
@@ -243,9 +241,7 @@ def test_windows_are_drawn_evenly_over_all_episodes():
 
 def test_the_first_frame_of_a_clip_with_a_gap_lies_far_before_the_others():
     source = DrawnEpisodes([20])
-    clip = sample_clips(
-        source, batch=9, length=3, stride=2, gap=4, seed=0, index=0, episodes=[0]
-    )  # fmt: skip
+    clip = sample_clips(source, batch=9, length=3, stride=2, gap=4, seed=0, index=0, episodes=[0])
     frames = clip.states[..., 0]
     assert torch.equal(frames - frames[:, :1], torch.tensor([[0.0, 8.0, 10.0]]).expand(9, 3))
     assert clip.frames.shape[:2] == (9, 3)
@@ -255,10 +251,7 @@ def test_the_first_frame_of_a_clip_with_a_gap_lies_far_before_the_others():
 def test_a_batch_is_a_function_of_seed_and_index():
     source = DrawnEpisodes([30, 40])
     options = {"batch": 6, "length": 3, "stride": 1, "episodes": [0, 1]}
-    batches = {
-        key: sample_clips(source, seed=key[0], index=key[1], **options)
-        for key in [(0, 0), (0, 1), (1, 0)]
-    }
+    batches = {key: sample_clips(source, seed=key[0], index=key[1], **options) for key in [(0, 0), (0, 1), (1, 0)]}
     for key, batch in batches.items():
         assert_equal(batch, sample_clips(source, seed=key[0], index=key[1], **options))
     for one, other in pairwise(batches.values()):
@@ -268,9 +261,7 @@ def test_a_batch_is_a_function_of_seed_and_index():
 def test_clips_of_the_cache_are_those_of_the_source(tmp_path):
     source = open_episodes(V30, (24, 24))
     options = {"batch": 3, "length": 4, "stride": 2, "seed": 5, "index": 7, "episodes": [2, 6]}
-    assert_equal(
-        sample_clips(EpisodeCache(source, tmp_path), **options), sample_clips(source, **options)
-    )
+    assert_equal(sample_clips(EpisodeCache(source, tmp_path), **options), sample_clips(source, **options))
 
 
 def test_too_short_episodes_are_refused():

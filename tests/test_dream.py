@@ -88,9 +88,7 @@ def test_streams_begin_from_the_chosen_recorded_frames():
     later, *_ = envs.step(np.ones((3, 2)))
     observation, _ = envs.reset(options={"starts": [0, 1, 0], "reset_mask": mask})
     assert grey(observation)[1] == 90
-    np.testing.assert_array_equal(
-        observation["observation.state"][0], later["observation.state"][0]
-    )
+    np.testing.assert_array_equal(observation["observation.state"][0], later["observation.state"][0])
 
 
 def test_a_dream_is_the_world_model_s_rollout_whatever_runs_beside_it():
@@ -99,9 +97,7 @@ def test_a_dream_is_the_world_model_s_rollout_whatever_runs_beside_it():
     envs.reset(options={"starts": [1, 2, 3]})
     for step in range(3):
         observation, *_ = envs.step(actions[step])
-    alone = envs.world.imagine(
-        envs.starts.clip([2]), torch.from_numpy(actions[:, 1])[None], seed=[SEEDS[2]]
-    )
+    alone = envs.world.imagine(envs.starts.clip([2]), torch.from_numpy(actions[:, 1])[None], seed=[SEEDS[2]])
     seen = observed(observation, ("top", "wrist"))
     assert (seen.frames[1].int() - alone.frames[0, -1].int()).abs().max() <= 1
     torch.testing.assert_close(seen.states[1], alone.states[0, -1], rtol=1e-3, atol=1e-3)
@@ -114,9 +110,7 @@ def test_a_seed_decides_on_start_and_noise():
     assert grey(one) == grey(two)[::-1]
     one, *_ = first.step(np.zeros((3, 2)))
     two, *_ = again.step(np.zeros((3, 2)))
-    np.testing.assert_allclose(
-        one["observation.state"], two["observation.state"][::-1], rtol=1e-3, atol=1e-3
-    )
+    np.testing.assert_allclose(one["observation.state"], two["observation.state"][::-1], rtol=1e-3, atol=1e-3)
     other, _ = dream(num_envs=30).reset(seed=0)
     assert set(grey(other)) == {40, 90, 140, 190}
 
@@ -133,9 +127,8 @@ def still_world():
 
 def test_success_ends_a_dream_which_then_stands_still():
     envs = DreamEnv(
-        still_world(), Starts(episodes()), bright, num_envs=2, horizon=3,
-        autoreset_mode=AutoresetMode.DISABLED,
-    )  # fmt: skip
+        still_world(), Starts(episodes()), bright, num_envs=2, horizon=3, autoreset_mode=AutoresetMode.DISABLED
+    )
     envs.reset(options={"starts": [0, 3]})
     _, reward, terminated, truncated, info = envs.step(np.zeros((2, 2)))
     assert terminated.tolist() == [False, True] and not truncated.any()
@@ -197,14 +190,11 @@ def test_actions_are_clipped_to_the_spaces_of_the_real_environment():
         (lambda: Starts(DrawnEpisodes([5, 5], reset_seeds=[3, 3])), r"reset seeds \[3\]"),
         (lambda: Starts(DrawnEpisodes([5, 5])), "episode 0 has no reset_seed"),
         (
-            lambda: DreamEnv(
-                tiny_world(size=(16, 16)), Starts(episodes(views=("top",))), never,
-                num_envs=1, horizon=1,
-            ),
+            lambda: DreamEnv(tiny_world(size=(16, 16)), Starts(episodes(views=("top",))), never, num_envs=1, horizon=1),
             r"views \('top',\), the world model \('top', 'wrist'\)",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()

@@ -26,10 +26,15 @@ def dream(mode=AutoresetMode.SAME_STEP) -> DreamEnv:
 
 def test_ppo_trains_for_200_steps_and_can_be_evaluated():
     agent = stable_baselines3.PPO(
-        "MultiInputPolicy", VecMonitor(StableBaselinesEnv(dream())), n_steps=25, batch_size=50,
-        n_epochs=1, seed=0, device="cpu",
+        "MultiInputPolicy",
+        VecMonitor(StableBaselinesEnv(dream())),
+        n_steps=25,
+        batch_size=50,
+        n_epochs=1,
+        seed=0,
+        device="cpu",
         policy_kwargs={"features_extractor_kwargs": {"cnn_output_dim": 16}},
-    )  # fmt: skip
+    )
     before = agent.policy.mlp_extractor.policy_net[0].weight.detach().clone()
     agent.learn(200)
     assert agent.num_timesteps == 200

@@ -27,9 +27,12 @@ def move(x: float) -> CallablePolicy:
 
 def scores(**change) -> Scores:
     columns = {
-        "policy": "one", "seeds": np.array([4, 7]), "outcomes": np.array([0.0, 1.0]),
-        "returns": np.array([0.5, 2.0]), "steps": np.array([9, 3]),
-    }  # fmt: skip
+        "policy": "one",
+        "seeds": np.array([4, 7]),
+        "outcomes": np.array([0.0, 1.0]),
+        "returns": np.array([0.5, 2.0]),
+        "steps": np.array([9, 3]),
+    }
     return Scores(**(columns | change))
 
 
@@ -66,9 +69,7 @@ def test_real_trials_are_those_of_the_simulator(starts):
     """The square moves 2 a step, so success comes after ceil((10 - x) / 2) steps."""
     envs = RealEnvs(SquareEnv, starts, num_envs=2)
     done, trials = [], []
-    result = evaluate(
-        move(2.0), envs, name="right", horizon=6, record=trials.append, progress=done.append
-    )
+    result = evaluate(move(2.0), envs, name="right", horizon=6, record=trials.append, progress=done.append)
     first = starts.states[:, 0].numpy()
     expected = np.ceil((10 - first) / 2).astype(int)
     assert result.seeds.tolist() == [100, 101, 102, 103, 104]
@@ -97,10 +98,7 @@ def test_the_same_function_evaluates_in_a_dream(starts):
         return Verdict(observation.states[:, 1], observation.states[:, 1] > 5)
 
     world = tiny_world(size=(16, 16), relative_to={}, random=False)
-    envs = DreamEnv(
-        world, starts, low, num_envs=2, horizon=9, like=SquareEnv(),
-        autoreset_mode=AutoresetMode.DISABLED,
-    )  # fmt: skip
+    envs = DreamEnv(world, starts, low, num_envs=2, horizon=9, like=SquareEnv(), autoreset_mode=AutoresetMode.DISABLED)
     result = evaluate(move(2.0), envs, horizon=3)
     expected = (starts.states[:, 1] > 5).double().numpy()
     assert 0 < expected.sum() < 5

@@ -6,15 +6,7 @@ import pytest
 from worldmodel.envs import make_env
 from worldmodel.envs.behaviour import MIXTURE, choose_behaviour
 from worldmodel.envs.expert import NUM_LOOKS, PushModel, behave, pose_error, with_noise
-from worldmodel.envs.pushing import (
-    before_contact,
-    clearance,
-    contact,
-    drive,
-    in_block_frame,
-    towards,
-    way_round,
-)
+from worldmodel.envs.pushing import before_contact, clearance, contact, drive, in_block_frame, towards, way_round
 from worldmodel.envs.scene import placed
 
 
@@ -110,9 +102,7 @@ def test_drive_arrives_and_keeps_its_lead():
 
 def test_push_model_of_a_straight_push():
     """The disc of radius 15 starts 56 above the bar and goes 108 down: the bar ends 67 lower."""
-    poses = PushModel().poses(
-        np.array([256.0, 200.0]), np.array([0.0, 1.0]), np.array([256.0, 256.0, 0.0]), 9.0
-    )
+    poses = PushModel().poses(np.array([256.0, 200.0]), np.array([0.0, 1.0]), np.array([256.0, 256.0, 0.0]), 9.0)
     assert poses.shape == (NUM_LOOKS, 3)
     np.testing.assert_allclose(poses[-1], [256, 200 + 9 * NUM_LOOKS + 15, 0], atol=0.5)
     np.testing.assert_allclose(poses[2], [256, 256, 0], atol=1e-9)
@@ -139,9 +129,7 @@ def test_pose_error_is_the_corners_root_mean_square():
     half_turn = goal + np.array([0.0, 0.0, np.pi])
     # every corner moves by twice its distance from the origin: mean square of the eight is 5962.5
     np.testing.assert_allclose(
-        pose_error(np.stack([goal, shifted, half_turn]), goal),
-        [0, 5, 2 * np.sqrt(5962.5)],
-        atol=1e-9,
+        pose_error(np.stack([goal, shifted, half_turn]), goal), [0, 5, 2 * np.sqrt(5962.5)], atol=1e-9
     )
 
 
@@ -157,9 +145,7 @@ def test_position_expert_breaks_the_tie_and_caps_its_targets():
     env.reset(seed=0)
     env.block.angle = 0.0
     env.block.position = 100.0, 215.0
-    forwards = (env.goal_centre - env.block_centre) / np.linalg.norm(
-        env.goal_centre - env.block_centre
-    )
+    forwards = (env.goal_centre - env.block_centre) / np.linalg.norm(env.goal_centre - env.block_centre)
     sideways = np.array([-forwards[1], forwards[0]])
     turns = []
     for offset in (-4.0, 4.0):  # on the goal's side, a little to the left and to the right

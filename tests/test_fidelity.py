@@ -122,9 +122,7 @@ def test_compared_models_share_the_mask() -> None:
     rival = tiny_world()
     torch.nn.init.constant_(rival.dit.head.last.bias, 0.5)  # everything 64 levels brighter
     alone = measure_fidelity(tiny_world(), source, horizon=1, alterations=())
-    together = measure_fidelity(
-        tiny_world(), source, horizon=1, alterations=(), compared_with=[rival]
-    )
+    together = measure_fidelity(tiny_world(), source, horizon=1, alterations=(), compared_with=[rival])
     assert alone["cameras"]["top"]["masked_psnr"]["1"] is None
     assert together["cameras"]["top"]["masked_psnr"]["1"] == pytest.approx(decibel(6), rel=1e-5)
 
@@ -153,9 +151,14 @@ def test_a_world_without_actions_has_no_action_following() -> None:
 def test_trained_episodes_are_refused_unless_asked_for() -> None:
     world, source = tiny_world(), DrawnEpisodes([13, 13, 13])
     world.train_data = [
-        {"fingerprint": source.fingerprint, "name": "drawn", "episodes": [1, 2],
-         "reset_seeds": None, "robot_type": "drawn"}
-    ]  # fmt: skip
+        {
+            "fingerprint": source.fingerprint,
+            "name": "drawn",
+            "episodes": [1, 2],
+            "reset_seeds": None,
+            "robot_type": "drawn",
+        }
+    ]
     with pytest.raises(ValueError, match="drawn: episode 1 was trained on, and so were 2 of 3"):
         measure_fidelity(world, source, horizon=1)
     report = measure_fidelity(world, source, horizon=1, include_train=True, alterations=())
@@ -179,9 +182,14 @@ def test_recorded_data_from_files_to_files(tmp_path: Path, capsys) -> None:
     world = tiny_world(size=(64, 64), views=source.views)
     world.save(tmp_path / "world")
     config = FidelityConfig(
-        world=str(tmp_path / "world"), data=str(DATA), horizon=5, num_steps=1, starts=1,
-        json=tmp_path / "out" / "fidelity.json", device="cpu",
-    )  # fmt: skip
+        world=str(tmp_path / "world"),
+        data=str(DATA),
+        horizon=5,
+        num_steps=1,
+        starts=1,
+        json=tmp_path / "out" / "fidelity.json",
+        device="cpu",
+    )
     report = fidelity(config)
     assert json.loads(config.json.read_text()) == report
     assert (tmp_path / "out" / "fidelity.png").read_bytes().startswith(b"\x89PNG")
@@ -195,8 +203,7 @@ def test_recorded_data_from_files_to_files(tmp_path: Path, capsys) -> None:
         assert report["objects"][name] == report["copy_last"]["objects"][name]
     assert report["objects"]["agent"]["error_px"]["5"] > 1
     assert set(leaves(report["intervals"])) == set(leaves(report["n"]))
-    assert set(leaves(report["n"])) == {path for path in paths if path[0] not in (
-        "intervals", "n", "metadata")}  # fmt: skip
+    assert set(leaves(report["n"])) == {path for path in paths if path[0] not in ("intervals", "n", "metadata")}
 
 
 def test_table_and_plot_of_missing_values(tmp_path: Path) -> None:
@@ -221,7 +228,13 @@ def test_the_bars_are_read_from_the_report() -> None:
     assert rows[0] == "| bar | needed | 2 steps |"
     figures = [row.split(" | ")[-1].removesuffix(" |") for row in rows[2:]]
     assert figures == [
-        "32.50 (pass)", "26.00 (MISSED)", "0.50 (pass)", "not measured", "not measured",
-        "2.0% (MISSED)", "1 (MISSED)", "not measured",
-    ]  # fmt: skip
+        "32.50 (pass)",
+        "26.00 (MISSED)",
+        "0.50 (pass)",
+        "not measured",
+        "not measured",
+        "2.0% (MISSED)",
+        "1 (MISSED)",
+        "not measured",
+    ]
     assert bars["losses_to_copying"](report) == ["top psnr at 10"]

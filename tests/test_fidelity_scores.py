@@ -16,9 +16,7 @@ def track(positions: list[tuple[float, float]], areas: list[float]) -> ObjectTra
 
 def test_object_scores_by_hand() -> None:
     # the last context frame is number 1; horizons 1, 2, 3, 4 are the frames 2, 3, 4, 5
-    truth = track(
-        [(0, 0), (10, 10), (11, 10), (13, 10), (13, 14), (20, 20)], [40, 40, 40, 40, 40, 19]
-    )
+    truth = track([(0, 0), (10, 10), (11, 10), (13, 10), (13, 14), (20, 20)], [40, 40, 40, 40, 40, 19])
     prediction = track([(11, 10), (13, 13), (0, 0), (20, 20)], [40, 10, 9, 40])
     scores = object_scores(truth, prediction, 1, [1, 2, 3, 4])
     # horizon 2: three pixels off; 3: 9 < 40 / 4, missing; 4: 19 < 40 / 2, occluded in truth
@@ -50,9 +48,7 @@ def test_a_missing_prediction_without_position_counts_as_32() -> None:
 def test_pixel_scores_without_lpips() -> None:
     last = torch.full((1, 16, 16, 3), 100, dtype=torch.uint8)
     truth = torch.stack([last + 51, last], dim=1)
-    scores = pixel_scores(
-        truth, {"same": truth, "still": last[:, None].repeat(1, 2, 1, 1, 1)}, last, None
-    )
+    scores = pixel_scores(truth, {"same": truth, "still": last[:, None].repeat(1, 2, 1, 1, 1)}, last, None)
     np.testing.assert_allclose(scores["same"]["psnr"], [[50, 50]], rtol=1e-6)
     np.testing.assert_allclose(scores["still"]["psnr"], [[-10 * math.log10(0.04), 50]], rtol=1e-5)
     np.testing.assert_allclose(scores["still"]["masked_psnr"], [[13.9794, NAN]], rtol=1e-5)

@@ -52,10 +52,16 @@ def test_shifted_reports_lie_beside_the_usual_one(folders, tmp_path, capsys):
     views = ("top", "wrist")
     tiny_world(size=(32, 32), views=views).save(tmp_path / "world")
     config = FidelityConfig(
-        world=str(tmp_path / "world"), data=str(folders["plain"]), horizon=1, num_steps=1,
-        shifted=(str(folders["named"]), str(folders["unnamed"])), starts=2, alterations=(),
-        json=tmp_path / "report.json", device="cpu",
-    )  # fmt: skip
+        world=str(tmp_path / "world"),
+        data=str(folders["plain"]),
+        horizon=1,
+        num_steps=1,
+        shifted=(str(folders["named"]), str(folders["unnamed"])),
+        starts=2,
+        alterations=(),
+        json=tmp_path / "report.json",
+        device="cpu",
+    )
     fidelity(config)
     report = json.loads(config.json.read_text())
     assert set(report["shifted"]) == {"agent-speed", "unnamed"}
@@ -75,12 +81,11 @@ def test_table_shows_the_gain_over_copying():
         copies = numbers | {"psnr": {"5": copied}}
         item = {"error_px": {"5": error}, "moving_error_px": {}, "missing": {}}
         return {
-            "cameras": {"top": numbers}, "objects": {"agent": item},
-            "copy_last": {
-                "top": copies, "objects": {"agent": item | {"error_px": {"5": copied_error}}}
-            },
+            "cameras": {"top": numbers},
+            "objects": {"agent": item},
+            "copy_last": {"top": copies, "objects": {"agent": item | {"error_px": {"5": copied_error}}}},
             "metadata": {"horizons": [5]},
-        }  # fmt: skip
+        }
 
     usual = report(30.0, 25.5, 1.0, 4.0)
     usual["shifted"] = {"camera": report(20.0, 22.0, 9.0, 3.5)}

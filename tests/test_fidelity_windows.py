@@ -15,10 +15,7 @@ from worldmodel.fidelity_windows import (
 
 
 def entry(**changes: object) -> dict:
-    values = {
-        "fingerprint": "other", "name": "data", "episodes": [], "reset_seeds": None,
-        "robot_type": "drawn",
-    }  # fmt: skip
+    values = {"fingerprint": "other", "name": "data", "episodes": [], "reset_seeds": None, "robot_type": "drawn"}
     return values | changes
 
 

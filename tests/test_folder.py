@@ -9,16 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from same_episodes import (
-    FPS,
-    LENGTHS,
-    pictures,
-    tables,
-    write_folder,
-    write_hdf5,
-    write_lerobot,
-    write_lerobot_v2,
-)
+from same_episodes import FPS, LENGTHS, pictures, tables, write_folder, write_hdf5, write_lerobot, write_lerobot_v2
 from small_sets import V21, digest, edit_json
 
 from worldmodel.data import EpisodeSource, open_episodes
@@ -154,9 +145,7 @@ def csv(content):
 
 
 def recode(change, fps=FPS, name="top"):
-    return lambda folder: encode_video(
-        folder / f"episode_1/{name}.mp4", change(pictures(1)[name]), fps
-    )
+    return lambda folder: encode_video(folder / f"episode_1/{name}.mp4", change(pictures(1)[name]), fps)
 
 
 def _claim(file, shape):
@@ -168,16 +157,16 @@ def _claim(file, shape):
 
 ACTIONS = tables(1)["actions"]
 FAULTS = {
-    "no camera": (lambda f: [p.unlink() for p in f.glob("episode_1/*.mp4")],
-                  ["episode_1", "mp4", "0", "at least 1"]),
-    "missing camera": (lambda f: (f / "episode_1/wrist.mp4").unlink(),
-                       ["episode_1", "cameras", "('top',)", "('top', 'wrist')"]),
+    "no camera": (lambda f: [p.unlink() for p in f.glob("episode_1/*.mp4")], ["episode_1", "mp4", "0", "at least 1"]),
+    "missing camera": (
+        lambda f: (f / "episode_1/wrist.mp4").unlink(),
+        ["episode_1", "cameras", "('top',)", "('top', 'wrist')"],
+    ),
     "no video": (write("top.mp4", b"no"), ["episode_1/top.mp4", "not a readable video"]),
     "short camera": (recode(lambda x: x[:7]), ["top.mp4", "wrist.mp4", "episode 1", "frames", "7"]),
     "other size": (recode(lambda x: x[:, :16]), ["size of top", "(16, 32)", "(32, 32)"]),
     "other rate": (recode(lambda x: x, fps=20), ["frames per second", "20.0", "10.0"]),
-    "no actions": (lambda f: (f / "episode_1/actions.npy").unlink(),
-                   ["episode_1", "tables", "states", "actions"]),
+    "no actions": (lambda f: (f / "episode_1/actions.npy").unlink(), ["episode_1", "tables", "states", "actions"]),
     "unknown table": (save("action.npy", ACTIONS), ["action.npy", "'action'", "actions, states"]),
     "two tables": (write("actions.csv", b"1,2\n"), ["actions.csv, ", "actions.npy", "one"]),
     "rows": (save("actions.npy", ACTIONS[:5]), ["actions.npy", "episode 1", "5", "9 or 8"]),
@@ -188,19 +177,24 @@ FAULTS = {
     "wide reward": (save("rewards.npy", np.zeros((9, 2))), ["width of rewards", "2", "1"]),
     "NaN": (save("actions.npy", np.full((9, 2), NAN)), ["actions dim 0 of frame 0", "nan"]),
     "text": (save("actions.npy", np.full((9, 2), "a")), ["dtype of actions", "<U1", "numbers"]),
-    "objects": (lambda f: np.save(f / "episode_1/actions.npy", np.array([{}] * 9), True),
-                ["actions.npy", "Object arrays cannot be loaded"]),
-    "archive": (lambda f: np.savez(f / "episode_1/a", a=ACTIONS) or (f / "episode_1/a.npz").rename(
-        f / "episode_1/actions.npy"), ["actions.npy", "not a readable array"]),
-    "too long": (lambda f: _claim(f / "episode_1/actions.npy", (9, 10**13)),
-                 ["actions.npy", "not a readable array"]),
+    "objects": (
+        lambda f: np.save(f / "episode_1/actions.npy", np.array([{}] * 9), True),
+        ["actions.npy", "Object arrays cannot be loaded"],
+    ),
+    "archive": (
+        lambda f: np.savez(f / "episode_1/a", a=ACTIONS) or (f / "episode_1/a.npz").rename(f / "episode_1/actions.npy"),
+        ["actions.npy", "not a readable array"],
+    ),
+    "too long": (lambda f: _claim(f / "episode_1/actions.npy", (9, 10**13)), ["actions.npy", "not a readable array"]),
     "empty": (write("actions.npy", b""), ["actions.npy", "not a readable array"]),
     "csv in words": (csv("x,y\n" + "1,two\n" * 9), ["actions.csv", "two"]),
     "ragged csv": (csv("1,2\n" * 8 + "1\n"), ["actions.csv", "row 8", "1", "2"]),
     "empty csv": (csv(""), ["actions.csv"]),
-    "binary csv": (lambda f: csv("")(f) or write("actions.csv", b"\xff\xfe,")(f),
-                   ["actions.csv", "not a readable table"]),
-}  # fmt: skip
+    "binary csv": (
+        lambda f: csv("")(f) or write("actions.csv", b"\xff\xfe,")(f),
+        ["actions.csv", "not a readable table"],
+    ),
+}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -240,9 +234,11 @@ def mutate(draw, folder):
 
 
 @settings(
-    max_examples=40, deadline=None, derandomize=True,
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)  # fmt: skip
+)
 @given(data=st.data())
 def test_changed_folder_is_refused_or_harmless(folder, tmp_path_factory, data):
     expected = digest(open_episodes(folder))

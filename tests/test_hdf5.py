@@ -89,20 +89,22 @@ FAULTS = {
     "no HDF5": (lambda f: f.write_bytes(b"no"), ["not readable HDF5"]),
     "cut": (lambda f: f.write_bytes(f.read_bytes()[:5000]), ["not readable HDF5"]),
     "no data": (lambda f: _top(f, lambda c: c.move("data", "other")), ["/data", "missing"]),
-    "no demos": (lambda f: change(f, lambda d: (d.pop("demo_0"), d.pop("demo_1"))),
-                 ["data/demo_*", "0", "at least 1"]),
+    "no demos": (lambda f: change(f, lambda d: (d.pop("demo_0"), d.pop("demo_1"))), ["data/demo_*", "0", "at least 1"]),
     "no obs": (drop("obs"), ["episode 1", "/data/demo_1/obs", "missing"]),
-    "no cameras": (lambda f: (drop("obs/top_image")(f), drop("obs/wrist_image")(f)),
-                   ["episode 1", "cameras", "0"]),
+    "no cameras": (lambda f: (drop("obs/top_image")(f), drop("obs/wrist_image")(f)), ["episode 1", "cameras", "0"]),
     "camera missing": (drop("obs/wrist_image"), ["demo_1", "pictures", "wrist_image", "top_image"]),
-    "camera twice": (lambda f: change(f, lambda d: d.copy("demo_1/obs/top_image",
-                     d["demo_1/obs"], "top_rgb")), ["episode 1", "top_rgb", "one each"]),
+    "camera twice": (
+        lambda f: change(f, lambda d: d.copy("demo_1/obs/top_image", d["demo_1/obs"], "top_rgb")),
+        ["episode 1", "top_rgb", "one each"],
+    ),
     "float pictures": (replace("obs/top_image", TOP / 255.0), ["float64", "uint8"]),
     "channels first": (replace("obs/top_image", TOP.transpose(0, 3, 1, 2)), ["(9, 3, 32, 32)"]),
     "short camera": (replace("obs/top_image", TOP[:5]), ["episode 1", "frames", "9", "5"]),
     "other size": (replace("obs/top_image", TOP[:, :16]), ["pictures", "(16, 32)", "(32, 32)"]),
-    "group for camera": (lambda f: (drop("obs/top_image")(f), change(
-        f, lambda d: d.create_group("demo_1/obs/top_image"))), ["Group", "Dataset"]),
+    "group for camera": (
+        lambda f: (drop("obs/top_image")(f), change(f, lambda d: d.create_group("demo_1/obs/top_image"))),
+        ["Group", "Dataset"],
+    ),
     "no actions": (drop("actions"), ["demo_1", "presence of actions", "False", "True"]),
     "rows": (replace("actions", np.zeros((5, 2))), ["episode 1", "actions", "5", "9 or 8"]),
     "width": (replace("actions", np.zeros((9, 3))), ["width of actions", "(3,)", "(2,)"]),
@@ -114,7 +116,7 @@ FAULTS = {
     "env_args list": (attribute("env_args", "[]"), ["env_args", "[]", "a JSON object"]),
     "rate": (attribute("env_args", '{"env_kwargs": {"control_freq": -1}}'), ["control_freq", "-1"]),
     "task": (attribute("problem_info", '{"language_instruction": 3}'), ["3", "a string"]),
-}  # fmt: skip
+}
 
 
 def _top(file, edit):
@@ -138,9 +140,7 @@ def mutate(draw, file):
     """Drop, cut, swap or spoil one data set of one demonstration."""
     with h5py.File(file, "r+") as content:
         names = []
-        content["data"].visititems(
-            lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
-        )
+        content["data"].visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
         name = draw(st.sampled_from(sorted(names)))
         values = content["data"][name][()]
         kind = draw(st.sampled_from(["drop", "cut", "double", "rename", "wrong kind", "cell"]))
@@ -161,9 +161,11 @@ def mutate(draw, file):
 
 
 @settings(
-    max_examples=40, deadline=None, derandomize=True,
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)  # fmt: skip
+)
 @given(data=st.data())
 def test_changed_file_is_refused(original, tmp_path_factory, data):
     file = tmp_path_factory.mktemp("changed") / "d.hdf5"
@@ -174,9 +176,11 @@ def test_changed_file_is_refused(original, tmp_path_factory, data):
 
 
 @settings(
-    max_examples=25, deadline=None, derandomize=True,
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)  # fmt: skip
+)
 @given(data=st.data())
 def test_cut_file_is_refused(original, tmp_path_factory, data):
     file = tmp_path_factory.mktemp("cut") / "d.hdf5"

@@ -8,9 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("conditioning", "worldmodel", "policy_eval", "rl_posttrain", "demos")
-FILES = sorted(
-    path for folder in (*PACKAGES, "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")
-)
+FILES = sorted(path for folder in (*PACKAGES, "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 FILE_LINES = 400
 FUNCTION_LINES = 60
 MACHINE_PATH = re.compile(r"""["' =](/work|/home|/root|/Users|/mnt|/tmp)/\w""")
@@ -29,11 +27,7 @@ def test_file_keeps_the_house_rules(path):
         if isinstance(node, functions) and node.end_lineno - node.lineno + 1 > FUNCTION_LINES
     }
     assert not long, f"functions over {FUNCTION_LINES} lines: {long}"
-    futures = [
-        node
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom) and node.module == "__future__"
-    ]
+    futures = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
     assert not futures, "postponed annotations hide the shapes from jaxtyping"
     assert not MACHINE_PATH.search(text), "a path of one machine"
     assert text.isascii(), [c for c in text if not c.isascii()][:5]

@@ -13,40 +13,32 @@ from rl_posttrain.rollouts import World
 from worldmodel.data import open_episodes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from imagination import (
-    BenchmarkConfig,
-    compared,
-    imagine_config,
-    optimism,
-    over_seeds,
-    settings,
-    words,
-)
+from imagination import BenchmarkConfig, compared, imagine_config, optimism, over_seeds, settings, words
 from simulator_world import SimulatorWorld
 
 
 def scores(name: str, outcomes: list[float]) -> Scores:
     number = len(outcomes)
-    return Scores(
-        name,
-        np.arange(number),
-        np.array(outcomes, float),
-        np.zeros(number),
-        np.ones(number, np.int64),
-    )
+    return Scores(name, np.arange(number), np.array(outcomes, float), np.zeros(number), np.ones(number, np.int64))
 
 
 def test_seeds_are_averaged_before_arms_are_compared():
     real = {
-        "clone": scores("clone", [0, 1, 0, 0]), "more-cloning": scores("more", [0, 0, 0, 0]),
-        "prioritised-3": scores("a", [1, 1, 0, 0]), "prioritised-4": scores("b", [0, 1, 1, 0]),
-        "uniform-3": scores("c", [0, 1, 0, 0]), "uniform-4": scores("d", [0, 1, 0, 1]),
-    }  # fmt: skip
+        "clone": scores("clone", [0, 1, 0, 0]),
+        "more-cloning": scores("more", [0, 0, 0, 0]),
+        "prioritised-3": scores("a", [1, 1, 0, 0]),
+        "prioritised-4": scores("b", [0, 1, 1, 0]),
+        "uniform-3": scores("c", [0, 1, 0, 0]),
+        "uniform-4": scores("d", [0, 1, 0, 1]),
+    }
     found = over_seeds(BenchmarkConfig(Path("out"), seeds=(3, 4)), real)
     assert {name: part["difference"] for name, part in found.items()} == {
-        "prioritised - clone": 0.25, "prioritised - more-cloning": 0.5,
-        "uniform - clone": 0.125, "uniform - more-cloning": 0.375, "uniform - prioritised": -0.125,
-    }  # fmt: skip
+        "prioritised - clone": 0.25,
+        "prioritised - more-cloning": 0.5,
+        "uniform - clone": 0.125,
+        "uniform - more-cloning": 0.375,
+        "uniform - prioritised": -0.125,
+    }
 
 
 def test_differences_are_paired():

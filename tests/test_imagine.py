@@ -19,13 +19,7 @@ from rl_posttrain.disagreement import calibrate, correlation
 from rl_posttrain.imagine import ImagineConfig, better, imagine, improve, measure, prepare
 from rl_posttrain.learner import LearnConfig, Learner
 from rl_posttrain.prioritised import Anchors, contexts
-from rl_posttrain.rollouts import (
-    World,
-    begin,
-    disagreement,
-    imagine_rollouts,
-    persistent_noise,
-)
+from rl_posttrain.rollouts import World, begin, disagreement, imagine_rollouts, persistent_noise
 from worldmodel.data import open_episodes
 from worldmodel.dream import Verdict
 from worldmodel.rollout import Observation
@@ -72,9 +66,7 @@ def data(tmp_path_factory) -> Path:
 def square_policy() -> ClonedPolicy:
     """A policy that hardly moves: the mean displacement is 0.2 pixels of the 2 it could be."""
     torch.manual_seed(0)
-    config = PolicyConfig(
-        views=("top",), size=(SIZE, SIZE), action_dim=2, state_dim=2, relative_to={0: 0, 1: 1}
-    )
+    config = PolicyConfig(views=("top",), size=(SIZE, SIZE), action_dim=2, state_dim=2, relative_to={0: 0, 1: 1})
     policy = ClonedPolicy(config).eval()
     policy.action_mean.copy_(torch.tensor([0.2, 0.0]))
     policy.state_mean.fill_(5.0)
@@ -84,22 +76,31 @@ def square_policy() -> ClonedPolicy:
 
 def config(data: Path, out: Path, **settings) -> ImagineConfig:
     defaults = {
-        "streams": 16, "horizon": 5, "context": 1, "pool": 32, "validation_starts": 8,
-        "validation_horizon": 6, "learn": LearnConfig(minibatch=40, warmup=1),
-    }  # fmt: skip
+        "streams": 16,
+        "horizon": 5,
+        "context": 1,
+        "pool": 32,
+        "validation_starts": 8,
+        "validation_horizon": 6,
+        "learn": LearnConfig(minibatch=40, warmup=1),
+    }
     return ImagineConfig("", Path(), Path(), data, out, **{**defaults, **settings})
 
 
 @pytest.mark.parametrize("objective", ["imitation", "pmpo"])
 def test_a_policy_improves_in_imagination_and_in_reality(data, tmp_path, objective):
     learn = LearnConfig(
-        objective, actor_rate=3e-3, critic_rate=3e-3, warmup=2, minibatch=80, std=1.0,
-        imitation_steps=20,
-    )  # fmt: skip
+        objective, actor_rate=3e-3, critic_rate=3e-3, warmup=2, minibatch=80, std=1.0, imitation_steps=20
+    )
     options = config(
-        data, tmp_path / "run", updates=30, streams=32, horizon=6, learn=replace(learn, beta=0.03),
+        data,
+        tmp_path / "run",
+        updates=30,
+        streams=32,
+        horizon=6,
+        learn=replace(learn, beta=0.03),
         validation_interval=5,
-    )  # fmt: skip
+    )
     source = open_episodes(data)
     setting = prepare(options, SquareWorld(), right_edge, source)
     assert isinstance(setting.world, World)
@@ -132,9 +133,7 @@ def test_the_prior_holds_the_actor(data, tmp_path):
 def test_a_run_that_finds_nothing_keeps_the_clone(data, tmp_path):
     never = lambda seen: Verdict(torch.zeros(len(seen.frames)), torch.zeros(len(seen.frames)) > 0)  # noqa: E731
     options = config(data, tmp_path, updates=9, validation_interval=1, patience=2)
-    report = improve(
-        options, prepare(options, SquareWorld(), never, open_episodes(data)), square_policy()
-    )
+    report = improve(options, prepare(options, SquareWorld(), never, open_episodes(data)), square_policy())
     assert report["stopped_early"] and report["updates"] == 2 and report["best"]["step"] == 0
     kept = ClonedPolicy.load(tmp_path).state_dict()
     for name, weight in square_policy().state_dict().items():
@@ -162,9 +161,15 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, tmp_path, objecti
 
     def run(out: str, world: SquareWorld, **change) -> dict:
         options = config(
-            data, tmp_path / out, updates=5, save_interval=2, validation_interval=2,
-            refresh_interval=2, learn=learn, **change,
-        )  # fmt: skip
+            data,
+            tmp_path / out,
+            updates=5,
+            save_interval=2,
+            validation_interval=2,
+            refresh_interval=2,
+            learn=learn,
+            **change,
+        )
         return improve(options, prepare(options, world, right_edge, source), square_policy())
 
     whole = run("whole", SquareWorld())
@@ -192,18 +197,16 @@ def test_dreams_of_one_start_share_exploration_and_nothing_follows_success(data)
     anchors = Anchors(np.array([0, 3]), np.array([1, 0]))
     clips = contexts(source, anchors, context=1)
     imagined = imagine_rollouts(
-        SquareWorld(), right_edge, learner.actor, learner.prior, clips, horizon=6, bounds=BOUNDS,
-        seed=1, noise_seeds=2,
-    )  # fmt: skip
+        SquareWorld(), right_edge, learner.actor, learner.prior, clips, horizon=6, bounds=BOUNDS, seed=1, noise_seeds=2
+    )
     assert imagined.frames.shape == (4, 7, 2, SIZE, SIZE, 3)
     assert torch.equal(imagined.frames[0, 0], source.read(0, 1, 2).frames[0])
     torch.testing.assert_close(imagined.actions[:2], imagined.actions[2:])
     assert imagined.disagreement.abs().max() == 0
     # Another seed explores otherwise, and without exploration the actor does its most likely.
     quiet = imagine_rollouts(
-        SquareWorld(), right_edge, learner.actor, learner.prior, clips, horizon=1, bounds=BOUNDS,
-        seed=1, explore=False,
-    )  # fmt: skip
+        SquareWorld(), right_edge, learner.actor, learner.prior, clips, horizon=1, bounds=BOUNDS, seed=1, explore=False
+    )
     torch.testing.assert_close(quiet.actions, quiet.prior)
     shares = torch.tensor([[False, True, True, False]])
     running = (shares.long().cumsum(1) - shares.long()) == 0
@@ -232,9 +235,17 @@ def test_exploration_varies_between_starts_when_asked_to(data):
     noises = []
     for vary in (False, True):
         imagined = imagine_rollouts(
-            SquareWorld(), right_edge, learner.actor, learner.prior, clips, horizon=1,
-            bounds=BOUNDS, seed=1, noise_seeds=1, vary=vary,
-        )  # fmt: skip
+            SquareWorld(),
+            right_edge,
+            learner.actor,
+            learner.prior,
+            clips,
+            horizon=1,
+            bounds=BOUNDS,
+            seed=1,
+            noise_seeds=1,
+            vary=vary,
+        )
         noises.append((imagined.actions - imagined.prior)[:, 0])
     factors = noises[1] / noises[0]
     torch.testing.assert_close(factors[:, 0], factors[:, 1], rtol=1e-3, atol=1e-3)
@@ -362,16 +373,10 @@ def test_what_does_not_fit_is_named(folders, tmp_path):
         (run(streams=5), "streams is a multiple of noise_seeds, got 5 and 2"),
         (run(horizon=0), "horizon is at least 1, got 0"),
         (run(persistence=1.5), "persistence is between 0 and 1, got 1.5"),
-        (
-            run(learn=LearnConfig(imitation_steps=0)),
-            "imitation_steps is at least 1, got 0",
-        ),
+        (run(learn=LearnConfig(imitation_steps=0)), "imitation_steps is at least 1, got 0"),
         (run(temperature=-1.0), "temperature is at least 0, got -1.0"),
         (run(held_out=1.0), "held_out is between 0 and 1, got 1.0"),
-        (
-            run(policy=tmp_path / "wide"),
-            r"frames of the policy: \(32, 32\), expected is \(16, 16\)",
-        ),
+        (run(policy=tmp_path / "wide"), r"frames of the policy: \(32, 32\), expected is \(16, 16\)"),
         (run(policy=tmp_path / "chunky", trust=False), "chunk is 1, the policy has 2"),
         (run(judge=tmp_path / "none"), "judge.json is missing"),
         (run(ranking=tmp_path / "none.json"), "none.json: no ranking.json of `worldmodel rank`"),

@@ -15,10 +15,14 @@ def imagined(successes: list[list[bool]], width: int) -> Imagined:
     actions = number[:, :t, None].expand(b, t, 2)
     return Imagined(
         frames=torch.zeros(b, t + 1, 1, 2, 2, 3, dtype=torch.uint8),
-        features=number[..., None].expand(b, t + 1, width), actions=actions,
-        prior=torch.zeros(b, t, 2), potentials=torch.zeros(b, t + 1), successes=success,
-        running=(success.long().cumsum(1) - success.long()) == 0, disagreement=torch.zeros(b, t),
-    )  # fmt: skip
+        features=number[..., None].expand(b, t + 1, width),
+        actions=actions,
+        prior=torch.zeros(b, t, 2),
+        potentials=torch.zeros(b, t + 1),
+        successes=success,
+        running=(success.long().cumsum(1) - success.long()) == 0,
+        disagreement=torch.zeros(b, t),
+    )
 
 
 def learner(config: LearnConfig) -> Learner:

@@ -10,9 +10,7 @@ from worldmodel.world_model import WorldModel, WorldModelConfig
 
 
 def test_what_is_missing_is_said(tmp_path):
-    assert missing(tmp_path / "p", tmp_path / "j").endswith(
-        f"{tmp_path / 'p'} and {tmp_path / 'j'}."
-    )
+    assert missing(tmp_path / "p", tmp_path / "j").endswith(f"{tmp_path / 'p'} and {tmp_path / 'j'}.")
     LearnedJudge(JudgeShape(("top",), (16, 16))).save(tmp_path / "j")
     assert missing(tmp_path / "p", tmp_path / "j").endswith(f"nothing at {tmp_path / 'p'}.")
     config = PolicyConfig(views=("top",), size=(16, 16), action_dim=2, state_dim=2)
@@ -25,19 +23,21 @@ def test_a_policy_is_improved_and_tried_for_real(tmp_path):
     torch.manual_seed(0)
     views, size = ("top", "wrist"), (64, 64)
     conditioner = ConditionerConfig(action_dim=2, state_dim=2, relative_to={0: 0, 1: 1})
-    world = WorldModelConfig(
-        views=views, size=size, fps=10.0, conditioner=conditioner, dit=TINY_DIT
-    )
+    world = WorldModelConfig(views=views, size=size, fps=10.0, conditioner=conditioner, dit=TINY_DIT)
     WorldModel(world).save(tmp_path / "world")
     LearnedJudge(JudgeShape(views, size)).save(tmp_path / "judge")
-    policy = PolicyConfig(
-        views=views, size=size, action_dim=2, state_dim=2, relative_to={0: 0, 1: 1}
-    )
+    policy = PolicyConfig(views=views, size=size, action_dim=2, state_dim=2, relative_to={0: 0, 1: 1})
     ClonedPolicy(policy).save(tmp_path / "policy")
     found = improve_policy(
-        tmp_path / "world", tmp_path / "policy", tmp_path / "judge", tmp_path / "out",
-        minutes=10.0, episodes=3, trials=2, updates=1,
-    )  # fmt: skip
+        tmp_path / "world",
+        tmp_path / "policy",
+        tmp_path / "judge",
+        tmp_path / "out",
+        minutes=10.0,
+        episodes=3,
+        trials=2,
+        updates=1,
+    )
     before, after = found.scores["before"], found.scores["after"]
     assert before.seeds.tolist() == after.seeds.tolist() and len(before) == 2
     assert found.imagined["updates"] == 1

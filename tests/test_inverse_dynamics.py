@@ -15,9 +15,8 @@ from worldmodel.data import Clip
 
 DATA = Path(__file__).parent / "data" / "lerobot_v30_pusht"
 SHAPE = InverseDynamicsConfig(
-    views=("top", "wrist"), size=(16, 24), action_dim=2, relative_to={0: 1, 1: 0}, cap=5.0,
-    keypoints=4, width=16,
-)  # fmt: skip
+    views=("top", "wrist"), size=(16, 24), action_dim=2, relative_to={0: 1, 1: 0}, cap=5.0, keypoints=4, width=16
+)
 
 
 def test_commands_are_relative_and_capped():

@@ -6,13 +6,7 @@ from square_world import write_episodes
 from tiny import tiny_world
 
 from policy_eval.judge import GoalImageJudge, JudgeShape, LearnedJudge
-from policy_eval.judge_scores import (
-    JudgedEpisode,
-    best_threshold,
-    dream_again,
-    judge_episodes,
-    judge_report,
-)
+from policy_eval.judge_scores import JudgedEpisode, best_threshold, dream_again, judge_episodes, judge_report
 from policy_eval.judge_training import JudgeConfig, disturb, judge, read_frames, split
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
@@ -38,9 +32,11 @@ def pictures(number: int, level: int = 0) -> torch.Tensor:
 def test_the_threshold_calls_the_fewest_episodes_wrongly():
     """Peaks .9 and .6 of successes, .7 and .2 of failures: one error, at best."""
     judged = [
-        episode([0, 1], [0.1, 0.9]), episode([0, 1], [0.6, 0.3]),
-        episode([0, 0], [0.7, 0.1]), episode([0, 0], [0.2, 0.2]),
-    ]  # fmt: skip
+        episode([0, 1], [0.1, 0.9]),
+        episode([0, 1], [0.6, 0.3]),
+        episode([0, 0], [0.7, 0.1]),
+        episode([0, 0], [0.2, 0.2]),
+    ]
     # .4 leaves one false success, .8 one false failure: equally bad, so it is the later one.
     assert best_threshold(judged) == pytest.approx(0.8)
     # With a third failure at .7 it is .8 alone; with another success at .5 it is .4 alone.
@@ -55,15 +51,11 @@ def test_the_threshold_calls_the_fewest_episodes_wrongly():
 
 
 def test_the_report_counts_frames_and_episodes():
-    judged = [
-        episode([0, 1], [0.1, 0.9]), episode([0, 0], [0.7, 0.1]), episode([0, 1], [0.2, 0.3]),
-    ]  # fmt: skip
+    judged = [episode([0, 1], [0.1, 0.9]), episode([0, 0], [0.7, 0.1]), episode([0, 1], [0.2, 0.3])]
     report = judge_report(judged, 0.5)
     # Frames: successes score .9 and .3, failures .1, .7, .1, .2: seven of eight pairs are right.
     frames = report["frames"]
-    assert frames["confusion"] == {
-        "true_success": 1, "false_success": 1, "false_failure": 1, "true_failure": 3,
-    }  # fmt: skip
+    assert frames["confusion"] == {"true_success": 1, "false_success": 1, "false_failure": 1, "true_failure": 3}
     assert (frames["n"], frames["successes"], frames["auc"]) == (6, pytest.approx(1 / 3), 0.875)
     assert frames["accuracy"] == pytest.approx(4 / 6)
     # Episodes: peaks .9 and .3 of successes, .7 of a failure.

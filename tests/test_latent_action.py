@@ -12,12 +12,7 @@ from einops import repeat
 from same_episodes import write_folder
 from tiny import tiny_world
 
-from conditioning.latent_action import (
-    LatentActionEncoder,
-    information,
-    sample_latent,
-    spread_error,
-)
+from conditioning.latent_action import LatentActionEncoder, information, sample_latent, spread_error
 from worldmodel.assembly import build_world
 from worldmodel.data import Clip
 from worldmodel.dit import DiTConfig
@@ -27,9 +22,7 @@ from worldmodel.run import build_optimizers
 from worldmodel.world_model import WorldModel
 
 SIZE = 16
-DIT = DiTConfig(
-    width=32, patch=8, pixels="patch", encoder_depth=2, decoder_depth=1, window=4, head_width=16
-)
+DIT = DiTConfig(width=32, patch=8, pixels="patch", encoder_depth=2, decoder_depth=1, window=4, head_width=16)
 
 
 def clips(seed, batch=8, frames=2, *, cuts=False):
@@ -50,13 +43,23 @@ def clips(seed, batch=8, frames=2, *, cuts=False):
 def train(*, nats, weight, latent_dim, cuts=False, steps=1000, seed=0):
     """A tiny world model with latent actions, trained with the encoder; no action is shown."""
     world = tiny_world(
-        DIT, views=("top",), size=(SIZE, SIZE), random=False, action_dim=0, state_dim=0,
-        relative_to={}, latent_dim=latent_dim,
-    ).train()  # fmt: skip
+        DIT,
+        views=("top",),
+        size=(SIZE, SIZE),
+        random=False,
+        action_dim=0,
+        state_dim=0,
+        relative_to={},
+        latent_dim=latent_dim,
+    ).train()
     config = LossConfig(
-        latent_nats=nats, latent_weight=weight, forward_fraction=0.0, context_noise=0.0,
-        shortcut_interval=0, latent_dropped=0.0,
-    )  # fmt: skip
+        latent_nats=nats,
+        latent_weight=weight,
+        forward_fraction=0.0,
+        context_noise=0.0,
+        shortcut_interval=0,
+        latent_dropped=0.0,
+    )
     optimizers = build_optimizers(world, 3e-3, muon=True)
     generator = torch.Generator().manual_seed(seed)
     for step in range(steps):
@@ -91,9 +94,7 @@ def test_information_is_the_divergence_from_the_standard_normal():
     assert information(mean, log_variance).tolist() == [0.0, 2.0]
     narrow = information(torch.zeros(1, 1), torch.full((1, 1), math.log(0.25)))
     assert narrow.item() == pytest.approx(0.5 * (0.25 - math.log(0.25) - 1))
-    drawn = sample_latent(
-        torch.ones(1, 1), torch.full((1, 1), math.log(4)), torch.full((1, 1), 3.0)
-    )
+    drawn = sample_latent(torch.ones(1, 1), torch.full((1, 1), math.log(4)), torch.full((1, 1), 3.0))
     assert drawn.item() == pytest.approx(7.0)
 
 
@@ -118,12 +119,8 @@ def test_encoder_sees_both_frames_and_no_other(shape, views):
 
 
 def test_the_loss_pays_for_information_and_gradients_reach_the_encoder():
-    world = tiny_world(
-        views=("top",), size=(SIZE, SIZE), action_dim=0, state_dim=0, relative_to={}, latent_dim=4
-    )
-    config = LossConfig(
-        latent_weight=2.0, latent_nats=1.5, latent_spread=3.0, latent_dropped=0.0
-    )  # fmt: skip
+    world = tiny_world(views=("top",), size=(SIZE, SIZE), action_dim=0, state_dim=0, relative_to={}, latent_dim=4)
+    config = LossConfig(latent_weight=2.0, latent_nats=1.5, latent_spread=3.0, latent_dropped=0.0)
     clip = replace(clips(0), actions=None)
     draws = draw(world, config, batch=8, frames=2, generator=torch.Generator().manual_seed(0))
     loss, parts = training_loss(world, clip, draws, config)
@@ -137,9 +134,8 @@ def test_the_loss_pays_for_information_and_gradients_reach_the_encoder():
     training_loss(world, clip, draws, free)[0].backward()
     assert world.latent_encoder.out.weight.grad.abs().max() > 0
     dropped = draw(
-        world, replace(config, latent_dropped=1.0), batch=8, frames=2,
-        generator=torch.Generator().manual_seed(0),
-    )  # fmt: skip
+        world, replace(config, latent_dropped=1.0), batch=8, frames=2, generator=torch.Generator().manual_seed(0)
+    )
     assert dropped.latent_noise is None and torch.equal(dropped.tau, draws.tau)
 
 
@@ -203,9 +199,16 @@ def test_controller_drives_the_pretrained_world(world, tmp_path):
     source = Labelled()
     torch.manual_seed(0)
     driven = build_world(
-        source, range(len(source)), dit=world.config.dit, stride=1, injection="token",
-        relative_to={}, use_actions=True, codec=None, init=tmp_path / "latent",
-    ).eval()  # fmt: skip
+        source,
+        range(len(source)),
+        dit=world.config.dit,
+        stride=1,
+        injection="token",
+        relative_to={},
+        use_actions=True,
+        codec=None,
+        init=tmp_path / "latent",
+    ).eval()
     assert (driven.action_dim, driven.describes) == (2, False)
     assert not any(p.requires_grad for p in driven.latent_encoder.parameters())
     test = clips(50_000, 64)
@@ -220,9 +223,17 @@ def test_controller_drives_the_pretrained_world(world, tmp_path):
     assert right < 0.7 * error(test.actions[:, -1].roll(1, 0))
     with pytest.raises(ValueError, match="latent actions have width 2, got 5"):
         build_world(
-            source, range(2), dit=DIT, stride=1, injection="token", relative_to={},
-            use_actions=True, codec=None, init=tmp_path / "latent", latent_dim=5,
-        )  # fmt: skip
+            source,
+            range(2),
+            dit=DIT,
+            stride=1,
+            injection="token",
+            relative_to={},
+            use_actions=True,
+            codec=None,
+            init=tmp_path / "latent",
+            latent_dim=5,
+        )
     driven.save(tmp_path / "driven")
     again = WorldModel.load(tmp_path / "driven")
     assert again.config == driven.config
@@ -240,10 +251,31 @@ def test_a_latent_action_of_another_width_is_refused(world):
 def pretrain(data, out, *options):
     network = ("--dit.width", 32, "--dit.head-width", 16, "--dit.encoder-depth", 2)
     command = (
-        sys.executable, "-m", "worldmodel.cli", "pretrain", "tiny", "--data", data, "--out", out,
-        "--steps", 2, "--batch", 2, "--frames", 5, "--size", 16, 16, "--validation-episodes", 0,
-        "--dit.decoder-depth", 1, *network, *options,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "worldmodel.cli",
+        "pretrain",
+        "tiny",
+        "--data",
+        data,
+        "--out",
+        out,
+        "--steps",
+        2,
+        "--batch",
+        2,
+        "--frames",
+        5,
+        "--size",
+        16,
+        16,
+        "--validation-episodes",
+        0,
+        "--dit.decoder-depth",
+        1,
+        *network,
+        *options,
+    )
     subprocess.run([str(word) for word in command], check=True, capture_output=True)
     return WorldModel.load(out)
 

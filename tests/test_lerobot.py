@@ -34,9 +34,7 @@ def drop_feature(name):
 
 
 @pytest.mark.parametrize(
-    ("folder", "lengths"),
-    [(V21, (42, 67, 80, 76, 64)), (V30, (71, 74, 68, 57, 69, 77, 41, 49))],
-    ids=["v2.1", "v3.0"],
+    ("folder", "lengths"), [(V21, (42, 67, 80, 76, 64)), (V30, (71, 74, 68, 57, 69, 77, 41, 49))], ids=["v2.1", "v3.0"]
 )
 def test_attributes(folder, lengths):
     source = open_episodes(folder)
@@ -58,9 +56,7 @@ def test_v21_read_is_the_files_content():
     clip = open_episodes(V21).read(1, 0, 67)
     table = pq.read_table(V21 / "data/chunk-000/episode_000001.parquet")
     top, wrist = (
-        read_frames(
-            V21 / f"videos/chunk-000/observation.images.{view}/episode_000001.mp4", range(67)
-        )
+        read_frames(V21 / f"videos/chunk-000/observation.images.{view}/episode_000001.mp4", range(67))
         for view in ("top", "wrist")
     )
     assert np.array_equal(clip.frames[:, 0].numpy(), top)
@@ -96,9 +92,7 @@ def test_stride_joins_actions_and_sums_rewards():
     assert torch.equal(clip.states, every.states[::4])
     assert torch.equal(clip.actions[1], every.actions[4:8].flatten())
     assert clip.rewards[2] == pytest.approx(float(every.rewards[8:12].sum()))
-    assert clip.successes.tolist() == [
-        bool(every.successes[i : i + 4].any()) for i in range(0, 24, 4)
-    ]
+    assert clip.successes.tolist() == [bool(every.successes[i : i + 4].any()) for i in range(0, 24, 4)]
 
 
 def test_one_frame_has_no_actions():
@@ -232,12 +226,9 @@ def test_tasks_per_episode(tmp_path):
     folder = two_episodes_v21(tmp_path / "d")
     tasks = [{"task_index": 0, "task": TASK}, {"task_index": 1, "task": "Stay."}]
     edit_lines(folder / "meta/tasks.jsonl", lambda _: tasks)
-    edit_lines(
-        folder / "meta/episodes.jsonl", lambda rows: [rows[0], rows[1] | {"tasks": ["Stay."]}]
-    )
+    edit_lines(folder / "meta/episodes.jsonl", lambda rows: [rows[0], rows[1] | {"tasks": ["Stay."]}])
     edit_table(
-        folder / "data/chunk-000/episode_000001.parquet",
-        with_values("task_index", lambda values: [1] * len(values)),
+        folder / "data/chunk-000/episode_000001.parquet", with_values("task_index", lambda values: [1] * len(values))
     )
     source = open_episodes(folder)
     assert [source.task(0), source.task(1)] == [TASK, "Stay."]
@@ -254,9 +245,7 @@ def test_no_task_column(tmp_path):
 
 def test_reset_seed_and_robot_type(tmp_path):
     folder = two_episodes_v30(tmp_path / "d")
-    edit_table(
-        folder / EPISODES_V30, lambda table: table.append_column("reset_seed", pa.array([7, None]))
-    )
+    edit_table(folder / EPISODES_V30, lambda table: table.append_column("reset_seed", pa.array([7, None])))
     edit_json(folder / "meta" / "info.json", lambda info: info.update(robot_type=None))
     source = open_episodes(folder)
     assert [source.reset_seed(0), source.reset_seed(1)] == [7, None]

@@ -40,8 +40,7 @@ def episode(index: int, length: int, schema: LeRobotSchema = SCHEMA) -> dict:
     return {
         "schema": schema,
         "frames": {
-            view: np.stack([picture(index + i, size) for i in range(length)])
-            for view, size in schema.views.items()
+            view: np.stack([picture(index + i, size) for i in range(length)]) for view, size in schema.views.items()
         },
         "actions": rng.normal(size=(length, len(schema.action_names))).astype(np.float32),
         "states": rng.normal(size=(length, len(schema.state_names))).astype(np.float32),
@@ -97,9 +96,7 @@ def test_codec_noise_is_negligible_and_small_objects_keep_their_colour(written):
 
 def test_layout_is_that_of_the_reference(written):
     folder, _ = written
-    info, reference = (
-        json.loads((root / "meta" / "info.json").read_text()) for root in (folder, REFERENCE)
-    )
+    info, reference = (json.loads((root / "meta" / "info.json").read_text()) for root in (folder, REFERENCE))
     assert list(info) == list(reference)
     assert list(info["features"]) == list(reference["features"])
     for name, feature in info["features"].items():
@@ -116,9 +113,7 @@ def test_layout_is_that_of_the_reference(written):
             assert name in mine.names
             if name not in ("observation.state",):
                 assert mine.field(name).type == theirs.field(name).type, name
-    statistics, reference = (
-        json.loads((root / "meta" / "stats.json").read_text()) for root in (folder, REFERENCE)
-    )
+    statistics, reference = (json.loads((root / "meta" / "stats.json").read_text()) for root in (folder, REFERENCE))
     assert set(statistics) == set(reference)
     for name, values in statistics.items():
         assert set(values) == set(reference[name])
@@ -242,10 +237,7 @@ def test_finalise_repeats_what_a_killed_call_left(tmp_path):
         ({"states": None}, "observation.state is missing, expected (3, 3)"),
         ({"rewards": np.array([0, 1, np.inf])}, "next.reward is inf in row 2, not finite"),
         ({"successes": np.zeros(2, bool)}, "next.success has shape (2,), expected (3,)"),
-        (
-            {"frames": {"top": np.zeros((3, 24, 32, 3), np.uint8)}},
-            "views are ['top'], expected ['top', 'wrist']",
-        ),
+        ({"frames": {"top": np.zeros((3, 24, 32, 3), np.uint8)}}, "views are ['top'], expected ['top', 'wrist']"),
         ({"metadata": {"length": 3}}, "metadata cannot be called 'length'"),
     ],
 )

@@ -29,9 +29,8 @@ def dreamt(world: WorldModel) -> torch.Tensor:
 def encoded(world: WorldModel) -> torch.Tensor:
     clip = random_clip(world, frames=5)
     branches, _ = draw_branches(
-        tiny_world(), clip, context=2, prefix=1, candidates=2, num_steps=2, temperature=1.0,
-        seeds=[1, 2],
-    )  # fmt: skip
+        tiny_world(), clip, context=2, prefix=1, candidates=2, num_steps=2, temperature=1.0, seeds=[1, 2]
+    )
     return encode_branches(world, branches).tokens
 
 

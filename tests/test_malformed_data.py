@@ -74,9 +74,7 @@ def remove(file):
 
 
 def depth(content):
-    content["features"] = {
-        k: v for k, v in content["features"].items() if not k.startswith("observation.images")
-    }
+    content["features"] = {k: v for k, v in content["features"].items() if not k.startswith("observation.images")}
 
 
 FAULTS = {
@@ -104,21 +102,34 @@ FAULTS = {
     "camera size": ("v2.1", info(camera(shape=[48, 96, 3])), ["(96, 96)", "(48, 96)"]),
     "camera shape": ("v2.1", info(camera(shape=7)), ["shape of", "7"]),
     "feature": ("v2.1", info(lambda i: i["features"].update(action=1)), ["action", "1"]),
-    "lost camera": ("v3.0", info(lambda i: i["features"].pop("observation.images.top")),
-                    ["cameras", "observation.images.top"]),
+    "lost camera": (
+        "v3.0",
+        info(lambda i: i["features"].pop("observation.images.top")),
+        ["cameras", "observation.images.top"],
+    ),
     "action width": ("v3.0", info(declare("action", shape=[3])), ["width of action", "2", "3"]),
     "action axes": ("v3.0", info(declare("action", shape=[1, 2])), ["action", "(1, 2)"]),
     "action dtype": ("v3.0", info(declare("action", dtype="int64")), ["action", "float", "int64"]),
     "undeclared": ("v3.0", info(lambda i: i["features"].pop("action")), [ROWS_V30, "columns"]),
-    "no frame index": ("v3.0", lambda f: (
-        info(lambda i: i["features"].pop("frame_index"))(f),
-        table(ROWS_V30, lambda rows: rows.drop_columns(["frame_index"]))(f),
-    ), ["info.json", "frame_index"]),
-    "wide reward": ("v3.0", lambda f: (
-        info(declare("next.reward", shape=[2]))(f),
-        table(ROWS_V30, lambda rows: rows.set_column(
-            rows.column_names.index("next.reward"), "next.reward", rows["action"]))(f),
-    ), ["next.reward", "2", "1"]),
+    "no frame index": (
+        "v3.0",
+        lambda f: (
+            info(lambda i: i["features"].pop("frame_index"))(f),
+            table(ROWS_V30, lambda rows: rows.drop_columns(["frame_index"]))(f),
+        ),
+        ["info.json", "frame_index"],
+    ),
+    "wide reward": (
+        "v3.0",
+        lambda f: (
+            info(declare("next.reward", shape=[2]))(f),
+            table(
+                ROWS_V30,
+                lambda rows: rows.set_column(rows.column_names.index("next.reward"), "next.reward", rows["action"]),
+            )(f),
+        ),
+        ["next.reward", "2", "1"],
+    ),
     "empty list": ("v2.1", write(LIST_V21, b""), ["total_episodes", "2", "0"]),
     "list of numbers": ("v2.1", write(LIST_V21, b"1\n2\n"), ["episodes.jsonl", "row 0", "int"]),
     "cut list": ("v2.1", cut(LIST_V21, 0.7), ["episodes.jsonl", "JSON"]),
@@ -131,70 +142,100 @@ FAULTS = {
     "seed": ("v2.1", listed(1, reset_seed="x"), ["episode 1", "reset_seed", "'x'"]),
     "no tasks": ("v2.1", remove("meta/tasks.jsonl"), ["episode 0", "task_index", "0"]),
     "no task text": ("v2.1", write("meta/tasks.jsonl", b'{"task_index": 0}'), ["task", "None"]),
-    "task twice": ("v2.1", write("meta/tasks.jsonl", b'{"task_index": 0, "task": "a"}\n' * 2),
-                   ["task_index", "0 twice"]),
+    "task twice": (
+        "v2.1",
+        write("meta/tasks.jsonl", b'{"task_index": 0, "task": "a"}\n' * 2),
+        ["task_index", "0 twice"],
+    ),
     "missing rows file": ("v2.1", remove(ROWS_V21), [ROWS_V21, "episode 1", "missing"]),
     "missing video": ("v2.1", remove(TOP_V21), [TOP_V21, "episode 1", "missing"]),
     "cut rows": ("v2.1", cut(ROWS_V21, 0.5), [ROWS_V21, "parquet"]),
     "cut video": ("v2.1", cut(TOP_V21, 0.5), [TOP_V21]),
     "empty video": ("v3.0", write(TOP_V30, b""), [TOP_V30]),
-    "swapped videos": ("v2.1", swap(TOP_V21, TOP_V21.replace("1.mp4", "0.mp4")),
-                       ["frames", "67", "42"]),
-    "swapped cameras": ("v3.0", swap(TOP_V30, TOP_V30.replace("top", "wrist")),
-                        [TOP_V30, "(64, 64)", "(96, 96)"]),
-    "swapped rows files": ("v2.1", swap(ROWS_V21, ROWS_V21.replace("1.p", "0.p")),
-                           ["episode_index", "[1]", "[0]"]),
-    "no action": ("v3.0", table(ROWS_V30, lambda rows: rows.drop_columns(["action"])),
-                  [ROWS_V30, "columns", "action"]),
-    "renamed action": ("v2.1", table(ROWS_V21, rename("action", "actions")),
-                       ["columns", "actions"]),
+    "swapped videos": ("v2.1", swap(TOP_V21, TOP_V21.replace("1.mp4", "0.mp4")), ["frames", "67", "42"]),
+    "swapped cameras": ("v3.0", swap(TOP_V30, TOP_V30.replace("top", "wrist")), [TOP_V30, "(64, 64)", "(96, 96)"]),
+    "swapped rows files": ("v2.1", swap(ROWS_V21, ROWS_V21.replace("1.p", "0.p")), ["episode_index", "[1]", "[0]"]),
+    "no action": ("v3.0", table(ROWS_V30, lambda rows: rows.drop_columns(["action"])), [ROWS_V30, "columns", "action"]),
+    "renamed action": ("v2.1", table(ROWS_V21, rename("action", "actions")), ["columns", "actions"]),
     "action in words": ("v2.1", table(ROWS_V21, as_text("action")), ["episode 1", "action"]),
-    "NaN action": ("v2.1", values(ROWS_V21, "action", at(5, [0.0, NAN])),
-                   [ROWS_V21, "episode 1", "action dim 1 of frame 5", "nan", "finite"]),
-    "infinite state": ("v3.0", values(ROWS_V30, "observation.state", at(73, [INF, 0.0])),
-                       [ROWS_V30, "episode 1", "observation.state dim 0 of frame 2", "inf"]),
+    "NaN action": (
+        "v2.1",
+        values(ROWS_V21, "action", at(5, [0.0, NAN])),
+        [ROWS_V21, "episode 1", "action dim 1 of frame 5", "nan", "finite"],
+    ),
+    "infinite state": (
+        "v3.0",
+        values(ROWS_V30, "observation.state", at(73, [INF, 0.0])),
+        [ROWS_V30, "episode 1", "observation.state dim 0 of frame 2", "inf"],
+    ),
     "NaN reward": ("v3.0", values(ROWS_V30, "next.reward", at(0, NAN)), ["next.reward", "nan"]),
     "null action": ("v3.0", values(ROWS_V30, "action", at(0, None)), ["nulls in action", "1"]),
     "null in action": ("v3.0", values(ROWS_V30, "action", at(0, [1.0, None])), ["nulls in action"]),
     "row lost": ("v2.1", table(ROWS_V21, lambda rows: rows.slice(1)), ["rows", "66", "67"]),
-    "row doubled": ("v2.1", table(ROWS_V21, lambda rows: rows.take([0, *range(67)])),
-                    ["rows", "68", "67"]),
+    "row doubled": ("v2.1", table(ROWS_V21, lambda rows: rows.take([0, *range(67)])), ["rows", "68", "67"]),
     "no rows": ("v2.1", table(ROWS_V21, lambda rows: rows.slice(0, 0)), ["[]", "[1]"]),
-    "interleaved": ("v3.0", table(ROWS_V30, lambda rows: rows.take(
-        [0, 71, *range(1, 71), *range(72, 145)])), ["order of rows", "episode 0"]),
-    "frame order": ("v2.1", table(ROWS_V21, lambda rows: rows.take([1, 0, *range(2, 67)])),
-                    ["frame_index of frame 0", "1", "0"]),
-    "time stamps": ("v2.1", values(ROWS_V21, "timestamp", at(9, 1.5)),
-                    ["timestamp of frame 9", "1.5", "0.9"]),
+    "interleaved": (
+        "v3.0",
+        table(ROWS_V30, lambda rows: rows.take([0, 71, *range(1, 71), *range(72, 145)])),
+        ["order of rows", "episode 0"],
+    ),
+    "frame order": (
+        "v2.1",
+        table(ROWS_V21, lambda rows: rows.take([1, 0, *range(2, 67)])),
+        ["frame_index of frame 0", "1", "0"],
+    ),
+    "time stamps": ("v2.1", values(ROWS_V21, "timestamp", at(9, 1.5)), ["timestamp of frame 9", "1.5", "0.9"]),
     "unknown task": ("v2.1", values(ROWS_V21, "task_index", at(9, 4)), ["task_index", "4", "[0]"]),
     "no episodes": ("v3.0", remove(EPISODES_V30), ["meta/episodes", "0"]),
     "cut episodes": ("v3.0", cut(EPISODES_V30, 0.9), [EPISODES_V30, "parquet"]),
-    "column twice": ("v3.0", table(EPISODES_V30, lambda rows: rows.append_column(
-        "length", rows["length"])), [EPISODES_V30]),
-    "bounds": ("v3.0", values(EPISODES_V30, "dataset_to_index", at(1, 144)),
-               ["episode 1", "dataset_to_index", "73", "74"]),
-    "global index": ("v3.0", lambda f: (
-        values(EPISODES_V30, "dataset_from_index", at(1, 72))(f),
-        values(EPISODES_V30, "dataset_to_index", at(1, 146))(f),
-    ), ["episode 1", "index of frame 0", "71", "72"]),
-    "between frames": ("v3.0", values(EPISODES_V30, f"{PREFIX}/from_timestamp", at(1, 7.15)),
-                       ["episode 1", "from_timestamp", "7.15"]),
-    "end of video": ("v3.0", lambda f: (
-        values(EPISODES_V30, f"{PREFIX}/from_timestamp", at(1, 50.0))(f),
-        values(EPISODES_V30, f"{PREFIX}/to_timestamp", at(1, 57.4))(f),
-    ), [TOP_V30, "episode 1", "506", "574"]),
-    "span": ("v3.0", values(EPISODES_V30, f"{PREFIX}/to_timestamp", at(1, 14.0)),
-             ["episode 1", "69", "74"]),
-    "overlap": ("v3.0", lambda f: (
-        values(EPISODES_V30, f"{PREFIX}/from_timestamp", at(1, 7.0))(f),
-        values(EPISODES_V30, f"{PREFIX}/to_timestamp", at(1, 14.4))(f),
-    ), ["episode 1", "70", "71"]),
-    "time is null": ("v3.0", values(EPISODES_V30, f"{PREFIX}/from_timestamp", at(1, None)),
-                     ["episode 1", "from_timestamp", "None"]),
+    "column twice": (
+        "v3.0",
+        table(EPISODES_V30, lambda rows: rows.append_column("length", rows["length"])),
+        [EPISODES_V30],
+    ),
+    "bounds": (
+        "v3.0",
+        values(EPISODES_V30, "dataset_to_index", at(1, 144)),
+        ["episode 1", "dataset_to_index", "73", "74"],
+    ),
+    "global index": (
+        "v3.0",
+        lambda f: (
+            values(EPISODES_V30, "dataset_from_index", at(1, 72))(f),
+            values(EPISODES_V30, "dataset_to_index", at(1, 146))(f),
+        ),
+        ["episode 1", "index of frame 0", "71", "72"],
+    ),
+    "between frames": (
+        "v3.0",
+        values(EPISODES_V30, f"{PREFIX}/from_timestamp", at(1, 7.15)),
+        ["episode 1", "from_timestamp", "7.15"],
+    ),
+    "end of video": (
+        "v3.0",
+        lambda f: (
+            values(EPISODES_V30, f"{PREFIX}/from_timestamp", at(1, 50.0))(f),
+            values(EPISODES_V30, f"{PREFIX}/to_timestamp", at(1, 57.4))(f),
+        ),
+        [TOP_V30, "episode 1", "506", "574"],
+    ),
+    "span": ("v3.0", values(EPISODES_V30, f"{PREFIX}/to_timestamp", at(1, 14.0)), ["episode 1", "69", "74"]),
+    "overlap": (
+        "v3.0",
+        lambda f: (
+            values(EPISODES_V30, f"{PREFIX}/from_timestamp", at(1, 7.0))(f),
+            values(EPISODES_V30, f"{PREFIX}/to_timestamp", at(1, 14.4))(f),
+        ),
+        ["episode 1", "70", "71"],
+    ),
+    "time is null": (
+        "v3.0",
+        values(EPISODES_V30, f"{PREFIX}/from_timestamp", at(1, None)),
+        ["episode 1", "from_timestamp", "None"],
+    ),
     "no such file": ("v3.0", values(EPISODES_V30, "data/file_index", at(1, 3)), ["file-003"]),
-    "episode null": ("v3.0", values(EPISODES_V30, "episode_index", at(1, None)),
-                     ["episode_index", "None"]),
-}  # fmt: skip
+    "episode null": ("v3.0", values(EPISODES_V30, "episode_index", at(1, None)), ["episode_index", "None"]),
+}
 
 
 @pytest.fixture(scope="module")
@@ -253,9 +294,7 @@ def test_changed_folder_is_refused_or_harmless(version, originals, tmp_path_fact
 @pytest.mark.parametrize("version", FOLDERS)
 @GENTLE
 @given(data=st.data())
-def test_flipped_bytes_are_refused_or_leave_a_whole_data_set(
-    version, originals, tmp_path_factory, data
-):
+def test_flipped_bytes_are_refused_or_leave_a_whole_data_set(version, originals, tmp_path_factory, data):
     """The formats carry no checksum, so a flip may change a value; it never breaks a clip."""
     original, _ = originals[version]
     folder = shutil.copytree(original, tmp_path_factory.mktemp("flipped") / "d")

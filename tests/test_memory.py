@@ -26,9 +26,8 @@ print(os.getpid(), sys.argv[1], faults)
 def test_freed_tensors_are_used_again():
     def faults(environment):
         program = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, "word"], stdout=subprocess.PIPE, text=True,
-            env=environment,
-        )  # fmt: skip
+            [sys.executable, "-c", PROGRAM, "word"], stdout=subprocess.PIPE, text=True, env=environment
+        )
         process, word, found = program.communicate()[0].split()
         assert (int(process), word) == (program.pid, "word")
         return int(found)

@@ -89,9 +89,15 @@ def test_behaviours_are_functions_of_the_seed(push, behaviour):
 def config(tmp_path_factory) -> RecordConfig:
     folder = tmp_path_factory.mktemp("recorded") / "set"
     return RecordConfig(
-        env="metaworld:push-v3", out=folder, episodes=2, seed=4, behaviour="expert", size=32,
-        shift="start-region", num_workers=1,
-    )  # fmt: skip
+        env="metaworld:push-v3",
+        out=folder,
+        episodes=2,
+        seed=4,
+        behaviour="expert",
+        size=32,
+        shift="start-region",
+        num_workers=1,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -140,9 +140,8 @@ def test_play_is_noisy_too():
 
 def test_the_recording_names_its_shift(tmp_path):
     config = RecordConfig(
-        env=PUSH, out=tmp_path / "set", episodes=1, behaviour="expert", size=16, shift="camera",
-        seed=7, num_workers=1,
-    )  # fmt: skip
+        env=PUSH, out=tmp_path / "set", episodes=1, behaviour="expert", size=16, shift="camera", seed=7, num_workers=1
+    )
     source = open_episodes(record(config))
     assert (source.shift, source.reset_seed(0)) == ("camera", 700000)
     first = make_env(PUSH, size=16, shift="camera").reset(seed=700000)[0]

@@ -82,9 +82,7 @@ def test_masked_psnr_is_nan_where_nothing_changed() -> None:
     assert float(values[1]) == pytest.approx(13.9794, rel=1e-4)
 
 
-def test_lpips_is_refused_with_the_missing_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lpips_is_refused_with_the_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     reason = Lpips.missing_reason()
     assert str(tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth") in reason

@@ -4,15 +4,7 @@ import pytest
 import torch
 
 from tests.tiny import TINY_DIT, random_clip, tiny_world
-from worldmodel.objective import (
-    Draws,
-    LossConfig,
-    _self_forward,
-    draw,
-    erased_patches,
-    motion_weight,
-    training_loss,
-)
+from worldmodel.objective import Draws, LossConfig, _self_forward, draw, erased_patches, motion_weight, training_loss
 
 PLAIN = LossConfig(forward_passes=0, shortcut_interval=0, context_noise=0.0)
 
@@ -147,8 +139,7 @@ def test_rows_of_a_batch_give_the_loss_of_the_batch():
     clip, draws = random_clip(world, batch=4, frames=5), draws_for(world, config)
     whole = training_loss(world, clip, draws, config)[0]
     halves = [
-        training_loss(world, clip.map(lambda x, s=s: x[s : s + 2]), draws.rows(s, s + 2), config)[0]
-        for s in (0, 2)
+        training_loss(world, clip.map(lambda x, s=s: x[s : s + 2]), draws.rows(s, s + 2), config)[0] for s in (0, 2)
     ]
     torch.testing.assert_close(whole, sum(halves) / 2)
 
@@ -178,9 +169,7 @@ def test_gaps_stay_within_the_data_and_their_frame_is_real():
     gaps = set()
     for seed in range(60):
         generator = torch.Generator().manual_seed(seed)
-        drawn = draw(
-            world, LossConfig(), batch=4, frames=5, generator=generator, largest_gap=3
-        )  # fmt: skip
+        drawn = draw(world, LossConfig(), batch=4, frames=5, generator=generator, largest_gap=3)
         gaps.add(drawn.gap)
         assert not drawn.replaced[:, : 1 if drawn.gap == 1 else 2].any()
     assert gaps == {1, 2, 3}
@@ -190,9 +179,7 @@ def test_clips_of_two_frames_have_no_gap():
     world = tiny_world()
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
-        drawn = draw(
-            world, LossConfig(), batch=2, frames=2, generator=generator, largest_gap=9
-        )  # fmt: skip
+        drawn = draw(world, LossConfig(), batch=2, frames=2, generator=generator, largest_gap=9)
         assert drawn.gap == 1
 
 

@@ -36,9 +36,7 @@ def seen() -> dict[str, np.ndarray]:
 
 def errors(seen: dict[str, np.ndarray], frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     found = find_objects("pusht", frames)
-    agent, block = (
-        np.linalg.norm(found[name].position - seen[name], axis=-1) for name in ("agent", "block")
-    )
+    agent, block = (np.linalg.norm(found[name].position - seen[name], axis=-1) for name in ("agent", "block"))
     return agent, block[seen["whole"]]
 
 

@@ -13,13 +13,7 @@ import torch
 from tiny import random_clip, tiny_world
 
 from rl_posttrain.branches import draw_branches
-from rl_posttrain.guards import (
-    held_back,
-    high_frequency,
-    motion_energy_ratio,
-    read_held_out,
-    sharpness_ratio,
-)
+from rl_posttrain.guards import held_back, high_frequency, motion_energy_ratio, read_held_out, sharpness_ratio
 from rl_posttrain.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from rl_posttrain.keeper import Keeper
 from rl_posttrain.posttrain import begin, follow
@@ -37,17 +31,20 @@ LOSS = LossConfig()
 def batch_of(world, *, good, candidates=2, branch=2, num_steps=2, seed=0) -> BranchBatch:
     clip = random_clip(world, batch=2, frames=3 + branch)
     branches, _ = draw_branches(
-        world, clip, context=2, prefix=1, candidates=candidates, num_steps=num_steps,
-        temperature=1.0, seeds=[1, 2],
-    )  # fmt: skip
+        world, clip, context=2, prefix=1, candidates=candidates, num_steps=num_steps, temperature=1.0, seeds=[1, 2]
+    )
     generator = torch.Generator().manual_seed(seed)
     shape = (2, candidates, branch)
     tau = torch.randint(num_steps, shape, generator=generator) / num_steps
     return BranchBatch(
-        branches, torch.full(shape[:2], good), torch.ones(shape[:2]).bool(), tau,
+        branches,
+        torch.full(shape[:2], good),
+        torch.ones(shape[:2]).bool(),
+        tau,
         torch.randn(*shape, 2, 3, 16, 24, generator=generator),
-        torch.randn(*shape, 2, generator=generator), num_steps,
-    )  # fmt: skip
+        torch.randn(*shape, 2, generator=generator),
+        num_steps,
+    )
 
 
 def gradient(world, old, batch, weights, reference=None) -> torch.Tensor:
@@ -142,8 +139,7 @@ def test_what_is_held_back():
 
 
 @pytest.mark.parametrize(
-    ("patience", "values", "stopped"),
-    [(2, (3, 2, 2.5), False), (2, (3, 2, 2.5, 2.6), True), (0, (1, 2, 3, 4), False)],
+    ("patience", "values", "stopped"), [(2, (3, 2, 2.5), False), (2, (3, 2, 2.5, 2.6), True), (0, (1, 2, 3, 4), False)]
 )
 def test_patience_counts_evaluations_since_the_best(patience, values, stopped):
     keeper = object.__new__(Keeper)
@@ -172,11 +168,37 @@ def world_folder(tmp_path_factory) -> Path:
 
 def arguments(world: Path, out: Path, *options: str) -> list[str]:
     return [
-        "posttrain", "--world", str(world), "--data", str(DATA), "--out", str(out), "--groups", "2",
-        "--candidates", "2", "--context", "2", "--prefix", "2", "--branch", "3", "--steps", "4",
-        "--validation-episodes", "1", "--evaluation-horizon", "4", "--evaluation-interval", "2",
-        "--patience", "0", "--save-interval", "2", *options,
-    ]  # fmt: skip
+        "posttrain",
+        "--world",
+        str(world),
+        "--data",
+        str(DATA),
+        "--out",
+        str(out),
+        "--groups",
+        "2",
+        "--candidates",
+        "2",
+        "--context",
+        "2",
+        "--prefix",
+        "2",
+        "--branch",
+        "3",
+        "--steps",
+        "4",
+        "--validation-episodes",
+        "1",
+        "--evaluation-horizon",
+        "4",
+        "--evaluation-interval",
+        "2",
+        "--patience",
+        "0",
+        "--save-interval",
+        "2",
+        *options,
+    ]
 
 
 def rows(file: Path) -> list[dict]:
@@ -185,9 +207,7 @@ def rows(file: Path) -> list[dict]:
 
 @pytest.mark.parametrize("objective", ["nft", "self-rollout", "combined", "teacher-forced"])
 @pytest.mark.parametrize("rank", [0, 2])
-def test_every_objective_trains_and_writes_what_it_measured(
-    objective, rank, world_folder, tmp_path, capsys
-):
+def test_every_objective_trains_and_writes_what_it_measured(objective, rank, world_folder, tmp_path, capsys):
     out = tmp_path / "out"
     more = ["--objective", objective, "--kl-weight", "0.1", "--lora-rank", str(rank)]
     assert main(arguments(world_folder, out, *more)) == 0
@@ -199,10 +219,7 @@ def test_every_objective_trains_and_writes_what_it_measured(
     with av.open(str(out / "videos" / "held_out_0.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 4
     before, after = WorldModel.load(world_folder), WorldModel.load(out)
-    changed = {
-        name for name, value in before.state_dict().items()
-        if not torch.equal(value, after.state_dict()[name])
-    }  # fmt: skip
+    changed = {name for name, value in before.state_dict().items() if not torch.equal(value, after.state_dict()[name])}
     assert "dit.encoder.0.mlp.0.weight" in changed
     assert ("dit.condition_embedding" in changed) == (rank == 0)
     assert after.train_data[-1]["episodes"] == list(range(len(open_episodes(DATA)) - 1))
@@ -232,9 +249,7 @@ def test_a_stopped_run_resumes_exactly(rank, world_folder, tmp_path):
 def test_adapters_train_as_a_command(world_folder, tmp_path):
     out = tmp_path / "out"
     call = arguments(world_folder, out, "--steps", "1", "--lora-rank", "2")
-    done = subprocess.run(
-        [sys.executable, "-m", "worldmodel.cli", *call], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "worldmodel.cli", *call], check=True, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
     assert [row["step"] for row in rows(out / "evaluations.jsonl")] == [0, 1]
     before, after = WorldModel.load(world_folder), WorldModel.load(out)
@@ -251,9 +266,7 @@ def test_moving_areas_are_rewarded(world_folder, tmp_path):
 
 def test_inverse_dynamics_are_rewarded(world_folder, tmp_path):
     torch.manual_seed(0)
-    dynamics = InverseDynamics(
-        InverseDynamicsConfig(("top", "wrist"), (16, 24), 2, {0: 0, 1: 1}, keypoints=4, width=8)
-    )
+    dynamics = InverseDynamics(InverseDynamicsConfig(("top", "wrist"), (16, 24), 2, {0: 0, 1: 1}, keypoints=4, width=8))
     dynamics.save_pretrained(tmp_path / "dynamics")
     more = ["--inverse-dynamics", str(tmp_path / "dynamics"), "--steps", "2"]
     assert main(arguments(world_folder, tmp_path / "out", *more)) == 0

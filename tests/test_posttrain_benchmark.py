@@ -17,11 +17,29 @@ def test_arms_are_compared_with_the_world_model_before(tmp_path):
     tiny_world().save(tmp_path / "world")
     out = tmp_path / "out"
     command = [
-        sys.executable, "benchmarks/posttrain.py", "--world", str(tmp_path / "world"),
-        "--data", str(DATA), "--held-out", str(DATA), "--out", str(out), "--minutes", "0.02",
-        "--episodes", "2", "--horizons", "2", "4", "--dynamics-steps", "2",
-        "--arms", "nft", "self-rollout",
-    ]  # fmt: skip
+        sys.executable,
+        "benchmarks/posttrain.py",
+        "--world",
+        str(tmp_path / "world"),
+        "--data",
+        str(DATA),
+        "--held-out",
+        str(DATA),
+        "--out",
+        str(out),
+        "--minutes",
+        "0.02",
+        "--episodes",
+        "2",
+        "--horizons",
+        "2",
+        "4",
+        "--dynamics-steps",
+        "2",
+        "--arms",
+        "nft",
+        "self-rollout",
+    ]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     result = json.loads((out / "posttrain.json").read_text())
     arms = ["base", "nft", "self-rollout-equal-updates", "self-rollout"]

@@ -17,23 +17,42 @@ from worldmodel.assembly import build_world
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.dit import DiTConfig
 from worldmodel.pretrain import PretrainConfig, clip_shape
-from worldmodel.run import (
-    Ahead,
-    MovingAverage,
-    build_optimizers,
-    learning_rate_factor,
-    load_state,
-    save_state,
-)
+from worldmodel.run import Ahead, MovingAverage, build_optimizers, learning_rate_factor, load_state, save_state
 from worldmodel.world_model import WorldModel
 
 DATA = Path(__file__).parent / "data" / "lerobot_v30_pusht"
 TINY = [
-    "pretrain", "tiny", "--data", str(DATA), "--size", "16", "24", "--batch", "8", "--frames", "4",
-    "--validation-episodes", "1", "--validation-interval", "1000", "--relative-to", "0", "0", "1",
-    "1", "--dit.width", "32", "--dit.head-width", "16", "--dit.patch", "8",
-    "--dit.encoder-depth", "2", "--dit.decoder-depth", "1",
-]  # fmt: skip
+    "pretrain",
+    "tiny",
+    "--data",
+    str(DATA),
+    "--size",
+    "16",
+    "24",
+    "--batch",
+    "8",
+    "--frames",
+    "4",
+    "--validation-episodes",
+    "1",
+    "--validation-interval",
+    "1000",
+    "--relative-to",
+    "0",
+    "0",
+    "1",
+    "1",
+    "--dit.width",
+    "32",
+    "--dit.head-width",
+    "16",
+    "--dit.patch",
+    "8",
+    "--dit.encoder-depth",
+    "2",
+    "--dit.decoder-depth",
+    "1",
+]
 
 
 def command(out, *options: str) -> list[str]:
@@ -129,9 +148,13 @@ def test_build_world_takes_over_what_fits(tmp_path):
     source = EpisodeCache(open_episodes(DATA, (16, 24)), tmp_path)
     dit = DiTConfig(width=32, head_width=16, encoder_depth=1, decoder_depth=1, patch=8)
     settings = {
-        "stride": 1, "injection": "token", "relative_to": {0: 0}, "use_actions": True,
-        "codec": None, "init": None,
-    }  # fmt: skip
+        "stride": 1,
+        "injection": "token",
+        "relative_to": {0: 0},
+        "use_actions": True,
+        "codec": None,
+        "init": None,
+    }
     first = build_world(source, [0, 1], dit=dit, **settings)
     first.config = replace(first.config, temperature=0.5)
     first.save(tmp_path / "first")
@@ -168,19 +191,14 @@ def test_training_state_round_trip(tmp_path):
         average.update(model, step)
     save_state(tmp_path, model, average, optimizers, {"step": 3, "seconds": 1.5})
     fresh = torch.nn.ModuleDict({"encoder": torch.nn.Linear(4, 4), "head": torch.nn.Linear(4, 2)})
-    fresh_optimizers, fresh_average = (
-        build_optimizers(fresh, 0.1, muon=True),
-        MovingAverage(fresh, 0.9),
-    )
+    fresh_optimizers, fresh_average = (build_optimizers(fresh, 0.1, muon=True), MovingAverage(fresh, 0.9))
     assert load_state(tmp_path, fresh, fresh_average, fresh_optimizers)["step"] == 3
     for a, b in zip(average.shadow, fresh_average.shadow, strict=True):
         assert torch.equal(a, b)
     for before, after in zip(optimizers, fresh_optimizers, strict=True):
         for key, entries in before.state_dict()["state"].items():
             for name, value in entries.items():
-                assert torch.equal(
-                    torch.as_tensor(value), torch.as_tensor(after.state_dict()["state"][key][name])
-                )
+                assert torch.equal(torch.as_tensor(value), torch.as_tensor(after.state_dict()["state"][key][name]))
     with pytest.raises(ValueError, match="nothing to resume"):
         load_state(tmp_path / "none", fresh, fresh_average, fresh_optimizers)
     with pytest.raises(ValueError, match="another model"):

@@ -89,12 +89,7 @@ def test_pictures_show_the_scene_in_its_colours():
     put_block(env, 400, 300, 0.0)
     pictures = env.get_obs()
     assert pictures[TOP].shape == pictures[WRIST].shape == (64, 64, 3)
-    for (x, y), colour in {
-        (20, 480): WHITE,
-        (256, 268): GREEN,
-        (100, 60): BLUE,
-        (400, 316): GREY,
-    }.items():
+    for (x, y), colour in {(20, 480): WHITE, (256, 268): GREEN, (100, 60): BLUE, (400, 316): GREY}.items():
         np.testing.assert_allclose(pictures[TOP][y // 8, x // 8], colour, atol=2)
     # the agent is the middle of the wrist picture, whose pixels are 3 world units wide
     np.testing.assert_allclose(pictures[WRIST][31:33, 31:33], np.full((2, 2, 3), BLUE), atol=2)
@@ -216,9 +211,7 @@ def test_wrong_settings_are_refused():
 
 def test_filled_rectangles_have_their_area():
     rectangle = np.array([[-60.0, 0], [60, 0], [60, 30], [-60, 30]])
-    np.testing.assert_allclose(
-        grown(rectangle, 3.2), [[-62, -2], [62, -2], [62, 32], [-62, 32]], atol=1e-9
-    )
+    np.testing.assert_allclose(grown(rectangle, 3.2), [[-62, -2], [62, -2], [62, 32], [-62, 32]], atol=1e-9)
     scene = Scene([rectangle], np.array([256.0, 256.0, 0.3]))
     scene.draw(np.array([60.0, 60.0]), np.array([300.0, 100.0, 0.8]))
     darkness = 255.0 - scene.canvas[5:110, 60:240, 1]
@@ -230,6 +223,5 @@ def test_filled_rectangles_have_their_area():
 
 def test_placed_turns_and_moves():
     np.testing.assert_allclose(
-        placed(np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([10.0, 20.0, np.pi / 2])),
-        [[10, 21], [8, 20]],
+        placed(np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([10.0, 20.0, np.pi / 2])), [[10, 21], [8, 20]]
     )

@@ -46,9 +46,7 @@ def read(out: Path) -> dict:
 
 def test_the_json_has_the_documented_keys(ranked):
     found = read(ranked)
-    assert set(found) == {
-        "format", "policies", "pairs", "agreement", "optimism", "settings", "made_with", "trials",
-    }  # fmt: skip
+    assert set(found) == {"format", "policies", "pairs", "agreement", "optimism", "settings", "made_with", "trials"}
     assert len(found["policies"]) == 3 and len(found["pairs"]) == 3
     for policy in found["policies"]:
         assert set(policy) == {"name", "dream", "real", "prediction_powered"}
@@ -150,9 +148,7 @@ def test_two_killed_processes_and_one_after_them_come_to_the_same_numbers(made, 
 
 def _alive(session: int) -> list[str]:
     """Processes of a session that are neither gone nor zombies."""
-    listed = subprocess.run(
-        ["ps", "-o", "pid=,stat=", "--sid", str(session)], capture_output=True, text=True
-    ).stdout
+    listed = subprocess.run(["ps", "-o", "pid=,stat=", "--sid", str(session)], capture_output=True, text=True).stdout
     return [line for line in listed.splitlines() if "Z" not in line.split()[1]]
 
 
@@ -178,10 +174,19 @@ def test_stored_real_trials_take_the_place_of_new_ones(made, ranked, tmp_path):
 
 def test_without_a_real_environment_there_is_an_order_and_no_claim(made, tmp_path):
     config = RankConfig(
-        str(made.world), made.judge, (made.policies / "policy-2", made.policies / "policy-0"),
-        made.starts, tmp_path, horizon=2, episodes=3, num_envs=2, num_steps=1, processes=1,
-        control="copy-last", device="cpu",
-    )  # fmt: skip
+        str(made.world),
+        made.judge,
+        (made.policies / "policy-2", made.policies / "policy-0"),
+        made.starts,
+        tmp_path,
+        horizon=2,
+        episodes=3,
+        num_envs=2,
+        num_steps=1,
+        processes=1,
+        control="copy-last",
+        device="cpu",
+    )
     ranking = rank_policies(config)
     assert set(ranking.order) == {"policy-0", "policy-2"} and ranking.agreement is None
     assert read(tmp_path)["agreement"] is None
@@ -206,9 +211,7 @@ def test_the_example_of_the_documentation_runs(made, tmp_path, monkeypatch):
 
 def test_in_the_control_nothing_happens(made):
     world = CopyLastWorld.load(made.world)
-    bench = Bench(
-        str(made.world), made.judge, made.starts, 2, 3, num_envs=2, num_steps=1, copy_last=True
-    )
+    bench = Bench(str(made.world), made.judge, made.starts, 2, 3, num_envs=2, num_steps=1, copy_last=True)
     assert isinstance(bench.loaded_world, CopyLastWorld)
     clip = bench.loaded_starts.clip([0, 1])
     state = world.start(clip)
@@ -235,10 +238,16 @@ def test_the_benchmark_checks_stored_outcomes(made, tmp_path):
     stored["policy-1"]["outcomes"][2] = wrong
     (folder / "real.json").write_text(json.dumps(stored))
     config = benchmark["RankingBenchmark"](
-        out=tmp_path / "out", quick=True, episodes=2, tasks=("pusht-position",),
-        policies=tmp_path / "policies", judges=tmp_path / "judges", num_steps=1, processes=1,
+        out=tmp_path / "out",
+        quick=True,
+        episodes=2,
+        tasks=("pusht-position",),
+        policies=tmp_path / "policies",
+        judges=tmp_path / "judges",
+        num_steps=1,
+        processes=1,
         worlds={"pusht-position": made.world},
-    )  # fmt: skip
+    )
     with pytest.raises(SystemExit) as stop:
         benchmark["main"](config)
     assert stop.value.code == 1

@@ -223,10 +223,7 @@ def test_nominal_intervals_hold_the_truth_as_often_as_they_say():
     file = Path(__file__).parents[1] / "benchmarks" / "coverage.py"
     coverage = runpy.run_path(str(file))
     config = coverage["CoverageConfig"](simulations=100, resamples=300)
-    rows = [
-        coverage["cover_scores"](config, 0.3, 100),
-        coverage["cover_prediction"](config, 50, 200, 0.9),
-    ]
+    rows = [coverage["cover_scores"](config, 0.3, 100), coverage["cover_prediction"](config, 50, 200, 0.9)]
     rows += [coverage["cover_pairs"](config, (0.6, 0.4), 100)]
     rows += coverage["cover_agreement"](config, 8, 100, 0.95, ("pearson",))
     for row in rows:

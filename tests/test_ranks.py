@@ -20,9 +20,10 @@ def folders(tmp_path):
 
 def write(folders, *, world="world", standing=0.3, refusal=None, real=True):
     agreement = {
-        "pearson": {"value": 0.85, "standing": standing}, "refusal": refusal,
+        "pearson": {"value": 0.85, "standing": standing},
+        "refusal": refusal,
         "noise_ceiling": {"pearson": CEILING},
-    }  # fmt: skip
+    }
     dream = {"world": fingerprint(folders[world]), "judge": fingerprint("judge")}
     file = folders["world"].parent / "ranking.json"
     report = {"made_with": {"dream": dream}, "agreement": agreement if real else None}

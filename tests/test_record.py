@@ -45,9 +45,7 @@ def wait_until(condition, what: str) -> None:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> RecordConfig:
     folder = tmp_path_factory.mktemp("recorded") / "set"
-    return RecordConfig(
-        env="pusht-position", out=folder, episodes=3, seed=4, behaviour="noisy", num_workers=1
-    )
+    return RecordConfig(env="pusht-position", out=folder, episodes=3, seed=4, behaviour="noisy", num_workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +62,7 @@ def test_replaying_the_actions_gives_the_recorded_states(config):
         for row, action in enumerate(episode.actions):
             np.testing.assert_array_equal(observation["observation.state"], episode.states[row])
             for view, frames in episode.frames.items():
-                np.testing.assert_array_equal(
-                    observation[f"observation.images.{view}"], frames[row]
-                )
+                np.testing.assert_array_equal(observation[f"observation.images.{view}"], frames[row])
             observation, reward, *_, info = env.step(action)
             assert np.float32(reward) == episode.rewards[row]
             assert info["success"] == episode.successes[row]
@@ -208,8 +204,6 @@ def test_killed_recording_over_processes_continues(tmp_path):
     wait_until(lambda: not any(w.is_running() for w in workers), "the end of the workers")
     assert 2 <= len(staged_episodes(killed)) < 12
     assert not (killed / "meta").exists()
-    plain = RecordConfig(
-        env="pusht-position", out=tmp_path / "plain", episodes=12, behaviour="play", num_workers=1
-    )
+    plain = RecordConfig(env="pusht-position", out=tmp_path / "plain", episodes=12, behaviour="play", num_workers=1)
     resumed = record(dataclasses.replace(plain, out=killed))
     assert_same_data(resumed, record(plain))

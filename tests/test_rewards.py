@@ -176,9 +176,14 @@ def test_differences_shift_by_one_order_for_displacements():
 def test_limits_and_penalty_by_hand():
     one = torch.ones(1)
     limits = Limits(
-        velocity=2 * one, acceleration=one, low=-one, high=3 * one, acceleration_scale=2 * one,
-        jerk_scale=4 * one, displacement=True,
-    )  # fmt: skip
+        velocity=2 * one,
+        acceleration=one,
+        low=-one,
+        high=3 * one,
+        acceleration_scale=2 * one,
+        jerk_scale=4 * one,
+        displacement=True,
+    )
     actions = torch.tensor([[[0.0], [1.0], [5.0]]])
     # velocity 5 exceeds 2 by 1.5 units; acceleration 4 exceeds 1 by 3; action 5 exceeds 3 by 1 span
     expected = 1.5**2 / 3 + 3**2 / 2 + 1**2 / 3
@@ -232,17 +237,12 @@ def test_executability_prefers_smooth_motion_and_is_one_at_rest(tracker):
     assert values[0] == pytest.approx(1)
     assert 1 > values[1] > 0.5 > values[2] > 0
     steeper = replace(reward, gamma=2.0)
-    again = steeper(
-        rollout(moving_square([1, 2, 2, 1]), moving_square([0, 0, 0, 0]), actions=actions)
-    )
+    again = steeper(rollout(moving_square([1, 2, 2, 1]), moving_square([0, 0, 0, 0]), actions=actions))
     assert again.item() == pytest.approx(values[1] ** 2, rel=1e-4)
 
 
 def test_scales_do_not_fight():
-    terms = {
-        "large": torch.tensor([[0.0, 1000.0]]),
-        "small": torch.tensor([[0.002, 0.001]]),
-    }
+    terms = {"large": torch.tensor([[0.0, 1000.0]]), "small": torch.tensor([[0.002, 0.001]])}
     equal = weighted_sum(terms, {"large": 1.0, "small": 1.0})
     assert abs(equal[0, 0] - equal[0, 1]) < 0.35  # eps of the standardisation tells on the small
     favoured = weighted_sum(terms, {"large": 0.5, "small": 1.0})

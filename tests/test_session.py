@@ -36,8 +36,9 @@ def pusht_session(**settings):
     world = tiny_world(size=(32, 32), **settings)
     world.conditioner.set_statistics(
         torch.tensor([[-100.0] * 2, [100.0] * 2]).repeat(1, world.stride),
-        torch.tensor([[0.0] * 2, [512.0] * 2]), torch.ones(2),
-    )  # fmt: skip
+        torch.tensor([[0.0] * 2, [512.0] * 2]),
+        torch.ones(2),
+    )
     return DriveSession(world, start_from_environment("pusht", world, seed=4), beside=True)
 
 
@@ -57,9 +58,7 @@ def test_a_chunk_repeats_the_push():
     assert session.action(["right", "down"]).tolist() == [110, 10, 110, 10]
 
 
-@pytest.mark.parametrize(
-    "action_dim, views, state_dim", [(1, ("eye",), 0), (7, ("a", "b", "c"), 7), (14, ("a",), 3)]
-)
+@pytest.mark.parametrize("action_dim, views, state_dim", [(1, ("eye",), 0), (7, ("a", "b", "c"), 7), (14, ("a",), 3)])
 def test_any_robot(action_dim, views, state_dim):
     settings = {"action_dim": action_dim, "views": views, "state_dim": state_dim}
     session = DriveSession(*make_world(**settings), num_steps=1)

@@ -130,9 +130,10 @@ def test_futures_are_those_of_the_world():
     torch.testing.assert_close(clip.actions[:, 2], clip.states[:, 2])
     last = [seen(each)["observation.state"] for each in states[1:]]
     context = Clip(
-        frames=torch.zeros(2, 2, 2, 16, 16, 3, dtype=torch.uint8), actions=chosen[1][:, None],
+        frames=torch.zeros(2, 2, 2, 16, 16, 3, dtype=torch.uint8),
+        actions=chosen[1][:, None],
         states=torch.stack(last, 1),
-    )  # fmt: skip
+    )
     own = clip.actions.unflatten(0, (2, 3))[:, 0]
     expected = world.imagine(context, own, num_steps=1, seed=[3, 4])
     dreamt = clip.frames.unflatten(0, (2, 3))[:, 0, 1:]
@@ -176,10 +177,7 @@ def test_the_benchmark_compares_with_any_row(capsys):
     show = runpy.run_path(str(file))["show"]
     solved = {"alone": [0, 0, 1, 0], "value": [1, 1, 1, 0]}
     seeds, returns, steps = np.arange(4), np.zeros(4), np.ones(4, np.int64)
-    found = {
-        name: Scores(name, seeds, np.array(outcomes, float), returns, steps)
-        for name, outcomes in solved.items()
-    }
+    found = {name: Scores(name, seeds, np.array(outcomes, float), returns, steps) for name, outcomes in solved.items()}
     for against, difference in (("alone", "+0.50"), ("value", "-0.50")):
         show(found, against)
         printed = capsys.readouterr().out

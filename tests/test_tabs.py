@@ -83,16 +83,9 @@ def test_only_what_fits_is_offered(bench, tmp_path):
 
 
 def test_the_order_grows_policy_by_policy(bench):
-    envs = make_envs(
-        bench.world, bench.judge, TASK, trials=3, horizon=2, num_steps=1, simulator=True
-    )
+    envs = make_envs(bench.world, bench.judge, TASK, trials=3, horizon=2, num_steps=1, simulator=True)
     steps = []
-    seen = list(
-        rank_live(
-            bench.policies, envs, horizon=2, work=bench.visitors.work,
-            stepped=lambda: steps.append(1),
-        )
-    )  # fmt: skip
+    seen = list(rank_live(bench.policies, envs, horizon=2, work=bench.visitors.work, stepped=lambda: steps.append(1)))
     assert [(each.acting, len(each.scores)) for each in seen] == [("a", 0), ("b", 1), ("", 2)]
     assert len(steps) == 4  # two steps of each policy, three trials at once
     assert all(score.n == 3 for score in seen[-1].scores.values())
@@ -136,9 +129,11 @@ def report(psnr):
 def test_panels_of_a_report():
     lines = panels({"before": report(30.0), "after": report(31.0)})
     assert set(lines) == {
-        ("camera top", "psnr"), ("block", "error_px"), ("block", "missing"),
+        ("camera top", "psnr"),
+        ("block", "error_px"),
+        ("block", "missing"),
         ("action following", "psnr_gap"),
-    }  # fmt: skip
+    }
     assert lines["camera top", "psnr"]["after"] == {"1": 31.0, "5": 29.0}
     assert list(lines["action following", "psnr_gap"]) == ["shuffled, before", "shuffled, after"]
 

@@ -153,10 +153,7 @@ def test_round_trip_through_files(tmp_path):
     assert loaded.train_data == world.train_data
     for name, value in world.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name]), name
-    assert sorted(p.name for p in (tmp_path / "w").iterdir()) == [
-        "weights.safetensors",
-        "world.json",
-    ]
+    assert sorted(p.name for p in (tmp_path / "w").iterdir()) == ["weights.safetensors", "world.json"]
 
 
 def test_bf16_weights_keep_the_statistics_exact(tmp_path):

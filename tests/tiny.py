@@ -7,9 +7,7 @@ from worldmodel.data import Clip
 from worldmodel.dit import DiTConfig
 from worldmodel.world_model import WorldModel, WorldModelConfig
 
-TINY_DIT = DiTConfig(
-    width=32, patch=8, encoder_depth=2, decoder_depth=1, window=4, head_width=16
-)  # fmt: skip
+TINY_DIT = DiTConfig(width=32, patch=8, encoder_depth=2, decoder_depth=1, window=4, head_width=16)
 
 
 def tiny_world(
@@ -18,9 +16,7 @@ def tiny_world(
     """A world model with random weights; `random=False` keeps the zero-initialised outputs."""
     torch.manual_seed(0)
     settings = {"action_dim": 2, "state_dim": 2, "relative_to": {0: 0, 1: 1}, **conditioner}
-    config = WorldModelConfig(
-        views=views, size=size, fps=10.0, conditioner=ConditionerConfig(**settings), dit=dit
-    )
+    config = WorldModelConfig(views=views, size=size, fps=10.0, conditioner=ConditionerConfig(**settings), dit=dit)
     world = WorldModel(config).eval()
     if random:
         with torch.no_grad():

@@ -25,19 +25,29 @@ def note_training(world: WorldModel, source: EpisodeSource, episodes: Sequence[i
     """
     seeds = [source.reset_seed(episode) for episode in episodes]
     noted = {
-        "name": Path(source.name).name, "fingerprint": source.fingerprint,
+        "name": Path(source.name).name,
+        "fingerprint": source.fingerprint,
         "robot_type": source.robot_type,
-        "episodes": list(episodes), "reset_seeds": None if None in seeds else seeds,
-    }  # fmt: skip
+        "episodes": list(episodes),
+        "reset_seeds": None if None in seeds else seeds,
+    }
     if noted not in world.train_data:
         world.train_data.append(noted)
 
 
 def build_world(
-    source: EpisodeSource, episodes: Sequence[int], *, dit: DiTConfig, stride: int,
-    injection: Literal["token", "adaln", "cross"], relative_to: Mapping[int, int],
-    use_actions: bool, codec: Path | None, init: Path | None, latent_dim: int = 0,
-) -> WorldModel:  # fmt: skip
+    source: EpisodeSource,
+    episodes: Sequence[int],
+    *,
+    dit: DiTConfig,
+    stride: int,
+    injection: Literal["token", "adaln", "cross"],
+    relative_to: Mapping[int, int],
+    use_actions: bool,
+    codec: Path | None,
+    init: Path | None,
+    latent_dim: int = 0,
+) -> WorldModel:
     """A world model that fits `source`, normalised by the statistics of `episodes`.
 
     With `init` the architecture (how actions are injected, too), the codec, the temperature, and
@@ -64,16 +74,22 @@ def build_world(
                 f"{source.name} has {action_dim} action dims and {source.state_dim} state dims"
             )
     conditioner = ConditionerConfig(
-        action_dim=action_dim, state_dim=source.state_dim, stride=stride, injection=injection,
+        action_dim=action_dim,
+        state_dim=source.state_dim,
+        stride=stride,
+        injection=injection,
         relative_to=relative_to,
         latent_dim=latent_dim,
-    )  # fmt: skip
+    )
     config = WorldModelConfig(
-        views=tuple(source.views), size=tuple(source.size), fps=source.fps,
-        conditioner=conditioner, dit=dit if start is None else start.config.dit,
+        views=tuple(source.views),
+        size=tuple(source.size),
+        fps=source.fps,
+        conditioner=conditioner,
+        dit=dit if start is None else start.config.dit,
         robot_type=source.robot_type,
         temperature=0.0 if start is None else start.config.temperature,
-    )  # fmt: skip
+    )
     world = WorldModel(config, _load_codec(codec) if start is None else start.codec)
     _set_statistics(world, source, episodes)
     if start is not None:
@@ -94,9 +110,7 @@ def _load_codec(folder: Path | None) -> LatentCodec | None:
 
 
 def _set_statistics(world: WorldModel, source: EpisodeSource, episodes: Sequence[int]) -> None:
-    statistics = action_state_statistics(
-        source, relative_to=world.relative_to, stride=world.stride, episodes=episodes
-    )
+    statistics = action_state_statistics(source, relative_to=world.relative_to, stride=world.stride, episodes=episodes)
     none = torch.zeros(2, 0)
     action, state, displacement = statistics.action, statistics.state, statistics.displacement
     world.conditioner.set_statistics(
@@ -127,9 +141,7 @@ def view_weight(
 
 def _take_over(world: WorldModel, start: WorldModel) -> None:
     if (start.views, start.size) != (world.views, world.size):
-        raise ValueError(
-            f"init has views {start.views} of {start.size}, the data {world.views} of {world.size}"
-        )
+        raise ValueError(f"init has views {start.views} of {start.size}, the data {world.views} of {world.size}")
     mine, theirs = world.state_dict(), start.state_dict()
     fitting = {k: v for k, v in theirs.items() if k in mine and mine[k].shape == v.shape}
     world.load_state_dict(fitting, strict=False)

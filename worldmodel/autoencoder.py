@@ -23,9 +23,7 @@ class AutoencoderCodec(nn.Module):
         chunk: Frames coded at once, to bound memory.
     """
 
-    def __init__(
-        self, autoencoder: AutoencoderTiny | AutoencoderKL | AutoencoderKLWan, chunk: int = 64
-    ):
+    def __init__(self, autoencoder: AutoencoderTiny | AutoencoderKL | AutoencoderKLWan, chunk: int = 64):
         super().__init__()
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.chunk = chunk
@@ -54,9 +52,7 @@ class AutoencoderCodec(nn.Module):
         """
         name = AutoencoderKL.load_config(str(folder)).get("_class_name")
         if name not in AUTOENCODERS:
-            raise ValueError(
-                f"{folder}: _class_name is {name!r}, expected one of {list(AUTOENCODERS)}"
-            )
+            raise ValueError(f"{folder}: _class_name is {name!r}, expected one of {list(AUTOENCODERS)}")
         return cls(AUTOENCODERS[name].from_pretrained(str(folder)))
 
     @torch.no_grad()

@@ -15,14 +15,7 @@ import torch
 from rich.console import Console
 
 from worldmodel.bench_report import plot_bench, print_bench
-from worldmodel.bench_timing import (
-    WARM_UP,
-    ClockName,
-    Stream,
-    interleave,
-    long_run,
-    percentile,
-)
+from worldmodel.bench_timing import WARM_UP, ClockName, Stream, interleave, long_run, percentile
 from worldmodel.bench_training import training_speed
 from worldmodel.data.clip import Clip
 from worldmodel.files import write_json
@@ -81,9 +74,12 @@ def bench(config: BenchConfig) -> dict[str, Any]:
     first = {"num_steps": config.num_steps[0], "context": config.context[0]}
     rows = [row for row in grid if first.items() <= row.items()]
     run = long_run(
-        world, noise_clip(world, rows[0]["batch"], first["context"]), first["num_steps"],
-        frames=config.long, clock=clock,
-    )  # fmt: skip
+        world,
+        noise_clip(world, rows[0]["batch"], first["context"]),
+        first["num_steps"],
+        frames=config.long,
+        clock=clock,
+    )
     report = {
         "frames_per_second": {str(row["batch"]): row["frames_per_second"] for row in rows},
         "roof_share": {str(row["batch"]): row["roof_share"] for row in rows},
@@ -123,18 +119,20 @@ def measure_grid(world: WorldModel, config: BenchConfig, roof: float) -> list[di
         flops = step_flops(world, stream.state, stream.actions, num_steps)
         milliseconds = [1000 * seconds for seconds in stream.timings.total]
         parts = {
-            name: 1000 * statistics.median(getattr(stream.timings, name))
-            for name in ("model", "codec", "conversion")
+            name: 1000 * statistics.median(getattr(stream.timings, name)) for name in ("model", "codec", "conversion")
         }
-        rows.append({
-            "batch": batch, "num_steps": num_steps, "context": context,
-            "frames_per_second": batch / total,
-            "model_frames_per_second": 1000 * batch / parts["model"],
-            "latency_ms": {
-                "median": 1000 * total, "p99": percentile(milliseconds, 0.99), **parts,
-            },
-            "flops_per_frame": flops / batch, "roof_share": flops / total / roof,
-        })  # fmt: skip
+        rows.append(
+            {
+                "batch": batch,
+                "num_steps": num_steps,
+                "context": context,
+                "frames_per_second": batch / total,
+                "model_frames_per_second": 1000 * batch / parts["model"],
+                "latency_ms": {"median": 1000 * total, "p99": percentile(milliseconds, 0.99), **parts},
+                "flops_per_frame": flops / batch,
+                "roof_share": flops / total / roof,
+            }
+        )
     return rows
 
 
@@ -151,9 +149,7 @@ def measure_recompute(world: WorldModel, config: BenchConfig, length: int) -> di
     seconds: dict[str, list[float]] = {"cached": [], "plain": [], "recomputed": []}
     ways = {
         "cached": lambda s: world.step(s, actions, num_steps=num_steps),
-        "plain": torch.no_grad()(
-            lambda s: world._step(s, actions, num_steps, world.config.temperature)
-        ),
+        "plain": torch.no_grad()(lambda s: world._step(s, actions, num_steps, world.config.temperature)),
         "recomputed": lambda s: recomputed_step(world, context, s, actions, num_steps=num_steps),
     }
     streams = {name: state.select([0]) for name in ways}
@@ -168,11 +164,12 @@ def measure_recompute(world: WorldModel, config: BenchConfig, length: int) -> di
                 seconds[name].append(clock() - begin)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
-        "context": length, "num_steps": num_steps,
+        "context": length,
+        "num_steps": num_steps,
         "ms": {name: 1000 * value for name, value in medians.items()},
         "recomputed_over_cached": medians["recomputed"] / medians["cached"],
         "recomputed_over_plain": medians["recomputed"] / medians["plain"],
-    }  # fmt: skip
+    }
 
 
 def measure_processes(config: BenchConfig) -> list[dict[str, Any]]:
@@ -200,10 +197,7 @@ def stream_rate(folder: str, batch: int, num_steps: int, frames: int) -> float:
 def measure_training(world: WorldModel, config: BenchConfig) -> dict[str, Any]:
     """Training speed without self-forwarding, and with two passes of it."""
     settings = {"steps": config.rounds, "clock": CLOCKS[config.clock]}
-    speeds = {
-        str(passes): asdict(training_speed(world, config.data, passes=passes, **settings))
-        for passes in (0, 2)
-    }
+    speeds = {str(passes): asdict(training_speed(world, config.data, passes=passes, **settings)) for passes in (0, 2)}
     return {"passes": speeds}
 
 
@@ -230,20 +224,30 @@ def describe(world: WorldModel, config: BenchConfig) -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     name = torch.cuda.get_device_name(world.device) if config.device == "cuda" else cpu
     return {
-        "world": config.world, "device": config.device, "machine": name, "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(), "torch": torch.__version__, "clock": config.clock,
-        "views": len(world.views), "size": list(world.size),
+        "world": config.world,
+        "device": config.device,
+        "machine": name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "clock": config.clock,
+        "views": len(world.views),
+        "size": list(world.size),
         "weights": sum(parameter.numel() for parameter in world.dit.parameters()),
         "load_average": os.getloadavg()[0],
-    }  # fmt: skip
+    }
 
 
 def _check(config: BenchConfig) -> None:
     numbers: dict[str, Sequence[int]] = {
-        "batch": config.batch, "num_steps": config.num_steps, "context": config.context,
-        "workers": config.workers, "rounds": (config.rounds,), "frames": (config.frames,),
+        "batch": config.batch,
+        "num_steps": config.num_steps,
+        "context": config.context,
+        "workers": config.workers,
+        "rounds": (config.rounds,),
+        "frames": (config.frames,),
         "long": (config.long,),
-    }  # fmt: skip
+    }
     for name, values in numbers.items():
         if not values or min(values) < 1:
             raise ValueError(f"{name} has numbers of at least 1, got {list(values)}")

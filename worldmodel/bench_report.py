@@ -36,8 +36,7 @@ def print_bench(report: Mapping[str, Any], console: Console) -> None:
         )
     for row in report["processes"] or []:
         console.print(
-            f"{row['workers']} processes, batch {row['batch']} each: "
-            f"{row['frames_per_second']:.1f} frames/s."
+            f"{row['workers']} processes, batch {row['batch']} each: {row['frames_per_second']:.1f} frames/s."
         )
     for passes, row in (report["training"] or {"passes": {}})["passes"].items():
         console.print(
@@ -50,20 +49,24 @@ def grid_table(report: Mapping[str, Any]) -> Table:
     """One row for every batch, number of steps and context."""
     about = report["metadata"]
     table = Table(
-        title=f"{about['world']} on {about['machine']}, {about['threads']} thread, {about['clock']}"
-        " time",
-        box=box.SIMPLE, padding=(0, 1, 0, 0),
-    )  # fmt: skip
+        title=f"{about['world']} on {about['machine']}, {about['threads']} thread, {about['clock']} time",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
     headings = ("batch", "steps", "context", "frames/s", "model only", "ms", "p99", "roof share")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in report["grid"]:
         table.add_row(
-            str(row["batch"]), str(row["num_steps"]), str(row["context"]),
-            f"{row['frames_per_second']:.1f}", f"{row['model_frames_per_second']:.1f}",
-            f"{row['latency_ms']['median']:.1f}", f"{row['latency_ms']['p99']:.1f}",
+            str(row["batch"]),
+            str(row["num_steps"]),
+            str(row["context"]),
+            f"{row['frames_per_second']:.1f}",
+            f"{row['model_frames_per_second']:.1f}",
+            f"{row['latency_ms']['median']:.1f}",
+            f"{row['latency_ms']['p99']:.1f}",
             f"{row['roof_share']:.1%}",
-        )  # fmt: skip
+        )
     return table
 
 
@@ -88,9 +91,7 @@ def _plot_batches(axes: Axes, grid: list[Mapping[str, Any]]) -> None:
     for num_steps in sorted({row["num_steps"] for row in grid}):
         rows = [r for r in grid if (r["num_steps"], r["context"]) == (num_steps, context)]
         label = f"{num_steps} denoising steps"
-        axes.plot(
-            [r["batch"] for r in rows], [r["frames_per_second"] for r in rows], "o-", label=label
-        )
+        axes.plot([r["batch"] for r in rows], [r["frames_per_second"] for r in rows], "o-", label=label)
     axes.set(xlabel="batch", ylabel="frames/s", xscale="log", ylim=(0, None))
     axes.legend()
 

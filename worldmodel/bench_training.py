@@ -30,9 +30,8 @@ class TrainingSpeed:
 
 
 def training_speed(
-    world: WorldModel, data: Path, *, steps: int, clock: Clock, passes: int = 0, batch: int = 8,
-    frames: int = 10,
-) -> TrainingSpeed:  # fmt: skip
+    world: WorldModel, data: Path, *, steps: int, clock: Clock, passes: int = 0, batch: int = 8, frames: int = 10
+) -> TrainingSpeed:
     """Train a copy of `world` for `steps` steps, as `worldmodel pretrain tiny` does.
 
     Main arguments: `world` and the `data` to train on.
@@ -48,9 +47,8 @@ def training_speed(
         generator = torch.Generator().manual_seed(step)
         draws = draw(world, config, batch=batch, frames=frames, generator=generator)
         clip = sample_clips(
-            source, batch=batch, length=frames, stride=world.stride, seed=0, index=step,
-            episodes=range(len(source)),
-        )  # fmt: skip
+            source, batch=batch, length=frames, stride=world.stride, seed=0, index=step, episodes=range(len(source))
+        )
         read = clock()
         draws = replace(draws, passes=passes).to(world.device)
         with autocast(world.device):

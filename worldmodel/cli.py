@@ -39,10 +39,7 @@ COMMANDS = {
         "record",
     ),
     "pretrain": Command(
-        "Train a world model from video and actions.",
-        "worldmodel.pretrain",
-        "PretrainCommand",
-        "pretrain",
+        "Train a world model from video and actions.", "worldmodel.pretrain", "PretrainCommand", "pretrain"
     ),
     "rollout": Command(
         "Write a video of an episode: truth over dream, all cameras.",
@@ -57,10 +54,7 @@ COMMANDS = {
         "fidelity",
     ),
     "clone": Command(
-        "Clone a small visuomotor policy from recorded demonstrations.",
-        "policy_eval.clone",
-        "CloneConfig",
-        "clone",
+        "Clone a small visuomotor policy from recorded demonstrations.", "policy_eval.clone", "CloneConfig", "clone"
     ),
     "judge": Command(
         "Train a judge of success and reward on recorded frames, and measure it.",
@@ -110,23 +104,12 @@ COMMANDS = {
         "BenchConfig",
         "bench",
     ),
-    "info": Command(
-        "Say what is in a data set.",
-        "worldmodel.data.info",
-        "InfoConfig",
-        "info",
-    ),
+    "info": Command("Say what is in a data set.", "worldmodel.data.info", "InfoConfig", "info"),
     "demo": Command(
-        "Open a page on which you drive a world model with the arrow keys.",
-        "demos.app",
-        "DemoConfig",
-        "demo",
+        "Open a page on which you drive a world model with the arrow keys.", "demos.app", "DemoConfig", "demo"
     ),
     "quickstart": Command(
-        "Record PushT, train, dream, measure, and write a report.",
-        "demos.quickstart",
-        "QuickstartConfig",
-        "quickstart",
+        "Record PushT, train, dream, measure, and write a report.", "demos.quickstart", "QuickstartConfig", "quickstart"
     ),
 }
 

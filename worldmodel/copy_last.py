@@ -15,9 +15,13 @@ class CopyLastWorld(WorldModel):
 
     @torch.no_grad()
     def step(
-        self, state: RolloutState, actions: Float[Tensor, "b a"] | None, *, num_steps: int = 2,
+        self,
+        state: RolloutState,
+        actions: Float[Tensor, "b a"] | None,
+        *,
+        num_steps: int = 2,
         temperature: float | None = None,
-    ) -> tuple[Observation, RolloutState]:  # fmt: skip
+    ) -> tuple[Observation, RolloutState]:
         """The same observation once more, whatever the settings."""
         following = replace(state, frame=state.frame + 1)
         return Observation(self.codec.decode(state.latent), state.states), following

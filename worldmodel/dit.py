@@ -82,10 +82,14 @@ class Encoded:
 
         stem = StemOutput(of_clips(self.stem.tokens), tuple(map(of_clips, self.stem.maps)))
         return replace(
-            self, tokens=self.tokens[rows], current=self.current[rows],
-            reference=self.reference[rows], stem=stem, conditioning=self.conditioning.rows(rows),
+            self,
+            tokens=self.tokens[rows],
+            current=self.current[rows],
+            reference=self.reference[rows],
+            stem=stem,
+            conditioning=self.conditioning.rows(rows),
             mask=None if self.mask is None else self.mask[rows],
-        )  # fmt: skip
+        )
 
     def frames(self, chosen: Bool[Tensor, "b t"]) -> "Encoded":
         """The chosen frames as clips of one frame; not for a decoder that attends over time."""
@@ -97,11 +101,15 @@ class Encoded:
         stem = StemOutput(of_frames(self.stem.tokens), tuple(map(of_frames, self.stem.maps)))
         visibility = causal_visibility(1, 1, chosen.device)
         return replace(
-            self, tokens=self.tokens[chosen][:, None], current=self.current[chosen][:, None],
-            reference=self.reference[clip], stem=stem, visibility=visibility,
+            self,
+            tokens=self.tokens[chosen][:, None],
+            current=self.current[chosen][:, None],
+            reference=self.reference[clip],
+            stem=stem,
+            visibility=visibility,
             conditioning=self.conditioning.frames(chosen),
             mask=None if self.mask is None else self.mask[clip],
-        )  # fmt: skip
+        )
 
 
 class VideoDiT(nn.Module):
@@ -120,9 +128,15 @@ class VideoDiT(nn.Module):
     """
 
     def __init__(
-        self, config: DiTConfig, *, num_views: int, latent_shape: tuple[int, int, int],
-        state_dim: int, num_condition_tokens: int, injection: str,
-    ):  # fmt: skip
+        self,
+        config: DiTConfig,
+        *,
+        num_views: int,
+        latent_shape: tuple[int, int, int],
+        state_dim: int,
+        num_condition_tokens: int,
+        injection: str,
+    ):
         super().__init__()
         channels, height, width = latent_shape
         if height % config.patch or width % config.patch:
@@ -141,15 +155,11 @@ class VideoDiT(nn.Module):
         self.head = head(channels, config.width, stages, reference=config.reference)
         self.noisy_stem = PatchStem(channels, config.width, stages)
         self.camera = CameraEmbedding(num_views, self.grid, config.width)
-        self.condition_embedding = nn.Parameter(
-            0.02 * torch.randn(num_condition_tokens, config.width)
-        )
+        self.condition_embedding = nn.Parameter(0.02 * torch.randn(num_condition_tokens, config.width))
         self.noise_level = NoiseLevelEmbedding(config.width)
         self.noise_modulation = Modulation(config.width)
         adaln = injection == "adaln"
-        self.action_modulation = (
-            Modulation(config.width) if adaln and config.encoder_depth else None
-        )
+        self.action_modulation = Modulation(config.width) if adaln and config.encoder_depth else None
         self.noisy_state = nn.Linear(state_dim, config.width) if state_dim else None
         self.state_out = nn.Linear(config.width, state_dim) if state_dim else None
         cross = injection == "cross"
@@ -166,10 +176,13 @@ class VideoDiT(nn.Module):
             self.num_time_layers += int(temporal)
             blocks.append(
                 Block(
-                    config.width, config.width // config.head_width,
-                    window=config.window if temporal else None, modulated=modulated, cross=cross,
+                    config.width,
+                    config.width // config.head_width,
+                    window=config.window if temporal else None,
+                    modulated=modulated,
+                    cross=cross,
                 )
-            )  # fmt: skip
+            )
         return nn.ModuleList(blocks)
 
     def _initialise(self) -> None:
@@ -210,19 +223,19 @@ class VideoDiT(nn.Module):
         batch, frames, views = latents.shape[:3]
         stem = self.stem(rearrange(latents, "b t v c h w -> (b t v) c h w"))
         tokens = rearrange(stem.tokens, "(b t v) l d -> b t (v l) d", b=batch, v=views)
-        registers = conditioning.tokens.new_zeros(
-            batch, frames, self.config.num_registers, self.config.width
-        )
+        registers = conditioning.tokens.new_zeros(batch, frames, self.config.num_registers, self.config.width)
         condition = torch.cat([registers, conditioning.tokens], dim=2) + self.condition_embedding
         x = torch.cat([condition, tokens + self.camera()], dim=2).to(tokens.dtype)
         encoded = Encoded(
-            tokens=x, current=latents, reference=latents[:, 0] if reference is None else reference,
-            stem=stem, conditioning=conditioning,
+            tokens=x,
+            current=latents,
+            reference=latents[:, 0] if reference is None else reference,
+            stem=stem,
+            conditioning=conditioning,
             mask=None if view_mask is None else self._token_mask(view_mask),
-            visibility=visibility
-            or causal_visibility(frames, history or self.config.window, latents.device, gap=gap),
+            visibility=visibility or causal_visibility(frames, history or self.config.window, latents.device, gap=gap),
             step=step,
-        )  # fmt: skip
+        )
         modulation = None
         if self.action_modulation is not None:
             modulation = self.action_modulation(conditioning.vector)
@@ -264,16 +277,18 @@ class VideoDiT(nn.Module):
         state = None if self.state_out is None else self.state_out(condition[:, :, -1])
         return latent, state
 
-    def _run(
-        self, blocks: nn.ModuleList, encoded: Encoded, x: Tensor, modulation: Tensor | None
-    ) -> Tensor:
+    def _run(self, blocks: nn.ModuleList, encoded: Encoded, x: Tensor, modulation: Tensor | None) -> Tensor:
         layer = 0
         for block in blocks:
             x = block(
-                x, mask=encoded.mask, modulation=modulation,
-                action_tokens=encoded.conditioning.action_tokens, visibility=encoded.visibility,
-                layer=layer, step=encoded.step,
-            )  # fmt: skip
+                x,
+                mask=encoded.mask,
+                modulation=modulation,
+                action_tokens=encoded.conditioning.action_tokens,
+                visibility=encoded.visibility,
+                layer=layer,
+                step=encoded.step,
+            )
             layer += int(block.time is not None)
         return x
 

@@ -42,8 +42,7 @@ def observed(observation: Mapping[str, np.ndarray], views: Sequence[str]) -> Obs
     pictures = [observation[f"observation.images.{view}"] for view in views]
     states = observation.get("observation.state")
     return Observation(
-        torch.from_numpy(np.stack(pictures, axis=1)),
-        None if states is None else torch.from_numpy(states),
+        torch.from_numpy(np.stack(pictures, axis=1)), None if states is None else torch.from_numpy(states)
     )
 
 
@@ -84,10 +83,18 @@ class DreamEnv(VectorEnv):
     """
 
     def __init__(
-        self, world: WorldModel, starts: Starts, judge: Judge, *, num_envs: int, horizon: int,
-        num_steps: int = 2, seed: int = 0, like: gymnasium.Env | None = None,
+        self,
+        world: WorldModel,
+        starts: Starts,
+        judge: Judge,
+        *,
+        num_envs: int,
+        horizon: int,
+        num_steps: int = 2,
+        seed: int = 0,
+        like: gymnasium.Env | None = None,
         autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
-    ):  # fmt: skip
+    ):
         super().__init__()
         if num_envs < 1 or horizon < 1:
             raise ValueError(f"num_envs and horizon are at least 1, got {num_envs} and {horizon}")
@@ -166,9 +173,7 @@ class DreamEnv(VectorEnv):
                 f"{actions.shape}: {actions.tolist()}"
             )
         clipped = actions.clip(self.action_space.low, self.action_space.high)
-        dreamt, self._state = self.world.step(
-            self._state, torch.from_numpy(clipped), num_steps=self.num_steps
-        )
+        dreamt, self._state = self.world.step(self._state, torch.from_numpy(clipped), num_steps=self.num_steps)
         verdict = self.judge(dreamt)
         running = ~(self._terminated | self._truncated)
         self._show(np.flatnonzero(running), dreamt.frames, dreamt.states)
@@ -193,9 +198,7 @@ class DreamEnv(VectorEnv):
         starts = [int(rng.integers(len(self.starts))) for rng in draws]
         self._begin(streams, starts, [int(rng.integers(2**40)) for rng in draws])
 
-    def _begin(
-        self, streams: np.ndarray, starts: Sequence[int], noise: Sequence[int] | None = None
-    ) -> None:
+    def _begin(self, streams: np.ndarray, starts: Sequence[int], noise: Sequence[int] | None = None) -> None:
         """Overwrite the given streams with fresh dreams."""
         clip = self.starts.clip(starts)
         if noise is None:
@@ -204,9 +207,7 @@ class DreamEnv(VectorEnv):
         if self._state is None:
             self._state = fresh
             space = self.single_observation_space.spaces
-            empty = {
-                name: np.zeros((self.num_envs, *s.shape), s.dtype) for name, s in space.items()
-            }
+            empty = {name: np.zeros((self.num_envs, *s.shape), s.dtype) for name, s in space.items()}
             self._observations = empty
             self._steps = np.zeros(self.num_envs, np.int64)
             self._terminated = np.zeros(self.num_envs, bool)
@@ -226,10 +227,7 @@ class DreamEnv(VectorEnv):
 
     def _columns(self, frames: Tensor, states: Tensor | None) -> Observations:
         pictures = frames.cpu().numpy()
-        columns = {
-            f"observation.images.{view}": pictures[:, index]
-            for index, view in enumerate(self.starts.views)
-        }
+        columns = {f"observation.images.{view}": pictures[:, index] for index, view in enumerate(self.starts.views)}
         if states is not None:
             space = self.single_observation_space["observation.state"]
             columns["observation.state"] = states.cpu().numpy().clip(space.low, space.high)
@@ -262,8 +260,7 @@ def _check(world: WorldModel, starts: Starts) -> None:
         raise ValueError(f"{name}: frames of {starts.source.size}, the world model {world.size}")
     if world.state_dim != (0 if starts.states is None else starts.states.shape[-1]):
         raise ValueError(
-            f"{name}: observation.state has {starts.source.state_dim} dims, the world model's "
-            f"{world.state_dim}"
+            f"{name}: observation.state has {starts.source.state_dim} dims, the world model's {world.state_dim}"
         )
 
 

@@ -43,9 +43,7 @@ class StableBaselinesEnv(VecEnv):
     def __init__(self, envs: VectorEnv):
         mode = envs.metadata.get("autoreset_mode")
         if mode is not AutoresetMode.SAME_STEP:
-            raise ValueError(
-                f"Stable-Baselines3 needs autoreset {AutoresetMode.SAME_STEP}, envs have {mode}"
-            )
+            raise ValueError(f"Stable-Baselines3 needs autoreset {AutoresetMode.SAME_STEP}, envs have {mode}")
         self.envs = envs
         single = envs.single_observation_space.spaces
         observation_space = spaces.Dict({plain_key(name): s for name, s in single.items()})
@@ -84,9 +82,7 @@ class StableBaselinesEnv(VecEnv):
         """An attribute, the same for every stream."""
         return [getattr(self.envs, attr_name, None) for _ in self._get_indices(indices)]
 
-    def set_attr(
-        self, attr_name: str, value: object, indices: Sequence[int] | int | None = None
-    ) -> None:
+    def set_attr(self, attr_name: str, value: object, indices: Sequence[int] | int | None = None) -> None:
         """Streams have no attributes of their own.
 
         Raises:
@@ -95,9 +91,8 @@ class StableBaselinesEnv(VecEnv):
         raise ValueError(f"streams of a dream have no attribute {attr_name!r} to set")
 
     def env_method(
-        self, method_name: str, *args: object, indices: Sequence[int] | int | None = None,
-        **kwargs: object,
-    ) -> list[Any]:  # fmt: skip
+        self, method_name: str, *args: object, indices: Sequence[int] | int | None = None, **kwargs: object
+    ) -> list[Any]:
         """Streams have no methods of their own.
 
         Raises:
@@ -105,9 +100,7 @@ class StableBaselinesEnv(VecEnv):
         """
         raise ValueError(f"streams of a dream have no method {method_name!r}")
 
-    def env_is_wrapped(
-        self, wrapper_class: type, indices: Sequence[int] | int | None = None
-    ) -> list[bool]:
+    def env_is_wrapped(self, wrapper_class: type, indices: Sequence[int] | int | None = None) -> list[bool]:
         """No stream is wrapped."""
         return [False for _ in self._get_indices(indices)]
 

@@ -122,8 +122,8 @@ class Engine:
         return Thought(x, skips, state.latent.flatten(0, 1))
 
     def denoise(
-        self, state: RolloutState, thought: Thought, num_steps: int, noise: Sequence[Tensor],
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+        self, state: RolloutState, thought: Thought, num_steps: int, noise: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
         """The next latent, and the displacement of the state where there is one.
 
         `noise` is that of both, which `num_steps` Euler steps start from. At tau = 0 the network is
@@ -159,7 +159,7 @@ class Engine:
 
     def _predict(
         self, thought: Thought, mask: Tensor | None, level: NoiseLevel, noisy: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+    ) -> tuple[Tensor, ...]:
         """The clean latents, and state displacements where there is a state."""
         x = thought.tokens + self.entry
         condition, width, told = self.num_condition, (x.shape[-1],), None

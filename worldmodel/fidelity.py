@@ -81,10 +81,17 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
 
     def measure(source: EpisodeSource) -> dict[str, Any]:
         report = measure_fidelity(
-            world, EpisodeCache(source), horizon=config.horizon, num_steps=config.num_steps,
-            seed=config.seed, starts=config.starts, batch_size=config.batch_size,
-            include_train=config.include_train, alterations=config.alterations, show_progress=True,
-        )  # fmt: skip
+            world,
+            EpisodeCache(source),
+            horizon=config.horizon,
+            num_steps=config.num_steps,
+            seed=config.seed,
+            starts=config.starts,
+            batch_size=config.batch_size,
+            include_train=config.include_train,
+            alterations=config.alterations,
+            show_progress=True,
+        )
         report["metadata"]["world"] = config.world
         return report
 
@@ -145,20 +152,35 @@ def measure_fidelity(
         raise ValueError(f"horizon={horizon}, expected at least {HORIZONS[0]}")
     windows = evenly_spaced_windows(source, starts=starts, horizon=horizon, stride=world.stride)
     comparison = DreamComparison(
-        world, source, horizon=horizon, horizons=horizons, num_steps=num_steps,
-        alterations=alterations, rivals=compared_with,
-    )  # fmt: skip
+        world,
+        source,
+        horizon=horizon,
+        horizons=horizons,
+        num_steps=num_steps,
+        alterations=alterations,
+        rivals=compared_with,
+    )
     _dream_all(comparison, windows, batch_size, seed, show_progress)
     episodes = np.array([window.episode for window in windows])
     report = comparison.table.summary(episodes, seed=seed)
     report["metadata"] = {
-        "data": source.name, "fingerprint": source.fingerprint, "robot_type": source.robot_type,
-        "views": list(source.views), "size": list(source.size), "episodes": len(source),
-        "windows": len(windows), "context_frames": CONTEXT_FRAMES, "stride": world.stride,
-        "horizon": horizon, "horizons": horizons, "num_steps": num_steps, "seed": seed,
+        "data": source.name,
+        "fingerprint": source.fingerprint,
+        "robot_type": source.robot_type,
+        "views": list(source.views),
+        "size": list(source.size),
+        "episodes": len(source),
+        "windows": len(windows),
+        "context_frames": CONTEXT_FRAMES,
+        "stride": world.stride,
+        "horizon": horizon,
+        "horizons": horizons,
+        "num_steps": num_steps,
+        "seed": seed,
         "temperature": world.config.temperature,
-        "trained_on": trained, "lpips": comparison.lpips_reason,
-    }  # fmt: skip
+        "trained_on": trained,
+        "lpips": comparison.lpips_reason,
+    }
     return report
 
 
@@ -189,11 +211,7 @@ def _check_held_out(world: WorldModel, source: EpisodeSource, include_train: boo
 
 
 def _dream_all(
-    comparison: DreamComparison,
-    windows: Sequence[Window],
-    batch_size: int,
-    seed: int,
-    show_progress: bool,
+    comparison: DreamComparison, windows: Sequence[Window], batch_size: int, seed: int, show_progress: bool
 ) -> None:
     partners = shuffled_partners(windows, seed=seed)
     with _progress_bar(disable=not show_progress) as progress:
@@ -210,7 +228,11 @@ def _dream_all(
 
 def _progress_bar(*, disable: bool) -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(),
-        TextColumn("{task.completed}/{task.total} frames"), TimeElapsedColumn(),
-        TextColumn("ETA"), TimeRemainingColumn(), disable=disable,
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} frames"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        disable=disable,
+    )

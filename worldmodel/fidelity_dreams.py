@@ -135,9 +135,14 @@ class DreamComparison:
 
         def imagine(world: WorldModel, start: RolloutState, actions: Tensor | None) -> Tensor:
             return dream(
-                world, start, actions, horizon=self.horizon, horizons=self.horizons,
-                num_steps=self.num_steps, advance=advance,
-            )  # fmt: skip
+                world,
+                start,
+                actions,
+                horizon=self.horizon,
+                horizons=self.horizons,
+                num_steps=self.num_steps,
+                advance=advance,
+            )
 
         at = [LAST_CONTEXT + horizon for horizon in self.horizons]
         last = clip.frames[:, LAST_CONTEXT]
@@ -145,9 +150,7 @@ class DreamComparison:
         start = self.world.start(context, seed=seeds)
         dreamed = imagine(self.world, start, actions)
         copied = repeat(last, "b v H W c -> b h v H W c", h=len(at))
-        rivals = [
-            imagine(rival, rival.start(context, seed=seeds), actions) for rival in self.rivals
-        ]
+        rivals = [imagine(rival, rival.start(context, seed=seeds), actions) for rival in self.rivals]
         self._score_cameras(recorded, dreamed, copied, rivals)
         self._score_objects(recorded, {("objects",): dreamed, ("copy_last", "objects"): copied})
         for alteration in self.alterations:
@@ -218,9 +221,7 @@ class DreamComparison:
         return frames[..., view, rows, columns, :]
 
     def _score_objects(
-        self,
-        recorded: Recorded,
-        models: Mapping[tuple[str, ...], UInt8[Tensor, "b h v H W 3"]],
+        self, recorded: Recorded, models: Mapping[tuple[str, ...], UInt8[Tensor, "b h v H W 3"]]
     ) -> None:
         robot_type = self.source.robot_type
         if not object_names(robot_type) or object_view(robot_type) not in self.source.views:

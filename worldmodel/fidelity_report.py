@@ -66,13 +66,7 @@ def fidelity_table(report: Mapping[str, Any]) -> Table:
 
 
 def _add_rows(
-    table: Table,
-    label: str,
-    rows: Mapping[str, Any],
-    metric: str,
-    horizons: list[str],
-    pattern: str,
-    codec: str = "",
+    table: Table, label: str, rows: Mapping[str, Any], metric: str, horizons: list[str], pattern: str, codec: str = ""
 ) -> None:
     for number, (model, values) in enumerate(rows.items()):
         cells = [_cell(values[metric][horizon], pattern) for horizon in horizons]
@@ -104,9 +98,7 @@ def plot_fidelity(report: Mapping[str, Any], file: Path) -> None:
     write_atomically(file, lambda path: figure.savefig(path, format="png", dpi=100))
 
 
-def _draw(
-    report: Mapping[str, Any], panels: list[tuple[str, dict[str, tuple[str, ...]]]]
-) -> Figure:
+def _draw(report: Mapping[str, Any], panels: list[tuple[str, dict[str, tuple[str, ...]]]]) -> Figure:
     columns = 4
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(3.4 * columns, 2.6 * rows), layout="constrained")

@@ -38,9 +38,7 @@ class ScoreTable:
         """Append the scores of the next `b` windows under `path`."""
         self._columns.setdefault(path, []).append(values.double().numpy())
 
-    def add_horizons(
-        self, path: Path, horizons: Sequence[int], values: Float[Tensor, "b h"]
-    ) -> None:
+    def add_horizons(self, path: Path, horizons: Sequence[int], values: Float[Tensor, "b h"]) -> None:
         """Append the scores of the next `b` windows, one path for each horizon."""
         for horizon, column in zip(horizons, rearrange(values, "b h -> h b"), strict=True):
             self.add((*path, str(horizon)), column)
@@ -128,11 +126,7 @@ def object_scores(
     error = torch.where(missing, MISSING_ERROR_PX, distance)
     travelled = (seen_at[:, at] - seen_at[:, [last_context]]).norm(dim=-1)
     moved = visible[:, [last_context]] & (travelled >= MOVED_PX)
-    scores = {
-        "error_px": error,
-        "moving_error_px": torch.where(moved, error, torch.nan),
-        "missing": missing.float(),
-    }
+    scores = {"error_px": error, "moving_error_px": torch.where(moved, error, torch.nan), "missing": missing.float()}
     return {key: torch.where(visible[:, at], value, torch.nan) for key, value in scores.items()}
 
 

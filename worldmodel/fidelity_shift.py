@@ -39,8 +39,7 @@ def measure_shifted(
         name = source.shift or Path(folder).resolve().name
         if name in sources:
             raise ValueError(
-                f"{folder}: shift is {name!r}, and so is that of {sources[name].name}; "
-                "name every shift once"
+                f"{folder}: shift is {name!r}, and so is that of {sources[name].name}; name every shift once"
             )
         sources[name] = source
     return {name: measure(source) for name, source in sources.items()}
@@ -54,10 +53,7 @@ def shifted_table(report: Mapping[str, Any]) -> Table:
     """
     rows = {IN_DISTRIBUTION: report, **report["shifted"]}
     horizons = [str(horizon) for horizon in report["metadata"]["horizons"]]
-    table = Table(
-        title="dreams, and (better than copying the last frame)",
-        box=box.SIMPLE, padding=(0, 1, 0, 0),
-    )  # fmt: skip
+    table = Table(title="dreams, and (better than copying the last frame)", box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("data", no_wrap=True)
     for horizon in horizons:
         table.add_column(horizon, justify="right")

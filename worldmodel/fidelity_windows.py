@@ -51,9 +51,8 @@ def trained_episodes(train_data: Sequence[Mapping[str, Any]], source: EpisodeSou
 
 
 def evenly_spaced_windows(
-    source: EpisodeSource, *, starts: int, horizon: int, stride: int,
-    episodes: Sequence[int] | None = None,
-) -> list[Window]:  # fmt: skip
+    source: EpisodeSource, *, starts: int, horizon: int, stride: int, episodes: Sequence[int] | None = None
+) -> list[Window]:
     """`starts` windows of every episode, from its beginning to the last one that fits.
 
     Fewer where an episode has not that many different starts.
@@ -83,9 +82,7 @@ def evenly_spaced_windows(
     return windows
 
 
-def read_windows(
-    source: EpisodeSource, windows: Sequence[Window], *, horizon: int, stride: int
-) -> Clip:
+def read_windows(source: EpisodeSource, windows: Sequence[Window], *, horizon: int, stride: int) -> Clip:
     """Read context and horizon of every window, stacked along a batch axis."""
     span = (CONTEXT_FRAMES + horizon - 1) * stride + 1
     return stack_clips([source.read(w.episode, w.start, w.start + span, stride) for w in windows])
@@ -141,9 +138,7 @@ def holding_actions(
     return rearrange(hold, "b m k a -> b m (k a)")
 
 
-def mirrored_actions(
-    actions: Float32[Tensor, "b m a"], hold: Float32[Tensor, "b m a"]
-) -> Float32[Tensor, "b m a"]:
+def mirrored_actions(actions: Float32[Tensor, "b m a"], hold: Float32[Tensor, "b m a"]) -> Float32[Tensor, "b m a"]:
     """Recorded actions reflected about the holding action: `2 hold - action`.
 
     A displacement changes its sign; an absolute target is reflected about the state of the last

@@ -51,9 +51,8 @@ def euler_step(
 
 
 def shortcut_target(
-    predict: Predict, z: tuple[Tensor, ...], tau: Float[Tensor, "b t"],
-    step_size: Float[Tensor, "b t"],
-) -> tuple[Tensor, ...]:  # fmt: skip
+    predict: Predict, z: tuple[Tensor, ...], tau: Float[Tensor, "b t"], step_size: Float[Tensor, "b t"]
+) -> tuple[Tensor, ...]:
     """Clean samples that make one step of `step_size` equal two half steps (Dreamer 4, eq. 7).
 
     In x-space: `x* = z + (1 - tau) (b' + b'') / 2`, where b' and b'' are the velocities of the two
@@ -65,9 +64,7 @@ def shortcut_target(
     later = tau + half
     predicted = predict(middle, later, half)
     second = [velocity(p, x, later) for p, x in zip(middle, predicted, strict=True)]
-    return tuple(
-        p + expand(1 - tau, p) * (a + b) / 2 for p, a, b in zip(z, first, second, strict=True)
-    )
+    return tuple(p + expand(1 - tau, p) * (a + b) / 2 for p, a, b in zip(z, first, second, strict=True))
 
 
 def sample(predict: Predict, noise: tuple[Tensor, ...], num_steps: int) -> tuple[Tensor, ...]:

@@ -43,9 +43,13 @@ class FoldedTime:
         self.window = attention.window
 
     def __call__(
-        self, x: Float[Tensor, "b n d"], cache: TimeCache, layer: int, slot: Int[Tensor, "b"],
+        self,
+        x: Float[Tensor, "b n d"],
+        cache: TimeCache,
+        layer: int,
+        slot: Int[Tensor, "b"],
         distance: Int[Tensor, "b k"],
-    ) -> Float[Tensor, "b n d"]:  # fmt: skip
+    ) -> Float[Tensor, "b n d"]:
         """`x` plus its attention to the cache, to which its keys and values are written.
 
         `distance` indexes the learned bias: the distance in frames up to the window, and one more
@@ -70,9 +74,7 @@ class FoldedBlock:
             block come with every call, as actions by AdaLN do.
     """
 
-    def __init__(
-        self, block: Block, dtype: torch.dtype, modulation: Float[Tensor, "6 d"] | None = None
-    ):
+    def __init__(self, block: Block, dtype: torch.dtype, modulation: Float[Tensor, "6 d"] | None = None):
         assert block.cross is None and (block.modulated or modulation is None)
         self.modulation_bias, gates = None, (1.0, 1.0)
         if modulation is not None:
@@ -94,9 +96,11 @@ class FoldedBlock:
         self.time = FoldedTime(block.time_norm, block.time, dtype) if block.time else None
 
     def __call__(
-        self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None,
+        self,
+        x: Float[Tensor, "b n d"],
+        mask: Bool[Tensor, "b n"] | None,
         modulation: Float[Tensor, "b 6 d"] | None = None,
-    ) -> Float[Tensor, "b n d"]:  # fmt: skip
+    ) -> Float[Tensor, "b n d"]:
         """`x` after space attention and MLP; tokens where `mask` is false are not attended to.
 
         `modulation` is that of every stream, where it was not folded.
@@ -111,21 +115,21 @@ class FoldedBlock:
         told = F.layer_norm(x, self.width, *self.mlp_norm) * (1 + scale2) + shift2
         return x + (1 + gate2) * self.down(self.up.gelu(told))
 
-    def _attend(
-        self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None
-    ) -> Float[Tensor, "b n d"]:
+    def _attend(self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n d"]:
         """Values of the tokens that each token attends to."""
-        q, k, v = rearrange(
-            self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
-        )
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         y = attend_in_space(q, k, v, mask, fused=x.device.type != "cpu")
         return rearrange(y, "b h n d -> b n (h d)")
 
 
 def attend_in_time(
-    q: Float[Tensor, "b n h d"], keys: Float[Tensor, "b k n h d"],
-    values: Float[Tensor, "b k n h d"], bias: Float[Tensor, "b k h"], *, fused: bool,
-) -> Float[Tensor, "b n h d"]:  # fmt: skip
+    q: Float[Tensor, "b n h d"],
+    keys: Float[Tensor, "b k n h d"],
+    values: Float[Tensor, "b k n h d"],
+    bias: Float[Tensor, "b k h"],
+    *,
+    fused: bool,
+) -> Float[Tensor, "b n h d"]:
     """Attention of every token and head to its own past; the queries are scaled already.
 
     With a single query each the products are element-wise: on a CPU that takes a third of the time
@@ -147,9 +151,13 @@ def attend_in_time(
 
 
 def attend_in_space(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"],
-    mask: Bool[Tensor, "b n"] | None, *, fused: bool,
-) -> Float[Tensor, "b h n d"]:  # fmt: skip
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b h n d"],
+    v: Float[Tensor, "b h n d"],
+    mask: Bool[Tensor, "b n"] | None,
+    *,
+    fused: bool,
+) -> Float[Tensor, "b h n d"]:
     """Attention of every token to those of its frame; the queries are scaled already.
 
     Not `fused` it is three plain operators, which on a CPU without matrix units take half the time.

@@ -77,9 +77,7 @@ class FoldedStem:
 
     def __init__(self, stem: ConvStem, dtype: torch.dtype):
         *fine, coarsest = stem.stages
-        self.stages = [
-            Convolution(stage.weight, stage.bias, dtype, stride=2, padding=1) for stage in fine
-        ]
+        self.stages = [Convolution(stage.weight, stage.bias, dtype, stride=2, padding=1) for stage in fine]
         self.stages.append(GatheredMatrix(coarsest, dtype))
 
     def __call__(
@@ -133,27 +131,28 @@ class FoldedHead:
         self.last = Convolution(*last, dtype, stride=2, padding=1)
 
     def skips(
-        self, maps: list[Float[Tensor, "f ..."]], current: Float[Tensor, "f h w c"],
-        reference: Float[Tensor, "f h w c"],
-    ) -> list[Float[Tensor, "f ..."]]:  # fmt: skip
+        self, maps: list[Float[Tensor, "f ..."]], current: Float[Tensor, "f h w c"], reference: Float[Tensor, "f h w c"]
+    ) -> list[Float[Tensor, "f ..."]]:
         """What each stage joins, coarse to fine; once per frame."""
         pictures = torch.cat([current, reference], dim=-1) if self.reference else current
         joined = zip(self.stages, [*reversed(maps), pictures], strict=True)
         return [stage.skip(each) for stage, each in joined]
 
     def __call__(
-        self, tokens: Float[Tensor, "f y x d"], skips: list[Float[Tensor, "f ..."]],
-        current: Float[Tensor, "f c h w"], noisy: Float[Tensor, "f h w c"] | None,
-    ) -> Float[Tensor, "f c h w"]:  # fmt: skip
+        self,
+        tokens: Float[Tensor, "f y x d"],
+        skips: list[Float[Tensor, "f ..."]],
+        current: Float[Tensor, "f c h w"],
+        noisy: Float[Tensor, "f h w c"] | None,
+    ) -> Float[Tensor, "f c h w"]:
         """The clean next latent; `noisy` is multiplied by tau already, `None` where that is 0."""
         x = tokens
         for stage, skip in zip(self.stages, skips, strict=True):
             if stage is self.stages[-1] and noisy is not None:
                 skip = self.noisy.plus(noisy, skip)
             joined = rearrange(
-                F.silu(stage.up.plus(x, skip), inplace=True),
-                "f h w (p q o) -> f (h p) (w q) o", p=2, q=2,
-            )  # fmt: skip
+                F.silu(stage.up.plus(x, skip), inplace=True), "f h w (p q o) -> f (h p) (w q) o", p=2, q=2
+            )
             x = F.silu(stage.convolution(joined), inplace=True)
         # Channels last, as the next frame is read.
         clean = torch.empty_like(current, memory_format=torch.channels_last)

@@ -23,9 +23,16 @@ class TimeCache:
     """
 
     def __init__(
-        self, num_layers: int, num_streams: int, num_tokens: int, num_heads: int, width: int,
-        window: int, device: torch.device, dtype: torch.dtype,
-    ):  # fmt: skip
+        self,
+        num_layers: int,
+        num_streams: int,
+        num_tokens: int,
+        num_heads: int,
+        width: int,
+        window: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ):
         shape = (num_layers, num_streams, window + 1, num_tokens, num_heads, width)
         self.window = window
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
@@ -41,9 +48,8 @@ class TimeCache:
         return slot
 
     def write(
-        self, layer: int, slot: Int[Tensor, "b"], key: Float[Tensor, "b n h d"],
-        value: Float[Tensor, "b n h d"],
-    ) -> None:  # fmt: skip
+        self, layer: int, slot: Int[Tensor, "b"], key: Float[Tensor, "b n h d"], value: Float[Tensor, "b n h d"]
+    ) -> None:
         """Write one frame's keys and values of one layer in place."""
         self.keys[layer].index_put_((self.streams, slot), key.to(self.keys.dtype))
         self.values[layer].index_put_((self.streams, slot), value.to(self.values.dtype))
@@ -82,9 +88,7 @@ class Visibility:
     distance: Int[Tensor, "t t"]
 
 
-def causal_visibility(
-    num_frames: int, window: int, device: torch.device, *, gap: int = 1
-) -> Visibility:
+def causal_visibility(num_frames: int, window: int, device: torch.device, *, gap: int = 1) -> Visibility:
     """A frame sees itself, the `window - 1` frames before it, and frame 0 (pinned).
 
     `gap` is how many frames after frame 0 the second frame of the clip was recorded.
@@ -135,14 +139,10 @@ class SpaceAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(
-        self, x: Float[Tensor, "b t n d"], mask: Bool[Tensor, "b n"] | None
-    ) -> Float[Tensor, "b t n d"]:
+    def forward(self, x: Float[Tensor, "b t n d"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b t n d"]:
         """Return the update; tokens where `mask` is false are not attended to."""
         batch, frames = x.shape[:2]
-        q, k, v = rearrange(
-            self.qkv(x), "b t n (three h d) -> three (b t) h n d", three=3, h=self.num_heads
-        )
+        q, k, v = rearrange(self.qkv(x), "b t n (three h d) -> three (b t) h n d", three=3, h=self.num_heads)
         bias = None
         if mask is not None:
             hidden = ~mask.repeat_interleave(frames, dim=0)[:, None, None]
@@ -161,31 +161,21 @@ class TimeAttention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
         self.distance_bias = nn.Parameter(torch.zeros(num_heads, window + 1))
 
-    def bias(
-        self, distance: Int[Tensor, "*b k"], visible: Bool[Tensor, "*b k"]
-    ) -> Float[Tensor, "h *b k"]:
+    def bias(self, distance: Int[Tensor, "*b k"], visible: Bool[Tensor, "*b k"]) -> Float[Tensor, "h *b k"]:
         """Learned bias of a distance in frames; the last entry serves all beyond the window."""
         bias = self.distance_bias[:, distance.clamp(0, self.window)]
         return bias.masked_fill(~visible, float("-inf"))
 
-    def forward(
-        self, x: Float[Tensor, "b t n d"], visibility: Visibility
-    ) -> Float[Tensor, "b t n d"]:
+    def forward(self, x: Float[Tensor, "b t n d"], visibility: Visibility) -> Float[Tensor, "b t n d"]:
         """All frames of a clip at once."""
-        q, k, v = rearrange(
-            self.qkv(x), "b t n (three h d) -> three b n h t d", three=3, h=self.num_heads
-        )
+        q, k, v = rearrange(self.qkv(x), "b t n (three h d) -> three b n h t d", three=3, h=self.num_heads)
         bias = self.bias(visibility.distance, visibility.visible)
         y = attend(q, k, v, bias.to(q.dtype))
         return self.out(rearrange(y, "b n h t d -> b t n (h d)"))
 
-    def stream(
-        self, x: Float[Tensor, "b 1 n d"], layer: int, step: TimeStep
-    ) -> Float[Tensor, "b 1 n d"]:
+    def stream(self, x: Float[Tensor, "b 1 n d"], layer: int, step: TimeStep) -> Float[Tensor, "b 1 n d"]:
         """One new frame against the ring cache; writes its keys and values there."""
-        q, k, v = rearrange(
-            self.qkv(x), "b 1 n (three h d) -> three b n h d", three=3, h=self.num_heads
-        )
+        q, k, v = rearrange(self.qkv(x), "b 1 n (three h d) -> three b n h d", three=3, h=self.num_heads)
         cache = step.cache
         cache.write(layer, step.slot, k, v)
         keys, values = cache.keys[layer].to(q.dtype), cache.values[layer].to(q.dtype)
@@ -205,18 +195,15 @@ class Block(nn.Module):
     initialisation the block is plain pre-norm.
     """
 
-    def __init__(
-        self, width: int, num_heads: int, *, window: int | None, modulated: bool, cross: bool
-    ):
+    def __init__(self, width: int, num_heads: int, *, window: int | None, modulated: bool, cross: bool):
         super().__init__()
         self.modulated = modulated
         self.space_norm = LayerNorm(width, elementwise_affine=not modulated)
         self.space = SpaceAttention(width, num_heads)
         self.mlp_norm = LayerNorm(width, elementwise_affine=not modulated)
         self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width, bias=False), nn.GELU(),
-            nn.Linear(4 * width, width, bias=False),
-        )  # fmt: skip
+            nn.Linear(width, 4 * width, bias=False), nn.GELU(), nn.Linear(4 * width, width, bias=False)
+        )
         if modulated:
             self.modulation_bias = nn.Parameter(torch.zeros(6, width))
         self.time = TimeAttention(width, num_heads, window) if window else None
@@ -238,10 +225,7 @@ class Block(nn.Module):
         """Apply the block to a clip, or with `step` to one streamed frame."""
         if self.time is not None:
             normed = self.time_norm(x)
-            if step is None:
-                x = x + self.time(normed, visibility)
-            else:
-                x = x + self.time.stream(normed, layer, step)
+            x = x + (self.time(normed, visibility) if step is None else self.time.stream(normed, layer, step))
         if self.modulated:
             terms = (modulation + self.modulation_bias).to(x.dtype)[:, :, :, None]
             shift1, scale1, gate1, shift2, scale2, gate2 = terms.unbind(2)

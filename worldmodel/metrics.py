@@ -44,23 +44,16 @@ def valid_region(pixel_mask: Bool[Tensor, "H W"]) -> tuple[slice, slice]:
             f"pixel_mask: {int(pixel_mask.sum())} valid pixels in {len(rows)} rows and "
             f"{len(columns)} columns; letterboxing leaves a rectangle"
         )
-    return (
-        slice(int(rows[0]), int(rows[-1]) + 1),
-        slice(int(columns[0]), int(columns[-1]) + 1),
-    )
+    return (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
 
 
-def psnr(
-    prediction: UInt8[Tensor, "*b H W 3"], truth: UInt8[Tensor, "*b H W 3"]
-) -> Float32[Tensor, "*b"]:
+def psnr(prediction: UInt8[Tensor, "*b H W 3"], truth: UInt8[Tensor, "*b H W 3"]) -> Float32[Tensor, "*b"]:
     """Peak signal-to-noise ratio of each frame, `-10 log10(max(MSE, 1e-5))`, in dB."""
     error = reduce(_squared_error(prediction, truth), "... H W c -> ...", "mean")
     return _decibel(error)
 
 
-def ssim(
-    prediction: UInt8[Tensor, "*b H W 3"], truth: UInt8[Tensor, "*b H W 3"]
-) -> Float32[Tensor, "*b"]:
+def ssim(prediction: UInt8[Tensor, "*b H W 3"], truth: UInt8[Tensor, "*b H W 3"]) -> Float32[Tensor, "*b"]:
     """Structural similarity of each frame (Wang et al. 2004; Gaussian window, sigma 1.5).
 
     Exact to 5e-4: in float32 the variance of a flat patch, a difference of nearly equal numbers,
@@ -163,10 +156,7 @@ class Lpips:
         if min(truth.shape[-3:-1]) < LPIPS_MIN_SIDE:
             size = "x".join(str(side) for side in truth.shape[-3:-1])
             raise ValueError(f"LPIPS needs {LPIPS_MIN_SIDE} pixels a side, the frames are {size}")
-        pictures = [
-            rearrange(_unit(x.to(self._device)), "... H W c -> (...) c H W")
-            for x in (prediction, truth)
-        ]
+        pictures = [rearrange(_unit(x.to(self._device)), "... H W c -> (...) c H W") for x in (prediction, truth)]
         distance = self._network(*pictures, normalize=True)
         return distance.reshape(truth.shape[:-3]).to(truth.device)
 

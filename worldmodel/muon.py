@@ -39,10 +39,7 @@ class Muon(torch.optim.Optimizer):
         momentum: Decay of the average of the gradients, with Nesterov's look ahead.
     """
 
-    def __init__(
-        self, matrices: Iterable[nn.Parameter], lr: float, *, weight_decay: float,
-        momentum: float = 0.95,
-    ):  # fmt: skip
+    def __init__(self, matrices: Iterable[nn.Parameter], lr: float, *, weight_decay: float, momentum: float = 0.95):
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
@@ -59,9 +56,7 @@ class Muon(torch.optim.Optimizer):
             for matrices in alike.values():
                 self._update(matrices, group["lr"], group["weight_decay"], group["momentum"])
 
-    def _update(
-        self, matrices: Sequence[nn.Parameter], lr: float, weight_decay: float, momentum: float
-    ) -> None:
+    def _update(self, matrices: Sequence[nn.Parameter], lr: float, weight_decay: float, momentum: float) -> None:
         ahead = []
         for matrix in matrices:
             state = self.state[matrix]

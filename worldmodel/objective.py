@@ -102,9 +102,8 @@ class Draws:
 
 
 def draw(
-    world: WorldModel, config: LossConfig, *, batch: int, frames: int, generator: torch.Generator,
-    largest_gap: int = 1,
-) -> Draws:  # fmt: skip
+    world: WorldModel, config: LossConfig, *, batch: int, frames: int, generator: torch.Generator, largest_gap: int = 1
+) -> Draws:
     """Draw the random numbers of a batch of clips with `frames` frames, on the world's device.
 
     `largest_gap` is what the data allows (default: 1). Clips of two frames have no gap: nothing
@@ -142,22 +141,25 @@ def draw(
     replaced = uniform(*shape) < config.forward_replaced
     replaced[:, : 1 if gap == 1 else 2] = False
     drawn = Draws(
-        tau=tau, step_size=step_size, shortcut=shortcut,
-        noise=normal(*latent), state_noise=normal(*shape, world.state_dim),
+        tau=tau,
+        step_size=step_size,
+        shortcut=shortcut,
+        noise=normal(*latent),
+        state_noise=normal(*shape, world.state_dim),
         context_noise=level.to(device) * normal(*latent),
-        erased=erased_patches(latent, config.erased, generator), replaced=replaced,
+        erased=erased_patches(latent, config.erased, generator),
+        replaced=replaced,
         passes=min(passes, config.forward_passes) if forwarded else 0,
-        history=1 + int(uniform(1) * world.config.dit.window), gap=gap,
-    ).to(device)  # fmt: skip
+        history=1 + int(uniform(1) * world.config.dit.window),
+        gap=gap,
+    ).to(device)
     if not world.describes or bool(uniform(1) < config.latent_dropped):
         return drawn
     width = world.config.conditioner.latent_dim
     return replace(drawn, latent_noise=normal(*shape, width))
 
 
-def erased_patches(
-    latent: tuple[int, ...], share: float, generator: torch.Generator
-) -> Bool[Tensor, "b t v 1 h w"]:
+def erased_patches(latent: tuple[int, ...], share: float, generator: torch.Generator) -> Bool[Tensor, "b t v 1 h w"]:
     """A rectangle of a share of the clips' cameras, from some frame after the first to the last.
 
     Where a dream has lost a thing, the frames it reads show what was there before. The network can
@@ -175,16 +177,13 @@ def erased_patches(
         low = torch.rand(*cameras, generator=generator) * (1 - width)
         place = (torch.arange(side) + 0.5) / side - low[..., None]
         inside.append((place >= 0) & (place < width[..., None]))
-    patch = rearrange(inside[0], "b v h -> b 1 v 1 h 1") & rearrange(
-        inside[1], "b v w -> b 1 v 1 1 w"
-    )
+    patch = rearrange(inside[0], "b v h -> b 1 v 1 h 1") & rearrange(inside[1], "b v w -> b 1 v 1 1 w")
     return rearrange(erased, "b t v -> b t v 1 1 1") & patch
 
 
 def motion_weight(
-    target: Float[Tensor, "b t v c h w"], current: Float[Tensor, "b t v c h w"],
-    contrast: float, saturation: float,
-) -> Float[Tensor, "b t v 1 h w"]:  # fmt: skip
+    target: Float[Tensor, "b t v c h w"], current: Float[Tensor, "b t v c h w"], contrast: float, saturation: float
+) -> Float[Tensor, "b t v 1 h w"]:
     """DWS's motion weight (2502.07825): softmax over the cells of a picture, mean 1.
 
     `w = N softmax(log(contrast) min(|target - current|, saturation) / saturation)`: a cell that
@@ -216,10 +215,7 @@ def training_loss(
     losses = {}
     if world.describes:
         clip, losses["latent"] = _describe(world, clip, latents, draws, config)
-    target_latent, target_states = (
-        latents[:, 1:],
-        None if clip.states is None else clip.states[:, 1:],
-    )
+    target_latent, target_states = (latents[:, 1:], None if clip.states is None else clip.states[:, 1:])
     context = latents[:, :-1]
     states = None if clip.states is None else clip.states[:, :-1]
     for _ in range(draws.passes):
@@ -238,9 +234,9 @@ def training_loss(
         weight = weight * weight.shape[1] / (weight.shape[1] - 1)
     if world.dit.monolithic:
         weight = weight * (draws.tau < 1)
-    pixel_weight = motion_weight(
-        target_latent, context, config.motion_contrast, config.motion_saturation
-    ) * presence(world, clip, context)  # fmt: skip
+    pixel_weight = motion_weight(target_latent, context, config.motion_contrast, config.motion_saturation) * presence(
+        world, clip, context
+    )
     error = pixel_weight * (predicted[0].float() - goal[0]) ** 2
     losses["frames"] = (weight * reduce(error, "b t v c h w -> b t", "mean")).mean()
     if len(target) > 1:
@@ -268,27 +264,20 @@ def _describe(
     return replace(clip, actions=actions), cost
 
 
-def _encode(
-    world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws
-) -> Encoded:
+def _encode(world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws) -> Encoded:
     conditioning = world.conditioner(clip.actions, states, context.shape[:2])
-    return world.dit.encode(
-        context, conditioning, view_mask=clip.view_mask, history=draws.history, gap=draws.gap
-    )
+    return world.dit.encode(context, conditioning, view_mask=clip.view_mask, history=draws.history, gap=draws.gap)
 
 
-def _target(
-    world: WorldModel, latent: Tensor, next_states: Tensor | None, states: Tensor | None
-) -> tuple[Tensor, ...]:
+def _target(world: WorldModel, latent: Tensor, next_states: Tensor | None, states: Tensor | None) -> tuple[Tensor, ...]:
     if states is None:
         return (latent,)
     return latent, (next_states - states) / world.conditioner.displacement_scale
 
 
 def _self_forward(
-    world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws,
-    latents: Tensor,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws, latents: Tensor
+) -> tuple[Tensor, Tensor | None]:
     """Replace part of the context by one-step predictions made from the context before it.
 
     Every frame is predicted from the current context in one parallel pass, as in parallel
@@ -324,9 +313,8 @@ def _next_frames(
 
 
 def _with_shortcut_rows(
-    world: WorldModel, encoded: Encoded, draws: Draws, target: tuple[Tensor, ...],
-    noisy: tuple[Tensor, ...],
-) -> tuple[Tensor, ...]:  # fmt: skip
+    world: WorldModel, encoded: Encoded, draws: Draws, target: tuple[Tensor, ...], noisy: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
     """The data as goal, and on shortcut rows what two half steps would reach."""
     rows = draws.shortcut
     if not rows.any():
@@ -335,8 +323,10 @@ def _with_shortcut_rows(
         known = encoded.rows(rows)
         reached = shortcut_target(
             lambda z, tau, d: tuple(p.float() for p in world.predict(known, z, tau, d)),
-            tuple(z[rows] for z in noisy), draws.tau[rows], draws.step_size[rows],
-        )  # fmt: skip
+            tuple(z[rows] for z in noisy),
+            draws.tau[rows],
+            draws.step_size[rows],
+        )
     goals = tuple(x.clone() for x in target)
     for goal, value in zip(goals, reached, strict=True):
         goal[rows] = value
@@ -348,9 +338,7 @@ def presence(world: WorldModel, clip: Clip, latents: Tensor) -> Tensor:
     present = latents.new_ones(len(latents), 1, len(world.views), 1, *world.latent_shape[1:])
     if clip.pixel_mask is not None:
         cell = world.codec.downsampling
-        covered = reduce(
-            clip.pixel_mask.float(), "b v (h p) (w q) -> b 1 v 1 h w", "min", p=cell, q=cell
-        )
+        covered = reduce(clip.pixel_mask.float(), "b v (h p) (w q) -> b 1 v 1 h w", "min", p=cell, q=cell)
         present = present * covered
     if clip.view_mask is not None:
         present = present * rearrange(clip.view_mask.float(), "b v -> b 1 v 1 1 1")

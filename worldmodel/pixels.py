@@ -26,9 +26,7 @@ class ConvStem(nn.Module):
     def __init__(self, channels: int, width: int, num_stages: int):
         super().__init__()
         sizes = (channels, *STAGE_CHANNELS[1:num_stages], width)
-        self.stages = nn.ModuleList(
-            nn.Conv2d(i, o, 4, stride=2, padding=1) for i, o in pairwise(sizes)
-        )
+        self.stages = nn.ModuleList(nn.Conv2d(i, o, 4, stride=2, padding=1) for i, o in pairwise(sizes))
 
     def forward(self, latent: Float[Tensor, "f c h w"]) -> StemOutput:
         """Encode latents, one per view and frame."""
@@ -63,9 +61,13 @@ class ConvHead(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(
-        self, tokens: Float[Tensor, "f l d"], stem: StemOutput, current: Float[Tensor, "f c h w"],
-        noisy: Float[Tensor, "f c h w"], reference: Float[Tensor, "f c h w"],
-    ) -> Float[Tensor, "f c h w"]:  # fmt: skip
+        self,
+        tokens: Float[Tensor, "f l d"],
+        stem: StemOutput,
+        current: Float[Tensor, "f c h w"],
+        noisy: Float[Tensor, "f c h w"],
+        reference: Float[Tensor, "f c h w"],
+    ) -> Float[Tensor, "f c h w"]:
         """Predict the clean next latent."""
         grid_height = current.shape[-2] >> len(self.merges)
         x = rearrange(tokens, "f (h w) d -> f d h w", h=grid_height)
@@ -104,9 +106,13 @@ class PatchHead(nn.Module):
         nn.init.zeros_(self.project.bias)
 
     def forward(
-        self, tokens: Float[Tensor, "f l d"], stem: StemOutput, current: Float[Tensor, "f c h w"],
-        noisy: Float[Tensor, "f c h w"], reference: Float[Tensor, "f c h w"],
-    ) -> Float[Tensor, "f c h w"]:  # fmt: skip
+        self,
+        tokens: Float[Tensor, "f l d"],
+        stem: StemOutput,
+        current: Float[Tensor, "f c h w"],
+        noisy: Float[Tensor, "f c h w"],
+        reference: Float[Tensor, "f c h w"],
+    ) -> Float[Tensor, "f c h w"]:
         """Predict the clean next latent."""
         patches = self.project(self.norm(tokens))
         pattern = "f (h w) (c p q) -> f c (h p) (w q)"

@@ -63,9 +63,14 @@ class Convolution:
     """
 
     def __init__(
-        self, weight: Float[Tensor, "o i k k"], bias: Float[Tensor, "o"] | None,
-        dtype: torch.dtype, *, stride: int = 1, padding: int = 0,
-    ):  # fmt: skip
+        self,
+        weight: Float[Tensor, "o i k k"],
+        bias: Float[Tensor, "o"] | None,
+        dtype: torch.dtype,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+    ):
         self.weight = weight.to(dtype, memory_format=torch.channels_last)
         self.bias = None if bias is None else bias.to(dtype)
         self.packed, self.stride, self.padding = packs(self.weight), stride, padding
@@ -77,16 +82,12 @@ class Convolution:
         """The convolution."""
         x = x.permute(0, 3, 1, 2)
         if self.packed:
-            y = ONEDNN._convolution_pointwise(
-                x, self.weight, self.bias, *self.geometry, "none", [], ""
-            )
+            y = ONEDNN._convolution_pointwise(x, self.weight, self.bias, *self.geometry, "none", [], "")
         else:
             y = F.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
         return y.permute(0, 2, 3, 1)
 
-    def plus(
-        self, x: Float[Tensor, "f h w i"], y: Float[Tensor, "f y x o"]
-    ) -> Float[Tensor, "f y x o"]:
+    def plus(self, x: Float[Tensor, "f h w i"], y: Float[Tensor, "f y x o"]) -> Float[Tensor, "f y x o"]:
         """`y` plus the convolution."""
         if not self.packed:
             return self(x).add_(y)
@@ -102,9 +103,7 @@ def _matrix_flops(x: torch.Size, *others: object, out_shape: torch.Size, **named
     return 2 * x[-1] * out_shape.numel()
 
 
-def _convolution_flops(
-    x: torch.Size, *others: object, out_shape: torch.Size, **named: object
-) -> int:
+def _convolution_flops(x: torch.Size, *others: object, out_shape: torch.Size, **named: object) -> int:
     """Counted as PyTorch counts a plain convolution; a summand comes before the weight."""
     weight = [s for s in others if isinstance(s, torch.Size) and len(s) == 4][-1]
     return conv_flop_count(list(x), list(weight), list(out_shape))

@@ -111,17 +111,12 @@ class BaseConfig(PretrainConfig):
     average_decay: float = 0.9995
     compile: bool = True
     dit: DiTConfig = field(
-        default_factory=lambda: DiTConfig(
-            width=768, encoder_depth=9, decoder_depth=3, window=32, time_interval=3
-        )
+        default_factory=lambda: DiTConfig(width=768, encoder_depth=9, decoder_depth=3, window=32, time_interval=3)
     )
 
 
 PretrainCommand = (
-    Annotated[
-        PretrainConfig,
-        tyro.conf.subcommand("tiny", description="3.6M weights, 64x64 pictures, a laptop CPU."),
-    ]
+    Annotated[PretrainConfig, tyro.conf.subcommand("tiny", description="3.6M weights, 64x64 pictures, a laptop CPU.")]
     | Annotated[BaseConfig, tyro.conf.subcommand("base")]
 )
 
@@ -154,19 +149,23 @@ def pretrain(config: PretrainConfig) -> Path:
     source = EpisodeCache(open_episodes(config.data, config.size, config.views or None))
     train, held_out = split_episodes(source, config.validation_episodes)
     world = build_world(
-        source, train, dit=config.dit, stride=config.stride, injection=config.injection,
-        relative_to=config.relative_to, use_actions=config.use_actions, codec=config.codec,
-        init=config.init, latent_dim=config.latent_actions,
-    ).to(accelerator.device)  # fmt: skip
+        source,
+        train,
+        dit=config.dit,
+        stride=config.stride,
+        injection=config.injection,
+        relative_to=config.relative_to,
+        use_actions=config.use_actions,
+        codec=config.codec,
+        init=config.init,
+        latent_dim=config.latent_actions,
+    ).to(accelerator.device)
     if config.compile:
         world.dit.encode = torch.compile(world.dit.encode)
         world.dit.decode = torch.compile(world.dit.decode)
     optimizers = build_optimizers(world, config.learning_rate, muon=config.muon)
     average = MovingAverage(world, config.average_decay)
-    log = RunLog(
-        accelerator, config.out, total_steps=config.steps, minutes=config.minutes,
-        clock=CLOCKS[config.clock],
-    )  # fmt: skip
+    log = RunLog(accelerator, config.out, total_steps=config.steps, minutes=config.minutes, clock=CLOCKS[config.clock])
     if config.resume:
         log.resume(load_state(config.out / "state", world, average, optimizers))
     model = accelerator.prepare(TrainingStep(world, config.loss))
@@ -212,21 +211,35 @@ def clip_shape(config: PretrainConfig, step: int) -> tuple[int, int]:
 
 
 def batch(
-    config: PretrainConfig, world: WorldModel, source: EpisodeSource, episodes: Sequence[int],
-    accelerator: Accelerator, step: int,
-) -> tuple[Clip, Draws]:  # fmt: skip
+    config: PretrainConfig,
+    world: WorldModel,
+    source: EpisodeSource,
+    episodes: Sequence[int],
+    accelerator: Accelerator,
+    step: int,
+) -> tuple[Clip, Draws]:
     """This process's clips and random numbers of one step: a pure function of seed and step."""
     generator = torch.Generator().manual_seed((config.seed + 1) * 1_000_000_007 + step)
     clips, frames = clip_shape(config, step)
     longest = max(source.lengths[episode] for episode in episodes)
     draws = draw(
-        world, config.loss, batch=clips, frames=frames, generator=generator,
+        world,
+        config.loss,
+        batch=clips,
+        frames=frames,
+        generator=generator,
         largest_gap=max((longest - 1) // config.stride - frames + 2, 1),
-    )  # fmt: skip
+    )
     clip = sample_clips(
-        source, batch=clips, length=frames, stride=config.stride, gap=draws.gap,
-        seed=config.seed, index=step, episodes=episodes,
-    )  # fmt: skip
+        source,
+        batch=clips,
+        length=frames,
+        stride=config.stride,
+        gap=draws.gap,
+        seed=config.seed,
+        index=step,
+        episodes=episodes,
+    )
     if not config.use_actions:
         clip = replace(clip, actions=None)
     rows = process_rows(clips, accelerator)

@@ -13,9 +13,7 @@ Result = TypeVar("Result")
 _barrier: Barrier | None = None
 
 
-def run_in_processes(
-    function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]
-) -> list[Result]:
+def run_in_processes(function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]) -> list[Result]:
     """`[function(*each) for each in arguments]` in as many processes as there are calls.
 
     Small matrices share badly among threads; so each process has one thread. Calls that use

@@ -21,9 +21,8 @@ from worldmodel.world_model import WorldModel
 
 @torch.no_grad()
 def recomputed_step(
-    world: WorldModel, context: Clip, state: RolloutState, actions: Float[Tensor, "b a"] | None,
-    *, num_steps: int = 2,
-) -> Observation:  # fmt: skip
+    world: WorldModel, context: Clip, state: RolloutState, actions: Float[Tensor, "b a"] | None, *, num_steps: int = 2
+) -> Observation:
     """What `world.step(state, actions)` shows, from the frames alone.
 
     Args:
@@ -65,15 +64,10 @@ def last_frame(encoded: Encoded) -> Encoded:
     def cut(flat: Tensor) -> Tensor:
         return rearrange(flat, "(b t v) ... -> b t v ...", **rows)[:, -1].flatten(0, 1)
 
-    stem = replace(
-        encoded.stem, tokens=cut(encoded.stem.tokens), maps=tuple(map(cut, encoded.stem.maps))
-    )
+    stem = replace(encoded.stem, tokens=cut(encoded.stem.tokens), maps=tuple(map(cut, encoded.stem.maps)))
     told = encoded.conditioning
     parts = {name: getattr(told, name) for name in ("tokens", "vector", "action_tokens")}
-    conditioning = replace(
-        told, **{name: None if part is None else part[:, -1:] for name, part in parts.items()}
-    )
+    conditioning = replace(told, **{name: None if part is None else part[:, -1:] for name, part in parts.items()})
     return replace(
-        encoded, tokens=encoded.tokens[:, -1:], current=encoded.current[:, -1:], stem=stem,
-        conditioning=conditioning,
-    )  # fmt: skip
+        encoded, tokens=encoded.tokens[:, -1:], current=encoded.current[:, -1:], stem=stem, conditioning=conditioning
+    )

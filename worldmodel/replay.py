@@ -40,9 +40,12 @@ class RecordedStep:
 
 
 def replayed(
-    run: Callable[..., tuple[Tensor, ...]], key: Hashable, state: RolloutState,
-    actions: Tensor | None, noise: Sequence[Tensor],
-) -> tuple[Tensor, ...]:  # fmt: skip
+    run: Callable[..., tuple[Tensor, ...]],
+    key: Hashable,
+    state: RolloutState,
+    actions: Tensor | None,
+    noise: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
     """`run(state, actions, *noise)`; on a GPU from the third step of a stream on as a CUDA graph.
 
     Args:

@@ -40,10 +40,7 @@ class Report:
         for row in rows:
             assert len(row) == len(columns), (row, columns)
         head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in rows
-        )
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
         self.parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
     def facts(self, values: Mapping[str, object]) -> None:
@@ -66,15 +63,11 @@ class Report:
         title = html.escape(self.title)
         file.write_text(
             f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-            f"<style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n"
-            + "\n".join(self.parts)
-            + "\n</body></html>\n"
+            f"<style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n" + "\n".join(self.parts) + "\n</body></html>\n"
         )
 
     def _figure(self, content: str, caption: str) -> None:
-        self.parts.append(
-            f"<figure>{content}<figcaption>{html.escape(caption)}</figcaption></figure>"
-        )
+        self.parts.append(f"<figure>{content}<figcaption>{html.escape(caption)}</figcaption></figure>")
 
 
 def data_uri(kind: str, content: bytes) -> str:

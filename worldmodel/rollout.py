@@ -53,12 +53,15 @@ class RolloutState:
         """Copy of the given streams, in order; repeat an index to branch."""
         index = torch.as_tensor(streams, dtype=torch.long, device=self.frame.device)
         return replace(
-            self, cache=self.cache.select(index), frame=self.frame[index],
-            latent=self.latent[index], reference=self.reference[index],
+            self,
+            cache=self.cache.select(index),
+            frame=self.frame[index],
+            latent=self.latent[index],
+            reference=self.reference[index],
             states=None if self.states is None else self.states[index],
             seeds=self.seeds[index.cpu()],
             view_mask=None if self.view_mask is None else self.view_mask[index],
-        )  # fmt: skip
+        )
 
     def with_seeds(self, seeds: Sequence[int]) -> "RolloutState":
         """The same streams with other noise seeds."""
@@ -82,9 +85,7 @@ class RolloutState:
                 mine[index.to(mine.device)] = getattr(fresh, name).to(mine.device)
 
 
-def stream_noise(
-    seeds: Int[Tensor, "b"], frame: Int[Tensor, "b"], shape: Sequence[int]
-) -> Float[Tensor, "b ..."]:
+def stream_noise(seeds: Int[Tensor, "b"], frame: Int[Tensor, "b"], shape: Sequence[int]) -> Float[Tensor, "b ..."]:
     """Standard normal noise of `shape` per stream, a pure function of its seed and frame index."""
     rows = []
     for seed, index in zip(seeds.tolist(), frame.tolist(), strict=True):

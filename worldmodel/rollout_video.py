@@ -52,18 +52,29 @@ def rollout(config: RolloutConfig) -> None:
     world = WorldModel.load(config.world)
     source = open_episodes(config.data, size=tuple(world.size), views=world.views)
     truth, dream = dream_episode(
-        world, source, config.episode, start=config.start, horizon=config.horizon,
-        num_steps=config.num_steps, seed=config.seed,
-    )  # fmt: skip
+        world,
+        source,
+        config.episode,
+        start=config.start,
+        horizon=config.horizon,
+        num_steps=config.num_steps,
+        seed=config.seed,
+    )
     config.out.parent.mkdir(parents=True, exist_ok=True)
     write_video(config.out, compare(truth, dream, world.views), world.fps / world.stride)
     print(f"{config.out}: {len(dream)} dreamt frames of episode {config.episode}, truth above")
 
 
 def dream_episode(
-    world: WorldModel, source: EpisodeSource, episode: int, *, start: int = 0,
-    horizon: int | None = None, num_steps: int = 2, seed: int = 0,
-) -> tuple[UInt8[Tensor, "m v H W 3"], UInt8[Tensor, "m v H W 3"]]:  # fmt: skip
+    world: WorldModel,
+    source: EpisodeSource,
+    episode: int,
+    *,
+    start: int = 0,
+    horizon: int | None = None,
+    num_steps: int = 2,
+    seed: int = 0,
+) -> tuple[UInt8[Tensor, "m v H W 3"], UInt8[Tensor, "m v H W 3"]]:
     """The recorded frames after the context, and the dream of them under the recorded actions.
 
     Raises:
@@ -82,9 +93,7 @@ def dream_episode(
         )
     stop = start + (CONTEXT_FRAMES + horizon - 1) * world.stride + 1
     clip = source.read(episode, start, stop, world.stride).map(lambda tensor: tensor[None])
-    dream = world.imagine(
-        context_of(clip), clip.actions[:, CONTEXT_FRAMES - 1 :], num_steps=num_steps, seed=seed
-    )
+    dream = world.imagine(context_of(clip), clip.actions[:, CONTEXT_FRAMES - 1 :], num_steps=num_steps, seed=seed)
     return clip.frames[0, CONTEXT_FRAMES:], dream.frames[0].cpu()
 
 

@@ -26,9 +26,7 @@ def count_flops(function: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def step_flops(
-    world: WorldModel, state: RolloutState, actions: Float[Tensor, "b a"] | None, num_steps: int
-) -> int:
+def step_flops(world: WorldModel, state: RolloutState, actions: Float[Tensor, "b a"] | None, num_steps: int) -> int:
     """Floating point operations of one `world.step` for all streams of `state`, which is kept.
 
     Zeros that the engine pads its matrices with are not counted: of its arithmetic and that of the
@@ -47,9 +45,13 @@ def step_flops(
 
 
 def best_gemm(
-    device: torch.device, dtype: torch.dtype, *, sizes: Sequence[int] | None = None,
-    seconds: float = 0.3, clock: Callable[[], float] = time.perf_counter,
-) -> float:  # fmt: skip
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    sizes: Sequence[int] | None = None,
+    seconds: float = 0.3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Floating point operations per second of the fastest square matrix product.
 
     Main arguments: `device` and `dtype`.

@@ -38,9 +38,8 @@ class Ahead(Generic[T]):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Forget what nobody asked for."""
         self.pool.shutdown(cancel_futures=True)
 
@@ -85,9 +84,7 @@ def process_rows(batch: int, accelerator: Accelerator) -> slice:
     return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
 
 
-def build_optimizers(
-    model: nn.Module, learning_rate: float, *, muon: bool
-) -> list[torch.optim.Optimizer]:
+def build_optimizers(model: nn.Module, learning_rate: float, *, muon: bool) -> list[torch.optim.Optimizer]:
     """Muon for the hidden matrices of the transformer blocks, AdamW for the rest.
 
     Muon's update is scaled to AdamW's root mean square, so one learning rate serves both
@@ -142,9 +139,8 @@ class MovingAverage:
 
 
 def save_state(
-    folder: Path, model: nn.Module, average: MovingAverage,
-    optimizers: Iterable[torch.optim.Optimizer], progress: dict,
-) -> None:  # fmt: skip
+    folder: Path, model: nn.Module, average: MovingAverage, optimizers: Iterable[torch.optim.Optimizer], progress: dict
+) -> None:
     """Write everything an exact resume needs into one file, atomically."""
     tensors = {f"model.{name}": p for name, p in model.named_parameters() if p.requires_grad}
     tensors |= {f"average.{n}": t for n, t in zip(average.names, average.shadow, strict=True)}
@@ -162,9 +158,8 @@ def save_state(
 
 
 def load_state(
-    folder: Path, model: nn.Module, average: MovingAverage,
-    optimizers: Iterable[torch.optim.Optimizer],
-) -> dict:  # fmt: skip
+    folder: Path, model: nn.Module, average: MovingAverage, optimizers: Iterable[torch.optim.Optimizer]
+) -> dict:
     """Restore what `save_state` wrote; returns its progress.
 
     Raises:

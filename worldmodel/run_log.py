@@ -19,9 +19,14 @@ CLOCKS = {"wall": time.monotonic, "cpu": time.process_time}
 def training_bar(*, disable: bool = False) -> Progress:
     """A progress line of its tasks' description, a bar, their field `note`, and the time."""
     return Progress(
-        TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(), TimeRemainingColumn(), disable=disable, refresh_per_second=2,
-    )  # fmt: skip
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        disable=disable,
+        refresh_per_second=2,
+    )
 
 
 class RunClock:
@@ -104,9 +109,15 @@ class RunLog(RunClock):
     """
 
     def __init__(
-        self, accelerator: Accelerator, out: Path, *, total_steps: int, minutes: float | None,
-        clock: Callable[[], float] = time.monotonic, name: str = "pretrain",
-    ):  # fmt: skip
+        self,
+        accelerator: Accelerator,
+        out: Path,
+        *,
+        total_steps: int,
+        minutes: float | None,
+        clock: Callable[[], float] = time.monotonic,
+        name: str = "pretrain",
+    ):
         super().__init__(total_steps, minutes, clock)
         self.accelerator, self.out, self.name = accelerator, out, name
 
@@ -127,9 +138,8 @@ class RunLog(RunClock):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close both."""
         self.bar.stop()
         if self.accelerator.is_main_process:
@@ -141,9 +151,8 @@ class RunLog(RunClock):
         self.seconds_seen = broadcast(seen).item()
 
     def advance(
-        self, loss: Float[Tensor, ""], parts: Mapping[str, Tensor], *, frames: int, factor: float,
-        note: str = "",
-    ) -> None:  # fmt: skip
+        self, loss: Float[Tensor, ""], parts: Mapping[str, Tensor], *, frames: int, factor: float, note: str = ""
+    ) -> None:
         """Record one step; `note` is added to the progress line.
 
         Raises:

@@ -52,9 +52,7 @@ class Starts:
         """Raise a `ValueError` if there is no such start."""
         wrong = [start for start in starts if not 0 <= start < len(self)]
         if wrong:
-            raise ValueError(
-                f"{self.source.name}: starts {wrong} are not within 0..{len(self) - 1}"
-            )
+            raise ValueError(f"{self.source.name}: starts {wrong} are not within 0..{len(self) - 1}")
 
     def clip(self, starts: Sequence[int]) -> Clip:
         """The chosen starts as a batch of clips of one frame each; indices are into `episodes`.
@@ -78,21 +76,16 @@ class Starts:
         rows = [self.source.read(e, 0, self.source.lengths[e]).actions for e in self.episodes]
         actions = torch.cat(rows)
         named = {
-            f"observation.images.{view}": spaces.Box(0, 255, (*self.source.size, 3), "uint8")
-            for view in self.views
+            f"observation.images.{view}": spaces.Box(0, 255, (*self.source.size, 3), "uint8") for view in self.views
         }
         if self.states is not None:
-            named["observation.state"] = spaces.Box(
-                -float("inf"), float("inf"), (self.states.shape[-1],), "float32"
-            )
+            named["observation.state"] = spaces.Box(-float("inf"), float("inf"), (self.states.shape[-1],), "float32")
         low, high = actions.amin(0).numpy(), actions.amax(0).numpy()
         return spaces.Dict(named), spaces.Box(low, high, dtype="float32")
 
     def _seed(self, episode: int) -> int:
         if not 0 <= episode < len(self.source):
-            raise ValueError(
-                f"{self.source.name}: episode {episode} is not within 0..{len(self.source) - 1}"
-            )
+            raise ValueError(f"{self.source.name}: episode {episode} is not within 0..{len(self.source) - 1}")
         seed = self.source.reset_seed(episode)
         if seed is None:
             raise ValueError(f"{self.source.name}: episode {episode} has no reset_seed recorded")

@@ -16,9 +16,15 @@ CONTEXT = 4
 
 
 def validate(
-    world: WorldModel, source: EpisodeSource, episodes: Sequence[int], folder: Path, step: int,
-    *, horizon: int = 20, num_steps: int = 2,
-) -> dict[str, float]:  # fmt: skip
+    world: WorldModel,
+    source: EpisodeSource,
+    episodes: Sequence[int],
+    folder: Path,
+    step: int,
+    *,
+    horizon: int = 20,
+    num_steps: int = 2,
+) -> dict[str, float]:
     """PSNR of rollouts from the start of held-out episodes; writes `<step>.mp4`, truth over dream.
 
     Returns:

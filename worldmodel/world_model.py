@@ -95,18 +95,18 @@ class WorldModel(nn.Module):
         self.conditioner = Conditioner(config.conditioner, config.dit.width)
         latent_dim = config.conditioner.latent_dim
         self.latent_encoder = (
-            LatentActionEncoder(self.latent_shape, len(config.views), latent_dim)
-            if latent_dim
-            else None
+            LatentActionEncoder(self.latent_shape, len(config.views), latent_dim) if latent_dim else None
         )
         if self.latent_encoder is not None and config.conditioner.action_dim:
             self.latent_encoder.requires_grad_(False)  # the controller has taken its place
         self.dit = VideoDiT(
-            config.dit, num_views=len(config.views), latent_shape=self.latent_shape,
+            config.dit,
+            num_views=len(config.views),
+            latent_shape=self.latent_shape,
             state_dim=config.conditioner.state_dim,
             num_condition_tokens=self.conditioner.num_tokens,
             injection=config.conditioner.injection,
-        )  # fmt: skip
+        )
 
     views = property(lambda self: self.config.views)
     size = property(lambda self: self.config.size)
@@ -168,16 +168,24 @@ class WorldModel(nn.Module):
         seeds = [seed + i for i in range(batch)] if isinstance(seed, int) else list(seed)
         config = self.config.dit
         cache = TimeCache(
-            self.dit.num_time_layers, batch, self.dit.num_tokens,
-            config.width // config.head_width, config.head_width, config.window, self.device,
+            self.dit.num_time_layers,
+            batch,
+            self.dit.num_tokens,
+            config.width // config.head_width,
+            config.head_width,
+            config.window,
+            self.device,
             compute_dtype(self.device),
-        )  # fmt: skip
+        )
         state = RolloutState(
-            cache=cache, frame=torch.zeros(batch, dtype=torch.long, device=self.device),
-            latent=latents[:, 0], reference=latents[:, 0].clone(),
+            cache=cache,
+            frame=torch.zeros(batch, dtype=torch.long, device=self.device),
+            latent=latents[:, 0],
+            reference=latents[:, 0].clone(),
             states=None if context.states is None else context.states[:, 0],
-            seeds=torch.tensor(seeds), view_mask=context.view_mask,
-        )  # fmt: skip
+            seeds=torch.tensor(seeds),
+            view_mask=context.view_mask,
+        )
         for index in range(frames - 1):
             actions = None if context.actions is None else context.actions[:, index]
             next_states = None if context.states is None else context.states[:, index + 1]
@@ -186,9 +194,13 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def step(
-        self, state: RolloutState, actions: Float[Tensor, "b a"] | None, *, num_steps: int = 2,
+        self,
+        state: RolloutState,
+        actions: Float[Tensor, "b a"] | None,
+        *,
+        num_steps: int = 2,
         temperature: float | None = None,
-    ) -> tuple[Observation, RolloutState]:  # fmt: skip
+    ) -> tuple[Observation, RolloutState]:
         """Apply one raw action per stream and imagine the next frame.
 
         Args:
@@ -272,9 +284,8 @@ class WorldModel(nn.Module):
         return tuple(2**i for i in range(self.config.max_steps.bit_length()))
 
     def imagine(
-        self, context: Clip, actions: Float[Tensor, "b m a"], *, num_steps: int = 2,
-        seed: int | Sequence[int] = 0,
-    ) -> Clip:  # fmt: skip
+        self, context: Clip, actions: Float[Tensor, "b m a"], *, num_steps: int = 2, seed: int | Sequence[int] = 0
+    ) -> Clip:
         """Roll out `m` actions from `context`; return the `m` new frames and states.
 
         The returned clip has the `m - 1` actions between the new frames.
@@ -287,19 +298,20 @@ class WorldModel(nn.Module):
             frames.append(observation.frames)
             states.append(observation.states)
         return Clip(
-            frames=torch.stack(frames, dim=1), actions=actions[:, 1:],
+            frames=torch.stack(frames, dim=1),
+            actions=actions[:, 1:],
             states=torch.stack(states, dim=1) if self.state_dim else None,
-            view_mask=context.view_mask, pixel_mask=context.pixel_mask,
-        )  # fmt: skip
+            view_mask=context.view_mask,
+            pixel_mask=context.pixel_mask,
+        )
 
     def bound(self, latents: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
         """Keep pixel latents in [-1, 1]; an autoencoder's latents are left alone."""
         return latents.clamp(-1, 1) if isinstance(self.codec, PixelCodec) else latents
 
     def predict(
-        self, encoded: Encoded, noisy: tuple[Tensor, ...], tau: Float[Tensor, "b t"],
-        step_size: Float[Tensor, "b t"],
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+        self, encoded: Encoded, noisy: tuple[Tensor, ...], tau: Float[Tensor, "b t"], step_size: Float[Tensor, "b t"]
+    ) -> tuple[Tensor, ...]:
         """Predict the clean parts (latent, and state displacement when there is a state)."""
         noisy_state = noisy[1] if len(noisy) > 1 else None
         latent, state = self.dit.decode(encoded, noisy[0], noisy_state, tau, step_size)
@@ -308,9 +320,12 @@ class WorldModel(nn.Module):
     def _encode(self, state: RolloutState, actions: Tensor | None) -> Encoded:
         slot = state.cache.reserve(state.frame)
         return self.dit.encode(
-            state.latent[:, None], self._condition(state, actions), view_mask=state.view_mask,
-            reference=state.reference, step=TimeStep(state.cache, state.frame, slot),
-        )  # fmt: skip
+            state.latent[:, None],
+            self._condition(state, actions),
+            view_mask=state.view_mask,
+            reference=state.reference,
+            step=TimeStep(state.cache, state.frame, slot),
+        )
 
     def _condition(self, state: RolloutState, actions: Tensor | None) -> Conditioning:
         return self.conditioner(
@@ -349,10 +364,11 @@ class WorldModel(nn.Module):
             self.codec.autoencoder.save_pretrained(folder / "codec")
         write_weights(folder / "weights.safetensors", state)
         description = {
-            "format": 1, "config": asdict(self.config),
+            "format": 1,
+            "config": asdict(self.config),
             "codec": "pixels" if pixels else "codec",
             "train_data": self.train_data,
-        }  # fmt: skip
+        }
         write_json(folder / "world.json", description)
 
     @classmethod

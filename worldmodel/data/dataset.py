@@ -205,9 +205,13 @@ class Range:
         """Statistics of the rows."""
         quantiles = np.quantile(rows.numpy(), [0.01, 0.99], axis=0).astype(np.float32)
         return cls(
-            low=rows.amin(0), high=rows.amax(0), mean=rows.mean(0), std=rows.std(0, correction=0),
-            q01=torch.from_numpy(quantiles[0]), q99=torch.from_numpy(quantiles[1]),
-        )  # fmt: skip
+            low=rows.amin(0),
+            high=rows.amax(0),
+            mean=rows.mean(0),
+            std=rows.std(0, correction=0),
+            q01=torch.from_numpy(quantiles[0]),
+            q99=torch.from_numpy(quantiles[1]),
+        )
 
 
 @dataclass(frozen=True)
@@ -223,9 +227,12 @@ class Statistics:
 
 
 def action_state_statistics(
-    source: EpisodeSource, *, episodes: Sequence[int] | None = None,
-    relative_to: Mapping[int, int] | None = None, stride: int = 1,
-) -> Statistics:  # fmt: skip
+    source: EpisodeSource,
+    *,
+    episodes: Sequence[int] | None = None,
+    relative_to: Mapping[int, int] | None = None,
+    stride: int = 1,
+) -> Statistics:
     """Statistics over episodes, as the model sees them.
 
     Main arguments: `source` and its `episodes` (all by default).
@@ -256,9 +263,16 @@ def action_state_statistics(
 
 
 def sample_clips(
-    source: EpisodeSource, *, batch: int, length: int, stride: int, seed: int, index: int,
-    episodes: Sequence[int], gap: int = 1,
-) -> Clip:  # fmt: skip
+    source: EpisodeSource,
+    *,
+    batch: int,
+    length: int,
+    stride: int,
+    seed: int,
+    index: int,
+    episodes: Sequence[int],
+    gap: int = 1,
+) -> Clip:
     """Batch `index` of random clips: a pure function of `seed` and `index`.
 
     Every window of the given episodes is equally likely. The second frame of a clip lies `gap`

@@ -51,10 +51,7 @@ def open_folder(path: Path | str, size: tuple[int, int] | None = None) -> TableS
     the_same("frames per second", {video: round(info.fps, 2) for video, info in infos.items()})
     lengths = [_length(index, row, infos) for index, row in enumerate(videos)]
     tables = the_same("tables", {folder: tuple(_tables(folder)) for folder in folders})
-    rows = [
-        _rows(index, folder, length)
-        for index, (folder, length) in enumerate(zip(folders, lengths, strict=True))
-    ]
+    rows = [_rows(index, folder, length) for index, (folder, length) in enumerate(zip(folders, lengths, strict=True))]
     for name in tables:
         widths = [np.shape(getattr(row, name))[1:] for row in rows]
         the_same(f"width of {name}", dict(zip(folders, widths, strict=True)))
@@ -64,12 +61,19 @@ def open_folder(path: Path | str, size: tuple[int, int] | None = None) -> TableS
     ]
     size, boxes = letterboxes(sizes, size)
     return TableSource(
-        name=str(path), views=views, fps=infos[videos[0][0]].fps, size=size, robot_type="",
+        name=str(path),
+        views=views,
+        fps=infos[videos[0][0]].fps,
+        size=size,
+        robot_type="",
         fingerprint=fingerprint(root, (file for folder in folders for file in folder.iterdir())),
-        lengths=tuple(lengths), boxes=boxes, cameras=views,
+        lengths=tuple(lengths),
+        boxes=boxes,
+        cameras=views,
         pictures=VideoPictures(tuple(tuple((video, 0) for video in row) for row in videos)),
-        rows=tuple(rows), seeds=(None,) * len(rows),
-    )  # fmt: skip
+        rows=tuple(rows),
+        seeds=(None,) * len(rows),
+    )
 
 
 def _cameras(folder: Path) -> tuple[str, ...]:

@@ -18,9 +18,13 @@ from worldmodel.data.source import Rows, TableSource, fingerprint, letterboxes
 SUFFIXES = (".hdf5", ".h5")
 CAMERA_SUFFIXES = ("_image", "_rgb")  # robomimic, LIBERO
 PROPRIOCEPTION = (
-    "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos",  # robomimic
-    "ee_pos", "ee_ori", "gripper_states",  # LIBERO
-)  # fmt: skip
+    "robot0_eef_pos",
+    "robot0_eef_quat",
+    "robot0_gripper_qpos",  # robomimic
+    "ee_pos",
+    "ee_ori",
+    "gripper_states",  # LIBERO
+)
 CONTROL_FREQUENCY = 20.0  # Hz; that of robosuite where the file does not say
 BROKEN_FILE = (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError)
 
@@ -106,9 +110,7 @@ def open_hdf5(path: Path | str, size: tuple[int, int] | None = None) -> TableSou
             for name in _demo_names(file, data):
                 demos.append(_demo(file, data, name, len(demos), about[file]["task"]))
     places = [demo.file / demo.group for demo in demos]
-    sizes = the_same(
-        "pictures", dict(zip(places, (tuple(d.sizes.items()) for d in demos), strict=True))
-    )
+    sizes = the_same("pictures", dict(zip(places, (tuple(d.sizes.items()) for d in demos), strict=True)))
     for table in ("actions", "states", "rewards"):
         widths = [np.shape(getattr(demo.rows, table))[1:] for demo in demos]
         present = [getattr(demo.rows, table) is not None for demo in demos]
@@ -117,14 +119,19 @@ def open_hdf5(path: Path | str, size: tuple[int, int] | None = None) -> TableSou
     cameras = tuple(name for name, _ in sizes)
     size, boxes = letterboxes((own for _, own in sizes), size)
     return TableSource(
-        name=str(path), views=tuple(_view(name) for name in cameras),
+        name=str(path),
+        views=tuple(_view(name) for name in cameras),
         fps=the_same("control_freq", {file: facts["fps"] for file, facts in about.items()}),
         size=size,
         robot_type=" / ".join(dict.fromkeys(facts["robot"] for facts in about.values())),
-        fingerprint=fingerprint(files[0].parent, files), lengths=tuple(d.length for d in demos),
-        boxes=boxes, cameras=cameras, pictures=HDF5Pictures(tuple(demos), cameras),
-        rows=tuple(demo.rows for demo in demos), seeds=(None,) * len(demos),
-    )  # fmt: skip
+        fingerprint=fingerprint(files[0].parent, files),
+        lengths=tuple(d.length for d in demos),
+        boxes=boxes,
+        cameras=cameras,
+        pictures=HDF5Pictures(tuple(demos), cameras),
+        rows=tuple(demo.rows for demo in demos),
+        seeds=(None,) * len(demos),
+    )
 
 
 @contextmanager
@@ -137,9 +144,7 @@ def _opened(file: Path) -> Iterator[h5py.File]:
         yield content
 
 
-def _member(
-    file: Path, group: h5py.Group, name: str, kind: type, episode: int | None = None
-) -> Any:
+def _member(file: Path, group: h5py.Group, name: str, kind: type, episode: int | None = None) -> Any:
     try:
         member = group.get(name)
     except BROKEN_FILE as error:
@@ -179,20 +184,24 @@ def _demo(file: Path, data: h5py.Group, name: str, episode: int, task: str) -> D
     states = [_table(file, pictures, key, (length,), episode) for key in keys]
     between = (length, max(length - 1, 1))
     actions, rewards = (
-        _table(file, demo, key, between, episode) if key in demo else None
-        for key in ("actions", "rewards")
+        _table(file, demo, key, between, episode) if key in demo else None for key in ("actions", "rewards")
     )
     if rewards is not None and rewards.shape[1] != 1:
         fail(file, f"width of rewards of {name}", rewards.shape[1], 1, episode)
     return Demo(
-        file=file, group=f"data/{name}", length=length,
+        file=file,
+        group=f"data/{name}",
+        length=length,
         sizes={key: tuple(values.shape[1:3]) for key, values in sets.items()},
         compression=sets[cameras[0]].compression or "raw",
         rows=Rows(
-            task=task, actions=actions, states=np.concatenate(states, 1) if states else None,
-            rewards=None if rewards is None else rewards[:, 0], successes=None,
+            task=task,
+            actions=actions,
+            states=np.concatenate(states, 1) if states else None,
+            rewards=None if rewards is None else rewards[:, 0],
+            successes=None,
         ),
-    )  # fmt: skip
+    )
 
 
 def _table(

@@ -46,8 +46,7 @@ def describe(source: TableSource) -> dict[str, str]:
     height, width = source.size
     tasks = Counter(source.task(episode) for episode in range(len(source)))
     cameras = [
-        f"{view} {box.source[1]} x {box.source[0]}"
-        for view, box in zip(source.views, source.boxes, strict=True)
+        f"{view} {box.source[1]} x {box.source[0]}" for view, box in zip(source.views, source.boxes, strict=True)
     ]
     return {
         "folder": source.name,

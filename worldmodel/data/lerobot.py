@@ -4,14 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worldmodel.data.lerobot_episodes import (
-    Episode,
-    check_totals,
-    read_episodes,
-    read_rows,
-    recorded_shift,
-    reset_seed,
-)
+from worldmodel.data.lerobot_episodes import Episode, check_totals, read_episodes, read_rows, recorded_shift, reset_seed
 from worldmodel.data.lerobot_tables import Info, fail, read_info
 from worldmodel.data.source import TableSource, VideoPictures, fingerprint, letterboxes
 from worldmodel.data.video_decoders import VideoInfo, video_info

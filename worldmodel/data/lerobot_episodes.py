@@ -84,12 +84,8 @@ def _read_v2(info: Info) -> list[Episode]:
         index = whole_number(file, "episode_index", row.get("episode_index"))
         length = whole_number(file, "length", row.get("length"), least=1, episode=index)
         names = {"episode_chunk": index // info.chunks_size, "episode_index": index}
-        videos = {
-            key: (info.resolve("video_path", video_key=key, **names), 0) for key in info.cameras
-        }
-        episodes.append(
-            Episode(index, length, file, row, info.resolve("data_path", **names), videos)
-        )
+        videos = {key: (info.resolve("video_path", video_key=key, **names), 0) for key in info.cameras}
+        episodes.append(Episode(index, length, file, row, info.resolve("data_path", **names), videos))
     return episodes
 
 
@@ -101,9 +97,9 @@ def _read_v30(info: Info) -> list[Episode]:
     episodes = []
     for file in files:
         table = read_table(file)
-        undeclared = {
-            name.split("/")[1] for name in table.column_names if name.startswith("videos/")
-        } - set(info.cameras)
+        undeclared = {name.split("/")[1] for name in table.column_names if name.startswith("videos/")} - set(
+            info.cameras
+        )
         if undeclared:
             fail(file, "cameras", sorted(undeclared), f"only those of {info.file}")
         episodes += [_episode_v30(info, file, row) for row in _python_rows(file, table)]
@@ -144,9 +140,7 @@ def _chunked_file(
     return info.resolve(field, **numbers, **names)
 
 
-def _first_frame(
-    info: Info, file: Path, row: dict[str, Any], prefix: str, index: int, length: int
-) -> int:
+def _first_frame(info: Info, file: Path, row: dict[str, Any], prefix: str, index: int, length: int) -> int:
     """The frame that `from_timestamp` names, checked against `to_timestamp`."""
     start, stop = (row.get(f"{prefix}/{end}_timestamp") for end in ("from", "to"))
     if start != 0:
@@ -214,9 +208,7 @@ def read_rows(info: Info, episodes: Sequence[Episode]) -> list[Rows]:
     return [rows[episode.index] for episode in episodes]
 
 
-def _split(
-    info: Info, file: Path, members: Sequence[Episode]
-) -> Iterator[tuple[Episode, pa.Table]]:
+def _split(info: Info, file: Path, members: Sequence[Episode]) -> Iterator[tuple[Episode, pa.Table]]:
     """Cut the table of one file into the episodes it must hold, no row left over."""
     table = read_table(file, without="observation.images.")
     declared = {key for key, value in info.features.items() if value.dtype != "video"}
@@ -254,18 +246,14 @@ def _rows(info: Info, episode: Episode, table: pa.Table, tasks: dict[int, str]) 
     )
 
 
-def _numbers(
-    info: Info, episode: Episode, table: pa.Table, name: str
-) -> Float32[np.ndarray, "t width"] | None:
+def _numbers(info: Info, episode: Episode, table: pa.Table, name: str) -> Float32[np.ndarray, "t width"] | None:
     if name not in info.features:
         return None
     values = column(episode.data, table, name, info.features[name], episode.index)
     return finite(episode.data, name, values, episode.index)
 
 
-def _counter(
-    info: Info, episode: Episode, table: pa.Table, name: str
-) -> Shaped[np.ndarray, " t"] | None:
+def _counter(info: Info, episode: Episode, table: pa.Table, name: str) -> Shaped[np.ndarray, " t"] | None:
     if name not in info.features:
         return None
     values = column(episode.data, table, name, info.features[name], episode.index)
@@ -290,13 +278,7 @@ def _check_counters(info: Info, episode: Episode, table: pa.Table) -> None:
         wrong = ~(np.abs(found - expected) <= tolerance) if tolerance else found != expected
         if wrong.any():
             frame = int(wrong.argmax())
-            fail(
-                episode.data,
-                f"{name} of frame {frame}",
-                found[frame],
-                expected[frame],
-                episode.index,
-            )
+            fail(episode.data, f"{name} of frame {frame}", found[frame], expected[frame], episode.index)
 
 
 def _task(info: Info, episode: Episode, table: pa.Table, tasks: dict[int, str]) -> str:

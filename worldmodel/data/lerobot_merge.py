@@ -69,9 +69,7 @@ def merge_episodes(folder: Path, schema: LeRobotSchema, episodes: Sequence[Stage
         "length": lengths,
     }
     table |= _write_data(folder, tables, lengths)
-    features = schema.features(
-        has_rewards="next.reward" in tables[0], has_successes="next.success" in tables[0]
-    )
+    features = schema.features(has_rewards="next.reward" in tables[0], has_successes="next.success" in tables[0])
     for view in schema.views:
         key = f"{IMAGE_PREFIX}{view}"
         parts = [each.folder / f"{view}.mp4" for each in episodes]
@@ -80,15 +78,11 @@ def merge_episodes(folder: Path, schema: LeRobotSchema, episodes: Sequence[Stage
         features[key]["info"] = video_properties(first)
     _write_meta(folder, table, tables, episodes)
     _write_tasks(folder / "meta" / "tasks.parquet", tasks)
-    info = schema.info(
-        episodes=len(lengths), frames=sum(lengths), tasks=len(tasks), features=features
-    )
+    info = schema.info(episodes=len(lengths), frames=sum(lengths), tasks=len(tasks), features=features)
     write_json(folder / "meta" / "info.json", info)
 
 
-def _number_rows(
-    fps: int, tasks: Sequence[str], episodes: Sequence[StagedEpisode]
-) -> list[Columns]:
+def _number_rows(fps: int, tasks: Sequence[str], episodes: Sequence[StagedEpisode]) -> list[Columns]:
     """The columns of every episode with time, frame, episode, row and task numbers added."""
     tables, first = [], 0
     for number, episode in enumerate(episodes):
@@ -125,24 +119,15 @@ def _places(prefix: str, groups: Sequence[range]) -> dict[str, list[int]]:
     }
 
 
-def _write_data(
-    folder: Path, tables: Sequence[Columns], lengths: Sequence[int]
-) -> dict[str, list[int]]:
+def _write_data(folder: Path, tables: Sequence[Columns], lengths: Sequence[int]) -> dict[str, list[int]]:
     sizes = [sum(values.nbytes for values in table.values()) for table in tables]
     groups = _groups(sizes, DATA_FILE_MB)
     for number, group in enumerate(groups):
         chunk, file = divmod(number, CHUNK_FILES)
-        arrays = {
-            name: _arrow(np.concatenate([tables[i][name] for i in group])) for name in tables[0]
-        }
-        _write_parquet(
-            folder / DATA_PATH.format(chunk_index=chunk, file_index=file), pa.table(arrays)
-        )
+        arrays = {name: _arrow(np.concatenate([tables[i][name] for i in group])) for name in tables[0]}
+        _write_parquet(folder / DATA_PATH.format(chunk_index=chunk, file_index=file), pa.table(arrays))
     stops = np.cumsum(lengths)
-    rows = {
-        "dataset_from_index": (stops - lengths).tolist(),
-        "dataset_to_index": stops.tolist(),
-    }
+    rows = {"dataset_from_index": (stops - lengths).tolist(), "dataset_to_index": stops.tolist()}
     return _places("data", groups) | rows
 
 
@@ -151,9 +136,7 @@ def _arrow(values: Shaped[np.ndarray, "rows ..."]) -> pa.Array:
     if values.ndim == 1:
         return pa.array(values)
     flat = pa.array(rearrange(values, "rows dim -> (rows dim)"))
-    return (
-        flat if values.shape[1] == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    )
+    return flat if values.shape[1] == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
 def _write_videos(
@@ -175,17 +158,13 @@ def _write_videos(
 
 
 def _write_meta(
-    folder: Path,
-    table: dict[str, list],
-    tables: Sequence[Columns],
-    episodes: Sequence[StagedEpisode],
+    folder: Path, table: dict[str, list], tables: Sequence[Columns], episodes: Sequence[StagedEpisode]
 ) -> None:
     """Write `meta/stats.json`, and `meta/episodes` from the columns so far."""
     for name in episodes[0].metadata:
         table[name] = [each.metadata[name] for each in episodes]
     each_one = [
-        _statistics(rows, episode.histograms, episode.length)
-        for rows, episode in zip(tables, episodes, strict=True)
+        _statistics(rows, episode.histograms, episode.length) for rows, episode in zip(tables, episodes, strict=True)
     ]
     for feature, values in each_one[0].items():
         for name in values:
@@ -193,9 +172,7 @@ def _write_meta(
     table |= _places("meta/episodes", [range(len(episodes))])
     _write_parquet(folder / EPISODES_PATH.format(chunk_index=0, file_index=0), pa.table(table))
     rows = {name: np.concatenate([each[name] for each in tables]) for name in tables[0]}
-    histograms = {
-        view: sum(each.histograms[view] for each in episodes) for view in episodes[0].histograms
-    }
+    histograms = {view: sum(each.histograms[view] for each in episodes) for view in episodes[0].histograms}
     write_json(folder / "meta" / "stats.json", _statistics(rows, histograms, len(rows["index"])))
 
 
@@ -203,12 +180,10 @@ def _statistics(
     rows: Columns, histograms: Mapping[str, Shaped[np.ndarray, "3 256"]], num_frames: int
 ) -> dict[str, dict[str, list]]:
     images = {
-        f"{IMAGE_PREFIX}{view}": image_statistics(histogram, num_frames)
-        for view, histogram in histograms.items()
+        f"{IMAGE_PREFIX}{view}": image_statistics(histogram, num_frames) for view, histogram in histograms.items()
     }
     columns = {
-        name: column_statistics(values if values.ndim == 2 else values[:, None])
-        for name, values in rows.items()
+        name: column_statistics(values if values.ndim == 2 else values[:, None]) for name, values in rows.items()
     }
     return images | columns
 
@@ -222,11 +197,15 @@ def _write_tasks(file: Path, tasks: Sequence[str]) -> None:
     """Write the tasks as a table that pandas reads with the task as its index."""
     index = "__index_level_0__"
     columns = [
-        {"name": "task_index", "field_name": "task_index", "pandas_type": "int64",
-         "numpy_type": "int64", "metadata": None},
-        {"name": None, "field_name": index, "pandas_type": "unicode", "numpy_type": "object",
-         "metadata": None},
-    ]  # fmt: skip
+        {
+            "name": "task_index",
+            "field_name": "task_index",
+            "pandas_type": "int64",
+            "numpy_type": "int64",
+            "metadata": None,
+        },
+        {"name": None, "field_name": index, "pandas_type": "unicode", "numpy_type": "object", "metadata": None},
+    ]
     pandas = {"index_columns": [index], "column_indexes": [], "columns": columns}
     table = pa.table({"task_index": list(range(len(tasks))), index: list(tasks)})
     _write_parquet(file, table.replace_schema_metadata({"pandas": json.dumps(pandas)}))

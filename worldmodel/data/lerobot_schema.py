@@ -47,11 +47,7 @@ class LeRobotSchema:
     def features(self, *, has_rewards: bool, has_successes: bool) -> dict[str, dict]:
         """The `features` of `meta/info.json`, in LeRobot's order."""
         cameras = {
-            f"{IMAGE_PREFIX}{view}": {
-                "dtype": "video",
-                "shape": [*size, 3],
-                "names": ["height", "width", "channel"],
-            }
+            f"{IMAGE_PREFIX}{view}": {"dtype": "video", "shape": [*size, 3], "names": ["height", "width", "channel"]}
             for view, size in self.views.items()
         }
         vectors = {"observation.state": self.state_names, "action": self.action_names}
@@ -63,9 +59,7 @@ class LeRobotSchema:
         scalars = {"next.success": "bool"} if has_successes else {}
         scalars |= {"next.reward": "float32"} if has_rewards else {}
         scalars |= {"timestamp": "float32"} | dict.fromkeys(INDEX_COLUMNS, "int64")
-        columns |= {
-            name: {"dtype": kind, "shape": [1], "names": None} for name, kind in scalars.items()
-        }
+        columns |= {name: {"dtype": kind, "shape": [1], "names": None} for name, kind in scalars.items()}
         return cameras | columns
 
     def info(self, *, episodes: int, frames: int, tasks: int, features: dict) -> dict[str, object]:

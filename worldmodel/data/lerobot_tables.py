@@ -143,9 +143,7 @@ def read_info(folder: Path) -> Info:
         fps=positive_number(file, "fps", raw.get("fps")),
         total_episodes=whole_number(file, "total_episodes", raw.get("total_episodes"), least=1),
         total_frames=whole_number(file, "total_frames", raw.get("total_frames"), least=1),
-        total_videos=None
-        if total_videos is None
-        else whole_number(file, "total_videos", total_videos),
+        total_videos=None if total_videos is None else whole_number(file, "total_videos", total_videos),
         chunks_size=whole_number(file, "chunks_size", raw.get("chunks_size", 1000), least=1),
         data_path=text(file, "data_path", raw.get("data_path")),
         video_path=text(file, "video_path", raw.get("video_path")),
@@ -201,9 +199,7 @@ def text(file: Path, field: str, value: object, episode: int | None = None) -> s
     return value
 
 
-def whole_number(
-    file: Path, field: str, value: object, *, least: int = 0, episode: int | None = None
-) -> int:
+def whole_number(file: Path, field: str, value: object, *, least: int = 0, episode: int | None = None) -> int:
     """`value` as an integer of at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
         fail(file, field, repr(value), f"an integer of at least {least}", episode)
@@ -251,9 +247,7 @@ def column(
     return array.reshape(len(table), width)
 
 
-def _numbers(
-    file: Path, name: str, values: pa.Array, expected: str, episode: int | None
-) -> np.ndarray:
+def _numbers(file: Path, name: str, values: pa.Array, expected: str, episode: int | None) -> np.ndarray:
     kind = values.type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         fail(file, f"dtype of {name}", kind, expected, episode)

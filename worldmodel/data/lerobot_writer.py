@@ -114,9 +114,7 @@ def finalise(folder: Path, schema: LeRobotSchema) -> None:
     shutil.rmtree(staging)
 
 
-def _check_arrays(
-    name: str, schema: LeRobotSchema, frames: Mapping[str, np.ndarray], columns: dict
-) -> None:
+def _check_arrays(name: str, schema: LeRobotSchema, frames: Mapping[str, np.ndarray], columns: dict) -> None:
     if set(frames) != set(schema.views):
         raise ValueError(f"{name}: views are {sorted(frames)}, expected {sorted(schema.views)}")
     rows = len(columns["action"])
@@ -133,17 +131,13 @@ def _check_arrays(
             row = int(np.argwhere(~np.isfinite(values))[0, 0])
             raise ValueError(f"{name}: {field} is {values[row].tolist()} in row {row}, not finite")
     if schema.state_names and "observation.state" not in columns:
-        raise ValueError(
-            f"{name}: observation.state is missing, expected {shapes['observation.state']}"
-        )
+        raise ValueError(f"{name}: observation.state is missing, expected {shapes['observation.state']}")
 
 
 def _check_metadata(name: str, metadata: Mapping[str, int | float | str]) -> None:
     for key, value in metadata.items():
         if key in EPISODE_COLUMNS or "/" in key:
-            raise ValueError(
-                f"{name}: metadata cannot be called {key!r}, a column of meta/episodes"
-            )
+            raise ValueError(f"{name}: metadata cannot be called {key!r}, a column of meta/episodes")
         if isinstance(value, float) and not np.isfinite(value):
             raise ValueError(f"{name}: metadata {key} is {value}, expected a finite number")
 
@@ -154,15 +148,12 @@ def _load_staged(folder: Path) -> list[StagedEpisode]:
         raise ValueError(f"{folder} has no staged episodes, expected at least 1")
     missing = sorted(set(range(indices[-1])) - set(indices))
     if missing:
-        raise ValueError(
-            f"{folder} has episodes up to {indices[-1]} staged, missing are {missing[:10]}"
-        )
+        raise ValueError(f"{folder} has episodes up to {indices[-1]} staged, missing are {missing[:10]}")
     episodes = [_load_episode(folder / STAGING / f"episode_{index:06d}") for index in indices]
     for index, episode in enumerate(episodes):
         if episode.fields != episodes[0].fields:
             raise ValueError(
-                f"episode {index} for {folder} has the fields {episode.fields}, "
-                f"episode 0 {episodes[0].fields}"
+                f"episode {index} for {folder} has the fields {episode.fields}, episode 0 {episodes[0].fields}"
             )
     return episodes
 
@@ -171,10 +162,6 @@ def _load_episode(part: Path) -> StagedEpisode:
     with np.load(part / "columns.npz") as arrays:
         columns = dict(arrays)
     prefix = "histogram/"
-    histograms = {
-        name.removeprefix(prefix): columns.pop(name)
-        for name in list(columns)
-        if name.startswith(prefix)
-    }
+    histograms = {name.removeprefix(prefix): columns.pop(name) for name in list(columns) if name.startswith(prefix)}
     facts = json.loads((part / "episode.json").read_text())
     return StagedEpisode(part, columns, histograms, **facts)

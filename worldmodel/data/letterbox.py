@@ -24,9 +24,7 @@ class Letterbox:
 
     def __post_init__(self) -> None:
         if min(*self.source, *self.target) < 1:
-            raise ValueError(
-                f"picture size {self.source} and frame size {self.target} must be at least 1 x 1"
-            )
+            raise ValueError(f"picture size {self.source} and frame size {self.target} must be at least 1 x 1")
 
     @property
     def inner(self) -> tuple[int, int]:
@@ -50,9 +48,7 @@ class Letterbox:
         if self.inner != self.source:
             pictures = F.interpolate(pictures, self.inner, mode="bilinear", antialias=True)
         framed = frames.new_zeros(len(frames), *self.target, 3)
-        framed[:, top : top + height, left : left + width] = rearrange(
-            pictures, "t c h w -> t h w c"
-        )
+        framed[:, top : top + height, left : left + width] = rearrange(pictures, "t c h w -> t h w c")
         return framed
 
     def mask(self) -> Bool[Tensor, "H W"]:

@@ -18,11 +18,7 @@ def find_problems(source: TableSource, *, look_at: int = 8) -> list[str]:
         source: An opened data set.
         look_at: Episodes, evenly spaced, of which the first, middle and last frame are decoded.
     """
-    return [
-        *_episode_problems(source),
-        *_table_problems(source),
-        *_picture_problems(source, look_at),
-    ]
+    return [*_episode_problems(source), *_table_problems(source), *_picture_problems(source, look_at)]
 
 
 def _episode_problems(source: TableSource) -> Iterator[str]:

@@ -169,16 +169,18 @@ class TableSource:
         """
         if not set(views) <= set(self.views) or len(set(views)) < len(views) or not views:
             raise ValueError(
-                f"{self.name}: cameras {list(views)} were asked for, each once, "
-                f"but the data has {list(self.views)}"
+                f"{self.name}: cameras {list(views)} were asked for, each once, but the data has {list(self.views)}"
             )
         cameras = tuple(self.views.index(view) for view in views)
         size, boxes = letterboxes((self.boxes[camera].source for camera in cameras), size)
         return replace(
-            self, views=tuple(views), size=size, boxes=boxes,
+            self,
+            views=tuple(views),
+            size=size,
+            boxes=boxes,
             cameras=tuple(self.cameras[camera] for camera in cameras),
             pictures=SelectedPictures(self.pictures, cameras),
-        )  # fmt: skip
+        )
 
     def task(self, episode: int) -> str:
         """The task in words, or an empty string."""
@@ -201,8 +203,7 @@ class TableSource:
                 frames = self.pictures.read(episode, camera, indices)
             except ValueError as error:
                 raise ValueError(
-                    f"{self.name}: episode {episode}, camera {key}, frames "
-                    f"{indices[0]}..{indices[-1]}: {error}"
+                    f"{self.name}: episode {episode}, camera {key}, frames {indices[0]}..{indices[-1]}: {error}"
                 ) from error
             expected = (len(indices), *box.source, 3)
             if frames.shape != expected:

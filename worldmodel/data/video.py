@@ -14,13 +14,7 @@ import av.error
 import numpy as np
 from jaxtyping import UInt8
 
-from worldmodel.data.video_decoders import (
-    DECORD_ERRORS,
-    DecordDecoder,
-    PyAVDecoder,
-    choose_decoder,
-    video_info,
-)
+from worldmodel.data.video_decoders import DECORD_ERRORS, DecordDecoder, PyAVDecoder, choose_decoder, video_info
 from worldmodel.files import write_atomically
 
 MAX_OPEN_READERS = 8
@@ -79,9 +73,7 @@ class VideoReader:
         indices = [int(index) for index in indices]
         for index in indices:
             if not 0 <= index < len(self):
-                raise ValueError(
-                    f"{self.path}: frame index={index}, the video has {len(self)} frames"
-                )
+                raise ValueError(f"{self.path}: frame index={index}, the video has {len(self)} frames")
         if not indices:
             return np.zeros((0, *self.info.size, 3), np.uint8)
         with _reported(self.path, indices):
@@ -107,12 +99,7 @@ class VideoReader:
 @contextmanager
 def _reported(path: Path, indices: Sequence[int] = ()) -> Iterator[None]:
     """Turn the errors of both decoders into a `ValueError` that names the file and the frames."""
-    foreign = (
-        av.error.FFmpegError,
-        OSError,
-        UnicodeDecodeError,
-        *DECORD_ERRORS,
-    )
+    foreign = (av.error.FFmpegError, OSError, UnicodeDecodeError, *DECORD_ERRORS)
     try:
         yield
     except foreign as error:
@@ -156,11 +143,7 @@ def release_readers() -> None:
 
 
 def write_video(
-    path: Path | str,
-    frames: UInt8[np.ndarray, "t H W 3"],
-    fps: float | int,
-    *,
-    crf: int = PEOPLE_CONSTANT_RATE_FACTOR,
+    path: Path | str, frames: UInt8[np.ndarray, "t H W 3"], fps: float | int, *, crf: int = PEOPLE_CONSTANT_RATE_FACTOR
 ) -> None:
     """Write an mp4 that every browser and player shows: H.264, 4:2:0, playable while it loads.
 

@@ -89,9 +89,7 @@ def video_info(path: Path | str) -> VideoInfo:
     if len(packets) < promised:
         raise ValueError(f"{path} is cut short: {len(packets)} frames, its header says {promised}")
     shown = np.array([pts for pts, _ in packets])
-    latest_keyframe = np.maximum.accumulate(
-        np.where([is_key for _, is_key in packets], shown, shown.min())
-    )
+    latest_keyframe = np.maximum.accumulate(np.where([is_key for _, is_key in packets], shown, shown.min()))
     packets.sort()
     keyframes = tuple(index for index, (_, is_key) in enumerate(packets) if is_key)
     pts = tuple(pts for pts, _ in packets)
@@ -193,9 +191,7 @@ class DecordDecoder:
     def __init__(self, path: Path, info: VideoInfo):
         self.reader = decord.VideoReader(str(path), num_threads=1)
         if len(self.reader) != info.num_frames:
-            raise ValueError(
-                f"{path}: decord finds {len(self.reader)} frames, the file has {info.num_frames}"
-            )
+            raise ValueError(f"{path}: decord finds {len(self.reader)} frames, the file has {info.num_frames}")
         self.checker = PyAVDecoder(path, info)
         self.unchecked = np.ones(info.num_frames, bool)
 

@@ -31,9 +31,7 @@ def is_embedded(name: str) -> bool:
 def check_env_name(name: str) -> None:
     """Raise a `ValueError` if there is no environment `name`; Meta-World checks its tasks."""
     if not is_embedded(name):
-        raise ValueError(
-            f"there is no environment {name!r}; known are {', '.join(ENV_NAMES)}, {METAWORLD}TASK"
-        )
+        raise ValueError(f"there is no environment {name!r}; known are {', '.join(ENV_NAMES)}, {METAWORLD}TASK")
 
 
 def make_env(name: str, **options: int | str) -> gymnasium.Env:

@@ -10,9 +10,7 @@ Behaviour = Literal["expert", "noisy", "play"]
 MIXTURE: dict[Behaviour, float] = {"play": 0.5, "noisy": 0.3, "expert": 0.2}
 
 
-def choose_behaviour(
-    wanted: Literal["mixture", "expert", "noisy", "play"], rng: np.random.Generator
-) -> Behaviour:
+def choose_behaviour(wanted: Literal["mixture", "expert", "noisy", "play"], rng: np.random.Generator) -> Behaviour:
     """The wanted behaviour; of a mixture half play, 30 % noisy expert, 20 % expert."""
     if wanted != "mixture":
         return wanted
@@ -20,9 +18,7 @@ def choose_behaviour(
     return names[int(rng.choice(len(names), p=list(MIXTURE.values())))]
 
 
-def behave(
-    behaviour: Behaviour, env: gymnasium.Env, rng: np.random.Generator
-) -> Iterator[np.ndarray]:
+def behave(behaviour: Behaviour, env: gymnasium.Env, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Actions without end; a pure function of the environment's states and the generator."""
     if env.name.startswith("metaworld:"):
         from worldmodel.envs import metaworld_expert as scripts

@@ -65,9 +65,7 @@ def behave(behaviour: Behaviour, env: PushT, rng: np.random.Generator) -> Iterat
     return with_noise(targets, rng) if behaviour == "noisy" else targets
 
 
-def with_noise(
-    targets: Iterator[Point], rng: np.random.Generator, *, scale: float = 1.0
-) -> Iterator[Point]:
+def with_noise(targets: Iterator[Point], rng: np.random.Generator, *, scale: float = 1.0) -> Iterator[Point]:
     """Add Gaussian noise to every target, its sigma drawn once, log-uniform in 8..60 units.
 
     `scale` multiplies sigma.
@@ -129,9 +127,7 @@ class Push:
     score: float
 
 
-def pose_error(
-    poses: Float[np.ndarray, "n 3"], goal: Float[np.ndarray, "3"]
-) -> Float[np.ndarray, "n"]:
+def pose_error(poses: Float[np.ndarray, "n 3"], goal: Float[np.ndarray, "3"]) -> Float[np.ndarray, "n"]:
     """Root mean square distance in world units of the outline's corners to the goal's."""
     cos, sin = np.cos(poses[:, 2, None]), np.sin(poses[:, 2, None])
     x = poses[:, 0, None] + cos * OUTLINE[:, 0] - sin * OUTLINE[:, 1]
@@ -161,9 +157,7 @@ def candidates(env: PushT, rng: np.random.Generator) -> Iterator[tuple[Point, Po
 def best_push(model: PushModel, env: PushT, rng: np.random.Generator) -> Push:
     """Random shooting: the push, and where to stop it, that leaves the smallest error."""
     pose, goal = env.block_pose, env.goal_pose
-    length = min(
-        1.5 * float(pose_error(pose[None], goal)[0]) + AGENT_RADIUS + CONTACT_GAP, MAX_PUSH
-    )
+    length = min(1.5 * float(pose_error(pose[None], goal)[0]) + AGENT_RADIUS + CONTACT_GAP, MAX_PUSH)
     along = np.linspace(0, length, NUM_LOOKS + 1)[1:]
     best = Push(env.agent_position, env.agent_position, np.inf)
     for start, direction, way in candidates(env, rng):

@@ -68,15 +68,7 @@ class MetaWorld(gymnasium.Env):
     state_names = ("x", "y", "z", "gripper")
     stops_on_success = False  # recordings go on, so that they all have the same length
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        size: int = 64,
-        time_limit: int = 30,
-        action_repeat: int = 5,
-        shift: str = "",
-    ):
+    def __init__(self, name: str, *, size: int = 64, time_limit: int = 30, action_repeat: int = 5, shift: str = ""):
         task = name.removeprefix("metaworld:")
         if task not in ENV_CLS_MAP:
             raise ValueError(f"Meta-World has no task {task!r}; it has {', '.join(ENV_CLS_MAP)}")
@@ -104,8 +96,7 @@ class MetaWorld(gymnasium.Env):
         state = spaces.Box(np.float32(STATE_LOW), np.float32(STATE_HIGH))
         self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
         self.observation_space = spaces.Dict(
-            {f"observation.images.{view}": image for view in self.views}
-            | {"observation.state": state}
+            {f"observation.images.{view}": image for view in self.views} | {"observation.state": state}
         )
 
     def episode_steps(self, behaviour: Behaviour) -> int:
@@ -131,8 +122,7 @@ class MetaWorld(gymnasium.Env):
         """Draw the current state and return both pictures, hand and gripper."""
         data = self.simulator.data
         pictures = {
-            f"observation.images.{view}": self.renderer.picture(data, camera)
-            for view, camera in self.cameras.items()
+            f"observation.images.{view}": self.renderer.picture(data, camera) for view, camera in self.cameras.items()
         }
         state = self.vector[:4].astype(np.float32).clip(STATE_LOW, STATE_HIGH)
         return pictures | {"observation.state": np.asarray(state, np.float32)}
@@ -141,9 +131,7 @@ class MetaWorld(gymnasium.Env):
         """The scene camera's picture."""
         return self.renderer.picture(self.simulator.data, self.cameras["scene"])
 
-    def reset(
-        self, *, seed: int | None = None, options: dict | None = None
-    ) -> tuple[Observation, dict]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
         """Start an episode; the start is a pure function of `seed`.
 
         Args:
@@ -172,13 +160,7 @@ class MetaWorld(gymnasium.Env):
             self.vector, reward, _, _, info = self.simulator.step(motion)
         self.steps += 1
         success = bool(info["success"])
-        return (
-            self.get_obs(),
-            float(reward),
-            success,
-            self.steps >= self.time_limit,
-            {"success": success},
-        )
+        return (self.get_obs(), float(reward), success, self.steps >= self.time_limit, {"success": success})
 
 
 def simulator(task: str) -> gymnasium.Env:

@@ -45,9 +45,7 @@ def expert(env: MetaWorld) -> Iterator[Action]:
         yield action.clip(-1, 1)
 
 
-def with_noise(
-    actions: Iterator[Action], rng: np.random.Generator, *, scale: float = 1.0
-) -> Iterator[Action]:
+def with_noise(actions: Iterator[Action], rng: np.random.Generator, *, scale: float = 1.0) -> Iterator[Action]:
     """Add Gaussian noise to every action, its sigma drawn once, log-uniform in 0.05..0.5.
 
     `scale` multiplies sigma.
@@ -64,9 +62,7 @@ def play(env: MetaWorld, rng: np.random.Generator) -> Iterator[Action]:
         yield from motions[str(rng.choice(MOTIONS, p=SHARES))](env, rng)
 
 
-def drive(
-    env: MetaWorld, aim: Point, gripper: float, *, limit: int, gain: float = GAIN
-) -> Iterator[Action]:
+def drive(env: MetaWorld, aim: Point, gripper: float, *, limit: int, gain: float = GAIN) -> Iterator[Action]:
     """Towards a point until the hand is within 2 cm of it, or for `limit` actions."""
     for _ in range(limit):
         offset = aim - env.hand_position

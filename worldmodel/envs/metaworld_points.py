@@ -20,9 +20,7 @@ def image_points(env: MetaWorld) -> Float[np.ndarray, "2 2"]:
     return project(points, camera, fovy) * 64
 
 
-def project(
-    points: Float[np.ndarray, "n 3"], camera: mujoco.MjvCamera, fovy: float
-) -> Float[np.ndarray, "n 2"]:
+def project(points: Float[np.ndarray, "n 3"], camera: mujoco.MjvCamera, fovy: float) -> Float[np.ndarray, "n 2"]:
     """Pinhole projection by MuJoCo's free camera onto a square picture.
 
     Args:

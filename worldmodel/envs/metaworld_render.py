@@ -13,19 +13,13 @@ from jaxtyping import UInt8
 
 MAX_GEOMS = 1000
 MAX_SIZE = 480  # of MuJoCo's off-screen buffer, which is 640 x 480
-PLAIN = (
-    mujoco.mjtRndFlag.mjRND_SHADOW,
-    mujoco.mjtRndFlag.mjRND_REFLECTION,
-    mujoco.mjtRndFlag.mjRND_HAZE,
-)
+PLAIN = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_HAZE)
 """Effects that are left out: they take nine tenths of the time and are a pixel wide at most."""
 
 Camera = mujoco.MjvCamera
 
 
-def free_camera(
-    *, azimuth: float, elevation: float, distance: float, lookat: tuple[float, float, float]
-) -> Camera:
+def free_camera(*, azimuth: float, elevation: float, distance: float, lookat: tuple[float, float, float]) -> Camera:
     """A camera that stands still; angles in degrees, distance and point looked at in metres."""
     camera = Camera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
@@ -109,7 +103,5 @@ class SceneRenderer:
 
     def picture(self, data: mujoco.MjData, camera: Camera) -> UInt8[np.ndarray, "size size 3"]:
         """The current state as seen by a camera; `mj_forward` must have been called."""
-        mujoco.mjv_updateScene(
-            self.model, data, self.option, None, camera, mujoco.mjtCatBit.mjCAT_ALL, self.scene
-        )
+        mujoco.mjv_updateScene(self.model, data, self.option, None, camera, mujoco.mjtCatBit.mjCAT_ALL, self.scene)
         return self.canvas.draw(self.scene)

@@ -22,7 +22,5 @@ def move_start_region(task: str, region: spaces.Box) -> None:
     """
     low, high = region.low[0], region.high[0]
     if low == high:
-        raise ValueError(
-            f"start-region needs an object that starts at a random x; in {task} it is always {low}"
-        )
+        raise ValueError(f"start-region needs an object that starts at a random x; in {task} it is always {low}")
     region.low[0], region.high[0] = high, high + (high - low) / 2

@@ -77,9 +77,7 @@ def push(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
         aim = env.block_centre + rng.normal(0, 25, 2)
 
 
-def drive_inside(
-    env: PushT, path: list[Point], lead: float, limit: int
-) -> Generator[Point, None, bool]:
+def drive_inside(env: PushT, path: list[Point], lead: float, limit: int) -> Generator[Point, None, bool]:
     """`drive`, but a block near a wall is pushed out slowly, then no further.
 
     Forced on it would pass through the wall. Returns whether it ended for that reason.

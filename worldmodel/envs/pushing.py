@@ -15,9 +15,7 @@ from worldmodel.envs.scene import AGENT_RADIUS, WORLD_SIZE, placed
 
 Point = Float[np.ndarray, "2"]
 RECTANGLES = np.array([[[-60.0, 0.0], [60.0, 30.0]], [[-15.0, 30.0], [15.0, 120.0]]])
-OUTLINE = np.array(
-    [[-60, 0], [60, 0], [60, 30], [15, 30], [15, 120], [-15, 120], [-15, 30], [-60, 30]], float
-)
+OUTLINE = np.array([[-60, 0], [60, 0], [60, 30], [15, 30], [15, 120], [-15, 120], [-15, 30], [-60, 30]], float)
 HULL_POINTS = np.array([[-86, -26], [86, -26], [86, 56], [41, 146], [-41, 146], [-86, 56]], float)
 SAFE_CLEARANCE = AGENT_RADIUS + 5.0
 CONTACT_GAP = 4.0
@@ -123,12 +121,7 @@ def towards(start: Point, goal: Point, lead: float) -> Point:
 
 
 def drive(
-    env: PushT,
-    path: Sequence[Point],
-    lead: float,
-    *,
-    limit: int = 40,
-    reach: float | None = None,
+    env: PushT, path: Sequence[Point], lead: float, *, limit: int = 40, reach: float | None = None
 ) -> Iterator[Point]:
     """Targets along a path, at most `lead` units ahead of the agent: its speed.
 

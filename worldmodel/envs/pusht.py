@@ -116,9 +116,7 @@ class PushT(PushTEnv):
         """The 256-pixel canvas that both cameras are cut from."""
         return self.scene.canvas.copy()
 
-    def reset(
-        self, *, seed: int | None = None, options: dict | None = None
-    ) -> tuple[Observation, dict]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
         """Start an episode; the start is a pure function of `seed`.
 
         Args:
@@ -177,9 +175,7 @@ class PushTPosition(PushT):
         """World units between the centres of gravity of block and goal."""
         return float(np.linalg.norm(self.block_centre - self.goal_centre))
 
-    def reset(
-        self, *, seed: int | None = None, options: dict | None = None
-    ) -> tuple[Observation, dict]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Observation, dict]:
         """Start an episode away from the goal; see `PushT.reset`."""
         observation, info = super().reset(seed=seed, options=options)
         while options is None and self.distance < POSITION_MIN_START:

@@ -16,9 +16,7 @@ SPEED = 2.0
 Point = Float[np.ndarray, "2"]
 
 
-def outer_start(
-    corners: Float[np.ndarray, "n 2"], centre: Point, rng: np.random.Generator
-) -> Float[np.ndarray, "5"]:
+def outer_start(corners: Float[np.ndarray, "n 2"], centre: Point, rng: np.random.Generator) -> Float[np.ndarray, "5"]:
     """A start of `start-region`: the block where it never starts otherwise, clear of the walls.
 
     Its place lies outside the square 100..400 that gym-pusht draws from, in x or in y; the agent

@@ -58,9 +58,7 @@ class RecordConfig:
         if not 1 <= self.episodes <= SEED_STRIDE:
             raise ValueError(f"episodes is 1 to {SEED_STRIDE}, got {self.episodes}")
         if self.seed < 0 or self.num_workers < 0:
-            raise ValueError(
-                f"seed and num_workers are at least 0, got {self.seed} and {self.num_workers}"
-            )
+            raise ValueError(f"seed and num_workers are at least 0, got {self.seed} and {self.num_workers}")
 
     @property
     def processes(self) -> int:
@@ -111,9 +109,13 @@ def schema_of(env: gymnasium.Env) -> LeRobotSchema:
 
 
 def act_out(
-    env: gymnasium.Env, observation: dict[str, np.ndarray],
-    act: Callable[[dict[str, np.ndarray]], np.ndarray], *, length: int, stop_on_success: bool,
-) -> Episode:  # fmt: skip
+    env: gymnasium.Env,
+    observation: dict[str, np.ndarray],
+    act: Callable[[dict[str, np.ndarray]], np.ndarray],
+    *,
+    length: int,
+    stop_on_success: bool,
+) -> Episode:
     """Record at most `length` steps from where `env` stands.
 
     Args:
@@ -145,16 +147,10 @@ def act_out(
 
 
 def stage(
-    episode: Episode,
-    out: Path,
-    index: int,
-    env: gymnasium.Env,
-    metadata: Mapping[str, int | float | str],
+    episode: Episode, out: Path, index: int, env: gymnasium.Env, metadata: Mapping[str, int | float | str]
 ) -> None:
     """Write an episode of `env` below `out`, to be gathered by `finalise`."""
-    stage_episode(
-        out, index, schema=schema_of(env), **vars(episode), task=env.task, metadata=metadata
-    )
+    stage_episode(out, index, schema=schema_of(env), **vars(episode), task=env.task, metadata=metadata)
 
 
 def environment(config: RecordConfig) -> gymnasium.Env:
@@ -175,9 +171,12 @@ def simulate_episode(config: RecordConfig, reset_seed: int) -> tuple[Episode, Be
     observation, _ = env.reset(seed=reset_seed)
     targets = behave(behaviour, env, rng)
     episode = act_out(
-        env, observation, lambda _: next(targets), length=env.episode_steps(behaviour),
+        env,
+        observation,
+        lambda _: next(targets),
+        length=env.episode_steps(behaviour),
         stop_on_success=env.stops_on_success,
-    )  # fmt: skip
+    )
     return episode, behaviour
 
 
@@ -204,9 +203,7 @@ def recorded(config: RecordConfig, indices: list[int]) -> Iterator[int]:
     if config.processes == 1:
         yield from (record_episode(config, index) for index in indices)
         return
-    with ProcessPoolExecutor(
-        config.processes, mp_context=get_context("spawn"), initializer=start_worker
-    ) as pool:
+    with ProcessPoolExecutor(config.processes, mp_context=get_context("spawn"), initializer=start_worker) as pool:
         futures = [pool.submit(record_episode, config, index) for index in indices]
         try:
             yield from (future.result() for future in as_completed(futures))
@@ -258,9 +255,7 @@ def record(config: RecordConfig) -> Path:
         TimeRemainingColumn(),
     )
     with Progress(*columns) as progress:
-        task = progress.add_task(
-            "", total=config.episodes, completed=len(done), env=config.env, speed=0.0
-        )
+        task = progress.add_task("", total=config.episodes, completed=len(done), env=config.env, speed=0.0)
         num_frames = 0
         for frames in recorded(config, missing):
             num_frames += frames
