@@ -23,9 +23,9 @@ import torch
 import tyro
 
 from worldmodel.data import EpisodeCache, open_episodes
-from worldmodel.fidelity import measure_fidelity
+from worldmodel.fidelity.measure import measure_fidelity
 from worldmodel.files import write_json
-from worldmodel.pretrain import PretrainConfig, pretrain
+from worldmodel.training.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
 
 

@@ -88,11 +88,11 @@ def probe_training(data: str, world: str, steps: int, clock: str) -> dict[str, f
     self-forwarding passes as often as in a run after its first part.
     """
     from worldmodel.data import EpisodeCache, open_episodes
-    from worldmodel.data.dataset import sample_clips
-    from worldmodel.objective import LossConfig, draw, training_loss
-    from worldmodel.precision import autocast
-    from worldmodel.pretrain import PretrainConfig
-    from worldmodel.run import build_optimizers
+    from worldmodel.data.sample import sample_clips
+    from worldmodel.model.precision import autocast
+    from worldmodel.training.loss import LossConfig, draw, training_loss
+    from worldmodel.training.optimizers import build_optimizers
+    from worldmodel.training.pretrain import PretrainConfig
     from worldmodel.world_model import WorldModel
 
     torch.set_num_threads(1)
@@ -127,7 +127,7 @@ def run_probe(tree: Path, name: str, values: Mapping[str, object]) -> dict[str, 
         "print(json.dumps(script[sys.argv[2]](**json.loads(sys.argv[3]))))"
     )
     if name == "probe_training" and (tree / "worldmodel" / "memory.py").exists():
-        program = "import worldmodel.memory as m; m.keep_freed_memory(); " + program
+        program = "import worldmodel.training.malloc as m; m.keep_freed_memory(); " + program
     path = str(Path(__file__).resolve())
     command = [sys.executable, "-c", program, path, name, json.dumps(values)]
     one = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}

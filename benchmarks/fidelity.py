@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import tyro
 
-from worldmodel.fidelity import FidelityConfig, fidelity
+from worldmodel.fidelity.measure import FidelityConfig, fidelity
 
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False, "masked_psnr": True}
 

@@ -27,8 +27,8 @@ from rl_posttrain.reward_mix import RewardMix, RewardWeights, build_rewards
 from rl_posttrain.updates import Update
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
-from worldmodel.precision import autocast
-from worldmodel.run import split_episodes
+from worldmodel.model.precision import autocast
+from worldmodel.training.rows import split_episodes
 from worldmodel.world_model import WorldModel
 
 

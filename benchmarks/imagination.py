@@ -32,8 +32,8 @@ from policy_eval.trials import Bench, cut, gather, run_cells
 from rl_posttrain.imagine import ImagineConfig, imagine, improve, prepare
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.envs import make_env
+from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.files import write_json
-from worldmodel.intervals import bootstrap_interval
 
 
 @dataclass(frozen=True)

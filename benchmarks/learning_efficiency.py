@@ -23,9 +23,9 @@ import torch
 import tyro
 
 from worldmodel.data import EpisodeCache, open_episodes
-from worldmodel.dit import DiTConfig
-from worldmodel.fidelity import measure_fidelity
-from worldmodel.pretrain import PretrainConfig, pretrain
+from worldmodel.fidelity.measure import measure_fidelity
+from worldmodel.model.dit import DiTConfig
+from worldmodel.training.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
 
 matplotlib.use("Agg")

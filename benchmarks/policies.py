@@ -22,9 +22,9 @@ from policy_eval.ranking import Score
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
 from worldmodel.data import open_episodes
+from worldmodel.dreams.starts import Starts
 from worldmodel.envs import make_env
 from worldmodel.files import write_json
-from worldmodel.starts import Starts
 
 
 @dataclass(frozen=True)

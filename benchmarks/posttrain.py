@@ -35,10 +35,10 @@ from rl_posttrain.reward_mix import real_limits
 from rl_posttrain.rewards import Limits, violations
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.envs.record import RecordConfig, record
-from worldmodel.fidelity_windows import CONTEXT_FRAMES
+from worldmodel.fidelity.intervals import bootstrap_interval
+from worldmodel.fidelity.metrics import Lpips, masked_psnr, psnr, ssim
+from worldmodel.fidelity.windows import CONTEXT_FRAMES
 from worldmodel.files import write_json
-from worldmodel.intervals import bootstrap_interval
-from worldmodel.metrics import Lpips, masked_psnr, psnr, ssim
 from worldmodel.world_model import WorldModel
 
 CONTROLS = ("self-rollout", "teacher-forced")

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel.data import Clip, EpisodeSource
-from worldmodel.dream import observed
-from worldmodel.rollout import Observation
+from worldmodel.dreams.verdict import observed
+from worldmodel.streaming.state import Observation
 
 
 class SimulatorWorld:

@@ -25,9 +25,9 @@ from policy_eval.scores import Scores
 from policy_eval.steering import Scorer, SteeredPolicy, agreement, at_random, nearest_the_mean, value, verifier
 from rl_posttrain.inverse_dynamics import InverseDynamics
 from worldmodel.data import open_episodes
+from worldmodel.dreams.starts import Starts
 from worldmodel.envs import make_env
 from worldmodel.files import write_json
-from worldmodel.starts import Starts
 from worldmodel.world_model import WorldModel
 
 

@@ -23,16 +23,16 @@ import tyro
 from einops import repeat
 
 from conditioning.latent_action import information
-from worldmodel.assembly import build_world
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
-from worldmodel.data.video_writer import encode_video
-from worldmodel.dit import DiTConfig
-from worldmodel.fidelity_dreams import dream
-from worldmodel.fidelity_windows import CONTEXT_FRAMES, context_of, evenly_spaced_windows, read_windows
-from worldmodel.intervals import bootstrap_interval
-from worldmodel.latent_control import fit_controller, leakage
-from worldmodel.metrics import masked_psnr
-from worldmodel.pretrain import PretrainConfig, pretrain
+from worldmodel.data.video.write import encode_video
+from worldmodel.fidelity.comparison import dream
+from worldmodel.fidelity.intervals import bootstrap_interval
+from worldmodel.fidelity.metrics import masked_psnr
+from worldmodel.fidelity.windows import CONTEXT_FRAMES, context_of, evenly_spaced_windows, read_windows
+from worldmodel.model.dit import DiTConfig
+from worldmodel.training.build import build_world
+from worldmodel.training.latent_actions import fit_controller, leakage
+from worldmodel.training.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
 
 NOTHING, VIDEO, LATENT = "from nothing", "video", "video with latent actions"

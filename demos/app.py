@@ -26,7 +26,7 @@ from demos.visitors import Visitors
 from policy_eval.judge import LearnedJudge
 from worldmodel.data import open_episodes
 from worldmodel.envs import is_embedded
-from worldmodel.fidelity import check_views
+from worldmodel.fidelity.measure import check_views
 from worldmodel.world_model import WorldModel
 
 ASSETS = Path(__file__).parent

@@ -16,9 +16,10 @@ from policy_eval.ranking import Score
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
 from worldmodel.data import Clip
-from worldmodel.dream import DreamEnv, Judge
+from worldmodel.dreams.env import DreamEnv
+from worldmodel.dreams.starts import Starts
+from worldmodel.dreams.verdict import Judge
 from worldmodel.envs import make_env
-from worldmodel.starts import Starts
 from worldmodel.world_model import WorldModel
 
 MAX_TRIALS = 40

@@ -16,7 +16,7 @@ from demos.visitors import Visitors
 from policy_eval.judge import LearnedJudge
 from policy_eval.ranking import Score
 from policy_eval.scores import Scores
-from worldmodel.copy_last import CopyLastWorld
+from worldmodel.dreams.copy_last import CopyLastWorld
 from worldmodel.world_model import WorldModel
 
 DREAM = "the dream"

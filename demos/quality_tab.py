@@ -11,7 +11,7 @@ import gradio as gr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from worldmodel.report import data_uri
+from worldmodel.html import data_uri
 
 Line = Mapping[str, float | None]
 """Horizon in frames -> value."""

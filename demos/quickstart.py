@@ -23,14 +23,14 @@ from demos.posttraining import posttrain_briefly
 from demos.ranking import nothing_to_rank, rank_three
 from policy_eval.rank_report import LEADERBOARD, draw_scatter, leaderboard, remarks
 from worldmodel.data import open_episodes
-from worldmodel.data.video import write_video
+from worldmodel.data.video.write import write_video
+from worldmodel.dreams.film import compare, dream_episode
 from worldmodel.envs.record import RecordConfig, record
-from worldmodel.fidelity import measure_fidelity
-from worldmodel.fidelity_report import plot_fidelity
+from worldmodel.fidelity.measure import measure_fidelity
+from worldmodel.fidelity.report import plot_fidelity
 from worldmodel.files import write_json
-from worldmodel.pretrain import PretrainConfig, pretrain
-from worldmodel.report import Report
-from worldmodel.rollout_video import compare, dream_episode
+from worldmodel.html import Report
+from worldmodel.training.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
 
 TRAIN_SEED, HELD_OUT_SEED = 20, 30

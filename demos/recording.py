@@ -8,9 +8,9 @@ from einops import rearrange
 
 from demos.pictures import difference
 from demos.session import DriveSession
-from worldmodel.data.lerobot_writer import LeRobotSchema, finalise, stage_episode
-from worldmodel.data.video import write_video
-from worldmodel.rollout_video import side_by_side
+from worldmodel.data.lerobot.write import LeRobotSchema, finalise, stage_episode
+from worldmodel.data.video.write import write_video
+from worldmodel.dreams.film import side_by_side
 
 
 def save_video(session: DriveSession, file: Path) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from demos.simulation import Simulation
 from demos.start import Start
-from worldmodel.fidelity_windows import holding_actions
-from worldmodel.rollout import RolloutState
+from worldmodel.fidelity.windows import holding_actions
+from worldmodel.streaming.state import RolloutState
 from worldmodel.world_model import WorldModel
 
 KEYS = (

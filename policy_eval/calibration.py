@@ -23,12 +23,13 @@ from policy_eval.judge import LearnedJudge
 from policy_eval.policy import Policy
 from policy_eval.rank import find_policies, single_thread
 from worldmodel.data import EpisodeSource, open_episodes
-from worldmodel.data.lerobot import recorded_policies
-from worldmodel.dream import DreamEnv, Verdict
+from worldmodel.data.lerobot.read import recorded_policies
+from worldmodel.dreams.env import DreamEnv
+from worldmodel.dreams.starts import Starts
+from worldmodel.dreams.verdict import Verdict
+from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.files import write_json
-from worldmodel.intervals import bootstrap_interval
-from worldmodel.rollout import Observation
-from worldmodel.starts import Starts
+from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
 
 

@@ -12,8 +12,8 @@ from torch.nn.functional import smooth_l1_loss
 from policy_eval.behaviour_cloning import ClonedPolicy, PolicyConfig
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
-from worldmodel.precision import autocast
-from worldmodel.run_log import training_bar
+from worldmodel.model.precision import autocast
+from worldmodel.training.log import training_bar
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 from policy_eval.evaluate import Trial
 from policy_eval.scores import Scores
 from policy_eval.trials import Bench, Cell, play
-from worldmodel.data.video import write_video
-from worldmodel.rollout_video import compare
+from worldmodel.data.video.write import write_video
+from worldmodel.dreams.film import compare
 
 
 @dataclass(frozen=True)

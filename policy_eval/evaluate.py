@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float64, Int64, UInt8
 
 from policy_eval.policy import Policy
 from policy_eval.scores import Scores
-from worldmodel.dream import Judge, observed
+from worldmodel.dreams.verdict import Judge, observed
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Judges: frames of all cameras in, reward and success out. A learned one and a training-free one.
 
-Both are a `worldmodel.dream.Judge`, so either goes wherever a judge is asked for, and so does any
+Both are a `worldmodel.dreams.verdict.Judge`, so either goes wherever a judge is asked for, and so does any
 callable from an observation to a verdict.
 """
 
@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from policy_eval.behaviour_cloning import KeypointEncoder
-from worldmodel.dream import Verdict
+from worldmodel.dreams.verdict import Verdict
 from worldmodel.files import write_json, write_weights
-from worldmodel.rollout import Observation
+from worldmodel.streaming.state import Observation
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from policy_eval.judge import GoalImageJudge, JudgeShape, LearnedJudge
 from policy_eval.judge_scores import best_threshold, dream_again, judge_episodes, judge_report
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
-from worldmodel.precision import autocast
-from worldmodel.run_log import training_bar
+from worldmodel.model.precision import autocast
+from worldmodel.training.log import training_bar
 from worldmodel.world_model import WorldModel
 
 NEAR_MISSES = 0.2

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from policy_eval.agreement import STATISTICS
 from policy_eval.resampling import NORMAL
-from worldmodel.report import Report
+from worldmodel.html import Report
 
 WORDS = {
     "pearson": "Pearson r",

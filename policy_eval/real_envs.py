@@ -11,7 +11,7 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import UInt8
 from torch.nn.functional import adaptive_avg_pool2d
 
-from worldmodel.starts import Starts
+from worldmodel.dreams.starts import Starts
 
 START_TOLERANCE = 8.0
 """Grey levels, 0..255, by which a stored start may differ in the mean of an eighth of the sides.

@@ -9,7 +9,7 @@ import torch
 
 from policy_eval.policy import Policy
 from worldmodel.data import EpisodeSource
-from worldmodel.data.lerobot_writer import LeRobotSchema, finalise, stage_episode, staged_episodes
+from worldmodel.data.lerobot.write import LeRobotSchema, finalise, stage_episode, staged_episodes
 from worldmodel.envs.record import SEED_STRIDE, Episode, act_out, schema_of, stage
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from policy_eval.policy import Observations
 from worldmodel.data import Clip
-from worldmodel.dream import Judge
-from worldmodel.rollout import Observation, stream_noise
+from worldmodel.dreams.verdict import Judge
+from worldmodel.streaming.state import Observation, stream_noise
 from worldmodel.world_model import WorldModel
 
 

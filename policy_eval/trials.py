@@ -19,13 +19,13 @@ from policy_eval.judge import LearnedJudge
 from policy_eval.policy import Observations, Policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
-from worldmodel.copy_last import CopyLastWorld
 from worldmodel.data import open_episodes
-from worldmodel.dream import DreamEnv
+from worldmodel.dreams.copy_last import CopyLastWorld
+from worldmodel.dreams.env import DreamEnv
+from worldmodel.dreams.starts import Starts
 from worldmodel.envs import make_env
 from worldmodel.files import write_json
 from worldmodel.processes import end_with_parent
-from worldmodel.starts import Starts
 from worldmodel.world_model import WorldModel
 
 SIMULATORS = 5

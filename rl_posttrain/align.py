@@ -25,7 +25,7 @@ from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.envs import make_env
 from worldmodel.envs.record import schema_of
 from worldmodel.files import write_json
-from worldmodel.pretrain import PretrainConfig, pretrain
+from worldmodel.training.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
 
 SHOWN = ("pearson", "spearman", "mmrv_tie_safe", "bias", "rmse")

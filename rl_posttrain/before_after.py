@@ -12,10 +12,10 @@ from policy_eval.evaluate import Trial, evaluate
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
 from worldmodel.data import open_episodes
-from worldmodel.data.video import write_video
+from worldmodel.data.video.write import write_video
+from worldmodel.dreams.film import PICTURE_HEIGHT, label_strip
+from worldmodel.dreams.starts import Starts
 from worldmodel.envs import make_env
-from worldmodel.rollout_video import PICTURE_HEIGHT, label_strip
-from worldmodel.starts import Starts
 
 
 def before_after(

@@ -15,10 +15,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from worldmodel.data.clip import Clip
-from worldmodel.dit import Encoded
-from worldmodel.layers import Visibility
-from worldmodel.pixels import StemOutput
-from worldmodel.rollout import RolloutState
+from worldmodel.model.dit import Encoded
+from worldmodel.model.layers import Visibility
+from worldmodel.model.stem_head import StemOutput
+from worldmodel.streaming.state import RolloutState
 from worldmodel.world_model import WorldModel
 
 

@@ -13,8 +13,8 @@ from policy_eval.agreement import spearman
 from rl_posttrain.prioritised import Anchors, contexts
 from rl_posttrain.rollouts import World, begin, disagreement
 from worldmodel.data import EpisodeSource, stack_clips
-from worldmodel.dream import Judge
-from worldmodel.rollout import Observation
+from worldmodel.dreams.verdict import Judge
+from worldmodel.streaming.state import Observation
 
 QUANTILE = 0.9
 """A reward counts `1 / e` where the disagreement is as large as this quantile."""

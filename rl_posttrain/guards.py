@@ -20,9 +20,9 @@ from rl_posttrain.inverse_dynamics import InverseDynamics
 from rl_posttrain.rewards import Reward, motion_energy
 from worldmodel.data.clip import Clip, EpisodeSource
 from worldmodel.envs import find_objects, object_names, object_view
-from worldmodel.fidelity_scores import object_scores
-from worldmodel.fidelity_windows import CONTEXT_FRAMES, context_of, evenly_spaced_windows, read_windows
-from worldmodel.metrics import psnr, ssim
+from worldmodel.fidelity.metrics import psnr, ssim
+from worldmodel.fidelity.scores import object_scores
+from worldmodel.fidelity.windows import CONTEXT_FRAMES, context_of, evenly_spaced_windows, read_windows
 from worldmodel.world_model import WorldModel
 
 RESPONSE_FRAMES = 10

@@ -27,9 +27,9 @@ from rl_posttrain.prioritised import Anchors, StartPool, contexts
 from rl_posttrain.ranks import check_ranking
 from rl_posttrain.rollouts import Imagined, World, imagine_rollouts
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
-from worldmodel.dream import Judge
+from worldmodel.dreams.verdict import Judge
 from worldmodel.files import write_json
-from worldmodel.run import MovingAverage, load_state, save_state
+from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
 from worldmodel.world_model import WorldModel
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from worldmodel.run_log import CLOCKS, RunClock, Table, training_bar
+from worldmodel.training.log import CLOCKS, RunClock, Table, training_bar
 
 
 class ImagineLog(RunClock):

@@ -8,12 +8,12 @@ from torch.nn.functional import smooth_l1_loss
 
 from rl_posttrain.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
-from worldmodel.data.dataset import sample_clips
-from worldmodel.fidelity_windows import CONTEXT_FRAMES, context_of
+from worldmodel.data.sample import sample_clips
+from worldmodel.fidelity.windows import CONTEXT_FRAMES, context_of
 from worldmodel.files import write_json
-from worldmodel.precision import autocast
-from worldmodel.run import split_episodes
-from worldmodel.run_log import training_bar
+from worldmodel.model.precision import autocast
+from worldmodel.training.log import training_bar
+from worldmodel.training.rows import split_episodes
 from worldmodel.world_model import WorldModel
 
 TOLERANCE = 0.25

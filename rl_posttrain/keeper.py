@@ -9,10 +9,10 @@ from rl_posttrain.posttrain_config import PosttrainConfig
 from rl_posttrain.posttrain_log import plot_run
 from rl_posttrain.reward_mix import RewardMix
 from worldmodel.data import EpisodeSource
-from worldmodel.data.video import write_video
-from worldmodel.fidelity_windows import CONTEXT_FRAMES
-from worldmodel.rollout_video import side_by_side
-from worldmodel.run_log import RunLog, Table
+from worldmodel.data.video.write import write_video
+from worldmodel.dreams.film import side_by_side
+from worldmodel.fidelity.windows import CONTEXT_FRAMES
+from worldmodel.training.log import RunLog, Table
 from worldmodel.world_model import WorldModel
 
 VIDEOS = 2

@@ -13,7 +13,7 @@ from rl_posttrain.actor import Actor
 from rl_posttrain.critic import Critic
 from rl_posttrain.estimators import gaussian_kl, gaussian_log_prob, lambda_returns, pmpo_loss, shaped_rewards, trust
 from rl_posttrain.rollouts import Imagined
-from worldmodel.run import MovingAverage
+from worldmodel.training.checkpoint import MovingAverage
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,16 @@ from rl_posttrain.losses import extremes, group_advantages, old_policy_decay, op
 from rl_posttrain.posttrain_config import PosttrainConfig, check
 from rl_posttrain.reward_mix import RewardMix, build_rewards
 from rl_posttrain.updates import BranchBatch, RecordedBatch, Update
-from worldmodel.assembly import note_training
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
-from worldmodel.data.dataset import sample_clips
+from worldmodel.data.sample import sample_clips
 from worldmodel.files import write_json
-from worldmodel.objective import draw
-from worldmodel.precision import compute_dtype
-from worldmodel.run import MovingAverage, build_optimizers, default_device, load_state, save_state, split_episodes
-from worldmodel.run_log import CLOCKS, RunLog
+from worldmodel.model.precision import compute_dtype, default_device
+from worldmodel.training.build import note_training
+from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
+from worldmodel.training.log import CLOCKS, RunLog
+from worldmodel.training.loss import draw
+from worldmodel.training.optimizers import build_optimizers
+from worldmodel.training.rows import split_episodes
 from worldmodel.world_model import WorldModel
 
 

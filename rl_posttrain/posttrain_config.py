@@ -7,9 +7,9 @@ from typing import Literal
 from rl_posttrain.reward_mix import RewardWeights
 from rl_posttrain.updates import UpdateWeights
 from worldmodel.data import EpisodeSource
-from worldmodel.fidelity import check_views
-from worldmodel.fidelity_windows import trained_episodes
-from worldmodel.objective import LossConfig
+from worldmodel.fidelity.measure import check_views
+from worldmodel.fidelity.windows import trained_episodes
+from worldmodel.training.loss import LossConfig
 from worldmodel.world_model import WorldModel
 
 Objective = Literal["nft", "self-rollout", "combined", "teacher-forced"]

@@ -23,7 +23,7 @@ from rl_posttrain.rewards import (
     weighted_sum,
 )
 from worldmodel.data.clip import EpisodeSource
-from worldmodel.metrics import LPIPS_MIN_SIDE, Lpips
+from worldmodel.fidelity.metrics import LPIPS_MIN_SIDE, Lpips
 from worldmodel.world_model import WorldModel
 
 LIMIT_EPISODES = 32

@@ -16,7 +16,7 @@ from rl_posttrain.branches import Rollout
 from rl_posttrain.inverse_dynamics import InverseDynamics
 from rl_posttrain.losses import group_advantages
 from worldmodel.data.clip import Clip
-from worldmodel.metrics import MSE_FLOOR, Lpips, change_mask, psnr, ssim, valid_region
+from worldmodel.fidelity.metrics import MSE_FLOOR, Lpips, change_mask, psnr, ssim, valid_region
 
 Reward = Callable[[Rollout], Float[Tensor, "b"]]
 

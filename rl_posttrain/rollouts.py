@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rl_posttrain.actor import Actor
 from worldmodel.data import Clip, stack_clips
-from worldmodel.dream import Judge, Verdict
-from worldmodel.rollout import Observation
+from worldmodel.dreams.verdict import Judge, Verdict
+from worldmodel.streaming.state import Observation
 
 
 @runtime_checkable

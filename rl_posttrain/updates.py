@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from rl_posttrain.branches import Branches, encode_branches
 from rl_posttrain.losses import kl_penalty, nft_loss
 from worldmodel.data.clip import Clip
-from worldmodel.dit import Encoded
-from worldmodel.flow import add_noise, ramp_weight
-from worldmodel.objective import Draws, LossConfig, motion_weight, presence, training_loss
+from worldmodel.model.dit import Encoded
+from worldmodel.model.flow import add_noise, ramp_weight
+from worldmodel.training.loss import Draws, LossConfig, motion_weight, presence, training_loss
 from worldmodel.world_model import WorldModel
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from conditioning.conditioner import ConditionerConfig
 from worldmodel.data.clip import Clip
-from worldmodel.dit import DiTConfig
+from worldmodel.model.dit import DiTConfig
 from worldmodel.world_model import WorldModel, WorldModelConfig
 
 

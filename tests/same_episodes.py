@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from worldmodel.data.lerobot_writer import LeRobotSchema, finalise, stage_episode
-from worldmodel.data.video import read_frames
-from worldmodel.data.video_writer import encode_video
+from worldmodel.data.lerobot.write import LeRobotSchema, finalise, stage_episode
+from worldmodel.data.video.read import read_frames
+from worldmodel.data.video.write import encode_video
 
 FPS = 10
 SIZES = {"top": (32, 32), "wrist": (24, 24)}

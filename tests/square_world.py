@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from worldmodel.data.lerobot_writer import LeRobotSchema, finalise, stage_episode
+from worldmodel.data.lerobot.write import LeRobotSchema, finalise, stage_episode
 
 SIZE = 16
 SCHEMA = LeRobotSchema(

@@ -16,7 +16,7 @@ from demos.app import DemoConfig, build_page, find_starts, launch
 from demos.drive_tab import Drive, layout
 from demos.start import Start
 from demos.visitors import Visitors
-from worldmodel.data.video import count_frames, read_frames
+from worldmodel.data.video.read import count_frames, read_frames
 from worldmodel.envs import find_objects
 from worldmodel.world_model import WorldModel
 

@@ -5,7 +5,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderKLWan, AutoencoderTiny
 
 from tests.tiny import random_clip, tiny_world
-from worldmodel.autoencoder import AutoencoderCodec
+from worldmodel.model.autoencoder import AutoencoderCodec
 from worldmodel.world_model import WorldModel
 
 

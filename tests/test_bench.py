@@ -11,15 +11,16 @@ import torch
 
 from tests.drawn_episodes import DrawnEpisodes
 from tests.tiny import TINY_DIT, random_clip, tiny_world
-from worldmodel import bench_training, cli
-from worldmodel.bench_timing import long_run, percentile
-from worldmodel.bench_training import training_speed
-from worldmodel.engine import fingerprint, foldable
-from worldmodel.folded import matrix
-from worldmodel.folded_pixels import paired_convolution, shuffled_matrix
-from worldmodel.recompute import recomputed_step
-from worldmodel.roof import best_gemm, count_flops, step_flops
-from worldmodel.run_log import CLOCKS
+from worldmodel import cli
+from worldmodel.bench import training as bench_training
+from worldmodel.bench.recompute import recomputed_step
+from worldmodel.bench.roof import best_gemm, count_flops, step_flops
+from worldmodel.bench.timing import long_run, percentile
+from worldmodel.bench.training import training_speed
+from worldmodel.streaming.engine import fingerprint, foldable
+from worldmodel.streaming.folded_blocks import matrix
+from worldmodel.streaming.folded_pixels import paired_convolution, shuffled_matrix
+from worldmodel.training.log import CLOCKS
 
 SMALL = replace(TINY_DIT, width=16, encoder_depth=2, decoder_depth=1, head_width=16)
 
@@ -57,8 +58,8 @@ def test_the_roof_is_a_rate():
 @pytest.mark.parametrize("num_steps", [1, 2, 4])
 def test_the_engine_shows_what_the_modules_show(monkeypatch, injection, reference, num_steps):
     monkeypatch.setattr("worldmodel.world_model.compute_dtype", lambda device: torch.float32)
-    monkeypatch.setattr("worldmodel.engine.compute_dtype", lambda device: torch.float32)
-    monkeypatch.setattr("worldmodel.precision.compute_dtype", lambda device: torch.float32)
+    monkeypatch.setattr("worldmodel.streaming.engine.compute_dtype", lambda device: torch.float32)
+    monkeypatch.setattr("worldmodel.model.precision.compute_dtype", lambda device: torch.float32)
     world = tiny_world(replace(TINY_DIT, reference=reference), injection=injection)
     assert foldable(world.dit)
     clip = replace(random_clip(world), view_mask=torch.tensor([[True, False], [True, True]]))

@@ -10,7 +10,7 @@ import torch
 from drawn_episodes import DrawnEpisodes, tiny_world
 from tiny import tiny_world as tiny_world_of_pusht
 
-from worldmodel.fidelity import measure_fidelity
+from worldmodel.fidelity.measure import measure_fidelity
 from worldmodel.world_model import WorldModel
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

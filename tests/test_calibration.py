@@ -18,9 +18,9 @@ from policy_eval.rank import find_policies
 from policy_eval.real_rollouts import record_rollouts
 from worldmodel.data import open_episodes
 from worldmodel.data.clip import Clip
-from worldmodel.data.lerobot import recorded_policies
+from worldmodel.data.lerobot.read import recorded_policies
+from worldmodel.dreams.starts import Starts
 from worldmodel.envs import make_env
-from worldmodel.starts import Starts
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from policy_eval.evaluate import evaluate
 from policy_eval.policy import CallablePolicy, Policy
 from policy_eval.real_envs import RealEnvs
 from worldmodel.data import open_episodes
-from worldmodel.starts import Starts
+from worldmodel.dreams.starts import Starts
 
 RELATIVE = {0: 0, 1: 1}
 

@@ -12,9 +12,12 @@ import torch
 from drawn_episodes import DrawnEpisodes
 from small_sets import V21, V30, two_episodes_v30
 
-from worldmodel.data import EpisodeCache, EpisodeSource, dataset, open_episodes
+from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.data import cache as dataset
+from worldmodel.data.cache import default_cache_folder
 from worldmodel.data.clip import Clip
-from worldmodel.data.dataset import action_state_statistics, default_cache_folder, sample_clips
+from worldmodel.data.sample import sample_clips
+from worldmodel.data.statistics import action_state_statistics
 
 FIELDS = ("frames", "actions", "states", "rewards", "successes", "pixel_mask")
 

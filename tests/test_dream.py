@@ -8,9 +8,10 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from tiny import tiny_world
 
-from worldmodel.dream import DreamEnv, Verdict, observed
-from worldmodel.rollout import Observation
-from worldmodel.starts import Starts
+from worldmodel.dreams.env import DreamEnv
+from worldmodel.dreams.starts import Starts
+from worldmodel.dreams.verdict import Verdict, observed
+from worldmodel.streaming.state import Observation
 
 SEEDS = (70, 71, 72, 73)
 

@@ -7,14 +7,14 @@ from tiny import tiny_world
 
 from policy_eval.evaluate import evaluate
 from policy_eval.policy import AgentPolicy
-from worldmodel.dream import DreamEnv
-from worldmodel.starts import Starts
+from worldmodel.dreams.env import DreamEnv
+from worldmodel.dreams.starts import Starts
 
 stable_baselines3 = pytest.importorskip("stable_baselines3", reason="the extra rl is missing")
 
 from stable_baselines3.common.vec_env import VecMonitor  # noqa: E402
 
-from worldmodel.dream_sb3 import StableBaselinesEnv, plain_key  # noqa: E402
+from worldmodel.dreams.sb3 import StableBaselinesEnv, plain_key  # noqa: E402
 
 
 def dream(mode=AutoresetMode.SAME_STEP) -> DreamEnv:

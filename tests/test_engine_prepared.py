@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from worldmodel.folded import attend_in_space, attend_in_time
-from worldmodel.folded_pixels import gathered_convolution
-from worldmodel.precision import compute_dtype
-from worldmodel.prepared import Convolution, Matrix
-from worldmodel.roof import count_flops
+from worldmodel.bench.roof import count_flops
+from worldmodel.model.precision import compute_dtype
+from worldmodel.streaming.folded_blocks import attend_in_space, attend_in_time
+from worldmodel.streaming.folded_pixels import gathered_convolution
+from worldmodel.streaming.onednn import Convolution, Matrix
 
 DTYPES = {torch.float32, compute_dtype("cpu")}
 

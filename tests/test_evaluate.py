@@ -12,8 +12,9 @@ from policy_eval.policy import AgentPolicy, CallablePolicy, Policy
 from policy_eval.real_envs import RealEnvs, largest_difference
 from policy_eval.scores import Scores
 from worldmodel.data import open_episodes
-from worldmodel.dream import DreamEnv, Verdict
-from worldmodel.starts import Starts
+from worldmodel.dreams.env import DreamEnv
+from worldmodel.dreams.starts import Starts
+from worldmodel.dreams.verdict import Verdict
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import pytest
 
 from worldmodel.envs import make_env
 from worldmodel.envs.behaviour import MIXTURE, choose_behaviour
-from worldmodel.envs.expert import NUM_LOOKS, PushModel, behave, pose_error, with_noise
-from worldmodel.envs.pushing import before_contact, clearance, contact, drive, in_block_frame, towards, way_round
-from worldmodel.envs.scene import placed
+from worldmodel.envs.pusht.expert import NUM_LOOKS, PushModel, behave, pose_error, with_noise
+from worldmodel.envs.pusht.pushing import before_contact, clearance, contact, drive, in_block_frame, towards, way_round
+from worldmodel.envs.pusht.scene import placed
 
 
 def blind(name):

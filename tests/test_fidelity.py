@@ -10,8 +10,8 @@ from rich.console import Console
 
 from worldmodel.data import open_episodes
 from worldmodel.envs import object_names
-from worldmodel.fidelity import FidelityConfig, fidelity, measure_fidelity
-from worldmodel.fidelity_report import plot_fidelity, print_fidelity
+from worldmodel.fidelity.measure import FidelityConfig, fidelity, measure_fidelity
+from worldmodel.fidelity.report import plot_fidelity, print_fidelity
 
 DATA = Path(__file__).parent / "data" / "lerobot_v30_pusht"
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from worldmodel.envs import ObjectTrack
-from worldmodel.fidelity_scores import ScoreTable, object_scores, pixel_scores
+from worldmodel.fidelity.scores import ScoreTable, object_scores, pixel_scores
 
 NAN = math.nan
 

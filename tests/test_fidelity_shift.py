@@ -10,8 +10,8 @@ from rich.console import Console
 from small_sets import edit_lines, two_episodes_v21
 
 from worldmodel.data import open_episodes
-from worldmodel.fidelity import FidelityConfig, fidelity
-from worldmodel.fidelity_shift import measure_shifted, shifted_table
+from worldmodel.fidelity.measure import FidelityConfig, fidelity
+from worldmodel.fidelity.shifted import measure_shifted, shifted_table
 
 
 def name_shift(folder, shift, episodes=(0, 1)):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from drawn_episodes import DrawnEpisodes
 
-from worldmodel.fidelity_windows import (
+from worldmodel.fidelity.windows import (
     Window,
     context_of,
     evenly_spaced_windows,

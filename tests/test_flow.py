@@ -1,6 +1,6 @@
 import torch
 
-from worldmodel.flow import add_noise, euler_step, ramp_weight, sample, shortcut_target, velocity
+from worldmodel.model.flow import add_noise, euler_step, ramp_weight, sample, shortcut_target, velocity
 
 
 def test_add_noise_is_a_straight_path_with_data_at_one():

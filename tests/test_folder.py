@@ -13,7 +13,7 @@ from same_episodes import FPS, LENGTHS, pictures, tables, write_folder, write_hd
 from small_sets import V21, digest, edit_json
 
 from worldmodel.data import EpisodeSource, open_episodes
-from worldmodel.data.video_writer import encode_video
+from worldmodel.data.video.write import encode_video
 
 NAN = float("nan")
 

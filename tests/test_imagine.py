@@ -21,9 +21,9 @@ from rl_posttrain.learner import LearnConfig, Learner
 from rl_posttrain.prioritised import Anchors, contexts
 from rl_posttrain.rollouts import World, begin, disagreement, imagine_rollouts, persistent_noise
 from worldmodel.data import open_episodes
-from worldmodel.dream import Verdict
-from worldmodel.rollout import Observation
-from worldmodel.starts import Starts
+from worldmodel.dreams.starts import Starts
+from worldmodel.dreams.verdict import Verdict
+from worldmodel.streaming.state import Observation
 
 BOUNDS = (torch.zeros(2), torch.full((2,), 12.0))
 

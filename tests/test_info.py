@@ -8,7 +8,7 @@ from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.data.info import describe
 from worldmodel.data.problems import find_problems
-from worldmodel.data.video_writer import encode_video
+from worldmodel.data.video.write import encode_video
 
 
 @pytest.fixture(scope="module")

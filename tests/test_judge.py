@@ -10,7 +10,7 @@ from policy_eval.judge_scores import JudgedEpisode, best_threshold, dream_again,
 from policy_eval.judge_training import JudgeConfig, disturb, judge, read_frames, split
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
-from worldmodel.rollout import Observation
+from worldmodel.streaming.state import Observation
 
 SHAPE = JudgeShape(("top", "wrist"), (16, 16), width=8)
 

@@ -13,12 +13,12 @@ from same_episodes import write_folder
 from tiny import tiny_world
 
 from conditioning.latent_action import LatentActionEncoder, information, sample_latent, spread_error
-from worldmodel.assembly import build_world
 from worldmodel.data import Clip
-from worldmodel.dit import DiTConfig
-from worldmodel.latent_control import fit_controller, leakage
-from worldmodel.objective import LossConfig, draw, training_loss
-from worldmodel.run import build_optimizers
+from worldmodel.model.dit import DiTConfig
+from worldmodel.training.build import build_world
+from worldmodel.training.latent_actions import fit_controller, leakage
+from worldmodel.training.loss import LossConfig, draw, training_loss
+from worldmodel.training.optimizers import build_optimizers
 from worldmodel.world_model import WorldModel
 
 SIZE = 16

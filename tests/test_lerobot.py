@@ -23,8 +23,8 @@ from small_sets import (
 
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.letterbox import Letterbox
-from worldmodel.data.video import read_frames
-from worldmodel.data.video_writer import encode_video
+from worldmodel.data.video.read import read_frames
+from worldmodel.data.video.write import encode_video
 
 TASK = "Push the T-shaped block onto the T-shaped target."
 

@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from worldmodel.data import lerobot_merge, open_episodes
-from worldmodel.data.lerobot_statistics import colour_histogram, column_statistics, image_statistics
-from worldmodel.data.lerobot_writer import LeRobotSchema, finalise, stage_episode, staged_episodes
-from worldmodel.data.video_writer import concatenate_videos, encode_video
+from worldmodel.data import open_episodes
+from worldmodel.data.lerobot import merge as lerobot_merge
+from worldmodel.data.lerobot.statistics import colour_histogram, column_statistics, image_statistics
+from worldmodel.data.lerobot.write import LeRobotSchema, finalise, stage_episode, staged_episodes
+from worldmodel.data.video.write import concatenate_videos, encode_video
 
 REFERENCE = Path(__file__).parent / "data" / "lerobot_v30_pusht"
 SCHEMA = LeRobotSchema(

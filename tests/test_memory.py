@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import os, resource, sys
-from worldmodel.memory import keep_freed_memory
+from worldmodel.training.malloc import keep_freed_memory
 keep_freed_memory()
 import torch
 torch.set_num_threads(1)

@@ -11,14 +11,14 @@ from gymnasium.utils.env_checker import check_env
 from worldmodel.envs import make_env
 
 try:
-    from worldmodel.envs import headless
+    from worldmodel.envs.metaworld import headless
 except ValueError as error:  # it names the package that is missing
     pytest.skip(str(error), allow_module_level=True)
 
 import mujoco
 
-from worldmodel.envs.metaworld import MetaWorld
-from worldmodel.envs.metaworld_render import CANVASES, canvas
+from worldmodel.envs.metaworld.env import MetaWorld
+from worldmodel.envs.metaworld.render import CANVASES, canvas
 
 SCENE, STATE = "observation.images.scene", "observation.state"
 PUSH = "metaworld:push-v3"

@@ -9,13 +9,13 @@ from worldmodel.data import open_episodes
 from worldmodel.envs import make_env
 
 try:
-    from worldmodel.envs import headless  # noqa: F401
+    pass
 except ValueError as error:  # it names the package that is missing
     pytest.skip(str(error), allow_module_level=True)
 
 from worldmodel.envs.behaviour import behave
-from worldmodel.envs.metaworld import MetaWorld
-from worldmodel.envs.metaworld_expert import with_noise
+from worldmodel.envs.metaworld.env import MetaWorld
+from worldmodel.envs.metaworld.expert import with_noise
 from worldmodel.envs.record import RecordConfig, prepare, record, record_episode, simulate_episode
 
 TASKS = ("reach", "drawer-open", "button-press-topdown", "window-open", "door-open")

@@ -10,13 +10,13 @@ from worldmodel.data import open_episodes
 from worldmodel.envs import make_env
 
 try:
-    from worldmodel.envs import headless  # noqa: F401
+    pass
 except ValueError as error:  # it names the package that is missing
     pytest.skip(str(error), allow_module_level=True)
 
 from worldmodel.envs.behaviour import behave
-from worldmodel.envs.metaworld import MetaWorld
-from worldmodel.envs.metaworld_points import image_points
+from worldmodel.envs.metaworld.env import MetaWorld
+from worldmodel.envs.metaworld.points import image_points
 from worldmodel.envs.record import RecordConfig, record
 
 SCENE, WRIST, STATE = "observation.images.scene", "observation.images.wrist", "observation.state"

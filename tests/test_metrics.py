@@ -6,8 +6,8 @@ import pytest
 import torch
 from torchvision.models import alexnet
 
-from worldmodel.intervals import bootstrap_interval
-from worldmodel.metrics import Lpips, change_mask, masked_psnr, psnr, ssim, valid_region
+from worldmodel.fidelity.intervals import bootstrap_interval
+from worldmodel.fidelity.metrics import Lpips, change_mask, masked_psnr, psnr, ssim, valid_region
 
 
 def grey(value: int, height: int = 16, width: int = 16) -> torch.Tensor:

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from tests.tiny import TINY_DIT, random_clip, tiny_world
-from worldmodel.objective import Draws, LossConfig, _self_forward, draw, erased_patches, motion_weight, training_loss
+from worldmodel.training.loss import (
+    Draws,
+    LossConfig,
+    _self_forward,
+    draw,
+    erased_patches,
+    motion_weight,
+    training_loss,
+)
 
 PLAIN = LossConfig(forward_passes=0, shortcut_interval=0, context_noise=0.0)
 

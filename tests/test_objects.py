@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodel.data.video_writer import encode_video
+from worldmodel.data.video.write import encode_video
 from worldmodel.envs import find_objects, make_env, object_names, object_view
-from worldmodel.envs.play import play
-from worldmodel.envs.scene import placed
+from worldmodel.envs.pusht.play import play
+from worldmodel.envs.pusht.scene import placed
 
 BLOCK_CENTROID = np.array([0.0, (3600 * 15 + 2700 * 75) / 6300])  # bar 120 x 30, stem 30 x 90
 CORNERS = np.array([[-60.0, 0], [60, 0], [60, 30], [15, 120], [-15, 120], [-60, 30]])

@@ -21,7 +21,7 @@ from rl_posttrain.posttrain_config import PosttrainConfig
 from rl_posttrain.updates import BranchBatch, UpdateWeights, branch_loss
 from worldmodel.cli import main
 from worldmodel.data import EpisodeCache, open_episodes
-from worldmodel.objective import LossConfig
+from worldmodel.training.loss import LossConfig
 from worldmodel.world_model import WorldModel
 
 DATA = Path(__file__).parent / "data" / "lerobot_v30_pusht"

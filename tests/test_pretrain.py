@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from worldmodel.assembly import build_world
 from worldmodel.data import EpisodeCache, open_episodes
-from worldmodel.dit import DiTConfig
-from worldmodel.pretrain import PretrainConfig, clip_shape
-from worldmodel.run import Ahead, MovingAverage, build_optimizers, learning_rate_factor, load_state, save_state
+from worldmodel.model.dit import DiTConfig
+from worldmodel.training.build import build_world
+from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
+from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
+from worldmodel.training.prefetch import Ahead
+from worldmodel.training.pretrain import PretrainConfig, clip_shape
 from worldmodel.world_model import WorldModel
 
 DATA = Path(__file__).parent / "data" / "lerobot_v30_pusht"

@@ -8,8 +8,8 @@ from gym_pusht.envs.pusht import PushTEnv
 from gymnasium.utils.env_checker import check_env
 
 from worldmodel.envs import ENV_NAMES, make_env
-from worldmodel.envs.pusht import PushT, PushTPosition
-from worldmodel.envs.scene import Scene, grown, placed
+from worldmodel.envs.pusht.env import PushT, PushTPosition
+from worldmodel.envs.pusht.scene import Scene, grown, placed
 
 TOP, WRIST, STATE = "observation.images.top", "observation.images.wrist", "observation.state"
 WHITE, GREEN, BLUE, GREY = (255, 255, 255), (144, 238, 144), (78, 126, 255), (143, 163, 184)

@@ -8,7 +8,7 @@ import pytest
 
 from worldmodel.data import open_episodes
 from worldmodel.envs import make_env
-from worldmodel.envs.expert import behave
+from worldmodel.envs.pusht.expert import behave
 from worldmodel.envs.record import RecordConfig, record
 
 

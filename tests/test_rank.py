@@ -21,7 +21,7 @@ from policy_eval.scores import Scores
 from policy_eval.trials import Bench, Cell, Replay, cut, fingerprint, play
 from rl_posttrain.ranks import check_ranking
 from worldmodel.cli import main
-from worldmodel.copy_last import CopyLastWorld
+from worldmodel.dreams.copy_last import CopyLastWorld
 
 REAL = ("--real", "pusht-position", "--episodes", "4", "--horizon", "4", "--num-envs", "2")
 ONE = ("--processes", "1")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from worldmodel.data import open_episodes
-from worldmodel.data.lerobot_writer import staged_episodes
+from worldmodel.data.lerobot.write import staged_episodes
 from worldmodel.envs import make_env
 from worldmodel.envs.record import RecordConfig, record, record_episode, simulate_episode
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import random_clip, tiny_world
 
-from worldmodel import replay
+from worldmodel.streaming import cuda_graph as replay
 
 pytestmark = pytest.mark.gpu
 

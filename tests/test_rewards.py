@@ -24,7 +24,7 @@ from rl_posttrain.rewards import (
     weighted_sum,
 )
 from worldmodel.data import Clip
-from worldmodel.metrics import psnr
+from worldmodel.fidelity.metrics import psnr
 
 
 def grey(level: float, *, batch=1, frames=3, views=2, side=16) -> torch.Tensor:

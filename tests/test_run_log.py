@@ -2,7 +2,7 @@
 
 from itertools import count
 
-from worldmodel.run_log import RunClock
+from worldmodel.training.log import RunClock
 
 
 def test_time_stands_still_within_a_step():

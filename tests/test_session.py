@@ -15,7 +15,7 @@ from demos.simulation import MAX_REWIND
 from demos.start import Start, action_names, start_from_data, start_from_environment
 from demos.visitors import Visitors
 from worldmodel.data import open_episodes
-from worldmodel.data.video import count_frames, read_frames
+from worldmodel.data.video.read import count_frames, read_frames
 
 DATA = Path(__file__).parent / "data" / "lerobot_v30_pusht"
 

@@ -23,8 +23,8 @@ from policy_eval.steering import (
     verifier,
 )
 from worldmodel.data import Clip, open_episodes
-from worldmodel.dream import Verdict
-from worldmodel.starts import Starts
+from worldmodel.dreams.starts import Starts
+from worldmodel.dreams.verdict import Verdict
 
 
 class Still:

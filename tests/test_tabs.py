@@ -24,7 +24,7 @@ from demos.visitors import Visitors
 from policy_eval.behaviour_cloning import ClonedPolicy, PolicyConfig
 from policy_eval.judge import JudgeShape, LearnedJudge
 from policy_eval.scores import Scores
-from worldmodel.data.video import write_video
+from worldmodel.data.video.write import write_video
 from worldmodel.envs import make_env
 
 VIEWS, SIZE = ("top", "wrist"), (32, 32)

@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from worldmodel.data.video import (
+from worldmodel.data.video.read import (
     MAX_OPEN_READERS,
     DecordDecoder,
     PyAVDecoder,
@@ -14,8 +14,8 @@ from worldmodel.data.video import (
     read_frames,
     release_readers,
     video_info,
-    write_video,
 )
+from worldmodel.data.video.write import write_video
 
 
 def drawn_frames(length, height, width):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.tiny import TINY_DIT, random_clip, tiny_world
-from worldmodel.codec import PixelCodec
 from worldmodel.data import Clip
-from worldmodel.layers import causal_visibility
+from worldmodel.model.codec import PixelCodec
+from worldmodel.model.layers import causal_visibility
 from worldmodel.world_model import WorldModel
 
 MONOLITHIC = replace(TINY_DIT, encoder_depth=0, decoder_depth=3, num_registers=1)

@@ -4,7 +4,7 @@ import torch
 
 from conditioning.conditioner import ConditionerConfig
 from worldmodel.data import Clip
-from worldmodel.dit import DiTConfig
+from worldmodel.model.dit import DiTConfig
 from worldmodel.world_model import WorldModel, WorldModelConfig
 
 TINY_DIT = DiTConfig(width=32, patch=8, encoder_depth=2, decoder_depth=1, window=4, head_width=16)

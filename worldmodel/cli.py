@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worldmodel.memory import keep_freed_memory
+from worldmodel.training.malloc import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ COMMANDS = {
         "record",
     ),
     "pretrain": Command(
-        "Train a world model from video and actions.", "worldmodel.pretrain", "PretrainCommand", "pretrain"
+        "Train a world model from video and actions.", "worldmodel.training.pretrain", "PretrainCommand", "pretrain"
     ),
     "rollout": Command(
         "Write a video of an episode: truth over dream, all cameras.",
-        "worldmodel.rollout_video",
+        "worldmodel.dreams.film",
         "RolloutConfig",
         "rollout",
     ),
     "fidelity": Command(
         "Measure how faithful a world model is to held-out episodes.",
-        "worldmodel.fidelity",
+        "worldmodel.fidelity.measure",
         "FidelityConfig",
         "fidelity",
     ),
@@ -100,7 +100,7 @@ COMMANDS = {
     ),
     "bench": Command(
         "Measure how fast a world model is, and how near to the roof of the hardware.",
-        "worldmodel.bench",
+        "worldmodel.bench.measure",
         "BenchConfig",
         "bench",
     ),

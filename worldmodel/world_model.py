@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from conditioning.conditioner import Conditioner, ConditionerConfig, Conditioning
 from conditioning.latent_action import LatentActionEncoder
-from worldmodel.codec import LatentCodec, PixelCodec
 from worldmodel.data.clip import Clip
-from worldmodel.dit import DiTConfig, Encoded, VideoDiT
-from worldmodel.engine import Engine, fingerprint, foldable
 from worldmodel.files import write_json, write_weights
-from worldmodel.flow import sample
-from worldmodel.layers import TimeCache, TimeStep
-from worldmodel.precision import autocast, compute_dtype
-from worldmodel.replay import replayed
-from worldmodel.rollout import Observation, RolloutState, stream_noise
+from worldmodel.model.codec import LatentCodec, PixelCodec
+from worldmodel.model.dit import DiTConfig, Encoded, VideoDiT
+from worldmodel.model.flow import sample
+from worldmodel.model.layers import TimeCache, TimeStep
+from worldmodel.model.precision import autocast, compute_dtype
+from worldmodel.streaming.cuda_graph import replayed
+from worldmodel.streaming.engine import Engine, fingerprint, foldable
+from worldmodel.streaming.state import Observation, RolloutState, stream_noise
 
 
 @dataclass(frozen=True)
@@ -391,7 +391,7 @@ class WorldModel(nn.Module):
             raise ValueError(f"{file}: not a world model description: {error!r}") from error
         codec = None
         if description.get("codec") == "codec":
-            from worldmodel.autoencoder import AutoencoderCodec
+            from worldmodel.model.autoencoder import AutoencoderCodec
 
             codec = AutoencoderCodec.from_pretrained(path / "codec")
         world = cls(config, codec)

@@ -8,7 +8,7 @@ from jaxtyping import Float32, Shaped
 
 from worldmodel.data.checks import fail, matrix, the_same
 from worldmodel.data.source import Rows, TableSource, VideoPictures, fingerprint, letterboxes
-from worldmodel.data.video_decoders import VideoInfo, video_info
+from worldmodel.data.video.decoders import VideoInfo, video_info
 
 TABLES = ("actions", "states", "rewards", "successes")
 SUFFIXES = (".npy", ".csv")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from worldmodel.data.folder import episode_folders, open_folder
 from worldmodel.data.hdf5 import hdf5_files, open_hdf5
-from worldmodel.data.lerobot import open_lerobot
+from worldmodel.data.lerobot.read import open_lerobot
 from worldmodel.data.source import TableSource
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from worldmodel.data.checks import fail
 from worldmodel.data.clip import Clip
 from worldmodel.data.letterbox import Letterbox
-from worldmodel.data.video import read_frames
-from worldmodel.data.video_decoders import video_info
+from worldmodel.data.video.decoders import video_info
+from worldmodel.data.video.read import read_frames
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Importing this package is instant: a simulator is imported when its environment 
 
 import gymnasium
 
-from worldmodel.envs.objects import ObjectTrack, find_objects, object_names, object_view
+from worldmodel.envs.pusht.objects import ObjectTrack, find_objects, object_names, object_view
 
 ENV_NAMES = ("pusht", "pusht-position")
 METAWORLD = "metaworld:"  # followed by a task of Meta-World, as in metaworld:push-v3
@@ -47,9 +47,9 @@ def make_env(name: str, **options: int | str) -> gymnasium.Env:
     """
     check_env_name(name)
     if name.startswith(METAWORLD):
-        from worldmodel.envs.metaworld import MetaWorld
+        from worldmodel.envs.metaworld.env import MetaWorld
 
         return MetaWorld(name, **options)
-    from worldmodel.envs.pusht import PushT, PushTPosition
+    from worldmodel.envs.pusht.env import PushT, PushTPosition
 
     return (PushT if name == "pusht" else PushTPosition)(**options)

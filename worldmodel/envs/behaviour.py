@@ -21,7 +21,7 @@ def choose_behaviour(wanted: Literal["mixture", "expert", "noisy", "play"], rng:
 def behave(behaviour: Behaviour, env: gymnasium.Env, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Actions without end; a pure function of the environment's states and the generator."""
     if env.name.startswith("metaworld:"):
-        from worldmodel.envs import metaworld_expert as scripts
+        from worldmodel.envs.metaworld import expert as scripts
     else:
-        from worldmodel.envs import expert as scripts
+        from worldmodel.envs.pusht import expert as scripts
     return scripts.behave(behaviour, env, rng)

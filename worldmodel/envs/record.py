@@ -15,7 +15,7 @@ import numpy as np
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from worldmodel.data.lerobot_writer import LeRobotSchema, finalise, stage_episode, staged_episodes
+from worldmodel.data.lerobot.write import LeRobotSchema, finalise, stage_episode, staged_episodes
 from worldmodel.envs import check_env_name, make_env
 from worldmodel.envs.behaviour import Behaviour, behave, choose_behaviour
 from worldmodel.files import write_json

@@ -1,0 +1,1 @@
+"""How fast a world model is, and how near to what the hardware allows."""

@@ -1,0 +1,255 @@
+"""How fast a world model is, and how near to what the hardware allows: `worldmodel bench`."""
+
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+
+from worldmodel.bench.recompute import recomputed_step
+from worldmodel.bench.report import plot_bench, print_bench
+from worldmodel.bench.roof import best_gemm, step_flops, synchronize
+from worldmodel.bench.timing import WARM_UP, ClockName, Stream, interleave, long_run, percentile
+from worldmodel.bench.training import training_speed
+from worldmodel.data.clip import Clip
+from worldmodel.files import write_json
+from worldmodel.model.precision import compute_dtype
+from worldmodel.processes import run_in_processes, wait_for_the_others
+from worldmodel.training.log import CLOCKS
+from worldmodel.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """What to time and where to write it."""
+
+    world: str
+    """Folder or hub id of the world model."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where it runs; on the CPU in one thread."""
+    batch: tuple[int, ...] = (1, 8, 32)
+    """Streams side by side."""
+    num_steps: tuple[int, ...] = (1, 2, 4)
+    """Denoising steps per frame."""
+    context: tuple[int, ...] = (8, 32)
+    """Real frames before the dream."""
+    json: Path | None = None
+    """Where to write the report."""
+    plot: Path | None = None
+    """Where to write the plot; beside the JSON file when not given."""
+    data: Path | None = None
+    """Data set to measure training on; without it training is not measured."""
+    rounds: int = 5
+    """Turns that every combination takes; they are interleaved."""
+    frames: int = 6
+    """Frames per turn."""
+    long: int = 1000
+    """Length of the stream whose cost per step is drawn."""
+    workers: tuple[int, ...] = (1, 2)
+    """Processes that dream at once, to see how throughput grows; on the CPU only."""
+    clock: ClockName = "wall"
+    """What seconds are counted in; CPU time of the process is fair on a shared machine."""
+
+
+def bench(config: BenchConfig) -> dict[str, Any]:
+    """Measure, print, and write what was asked for; returns the report.
+
+    Raises:
+        ValueError: If a number is below 1, or the device is not there.
+    """
+    _check(config)
+    torch.set_num_threads(1)
+    world = WorldModel.load(config.world, config.device)
+    clock = CLOCKS[config.clock]
+    roof = best_gemm(world.device, compute_dtype(world.device), clock=clock)
+    grid = measure_grid(world, config, roof)
+    first = {"num_steps": config.num_steps[0], "context": config.context[0]}
+    rows = [row for row in grid if first.items() <= row.items()]
+    run = long_run(
+        world,
+        noise_clip(world, rows[0]["batch"], first["context"]),
+        first["num_steps"],
+        frames=config.long,
+        clock=clock,
+    )
+    report = {
+        "frames_per_second": {str(row["batch"]): row["frames_per_second"] for row in rows},
+        "roof_share": {str(row["batch"]): row["roof_share"] for row in rows},
+        "latency_ms": rows[0]["latency_ms"],
+        "step_1000_over_step_20": run.late_over_early,
+        "grid": grid,
+        "roof": {"gemm_flops_per_second": roof, "dtype": str(compute_dtype(world.device))},
+        "long": {"seconds": run.seconds, "state_growth_bytes": run.memory_growth},
+        "recompute": []
+        if world.dit.monolithic
+        else [measure_recompute(world, config, length) for length in config.context],
+        "processes": measure_processes(config) if config.device == "cpu" else None,
+        "training": None if config.data is None else measure_training(world, config),
+        "peak_memory_bytes": peak_memory(world.device),
+        "metadata": describe(world, config),
+    }
+    console = Console()
+    print_bench(report, console)
+    if config.json is not None:
+        write_json(config.json, report)
+    plot = config.plot or (config.json and config.json.with_suffix(".png"))
+    if plot is not None:
+        plot_bench(report, plot)
+    return report
+
+
+def measure_grid(world: WorldModel, config: BenchConfig, roof: float) -> list[dict[str, Any]]:
+    """One row for every batch, number of steps and context, measured in turns."""
+    clock, cells = CLOCKS[config.clock], []
+    for batch, num_steps, context in product(config.batch, config.num_steps, config.context):
+        stream = Stream(world, noise_clip(world, batch, context), num_steps, clock)
+        cells.append((batch, num_steps, context, stream))
+    interleave([cell[-1] for cell in cells], rounds=config.rounds, frames=config.frames)
+    rows = []
+    for batch, num_steps, context, stream in cells:
+        total = statistics.median(stream.timings.total)
+        flops = step_flops(world, stream.state, stream.actions, num_steps)
+        milliseconds = [1000 * seconds for seconds in stream.timings.total]
+        parts = {
+            name: 1000 * statistics.median(getattr(stream.timings, name)) for name in ("model", "codec", "conversion")
+        }
+        rows.append(
+            {
+                "batch": batch,
+                "num_steps": num_steps,
+                "context": context,
+                "frames_per_second": batch / total,
+                "model_frames_per_second": 1000 * batch / parts["model"],
+                "latency_ms": {"median": 1000 * total, "p99": percentile(milliseconds, 0.99), **parts},
+                "flops_per_frame": flops / batch,
+                "roof_share": flops / total / roof,
+            }
+        )
+    return rows
+
+
+def measure_recompute(world: WorldModel, config: BenchConfig, length: int) -> dict[str, Any]:
+    """Seconds per frame with the cache and without it, in turns, at the first number of steps.
+
+    `plain` is the streaming of the modules themselves, without the engine: the fair comparison,
+    since recomputing runs the modules, too.
+    """
+    clock, num_steps = CLOCKS[config.clock], config.num_steps[0]
+    context = noise_clip(world, 1, length)
+    state = world.start(context)
+    actions = None if context.actions is None else context.actions[:, -1]
+    seconds: dict[str, list[float]] = {"cached": [], "plain": [], "recomputed": []}
+    ways = {
+        "cached": lambda s: world.step(s, actions, num_steps=num_steps),
+        "plain": torch.no_grad()(lambda s: world._step(s, actions, num_steps, world.config.temperature)),
+        "recomputed": lambda s: recomputed_step(world, context, s, actions, num_steps=num_steps),
+    }
+    streams = {name: state.select([0]) for name in ways}
+    for turn in range(WARM_UP + config.rounds):
+        for name, way in ways.items():
+            streams[name].put([0], state)
+            synchronize(world.device)
+            begin = clock()
+            way(streams[name])
+            synchronize(world.device)
+            if turn >= WARM_UP:
+                seconds[name].append(clock() - begin)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return {
+        "context": length,
+        "num_steps": num_steps,
+        "ms": {name: 1000 * value for name, value in medians.items()},
+        "recomputed_over_cached": medians["recomputed"] / medians["cached"],
+        "recomputed_over_plain": medians["recomputed"] / medians["plain"],
+    }
+
+
+def measure_processes(config: BenchConfig) -> list[dict[str, Any]]:
+    """Frames per second of all processes together, for each number of them."""
+    batch = config.batch[min(1, len(config.batch) - 1)]
+    rows = []
+    for workers in config.workers:
+        arguments = (config.world, batch, config.num_steps[0], config.rounds * config.frames)
+        rates = run_in_processes(stream_rate, [arguments] * workers)
+        rows.append({"workers": workers, "batch": batch, "frames_per_second": sum(rates)})
+    return rows
+
+
+def stream_rate(folder: str, batch: int, num_steps: int, frames: int) -> float:
+    """Frames per second of wall time in this process, beside the others'."""
+    world = WorldModel.load(folder)
+    stream = Stream(world, noise_clip(world, batch, 2), num_steps, time.perf_counter)
+    stream.advance(2)
+    wait_for_the_others()
+    begin = time.perf_counter()
+    stream.advance(frames)
+    return batch * frames / (time.perf_counter() - begin)
+
+
+def measure_training(world: WorldModel, config: BenchConfig) -> dict[str, Any]:
+    """Training speed without self-forwarding, and with two passes of it."""
+    settings = {"steps": config.rounds, "clock": CLOCKS[config.clock]}
+    speeds = {str(passes): asdict(training_speed(world, config.data, passes=passes, **settings)) for passes in (0, 2)}
+    return {"passes": speeds}
+
+
+def noise_clip(world: WorldModel, batch: int, frames: int) -> Clip:
+    """Random pictures with actions and states at the centre of their range."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, frames, len(world.views), *world.size, 3)
+    width, told = world.config.conditioner.told_dim, world.conditioner
+    actions = torch.zeros(batch, frames - 1, width) if width else None
+    states = told.state_center.cpu().expand(batch, frames, -1).clone() if world.state_dim else None
+    pictures = torch.randint(96, 160, shape, dtype=torch.uint8, generator=generator)
+    return Clip(frames=pictures, actions=actions, states=states).to(world.device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes held so far: on the GPU, or by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def describe(world: WorldModel, config: BenchConfig) -> dict[str, Any]:
+    """What was measured, and on what."""
+    cpu = platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(world.device) if config.device == "cuda" else cpu
+    return {
+        "world": config.world,
+        "device": config.device,
+        "machine": name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "clock": config.clock,
+        "views": len(world.views),
+        "size": list(world.size),
+        "weights": sum(parameter.numel() for parameter in world.dit.parameters()),
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def _check(config: BenchConfig) -> None:
+    numbers: dict[str, Sequence[int]] = {
+        "batch": config.batch,
+        "num_steps": config.num_steps,
+        "context": config.context,
+        "workers": config.workers,
+        "rounds": (config.rounds,),
+        "frames": (config.frames,),
+        "long": (config.long,),
+    }
+    for name, values in numbers.items():
+        if not values or min(values) < 1:
+            raise ValueError(f"{name} has numbers of at least 1, got {list(values)}")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda: torch sees no GPU here; use --device cpu")

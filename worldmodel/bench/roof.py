@@ -1,0 +1,78 @@
+"""What the hardware allows: arithmetic of one step, and the best matrix product of this device."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from worldmodel.streaming.state import RolloutState
+from worldmodel.world_model import WorldModel
+
+GEMM_SIZES = {"cpu": (256, 512, 1024, 2048), "gpu": (2048, 4096, 8192)}
+
+
+def count_flops(function: Callable[[], object]) -> int:
+    """Floating point operations of the matrix products, attentions and convolutions of a call."""
+
+    def product(summed: torch.Size, a: torch.Size, b: torch.Size, **others: object) -> int:
+        return 2 * a[0] * a[1] * b[1]
+
+    in_place = {torch.ops.aten.addmm_: product}
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+def step_flops(world: WorldModel, state: RolloutState, actions: Float[Tensor, "b a"] | None, num_steps: int) -> int:
+    """Floating point operations of one `world.step` for all streams of `state`, which is kept.
+
+    Zeros that the engine pads its matrices with are not counted: of its arithmetic and that of the
+    modules it stands for, the smaller one is what a step needs.
+    """
+    everyone = range(len(state.frame))
+
+    def stepped() -> object:
+        return world.step(state.select(everyone), actions, num_steps=num_steps)
+
+    @torch.no_grad()
+    def plainly() -> object:
+        return world._step(state.select(everyone), actions, num_steps, world.config.temperature)
+
+    return min(count_flops(stepped), count_flops(plainly))
+
+
+def best_gemm(
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    sizes: Sequence[int] | None = None,
+    seconds: float = 0.3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Floating point operations per second of the fastest square matrix product.
+
+    Main arguments: `device` and `dtype`.
+    Other arguments: `sizes` to try (by default those that fill the device), `seconds` for each, and
+    the `clock` to count them by.
+    """
+    best = 0.0
+    for size in sizes or GEMM_SIZES["cpu" if device.type == "cpu" else "gpu"]:
+        a = torch.randn(size, size, device=device).to(dtype)
+        a @ a
+        until = clock() + seconds
+        while clock() < until:
+            synchronize(device)
+            begin = clock()
+            a @ a
+            synchronize(device)
+            best = max(best, 2 * size**3 / (clock() - begin))
+    return best
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the work that a GPU was given; a CPU has done it already."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,57 @@
+"""Random clips of a data set: a pure function of a seed and an index."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+import torch
+
+from worldmodel.data.clip import Clip, EpisodeSource, stack_clips
+
+
+def sample_clips(
+    source: EpisodeSource,
+    *,
+    batch: int,
+    length: int,
+    stride: int,
+    seed: int,
+    index: int,
+    episodes: Sequence[int],
+    gap: int = 1,
+) -> Clip:
+    """Batch `index` of random clips: a pure function of `seed` and `index`.
+
+    Every window of the given episodes is equally likely. The second frame of a clip lies `gap`
+    strides after the first, the others follow one another.
+
+    Raises:
+        ValueError: If no episode is long enough.
+    """
+    span = (length + gap - 2) * stride + 1
+    windows = np.array([max(source.lengths[e] - span + 1, 0) for e in episodes])
+    if windows.sum() == 0:
+        longest = max((source.lengths[e] for e in episodes), default=0)
+        raise ValueError(f"{source.name}: the longest episode has {longest} frames, need {span}")
+    ends = np.cumsum(windows)
+    picks = np.random.default_rng((seed, index)).integers(ends[-1], size=batch)
+    clips = []
+    for pick in picks:
+        which = int(np.searchsorted(ends, pick, side="right"))
+        start = int(pick - ends[which] + windows[which])
+        first = source.read(episodes[which], start, start + stride + 1, stride)
+        rest = source.read(episodes[which], start + gap * stride, start + span, stride)
+        clips.append(_join(first, rest))
+    return stack_clips(clips)
+
+
+def _join(first: Clip, rest: Clip) -> Clip:
+    """The first frame of `first`, with what is done there, before the frames of `rest`."""
+    timeless = {"view_mask": rest.view_mask, "pixel_mask": rest.pixel_mask}
+    columns = {f.name: (getattr(first, f.name), getattr(rest, f.name)) for f in fields(Clip)}
+    joined = {
+        name: None if late is None else torch.cat([early[:1], late])
+        for name, (early, late) in columns.items()
+        if name not in timeless
+    }
+    return Clip(**joined, **timeless)

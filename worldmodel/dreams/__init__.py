@@ -1,0 +1,1 @@
+"""Dreams as environments and as films, and the recorded frames that they start from."""

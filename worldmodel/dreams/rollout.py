@@ -1,0 +1,53 @@
+"""A recorded episode beside the dream of it, as a video. `worldmodel rollout`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from worldmodel.data import open_episodes
+from worldmodel.data.video.write import write_video
+from worldmodel.dreams.film import compare, dream_episode
+from worldmodel.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Which episode to dream and where the video goes."""
+
+    world: Path
+    """Folder of the world model."""
+    data: Path
+    """LeRobot folder of the episode."""
+    out: Path
+    """The video, an mp4 file."""
+    episode: int = 0
+    """Index of the episode."""
+    start: int = 0
+    """First of the eight recorded frames that the world model is shown."""
+    horizon: int | None = None
+    """Dreamt frames; up to the end of the episode when not given."""
+    num_steps: int = 2
+    """Denoising steps per frame."""
+    seed: int = 0
+    """Seed of the dream's noise."""
+
+
+def rollout(config: RolloutConfig) -> None:
+    """Dream one episode under its recorded actions and write truth over dream, all cameras.
+
+    Raises:
+        ValueError: The data does not fit the world model, or the stretch lies outside the episode.
+    """
+    world = WorldModel.load(config.world)
+    source = open_episodes(config.data, size=tuple(world.size), views=world.views)
+    truth, dream = dream_episode(
+        world,
+        source,
+        config.episode,
+        start=config.start,
+        horizon=config.horizon,
+        num_steps=config.num_steps,
+        seed=config.seed,
+    )
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    write_video(config.out, compare(truth, dream, world.views), world.fps / world.stride)
+    print(f"{config.out}: {len(dream)} dreamt frames of episode {config.episode}, truth above")

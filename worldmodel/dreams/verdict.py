@@ -1,0 +1,37 @@
+"""What a judge says of a frame, and how it sees the observation of an environment."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from worldmodel.streaming.state import Observation
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says of one frame of every stream.
+
+    Attributes:
+        rewards: Reward of having come here.
+        successes: Whether the task is solved.
+    """
+
+    rewards: Float[Tensor, "b"]
+    successes: Bool[Tensor, "b"]
+
+
+Judge = Callable[[Observation], Verdict]
+"""Looks at the latest frame of every stream, all cameras."""
+
+
+def observed(observation: Mapping[str, np.ndarray], views: Sequence[str]) -> Observation:
+    """The observation of a Gymnasium environment as the world model and its judges see it."""
+    pictures = [observation[f"observation.images.{view}"] for view in views]
+    states = observation.get("observation.state")
+    return Observation(
+        torch.from_numpy(np.stack(pictures, axis=1)), None if states is None else torch.from_numpy(states)
+    )

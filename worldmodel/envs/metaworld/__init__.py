@@ -1,0 +1,1 @@
+"""Meta-World: a Sawyer arm, two cameras, scripted behaviours and controlled shifts."""

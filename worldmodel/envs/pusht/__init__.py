@@ -1,0 +1,1 @@
+"""PushT from two cameras, its scripted behaviours and controlled shifts."""

@@ -1,0 +1,1 @@
+"""How faithful a world model is to held-out episodes."""

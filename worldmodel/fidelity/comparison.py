@@ -1,0 +1,279 @@
+"""Dream windows and score them against the truth and the baselines, batch by batch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from einops import repeat
+from jaxtyping import Bool, Float32, UInt8
+from torch import Tensor
+
+from worldmodel.data.clip import Clip, EpisodeSource
+from worldmodel.envs import find_objects, object_names, object_view
+from worldmodel.fidelity.metrics import LPIPS_MIN_SIDE, Lpips, psnr, valid_region
+from worldmodel.fidelity.scores import ScoreTable, object_scores, pixel_scores
+from worldmodel.fidelity.windows import (
+    CONTEXT_FRAMES,
+    Alteration,
+    Window,
+    context_of,
+    holding_actions,
+    mirrored_actions,
+    read_windows,
+)
+from worldmodel.streaming.state import RolloutState
+from worldmodel.world_model import WorldModel
+
+LAST_CONTEXT = CONTEXT_FRAMES - 1
+
+
+def dream(
+    world: WorldModel,
+    start: RolloutState,
+    actions: Float32[Tensor, "b m a"] | None,
+    *,
+    horizon: int,
+    horizons: Sequence[int],
+    num_steps: int,
+    advance: Callable[[int], None] = lambda count: None,
+) -> UInt8[Tensor, "b h v H W 3"]:
+    """Roll out from a copy of `start` and keep the frames at `horizons`.
+
+    Args:
+        world: The world model.
+        start: From `world.start`; it stays as it is, so that other actions can follow it.
+        actions: The actions that follow; `None` for unlabelled video.
+        horizon: Frames to dream.
+        horizons: Frames to keep, counted from 1.
+        num_steps: Denoising steps per frame.
+        advance: Called after each frame with the number of streams.
+    """
+    streams = len(start.frame)
+    state, kept = start.select(range(streams)), []
+    for index in range(horizon):
+        action = None if actions is None else actions[:, index]
+        observation, state = world.step(state, action, num_steps=num_steps)
+        if index + 1 in horizons:
+            kept.append(observation.frames.cpu())
+        advance(streams)
+    return torch.stack(kept, dim=1)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What really happened in a batch of windows.
+
+    Attributes:
+        frames: All the frames of the windows, context first.
+        truth: The frames at the horizons.
+        last: The last context frame.
+        view_mask: False where a camera is missing; `None` means all are present.
+    """
+
+    frames: UInt8[Tensor, "b t v H W 3"]
+    truth: UInt8[Tensor, "b h v H W 3"]
+    last: UInt8[Tensor, "b v H W 3"]
+    view_mask: Bool[Tensor, "b v"] | None
+
+
+class DreamComparison:
+    """Scores of a world model's dreams on windows of a data source; fills `table`.
+
+    Args:
+        world: The world model.
+        source: Held-out episodes.
+        horizon: Frames to dream.
+        horizons: Where to compare, counted from 1.
+        num_steps: Denoising steps per frame.
+        alterations: The altered actions to dream beside the recorded ones.
+        rivals: World models whose masks join those of the masked PSNR.
+
+    Attributes:
+        table: The scores so far.
+        lpips_reason: Why there is no LPIPS, or `None`.
+        frames_per_window: Dreamed frames per window, over all the rollouts.
+    """
+
+    def __init__(
+        self,
+        world: WorldModel,
+        source: EpisodeSource,
+        *,
+        horizon: int,
+        horizons: Sequence[int],
+        num_steps: int,
+        alterations: Sequence[Alteration],
+        rivals: Sequence[WorldModel],
+    ):
+        self.world, self.source, self.rivals = world, source, tuple(rivals)
+        self.horizon, self.horizons, self.num_steps = horizon, tuple(horizons), num_steps
+        self.alterations = tuple(alterations)
+        self.table = ScoreTable()
+        self.regions = [valid_region(mask) for mask in source.pixel_mask]
+        self.lpips_reason = _lpips_reason(source.views, self.regions)
+        self.lpips = None if self.lpips_reason else Lpips(world.device)
+        rollouts = 1 + len(self.rivals) + (len(self.alterations) if world.action_dim else 0)
+        self.frames_per_window = horizon * rollouts
+
+    def add(
+        self,
+        windows: Sequence[Window],
+        partners: Sequence[Window] | None,
+        seeds: Sequence[int],
+        advance: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        """Dream and score the next windows.
+
+        Args:
+            windows: The next windows.
+            partners: Where their shuffled actions come from; `None` with a single episode.
+            seeds: Noise seed of each window, the same under all the actions.
+            advance: Called with the number of frames dreamed since the last call.
+        """
+        clip = self._read(windows)
+        context, actions = context_of(clip), _future(clip)
+
+        def imagine(world: WorldModel, start: RolloutState, actions: Tensor | None) -> Tensor:
+            return dream(
+                world,
+                start,
+                actions,
+                horizon=self.horizon,
+                horizons=self.horizons,
+                num_steps=self.num_steps,
+                advance=advance,
+            )
+
+        at = [LAST_CONTEXT + horizon for horizon in self.horizons]
+        last = clip.frames[:, LAST_CONTEXT]
+        recorded = Recorded(clip.frames, clip.frames[:, at], last, clip.view_mask)
+        start = self.world.start(context, seed=seeds)
+        dreamed = imagine(self.world, start, actions)
+        copied = repeat(last, "b v H W c -> b h v H W c", h=len(at))
+        rivals = [imagine(rival, rival.start(context, seed=seeds), actions) for rival in self.rivals]
+        self._score_cameras(recorded, dreamed, copied, rivals)
+        self._score_objects(recorded, {("objects",): dreamed, ("copy_last", "objects"): copied})
+        for alteration in self.alterations:
+            altered = self._altered(alteration, context, actions, partners)
+            other = None if altered is None else imagine(self.world, start, altered)
+            self._score_gap(alteration, recorded, dreamed, other)
+
+    def _read(self, windows: Sequence[Window]) -> Clip:
+        """The windows with what the world model can be told of them."""
+        clip = read_windows(self.source, windows, horizon=self.horizon, stride=self.world.stride)
+        actions = clip.actions if self.world.action_dim else None
+        return replace(clip, actions=actions, states=clip.states if self.world.state_dim else None)
+
+    def _altered(
+        self,
+        alteration: Alteration,
+        context: Clip,
+        actions: Float32[Tensor, "b m a"] | None,
+        partners: Sequence[Window] | None,
+    ) -> Float32[Tensor, "b m a"] | None:
+        if actions is None:
+            return None
+        if alteration == "shuffled":
+            return None if partners is None else _future(self._read(partners))
+        hold = holding_actions(
+            actions,
+            None if context.states is None else context.states[:, -1],
+            relative_to=self.world.relative_to,
+            stride=self.world.stride,
+        )
+        return hold if alteration == "hold" else mirrored_actions(actions, hold)
+
+    def _score_cameras(
+        self,
+        recorded: Recorded,
+        dreamed: UInt8[Tensor, "b h v H W 3"],
+        copied: UInt8[Tensor, "b h v H W 3"],
+        rivals: Sequence[UInt8[Tensor, "b h v H W 3"]],
+    ) -> None:
+        codec = self.world.codec
+        coded = codec.decode(codec.encode(recorded.truth.to(self.world.device))).cpu()
+        models = {"cameras": dreamed, "copy_last": copied}
+        models |= {f"rival {index}": frames for index, frames in enumerate(rivals)}
+        for index, view in enumerate(self.source.views):
+            scores = self._pixel_scores(index, recorded, models)
+            for kind in ("cameras", "copy_last"):
+                for metric, values in scores[kind].items():
+                    shown = _shown(values, recorded, index)
+                    self.table.add_horizons((kind, view, metric), self.horizons, shown)
+            scores = self._pixel_scores(index, recorded, {"codec": coded})
+            for metric, values in scores["codec"].items():
+                shown = _shown(values, recorded, index)
+                self.table.add(("codec", view, metric), shown.nanmean(dim=1))
+
+    def _pixel_scores(
+        self, index: int, recorded: Recorded, models: Mapping[str, UInt8[Tensor, "b h v H W 3"]]
+    ) -> dict[str, dict[str, Float32[Tensor, "b h"]]]:
+        return pixel_scores(
+            self._crop(recorded.truth, index),
+            {name: self._crop(frames, index) for name, frames in models.items()},
+            self._crop(recorded.last, index),
+            self.lpips,
+        )
+
+    def _crop(self, frames: UInt8[Tensor, "*b v H W 3"], view: int) -> UInt8[Tensor, "*b h w 3"]:
+        """One camera without its letterbox padding."""
+        rows, columns = self.regions[view]
+        return frames[..., view, rows, columns, :]
+
+    def _score_objects(
+        self, recorded: Recorded, models: Mapping[tuple[str, ...], UInt8[Tensor, "b h v H W 3"]]
+    ) -> None:
+        robot_type = self.source.robot_type
+        if not object_names(robot_type) or object_view(robot_type) not in self.source.views:
+            return
+        view = self.source.views.index(object_view(robot_type))
+        truth = find_objects(robot_type, recorded.frames[:, :, view])
+        for path, frames in models.items():
+            found = find_objects(robot_type, frames[:, :, view])
+            for name, track in found.items():
+                scores = object_scores(truth[name], track, LAST_CONTEXT, self.horizons)
+                for metric, values in scores.items():
+                    self.table.add_horizons((*path, name, metric), self.horizons, values)
+
+    def _score_gap(
+        self,
+        alteration: Alteration,
+        recorded: Recorded,
+        dreamed: UInt8[Tensor, "b h v H W 3"],
+        other: UInt8[Tensor, "b h v H W 3"] | None,
+    ) -> None:
+        gaps = []
+        for index, view in enumerate(self.source.views):
+            gap = torch.full(dreamed.shape[:2], torch.nan)
+            if other is not None:
+                truth = self._crop(recorded.truth, index)
+                gap = psnr(self._crop(dreamed, index), truth)
+                gap = gap - psnr(self._crop(other, index), truth)
+            gaps.append(_shown(gap, recorded, index))
+            path = ("action_following", alteration, "cameras", view, "psnr_gap")
+            self.table.add_horizons(path, self.horizons, gaps[-1])
+        mean = torch.stack(gaps).nanmean(dim=0)
+        self.table.add_horizons(("action_following", alteration, "psnr_gap"), self.horizons, mean)
+
+
+def _future(clip: Clip) -> Float32[Tensor, "b m a"] | None:
+    """The actions after the context."""
+    return None if clip.actions is None else clip.actions[:, LAST_CONTEXT:]
+
+
+def _shown(values: Float32[Tensor, "b h"], recorded: Recorded, view: int) -> Float32[Tensor, "b h"]:
+    """NaN where the camera is missing."""
+    if recorded.view_mask is None:
+        return values
+    return torch.where(recorded.view_mask[:, [view]], values, torch.nan)
+
+
+def _lpips_reason(views: Sequence[str], regions: Sequence[tuple[slice, slice]]) -> str | None:
+    for view, (rows, columns) in zip(views, regions, strict=True):
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        if min(height, width) < LPIPS_MIN_SIDE:
+            return (
+                f"LPIPS is left out: camera {view} has {height}x{width} pixels, its AlexNet trunk "
+                f"needs {LPIPS_MIN_SIDE} a side"
+            )
+    return Lpips.missing_reason()

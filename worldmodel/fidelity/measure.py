@@ -1,0 +1,238 @@
+"""How faithful a world model is to held-out episodes: `worldmodel fidelity`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from worldmodel.data import EpisodeCache, open_episodes
+from worldmodel.data.clip import EpisodeSource
+from worldmodel.fidelity.comparison import DreamComparison
+from worldmodel.fidelity.report import plot_fidelity, print_fidelity
+from worldmodel.fidelity.shifted import measure_shifted, shifted_table
+from worldmodel.fidelity.windows import (
+    ALTERATIONS,
+    CONTEXT_FRAMES,
+    Alteration,
+    Window,
+    evenly_spaced_windows,
+    shuffled_partners,
+    trained_episodes,
+)
+from worldmodel.files import write_json
+from worldmodel.world_model import WorldModel
+
+HORIZONS = (1, 5, 10, 25, 50)
+"""Frames after the last context frame at which a dream is compared with the truth."""
+
+
+@dataclass(frozen=True)
+class FidelityConfig:
+    """What to measure and where to write it."""
+
+    world: str
+    """Folder or hub id of the world model."""
+    data: str
+    """Data set of held-out episodes."""
+    shifted: tuple[str, ...] = ()
+    """Held-out data sets with one controlled shift each, measured beside `data`."""
+    horizon: int = 50
+    """Dreamed frames per window; metrics are taken at 1, 5, 10, 25, 50 as far as it reaches."""
+    num_steps: int = 2
+    """Denoising steps per frame."""
+    temperature: float | None = None
+    """Scale of the dreams' noise; the world model's own setting when not given."""
+    json: Path | None = None
+    """Where to write the report."""
+    plot: Path | None = None
+    """Where to write the plot; beside the JSON file when not given."""
+    include_train: bool = False
+    """Measure on episodes that the world model was trained on, too."""
+    starts: int = 4
+    """Evenly spaced windows per episode."""
+    alterations: tuple[Alteration, ...] = ALTERATIONS
+    """Altered actions that are dreamed beside the recorded ones; each costs as much as they do."""
+    seed: int = 0
+    """Seed of the dreams' noise, of the shuffling and of the bootstrap."""
+    batch_size: int = 16
+    """Windows that are dreamed at a time."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Where the world model runs."""
+
+
+def fidelity(config: FidelityConfig) -> dict[str, Any]:
+    """Measure a saved world model on a data folder, print the table, write report and plot.
+
+    Returns:
+        The report of `measure_fidelity`; with `shifted` those of the shifted data sets under
+        `shifted.<shift>`.
+
+    Raises:
+        ValueError: If the data does not fit the world model, was trained on, or is too short.
+    """
+    world = WorldModel.load(config.world, config.device)
+    if config.temperature is not None:
+        world.config = replace(world.config, temperature=config.temperature)
+
+    def measure(source: EpisodeSource) -> dict[str, Any]:
+        report = measure_fidelity(
+            world,
+            EpisodeCache(source),
+            horizon=config.horizon,
+            num_steps=config.num_steps,
+            seed=config.seed,
+            starts=config.starts,
+            batch_size=config.batch_size,
+            include_train=config.include_train,
+            alterations=config.alterations,
+            show_progress=True,
+        )
+        report["metadata"]["world"] = config.world
+        return report
+
+    report = measure(open_episodes(config.data, size=tuple(world.size), views=world.views))
+    if config.shifted:
+        report["shifted"] = measure_shifted(config.shifted, tuple(world.size), world.views, measure)
+    print_fidelity(report)
+    if config.shifted:
+        Console().print(shifted_table(report))
+    if config.json is not None:
+        config.json.parent.mkdir(parents=True, exist_ok=True)
+        write_json(config.json, report)
+    plot = config.plot
+    if plot is None and config.json is not None:
+        plot = config.json.with_suffix(".png")
+    if plot is not None:
+        plot_fidelity(report, plot)
+    return report
+
+
+def measure_fidelity(
+    world: WorldModel,
+    source: EpisodeSource,
+    *,
+    horizon: int = 50,
+    num_steps: int = 2,
+    seed: int = 0,
+    starts: int = 4,
+    batch_size: int = 16,
+    include_train: bool = False,
+    alterations: Sequence[Alteration] = ALTERATIONS,
+    compared_with: Sequence[WorldModel] = (),
+    show_progress: bool = False,
+) -> dict[str, Any]:
+    """Dream windows of every episode and compare them with the truth.
+
+    Window i is dreamed from 8 recorded frames with noise seed `seed + i`, under the recorded and
+    under altered actions, so that a gap between the two is due to the actions alone. Means are over
+    windows; intervals (95 %) come from a bootstrap over episodes.
+
+    Main arguments: `world`, `source`, `horizon` and `num_steps`.
+    Other arguments: `alterations` are dreamed, too. The masked PSNR is taken on the union of the
+    masks of `world` and of the models in `compared_with`.
+
+    Returns:
+        `cameras.<view>.<metric>.<horizon>`, `copy_last` likewise, `codec.<view>.<metric>`,
+        `objects.<object>.<metric>.<horizon>` (also in `copy_last`), and in dB
+        `action_following.<alteration>.psnr_gap.<horizon>`, over the cameras and under `cameras` for
+        each. `intervals` and `n` are parallel trees. `None` where nothing could be measured.
+
+    Raises:
+        ValueError: If the data does not fit the world model, was trained on, or is too short.
+    """
+    check_views(world, source)
+    trained = _check_held_out(world, source, include_train)
+    horizons = [h for h in HORIZONS if h <= horizon]
+    if not horizons:
+        raise ValueError(f"horizon={horizon}, expected at least {HORIZONS[0]}")
+    windows = evenly_spaced_windows(source, starts=starts, horizon=horizon, stride=world.stride)
+    comparison = DreamComparison(
+        world,
+        source,
+        horizon=horizon,
+        horizons=horizons,
+        num_steps=num_steps,
+        alterations=alterations,
+        rivals=compared_with,
+    )
+    _dream_all(comparison, windows, batch_size, seed, show_progress)
+    episodes = np.array([window.episode for window in windows])
+    report = comparison.table.summary(episodes, seed=seed)
+    report["metadata"] = {
+        "data": source.name,
+        "fingerprint": source.fingerprint,
+        "robot_type": source.robot_type,
+        "views": list(source.views),
+        "size": list(source.size),
+        "episodes": len(source),
+        "windows": len(windows),
+        "context_frames": CONTEXT_FRAMES,
+        "stride": world.stride,
+        "horizon": horizon,
+        "horizons": horizons,
+        "num_steps": num_steps,
+        "seed": seed,
+        "temperature": world.config.temperature,
+        "trained_on": trained,
+        "lpips": comparison.lpips_reason,
+    }
+    return report
+
+
+def check_views(world: WorldModel, source: EpisodeSource) -> None:
+    """Raise a `ValueError` with both values when the data does not fit the world model.
+
+    A world model without actions or states may be shown data that has some; they are not used.
+    """
+    pairs = {
+        "views": (tuple(source.views), tuple(world.views)),
+        "size": (tuple(source.size), tuple(world.size)),
+        "state_dim": (source.state_dim if world.state_dim else 0, world.state_dim),
+        "action_dim": (source.action_dim if world.action_dim else 0, world.action_dim),
+    }
+    for name, (data, model) in pairs.items():
+        if data != model:
+            raise ValueError(f"{source.name}: {name} is {data}, the world model has {model}")
+
+
+def _check_held_out(world: WorldModel, source: EpisodeSource, include_train: bool) -> list[int]:
+    trained = trained_episodes(world.train_data, source)
+    if trained and not include_train:
+        raise ValueError(
+            f"{source.name}: episode {trained[0]} was trained on, and so were {len(trained)} of "
+            f"{len(source)} episodes; measure on held-out episodes or pass --include-train"
+        )
+    return trained
+
+
+def _dream_all(
+    comparison: DreamComparison, windows: Sequence[Window], batch_size: int, seed: int, show_progress: bool
+) -> None:
+    partners = shuffled_partners(windows, seed=seed)
+    with _progress_bar(disable=not show_progress) as progress:
+        task = progress.add_task("dreaming", total=len(windows) * comparison.frames_per_window)
+        for first in range(0, len(windows), batch_size):
+            batch = slice(first, first + batch_size)
+            comparison.add(
+                windows[batch],
+                None if partners is None else partners[batch],
+                range(seed, seed + len(windows))[batch],
+                lambda count: progress.advance(task, count),
+            )
+
+
+def _progress_bar(*, disable: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} frames"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        disable=disable,
+    )

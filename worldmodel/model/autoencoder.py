@@ -1,0 +1,83 @@
+"""Latents from a frozen diffusers autoencoder; apart from `codec`, as diffusers loads slowly."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderKLWan, AutoencoderTiny
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from worldmodel.model.codec import to_frames, to_signed
+
+AUTOENCODERS = {kind.__name__: kind for kind in (AutoencoderTiny, AutoencoderKL, AutoencoderKLWan)}
+
+
+class AutoencoderCodec(nn.Module):
+    """A frozen diffusers autoencoder, frame by frame.
+
+    The causal video autoencoder `AutoencoderKLWan` codes the first frame of a video alone; here
+    every frame is such a first frame, so that one action still yields one frame.
+
+    Args:
+        autoencoder: `AutoencoderTiny`, `AutoencoderKL` or `AutoencoderKLWan`.
+        chunk: Frames coded at once, to bound memory.
+    """
+
+    def __init__(self, autoencoder: AutoencoderTiny | AutoencoderKL | AutoencoderKLWan, chunk: int = 64):
+        super().__init__()
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+        self.chunk = chunk
+        self.video = isinstance(autoencoder, AutoencoderKLWan)
+        self.tiny = isinstance(autoencoder, AutoencoderTiny)
+        config = autoencoder.config
+        if self.video:
+            self.channels = config.z_dim
+            self.downsampling = 2 ** (len(config.dim_mult) - 1) * (config.patch_size or 1)
+            shift, scale = torch.tensor(config.latents_mean), 1 / torch.tensor(config.latents_std)
+        else:
+            self.channels = config.latent_channels
+            blocks = config.encoder_block_out_channels if self.tiny else config.block_out_channels
+            self.downsampling = 2 ** (len(blocks) - 1)
+            shift = torch.tensor(config.shift_factor or 0.0)
+            scale = torch.tensor(config.scaling_factor)
+        self.register_buffer("shift", shift.reshape(-1, 1, 1), persistent=False)
+        self.register_buffer("scale", scale.reshape(-1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "AutoencoderCodec":
+        """Load a diffusers autoencoder from a folder or a hub id.
+
+        Raises:
+            ValueError: If its `_class_name` is none of `AUTOENCODERS`.
+        """
+        name = AutoencoderKL.load_config(str(folder)).get("_class_name")
+        if name not in AUTOENCODERS:
+            raise ValueError(f"{folder}: _class_name is {name!r}, expected one of {list(AUTOENCODERS)}")
+        return cls(AUTOENCODERS[name].from_pretrained(str(folder)))
+
+    @torch.no_grad()
+    def encode(self, frames: UInt8[Tensor, "*b H W 3"]) -> Float[Tensor, "*b c h w"]:
+        """Encode; the mode of the posterior where the autoencoder has one."""
+        flat = to_signed(frames.reshape(-1, *frames.shape[-3:])).to(self.autoencoder.dtype)
+        latents = torch.cat([self._encode(part).float() for part in flat.split(self.chunk)])
+        latents = (latents - self.shift) * self.scale
+        return latents.reshape(*frames.shape[:-3], *latents.shape[1:])
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        if self.video:
+            return self.autoencoder.encode(pixels[:, :, None]).latent_dist.mode()[:, :, 0]
+        encoded = self.autoencoder.encode(pixels)
+        return encoded.latents if self.tiny else encoded.latent_dist.mode()
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "*b c h w"]) -> UInt8[Tensor, "*b H W 3"]:
+        """Decode and clamp."""
+        flat = latents.reshape(-1, *latents.shape[-3:])
+        flat = (flat / self.scale + self.shift).to(self.autoencoder.dtype)
+        frames = to_frames(torch.cat([self._decode(part) for part in flat.split(self.chunk)]))
+        return frames.reshape(*latents.shape[:-3], *frames.shape[1:])
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        if self.video:
+            return self.autoencoder.decode(latents[:, :, None]).sample[:, :, 0]
+        return self.autoencoder.decode(latents).sample

@@ -1,0 +1,1 @@
+"""A running rollout, and what makes it fast."""

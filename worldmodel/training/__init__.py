@@ -1,0 +1,1 @@
+"""Pretraining from video and actions."""

@@ -1,0 +1,147 @@
+"""From data and settings to a world model ready to train."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from conditioning.conditioner import ConditionerConfig
+from worldmodel.data import EpisodeSource
+from worldmodel.data.statistics import action_state_statistics
+from worldmodel.model.codec import LatentCodec
+from worldmodel.model.dit import DiTConfig
+from worldmodel.training.latent_actions import fit_controller
+from worldmodel.world_model import WorldModel, WorldModelConfig
+
+
+def note_training(world: WorldModel, source: EpisodeSource, episodes: Sequence[int]) -> None:
+    """Let a world model remember its training data, to refuse it as test data later.
+
+    Of the folder only the last part, since world models are shared and paths are not. What it has
+    been trained on before is not listed again.
+    """
+    seeds = [source.reset_seed(episode) for episode in episodes]
+    noted = {
+        "name": Path(source.name).name,
+        "fingerprint": source.fingerprint,
+        "robot_type": source.robot_type,
+        "episodes": list(episodes),
+        "reset_seeds": None if None in seeds else seeds,
+    }
+    if noted not in world.train_data:
+        world.train_data.append(noted)
+
+
+def build_world(
+    source: EpisodeSource,
+    episodes: Sequence[int],
+    *,
+    dit: DiTConfig,
+    stride: int,
+    injection: Literal["token", "adaln", "cross"],
+    relative_to: Mapping[int, int],
+    use_actions: bool,
+    codec: Path | None,
+    init: Path | None,
+    latent_dim: int = 0,
+) -> WorldModel:
+    """A world model that fits `source`, normalised by the statistics of `episodes`.
+
+    With `init` the architecture (how actions are injected, too), the codec, the temperature, and
+    all weights and statistics of equal shape come from that world model. If it was told latent
+    actions, a controller learns to make them of real ones.
+
+    Raises:
+        ValueError: If `init` has other views, another frame size or another width of latent
+            actions, or an index of `relative_to` is out of range.
+    """
+    start = None if init is None else WorldModel.load(init)
+    if start is not None:
+        inherited = start.config.conditioner.latent_dim
+        if latent_dim not in (0, inherited):
+            raise ValueError(f"{init}: latent actions have width {inherited}, got {latent_dim}")
+        latent_dim = inherited
+        injection = start.config.conditioner.injection
+    action_dim = source.action_dim if use_actions else 0
+    relative_to = dict(relative_to) if action_dim else {}
+    for action, state in relative_to.items():
+        if action >= action_dim or state >= source.state_dim:
+            raise ValueError(
+                f"relative_to {action}: {state} is out of range: "
+                f"{source.name} has {action_dim} action dims and {source.state_dim} state dims"
+            )
+    conditioner = ConditionerConfig(
+        action_dim=action_dim,
+        state_dim=source.state_dim,
+        stride=stride,
+        injection=injection,
+        relative_to=relative_to,
+        latent_dim=latent_dim,
+    )
+    config = WorldModelConfig(
+        views=tuple(source.views),
+        size=tuple(source.size),
+        fps=source.fps,
+        conditioner=conditioner,
+        dit=dit if start is None else start.config.dit,
+        robot_type=source.robot_type,
+        temperature=0.0 if start is None else start.config.temperature,
+    )
+    world = WorldModel(config, _load_codec(codec) if start is None else start.codec)
+    _set_statistics(world, source, episodes)
+    if start is not None:
+        _take_over(world, start)
+        world.train_data = list(start.train_data)
+        if world.conditioner.controller is not None and start.conditioner.controller is None:
+            fit_controller(world, source, episodes)
+    note_training(world, source, episodes)
+    return world
+
+
+def _load_codec(folder: Path | None) -> LatentCodec | None:
+    if folder is None:
+        return None
+    from worldmodel.model.autoencoder import AutoencoderCodec
+
+    return AutoencoderCodec.from_pretrained(folder)
+
+
+def _set_statistics(world: WorldModel, source: EpisodeSource, episodes: Sequence[int]) -> None:
+    statistics = action_state_statistics(source, relative_to=world.relative_to, stride=world.stride, episodes=episodes)
+    none = torch.zeros(2, 0)
+    action, state, displacement = statistics.action, statistics.state, statistics.displacement
+    world.conditioner.set_statistics(
+        torch.stack([action.q01, action.q99]) if world.action_dim else none,
+        torch.stack([state.q01, state.q99]) if world.state_dim else none,
+        displacement.std if world.state_dim else torch.zeros(0),
+    )
+    world.view_weight.copy_(view_weight(source, episodes, world.stride))
+
+
+def view_weight(
+    source: EpisodeSource, episodes: Sequence[int], stride: int, *, num_episodes: int = 32
+) -> Float32[Tensor, "v"]:
+    """One over the mean square change of each camera's picture, scaled to mean 1.
+
+    So every camera counts by its error relative to copying its last frame; a wrist camera, where
+    everything moves, would otherwise drown a fixed one. The first `num_episodes` episodes are
+    looked at.
+    """
+    squares = torch.zeros(len(source.views))
+    seen = list(episodes)[:num_episodes]
+    for episode in seen:
+        frames = source.read(episode, 0, source.lengths[episode], stride).frames.float() / 127.5
+        squares += frames.diff(dim=0).square().mean(dim=(0, 2, 3, 4)).nan_to_num()
+    weight = (squares / len(seen) + 1e-4).reciprocal()
+    return weight / weight.mean()
+
+
+def _take_over(world: WorldModel, start: WorldModel) -> None:
+    if (start.views, start.size) != (world.views, world.size):
+        raise ValueError(f"init has views {start.views} of {start.size}, the data {world.views} of {world.size}")
+    mine, theirs = world.state_dict(), start.state_dict()
+    fitting = {k: v for k, v in theirs.items() if k in mine and mine[k].shape == v.shape}
+    world.load_state_dict(fitting, strict=False)

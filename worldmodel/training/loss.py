@@ -1,0 +1,345 @@
+"""The pretraining loss: flow matching in x-space with shortcut rows and self-forwarded context.
+
+All randomness of one batch is drawn up front (`draw`), so the loss is a pure function of weights,
+clip and draws: exact resume and data-parallel equality follow.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from conditioning.latent_action import information, sample_latent, spread_error
+from worldmodel.data.clip import Clip
+from worldmodel.model.dit import Encoded
+from worldmodel.model.flow import add_noise, ramp_weight, sample, shortcut_target
+from worldmodel.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights and probabilities of the pretraining loss."""
+
+    ramp_floor: float = 0.4
+    """Loss weight at tau = 0; the weight is 0.9 tau + floor (Dreamer 4 has 0.1)."""
+    shortcut_interval: int = 4
+    """Every how many rows of a batch one is a shortcut row; 0 for none."""
+    motion_contrast: float = 6.0
+    """How much more a clearly moving pixel weighs than a resting one (1: no motion weight)."""
+    motion_saturation: float = 0.1
+    """Change of a pixel, on the scale [-1, 1], above which it counts as clearly moving."""
+    state_weight: float = 0.05
+    """Weight of the squared error of the normalised state displacement."""
+    context_noise: float = 0.05
+    """Largest standard deviation of the noise added to context frames."""
+    erased: float = 0.0
+    """Share of the clips, for each camera, with a patch taken back to the clip's first frame."""
+    forward_fraction: float = 0.6
+    """Share of batches whose context is partly the model's own prediction."""
+    forward_replaced: float = 0.5
+    """Share of context frames replaced in such a batch; the others stay as anchors."""
+    forward_passes: int = 2
+    """Most parallel passes; after `n` passes a run of replaced frames carries `n`-step errors."""
+    largest_gap: int = 64
+    """Most frames between the first frame of a clip, which stays in sight, and the second."""
+    forward_start: float = 0.4
+    """Share of the run after which self-forwarding begins; early predictions teach little."""
+    latent_nats: float = 8.0
+    """What a latent action may carry for nothing; the more, the more of the next frame leaks."""
+    latent_weight: float = 1e-3
+    """Price of every nat beyond."""
+    latent_spread: float = 0.1
+    """Price of latent actions that differ too little from one another."""
+    latent_dropped: float = 0.1
+    """Share of batches without latent actions, so that "no action" is learned, too."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one batch; row `i` belongs to clip `i`.
+
+    Attributes:
+        tau, step_size: Noise level and step size of each predicted frame.
+        shortcut: Clips whose goal is what two half steps reach, not the data.
+        noise: Noise of the predicted latents.
+        state_noise: Noise of the predicted state displacements.
+        context_noise: Noise to be added to the context latents, already scaled.
+        erased: Patches of the context that show the first frame of their clip instead.
+        replaced: Context frames that become the model's own predictions.
+        passes: Self-forwarding passes of this batch; 0 for none.
+        history: Frames of history that time attention sees in this batch.
+        gap: How many frames after the first frame of the clips the second was recorded. A stream
+            keeps its first frame in sight for ever; the gap shows it from afar in short clips.
+        latent_noise: Noise of the latent actions; `None` where they are dropped, or there are none.
+    """
+
+    tau: Float[Tensor, "b t"]
+    step_size: Float[Tensor, "b t"]
+    shortcut: Bool[Tensor, "b"]
+    noise: Float[Tensor, "b t v c h w"]
+    state_noise: Float[Tensor, "b t s"]
+    context_noise: Float[Tensor, "b t v c h w"]
+    erased: Bool[Tensor, "b t v 1 h w"]
+    replaced: Bool[Tensor, "b t"]
+    passes: int
+    history: int
+    gap: int
+    latent_noise: Float[Tensor, "b t l"] | None = None
+
+    def rows(self, start: int, stop: int) -> "Draws":
+        """The draws of some rows of the batch."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        cut = {k: v[start:stop] if isinstance(v, Tensor) else v for k, v in values.items()}
+        return Draws(**cut)
+
+    def to(self, device: torch.device) -> "Draws":
+        """Move every tensor to `device`."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()}
+        return Draws(**moved)
+
+
+def draw(
+    world: WorldModel, config: LossConfig, *, batch: int, frames: int, generator: torch.Generator, largest_gap: int = 1
+) -> Draws:
+    """Draw the random numbers of a batch of clips with `frames` frames, on the world's device.
+
+    `largest_gap` is what the data allows (default: 1). Clips of two frames have no gap: nothing
+    would be left to predict. A GPU draws its noise itself, from the seed of `generator`: a CPU
+    would need longer for that than the GPU for the training step.
+    """
+    shape, steps, device = (batch, frames - 1), world.config.max_steps, world.device
+    noise_generator = generator
+    if device.type != "cpu":
+        noise_generator = torch.Generator(device).manual_seed(generator.initial_seed())
+
+    def uniform(*size: int) -> Tensor:
+        return torch.rand(*size, generator=generator)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=noise_generator, device=device)
+
+    # Each frame is trained at a random step of a random sampler, among those of 1, 2, ... steps.
+    step_size = 0.5 ** (uniform(*shape) * steps.bit_length()).floor()
+    grid = 1 / step_size
+    # A monolithic model also reads finished frames (tau = 1), with the smallest step size.
+    grid = grid + (grid == steps) * int(world.dit.monolithic)
+    tau = (uniform(*shape) * grid).floor() * step_size
+    shortcut = torch.zeros(batch, dtype=torch.bool)
+    if config.shortcut_interval and steps > 1:
+        shortcut[:: config.shortcut_interval] = True
+        large = 0.5 ** (uniform(*shape) * (steps.bit_length() - 1)).floor()[shortcut]
+        step_size[shortcut] = large
+        tau[shortcut] = (uniform(*shape)[shortcut] / large).floor() * large
+    latent = (*shape, len(world.views), *world.latent_shape)
+    level = config.context_noise * uniform(*shape, 1, 1, 1, 1)
+    forwarded = bool(uniform(1) < config.forward_fraction)
+    passes = 1 + int(uniform(1) * config.forward_passes)
+    gap = 1 + int(uniform(1) * (min(config.largest_gap, largest_gap) if frames > 2 else 1))
+    replaced = uniform(*shape) < config.forward_replaced
+    replaced[:, : 1 if gap == 1 else 2] = False
+    drawn = Draws(
+        tau=tau,
+        step_size=step_size,
+        shortcut=shortcut,
+        noise=normal(*latent),
+        state_noise=normal(*shape, world.state_dim),
+        context_noise=level.to(device) * normal(*latent),
+        erased=erased_patches(latent, config.erased, generator),
+        replaced=replaced,
+        passes=min(passes, config.forward_passes) if forwarded else 0,
+        history=1 + int(uniform(1) * world.config.dit.window),
+        gap=gap,
+    ).to(device)
+    if not world.describes or bool(uniform(1) < config.latent_dropped):
+        return drawn
+    width = world.config.conditioner.latent_dim
+    return replace(drawn, latent_noise=normal(*shape, width))
+
+
+def erased_patches(latent: tuple[int, ...], share: float, generator: torch.Generator) -> Bool[Tensor, "b t v 1 h w"]:
+    """A rectangle of a share of the clips' cameras, from some frame after the first to the last.
+
+    Where a dream has lost a thing, the frames it reads show what was there before. The network can
+    only learn to draw it again, from the state and older frames, if training shows it the like.
+    Sides are an eighth to a half of the picture's.
+    """
+    batch, frames, views, _, *sides = latent
+    cameras = (batch, views)
+    chosen = torch.rand(*cameras, generator=generator) < share
+    begin = torch.rand(*cameras, generator=generator) * (frames - 1)
+    erased = chosen[:, None] & (torch.arange(frames)[:, None] > begin[:, None])
+    inside = []
+    for side in sides:
+        width = 0.125 + 0.375 * torch.rand(*cameras, generator=generator)
+        low = torch.rand(*cameras, generator=generator) * (1 - width)
+        place = (torch.arange(side) + 0.5) / side - low[..., None]
+        inside.append((place >= 0) & (place < width[..., None]))
+    patch = rearrange(inside[0], "b v h -> b 1 v 1 h 1") & rearrange(inside[1], "b v w -> b 1 v 1 1 w")
+    return rearrange(erased, "b t v -> b t v 1 1 1") & patch
+
+
+def motion_weight(
+    target: Float[Tensor, "b t v c h w"], current: Float[Tensor, "b t v c h w"], contrast: float, saturation: float
+) -> Float[Tensor, "b t v 1 h w"]:
+    """DWS's motion weight (2502.07825): softmax over the cells of a picture, mean 1.
+
+    `w = N softmax(log(contrast) min(|target - current|, saturation) / saturation)`: a cell that
+    changes by `saturation` or more weighs `contrast` times a resting one. Temperature and
+    saturation are ours; the paper publishes neither.
+    """
+    change = reduce((target - current).abs(), "b t v c h w -> b t v h w", "max")
+    moving = (change / saturation).clamp(max=1)
+    weight = contrast**moving
+    return rearrange(weight / weight.mean(dim=(-2, -1), keepdim=True), "b t v h w -> b t v 1 h w")
+
+
+def training_loss(
+    world: WorldModel, clip: Clip, draws: Draws, config: LossConfig
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """Loss of a batch of clips and its parts, each the mean over clips of a mean over frames.
+
+    Args:
+        world: The model; its weights receive gradients.
+        clip: `b` clips of `t` frames, on the model's device.
+        draws: From `draw`, for the same batch and frames.
+        config: Weights.
+
+    Raises:
+        ValueError: If the clip does not fit the model, or a loss is not finite.
+    """
+    world.check(clip)
+    latents = world.codec.encode(clip.frames)
+    losses = {}
+    if world.describes:
+        clip, losses["latent"] = _describe(world, clip, latents, draws, config)
+    target_latent, target_states = (latents[:, 1:], None if clip.states is None else clip.states[:, 1:])
+    context = latents[:, :-1]
+    states = None if clip.states is None else clip.states[:, :-1]
+    for _ in range(draws.passes):
+        with torch.no_grad():
+            context, states = _self_forward(world, clip, context, states, draws, latents)
+    context = torch.where(draws.erased, latents[:, :1], context)
+    encoded = _encode(world, clip, context + draws.context_noise, states, draws)
+    target = _target(world, target_latent, target_states, states)
+    noise = (draws.noise, draws.state_noise)[: len(target)]
+    noisy = tuple(add_noise(x, n, draws.tau) for x, n in zip(target, noise, strict=True))
+    predicted = world.predict(encoded, noisy, draws.tau, draws.step_size)
+    goal = _with_shortcut_rows(world, encoded, draws, target, noisy)
+    weight = ramp_weight(draws.tau, config.ramp_floor)
+    if draws.gap > 1:  # the second frame does not follow from the first
+        weight = torch.cat([torch.zeros_like(weight[:, :1]), weight[:, 1:]], dim=1)
+        weight = weight * weight.shape[1] / (weight.shape[1] - 1)
+    if world.dit.monolithic:
+        weight = weight * (draws.tau < 1)
+    pixel_weight = motion_weight(target_latent, context, config.motion_contrast, config.motion_saturation) * presence(
+        world, clip, context
+    )
+    error = pixel_weight * (predicted[0].float() - goal[0]) ** 2
+    losses["frames"] = (weight * reduce(error, "b t v c h w -> b t", "mean")).mean()
+    if len(target) > 1:
+        squared = reduce((predicted[1].float() - goal[1]) ** 2, "b t s -> b t", "mean")
+        losses["states"] = config.state_weight * (weight * squared).mean()
+    return sum(losses.values()), {name: value.detach() for name, value in losses.items()}
+
+
+def _describe(
+    world: WorldModel, clip: Clip, latents: Tensor, draws: Draws, config: LossConfig
+) -> tuple[Clip, Float[Tensor, ""]]:
+    """Give unlabelled video latent actions, unless they are dropped; and what these cost.
+
+    Nats up to `latent_nats` are free ("free bits", 1606.04934): priced from the first one, the
+    latent is silenced before the network has learned to listen to it.
+    """
+    mean, log_variance = world.latent_encoder(latents)
+    actions = None
+    if draws.latent_noise is not None:
+        actions = sample_latent(mean, log_variance, draws.latent_noise)
+    known = slice(int(draws.gap > 1), None)  # what lies in the gap is not predicted
+    mean, log_variance = mean[:, known], log_variance[:, known]
+    excess = (information(mean, log_variance) - config.latent_nats).clamp(min=0).mean()
+    cost = config.latent_weight * excess + config.latent_spread * spread_error(mean)
+    return replace(clip, actions=actions), cost
+
+
+def _encode(world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws) -> Encoded:
+    conditioning = world.conditioner(clip.actions, states, context.shape[:2])
+    return world.dit.encode(context, conditioning, view_mask=clip.view_mask, history=draws.history, gap=draws.gap)
+
+
+def _target(world: WorldModel, latent: Tensor, next_states: Tensor | None, states: Tensor | None) -> tuple[Tensor, ...]:
+    if states is None:
+        return (latent,)
+    return latent, (next_states - states) / world.conditioner.displacement_scale
+
+
+def _self_forward(
+    world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws, latents: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Replace part of the context by one-step predictions made from the context before it.
+
+    Every frame is predicted from the current context in one parallel pass, as in parallel
+    scheduled sampling (1906.04331); repeated passes compound the errors of consecutive frames.
+    """
+    wanted = draws.replaced[:, 1:]  # the frame after each
+    if not wanted.any():
+        return context, states
+    past = None if states is None else states[:, :-1]
+    encoded = _encode(world, clip.head(context.shape[1]), context[:, :-1], past, draws)
+    noise = (draws.noise, draws.state_noise)[: 1 if states is None else 2]
+    clean = _next_frames(world, encoded, tuple(part[:, :-1] for part in noise), wanted)
+    replaced = latents[:, :-1].clone()
+    replaced[:, 1:][wanted] = world.bound(clean[0])
+    if states is None:
+        return replaced, None
+    moved = past[wanted] + clean[1] * world.conditioner.displacement_scale
+    replaced_states = clip.states[:, :-1].clone()
+    replaced_states[:, 1:][wanted] = moved
+    return replaced, replaced_states
+
+
+def _next_frames(
+    world: WorldModel, encoded: Encoded, noise: tuple[Tensor, ...], wanted: Bool[Tensor, "b t"]
+) -> tuple[Float[Tensor, "n ..."], ...]:
+    """One-step predictions of what follows the wanted frames; of others only where it must be."""
+    if not world.dit.monolithic:
+        encoded = encoded.frames(wanted)
+        noise = tuple(part[wanted][:, None] for part in noise)
+        wanted = wanted.new_ones(len(noise[0]), 1)
+    clean = sample(lambda z, tau, d: world.predict(encoded, z, tau, d), noise, 1)
+    return tuple(part[wanted].float() for part in clean)
+
+
+def _with_shortcut_rows(
+    world: WorldModel, encoded: Encoded, draws: Draws, target: tuple[Tensor, ...], noisy: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """The data as goal, and on shortcut rows what two half steps would reach."""
+    rows = draws.shortcut
+    if not rows.any():
+        return target
+    with torch.no_grad():
+        known = encoded.rows(rows)
+        reached = shortcut_target(
+            lambda z, tau, d: tuple(p.float() for p in world.predict(known, z, tau, d)),
+            tuple(z[rows] for z in noisy),
+            draws.tau[rows],
+            draws.step_size[rows],
+        )
+    goals = tuple(x.clone() for x in target)
+    for goal, value in zip(goals, reached, strict=True):
+        goal[rows] = value
+    return goals
+
+
+def presence(world: WorldModel, clip: Clip, latents: Tensor) -> Tensor:
+    """The camera's weight where a cell shows something, 0 on padding and missing views."""
+    present = latents.new_ones(len(latents), 1, len(world.views), 1, *world.latent_shape[1:])
+    if clip.pixel_mask is not None:
+        cell = world.codec.downsampling
+        covered = reduce(clip.pixel_mask.float(), "b v (h p) (w q) -> b 1 v 1 h w", "min", p=cell, q=cell)
+        present = present * covered
+    if clip.view_mask is not None:
+        present = present * rearrange(clip.view_mask.float(), "b v -> b 1 v 1 1 1")
+    return present * rearrange(world.view_weight, "v -> v 1 1 1")

@@ -1,0 +1,240 @@
+"""Pretrain a world model from video and actions. `worldmodel pretrain PRESET --data D --out O`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.data.sample import sample_clips
+from worldmodel.model.dit import DiTConfig
+from worldmodel.model.precision import compute_dtype, default_device
+from worldmodel.training.build import build_world
+from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
+from worldmodel.training.log import CLOCKS, RunLog
+from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
+from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
+from worldmodel.training.prefetch import Ahead
+from worldmodel.training.rows import process_rows, split_episodes
+from worldmodel.training.validate import validate
+from worldmodel.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Train a world model from a folder of episodes."""
+
+    data: Path
+    """Data set: a LeRobot folder, plain videos, or HDF5; see `worldmodel info`."""
+    out: Path
+    """Folder for the world model, the training state, logs and validation videos."""
+    steps: int = 3000
+    """Optimiser steps."""
+    minutes: float | None = None
+    """Time after which the run ends, with its learning rate decayed; `None`: no limit."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """What minutes are counted in; CPU time of the process is fair on a shared machine."""
+    batch: int = 8
+    """Clips per optimiser step, over all processes."""
+    frames: int = 10
+    """Frames per clip: one from afar, and consecutive ones, all but the first predicted."""
+    long_interval: int = 0
+    """Every how many batches one has clips of twice as many predicted frames; 0 for never."""
+    stride: int = 1
+    """Data frames per model frame; the actions in between are concatenated."""
+    views: tuple[str, ...] = ()
+    """Cameras to train on, by name; by default all."""
+    size: tuple[int, int] | None = None
+    """Height and width to resize to; by default the data's own."""
+    relative_to: dict[int, int] = field(default_factory=dict)
+    """Action dim and state dim pairs: absolute targets that are fed relative to the state."""
+    injection: Literal["token", "adaln", "cross"] = "adaln"
+    """How actions reach the transformer."""
+    use_actions: bool = True
+    """False trains on video alone, as if no action were known."""
+    latent_actions: int = 0
+    """Width of the latent actions that describe unlabelled video; 0 for none."""
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    warmup: int = 50
+    """Warm-up steps."""
+    muon: bool = True
+    """Muon for hidden matrices; otherwise AdamW for all."""
+    clip_norm: float = 1.0
+    """Largest gradient norm."""
+    average_decay: float = 0.998
+    """Decay of the moving average of the weights that is saved."""
+    codec: Path | None = None
+    """Folder of a diffusers autoencoder (Tiny, KL or KLWan); pixels when not given."""
+    compile: bool = False
+    """`torch.compile` the transformer."""
+    validation_episodes: int = 8
+    """Last episodes of the data, never trained on, that validation uses."""
+    validation_interval: int = 1000
+    """Steps between validations."""
+    save_interval: int = 500
+    """Steps between training states."""
+    init: Path | None = None
+    """A world model to start from, e.g. one pretrained without actions; gives the architecture."""
+    resume: bool = False
+    """Continue exactly where `out` stopped."""
+    seed: int = 0
+    """Seed of weights, batches and noise."""
+    dit: DiTConfig = field(default_factory=DiTConfig)
+    """The transformer."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """The loss."""
+
+
+@dataclass(frozen=True)
+class BaseConfig(PretrainConfig):
+    """About 100M weights, one large GPU."""
+
+    steps: int = 100_000
+    batch: int = 32
+    frames: int = 17
+    warmup: int = 500
+    average_decay: float = 0.9995
+    compile: bool = True
+    dit: DiTConfig = field(
+        default_factory=lambda: DiTConfig(width=768, encoder_depth=9, decoder_depth=3, window=32, time_interval=3)
+    )
+
+
+PretrainCommand = (
+    Annotated[PretrainConfig, tyro.conf.subcommand("tiny", description="3.6M weights, 64x64 pictures, a laptop CPU.")]
+    | Annotated[BaseConfig, tyro.conf.subcommand("base")]
+)
+
+
+class TrainingStep(nn.Module):
+    """The loss as a module's `forward`, which is what data parallelism wraps."""
+
+    def __init__(self, world: WorldModel, config: LossConfig):
+        super().__init__()
+        self.world, self.config = world, config
+
+    def forward(self, clip: Clip, draws: Draws) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Loss and its parts."""
+        return training_loss(self.world, clip, draws, self.config)
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Train, and write the moving average of the weights to `out`; returns `out`.
+
+    Batch `i` and its noise depend on `seed` and `i` only, so a resumed run repeats the losses of an
+    uninterrupted one, and `n` processes with the same global batch repeat those of one.
+
+    Raises:
+        ValueError: If data and configuration do not fit, or the loss is not finite.
+    """
+    mixed = "bf16" if compute_dtype(default_device()) == torch.bfloat16 else "no"
+    accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=config.out)
+    accelerator.init_trackers("log")
+    torch.manual_seed(config.seed)
+    source = EpisodeCache(open_episodes(config.data, config.size, config.views or None))
+    train, held_out = split_episodes(source, config.validation_episodes)
+    world = build_world(
+        source,
+        train,
+        dit=config.dit,
+        stride=config.stride,
+        injection=config.injection,
+        relative_to=config.relative_to,
+        use_actions=config.use_actions,
+        codec=config.codec,
+        init=config.init,
+        latent_dim=config.latent_actions,
+    ).to(accelerator.device)
+    if config.compile:
+        world.dit.encode = torch.compile(world.dit.encode)
+        world.dit.decode = torch.compile(world.dit.decode)
+    optimizers = build_optimizers(world, config.learning_rate, muon=config.muon)
+    average = MovingAverage(world, config.average_decay)
+    log = RunLog(accelerator, config.out, total_steps=config.steps, minutes=config.minutes, clock=CLOCKS[config.clock])
+    if config.resume:
+        log.resume(load_state(config.out / "state", world, average, optimizers))
+    model = accelerator.prepare(TrainingStep(world, config.loss))
+
+    read = partial(batch, config, world, source, train, accelerator)
+    with log, Ahead(read, enabled=accelerator.device.type != "cpu") as batches:
+        while log.step < config.steps and log.done < 1:
+            clips, frames = clip_shape(config, log.step)
+            clip, draws = batches(log.step)
+            draws = draws if log.done >= config.loss.forward_start else replace(draws, passes=0)
+            loss, parts = model(clip, draws)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+            factor = learning_rate_factor(log.step, log.done, warmup=config.warmup)
+            for optimizer in optimizers:
+                optimizer.param_groups[0]["lr"] = config.learning_rate * factor
+                optimizer.step()
+                optimizer.zero_grad()
+            average.update(world, log.step)
+            log.advance(loss, parts, frames=clips * (frames - 1), factor=factor)
+            last = log.step >= config.steps or log.done >= 1
+            if accelerator.is_main_process and (last or log.step % config.save_interval == 0):
+                save_state(config.out / "state", world, average, optimizers, log.progress)
+            if accelerator.is_main_process and (last or log.step % config.validation_interval == 0):
+                average.swap(world)
+                world.save(config.out)
+                found = validate(world, source, held_out, config.out / "validation", log.step)
+                log.validation(found)
+                average.swap(world)
+    accelerator.end_training()
+    return config.out
+
+
+def clip_shape(config: PretrainConfig, step: int) -> tuple[int, int]:
+    """Clips and frames per clip of a batch; long clips are half as many, so the cost stays.
+
+    Most batches are short and cheap to attend over, a few show what lies further back, as in
+    Dreamer 4 (2509.24527).
+    """
+    if config.long_interval and step % config.long_interval == config.long_interval - 1:
+        return max(config.batch // 2, 1), 2 * config.frames - 1
+    return config.batch, config.frames
+
+
+def batch(
+    config: PretrainConfig,
+    world: WorldModel,
+    source: EpisodeSource,
+    episodes: Sequence[int],
+    accelerator: Accelerator,
+    step: int,
+) -> tuple[Clip, Draws]:
+    """This process's clips and random numbers of one step: a pure function of seed and step."""
+    generator = torch.Generator().manual_seed((config.seed + 1) * 1_000_000_007 + step)
+    clips, frames = clip_shape(config, step)
+    longest = max(source.lengths[episode] for episode in episodes)
+    draws = draw(
+        world,
+        config.loss,
+        batch=clips,
+        frames=frames,
+        generator=generator,
+        largest_gap=max((longest - 1) // config.stride - frames + 2, 1),
+    )
+    clip = sample_clips(
+        source,
+        batch=clips,
+        length=frames,
+        stride=config.stride,
+        gap=draws.gap,
+        seed=config.seed,
+        index=step,
+        episodes=episodes,
+    )
+    if not config.use_actions:
+        clip = replace(clip, actions=None)
+    rows = process_rows(clips, accelerator)
+    clip = clip.map(lambda tensor: tensor[rows])
+    return clip.to(accelerator.device), draws.rows(rows.start, rows.stop)

@@ -1,0 +1,56 @@
+"""A quick look during training: held-out rollouts as numbers and as a video."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from einops import rearrange
+
+from worldmodel.data import EpisodeSource, stack_clips
+from worldmodel.data.video.write import write_video
+from worldmodel.fidelity.metrics import psnr
+from worldmodel.world_model import WorldModel
+
+CONTEXT = 4
+
+
+def validate(
+    world: WorldModel,
+    source: EpisodeSource,
+    episodes: Sequence[int],
+    folder: Path,
+    step: int,
+    *,
+    horizon: int = 20,
+    num_steps: int = 2,
+) -> dict[str, float]:
+    """PSNR of rollouts from the start of held-out episodes; writes `<step>.mp4`, truth over dream.
+
+    Returns:
+        `validation/psnr_<horizon>` for a few horizons, or nothing when no episode is long enough.
+    """
+    world.eval()
+    needed = (CONTEXT + horizon) * world.stride
+    usable = [episode for episode in episodes if source.lengths[episode] >= needed]
+    if not usable:
+        return {}
+    clips = [source.read(episode, 0, needed, world.stride) for episode in usable]
+    clip = stack_clips(clips).to(world.device)
+    if world.action_dim == 0:
+        latent = world.latent_actions(clip.frames) if world.describes else None
+        clip = replace(clip, actions=latent)
+    state = world.start(clip.head(CONTEXT))
+    frames = []
+    for index in range(horizon):
+        action = None if clip.actions is None else clip.actions[:, CONTEXT - 1 + index]
+        observation, state = world.step(state, action, num_steps=num_steps)
+        frames.append(observation.frames)
+    dream, truth = torch.stack(frames, dim=1), clip.frames[:, CONTEXT:]
+    side_by_side = torch.cat([truth, dream], dim=3)[:4]
+    folder.mkdir(parents=True, exist_ok=True)
+    video = rearrange(side_by_side, "b t v h w c -> t h (b v w) c")
+    write_video(folder / f"{step:08d}.mp4", video.cpu().numpy(), fps=max(round(world.fps), 1))
+    world.train()
+    values = psnr(dream, truth).mean(dim=(0, 2))
+    return {f"validation/psnr_{h}": values[h - 1].item() for h in (1, 5, 10, 20) if h <= horizon}
