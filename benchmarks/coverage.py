@@ -15,10 +15,10 @@ import numpy as np
 import tyro
 from jaxtyping import Float64
 
-from policy_eval.agreement import STATISTICS
-from policy_eval.prediction_powered import prediction_powered
-from policy_eval.resampling import hierarchical_intervals, pair_order, wilson_interval
 from policy_eval.scores import Scores
+from policy_eval.statistics.agreement import STATISTICS
+from policy_eval.statistics.prediction_powered import prediction_powered
+from policy_eval.statistics.resampling import hierarchical_intervals, pair_order, wilson_interval
 from worldmodel.files import write_json
 
 DIFFICULTY = 0.8

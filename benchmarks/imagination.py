@@ -24,11 +24,11 @@ from rich.console import Console
 from rich.table import Table
 from simulator_world import SimulatorWorld
 
-from policy_eval.behaviour_cloning import ClonedPolicy
-from policy_eval.clone import CloneConfig, check_clone, fit, read_demonstrations
-from policy_eval.judge import LearnedJudge
+from policy_eval.judge.judge import LearnedJudge
+from policy_eval.policies.clone import CloneConfig, check_clone, fit, read_demonstrations
+from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.ranking.trials import Bench, cut, gather, run_cells
 from policy_eval.scores import Scores
-from policy_eval.trials import Bench, cut, gather, run_cells
 from rl_posttrain.imagine import ImagineConfig, imagine, improve, prepare
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.envs import make_env

@@ -15,10 +15,10 @@ from pathlib import Path
 import tyro
 from rich.progress import Progress
 
-from policy_eval.behaviour_cloning import ClonedPolicy
-from policy_eval.clone import CloneConfig, clone
 from policy_eval.evaluate import evaluate
-from policy_eval.ranking import Score
+from policy_eval.policies.clone import CloneConfig, clone
+from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.ranking.rank import Score
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
 from worldmodel.data import open_episodes

@@ -25,10 +25,10 @@ import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from policy_eval.judge.inverse_dynamics import InverseDynamics
+from policy_eval.judge.inverse_dynamics_training import InverseDynamicsCommand, inverse_dynamics
 from rl_posttrain.branches import Rollout
 from rl_posttrain.guards import HeldOut, object_errors, read_held_out, score
-from rl_posttrain.inverse_dynamics import InverseDynamics
-from rl_posttrain.inverse_dynamics_training import InverseDynamicsCommand, inverse_dynamics
 from rl_posttrain.posttrain import posttrain
 from rl_posttrain.posttrain_config import PosttrainConfig
 from rl_posttrain.reward_mix import real_limits

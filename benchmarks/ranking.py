@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from policy_eval.rank import (
+from policy_eval.ranking.command import (
     RankConfig,
     find_policies,
     imagined_successes,
@@ -30,9 +30,9 @@ from policy_eval.rank import (
     single_thread,
     trials_of,
 )
-from policy_eval.ranking import pooled_pearson
+from policy_eval.ranking.rank import pooled_pearson
+from policy_eval.ranking.trials import SIMULATORS, Bench, cut, gather, replays, run_cells
 from policy_eval.scores import Scores
-from policy_eval.trials import SIMULATORS, Bench, cut, gather, replays, run_cells
 from worldmodel.envs.record import SEED_STRIDE, RecordConfig, record
 from worldmodel.files import write_json
 

@@ -15,15 +15,16 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from policy_eval.behaviour_cloning import ClonedPolicy
 from policy_eval.evaluate import evaluate
-from policy_eval.judge import LearnedJudge
-from policy_eval.policy import Policy
+from policy_eval.judge.inverse_dynamics import InverseDynamics
+from policy_eval.judge.judge import LearnedJudge
+from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.policies.policy import Policy
 from policy_eval.real_envs import RealEnvs
-from policy_eval.resampling import pair_order
 from policy_eval.scores import Scores
-from policy_eval.steering import Scorer, SteeredPolicy, agreement, at_random, nearest_the_mean, value, verifier
-from rl_posttrain.inverse_dynamics import InverseDynamics
+from policy_eval.statistics.resampling import pair_order
+from policy_eval.steering.scorers import Scorer, agreement, at_random, nearest_the_mean, value, verifier
+from policy_eval.steering.steered import SteeredPolicy
 from worldmodel.data import open_episodes
 from worldmodel.dreams.starts import Starts
 from worldmodel.envs import make_env

@@ -23,7 +23,7 @@ from demos.policies_tab import Bench, find_policies, find_worlds, policies_tab, 
 from demos.quality_tab import quality_tab
 from demos.start import Start, action_names, start_from_data, start_from_environment
 from demos.visitors import Visitors
-from policy_eval.judge import LearnedJudge
+from policy_eval.judge.judge import LearnedJudge
 from worldmodel.data import open_episodes
 from worldmodel.envs import is_embedded
 from worldmodel.fidelity.measure import check_views

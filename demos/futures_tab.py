@@ -7,7 +7,7 @@ import gradio as gr
 from demos.counterfactuals import MAX_FUTURES, MAX_HORIZON, Futures, imagine_futures, proposals
 from demos.pictures import animation
 from demos.visitors import Visitors
-from policy_eval.judge import LearnedJudge
+from policy_eval.judge.judge import LearnedJudge
 from worldmodel.world_model import WorldModel
 
 Number = float | int | None

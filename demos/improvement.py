@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from policy_eval.resampling import wilson_interval
 from policy_eval.scores import Scores
+from policy_eval.statistics.resampling import wilson_interval
 from rl_posttrain.before_after import before_after
 from rl_posttrain.imagine import ImagineConfig, imagine
 from worldmodel.envs.record import RecordConfig, record

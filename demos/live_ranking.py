@@ -10,9 +10,9 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from demos.start import camera_frames
-from policy_eval.behaviour_cloning import ClonedPolicy
 from policy_eval.evaluate import Trial, evaluate
-from policy_eval.ranking import Score
+from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.ranking.rank import Score
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
 from worldmodel.data import Clip

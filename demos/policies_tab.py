@@ -13,8 +13,8 @@ import torch
 from demos.live_ranking import BATCH, MAX_HORIZON, MAX_TRIALS, LiveRanking, make_envs, rank_live
 from demos.pictures import animation
 from demos.visitors import Visitors
-from policy_eval.judge import LearnedJudge
-from policy_eval.ranking import Score
+from policy_eval.judge.judge import LearnedJudge
+from policy_eval.ranking.rank import Score
 from policy_eval.scores import Scores
 from worldmodel.dreams.copy_last import CopyLastWorld
 from worldmodel.world_model import WorldModel

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from demos.improvement import improve_policy, missing
 from demos.posttraining import posttrain_briefly
 from demos.ranking import nothing_to_rank, rank_three
-from policy_eval.rank_report import LEADERBOARD, draw_scatter, leaderboard, remarks
+from policy_eval.ranking.report import LEADERBOARD, draw_scatter, leaderboard, remarks
 from worldmodel.data import open_episodes
 from worldmodel.data.video.write import write_video
 from worldmodel.dreams.film import compare, dream_episode

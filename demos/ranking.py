@@ -4,8 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
-from policy_eval.rank import RankConfig, rank_policies
-from policy_eval.ranking import Ranking
+from policy_eval.ranking.command import RankConfig, rank_policies
+from policy_eval.ranking.rank import Ranking
 from policy_eval.scores import Scores
 from worldmodel.envs.record import RecordConfig, record
 

@@ -8,7 +8,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from jaxtyping import Bool, Float64, Int64, UInt8
 
-from policy_eval.policy import Policy
+from policy_eval.policies.policy import Policy
 from policy_eval.scores import Scores
 from worldmodel.dreams.verdict import Judge, observed
 

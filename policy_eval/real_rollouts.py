@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from policy_eval.policy import Policy
+from policy_eval.policies.policy import Policy
 from worldmodel.data import EpisodeSource
 from worldmodel.data.lerobot.write import LeRobotSchema, finalise, stage_episode, staged_episodes
 from worldmodel.envs.record import SEED_STRIDE, Episode, act_out, schema_of, stage

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from policy_eval.behaviour_cloning import ClonedPolicy
+from policy_eval.policies.cloned import ClonedPolicy
 
 
 class Actor(nn.Module):

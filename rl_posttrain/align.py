@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from policy_eval.behaviour_cloning import ClonedPolicy
-from policy_eval.calibration import CalibrateConfig, calibrate
-from policy_eval.judge_training import JudgeConfig, judge
-from policy_eval.rank import RankConfig, find_policies, rank_policies
+from policy_eval.judge.calibration import CalibrateConfig, calibrate
+from policy_eval.judge.train import JudgeConfig, judge
+from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.ranking.command import RankConfig, find_policies, rank_policies
 from policy_eval.real_rollouts import mix, record_rollouts
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.envs import make_env

@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from policy_eval.agreement import spearman
+from policy_eval.statistics.agreement import spearman
 from rl_posttrain.prioritised import Anchors, contexts
 from rl_posttrain.rollouts import World, begin, disagreement
 from worldmodel.data import EpisodeSource, stack_clips

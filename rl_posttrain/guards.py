@@ -15,8 +15,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from policy_eval.judge.inverse_dynamics import InverseDynamics
 from rl_posttrain.branches import Rollout
-from rl_posttrain.inverse_dynamics import InverseDynamics
 from rl_posttrain.rewards import Reward, motion_energy
 from worldmodel.data.clip import Clip, EpisodeSource
 from worldmodel.envs import find_objects, object_names, object_view

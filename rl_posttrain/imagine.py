@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from policy_eval.behaviour_cloning import ClonedPolicy
-from policy_eval.judge import LearnedJudge
+from policy_eval.judge.judge import LearnedJudge
+from policy_eval.policies.cloned import ClonedPolicy
 from rl_posttrain.before_after import before_after
 from rl_posttrain.disagreement import STARTS, Calibration, calibrate
 from rl_posttrain.imagine_log import ImagineLog, summary

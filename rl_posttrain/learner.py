@@ -8,7 +8,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from policy_eval.behaviour_cloning import ClonedPolicy
+from policy_eval.policies.cloned import ClonedPolicy
 from rl_posttrain.actor import Actor
 from rl_posttrain.critic import Critic
 from rl_posttrain.estimators import gaussian_kl, gaussian_log_prob, lambda_returns, pmpo_loss, shaped_rewards, trust

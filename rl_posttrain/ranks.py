@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from policy_eval.trials import fingerprint
+from policy_eval.ranking.trials import fingerprint
 
 UNKNOWN = (
     "Whether this world model ranks policies rightly is not known: see `worldmodel rank --real`, "

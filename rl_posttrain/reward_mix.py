@@ -7,8 +7,8 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
+from policy_eval.judge.inverse_dynamics import InverseDynamics
 from rl_posttrain.branches import Rollout
-from rl_posttrain.inverse_dynamics import InverseDynamics
 from rl_posttrain.rewards import (
     Agreement,
     Executability,

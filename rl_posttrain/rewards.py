@@ -12,8 +12,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
+from policy_eval.judge.inverse_dynamics import InverseDynamics
 from rl_posttrain.branches import Rollout
-from rl_posttrain.inverse_dynamics import InverseDynamics
 from rl_posttrain.losses import group_advantages
 from worldmodel.data.clip import Clip
 from worldmodel.fidelity.metrics import MSE_FLOOR, Lpips, change_mask, psnr, ssim, valid_region

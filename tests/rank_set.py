@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from tiny import tiny_world
 
-from policy_eval.behaviour_cloning import ClonedPolicy, PolicyConfig
-from policy_eval.judge import JudgeShape, LearnedJudge
+from policy_eval.judge.judge import JudgeShape, LearnedJudge
+from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.envs.record import RecordConfig, record
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 from rank_set import write_rank_set
 
-from policy_eval.judge import LearnedJudge
+from policy_eval.judge.judge import LearnedJudge
 from worldmodel.data import open_episodes
 from worldmodel.envs.record import RecordConfig, record
 from worldmodel.world_model import WorldModel

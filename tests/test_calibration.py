@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from rank_set import write_rank_set
 
-from policy_eval import calibration
-from policy_eval.behaviour_cloning import ClonedPolicy
-from policy_eval.calibration import CalibrateConfig, calibrate, matching_threshold, real_successes
-from policy_eval.judge import LearnedJudge
-from policy_eval.rank import find_policies
+from policy_eval.judge import calibration
+from policy_eval.judge.calibration import CalibrateConfig, calibrate, matching_threshold, real_successes
+from policy_eval.judge.judge import LearnedJudge
+from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.ranking.command import find_policies
 from policy_eval.real_rollouts import record_rollouts
 from worldmodel.data import open_episodes
 from worldmodel.data.clip import Clip

@@ -8,10 +8,10 @@ import pytest
 import torch
 from square_world import SquareEnv, write_episodes
 
-from policy_eval.behaviour_cloning import ClonedPolicy, KeypointEncoder, PolicyConfig
-from policy_eval.clone import CloneConfig, clone, read_demonstrations
 from policy_eval.evaluate import evaluate
-from policy_eval.policy import CallablePolicy, Policy
+from policy_eval.policies.clone import CloneConfig, clone, read_demonstrations
+from policy_eval.policies.cloned import ClonedPolicy, KeypointEncoder, PolicyConfig
+from policy_eval.policies.policy import CallablePolicy, Policy
 from policy_eval.real_envs import RealEnvs
 from worldmodel.data import open_episodes
 from worldmodel.dreams.starts import Starts

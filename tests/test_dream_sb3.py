@@ -6,7 +6,7 @@ from test_dream import SEEDS, never
 from tiny import tiny_world
 
 from policy_eval.evaluate import evaluate
-from policy_eval.policy import AgentPolicy
+from policy_eval.policies.policy import AgentPolicy
 from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
 

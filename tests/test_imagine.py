@@ -11,9 +11,9 @@ import torch
 from square_world import SIZE, SquareEnv, write_episodes
 from tiny import tiny_world
 
-from policy_eval.behaviour_cloning import ClonedPolicy, PolicyConfig
 from policy_eval.evaluate import evaluate
-from policy_eval.judge import JudgeShape, LearnedJudge
+from policy_eval.judge.judge import JudgeShape, LearnedJudge
+from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from policy_eval.real_envs import RealEnvs
 from rl_posttrain.disagreement import calibrate, correlation
 from rl_posttrain.imagine import ImagineConfig, better, imagine, improve, measure, prepare

@@ -4,8 +4,8 @@ from tiny import TINY_DIT
 
 from conditioning.conditioner import ConditionerConfig
 from demos.improvement import improve_policy, missing
-from policy_eval.behaviour_cloning import ClonedPolicy, PolicyConfig
-from policy_eval.judge import JudgeShape, LearnedJudge
+from policy_eval.judge.judge import JudgeShape, LearnedJudge
+from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.world_model import WorldModel, WorldModelConfig
 
 

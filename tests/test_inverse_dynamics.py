@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny import random_clip, tiny_world
 
-from rl_posttrain.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from rl_posttrain.inverse_dynamics_training import InverseDynamicsCommand, fit, measure
+from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from policy_eval.judge.inverse_dynamics_training import InverseDynamicsCommand, fit, measure
 from worldmodel.cli import main
 from worldmodel.data import Clip
 

@@ -5,9 +5,10 @@ import torch
 from square_world import write_episodes
 from tiny import tiny_world
 
-from policy_eval.judge import GoalImageJudge, JudgeShape, LearnedJudge
-from policy_eval.judge_scores import JudgedEpisode, best_threshold, dream_again, judge_episodes, judge_report
-from policy_eval.judge_training import JudgeConfig, disturb, judge, read_frames, split
+from policy_eval.judge.goal import GoalImageJudge
+from policy_eval.judge.judge import JudgeShape, LearnedJudge
+from policy_eval.judge.scores import JudgedEpisode, best_threshold, dream_again, judge_episodes, judge_report
+from policy_eval.judge.train import JudgeConfig, disturb, judge, read_frames, split
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.streaming.state import Observation

@@ -12,9 +12,9 @@ import pytest
 import torch
 from tiny import random_clip, tiny_world
 
+from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from rl_posttrain.branches import draw_branches
 from rl_posttrain.guards import held_back, high_frequency, motion_energy_ratio, read_held_out, sharpness_ratio
-from rl_posttrain.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from rl_posttrain.keeper import Keeper
 from rl_posttrain.posttrain import begin, follow
 from rl_posttrain.posttrain_config import PosttrainConfig

@@ -13,12 +13,12 @@ import pytest
 import torch
 from rank_set import RankSet, write_rank_set
 
-from policy_eval.behaviour_cloning import ClonedPolicy
-from policy_eval.disagreements import worst
 from policy_eval.evaluate import evaluate
-from policy_eval.rank import RankConfig, find_policies, rank_policies, read_scores, trials_of
+from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.ranking.command import RankConfig, find_policies, rank_policies, read_scores, trials_of
+from policy_eval.ranking.disagreements import worst
+from policy_eval.ranking.trials import Bench, Cell, Replay, cut, fingerprint, play
 from policy_eval.scores import Scores
-from policy_eval.trials import Bench, Cell, Replay, cut, fingerprint, play
 from rl_posttrain.ranks import check_ranking
 from worldmodel.cli import main
 from worldmodel.dreams.copy_last import CopyLastWorld

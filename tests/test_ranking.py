@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policy_eval.agreement import STATISTICS, chance_of, mean_ranks
-from policy_eval.noise_ceiling import noise_ceiling, percentile, smoothed_rates, standing
-from policy_eval.prediction_powered import prediction_powered
-from policy_eval.ranking import Score, pooled_pearson, rank
-from policy_eval.resampling import bca_interval, pair_order, policy_intervals, wilson_interval
+from policy_eval.ranking.rank import Score, pooled_pearson, rank
 from policy_eval.scores import Scores
+from policy_eval.statistics.agreement import STATISTICS, chance_of, mean_ranks
+from policy_eval.statistics.noise_ceiling import noise_ceiling, percentile, smoothed_rates, standing
+from policy_eval.statistics.prediction_powered import prediction_powered
+from policy_eval.statistics.resampling import bca_interval, pair_order, policy_intervals, wilson_interval
 
 DREAM, REAL = np.array([[0.1, 0.5, 0.5, 0.9]]), np.array([[0.2, 0.4, 0.6, 0.8]])
 

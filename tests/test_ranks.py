@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from policy_eval.trials import fingerprint
+from policy_eval.ranking.trials import fingerprint
 from rl_posttrain.ranks import check_ranking
 from tests.tiny import tiny_world
 

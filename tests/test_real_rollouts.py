@@ -3,7 +3,7 @@ import pytest
 import torch
 from square_world import SCHEMA, SquareEnv, write_episodes
 
-from policy_eval.policy import CallablePolicy
+from policy_eval.policies.policy import CallablePolicy
 from policy_eval.real_rollouts import mix, record_rollouts, roll_out
 from worldmodel.data import open_episodes
 

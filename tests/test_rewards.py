@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from rl_posttrain.branches import Rollout
-from rl_posttrain.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from rl_posttrain.rewards import (
     Agreement,
     Executability,

@@ -7,21 +7,14 @@ import torch
 from square_world import SquareEnv, write_episodes
 from tiny import tiny_world
 
-from policy_eval.behaviour_cloning import ClonedPolicy, PolicyConfig
 from policy_eval.evaluate import evaluate
-from policy_eval.policy import Policy
+from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
+from policy_eval.policies.policy import Policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
-from policy_eval.steering import (
-    Candidates,
-    SteeredPolicy,
-    agreement,
-    at_random,
-    jitter,
-    nearest_the_mean,
-    value,
-    verifier,
-)
+from policy_eval.steering.proposals import jitter
+from policy_eval.steering.scorers import Candidates, agreement, at_random, nearest_the_mean, value, verifier
+from policy_eval.steering.steered import SteeredPolicy
 from worldmodel.data import Clip, open_episodes
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Verdict

@@ -21,8 +21,8 @@ from demos.policies_tab import (
 )
 from demos.quality_tab import panels, quality, read_report
 from demos.visitors import Visitors
-from policy_eval.behaviour_cloning import ClonedPolicy, PolicyConfig
-from policy_eval.judge import JudgeShape, LearnedJudge
+from policy_eval.judge.judge import JudgeShape, LearnedJudge
+from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from policy_eval.scores import Scores
 from worldmodel.data.video.write import write_video
 from worldmodel.envs import make_env

@@ -43,7 +43,7 @@ COMMANDS = {
     ),
     "rollout": Command(
         "Write a video of an episode: truth over dream, all cameras.",
-        "worldmodel.dreams.film",
+        "worldmodel.dreams.rollout",
         "RolloutConfig",
         "rollout",
     ),
@@ -54,23 +54,26 @@ COMMANDS = {
         "fidelity",
     ),
     "clone": Command(
-        "Clone a small visuomotor policy from recorded demonstrations.", "policy_eval.clone", "CloneConfig", "clone"
+        "Clone a small visuomotor policy from recorded demonstrations.",
+        "policy_eval.policies.clone",
+        "CloneConfig",
+        "clone",
     ),
     "judge": Command(
         "Train a judge of success and reward on recorded frames, and measure it.",
-        "policy_eval.judge_training",
+        "policy_eval.judge.train",
         "JudgeConfig",
         "judge",
     ),
     "rank": Command(
         "Rank policies inside a world model, and compare the order with real trials.",
-        "policy_eval.rank",
+        "policy_eval.ranking.command",
         "RankConfig",
         "rank_policies",
     ),
     "calibrate": Command(
         "Set a judge's threshold so that dreams succeed as often as reality did.",
-        "policy_eval.calibration",
+        "policy_eval.judge.calibration",
         "CalibrateConfig",
         "calibrate",
     ),
@@ -88,7 +91,7 @@ COMMANDS = {
     ),
     "inverse-dynamics": Command(
         "Learn to decode the actions of a video, for rewards.",
-        "rl_posttrain.inverse_dynamics_training",
+        "policy_eval.judge.inverse_dynamics_training",
         "InverseDynamicsCommand",
         "inverse_dynamics",
     ),

@@ -7,8 +7,8 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float64
 
-from policy_eval.agreement import CORRELATIONS, Column, Statistic, Table
 from policy_eval.scores import Scores
+from policy_eval.statistics.agreement import CORRELATIONS, Column, Statistic, Table
 
 NORMAL = NormalDist()
 Interval = tuple[float, float]
@@ -128,7 +128,7 @@ def hierarchical_intervals(
     `benchmarks/coverage.py` shows how often the intervals hold the estimand.
 
     Args:
-        statistics: What to compute, see `policy_eval.agreement`.
+        statistics: What to compute, see `policy_eval.statistics.agreement`.
         dream: Dreamed trials of each policy.
         real: Real trials of each, in the same order.
         level: Coverage.
@@ -165,7 +165,7 @@ def policy_intervals(
     further out by as much (Hesterberg 2015, "narrowness bias", arXiv 1411.5279).
 
     Args:
-        statistics: What to compute, see `policy_eval.agreement`.
+        statistics: What to compute, see `policy_eval.statistics.agreement`.
         dream: Score of each policy in the dream.
         real: Likewise in reality.
         groups: Task of each policy: policies are drawn within their task, and the means of the

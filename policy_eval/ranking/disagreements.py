@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from policy_eval.evaluate import Trial
+from policy_eval.ranking.trials import Bench, Cell, play
 from policy_eval.scores import Scores
-from policy_eval.trials import Bench, Cell, play
 from worldmodel.data.video.write import write_video
 from worldmodel.dreams.film import compare
 

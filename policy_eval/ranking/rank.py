@@ -7,10 +7,11 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from policy_eval.agreement import ORDER_CLAIMS, STATISTICS, Column, chance_of
-from policy_eval.noise_ceiling import noise_ceiling, percentile, smoothed_rates, standing
-from policy_eval.prediction_powered import PredictionPowered, prediction_powered
-from policy_eval.resampling import (
+from policy_eval.scores import Scores
+from policy_eval.statistics.agreement import ORDER_CLAIMS, STATISTICS, Column, chance_of
+from policy_eval.statistics.noise_ceiling import noise_ceiling, percentile, smoothed_rates, standing
+from policy_eval.statistics.prediction_powered import PredictionPowered, prediction_powered
+from policy_eval.statistics.resampling import (
     PairOrder,
     hierarchical_intervals,
     pair_order,
@@ -19,7 +20,6 @@ from policy_eval.resampling import (
     start_intervals,
     wilson_interval,
 )
-from policy_eval.scores import Scores
 
 MIN_POLICIES = 5
 """With fewer, no statement is made about correlations or ranks."""
@@ -67,7 +67,7 @@ class Statistic:
 
     Attributes:
         value: Of the measured scores.
-        low: Lower end of its 95 % interval, see `policy_eval.resampling.hierarchical_intervals`.
+        low: Lower end of its 95 % interval, see `policy_eval.statistics.resampling.hierarchical_intervals`.
         high: Upper end.
         standing: Share of perfect simulators, with as many trials, that do no better.
     """

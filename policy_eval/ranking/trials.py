@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 
-from policy_eval.behaviour_cloning import ClonedPolicy
 from policy_eval.evaluate import Trial, evaluate
-from policy_eval.judge import LearnedJudge
-from policy_eval.policy import Observations, Policy
+from policy_eval.judge.judge import LearnedJudge
+from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.policies.policy import Observations, Policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
 from worldmodel.data import open_episodes

@@ -17,11 +17,11 @@ from gymnasium.vector import AutoresetMode
 from jaxtyping import Float64
 from rich.progress import Progress
 
-from policy_eval.behaviour_cloning import ClonedPolicy
 from policy_eval.evaluate import evaluate
-from policy_eval.judge import LearnedJudge
-from policy_eval.policy import Policy
-from policy_eval.rank import find_policies, single_thread
+from policy_eval.judge.judge import LearnedJudge
+from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.policies.policy import Policy
+from policy_eval.ranking.command import find_policies, single_thread
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.lerobot.read import recorded_policies
 from worldmodel.dreams.env import DreamEnv

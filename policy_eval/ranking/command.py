@@ -13,11 +13,11 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from policy_eval.disagreements import film, worst
-from policy_eval.rank_report import print_ranking, write_report
-from policy_eval.ranking import Ranking, Score, rank
+from policy_eval.ranking.disagreements import film, worst
+from policy_eval.ranking.rank import Ranking, Score, rank
+from policy_eval.ranking.report import print_ranking, write_report
+from policy_eval.ranking.trials import Bench, Cell, cut, gather, replays, run_cells
 from policy_eval.scores import Scores
-from policy_eval.trials import Bench, Cell, cut, gather, replays, run_cells
 from worldmodel.files import write_json
 
 

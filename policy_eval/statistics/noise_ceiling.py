@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from policy_eval.agreement import QUALITY, STATISTICS, Column
+from policy_eval.statistics.agreement import QUALITY, STATISTICS, Column
 
 
 def smoothed_rates(rates: Float64[np.ndarray, "p"], trials: Int64[np.ndarray, "p"]) -> Float64[np.ndarray, "p"]:
@@ -33,7 +33,7 @@ def noise_ceiling(
         seed: Seed of the draws.
 
     Returns:
-        For each statistic of `policy_eval.agreement.STATISTICS` its sorted values, worst first.
+        For each statistic of `policy_eval.statistics.agreement.STATISTICS` its sorted values, worst first.
     """
     rng = np.random.default_rng(seed)
     shape = (resamples, len(rates))

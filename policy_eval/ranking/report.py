@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from policy_eval.agreement import STATISTICS
-from policy_eval.resampling import NORMAL
+from policy_eval.statistics.agreement import STATISTICS
+from policy_eval.statistics.resampling import NORMAL
 from worldmodel.html import Report
 
 WORDS = {

@@ -13,8 +13,9 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, smooth_l1_loss
 
-from policy_eval.judge import GoalImageJudge, JudgeShape, LearnedJudge
-from policy_eval.judge_scores import best_threshold, dream_again, judge_episodes, judge_report
+from policy_eval.judge.goal import GoalImageJudge
+from policy_eval.judge.judge import JudgeShape, LearnedJudge
+from policy_eval.judge.scores import best_threshold, dream_again, judge_episodes, judge_report
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
 from worldmodel.model.precision import autocast

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from policy_eval.resampling import NORMAL, wilson_interval
+from policy_eval.statistics.resampling import NORMAL, wilson_interval
 
 
 @dataclass(frozen=True)

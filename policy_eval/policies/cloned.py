@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from policy_eval.policy import Observations
+from policy_eval.policies.policy import Observations
 from worldmodel.files import write_json, write_weights
 from worldmodel.streaming.state import stream_noise
 

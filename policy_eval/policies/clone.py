@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
-from policy_eval.behaviour_cloning import ClonedPolicy, PolicyConfig
+from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
 from worldmodel.model.precision import autocast

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import smooth_l1_loss
 
-from rl_posttrain.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips
 from worldmodel.fidelity.windows import CONTEXT_FRAMES, context_of

@@ -1,0 +1,1 @@
+"""Who says whether a task succeeded, and which action was seen."""

@@ -1,0 +1,1 @@
+"""Who acts: the protocol of a policy, adapters, and small cloned policies."""

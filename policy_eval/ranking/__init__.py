@@ -1,0 +1,1 @@
+"""Rank policies by their dreams, and hold the order against real trials."""

@@ -1,0 +1,1 @@
+"""Statistics of trials: agreement, intervals, noise ceiling."""

@@ -1,0 +1,101 @@
+"""Scorers of plans: which of the imagined futures is best."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from worldmodel.data import Clip
+from worldmodel.dreams.verdict import Judge
+from worldmodel.streaming.state import Observation
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """`k` plans for each of `n` streams, and where they lead.
+
+    Attributes:
+        plans: Raw actions; of each stream the first plan is the policy's own.
+        imagined: One clip for every plan, those of a stream side by side: the present frame, and
+            the dreamt ones. `None` when nothing was imagined.
+    """
+
+    plans: Float[Tensor, "n k h a"]
+    imagined: Clip | None = None
+
+
+Scorer = Callable[[Candidates], Float[Tensor, "n k"]]
+"""Higher is better; of equals the first is taken."""
+
+
+def value(judge: Judge) -> Scorer:
+    """The judge's reward of the last imagined frame: the value of V-GPS, of a state it leads to.
+
+    V-GPS learns Q(s, a) offline; here the world model says what the actions lead to.
+    """
+
+    def score(candidates: Candidates) -> Float[Tensor, "n k"]:
+        clip = _imagined(candidates)
+        states = None if clip.states is None else clip.states[:, -1]
+        rewards = judge(Observation(clip.frames[:, -1], states)).rewards
+        return rewards.reshape(candidates.plans.shape[:2])
+
+    return score
+
+
+def verifier(verify: Callable[[UInt8[Tensor, "b v H W 3"]], Float[Tensor, "b"]]) -> Scorer:
+    """The highest score that a verifier gives any imagined frame (RoboMonkey's verifier).
+
+    `LearnedJudge.score` is one, and so is `GoalImageJudge.score`.
+    """
+
+    def score(candidates: Candidates) -> Float[Tensor, "n k"]:
+        frames = _imagined(candidates).frames[:, 1:]
+        scores = verify(rearrange(frames, "b t v h w c -> (b t) v h w c"))
+        best = scores.reshape(frames.shape[:2]).amax(1)
+        return best.reshape(candidates.plans.shape[:2])
+
+    return score
+
+
+def agreement(
+    decode: Callable[[Clip], Float[Tensor, "b t a"]], commanded: Callable[[Clip], Float[Tensor, "b t a"]]
+) -> Scorer:
+    """Whether what is seen to be done is what was meant ("Do What You Say").
+
+    Minus the mean squared difference between the actions that an inverse-dynamics model reads off
+    the imagined frames and those of the plan. The paper asks a vision-language model whether the
+    simulated outcome fits the plan in words; here the plan is the actions.
+
+    Args:
+        decode: Reads actions off a clip, as `InverseDynamics.decode` does.
+        commanded: The clip's own actions in the same units, as `InverseDynamics.commanded`.
+    """
+
+    def score(candidates: Candidates) -> Float[Tensor, "n k"]:
+        clip = _imagined(candidates)
+        error = (decode(clip) - commanded(clip)).square().mean((1, 2))
+        return -error.reshape(candidates.plans.shape[:2])
+
+    return score
+
+
+def nearest_the_mean(candidates: Candidates) -> Float[Tensor, "n k"]:
+    """A control without imagination: the plan nearest the mean of all, the majority's."""
+    offset = candidates.plans - candidates.plans.mean(1, keepdim=True)
+    return -offset.square().mean((2, 3))
+
+
+def at_random(seed: int = 0) -> Scorer:
+    """A control without imagination: any of the plans, with equal chances."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda candidates: torch.rand(candidates.plans.shape[:2], generator=generator)
+
+
+def _imagined(candidates: Candidates) -> Clip:
+    if candidates.imagined is None:
+        raise ValueError("this scorer looks at imagined frames: give SteeredPolicy a world")
+    return candidates.imagined
