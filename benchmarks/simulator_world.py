@@ -17,7 +17,7 @@ from worldmodel.streaming.state import Observation
 
 
 class SimulatorWorld:
-    """A `rl_posttrain.rollouts.World` that recognises recorded frames and acts on from there.
+    """A `worldmodel.dreams.world.World` that recognises recorded frames and acts on from there.
 
     The simulator is reset with the seed of the frame's episode and carries out the recorded actions
     up to the frame.

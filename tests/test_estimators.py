@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rl_posttrain.estimators import (
+from rl_posttrain.imagination.estimators import (
     expected_value,
     gaussian_kl,
     gaussian_log_prob,
@@ -18,7 +18,7 @@ from rl_posttrain.estimators import (
     trust,
     two_hot,
 )
-from rl_posttrain.prioritised import StartPool
+from rl_posttrain.imagination.starts import StartPool
 
 
 def test_symlog_is_a_logarithm_on_both_sides():

@@ -9,8 +9,8 @@ import torch
 from square_world import SquareEnv, write_episodes
 
 from policy_eval.scores import Scores
-from rl_posttrain.rollouts import World
 from worldmodel.data import open_episodes
+from worldmodel.dreams.world import World
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from imagination import BenchmarkConfig, compared, imagine_config, optimism, over_seeds, settings, words

@@ -15,14 +15,15 @@ from policy_eval.evaluate import evaluate
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from policy_eval.real_envs import RealEnvs
-from rl_posttrain.disagreement import calibrate, correlation
-from rl_posttrain.imagine import ImagineConfig, better, imagine, improve, measure, prepare
-from rl_posttrain.learner import LearnConfig, Learner
-from rl_posttrain.prioritised import Anchors, contexts
-from rl_posttrain.rollouts import World, begin, disagreement, imagine_rollouts, persistent_noise
+from rl_posttrain.imagination.learner import LearnConfig, Learner
+from rl_posttrain.imagination.rollouts import imagine_rollouts, persistent_noise
+from rl_posttrain.imagination.train import ImagineConfig, better, imagine, improve, measure, prepare
 from worldmodel.data import open_episodes
+from worldmodel.dreams.anchors import Anchors, contexts
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Verdict
+from worldmodel.dreams.world import World, begin
+from worldmodel.fidelity.uncertainty import calibrate, correlation, disagreement
 from worldmodel.streaming.state import Observation
 
 BOUNDS = (torch.zeros(2), torch.full((2,), 12.0))

@@ -2,9 +2,9 @@ import pytest
 import torch
 from test_imagine import square_policy
 
-from rl_posttrain.imitation import Memory, imitate
-from rl_posttrain.learner import LearnConfig, Learner
-from rl_posttrain.rollouts import Imagined
+from rl_posttrain.imagination.imitation import Memory, imitate
+from rl_posttrain.imagination.learner import LearnConfig, Learner
+from rl_posttrain.imagination.rollouts import Imagined
 
 
 def imagined(successes: list[list[bool]], width: int) -> Imagined:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rl_posttrain.losses import extremes, group_advantages, kl_penalty, nft_loss, old_policy_decay, optimality
+from rl_posttrain.posttrain.nft import extremes, group_advantages, kl_penalty, nft_loss, old_policy_decay, optimality
 
 
 def test_advantages_by_hand():

@@ -13,12 +13,12 @@ import torch
 from tiny import random_clip, tiny_world
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from rl_posttrain.branches import draw_branches
-from rl_posttrain.guards import held_back, high_frequency, motion_energy_ratio, read_held_out, sharpness_ratio
-from rl_posttrain.keeper import Keeper
-from rl_posttrain.posttrain import begin, follow
-from rl_posttrain.posttrain_config import PosttrainConfig
-from rl_posttrain.updates import BranchBatch, UpdateWeights, branch_loss
+from rl_posttrain.posttrain.branches import draw_branches
+from rl_posttrain.posttrain.config import PosttrainConfig
+from rl_posttrain.posttrain.guards import held_back, high_frequency, motion_energy_ratio, read_held_out, sharpness_ratio
+from rl_posttrain.posttrain.keeper import Keeper
+from rl_posttrain.posttrain.train import begin, follow
+from rl_posttrain.posttrain.updates import BranchBatch, UpdateWeights, branch_loss
 from worldmodel.cli import main
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.training.loss import LossConfig
@@ -110,7 +110,7 @@ def test_the_old_policy_follows_by_its_decay():
 
 
 def rollout_of(imagined, reference):
-    from rl_posttrain.branches import Rollout
+    from rl_posttrain.posttrain.branches import Rollout
     from worldmodel.data import Clip
 
     return Rollout(Clip(imagined), Clip(reference))
@@ -296,6 +296,6 @@ def test_wrong_settings_are_named(options, words, world_folder, tmp_path, capsys
 
 def test_several_processes_are_refused(monkeypatch):
     several = SimpleNamespace(num_processes=2)
-    monkeypatch.setattr("rl_posttrain.posttrain.Accelerator", lambda **_: several)
+    monkeypatch.setattr("rl_posttrain.posttrain.train.Accelerator", lambda **_: several)
     with pytest.raises(ValueError, match="runs in 1 process, launched are 2"):
         begin(PosttrainConfig(world=DATA, data=DATA, out=DATA))

@@ -19,7 +19,7 @@ from policy_eval.ranking.command import RankConfig, find_policies, rank_policies
 from policy_eval.ranking.disagreements import worst
 from policy_eval.ranking.trials import Bench, Cell, Replay, cut, fingerprint, play
 from policy_eval.scores import Scores
-from rl_posttrain.ranks import check_ranking
+from rl_posttrain.imagination.gate import check_ranking
 from worldmodel.cli import main
 from worldmodel.dreams.copy_last import CopyLastWorld
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from policy_eval.ranking.trials import fingerprint
-from rl_posttrain.ranks import check_ranking
+from rl_posttrain.imagination.gate import check_ranking
 from tests.tiny import tiny_world
 
 CEILING = {"p1": 0.5, "p10": 0.8, "median": 0.9}

@@ -7,22 +7,11 @@ import pytest
 import torch
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from rl_posttrain.branches import Rollout
-from rl_posttrain.rewards import (
-    Agreement,
-    Executability,
-    Fidelity,
-    Limits,
-    StateAgreement,
-    motion,
-    motion_agreement,
-    motion_energy,
-    moving_fidelity,
-    penalty,
-    shortest,
-    violations,
-    weighted_sum,
-)
+from rl_posttrain.posttrain.branches import Rollout
+from rl_posttrain.rewards.agreement import Agreement, StateAgreement, motion_agreement, motion_energy
+from rl_posttrain.rewards.executability import Executability, Limits, motion, penalty, shortest, violations
+from rl_posttrain.rewards.fidelity import Fidelity, moving_fidelity
+from rl_posttrain.rewards.mix import weighted_sum
 from worldmodel.data import Clip
 from worldmodel.fidelity.metrics import psnr
 

@@ -79,13 +79,13 @@ COMMANDS = {
     ),
     "imagine": Command(
         "Improve a cloned policy inside a world model, without a real step.",
-        "rl_posttrain.imagine",
+        "rl_posttrain.imagination.train",
         "ImagineConfig",
         "imagine",
     ),
     "posttrain": Command(
         "Improve a world model by rewards on its own rollouts.",
-        "rl_posttrain.posttrain",
+        "rl_posttrain.posttrain.train",
         "PosttrainConfig",
         "posttrain",
     ),

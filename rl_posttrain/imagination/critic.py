@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rl_posttrain.estimators import expected_value, symlog, two_hot
+from rl_posttrain.imagination.estimators import expected_value, symlog, two_hot
 
 LIMIT = 10.0
 """Returns beyond this are put on the outermost bin."""

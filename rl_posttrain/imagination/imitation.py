@@ -9,9 +9,9 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rl_posttrain.estimators import gaussian_kl, gaussian_log_prob, pmpo_loss
-from rl_posttrain.learner import LearnConfig, Learner
-from rl_posttrain.rollouts import Imagined
+from rl_posttrain.imagination.estimators import gaussian_kl, gaussian_log_prob, pmpo_loss
+from rl_posttrain.imagination.learner import LearnConfig, Learner
+from rl_posttrain.imagination.rollouts import Imagined
 from worldmodel.files import write_weights
 
 FILE = "memory.safetensors"

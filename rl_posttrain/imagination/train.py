@@ -18,16 +18,18 @@ from torch import Tensor
 
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
-from rl_posttrain.before_after import before_after
-from rl_posttrain.disagreement import STARTS, Calibration, calibrate
-from rl_posttrain.imagine_log import ImagineLog, summary
-from rl_posttrain.imitation import Memory, imitate
-from rl_posttrain.learner import LearnConfig, Learner, imagined_return, learn_from, update
-from rl_posttrain.prioritised import Anchors, StartPool, contexts
-from rl_posttrain.ranks import check_ranking
-from rl_posttrain.rollouts import Imagined, World, imagine_rollouts
+from rl_posttrain.imagination.before_after import before_after
+from rl_posttrain.imagination.gate import check_ranking
+from rl_posttrain.imagination.imitation import Memory, imitate
+from rl_posttrain.imagination.learner import LearnConfig, Learner, imagined_return, learn_from, update
+from rl_posttrain.imagination.log import ImagineLog, summary
+from rl_posttrain.imagination.rollouts import Imagined, imagine_rollouts
+from rl_posttrain.imagination.starts import StartPool
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.dreams.anchors import Anchors, contexts
 from worldmodel.dreams.verdict import Judge
+from worldmodel.dreams.world import World
+from worldmodel.fidelity.uncertainty import STARTS, Calibration, calibrate
 from worldmodel.files import write_json
 from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
 from worldmodel.world_model import WorldModel

@@ -2,32 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from rl_posttrain.actor import Actor
+from rl_posttrain.imagination.actor import Actor
 from worldmodel.data import Clip, stack_clips
 from worldmodel.dreams.verdict import Judge, Verdict
+from worldmodel.dreams.world import World, begin, final_frame
+from worldmodel.fidelity.uncertainty import disagreement
 from worldmodel.streaming.state import Observation
-
-
-@runtime_checkable
-class World(Protocol):
-    """What imagination needs of a world model; a simulator may stand in for it."""
-
-    views: Sequence[str]
-
-    def start(self, context: Clip, *, seed: int | Sequence[int]) -> object:
-        """Begin one stream per clip."""
-        ...
-
-    def step(self, state: object, actions: Float[Tensor, "b a"], *, num_steps: int) -> tuple[Observation, object]:
-        """Apply one raw action per stream."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -150,36 +136,3 @@ def persistent_noise(
     for i in range(1, horizon):
         noise.append(persistence * noise[-1] + (1 - persistence**2) ** 0.5 * fresh[:, i])
     return torch.stack(noise, 1)
-
-
-def begin(world: World, clips: Sequence[Clip], seeds: Sequence[int]) -> object:
-    """Start a stream per clip; they are of one frame, or all longer ones of the same length."""
-    state = world.start(stack_clips([final_frame(clip) for clip in clips]), seed=list(seeds))
-    long = [i for i, clip in enumerate(clips) if len(clip.frames) > 1]
-    if long:
-        fresh = world.start(stack_clips([clips[i] for i in long]), seed=[seeds[i] for i in long])
-        state.put(long, fresh)
-    return state
-
-
-def final_frame(clip: Clip) -> Clip:
-    """The last frame alone."""
-    return Clip(
-        frames=clip.frames[-1:],
-        states=None if clip.states is None else clip.states[-1:],
-        view_mask=clip.view_mask,
-        pixel_mask=clip.pixel_mask,
-    )
-
-
-def disagreement(frames: UInt8[Tensor, "b t v H W 3"], noise_seeds: int) -> Float[Tensor, "b t"]:
-    """Standard deviation over noise seeds, root mean square over pixels, on the scale 0..1.
-
-    Vista's uncertainty (2405.17398, section 3.4) is the mean variance; its root is in grey levels,
-    and so on the scale of the error.
-    """
-    if noise_seeds == 1:
-        return torch.zeros(frames.shape[:2])
-    grouped = rearrange(frames, "(k n) t v h w c -> k n t (v h w c)", k=noise_seeds)
-    spread = torch.stack([grouped[:, i].float().div(255).var(0) for i in range(grouped.shape[1])])
-    return repeat(spread.mean(-1).sqrt(), "n t -> (k n) t", k=noise_seeds)

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics
-from rl_posttrain.branches import Rollout
-from rl_posttrain.rewards import Reward, motion_energy
+from rl_posttrain.posttrain.branches import Rollout
+from rl_posttrain.rewards.agreement import motion_energy
+from rl_posttrain.rewards.fidelity import Reward
 from worldmodel.data.clip import Clip, EpisodeSource
 from worldmodel.envs import find_objects, object_names, object_view
 from worldmodel.fidelity.metrics import psnr, ssim

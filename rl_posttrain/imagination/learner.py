@@ -9,10 +9,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from policy_eval.policies.cloned import ClonedPolicy
-from rl_posttrain.actor import Actor
-from rl_posttrain.critic import Critic
-from rl_posttrain.estimators import gaussian_kl, gaussian_log_prob, lambda_returns, pmpo_loss, shaped_rewards, trust
-from rl_posttrain.rollouts import Imagined
+from rl_posttrain.imagination.actor import Actor
+from rl_posttrain.imagination.critic import Critic
+from rl_posttrain.imagination.estimators import (
+    gaussian_kl,
+    gaussian_log_prob,
+    lambda_returns,
+    pmpo_loss,
+    shaped_rewards,
+    trust,
+)
+from rl_posttrain.imagination.rollouts import Imagined
 from worldmodel.training.checkpoint import MovingAverage
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rl_posttrain.reward_mix import RewardWeights
-from rl_posttrain.updates import UpdateWeights
+from rl_posttrain.posttrain.updates import UpdateWeights
+from rl_posttrain.rewards.mix import RewardWeights
 from worldmodel.data import EpisodeSource
 from worldmodel.fidelity.measure import check_views
 from worldmodel.fidelity.windows import trained_episodes

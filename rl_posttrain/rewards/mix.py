@@ -8,20 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics
-from rl_posttrain.branches import Rollout
-from rl_posttrain.rewards import (
-    Agreement,
-    Executability,
-    Fidelity,
-    Limits,
-    Reward,
-    StateAgreement,
-    motion_agreement,
-    moving_fidelity,
-    penalty,
-    shortest,
-    weighted_sum,
-)
+from rl_posttrain.posttrain.branches import Rollout
+from rl_posttrain.posttrain.nft import group_advantages
+from rl_posttrain.rewards.agreement import Agreement, StateAgreement, motion_agreement
+from rl_posttrain.rewards.executability import Executability, Limits, penalty, shortest
+from rl_posttrain.rewards.fidelity import Fidelity, Reward, moving_fidelity
 from worldmodel.data.clip import EpisodeSource
 from worldmodel.fidelity.metrics import LPIPS_MIN_SIDE, Lpips
 from worldmodel.world_model import WorldModel
@@ -153,3 +144,11 @@ def lpips_reason(world: WorldModel) -> str | None:
     if min(world.size) < LPIPS_MIN_SIDE:
         return f"LPIPS is left out: frames of {world.size} are smaller than {LPIPS_MIN_SIDE}"
     return Lpips.missing_reason()
+
+
+def weighted_sum(terms: Mapping[str, Float[Tensor, "b k"]], weights: Mapping[str, float]) -> Float[Tensor, "b k"]:
+    """Standardise every term within each group, then add them up by weight.
+
+    So a term counts by how it ranks the candidates of a group, not by its scale.
+    """
+    return sum(weights[name] * group_advantages(term) for name, term in terms.items())

@@ -5,15 +5,15 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from einops import rearrange
-from jaxtyping import Float
+from einops import rearrange, repeat
+from jaxtyping import Float, UInt8
 from torch import Tensor
+from torchmetrics.functional import spearman_corrcoef
 
-from policy_eval.statistics.agreement import spearman
-from rl_posttrain.prioritised import Anchors, contexts
-from rl_posttrain.rollouts import World, begin, disagreement
 from worldmodel.data import EpisodeSource, stack_clips
+from worldmodel.dreams.anchors import Anchors, contexts
 from worldmodel.dreams.verdict import Judge
+from worldmodel.dreams.world import World, begin
 from worldmodel.streaming.state import Observation
 
 QUANTILE = 0.9
@@ -138,8 +138,21 @@ def mean_correlation(x: Float[Tensor, "n t"], y: Float[Tensor, "n t"]) -> float:
 
 def correlation(x: Float[Tensor, "n"], y: Float[Tensor, "n"]) -> float:
     """Spearman's rank correlation; 0 where one of them does not vary."""
-    return float(spearman(x.double().numpy()[None], y.double().numpy()[None])[0])
+    return float(spearman_corrcoef(x.double(), y.double()))
 
 
 def _over_seeds(values: Float[Tensor, "b"], noise_seeds: int) -> Float[Tensor, "n"]:
     return rearrange(values, "(k n) -> k n", k=noise_seeds).mean(0)
+
+
+def disagreement(frames: UInt8[Tensor, "b t v H W 3"], noise_seeds: int) -> Float[Tensor, "b t"]:
+    """Standard deviation over noise seeds, root mean square over pixels, on the scale 0..1.
+
+    Vista's uncertainty (2405.17398, section 3.4) is the mean variance; its root is in grey levels,
+    and so on the scale of the error.
+    """
+    if noise_seeds == 1:
+        return torch.zeros(frames.shape[:2])
+    grouped = rearrange(frames, "(k n) t v h w c -> k n t (v h w c)", k=noise_seeds)
+    spread = torch.stack([grouped[:, i].float().div(255).var(0) for i in range(grouped.shape[1])])
+    return repeat(spread.mean(-1).sqrt(), "n t -> (k n) t", k=noise_seeds)

@@ -1,0 +1,1 @@
+"""Policies trained in the dreams of a world model."""

@@ -1,0 +1,1 @@
+"""Post-training: the world model improved by rewards on its own rollouts."""

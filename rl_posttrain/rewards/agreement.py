@@ -1,0 +1,57 @@
+"""Rewards of agreement: of states, of actions that can be read off the frames, of the energy of motion."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from policy_eval.judge.inverse_dynamics import InverseDynamics
+from rl_posttrain.posttrain.branches import Rollout
+
+
+@dataclass(frozen=True)
+class StateAgreement:
+    """Minus the mean square error of the predicted states, in units of `scale`.
+
+    Attributes:
+        scale: What counts as 1 in every dim, e.g. the usual displacement between two frames.
+    """
+
+    scale: Float[Tensor, "s"]
+
+    def __call__(self, rollout: Rollout) -> Float[Tensor, "b"]:
+        """Scores, 0 is best."""
+        error = (rollout.imagined.states - rollout.reference.states)[:, 1:] / self.scale
+        return -error.square().mean(dim=(1, 2))
+
+
+def motion_energy(frames: UInt8[Tensor, "b t v H W 3"]) -> Float[Tensor, "b"]:
+    """Mean absolute change between consecutive frames, on [0, 255]."""
+    return frames.float().diff(dim=1).abs().mean(dim=(1, 2, 3, 4, 5))
+
+
+def motion_agreement(rollout: Rollout, floor: float = 0.1) -> Float[Tensor, "b"]:
+    """`-|log((energy + floor) / (recorded energy + floor))|`: 0 where as much moves as it should.
+
+    A video that stands still to avoid errors is punished, and so is one that flickers.
+    """
+    energies = [motion_energy(c.frames) + floor for c in (rollout.imagined, rollout.reference)]
+    return -(energies[0] / energies[1]).log().abs()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Minus the mean square distance of decoded and commanded actions, in their deviations.
+
+    A motionless video, which is smooth and within all limits, decodes to other actions than those
+    commanded. Relative targets count from the imagined state.
+
+    Attributes:
+        dynamics: Decodes the frames.
+    """
+
+    dynamics: InverseDynamics
+
+    def __call__(self, rollout: Rollout) -> Float[Tensor, "b"]:
+        """Scores, 0 is best."""
+        return -self.dynamics.errors(rollout.imagined).square().mean(dim=(1, 2))

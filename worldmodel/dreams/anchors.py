@@ -1,0 +1,64 @@
+"""Real frames of recorded episodes, before a success, that imagined rollouts begin from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+from worldmodel.data import Clip, EpisodeSource
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Real frames to begin from, before the first success of their episodes.
+
+    Attributes:
+        episodes: Episode of each.
+        frames: Index of the frame in it.
+    """
+
+    episodes: Int64[np.ndarray, "n"]
+    frames: Int64[np.ndarray, "n"]
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.frames)
+
+    @classmethod
+    def of(
+        cls, source: EpisodeSource, episodes: Sequence[int], *, context: int, first_frames: bool = False
+    ) -> "Anchors":
+        """All frames of the episodes that lie before a success, with `context - 1` before them.
+
+        The first frame of an episode is among them, though nothing precedes it; with `first_frames`
+        there are no others.
+
+        Raises:
+            ValueError: There is none.
+        """
+        found = []
+        for episode in episodes:
+            length = source.lengths[episode]
+            successes = source.read(episode, 0, length).successes
+            if successes is not None and successes.any():
+                length = min(length, int(successes.int().argmax()) + 1)
+            frames = [0] if first_frames else [0, *range(max(context - 1, 1), length)]
+            found += [(episode, frame) for frame in frames]
+        if not found:
+            raise ValueError(f"{source.name}: episodes {list(episodes)} hold no frame to start from")
+        columns = np.array(found, np.int64)
+        return cls(columns[:, 0], columns[:, 1])
+
+    def pick(self, index: Int64[np.ndarray, "m"]) -> "Anchors":
+        """Some of them, in the given order."""
+        return Anchors(self.episodes[index], self.frames[index])
+
+
+def contexts(source: EpisodeSource, anchors: Anchors, *, context: int) -> list[Clip]:
+    """What the world model is shown of each: `context` real frames, one for a first frame."""
+    clips = []
+    for episode, frame in zip(anchors.episodes.tolist(), anchors.frames.tolist(), strict=True):
+        first = frame - context + 1 if frame else 0
+        clips.append(source.read(episode, first, frame + 1))
+    return clips
