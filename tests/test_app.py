@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from tiny import random_clip, tiny_world
 
-from demos.app import DemoConfig, build_page, find_starts, launch
-from demos.drive_tab import Drive, layout
-from demos.start import Start
-from demos.visitors import Visitors
+from demos.driving.start import Start
+from demos.driving.visitors import Visitors
+from demos.page.app import DemoConfig, build_page, find_starts, launch
+from demos.page.drive import Drive, layout
 from worldmodel.data.video.read import count_frames, read_frames
 from worldmodel.envs import find_objects
 from worldmodel.world_model import WorldModel

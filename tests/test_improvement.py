@@ -3,7 +3,7 @@ import torch
 from tiny import TINY_DIT
 
 from conditioning.conditioner import ConditionerConfig
-from demos.improvement import improve_policy, missing
+from demos.quickstart.improvement import improve_policy, missing
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.world_model import WorldModel, WorldModelConfig

@@ -36,6 +36,6 @@ def test_imports_only_from_below(path):
 
 
 def test_an_upward_import_is_seen():
-    tree = ast.parse("def f():\n    from demos.session import DriveSession\n    import rl_posttrain.x")
+    tree = ast.parse("def f():\n    from demos.driving.session import DriveSession\n    import rl_posttrain.x")
     assert imported_packages(tree) == {"demos", "rl_posttrain"}
     assert packages_above(ROOT / "worldmodel" / "dit.py") == {"policy_eval", "rl_posttrain", "demos"}

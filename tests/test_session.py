@@ -8,12 +8,12 @@ import pytest
 import torch
 from tiny import random_clip, tiny_world
 
-from demos.counterfactuals import imagine_futures, proposals
-from demos.recording import save_recording
-from demos.session import MAX_MOMENTS, UNDO_FRAMES, DriveSession, key_bindings
-from demos.simulation import MAX_REWIND
-from demos.start import Start, action_names, start_from_data, start_from_environment
-from demos.visitors import Visitors
+from demos.driving.counterfactuals import imagine_futures, proposals
+from demos.driving.recording import save_recording
+from demos.driving.session import MAX_MOMENTS, UNDO_FRAMES, DriveSession, key_bindings
+from demos.driving.simulation import MAX_REWIND
+from demos.driving.start import Start, action_names, start_from_data, start_from_environment
+from demos.driving.visitors import Visitors
 from worldmodel.data import open_episodes
 from worldmodel.data.video.read import count_frames, read_frames
 

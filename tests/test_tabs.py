@@ -7,9 +7,10 @@ import pytest
 import torch
 from tiny import tiny_world
 
-from demos.app import DemoConfig, find_judge
-from demos.live_ranking import FIRST_SEED, FreshEpisodes, make_envs, rank_live
-from demos.policies_tab import (
+from demos.driving.visitors import Visitors
+from demos.page.app import DemoConfig, find_judge
+from demos.page.live_ranking import FIRST_SEED, FreshEpisodes, make_envs, rank_live
+from demos.page.policies import (
     DREAM,
     NOTHING_HAPPENS,
     SIMULATOR,
@@ -19,8 +20,7 @@ from demos.policies_tab import (
     run_ranking,
     stored_trials,
 )
-from demos.quality_tab import panels, quality, read_report
-from demos.visitors import Visitors
+from demos.page.quality import panels, quality, read_report
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from policy_eval.scores import Scores

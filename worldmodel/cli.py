@@ -109,10 +109,13 @@ COMMANDS = {
     ),
     "info": Command("Say what is in a data set.", "worldmodel.data.info", "InfoConfig", "info"),
     "demo": Command(
-        "Open a page on which you drive a world model with the arrow keys.", "demos.app", "DemoConfig", "demo"
+        "Open a page on which you drive a world model with the arrow keys.", "demos.page.app", "DemoConfig", "demo"
     ),
     "quickstart": Command(
-        "Record PushT, train, dream, measure, and write a report.", "demos.quickstart", "QuickstartConfig", "quickstart"
+        "Record PushT, train, dream, measure, and write a report.",
+        "demos.quickstart.stages",
+        "QuickstartConfig",
+        "quickstart",
     ),
 }
 

@@ -4,9 +4,9 @@ import html
 
 import gradio as gr
 
-from demos.counterfactuals import MAX_FUTURES, MAX_HORIZON, Futures, imagine_futures, proposals
-from demos.pictures import animation
-from demos.visitors import Visitors
+from demos.driving.counterfactuals import MAX_FUTURES, MAX_HORIZON, Futures, imagine_futures, proposals
+from demos.driving.pictures import animation
+from demos.driving.visitors import Visitors
 from policy_eval.judge.judge import LearnedJudge
 from worldmodel.world_model import WorldModel
 

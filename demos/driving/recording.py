@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from einops import rearrange
 
-from demos.pictures import difference
-from demos.session import DriveSession
+from demos.driving.pictures import difference
+from demos.driving.session import DriveSession
 from worldmodel.data.lerobot.write import LeRobotSchema, finalise, stage_episode
 from worldmodel.data.video.write import write_video
 from worldmodel.dreams.film import side_by_side

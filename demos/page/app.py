@@ -17,12 +17,12 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio as gr
 import torch
 
-from demos.drive_tab import FRESH_SEED, Drive, drive_tab
-from demos.futures_tab import futures_tab
-from demos.policies_tab import Bench, find_policies, find_worlds, policies_tab, stored_trials
-from demos.quality_tab import quality_tab
-from demos.start import Start, action_names, start_from_data, start_from_environment
-from demos.visitors import Visitors
+from demos.driving.start import Start, action_names, start_from_data, start_from_environment
+from demos.driving.visitors import Visitors
+from demos.page.drive import FRESH_SEED, Drive, drive_tab
+from demos.page.futures import futures_tab
+from demos.page.policies import Bench, find_policies, find_worlds, policies_tab, stored_trials
+from demos.page.quality import quality_tab
 from policy_eval.judge.judge import LearnedJudge
 from worldmodel.data import open_episodes
 from worldmodel.envs import is_embedded

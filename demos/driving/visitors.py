@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from demos.session import DriveSession
+from demos.driving.session import DriveSession
 
 Result = TypeVar("Result")
 

@@ -14,11 +14,11 @@ import gradio as gr
 from jaxtyping import UInt8
 from torch import Tensor
 
-from demos.pictures import difference, picture
-from demos.recording import save_recording
-from demos.session import DriveSession, key_bindings
-from demos.start import Start
-from demos.visitors import Visitors
+from demos.driving.pictures import difference, picture
+from demos.driving.recording import save_recording
+from demos.driving.session import DriveSession, key_bindings
+from demos.driving.start import Start
+from demos.driving.visitors import Visitors
 from worldmodel.world_model import WorldModel
 
 FRESH_SEED = 1_000_000

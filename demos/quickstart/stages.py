@@ -18,9 +18,9 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from demos.improvement import improve_policy, missing
-from demos.posttraining import posttrain_briefly
-from demos.ranking import nothing_to_rank, rank_three
+from demos.quickstart.improvement import improve_policy, missing
+from demos.quickstart.posttraining import posttrain_briefly
+from demos.quickstart.ranking import nothing_to_rank, rank_three
 from policy_eval.ranking.report import LEADERBOARD, draw_scatter, leaderboard, remarks
 from worldmodel.data import open_episodes
 from worldmodel.data.video.write import write_video

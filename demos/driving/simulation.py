@@ -4,7 +4,7 @@ from einops import rearrange
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from demos.start import Start, camera_frames
+from demos.driving.start import Start, camera_frames
 from worldmodel.envs import make_env
 from worldmodel.world_model import WorldModel
 

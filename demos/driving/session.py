@@ -9,8 +9,8 @@ from einops import repeat
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from demos.simulation import Simulation
-from demos.start import Start
+from demos.driving.simulation import Simulation
+from demos.driving.start import Start
 from worldmodel.fidelity.windows import holding_actions
 from worldmodel.streaming.state import RolloutState
 from worldmodel.world_model import WorldModel

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from demos.session import DriveSession, steer
+from demos.driving.session import DriveSession, steer
 
 Score = Callable[[UInt8[Tensor, "n v H W 3"]], Float[Tensor, "n"]]
 """Says of single frames how good they are; higher is better."""

@@ -10,9 +10,9 @@ from typing import no_type_check
 import gradio as gr
 import torch
 
-from demos.live_ranking import BATCH, MAX_HORIZON, MAX_TRIALS, LiveRanking, make_envs, rank_live
-from demos.pictures import animation
-from demos.visitors import Visitors
+from demos.driving.pictures import animation
+from demos.driving.visitors import Visitors
+from demos.page.live_ranking import BATCH, MAX_HORIZON, MAX_TRIALS, LiveRanking, make_envs, rank_live
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.ranking.rank import Score
 from policy_eval.scores import Scores

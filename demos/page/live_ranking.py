@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from demos.start import camera_frames
+from demos.driving.start import camera_frames
 from policy_eval.evaluate import Trial, evaluate
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.ranking.rank import Score

@@ -1,0 +1,1 @@
+"""A drive: session, start, simulator beside, recording; no user interface."""

@@ -1,0 +1,1 @@
+"""The whole package in one go."""
