@@ -27,14 +27,15 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, smooth_l1_loss
 
 from worldmodel.data import EpisodeSource, open_episodes
+from worldmodel.dreams.context import context_of
 from worldmodel.envs import make_env
-from worldmodel.envs.behaviour import behave
 from worldmodel.envs.metaworld.env import MetaWorld
 from worldmodel.envs.metaworld.points import POINTS, image_points
+from worldmodel.envs.scripts import behave
 from worldmodel.fidelity.comparison import LAST_CONTEXT, dream
 from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.fidelity.measure import measure_fidelity
-from worldmodel.fidelity.windows import context_of, evenly_spaced_windows, read_windows
+from worldmodel.fidelity.windows import evenly_spaced_windows, read_windows
 from worldmodel.files import write_json
 from worldmodel.model.precision import autocast
 from worldmodel.world_model import WorldModel

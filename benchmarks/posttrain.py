@@ -27,17 +27,17 @@ from matplotlib.figure import Figure
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics
 from policy_eval.judge.inverse_dynamics_training import InverseDynamicsCommand, inverse_dynamics
-from rl_posttrain.posttrain.branches import Rollout
 from rl_posttrain.posttrain.config import PosttrainConfig
 from rl_posttrain.posttrain.guards import HeldOut, object_errors, read_held_out, score
 from rl_posttrain.posttrain.train import posttrain
 from rl_posttrain.rewards.executability import Limits, violations
 from rl_posttrain.rewards.mix import real_limits
+from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import EpisodeCache, open_episodes
+from worldmodel.dreams.context import CONTEXT_FRAMES
 from worldmodel.envs.record import RecordConfig, record
 from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.fidelity.metrics import Lpips, masked_psnr, psnr, ssim
-from worldmodel.fidelity.windows import CONTEXT_FRAMES
 from worldmodel.files import write_json
 from worldmodel.world_model import WorldModel
 

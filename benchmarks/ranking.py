@@ -21,20 +21,14 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from policy_eval.ranking.command import (
-    RankConfig,
-    find_policies,
-    imagined_successes,
-    rank_policies,
-    read_scores,
-    single_thread,
-    trials_of,
-)
+from policy_eval.policies.find import find_policies
+from policy_eval.ranking.command import RankConfig, imagined_successes, rank_policies, read_scores, trials_of
 from policy_eval.ranking.rank import pooled_pearson
 from policy_eval.ranking.trials import SIMULATORS, Bench, cut, gather, replays, run_cells
 from policy_eval.scores import Scores
 from worldmodel.envs.record import SEED_STRIDE, RecordConfig, record
 from worldmodel.files import write_json
+from worldmodel.processes import single_thread
 
 TASKS = {
     "pusht-position": ("pusht-position", Path("checkpoints/pusht"), 60),

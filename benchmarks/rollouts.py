@@ -15,7 +15,7 @@ from policies import TASKS
 from rich.progress import Progress
 
 from policy_eval.policies.cloned import ClonedPolicy
-from policy_eval.ranking.command import find_policies
+from policy_eval.policies.find import find_policies
 from policy_eval.real_rollouts import record_rollouts
 from worldmodel.envs import make_env
 

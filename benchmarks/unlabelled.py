@@ -25,10 +25,11 @@ from einops import repeat
 from conditioning.latent_action import information
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.video.write import encode_video
+from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.fidelity.comparison import dream
 from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.fidelity.metrics import masked_psnr
-from worldmodel.fidelity.windows import CONTEXT_FRAMES, context_of, evenly_spaced_windows, read_windows
+from worldmodel.fidelity.windows import evenly_spaced_windows, read_windows
 from worldmodel.model.dit import DiTConfig
 from worldmodel.training.build import build_world
 from worldmodel.training.latent_actions import fit_controller, leakage

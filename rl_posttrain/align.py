@@ -19,7 +19,8 @@ from rich.table import Table
 from policy_eval.judge.calibration import CalibrateConfig, calibrate
 from policy_eval.judge.train import JudgeConfig, judge
 from policy_eval.policies.cloned import ClonedPolicy
-from policy_eval.ranking.command import RankConfig, find_policies, rank_policies
+from policy_eval.policies.find import find_policies
+from policy_eval.ranking.command import RankConfig, rank_policies
 from policy_eval.real_rollouts import mix, record_rollouts
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.envs import make_env

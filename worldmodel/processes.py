@@ -3,7 +3,8 @@
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier
 from typing import Any, TypeVar
 
@@ -64,3 +65,14 @@ def _call(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result
     except BaseException:
         _barrier.abort()
         raise
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """PyTorch with one thread: frames this small are slower on two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

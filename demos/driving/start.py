@@ -13,8 +13,9 @@ from torch import Tensor
 
 from worldmodel.data.clip import Clip
 from worldmodel.data.source import TableSource
+from worldmodel.dreams.context import CONTEXT_FRAMES
 from worldmodel.envs import is_embedded, make_env
-from worldmodel.fidelity.windows import CONTEXT_FRAMES, holding_actions
+from worldmodel.fidelity.windows import holding_actions
 from worldmodel.world_model import WorldModel
 
 

@@ -25,8 +25,8 @@ from demos.page.policies import Bench, find_policies, find_worlds, policies_tab,
 from demos.page.quality import quality_tab
 from policy_eval.judge.judge import LearnedJudge
 from worldmodel.data import open_episodes
+from worldmodel.dreams.context import check_views
 from worldmodel.envs import is_embedded
-from worldmodel.fidelity.measure import check_views
 from worldmodel.world_model import WorldModel
 
 ASSETS = Path(__file__).parent

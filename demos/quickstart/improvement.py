@@ -6,7 +6,8 @@ from pathlib import Path
 from policy_eval.scores import Scores
 from policy_eval.statistics.resampling import wilson_interval
 from rl_posttrain.imagination.before_after import before_after
-from rl_posttrain.imagination.train import ImagineConfig, imagine
+from rl_posttrain.imagination.config import ImagineConfig
+from rl_posttrain.imagination.train import imagine
 from worldmodel.envs.record import RecordConfig, record
 
 ENV = "pusht-position"

@@ -20,8 +20,8 @@ from rich.progress import Progress
 from policy_eval.evaluate import evaluate
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.policies.find import find_policies
 from policy_eval.policies.policy import Policy
-from policy_eval.ranking.command import find_policies, single_thread
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.lerobot.read import recorded_policies
 from worldmodel.dreams.env import DreamEnv
@@ -29,6 +29,7 @@ from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Verdict
 from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.files import write_json
+from worldmodel.processes import single_thread
 from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
 

@@ -9,7 +9,7 @@ from torch.nn.functional import smooth_l1_loss
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips
-from worldmodel.fidelity.windows import CONTEXT_FRAMES, context_of
+from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.files import write_json
 from worldmodel.model.precision import autocast
 from worldmodel.training.log import training_bar

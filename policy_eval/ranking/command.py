@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,12 +12,14 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from policy_eval.policies.find import find_policies
 from policy_eval.ranking.disagreements import film, worst
 from policy_eval.ranking.rank import Ranking, Score, rank
 from policy_eval.ranking.report import print_ranking, write_report
 from policy_eval.ranking.trials import Bench, Cell, cut, gather, replays, run_cells
 from policy_eval.scores import Scores
 from worldmodel.files import write_json
+from worldmodel.processes import single_thread
 
 
 @dataclass(frozen=True)
@@ -142,26 +143,6 @@ def check(config: RankConfig) -> None:
         raise ValueError(f"{config.real_scores}: no such file of real scores")
 
 
-def find_policies(folders: Sequence[Path]) -> dict[str, Path]:
-    """Policies by name, in the order of `folders`.
-
-    Raises:
-        ValueError: A folder neither is nor holds a policy, or two have the same name.
-    """
-    found: dict[str, Path] = {}
-    for folder in folders:
-        inside = [folder] if (folder / "policy.json").is_file() else []
-        inside = inside or sorted(file.parent for file in folder.glob("*/policy.json"))
-        if not inside:
-            raise ValueError(f"{folder}: no policy here, policy.json is missing")
-        for each in inside:
-            name = each.resolve().name
-            if name in found:
-                raise ValueError(f"two policies are called {name!r}: {found[name]} and {each}")
-            found[name] = each
-    return found
-
-
 def read_scores(file: Path, names: Mapping[str, object]) -> dict[str, Scores]:
     """Stored real trials of the named policies.
 
@@ -229,17 +210,6 @@ def settings(config: RankConfig, policies: Mapping[str, Path]) -> dict:
     """The configuration, as JSON can hold it."""
     values = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
     return values | {"policies": {name: str(folder) for name, folder in policies.items()}}
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """PyTorch with one thread: frames this small are slower on two."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def run_shown(bench: Bench, name: str, cells: Sequence[Cell], config: RankConfig) -> None:

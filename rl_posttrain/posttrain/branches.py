@@ -14,26 +14,13 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data.clip import Clip
 from worldmodel.model.dit import Encoded
 from worldmodel.model.layers import Visibility
 from worldmodel.model.stem_head import StemOutput
 from worldmodel.streaming.state import RolloutState
 from worldmodel.world_model import WorldModel
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """What was imagined beside what was recorded, under the same actions; rewards score this.
-
-    Attributes:
-        imagined: `t + 1` frames, the first the one at which the first action is applied, with the
-            predicted states; its actions are the commanded ones.
-        reference: The recorded frames and states of the same stretch.
-    """
-
-    imagined: Clip
-    reference: Clip
 
 
 @dataclass(frozen=True)

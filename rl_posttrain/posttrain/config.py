@@ -7,7 +7,7 @@ from typing import Literal
 from rl_posttrain.posttrain.updates import UpdateWeights
 from rl_posttrain.rewards.mix import RewardWeights
 from worldmodel.data import EpisodeSource
-from worldmodel.fidelity.measure import check_views
+from worldmodel.dreams.context import check_views
 from worldmodel.fidelity.windows import trained_episodes
 from worldmodel.training.loss import LossConfig
 from worldmodel.world_model import WorldModel

@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics
-from rl_posttrain.posttrain.branches import Rollout
 from rl_posttrain.rewards.agreement import motion_energy
-from rl_posttrain.rewards.fidelity import Reward
+from rl_posttrain.rewards.reward import Reward, Rollout
 from worldmodel.data.clip import Clip, EpisodeSource
+from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.envs import find_objects, object_names, object_view
 from worldmodel.fidelity.metrics import psnr, ssim
 from worldmodel.fidelity.scores import object_scores
-from worldmodel.fidelity.windows import CONTEXT_FRAMES, context_of, evenly_spaced_windows, read_windows
+from worldmodel.fidelity.windows import evenly_spaced_windows, read_windows
 from worldmodel.world_model import WorldModel
 
 RESPONSE_FRAMES = 10

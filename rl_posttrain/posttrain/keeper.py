@@ -10,8 +10,8 @@ from rl_posttrain.posttrain.guards import HeldOut, dream, held_back, means, read
 from rl_posttrain.rewards.mix import RewardMix
 from worldmodel.data import EpisodeSource
 from worldmodel.data.video.write import write_video
+from worldmodel.dreams.context import CONTEXT_FRAMES
 from worldmodel.dreams.film import side_by_side
-from worldmodel.fidelity.windows import CONTEXT_FRAMES
 from worldmodel.training.log import RunLog, Table
 from worldmodel.world_model import WorldModel
 

@@ -10,15 +10,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def group_advantages(rewards: Float[Tensor, "b k"], eps: float = 1e-4) -> Float[Tensor, "b k"]:
-    """`A = (R - mean) / (std + eps)`, both over the group (PersistWorld).
-
-    The standard deviation is that of the group as a whole, so a group of equal rewards gives 0.
-    """
-    centred = rewards - rewards.mean(dim=1, keepdim=True)
-    return centred / (rewards.std(dim=1, correction=0, keepdim=True) + eps)
-
-
 def optimality(advantages: Float[Tensor, "*b"], limit: float = 1.0) -> Float[Tensor, "*b"]:
     """Share in [0, 1] that counts as good: `r = (clip(A, -limit, limit) / limit + 1) / 2`.
 

@@ -6,7 +6,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics
-from rl_posttrain.posttrain.branches import Rollout
+from rl_posttrain.rewards.reward import Rollout
 
 
 @dataclass(frozen=True)

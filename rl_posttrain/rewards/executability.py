@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import huber_loss
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics
-from rl_posttrain.posttrain.branches import Rollout
+from rl_posttrain.rewards.reward import Rollout
 
 PERCENTILE = 0.99
 """Share of real motion that lies within the limits."""

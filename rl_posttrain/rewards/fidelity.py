@@ -3,18 +3,15 @@
 A reward is a callable from a `Rollout` to one number per candidate.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rl_posttrain.posttrain.branches import Rollout
+from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data.clip import Clip
 from worldmodel.fidelity.metrics import MSE_FLOOR, Lpips, change_mask, psnr, ssim, valid_region
-
-Reward = Callable[[Rollout], Float[Tensor, "b"]]
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics
-from rl_posttrain.posttrain.branches import Rollout
-from rl_posttrain.posttrain.nft import group_advantages
+from rl_posttrain.rewards.advantages import group_advantages
 from rl_posttrain.rewards.agreement import Agreement, StateAgreement, motion_agreement
 from rl_posttrain.rewards.executability import Executability, Limits, penalty, shortest
-from rl_posttrain.rewards.fidelity import Fidelity, Reward, moving_fidelity
+from rl_posttrain.rewards.fidelity import Fidelity, moving_fidelity
+from rl_posttrain.rewards.reward import Reward, Rollout
 from worldmodel.data.clip import EpisodeSource
 from worldmodel.fidelity.metrics import LPIPS_MIN_SIDE, Lpips
 from worldmodel.world_model import WorldModel

@@ -9,8 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from worldmodel.data import EpisodeSource
-from worldmodel.fidelity.measure import check_views
-from worldmodel.fidelity.windows import CONTEXT_FRAMES, context_of
+from worldmodel.dreams.context import CONTEXT_FRAMES, check_views, context_of
 from worldmodel.world_model import WorldModel
 
 LABEL_HEIGHT = 20

@@ -1,9 +1,7 @@
 """Who acts while data are recorded: an expert, a noisy one, or play."""
 
-from collections.abc import Iterator
 from typing import Literal
 
-import gymnasium
 import numpy as np
 
 Behaviour = Literal["expert", "noisy", "play"]
@@ -16,12 +14,3 @@ def choose_behaviour(wanted: Literal["mixture", "expert", "noisy", "play"], rng:
         return wanted
     names = list(MIXTURE)
     return names[int(rng.choice(len(names), p=list(MIXTURE.values())))]
-
-
-def behave(behaviour: Behaviour, env: gymnasium.Env, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Actions without end; a pure function of the environment's states and the generator."""
-    if env.name.startswith("metaworld:"):
-        from worldmodel.envs.metaworld import expert as scripts
-    else:
-        from worldmodel.envs.pusht import expert as scripts
-    return scripts.behave(behaviour, env, rng)

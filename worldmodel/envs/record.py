@@ -17,7 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from worldmodel.data.lerobot.write import LeRobotSchema, finalise, stage_episode, staged_episodes
 from worldmodel.envs import check_env_name, make_env
-from worldmodel.envs.behaviour import Behaviour, behave, choose_behaviour
+from worldmodel.envs.behaviour import Behaviour, choose_behaviour
+from worldmodel.envs.scripts import behave
 from worldmodel.files import write_json
 from worldmodel.processes import end_with_parent
 

@@ -9,18 +9,11 @@ from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
 from worldmodel.data.clip import Clip, EpisodeSource
+from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.envs import find_objects, object_names, object_view
 from worldmodel.fidelity.metrics import LPIPS_MIN_SIDE, Lpips, psnr, valid_region
 from worldmodel.fidelity.scores import ScoreTable, object_scores, pixel_scores
-from worldmodel.fidelity.windows import (
-    CONTEXT_FRAMES,
-    Alteration,
-    Window,
-    context_of,
-    holding_actions,
-    mirrored_actions,
-    read_windows,
-)
+from worldmodel.fidelity.windows import Alteration, Window, holding_actions, mirrored_actions, read_windows
 from worldmodel.streaming.state import RolloutState
 from worldmodel.world_model import WorldModel
 

@@ -12,12 +12,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.data.clip import EpisodeSource
+from worldmodel.dreams.context import CONTEXT_FRAMES, check_views
 from worldmodel.fidelity.comparison import DreamComparison
 from worldmodel.fidelity.report import plot_fidelity, print_fidelity
 from worldmodel.fidelity.shifted import measure_shifted, shifted_table
 from worldmodel.fidelity.windows import (
     ALTERATIONS,
-    CONTEXT_FRAMES,
     Alteration,
     Window,
     evenly_spaced_windows,
@@ -182,22 +182,6 @@ def measure_fidelity(
         "lpips": comparison.lpips_reason,
     }
     return report
-
-
-def check_views(world: WorldModel, source: EpisodeSource) -> None:
-    """Raise a `ValueError` with both values when the data does not fit the world model.
-
-    A world model without actions or states may be shown data that has some; they are not used.
-    """
-    pairs = {
-        "views": (tuple(source.views), tuple(world.views)),
-        "size": (tuple(source.size), tuple(world.size)),
-        "state_dim": (source.state_dim if world.state_dim else 0, world.state_dim),
-        "action_dim": (source.action_dim if world.action_dim else 0, world.action_dim),
-    }
-    for name, (data, model) in pairs.items():
-        if data != model:
-            raise ValueError(f"{source.name}: {name} is {data}, the world model has {model}")
 
 
 def _check_held_out(world: WorldModel, source: EpisodeSource, include_train: bool) -> list[int]:

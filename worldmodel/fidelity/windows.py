@@ -11,9 +11,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from worldmodel.data.clip import Clip, EpisodeSource, stack_clips
-
-CONTEXT_FRAMES = 8
-"""Recorded frames that a world model is shown before it dreams."""
+from worldmodel.dreams.context import CONTEXT_FRAMES
 
 Alteration = Literal["shuffled", "hold", "mirrored"]
 ALTERATIONS: tuple[Alteration, ...] = ("shuffled", "hold", "mirrored")
@@ -86,11 +84,6 @@ def read_windows(source: EpisodeSource, windows: Sequence[Window], *, horizon: i
     """Read context and horizon of every window, stacked along a batch axis."""
     span = (CONTEXT_FRAMES + horizon - 1) * stride + 1
     return stack_clips([source.read(w.episode, w.start, w.start + span, stride) for w in windows])
-
-
-def context_of(clip: Clip) -> Clip:
-    """The first 8 frames of `clip` with what happened between them."""
-    return clip.head(CONTEXT_FRAMES)
 
 
 def shuffled_partners(windows: Sequence[Window], *, seed: int) -> list[Window] | None:

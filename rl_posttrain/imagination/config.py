@@ -1,0 +1,116 @@
+"""Settings of imagination, and whether their numbers make sense."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rl_posttrain.imagination.learner import LearnConfig
+
+
+@dataclass(frozen=True)
+class ImagineConfig:
+    """Improve a cloned policy inside a world model; an update takes about a minute of one core."""
+
+    world: str
+    """Folder or hub id of the world model, best one that has seen this policy fail."""
+    judge: Path
+    """Folder of the judge, likewise."""
+    policy: Path
+    """Folder of the cloned policy to begin from."""
+    starts: Path
+    """Recorded episodes that dreams begin from; see `first_frames`."""
+    out: Path
+    """Folder of the improved policy, of the log, and of the state for `--resume`."""
+    ranking: Path | None = None
+    """`ranking.json` of this world model and judge (`worldmodel rank --real`). One that does not
+    rank policies is refused: there dreams improve and the policy gets worse."""
+    updates: int = 18
+    """Most updates, each of `streams` dreams."""
+    minutes: float | None = None
+    """Time after which the run ends; `None`: no limit."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """What minutes are counted in; CPU time of the process is fair on a shared machine."""
+    streams: int = 40
+    """Dreams per update, side by side."""
+    noise_seeds: int = 2
+    """Dreams of every start, under other noise, which tell where not to trust them."""
+    persistence: float = 0.8
+    """Correlation of the exploration noise from one action to the next; 0 for white noise."""
+    horizon: int = 30
+    """Actions of a dream."""
+    first_frames: bool = True
+    """Begin every dream from the first frame of an episode; else from any before a success."""
+    context: int = 4
+    """Real frames that a dream is shown first; one for the first frame of an episode."""
+    num_steps: int = 2
+    """Denoising steps per frame."""
+    temperature: float = 1.0
+    """Scale of the dreams' noise, in place of the world model's own; at 0 noise seeds agree."""
+    pool: int = 512
+    """Starts that priorities are kept of."""
+    priority: float = 0.6
+    """Exponent of the TD error in the chance of a start; 0 draws uniformly."""
+    correction: float = 0.4
+    """Exponent of the importance weights at first; it grows to 1 over the run. Of an actor that
+    imitates, the critic alone is weighted."""
+    refresh_interval: int = 5
+    """Updates between exchanges of a tenth of the pool, where the critic errs least."""
+    trust: bool = True
+    """Weight rewards by the agreement of noise seeds, if that is found to tell the error. An actor
+    that imitates weighs its successes by their share of the noise seeds instead."""
+    held_out: float = 0.1
+    """Share of the episodes, the last ones, that only measure."""
+    validation_starts: int = 32
+    """Held-out frames that the actor is measured from, every time the same."""
+    validation_horizon: int = 30
+    """Actions of those dreams."""
+    validation_interval: int = 3
+    """Updates between measurements."""
+    patience: int = 6
+    """Measurements without a better one after which the run ends."""
+    save_interval: int = 3
+    """Updates between saved states."""
+    real: str = "none"
+    """Real environment for videos before and after; the run itself never sees it."""
+    real_starts: Path | None = None
+    """Recorded episodes that the videos begin like; `starts` when not given."""
+    videos: int = 4
+    """How many."""
+    video_steps: int = 60
+    """Longest of them."""
+    resume: bool = False
+    """Continue exactly where `out` stopped."""
+    seed: int = 0
+    """Seed of dreams, exploration and batches."""
+    learn: LearnConfig = field(default_factory=LearnConfig)
+    """How actor and critic learn."""
+
+
+def check_numbers(config: ImagineConfig) -> None:
+    """Raise a `ValueError` naming the field that is out of range."""
+    least = (
+        "updates",
+        "horizon",
+        "context",
+        "noise_seeds",
+        "pool",
+        "refresh_interval",
+        "validation_starts",
+        "validation_horizon",
+        "validation_interval",
+        "patience",
+        "save_interval",
+    )
+    for name in least:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is at least 1, got {getattr(config, name)}")
+    if config.streams < 1 or config.streams % config.noise_seeds:
+        raise ValueError(f"streams is a multiple of noise_seeds, got {config.streams} and {config.noise_seeds}")
+    if config.learn.imitation_steps < 1:
+        raise ValueError(f"imitation_steps is at least 1, got {config.learn.imitation_steps}")
+    if not 0 <= config.persistence <= 1:
+        raise ValueError(f"persistence is between 0 and 1, got {config.persistence}")
+    if config.temperature < 0:
+        raise ValueError(f"temperature is at least 0, got {config.temperature}")
+    if not 0 < config.held_out < 1:
+        raise ValueError(f"held_out is between 0 and 1, got {config.held_out}")

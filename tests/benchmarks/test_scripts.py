@@ -1,0 +1,112 @@
+"""Benchmarks that train for hours: what they print of it."""
+
+import json
+import runpy
+
+import numpy as np
+import pytest
+import torch
+from drawn_episodes import DrawnEpisodes, tiny_world
+from places import BENCHMARKS, LEROBOT_V30
+from tiny import tiny_world as tiny_world_of_pusht
+
+from worldmodel.fidelity.measure import measure_fidelity
+from worldmodel.world_model import WorldModel
+
+SOURCE = DrawnEpisodes([18, 18], lambda e, t: 100 + 3 * t)  # 3 levels a frame: 38.6 dB by copying
+
+
+def test_a_shipped_checkpoint_comes_with_a_card_of_its_figures(tmp_path):
+    script = runpy.run_path(str(BENCHMARKS / "ship.py"))
+    run, out = tmp_path / "run", tmp_path / "shipped"
+    world = tiny_world()
+    trained_on = {"fingerprint": "another", "robot_type": "another", "episodes": [0, 1, 2]}
+    world.train_data = [{**trained_on, "reset_seeds": [70, 71, 72]}]
+    world.save(run)
+    (run / "state").mkdir()
+    (run / "state" / "state.json").write_text(json.dumps({"step": 123, "seconds": 600.0}))
+    report = measure_fidelity(world, SOURCE, horizon=5, num_steps=2)
+    file = tmp_path / "fidelity.json"
+    file.write_text(json.dumps(report))
+    words = {"machine": "an abacus", "command": "by hand", "limits": "It is grey."}
+    script["main"](script["ShipConfig"](run=run, out=out, reports=(file,), **words))
+
+    card = (out / "README.md").read_text()
+    assert "123 optimiser steps, 10 minutes. by hand" in card and "It is grey." in card
+    assert "3 episodes" in card and "70..72" in card and "an abacus" in card
+    assert "| top psnr, dB | 38.6 / 24.6 | 38.6 / 24.6 |" in card
+    assert json.loads((out / "fidelity.json").read_text()) == report
+    shipped = WorldModel.load(out).dit.state_dict()
+    for name, weight in world.dit.state_dict().items():
+        assert torch.equal(shipped[name], weight.bfloat16().float()), name
+
+
+def test_the_table_of_ablations_is_of_means_over_seeds():
+    table = runpy.run_path(str(BENCHMARKS / "ablations.py"))["table"]
+    reports = [measure_fidelity(tiny_world(), SOURCE, horizon=10, seed=seed) for seed in (0, 1)]
+    for level, report in enumerate(reports):
+        report["cameras"]["top"]["psnr"]["10"] = 20.0 + 2 * level
+        report["cameras"]["top"]["masked_psnr"] = {"1": 12.0, "5": 11.0, "10": 9.0 + level}
+    runs = [{"steps": 7 + n, "fidelity": report} for n, report in enumerate(reports)]
+    head, _, row = table({"default": runs}).splitlines()
+    cameras = "top PSNR | top masked PSNR | wrist PSNR | wrist masked PSNR"
+    assert head == f"| variant | steps | {cameras} | dB lost under shuffled actions |"
+    top = "38.6 / 24.6 / 21.0 | 12.0 / 11.0 / 9.5"
+    assert row.startswith(f"| default | 7 / 8 | {top} | 38.6 / 24.6 / ")
+    assert row.endswith("| 0.0 / 0.0 / 0.0 |")
+
+
+def test_the_probe_finds_two_squares_and_ignores_what_it_cannot_see():
+    pytest.importorskip("metaworld")
+    script = runpy.run_path(str(BENCHMARKS / "arm.py"))
+    rng = np.random.default_rng(0)
+    frames = np.full((600, 64, 64, 3), 40, np.uint8)
+    corners = rng.integers(0, 61, (600, 2, 2))
+    for frame, places in zip(frames, corners, strict=True):
+        for channel, (x, y) in enumerate(places):
+            frame[y : y + 4, x : x + 4, channel] = 220
+    points = torch.from_numpy(corners + 2.0).float()  # the middle of 4 pixels
+    points[500:550] = 99.0  # outside the picture
+    probe = script["fit_probe"](torch.from_numpy(frames[:550]), points[:550], 100)
+    with torch.no_grad():
+        found = probe(torch.from_numpy(frames[550:]))
+    assert (found - points[550:]).norm(dim=-1).mean() < 2
+
+
+def test_a_random_world_can_be_benched(tmp_path):
+    script = runpy.run_path(str(BENCHMARKS / "random_world.py"))
+    script["main"](script["RandomWorld"](tmp_path / "world", preset="tiny", size=16, views=3))
+    world = WorldModel.load(tmp_path / "world")
+    assert (len(world.views), world.size, world.config.dit.width) == (3, (16, 16), 192)
+
+
+def test_numbers_are_named_in_stretches():
+    spans = runpy.run_path(str(BENCHMARKS / "ship.py"))["spans"]
+    assert spans([7, 1, 2, 0]) == "0..2, 7..7"
+
+
+def test_the_signal_of_gradients_is_what_they_have_in_common():
+    """Rows (1, 1), (1, -1): the common part (1, 0) is half of the squared length 2."""
+    signal = runpy.run_path(str(BENCHMARKS / "gradient_signal.py"))["signal"]
+    rows = torch.tensor([[1.0, 1.0], [1.0, -1.0], [1.0, 1.0], [1.0, -1.0]])
+    found = signal(rows)
+    # of 12 ordered pairs 4 are of equal rows, with product 2; the products of the others are 0
+    assert found["signal"] == pytest.approx(4 * 2 / 12 / 2)
+    assert found["halves"] == pytest.approx(0, abs=1e-6)
+    assert found["length"] == pytest.approx(2**0.5)
+    same = signal(rows[:1].repeat(4, 1))
+    assert same["signal"] == pytest.approx(1) and same["halves"] == pytest.approx(1)
+
+
+def test_gradients_of_all_objectives_are_taken(tmp_path):
+    tiny_world_of_pusht().save(tmp_path / "world")
+    script = runpy.run_path(str(BENCHMARKS / "gradient_signal.py"))
+    data = LEROBOT_V30
+    out = tmp_path / "signal.json"
+    options = {"batches": 2, "groups": 1, "prefix": 3, "out": out}
+    script["main"](script["SignalConfig"](data, tmp_path / "world", **options))
+    found = json.loads(out.read_text())["objectives"]
+    assert len(found) == 7
+    assert all(row["length"] > 0 and np.isfinite(row["signal"]) for row in found.values())
+    with pytest.raises(SystemExit, match=r"no such rows: \['x'\]"):
+        script["main"](script["SignalConfig"](data, tmp_path / "world", rows=("x",), **options))

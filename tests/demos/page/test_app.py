@@ -1,0 +1,384 @@
+"""The demo page, opened in a real browser that may talk to nobody but the page's own server."""
+
+import base64
+import io
+import shutil
+
+import numpy as np
+import pytest
+import requests
+import torch
+from PIL import Image
+from places import ROOT
+from tiny import random_clip, tiny_world
+
+from demos.driving.start import Start
+from demos.driving.visitors import Visitors
+from demos.page.app import DemoConfig, build_page, find_starts, launch
+from demos.page.drive import Drive, layout
+from worldmodel.data.video.read import count_frames, read_frames
+from worldmodel.envs import find_objects
+from worldmodel.world_model import WorldModel
+
+DATA = ROOT / "tests" / "data" / "lerobot_v30_pusht"
+POLICIES = ROOT / "checkpoints" / "policies" / "pusht-position"
+CHROMIUM = shutil.which("chromium")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PATIENCE = 150_000  # milliseconds, for a machine with other work to do
+
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The demo of the shipped PushT world: its address, visitors and folder."""
+    out = tmp_path_factory.mktemp("demo")
+    torch.set_num_threads(1)
+    world = WorldModel.load(ROOT / "checkpoints/pusht").eval()
+    judge = ROOT / "checkpoints" / "judges" / "pusht-position"
+    page, visitors = build_page(DemoConfig(judge=judge, policies=POLICIES), world, out)
+    yield launch(page, out, port=None, browser=False, block=False), visitors, out
+    page.close()
+    visitors.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("needs the system package chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens the demo as a new visitor, who notes every request to elsewhere and every mistake."""
+    contexts = []
+
+    def open_page(address, **options):
+        contexts.append(browser.new_context(accept_downloads=True, **options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE)
+        page.strangers, page.mistakes = [], []
+
+        def allow_own_server_only(route):
+            if route.request.url.startswith((address, "data:", "blob:")):
+                route.continue_()
+            else:
+                page.strangers.append(route.request.url)
+                route.abort()
+
+        page.route("**/*", allow_own_server_only)
+        page.on("pageerror", lambda error: page.mistakes.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("#count[data-kept]", state="attached")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def decoded(source):
+    """The pixels of a data URI."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).convert("RGB"))
+
+
+def shown(page, kind="dream"):
+    """The pictures of a kind, one per camera, as they are on the page."""
+    return [decoded(image.get_attribute("src")) for image in page.query_selector_all(f".{kind} img")]
+
+
+def agent(page, kind="dream"):
+    """Where the agent is in the top camera, (x, y) in pixels."""
+    return find_objects("pusht", shown(page, kind)[0])["agent"].position
+
+
+def count(page):
+    return int(page.inner_text("#count"))
+
+
+def wait_for_count(page, at_least):
+    page.wait_for_function(f"Number(document.querySelector('#count').innerText) >= {at_least}")
+
+
+def settle(page):
+    """Wait until the frame under way, if any, is shown."""
+    page.wait_for_selector('.screens[aria-busy="false"]')
+
+
+def wait_for_start(page, index):
+    """Choose a start from the gallery and wait until it is shown."""
+    wanted = page.locator("[data-start] img").nth(index).get_attribute("src")
+    page.locator("[data-start]").nth(index).click()
+    page.wait_for_function(
+        "src => document.querySelector('.dream img').src === src && document.querySelector('#count').innerText === '0'",
+        arg=wanted,
+    )
+
+
+def test_driving(served, visit, tmp_path):
+    page = visit(served[0])
+    wait_for_start(page, 5)  # the agent below the block, with room to the right
+    start = agent(page)
+    page.keyboard.down("ArrowRight")
+    page.wait_for_timeout(3000)
+    wait_for_count(page, 5)
+    page.keyboard.up("ArrowRight")
+    settle(page)
+    moved = agent(page, "truth") - start
+    assert moved[0] > 3 and abs(moved[1]) < moved[0] / 3, "the simulator goes where the key says"
+    dreamt = count(page)
+
+    wait_for_start(page, 5)
+    page.keyboard.press("ArrowDown", delay=50)
+    wait_for_count(page, 1)
+    page.keyboard.press("ArrowDown", delay=50)
+    wait_for_count(page, 2)
+    assert dreamt >= 5 and page.mistakes == [] and page.strangers == []
+
+
+def test_the_dream_follows_the_keys(served, visit):
+    page = visit(served[0])
+    for key, axis, sign in (("d", 0, 1), ("ArrowDown", 1, 1)):
+        wait_for_start(page, 5)
+        before = agent(page)
+        page.keyboard.down(key)
+        wait_for_count(page, 2)
+        page.keyboard.up(key)
+        settle(page)
+        moved = agent(page) - before
+        assert sign * moved[axis] > 1, f"{key} moved the agent by {moved} pixels"
+        assert sign * moved[axis] > abs(moved[1 - axis])
+
+
+def test_undo_and_reset(served, visit):
+    page = visit(served[0])
+    page.keyboard.down("ArrowRight")
+    wait_for_count(page, 2)
+    page.keyboard.up("ArrowRight")
+    settle(page)
+    between, kept = count(page), shown(page)
+    page.locator('[data-key="up"]').hover()
+    page.mouse.down()
+    wait_for_count(page, between + 2)
+    page.mouse.up()
+    settle(page)
+    stopped = count(page)
+    page.wait_for_timeout(300)
+    assert count(page) == stopped, "nothing moves when nobody steers"
+    page.click('[data-do="undo"]')
+    page.wait_for_function(f"document.querySelector('#count').innerText === '{between}'")
+    assert all((a == b).all() for a, b in zip(shown(page), kept, strict=True))
+    page.click('[data-do="reset"]')
+    page.wait_for_function("document.querySelector('#count').innerText === '0'")
+    page.click('[data-do="undo"]')
+    page.wait_for_selector("#message:has-text('no move left')")
+    page.click('[data-do="play"]')  # goes on after a mistake, with nobody at the keys
+    wait_for_count(page, 2)
+    page.click('[data-do="play"]')
+    assert page.inner_text("#message") == ""
+
+
+def test_recordings_are_downloaded(served, visit, tmp_path):
+    page = visit(served[0])
+    page.click('[data-do="save"]')
+    page.wait_for_selector("#message:has-text('steer first')")
+    page.keyboard.down("ArrowLeft")
+    wait_for_count(page, 3)
+    page.keyboard.up("ArrowLeft")
+    settle(page)
+    page.click('[data-do="save"]')
+    page.wait_for_selector("#files a")
+    files = {}
+    for link in page.query_selector_all("#files a"):
+        with page.expect_download() as download:
+            link.click()
+        files[link.inner_text()] = tmp_path / link.inner_text()
+        download.value.save_as(files[link.inner_text()])
+    assert count_frames(files["dream.mp4"]) == count(page) + 1
+    last = read_frames(files["dream.mp4"], [count(page)])[0]
+    assert last.std() > 10, "not an empty picture"
+    shutil.unpack_archive(files["dream-lerobot.zip"], tmp_path)
+    assert (tmp_path / "dream" / "meta" / "info.json").is_file()
+
+
+def test_two_visitors_do_not_mix_and_are_freed(served, visit):
+    address, visitors, _ = served
+    first, second = visit(address), visit(address)
+    wait_for_start(second, 3)
+    first.keyboard.down("ArrowRight")
+    second.keyboard.down("ArrowUp")
+    wait_for_count(first, 4)
+    wait_for_count(second, 2)
+    first.keyboard.up("ArrowRight")
+    second.keyboard.up("ArrowUp")
+    second.click('[data-do="reset"]')
+    second.wait_for_function("document.querySelector('#count').innerText === '0'")
+    assert count(first) >= 4
+    start = decoded(second.locator("[data-start] img").nth(3).get_attribute("src"))
+    assert (shown(second)[0] == start).all()
+    here = len(visitors)
+    first.context.close()
+    for _ in range(100):
+        if len(visitors) == here - 1:
+            break
+        second.wait_for_timeout(100)
+    assert len(visitors) == here - 1, "a visitor who left is freed"
+    second.keyboard.press("ArrowUp", delay=50)
+    wait_for_count(second, 1)
+    assert first.mistakes == second.mistakes == []
+
+
+def open_tab(page, name):
+    page.get_by_role("tab", name=name).click()
+
+
+def set_number(page, place, value):
+    """Type into the number of a slider, until it has taken it: a tab just opened is still built."""
+    field, slider = (page.locator(f"{place} input[type={kind}]") for kind in ("number", "range"))
+    for _ in range(20):
+        field.fill(str(value))
+        field.press("Tab")
+        page.wait_for_timeout(100)
+        if field.input_value() == slider.input_value() == str(value):
+            return
+    raise AssertionError(f"{place} shows {slider.input_value()}, typed was {value}")
+
+
+def test_futures_fan_out(served, visit):
+    page = visit(served[0])
+    open_tab(page, "Counterfactuals")
+    set_number(page, "#futures-k", 5)
+    set_number(page, "#futures-frames", 3)
+    page.click("#look")
+    page.wait_for_selector(".futures")
+    assert page.get_attribute(".futures", "data-count") == "5"
+    figures = page.query_selector_all("#fan figure")
+    assert [figure.inner_text().split("\n")[0] for figure in figures][-1] == "rest"
+    films = {figure.query_selector("img").get_attribute("src") for figure in figures}
+    assert len(figures) == len(films) == 5, "other actions, other films"
+    assert page.locator("#fan figure.best").count() == 1
+    scores = [float(text.split()[-1]) for text in page.locator("#fan figure b").all_inner_texts()]
+    best = float(page.inner_text("#fan figure.best b").split()[-1])
+    assert best == max(scores)
+    open_tab(page, "Drive")
+    assert count(page) == 0 and page.mistakes == []
+
+
+def test_policies_are_ranked(served, visit):
+    page = visit(served[0])
+    open_tab(page, "Policies")
+    set_number(page, "#trials", 2)
+    set_number(page, "#horizon", 5)
+    page.locator("#chosen input:checked").last.uncheck()
+    page.click("#rank")
+    page.wait_for_selector('.board[data-state="done"]')
+    names = [file.parent.name for file in sorted(POLICIES.glob("*/policy.json"))][:2]
+    rows = page.locator(".board tbody tr").all_inner_texts()
+    assert sorted(row.split("\t")[0].split(". ")[1] for row in rows) == sorted(names)
+    assert all("%" in row for row in rows)
+    assert page.locator(".board figure img").count() == len(names)
+    while page.locator("#chosen input:checked").count():
+        page.locator("#chosen input:checked").first.uncheck()
+    page.click("#rank")
+    page.wait_for_selector("text=choose at least one policy")
+    page.locator("#chosen input").first.check()  # the page goes on
+    page.get_by_label("the simulator itself").check()
+    page.click("#rank")
+    page.wait_for_selector("text=Acting in: the simulator itself")
+    page.wait_for_selector('.board[data-state="done"]')
+    open_tab(page, "Quality")
+    page.wait_for_selector(".quality h2")
+    assert page.mistakes == [] and page.strangers == []
+
+
+def test_a_phone(served, visit):
+    page = visit(served[0], viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "nothing sticks out"
+    page.tap('[data-key="right"]')
+    wait_for_count(page, 1)
+    for image in page.query_selector_all(".drive img"):
+        assert image.get_attribute("alt")
+    assert all(button.inner_text() for button in page.query_selector_all(".drive button.act"))
+
+
+def test_keys_are_found_by_focus_too(served, visit):
+    page = visit(served[0])
+    page.focus('[data-key="left"]')
+    page.keyboard.down("Enter")
+    wait_for_count(page, 2)
+    page.keyboard.up("Enter")
+    settle(page)
+    page.get_by_label("simulator beside the dream").click()
+    page.wait_for_selector(".screens:not(.beside)")
+    page.keyboard.press("ArrowRight", delay=50)  # a box with a tick leaves the keys alone
+    wait_for_count(page, 1)
+    settle(page)
+    page.focus("#dials input[type=number]")
+    steps = count(page)
+    page.keyboard.press("ArrowUp")  # changes the number and does not steer
+    page.wait_for_timeout(300)
+    assert count(page) == steps
+
+
+def test_only_the_output_folder_is_served(served):
+    address, _, out = served
+    (out / "x1").mkdir(exist_ok=True)
+    (out / "x1" / "dream.mp4").write_text("mine")
+    assert requests.get(f"{address}gradio_api/file={out}/x1/dream.mp4").text == "mine"
+    for path in (ROOT / "pyproject.toml", out.parent, f"{out}/../x", "/etc/passwd"):
+        assert requests.get(f"{address}gradio_api/file={path}").status_code in (403, 404)
+    upload = {"files": ("big.bin", b"many bytes")}
+    assert requests.post(f"{address}gradio_api/upload", files=upload).status_code >= 400
+
+
+def test_wrong_commands_are_messages(served):
+    _, visitors, _ = served
+    world = tiny_world(size=(32, 32))
+    starts, fresh = find_starts(DemoConfig(data=DATA, environment="pusht"), world)
+    drive = Drive(world, starts, visitors, ("x", "y"), fresh)
+    good = '"visitor": "v", "num_steps": 2, "speed": 0.5, "seed": 0, "beside": false'
+    wrong = {
+        "no json": "is JSON",
+        "[]": "JSON object",
+        "{" + " " * 3000 + "}": "at most 2000",
+        '{"do": "step"}': "visitor is of type str",
+        f'{{{good}, "do": "step"}}': "this session has ended",
+        f'{{{good}, "do": "start", "index": 99}}': "start is 0 to 7, got 99",
+        f'{{{good}, "do": "start", "index": true}}': "index is of type int, got True",
+        f'{{{good.replace("0.5", "7")}, "do": "start"}}': "speed is above 0",
+        f'{{{good.replace(": 2", ": 200")}, "do": "start"}}': "num_steps is one of",
+        f'{{{good.replace("v", "../v", 2)}, "do": "start"}}': "visitor",
+    }
+    for text, message in wrong.items():
+        assert message in drive.command(text)["error"], text
+    assert drive.command(f'{{{good}, "do": "start", "index": 7}}')["step"] == 0
+    for fields, message in (('"do": "fly"', "no command 'fly'"), ('"do": "step", "keys": ["p"]', "keys")):
+        assert message in drive.command(f"{{{good}, {fields}}}")["error"]
+    assert drive.command(f'{{{good}, "do": "step", "keys": ["up"]}}')["step"] == 1
+    visitors.work(visitors.leave, "v")
+
+
+def test_any_world(tmp_path):
+    """Three cameras, seven action dims, no simulator: the page needs no change."""
+    world = tiny_world(views=("a", "b", "c <i>"), action_dim=7, state_dim=0, relative_to={})
+    start = Start(random_clip(world, batch=1))
+    names = tuple(f"joint {number}" for number in range(7))
+    text = layout(Drive(world, [start], Visitors(tmp_path), names, None))
+    assert text.count("data-key=") == 14 and text.count("data-start=") == 1
+    assert "c &lt;i&gt;" in text and "joint 6 +" in text and "New start" not in text

@@ -1,0 +1,112 @@
+"""A square that is pushed to the right edge: a whole task in a handful of pixels."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
+from worldmodel.data.lerobot.write import LeRobotSchema, finalise, stage_episode
+
+SIZE = 16
+SCHEMA = LeRobotSchema(
+    fps=10,
+    views={"top": (SIZE, SIZE), "wrist": (SIZE, SIZE)},
+    action_names=("x", "y"),
+    state_names=("x", "y"),
+    robot_type="square",
+)
+
+
+class SquareEnv(gymnasium.Env):
+    """A white square of 4 pixels at `state`; an action is where it should go, at most 2 pixels.
+
+    Success: x is at least 10. The reward is x / 10.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012
+    action_space = spaces.Box(0, 12, (2,), np.float32)
+    observation_space = spaces.Dict(
+        {
+            "observation.images.top": spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8),
+            "observation.images.wrist": spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8),
+            "observation.state": spaces.Box(0, 12, (2,), np.float32),
+        }
+    )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state = np.array([self.np_random.integers(0, 6), self.np_random.integers(0, 12)])
+        self.state = self.state.astype(np.float32)
+        return self.observe(), {}
+
+    def step(self, action):
+        self.state = (self.state + np.clip(action - self.state, -2, 2)).astype(np.float32)
+        solved = bool(self.state[0] >= 10)
+        return self.observe(), float(self.state[0] / 10), solved, False, {"success": solved}
+
+    def observe(self):
+        picture = np.full((SIZE, SIZE, 3), 30, np.uint8)
+        x, y = np.round(self.state).astype(int)
+        picture[y : y + 4, x : x + 4] = 230
+        return {
+            "observation.images.top": picture,
+            "observation.images.wrist": picture[::-1].copy(),
+            "observation.state": self.state.copy(),
+        }
+
+
+def to_the_right(state: np.ndarray) -> np.ndarray:
+    return state + np.float32([2, 0])
+
+
+def write_episodes(
+    folder: Path,
+    number: int,
+    *,
+    steps: int = 8,
+    behave: Callable[[np.ndarray], np.ndarray] = to_the_right,
+    failures: int = 0,
+) -> Path:
+    """A LeRobot set of `number` episodes; the last `failures` of each four stop half-way."""
+    env = SquareEnv()
+    for episode in range(number):
+        observation, _ = env.reset(seed=100 + episode)
+        rows = []
+        for step in range(steps):
+            idle = episode % 4 >= 4 - failures and step >= 2
+            action = env.state if idle else behave(env.state)
+            action = action.clip(0, 12).astype(np.float32)
+            following, reward, _, _, info = env.step(action)
+            rows.append((observation, action, reward, info["success"]))
+            observation = following
+        seen, actions, rewards, successes = zip(*rows, strict=True)
+        stacked = {key: np.stack([each[key] for each in seen]) for key in seen[0]}
+        stage_episode(
+            folder,
+            episode,
+            schema=SCHEMA,
+            frames={view: stacked[f"observation.images.{view}"] for view in SCHEMA.views},
+            actions=np.stack(actions),
+            states=stacked["observation.state"],
+            rewards=np.array(rewards, np.float32),
+            successes=np.array(successes),
+            task="right",
+            metadata={"reset_seed": 100 + episode},
+        )
+    finalise(folder, SCHEMA)
+    return folder
+
+
+def square_policy() -> ClonedPolicy:
+    """A policy that hardly moves: the mean displacement is 0.2 pixels of the 2 it could be."""
+    torch.manual_seed(0)
+    config = PolicyConfig(views=("top",), size=(SIZE, SIZE), action_dim=2, state_dim=2, relative_to={0: 0, 1: 1})
+    policy = ClonedPolicy(config).eval()
+    policy.action_mean.copy_(torch.tensor([0.2, 0.0]))
+    policy.state_mean.fill_(5.0)
+    policy.state_std.fill_(3.0)
+    return policy

@@ -1,0 +1,41 @@
+"""Under CI a skipped test fails the session, unless what it lacked was a GPU."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+from places import ROOT
+
+BODY = """
+import pytest
+
+@pytest.mark.gpu
+def test_on_a_gpu(): pass
+
+def test_that_runs(): pass
+
+@pytest.mark.skipif({missing}, reason="needs the system package chromium")
+def test_in_a_browser(): pass
+"""
+
+
+def run(folder, *, missing, ci, workers):
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu: needs a CUDA device\n")
+    (folder / "test_body.py").write_text(BODY.format(missing=missing))
+    shutil.copy(ROOT / "tests" / "conftest.py", folder)
+    environment = {**os.environ, "CI": ci, "CUDA_VISIBLE_DEVICES": ""}
+    environment.pop("PYTEST_ADDOPTS", None)
+    command = [sys.executable, "-m", "pytest", "-q", "-n", workers, "-p", "no:cacheprovider"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_a_skip_fails_the_session(tmp_path):
+    finished = run(tmp_path, missing=True, ci="true", workers="1")
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    assert "FAILED under CI because it was skipped" in finished.stdout
+    assert "needs the system package chromium" in finished.stdout
+
+
+def test_the_want_of_a_gpu_does_not(tmp_path):
+    assert run(tmp_path, missing=False, ci="true", workers="0").returncode == 0

@@ -1,0 +1,66 @@
+"""The example of the README runs as it stands."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from places import ROOT
+from tiny import tiny_world
+
+
+def python_blocks(name: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+
+
+def test_the_python_example_runs(tmp_path, monkeypatch):
+    code = python_blocks("README.md")[0]
+    tiny_world(size=(64, 64)).save(tmp_path / "checkpoints" / "pusht")
+    (tmp_path / "data").mkdir()
+    os.symlink(ROOT / "tests" / "data" / "lerobot_v30_pusht", tmp_path / "data" / "held_out")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    assert names["dream"].frames.shape == (1, 12, 2, 64, 64, 3)
+    assert names["observation"].frames.shape == (1, 2, 64, 64, 3)
+    assert set(names["report"]["cameras"]) == {"top", "wrist"}
+
+
+def test_the_ranking_example_is_the_one_that_runs():
+    """`tests/test_rank.py` runs the example of `docs/ranking.md`; the README may repeat it."""
+    (code,) = python_blocks("docs/ranking.md")
+    other = [block for block in python_blocks("README.md") if "rank(" in block and block != code]
+    assert other == []
+
+
+def test_the_tree_names_what_exists():
+    tree = (ROOT / "README.md").read_text().split("## What is where")[1].split("```")[1]
+    folder, missing = Path(), []
+    for line in tree.strip().splitlines():
+        depth = len(line) - len(line.lstrip())
+        for name in line.strip().split("  ")[0].split(", "):
+            path = (folder if depth else Path()) / name
+            if not list(ROOT.glob(str(path))):
+                missing.append(str(path))
+            if not depth:
+                folder = Path(name)
+    assert not missing
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/design.md"])
+def test_links_lead_somewhere(name):
+    file = ROOT / name
+    targets = re.findall(r"\]\((?!http)([^)#]+)", file.read_text())
+    assert [target for target in targets if not (file.parent / target).exists()] == []
+
+
+def test_every_cited_paper_is_listed():
+    listed = (ROOT / "docs" / "papers.md").read_text()
+    cited = {
+        number
+        for package in ("conditioning", "worldmodel", "policy_eval", "rl_posttrain", "demos")
+        for file in (ROOT / package).rglob("*.py")
+        for number in re.findall(r"\b\d{4}\.\d{5}\b", file.read_text())
+    }
+    assert len(cited) > 5
+    assert sorted(number for number in cited if number not in listed) == []

@@ -1,0 +1,177 @@
+import runpy
+
+import numpy as np
+import pytest
+import torch
+from places import BENCHMARKS
+from square_world import SquareEnv, write_episodes
+from tiny import tiny_world
+
+from policy_eval.evaluate import evaluate
+from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
+from policy_eval.policies.policy import Policy
+from policy_eval.real_envs import RealEnvs
+from policy_eval.scores import Scores
+from policy_eval.steering.proposals import jitter
+from policy_eval.steering.scorers import Candidates, agreement, at_random, nearest_the_mean, value, verifier
+from policy_eval.steering.steered import SteeredPolicy
+from worldmodel.data import Clip, open_episodes
+from worldmodel.dreams.starts import Starts
+from worldmodel.dreams.verdict import Verdict
+
+
+class Still:
+    """Plans to stay where it is for two steps."""
+
+    def plan(self, observation):
+        return observation["observation.state"][:, None].repeat(1, 2, 1)
+
+
+def seen(states: list[list[float]]) -> dict[str, torch.Tensor]:
+    pictures = torch.zeros(len(states), 16, 16, 3, dtype=torch.uint8)
+    views = {f"observation.images.{view}": pictures for view in ("top", "wrist")}
+    return views | {"observation.state": torch.tensor(states)}
+
+
+def imagined(levels: list[list[int]], actions: torch.Tensor | None = None) -> Candidates:
+    """Two plans of one stream whose frames have the given grey levels."""
+    frames = torch.tensor(levels, dtype=torch.uint8)[..., None, None, None, None]
+    frames = frames.expand(-1, -1, 1, 4, 4, 3)
+    return Candidates(torch.zeros(1, 2, 1, 2), Clip(frames, actions=actions))
+
+
+def test_candidates_lie_beside_the_plan():
+    plans = torch.arange(12.0).reshape(1, 3, 4)[:, :, :2].repeat(500, 1, 1)
+    seeds = torch.arange(500)
+    found = jitter(plans, 4, torch.tensor([1.0, 3.0]), seeds, 5)
+    assert found.shape == (500, 4, 3, 2)
+    assert torch.equal(found[:, 0], plans)
+    offset = found[:, 1:] - plans[:, None]
+    # One offset for all the steps of a plan, of the given sigma per dimension.
+    torch.testing.assert_close(offset[:, :, 0], offset[:, :, 2])
+    assert offset[:, :, 0, 0].std().item() == pytest.approx(1.0, rel=0.1)
+    assert offset[:, :, 0, 1].std().item() == pytest.approx(3.0, rel=0.1)
+    # The stream's seed and the step decide, not the batch.
+    assert torch.equal(jitter(plans[:1], 4, torch.tensor([1.0, 3.0]), seeds[7:8], 5)[0], found[7])
+    assert not torch.equal(jitter(plans, 4, 1.0, seeds, 6)[:, 1:], found[:, 1:])
+
+
+def test_a_value_is_of_the_last_frame_and_a_verifier_takes_the_best():
+    bright = lambda frames: frames.float().mean((1, 2, 3, 4)) / 255  # noqa: E731
+    judge = lambda seen: Verdict(bright(seen.frames), bright(seen.frames) > 0.5)  # noqa: E731
+    candidates = imagined([[255, 51, 102], [0, 204, 0]])
+    assert value(judge)(candidates).tolist() == [pytest.approx([0.4, 0.0])]
+    # The first frame is the present, which is the same for all.
+    assert verifier(bright)(candidates).tolist() == [pytest.approx([0.4, 0.8])]
+
+
+def test_agreement_compares_what_is_seen_with_what_was_meant():
+    """Seen are (0, 0) and (1, 1); meant were (0, 2) and (1, 1): errors 2 and 0."""
+    meant = torch.tensor([[[0.0, 2.0]], [[1.0, 1.0]]])
+    decode = lambda clip: torch.tensor([[[0.0, 0.0]], [[1.0, 1.0]]])  # noqa: E731
+    score = agreement(decode, lambda clip: clip.actions)
+    assert score(imagined([[0, 0], [0, 0]], meant)).tolist() == [[-2.0, 0.0]]
+
+
+def test_controls_look_at_the_plans_alone():
+    plans = torch.tensor([0.0, 1.0, 8.0]).reshape(1, 3, 1, 1)
+    # The mean is 3: 3, 2 and 5 away.
+    assert nearest_the_mean(Candidates(plans)).tolist() == [[-9.0, -4.0, -25.0]]
+    many = Candidates(torch.zeros(900, 3, 1, 1))
+    chosen = at_random(1)(many).argmax(1).bincount(minlength=3)
+    assert chosen.min() > 250
+    assert torch.equal(at_random(1)(many), at_random(1)(many))
+    with pytest.raises(ValueError, match="give SteeredPolicy a world"):
+        verifier(lambda frames: frames)(many)
+
+
+def test_the_best_plan_is_carried_out_to_its_end():
+    """Of plans to stay, x + 3 and x - 1 the scorer takes the rightmost."""
+    rightmost = lambda candidates: candidates.plans[..., -1, 0]  # noqa: E731
+    one = SteeredPolicy(Still(), rightmost, k=6, sigma=2.0)
+    assert isinstance(one, Policy)
+    one.reset([3, 4])
+    first = one.act(seen([[1.0, 1.0], [5.0, 5.0]]))
+    best = jitter(torch.tensor([[[1.0, 1.0]], [[5.0, 5.0]]]), 6, 2.0, torch.tensor([3, 4]), 0)
+    torch.testing.assert_close(first[:, 0], best[:, :, 0, 0].amax(1))
+    assert torch.equal(one.act(seen([[9.0, 9.0], [9.0, 9.0]])), first)
+    assert not torch.equal(one.act(seen([[9.0, 9.0], [9.0, 9.0]])), first)
+    alone = SteeredPolicy(Still(), rightmost, k=1, sigma=2.0)
+    alone.reset([3])
+    assert alone.act(seen([[1.0, 2.0]])).tolist() == [[1.0, 2.0]]
+    with pytest.raises(ValueError, match="at least 1, got 0, 8 and 4"):
+        SteeredPolicy(Still(), rightmost, k=0, sigma=1.0)
+
+
+def test_futures_are_those_of_the_world():
+    """Two streams, three plans: the same frames as `imagine` shows for the same actions."""
+    world = tiny_world(size=(16, 16))
+    looked = []
+
+    def keep(candidates: Candidates) -> torch.Tensor:
+        looked.append(candidates)
+        return nearest_the_mean(candidates)
+
+    one = SteeredPolicy(Still(), keep, world, k=3, sigma=1.0, lookahead=3, context=2, num_steps=1)
+    one.reset([3, 4])
+    states = [[[1.0, 1.0], [5.0, 5.0]], [[2.0, 1.0], [5.0, 4.0]], [[2.0, 2.0], [6.0, 4.0]]]
+    chosen = [one.act(seen(each)) for each in states]
+    clip = looked[-1].imagined
+    assert clip.frames.shape == (6, 4, 2, 16, 16, 3) and clip.actions.shape == (6, 3, 2)
+    torch.testing.assert_close(clip.actions[:, :2], looked[-1].plans.flatten(0, 1))
+    # After its plan the policy stays where the dream has taken it.
+    torch.testing.assert_close(clip.actions[:, 2], clip.states[:, 2])
+    last = [seen(each)["observation.state"] for each in states[1:]]
+    context = Clip(
+        frames=torch.zeros(2, 2, 2, 16, 16, 3, dtype=torch.uint8),
+        actions=chosen[1][:, None],
+        states=torch.stack(last, 1),
+    )
+    own = clip.actions.unflatten(0, (2, 3))[:, 0]
+    expected = world.imagine(context, own, num_steps=1, seed=[3, 4])
+    dreamt = clip.frames.unflatten(0, (2, 3))[:, 0, 1:]
+    assert (dreamt.int() - expected.frames.int()).abs().max() <= 1
+    # Products of six streams and of two round differently, and a state feeds on the last one.
+    followed = clip.states.unflatten(0, (2, 3))[:, 0, 1:]
+    torch.testing.assert_close(followed, expected.states, atol=1e-3, rtol=1e-3)
+
+
+def test_steering_by_the_truth_solves_what_the_policy_does_not(tmp_path):
+    """The scorer prefers plans to the right; the policy alone never moves."""
+    starts = Starts(open_episodes(write_episodes(tmp_path / "data", 4)))
+    envs = RealEnvs(SquareEnv, starts, num_envs=4)
+    rightmost = lambda candidates: candidates.plans[..., -1, 0]  # noqa: E731
+    alone = SteeredPolicy(Still(), rightmost, k=1, sigma=2.0)
+    steered = SteeredPolicy(Still(), rightmost, k=8, sigma=2.0)
+    assert evaluate(alone, envs, horizon=16).mean == 0.0
+    assert evaluate(steered, envs, horizon=16).mean == 1.0
+
+
+def test_a_cloned_policy_can_be_steered():
+    torch.manual_seed(0)
+    config = PolicyConfig(("top",), (16, 16), 2, 2, relative_to={0: 0, 1: 1}, chunk=2, width=8)
+    policy = ClonedPolicy(config).eval()
+    world = tiny_world(size=(16, 16), random=False)
+    judge = lambda seen: Verdict(seen.states[:, 0], seen.states[:, 0] > 9)  # noqa: E731
+    one = SteeredPolicy(policy, value(judge), world, k=4, sigma=1.0, lookahead=3, num_steps=1)
+    one.reset([0])
+    assert one.act(seen([[1.0, 1.0]])).shape == (1, 2)
+    # Planning leaves the policy's own queue alone.
+    policy.reset([0])
+    own = policy.act(seen([[1.0, 1.0]]))
+    policy.plan(seen([[7.0, 7.0]]))
+    torch.testing.assert_close(policy.plan(seen([[1.0, 1.0]]))[:, 0], own)
+    assert len(policy.queue) == 1
+
+
+def test_the_benchmark_compares_with_any_row(capsys):
+    """Of four shared starts `value` solves three and `alone` one: 0.50 more, n is 4."""
+    file = BENCHMARKS / "steering.py"
+    show = runpy.run_path(str(file))["show"]
+    solved = {"alone": [0, 0, 1, 0], "value": [1, 1, 1, 0]}
+    seeds, returns, steps = np.arange(4), np.zeros(4), np.ones(4, np.int64)
+    found = {name: Scores(name, seeds, np.array(outcomes, float), returns, steps) for name, outcomes in solved.items()}
+    for against, difference in (("alone", "+0.50"), ("value", "-0.50")):
+        show(found, against)
+        printed = capsys.readouterr().out
+        assert f"minus {against}" in printed and difference in printed

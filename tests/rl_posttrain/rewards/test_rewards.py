@@ -1,0 +1,238 @@
+"""Rewards on clips made by hand."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from rl_posttrain.rewards.agreement import Agreement, StateAgreement, motion_agreement, motion_energy
+from rl_posttrain.rewards.executability import Executability, Limits, motion, penalty, shortest, violations
+from rl_posttrain.rewards.fidelity import Fidelity, moving_fidelity
+from rl_posttrain.rewards.mix import weighted_sum
+from rl_posttrain.rewards.reward import Rollout
+from worldmodel.data import Clip
+from worldmodel.fidelity.metrics import psnr
+
+
+def grey(level: float, *, batch=1, frames=3, views=2, side=16) -> torch.Tensor:
+    return torch.full((batch, frames, views, side, side, 3), level).to(torch.uint8)
+
+
+def moving_square(steps, *, side=32) -> torch.Tensor:
+    """A white square that jumps by the given numbers of columns."""
+    frames, column = [], 8
+    for step in (0, *steps):
+        column += step
+        frame = torch.zeros(side, side, 3, dtype=torch.uint8)
+        frame[12:18, column : column + 6] = 255
+        frames.append(frame)
+    return torch.stack(frames)[None, :, None]
+
+
+def rollout(imagined, reference, **more) -> Rollout:
+    states = {"states": more.pop("states", None)}
+    truth = {"states": more.pop("truth", None)}
+    return Rollout(Clip(imagined, **states, **more), Clip(reference, **truth, **more))
+
+
+def test_fidelity_is_best_for_the_truth_and_equal_over_cameras():
+    truth = grey(100)
+    perfect = Fidelity()(rollout(truth, truth))
+    assert perfect.item() == pytest.approx(1 + 50 / 32, abs=1e-3)
+    off = truth.clone()
+    off[:, 1:, 1] = 110
+    one = Fidelity()(rollout(off, truth)).item()
+    decibel = -20 * math.log10(10 / 255)
+    structure = (2 * 100 * 110 + 2.55**2) / (100**2 + 110**2 + 2.55**2)
+    expected = (1 + 50 / 32 + structure + decibel / 32) / 2
+    assert one == pytest.approx(expected, abs=1e-3)
+    first = truth.clone()
+    first[:, 0] = 0  # the frame that the branches begin from does not count
+    assert Fidelity()(rollout(first, truth)).item() == pytest.approx(perfect.item())
+
+
+def test_fidelity_leaves_out_missing_cameras_and_padding():
+    truth, off = grey(100), grey(100)
+    off[:, :, 1] = 200
+    mask = torch.tensor([[True, False]])
+    scored = rollout(off, truth, view_mask=mask)
+    assert Fidelity()(scored).item() == pytest.approx(1 + 50 / 32, abs=1e-3)
+    padded = grey(100)
+    padded[:, :, :, :2] = 0
+    pixel_mask = torch.ones(1, 2, 16, 16, dtype=torch.bool)
+    pixel_mask[:, :, :2] = False
+    scored = rollout(padded, truth, pixel_mask=pixel_mask)
+    assert Fidelity()(scored).item() == pytest.approx(1 + 50 / 32, abs=1e-3)
+
+
+def test_fidelity_subtracts_the_perceptual_distance():
+    truth = grey(100)
+    distance = lambda a, b: torch.full(a.shape[:2], 0.25)  # noqa: E731
+    fidelity = object.__new__(Fidelity)
+    object.__setattr__(fidelity, "lpips", distance)
+    assert fidelity(rollout(truth, truth)).item() == pytest.approx(0.75 + 50 / 32, abs=1e-3)
+
+
+def test_states_by_hand():
+    truth = torch.zeros(1, 3, 2)
+    states = torch.tensor([[[9.0, 9.0], [2.0, 0.0], [0.0, 4.0]]])
+    scored = rollout(grey(0), grey(0), states=states, truth=truth)
+    found = StateAgreement(torch.tensor([2.0, 4.0]))(scored)
+    assert found.item() == pytest.approx(-(1 + 0 + 0 + 1) / 4)
+
+
+def test_motion_energy_by_hand_and_standing_still_is_punished():
+    frames = grey(10, frames=3)
+    frames[:, 1] = 14
+    assert motion_energy(frames).item() == pytest.approx(4.0)
+    still = rollout(grey(10), frames)
+    assert motion_agreement(still).item() == pytest.approx(-math.log(4.1 / 0.1))
+    assert motion_agreement(rollout(frames, frames)).item() == 0
+
+
+def disc(column: int, *, row=10, level=255, side=24) -> torch.Tensor:
+    """A recorded frame and two more in which a disc of 12 pixels has moved from column 3."""
+    frames = torch.full((3, side, side, 3), 100, dtype=torch.uint8)
+    for frame, left in zip(frames, (3, column, column), strict=True):
+        frame[row : row + 4, left + 1 : left + 3] = level
+        frame[row + 1 : row + 3, left : left + 4] = level
+    return frames[None, :, None]
+
+
+def lost() -> torch.Tensor:
+    """The disc is in the first frame only."""
+    frames = disc(12, level=100)
+    frames[:, 0] = disc(12)[:, 0]
+    return frames
+
+
+CONTRAST = (155 / 255) ** 2
+"""Squared error of a pixel that shows the disc instead of the background."""
+
+
+def test_a_lost_object_is_worse_than_one_beside_its_place_where_plain_psnr_cannot_tell():
+    truth, beside = disc(12), disc(13)
+    # the whole picture is a little off, by as much as the 4 pixels that the lost disc has more
+    beside[:, 1:] += (beside[:, 1:] == 100) * 14
+    plain = [psnr(x[:, 1:], truth[:, 1:]).mean().item() for x in (lost(), beside)]
+    assert plain[0] == pytest.approx(plain[1], abs=0.1)
+    gone, off = (moving_fidelity(rollout(x, truth)).item() for x in (lost(), beside))
+    # 12 pixels are wrong of the dilated discs of 32 at the old and the new place
+    assert gone == pytest.approx(-10 * math.log10(12 * CONTRAST / 64), abs=1e-3)
+    assert off > gone + 1.4
+
+
+def test_inventing_motion_never_pays():
+    truth = disc(12)
+    flickering = lost()
+    for corner in (1, 5, 20):
+        flickering[:, 1:, :, corner, 20] += 30  # isolated: a masked PSNR would rise by their areas
+    assert moving_fidelity(rollout(flickering, truth)) < moving_fidelity(rollout(lost(), truth))
+    still = disc(3)
+    assert moving_fidelity(rollout(still, still)).item() == pytest.approx(50)
+    assert moving_fidelity(rollout(disc(5), still)).item() < 20
+
+
+def test_moving_areas_are_a_mean_over_cameras_without_padding():
+    truth = torch.cat([disc(12), disc(3)], dim=2)
+    dream = torch.cat([lost(), disc(3)], dim=2)
+    one = moving_fidelity(rollout(lost(), disc(12))).item()
+    both = moving_fidelity(rollout(dream, truth)).item()
+    assert both == pytest.approx((one + 50) / 2, abs=1e-3)
+    mask = torch.tensor([[True, False]])
+    assert moving_fidelity(rollout(dream, truth, view_mask=mask)).item() == pytest.approx(one)
+    padded, pixels = lost(), torch.ones(1, 1, 24, 24, dtype=torch.bool)
+    padded[:, 1:, :, :2], pixels[:, :, :2] = 0, False
+    assert moving_fidelity(rollout(padded, disc(12))).item() < one
+    scored = rollout(padded, disc(12), pixel_mask=pixels)
+    assert moving_fidelity(scored).item() == pytest.approx(one)
+
+
+def test_differences_shift_by_one_order_for_displacements():
+    actions = torch.tensor([[[1.0], [3.0], [6.0], [10.0]]])
+    velocity, acceleration, jerk = motion(actions, displacement=True)
+    assert velocity.flatten().tolist() == [1, 3, 6, 10]
+    assert acceleration.flatten().tolist() == [2, 3, 4]
+    assert jerk.flatten().tolist() == [1, 1]
+    velocity, acceleration, jerk = motion(actions, displacement=False)
+    assert velocity.flatten().tolist() == [2, 3, 4]
+    assert jerk.flatten().tolist() == [0]
+    assert (shortest(True), shortest(False)) == (3, 4)
+
+
+def test_limits_and_penalty_by_hand():
+    one = torch.ones(1)
+    limits = Limits(
+        velocity=2 * one,
+        acceleration=one,
+        low=-one,
+        high=3 * one,
+        acceleration_scale=2 * one,
+        jerk_scale=4 * one,
+        displacement=True,
+    )
+    actions = torch.tensor([[[0.0], [1.0], [5.0]]])
+    # velocity 5 exceeds 2 by 1.5 units; acceleration 4 exceeds 1 by 3; action 5 exceeds 3 by 1 span
+    expected = 1.5**2 / 3 + 3**2 / 2 + 1**2 / 3
+    assert violations(actions, limits).item() == pytest.approx(expected)
+    # accelerations 1/2 and 4/2 -> Huber 1/8 and 1.5; jerk 3/4 -> 9/32
+    smooth = (1 / 8 + 1.5) / 2 + 9 / 32
+    assert penalty(actions, limits).item() == pytest.approx(expected + smooth)
+
+
+def test_limits_are_percentiles_of_decoded_actions():
+    ramp = torch.linspace(0, 1, 101)[:, None]
+    limits = Limits.of([ramp, -ramp], displacement=True)
+    assert limits.high.item() == pytest.approx(0.98, abs=0.01)
+    assert limits.low.item() == pytest.approx(-0.98, abs=0.01)
+    assert limits.acceleration.item() == pytest.approx(0.01, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def tracker() -> InverseDynamics:
+    """Decodes exactly how far the white square of `moving_square` moved, in columns."""
+
+    class Columns(InverseDynamics):
+        def forward(self, frames, view_mask=None):
+            weight = frames[:, :, 0].float().mean(dim=(2, 4))
+            place = (weight * torch.arange(weight.shape[-1])).sum(-1) / weight.sum(-1)
+            return place.diff(dim=1)[..., None]
+
+    return Columns(InverseDynamicsConfig(views=("top",), size=(32, 32), action_dim=1))
+
+
+def command(*steps):
+    return torch.tensor([[[float(step)] for step in steps]])
+
+
+def test_agreement_cannot_be_gamed_by_standing_still(tracker):
+    actions = command(2, 2, 2, 2)
+    obeying, still = moving_square([2, 2, 2, 2]), moving_square([0, 0, 0, 0])
+    reward = Agreement(tracker)
+    assert reward(rollout(obeying, obeying, actions=actions)).item() == pytest.approx(0, abs=1e-6)
+    assert reward(rollout(still, obeying, actions=actions)).item() == pytest.approx(-4, abs=1e-4)
+
+
+def test_executability_prefers_smooth_motion_and_is_one_at_rest(tracker):
+    real = [torch.tensor([[1.0], [2.0], [2.0], [1.0], [0.0], [-1.0], [-2.0], [-1.0], [0.0]])]
+    reward = Executability(tracker, Limits.of(real, displacement=True), typical=1.0)
+    actions = command(2, 2, 2, 2)
+    values = [
+        reward(rollout(moving_square(steps), moving_square(steps), actions=actions)).item()
+        for steps in ([0, 0, 0, 0], [1, 2, 2, 1], [0, 8, -8, 8])
+    ]
+    assert values[0] == pytest.approx(1)
+    assert 1 > values[1] > 0.5 > values[2] > 0
+    steeper = replace(reward, gamma=2.0)
+    again = steeper(rollout(moving_square([1, 2, 2, 1]), moving_square([0, 0, 0, 0]), actions=actions))
+    assert again.item() == pytest.approx(values[1] ** 2, rel=1e-4)
+
+
+def test_scales_do_not_fight():
+    terms = {"large": torch.tensor([[0.0, 1000.0]]), "small": torch.tensor([[0.002, 0.001]])}
+    equal = weighted_sum(terms, {"large": 1.0, "small": 1.0})
+    assert abs(equal[0, 0] - equal[0, 1]) < 0.35  # eps of the standardisation tells on the small
+    favoured = weighted_sum(terms, {"large": 0.5, "small": 1.0})
+    assert favoured[0, 0] > favoured[0, 1]

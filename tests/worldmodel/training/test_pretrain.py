@@ -1,0 +1,230 @@
+"""Pretraining through the command line: exact resume, data parallelism, starting from another."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from places import LEROBOT_V30
+
+from worldmodel.data import EpisodeCache, open_episodes
+from worldmodel.model.dit import DiTConfig
+from worldmodel.training.build import build_world
+from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
+from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
+from worldmodel.training.prefetch import Ahead
+from worldmodel.training.pretrain import PretrainConfig, clip_shape
+from worldmodel.world_model import WorldModel
+
+DATA = LEROBOT_V30
+TINY = [
+    "pretrain",
+    "tiny",
+    "--data",
+    str(DATA),
+    "--size",
+    "16",
+    "24",
+    "--batch",
+    "8",
+    "--frames",
+    "4",
+    "--validation-episodes",
+    "1",
+    "--validation-interval",
+    "1000",
+    "--relative-to",
+    "0",
+    "0",
+    "1",
+    "1",
+    "--dit.width",
+    "32",
+    "--dit.head-width",
+    "16",
+    "--dit.patch",
+    "8",
+    "--dit.encoder-depth",
+    "2",
+    "--dit.decoder-depth",
+    "1",
+]
+
+
+def command(out, *options: str) -> list[str]:
+    return [sys.executable, "-m", "worldmodel.cli", *TINY, "--out", str(out), *options]
+
+
+def losses(out) -> list[float]:
+    with (out / "losses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(len(rows)))
+    return [float(row["loss"]) for row in rows]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(arguments, check=True, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_with_the_losses_of_an_uninterrupted_one(tmp_path):
+    options = ("--steps", "12", "--save-interval", "2", "--seed", "3", "--long-interval", "3")
+    run(*command(tmp_path / "whole", *options))
+    expected = losses(tmp_path / "whole")
+    killed, table = tmp_path / "killed", tmp_path / "killed" / "losses.csv"
+    after = random.randint(3, 9)
+    process = subprocess.Popen(command(killed, *options), start_new_session=True)
+    while not table.exists() or len(table.read_text().splitlines()) <= after:
+        assert process.poll() is None or len(table.read_text().splitlines()) > after
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    run(*command(killed, *options, "--resume"))
+    assert losses(killed) == pytest.approx(expected, abs=1e-6)
+    whole, resumed = WorldModel.load(tmp_path / "whole"), WorldModel.load(killed)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, msg=name)
+    assert list(killed.glob("validation/*.mp4"))
+
+
+def launch(num_processes: int, *arguments: str) -> subprocess.CompletedProcess:
+    """`pretrain` in gloo processes; on CPUs `accelerate launch` starts several only by MPI."""
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(num_processes)]
+    return subprocess.run(
+        [sys.executable, *launcher, "--standalone", *arguments[1:]],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_loss_of_one(tmp_path):
+    options = ("--steps", "3", "--save-interval", "1000", "--long-interval", "2")
+    run(*command(tmp_path / "one", *options))
+    done = launch(2, *command(tmp_path / "two", *options))
+    assert done.returncode == 0, done.stderr
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert two[0] == pytest.approx(one[0], rel=1e-4)
+    assert two == pytest.approx(one, rel=2e-3)
+    refused = launch(2, *command(tmp_path / "odd", *options, "--batch", "7"))
+    assert "batch 7 does not divide by 2 processes" in refused.stderr
+
+
+@pytest.mark.slow
+def test_labelled_training_starts_from_unlabelled_pretraining(tmp_path):
+    options = ("--steps", "2", "--save-interval", "1000")
+    run(*command(tmp_path / "video", *options, "--no-use-actions"))
+    video = WorldModel.load(tmp_path / "video")
+    assert video.action_dim == 0
+    run(*command(tmp_path / "robot", *options, "--init", str(tmp_path / "video")))
+    robot = WorldModel.load(tmp_path / "robot")
+    assert robot.action_dim == 2
+    assert robot.train_data == video.train_data  # the same episodes, listed once
+
+
+@pytest.mark.slow
+def test_one_camera_of_two_is_trained_on_and_dreamt(tmp_path):
+    run(*command(tmp_path / "one", "--steps", "1", "--views", "wrist"))
+    assert WorldModel.load(tmp_path / "one").views == ("wrist",)
+    dream = ["--world", tmp_path / "one", "--data", DATA, "--out", tmp_path / "dream.mp4"]
+    run(sys.executable, "-m", "worldmodel.cli", "rollout", *map(str, dream), "--horizon", "3")
+    assert (tmp_path / "dream.mp4").stat().st_size > 0
+
+
+def test_every_third_batch_has_half_as_many_clips_twice_as_long():
+    config = PretrainConfig(Path("data"), Path("out"), batch=8, frames=10, long_interval=3)
+    assert [clip_shape(config, i) for i in range(4)] == [(8, 10), (8, 10), (4, 19), (8, 10)]
+    assert clip_shape(replace(config, long_interval=0), 2) == (8, 10)
+    assert clip_shape(replace(config, batch=1), 2) == (1, 19)
+
+
+def test_build_world_takes_over_what_fits(tmp_path):
+    source = EpisodeCache(open_episodes(DATA, (16, 24)), tmp_path)
+    dit = DiTConfig(width=32, head_width=16, encoder_depth=1, decoder_depth=1, patch=8)
+    settings = {
+        "stride": 1,
+        "injection": "token",
+        "relative_to": {0: 0},
+        "use_actions": True,
+        "codec": None,
+        "init": None,
+    }
+    first = build_world(source, [0, 1], dit=dit, **settings)
+    first.config = replace(first.config, temperature=0.5)
+    first.save(tmp_path / "first")
+    changed = {"init": tmp_path / "first", "stride": 2, "injection": "adaln"}
+    second = build_world(source, [2], dit=DiTConfig(), **{**settings, **changed})
+    assert second.config.dit == dit
+    assert second.config.temperature == 0.5
+    assert second.config.conditioner.injection == "token"
+    assert second.conditioner.action_center.shape == (4,)
+    assert torch.equal(second.dit.camera.view, first.dit.camera.view)
+    assert [d["episodes"] for d in second.train_data] == [[0, 1], [2]]
+    assert not any("/" in d["name"] for d in second.train_data)
+    with pytest.raises(ValueError, match=r"relative_to 5: 0.*2 action dims"):
+        build_world(source, [0], dit=dit, **{**settings, "relative_to": {5: 0}})
+    other = EpisodeCache(open_episodes(DATA, (24, 24)), tmp_path)
+    with pytest.raises(ValueError, match=r"\(16, 24\).*\(24, 24\)"):
+        build_world(other, [0], dit=dit, **{**settings, "init": tmp_path / "first"})
+
+
+def test_learning_rate_factor_by_hand():
+    assert learning_rate_factor(0, 0.0, warmup=4) == 0.25
+    assert learning_rate_factor(10, 0.5, warmup=4) == 1.0
+    assert learning_rate_factor(10, 0.75, warmup=4) == pytest.approx(0.5)
+    assert learning_rate_factor(10, 1.0, warmup=4) == 0.0
+
+
+def test_training_state_round_trip(tmp_path):
+    model = torch.nn.ModuleDict({"encoder": torch.nn.Linear(4, 4), "head": torch.nn.Linear(4, 2)})
+    optimizers, average = build_optimizers(model, 0.1, muon=True), MovingAverage(model, 0.9)
+    for step in range(3):
+        model["head"](model["encoder"](torch.ones(1, 4))).sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        average.update(model, step)
+    save_state(tmp_path, model, average, optimizers, {"step": 3, "seconds": 1.5})
+    fresh = torch.nn.ModuleDict({"encoder": torch.nn.Linear(4, 4), "head": torch.nn.Linear(4, 2)})
+    fresh_optimizers, fresh_average = (build_optimizers(fresh, 0.1, muon=True), MovingAverage(fresh, 0.9))
+    assert load_state(tmp_path, fresh, fresh_average, fresh_optimizers)["step"] == 3
+    for a, b in zip(average.shadow, fresh_average.shadow, strict=True):
+        assert torch.equal(a, b)
+    for before, after in zip(optimizers, fresh_optimizers, strict=True):
+        for key, entries in before.state_dict()["state"].items():
+            for name, value in entries.items():
+                assert torch.equal(torch.as_tensor(value), torch.as_tensor(after.state_dict()["state"][key][name]))
+    with pytest.raises(ValueError, match="nothing to resume"):
+        load_state(tmp_path / "none", fresh, fresh_average, fresh_optimizers)
+    with pytest.raises(ValueError, match="another model"):
+        other = torch.nn.Linear(2, 2)
+        load_state(tmp_path, other, MovingAverage(other, 0.9), [])
+    with pytest.raises(ValueError, match=r"encoder.weight is \(4, 4\), not \(1, 4\)"):
+        other = torch.nn.ModuleDict({"encoder": torch.nn.Linear(4, 1), "head": model["head"]})
+        load_state(tmp_path, other, MovingAverage(other, 0.9), [])
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_batches_made_ahead_are_those_asked_for(enabled):
+    made = []
+
+    def make(step: int) -> int:
+        made.append(step)
+        if step == 7:
+            raise ValueError("step 7")
+        return 10 * step
+
+    with Ahead(make, enabled=enabled) as batches:
+        assert [batches(step) for step in (3, 4, 5, 2)] == [30, 40, 50, 20]
+        with pytest.raises(ValueError, match="step 7"):
+            batches(7)
+    assert made[:3] == [3, 4, 5]
+    assert (6 in made) == enabled

@@ -1,0 +1,28 @@
+"""What a dream is shown before it begins, and whether data and world model fit."""
+
+from worldmodel.data.clip import Clip, EpisodeSource
+from worldmodel.world_model import WorldModel
+
+CONTEXT_FRAMES = 8
+"""Recorded frames that a world model is shown before it dreams."""
+
+
+def context_of(clip: Clip) -> Clip:
+    """The first 8 frames of `clip` with what happened between them."""
+    return clip.head(CONTEXT_FRAMES)
+
+
+def check_views(world: WorldModel, source: EpisodeSource) -> None:
+    """Raise a `ValueError` with both values when the data does not fit the world model.
+
+    A world model without actions or states may be shown data that has some; they are not used.
+    """
+    pairs = {
+        "views": (tuple(source.views), tuple(world.views)),
+        "size": (tuple(source.size), tuple(world.size)),
+        "state_dim": (source.state_dim if world.state_dim else 0, world.state_dim),
+        "action_dim": (source.action_dim if world.action_dim else 0, world.action_dim),
+    }
+    for name, (data, model) in pairs.items():
+        if data != model:
+            raise ValueError(f"{source.name}: {name} is {data}, the world model has {model}")
