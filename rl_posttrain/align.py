@@ -24,7 +24,7 @@ from policy_eval.ranking.command import RankConfig, rank_policies
 from policy_eval.real_rollouts import mix, record_rollouts
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.envs import make_env
-from worldmodel.envs.record import schema_of
+from worldmodel.envs.episode import schema_of
 from worldmodel.files import write_json
 from worldmodel.training.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
