@@ -19,8 +19,7 @@ from rich.progress import Progress
 
 from policy_eval.evaluate import evaluate
 from policy_eval.judge.judge import LearnedJudge
-from policy_eval.policies.cloned import ClonedPolicy
-from policy_eval.policies.find import find_policies
+from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.policies.policy import Policy
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.lerobot.read import recorded_policies
@@ -42,8 +41,8 @@ class CalibrateConfig:
     """Folder or hub id of the world model."""
     judge: Path
     """Folder of the judge."""
-    policies: tuple[Path, ...]
-    """Folders of policies, or folders of such folders."""
+    policies: tuple[str | Path, ...]
+    """Folders of policies, folders of such folders, or module:name for a policy of yours."""
     rollouts: Path
     """Real rollouts of these policies, found by name. None may begin where policies are ranked, and
     neither world model nor judge should have been trained on them."""
@@ -89,7 +88,7 @@ def calibrate(config: CalibrateConfig) -> dict:
     """
     world = WorldModel.load(config.world)
     source = open_episodes(config.rollouts, size=tuple(world.size), views=world.views)
-    folders = find_policies(config.policies)
+    specs = find_policies(config.policies)
     episodes = len(source) if config.episodes is None else config.episodes
     if not 0 <= config.skip < episodes <= len(source):
         raise ValueError(
@@ -97,8 +96,8 @@ def calibrate(config: CalibrateConfig) -> dict:
         )
     actors = dict(enumerate(recorded_policies(config.rollouts)[:episodes]))
     actors = {episode: actor for episode, actor in actors.items() if episode >= config.skip}
-    rows = rows_of(source.name, actors, list(folders))
-    policies = {name: ClonedPolicy.load(folder) for name, folder in folders.items()}
+    rows = rows_of(source.name, actors, list(specs))
+    policies = {name: load_policy(spec) for name, spec in specs.items()}
     judge = LearnedJudge.load(config.judge)
     with single_thread():
         scores = dreamt_scores(config, world, judge, policies, source, rows)

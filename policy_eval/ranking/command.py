@@ -33,8 +33,9 @@ class RankConfig:
     """Folder or hub id of the world model."""
     judge: Path
     """Folder of the judge of dreamed frames."""
-    policies: tuple[Path, ...]
-    """Folders of policies, or folders of such folders; a policy is called like its folder."""
+    policies: tuple[str | Path, ...]
+    """Folders of policies, folders of such folders, or module:name for a policy of yours. A policy
+    is called like its folder, or by the name behind the colon."""
     starts: Path
     """Recorded episodes, with reset seeds, to start from; held out from all training."""
     out: Path
@@ -44,7 +45,7 @@ class RankConfig:
     episodes: int = 100
     """Dreamed trials of each policy, from the first episodes of the starts."""
     real: str = "none"
-    """Where real trials are made: pusht-position, metaworld:TASK, or none."""
+    """Where real trials are made: pusht-position, metaworld:TASK, module:Class, or none."""
     real_episodes: int | None = None
     """Real trials of each policy; as many as dreamed ones when not given."""
     real_scores: Path | None = None
@@ -206,10 +207,10 @@ def trials_of(report: Mapping, place: str) -> dict[str, Scores]:
     return found
 
 
-def settings(config: RankConfig, policies: Mapping[str, Path]) -> dict:
+def settings(config: RankConfig, policies: Mapping[str, str | Path]) -> dict:
     """The configuration, as JSON can hold it."""
     values = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
-    return values | {"policies": {name: str(folder) for name, folder in policies.items()}}
+    return values | {"policies": {name: str(spec) for name, spec in policies.items()}}
 
 
 def run_shown(bench: Bench, name: str, cells: Sequence[Cell], config: RankConfig) -> None:

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 from worldmodel.data.lerobot.write import LeRobotSchema, stage_episode
-from worldmodel.envs.protocol import IMAGES, STATE, describe, succeeded
+from worldmodel.envs.protocol import IMAGES, STATE, describe, name_of, succeeded
 
 STEPS_AFTER_SUCCESS = 3  # so that there are pictures of it
 LONGEST_EPISODE = 10_000  # steps after which an environment is taken for one that never ends
@@ -78,7 +78,7 @@ def act_out(
     while not over and len(steps) != length:
         if len(steps) == LONGEST_EPISODE:
             raise ValueError(
-                f"environment {describe(env).name}: an episode has not ended after {LONGEST_EPISODE} steps; let step "
+                f"environment {name_of(env)}: an episode has not ended after {LONGEST_EPISODE} steps; let step "
                 "return truncated, give the class a time_limit, or pass --horizon"
             )
         action = np.asarray(act(observation), np.float32)

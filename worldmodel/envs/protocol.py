@@ -53,8 +53,7 @@ def describe(env: gymnasium.Env, name: str = "") -> EnvFacts:
     Raises:
         ValueError: It lacks what an environment needs; the message says what is there instead.
     """
-    kind = type(env)
-    name = name or _own(env, "name", f"{kind.__module__}:{kind.__qualname__}")
+    name = name or name_of(env)
     _check_methods(env, name)
     views, state_dim = _check_observations(env, name)
     action = getattr(env, "action_space", None)
@@ -69,6 +68,11 @@ def describe(env: gymnasium.Env, name: str = "") -> EnvFacts:
         state_names=_names(env, "state", state_dim, name),
         stops_on_success=_own(env, "stops_on_success", None),
     )
+
+
+def name_of(env: gymnasium.Env) -> str:
+    """How `worldmodel.envs.make_env` makes an environment again: its own `name`, or `module:Class`."""
+    return _own(env, "name", f"{type(env).__module__}:{type(env).__qualname__}")
 
 
 def episode_limit(env: gymnasium.Env, behaviour: str) -> int | None:
@@ -101,7 +105,7 @@ def begin(env: gymnasium.Env, seed: int, name: str = "") -> dict[str, np.ndarray
         ValueError: The observation is not what the observation space says.
     """
     observation, _ = env.reset(seed=seed)
-    where = f"environment {name or describe(env).name}"
+    where = f"environment {name or name_of(env)}"
     expected = env.observation_space.spaces
     if not isinstance(observation, dict) or set(observation) != set(expected):
         found = sorted(observation) if isinstance(observation, dict) else type(observation).__name__
