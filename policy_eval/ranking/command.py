@@ -18,6 +18,7 @@ from policy_eval.ranking.rank import Ranking, Score, rank
 from policy_eval.ranking.report import print_ranking, write_report
 from policy_eval.ranking.trials import Bench, Cell, cut, gather, replays, run_cells
 from policy_eval.scores import Scores
+from worldmodel.envs import check_env_name
 from worldmodel.files import write_json
 from worldmodel.processes import single_thread
 
@@ -140,6 +141,8 @@ def check(config: RankConfig) -> None:
             f"--real-episodes is 1 to --episodes, since real starts are dreamed from too; got "
             f"{tried} and {config.episodes}"
         )
+    if config.real != "none":
+        check_env_name(config.real)
     if config.real_scores is not None and not config.real_scores.is_file():
         raise ValueError(f"{config.real_scores}: no such file of real scores")
 
