@@ -30,11 +30,11 @@ def write_files(page: Path, folder: Path) -> None:
 
 
 def run_command(line: str) -> None:
-    """Run one command, with one process where it may have several."""
+    """Run one command; a recording in this process."""
     program, *arguments = shlex.split(line)
     assert program == "worldmodel", f"{line}: not a command of worldmodel"
-    single = {"record": ["--workers", "1"], "rank": ["--processes", "1"]}
-    assert main([*arguments, *single.get(arguments[0], [])]) == 0, line
+    single = ["--workers", "1"] if arguments[0] == "record" else []
+    assert main([*arguments, *single]) == 0, line
 
 
 def run(page: Path) -> dict[str, object]:

@@ -96,6 +96,9 @@ def test_the_limit_of_an_episode():
     registered.spec = gymnasium.envs.registration.EnvSpec("Plain-v0", entry_point=Plain, max_episode_steps=11)
     assert episode_limit(registered, "play") == 11
     assert episode_limit(make_env("pusht"), "play") == 120
+    for wrong in (0, 2.5):
+        with pytest.raises(ValueError, match=f"are {wrong}, expected a whole number of at least 1"):
+            episode_limit(with_attributes(time_limit=wrong), "play")
 
 
 @pytest.mark.parametrize(
@@ -195,6 +198,7 @@ def test_actions_are_cut_to_the_action_space():
         ({"action_space": spaces.Box(0, 9, (2,), np.int64)}, "expected a Box of floats with one axis"),
         ({"metadata": {}}, r'metadata\["render_fps"\], the frames per second, is None, expected a whole number'),
         ({"metadata": {"render_fps": 0.5}}, "is 0.5, expected a whole number of at least 1"),
+        ({"task": 3}, "its attribute task is 3, expected the task in words"),
         ({"action_names": ("x",)}, r"action_names are \('x',\), but there are 2 dims"),
         ({"step": gymnasium.Env.step}, "has reset and step; the class Changed has no step"),
         ({"reset": gymnasium.Env.reset}, "has reset and step; the class Changed has no reset"),
