@@ -33,24 +33,21 @@ def test_the_class_of_the_page_has_twenty_lines():
 
 
 @pytest.mark.slow
-def test_environment(tmp_path):
+def test_environment_and_policy(tmp_path):
+    """The second page goes on with what the first one made."""
     printed = run_page(tmp_path, "environment")
     assert "smooth random actions are recorded" in printed.replace("\n", " ")
     assert robot_types(tmp_path) == {"data": "my_env:MyEnv", "held_out": "my_env:MyEnv"}
     assert "action gap" in printed
+    run_page(tmp_path, "policy", "environment")
+    ranking = json.loads((tmp_path / "ranking" / "ranking.json").read_text())
+    assert {policy["name"] for policy in ranking["policies"]} == {"chase", "Drift"}
+    assert all(policy["real"]["n"] == 4 for policy in ranking["policies"])
 
 
 def test_behaviour(tmp_path):
     run_page(tmp_path, "behaviour", "environment")
     assert set(robot_types(tmp_path)) == {"chased", "wandered", "shown"}
-
-
-@pytest.mark.slow
-def test_policy(tmp_path):
-    run_page(tmp_path, "policy", "environment")
-    ranking = json.loads((tmp_path / "ranking" / "ranking.json").read_text())
-    assert {policy["name"] for policy in ranking["policies"]} == {"chase", "Drift"}
-    assert all(policy["real"]["n"] == 4 for policy in ranking["policies"])
 
 
 def test_format(tmp_path):

@@ -92,7 +92,7 @@ def episode_limit(env: gymnasium.Env, behaviour: str) -> int | None:
     steps = steps(behaviour) if callable(steps) else steps
     if steps is not None and (not isinstance(steps, int | np.integer) or steps < 1):
         raise ValueError(
-            f"environment {name_of(env)}: its most steps of an episode, from episode_steps or time_limit, are {steps!r}, "
+            f"environment {name_of(env)}: the most steps of an episode, episode_steps or time_limit, are {steps!r}, "
             "expected a whole number of at least 1"
         )
     return steps
