@@ -180,10 +180,8 @@ def measure_points(
     """
     windows = evenly_spaced_windows(source, starts=config.starts, horizon=config.horizon, stride=world.stride)
     clip = read_windows(source, windows, horizon=config.horizon, stride=world.stride)
-    state = world.start(context_of(clip), seed=range(len(windows)))
     dreamt = dream(
-        world,
-        state,
+        world.stream(context_of(clip), seeds=range(len(windows))),
         clip.actions[:, LAST_CONTEXT:],
         horizon=config.horizon,
         horizons=horizons,

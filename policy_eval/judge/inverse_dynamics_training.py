@@ -184,7 +184,7 @@ def dreamt_clip(world: WorldModel, source: EpisodeSource, episode: int, num_step
     """The dream of the same stretch; actions count relative to the states that were dreamt."""
     clip = whole(source, episode, world.stride).head(CONTEXT_FRAMES + TEST_FRAMES)
     actions = clip.actions[:, CONTEXT_FRAMES - 1 :]
-    dream = world.imagine(context_of(clip), actions, num_steps=num_steps, seed=seed + episode)
+    dream = world.rollout(context_of(clip), actions, num_steps=num_steps, seeds=seed + episode)
     last = clip.frames[:, [CONTEXT_FRAMES - 1]]
     states = None
     if clip.states is not None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from policy_eval.policies.policy import Observations
 from worldmodel.files import write_json, write_weights
-from worldmodel.streaming.state import stream_noise
+from worldmodel.streaming.noise import stream_noise
 
 
 @dataclass(frozen=True)

@@ -108,22 +108,18 @@ class SteeredPolicy:
             The present frame and `lookahead` dreamt ones of `n k` streams.
         """
         context = self._context()
-        state = self.world.start(context, seed=self.seeds.tolist())
-        state = state.select(torch.arange(len(self.seeds)).repeat_interleave(self.k))
-        frames = [context.frames[:, -1].repeat_interleave(self.k, 0)]
-        states, actions = [state.states], []
+        stream = self.world.stream(context, seeds=self.seeds.tolist()).branch(self.k)
+        seen, actions = [stream.observation], []
         queue = list(rearrange(plans, "n k h a -> (n k) h a").unbind(1))
         for _ in range(self.lookahead):
             if not queue:
-                queue = list(self.policy.plan(self._observed(frames[-1], states[-1])).unbind(1))
+                queue = list(self.policy.plan(self._observed(seen[-1])).unbind(1))
             actions.append(queue.pop(0))
-            dreamt, state = self.world.step(state, actions[-1], num_steps=self.num_steps)
-            frames.append(dreamt.frames)
-            states.append(dreamt.states)
+            seen.append(stream.step(actions[-1], num_steps=self.num_steps))
         return Clip(
-            frames=torch.stack(frames, 1),
+            frames=torch.stack([each.frames for each in seen], 1),
             actions=torch.stack(actions, 1),
-            states=None if states[0] is None else torch.stack(states, 1),
+            states=torch.stack([each.states for each in seen], 1) if self.world.state_dim else None,
         )
 
     def _context(self) -> Clip:

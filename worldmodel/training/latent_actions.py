@@ -115,7 +115,7 @@ def leakage(world: WorldModel, giver: Clip, taker: Clip, *, num_steps: int = 1) 
     context = replace(taker.head(taker.frames.shape[1] - 1), actions=own[:, :-1])
 
     def error(latent: Float[Tensor, "b l"]) -> float:
-        observation, _ = world.step(world.start(context), latent, num_steps=num_steps)
+        observation = world.stream(context).step(latent, num_steps=num_steps)
         return (observation.frames.cpu().float() - scene.float()).square().mean().item()
 
     honest = max(error(own[:, -1]), 1e-6)
