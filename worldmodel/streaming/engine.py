@@ -71,7 +71,7 @@ class FoldedEngine:
     def __init__(self, dit: VideoDiT):
         assert foldable(dit)
         self.dit, self.fingerprint = dit, fingerprint(dit)
-        self.dtype = dtype = compute_dtype(dit.condition_embedding.device)
+        self.dtype = dtype = compute_dtype(dit.device)
         self.num_condition, self.grid = dit.num_condition_tokens, dit.grid
         self.registers = dit.config.num_registers
         embedding = torch.cat([dit.condition_embedding, dit.camera()])
@@ -92,8 +92,8 @@ class FoldedEngine:
 
     @property
     def is_current(self) -> bool:
-        """Whether the folded weights are those of the transformer as it is now."""
-        return self.fingerprint == fingerprint(self.dit)
+        """Whether weights and number format are still those of the transformer."""
+        return self.fingerprint == fingerprint(self.dit) and self.dtype == compute_dtype(self.dit.device)
 
     def encode(self, state: StreamState, conditioning: Conditioning) -> EncodedFrame:
         """Read the current frame of every stream and write it to the cache; once per frame."""

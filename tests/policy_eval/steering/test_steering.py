@@ -128,7 +128,7 @@ def test_futures_are_those_of_the_world():
         states=torch.stack(last, 1),
     )
     own = clip.actions.unflatten(0, (2, 3))[:, 0]
-    expected = world.imagine(context, own, num_steps=1, seed=[3, 4])
+    expected = world.rollout(context, own, num_steps=1, seeds=[3, 4])
     dreamt = clip.frames.unflatten(0, (2, 3))[:, 0, 1:]
     assert (dreamt.int() - expected.frames.int()).abs().max() <= 1
     # Products of six streams and of two round differently, and a state feeds on the last one.
