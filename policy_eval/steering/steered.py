@@ -18,6 +18,7 @@ from policy_eval.policies.policy import Observations
 from policy_eval.steering.proposals import jitter
 from policy_eval.steering.scorers import Candidates, Scorer
 from worldmodel.data import Clip
+from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
 
 
@@ -133,8 +134,8 @@ class SteeredPolicy:
         actions = torch.stack(between, 1) if between else None
         return Clip(frames=frames, actions=actions, states=states)
 
-    def _observed(self, frames: Tensor, states: Tensor | None) -> Observations:
-        """Dreamt frames under the keys of an observation."""
-        named = zip(self.world.views, frames.unbind(1), strict=True)
+    def _observed(self, dreamt: Observation) -> Observations:
+        """What was dreamt, under the keys of an observation."""
+        named = zip(self.world.views, dreamt.frames.unbind(1), strict=True)
         observation = {f"observation.images.{view}": pictures for view, pictures in named}
-        return observation if states is None else observation | {"observation.state": states}
+        return observation if dreamt.states is None else observation | {"observation.state": dreamt.states}

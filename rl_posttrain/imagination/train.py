@@ -31,6 +31,7 @@ from worldmodel.dreams.verdict import Judge
 from worldmodel.dreams.world import World
 from worldmodel.fidelity.uncertainty import STARTS, Calibration, calibrate
 from worldmodel.files import write_json
+from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
 from worldmodel.world_model import WorldModel
 
@@ -313,7 +314,7 @@ def dream(
         contexts(setting.source, anchors, context=config.context),
         horizon=horizon,
         bounds=setting.bounds,
-        seed=config.seed * 1_000_003 + seed,
+        seed=mix_seed(config.seed, seed),
         noise_seeds=config.noise_seeds if noise_seeds is None else noise_seeds,
         explore=explore,
         persistence=config.persistence,
