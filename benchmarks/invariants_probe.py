@@ -109,13 +109,10 @@ def dreams(folder: Path) -> Arrays:
         else:
             clip = Clip(*drawn_world(name, CONTEXT + DREAMT))
         for kind, (num_steps, temperature) in DREAMS.items():
-            state, frames, states = world.start(clip.head(CONTEXT), seed=5), [], []
-            for index in range(CONTEXT - 1, CONTEXT - 1 + DREAMT):
-                seen, state = world.step(state, clip.actions[:, index], num_steps=num_steps, temperature=temperature)
-                frames.append(seen.frames)
-                states.append(seen.states)
-            found[f"dream.{name}.{kind}.frames"] = torch.stack(frames, 1).numpy()
-            found[f"dream.{name}.{kind}.states"] = torch.stack(states, 1).numpy()
+            stream, actions = world.stream(clip.head(CONTEXT), seeds=5), clip.actions[:, CONTEXT - 1 :]
+            seen = list(stream.roll(actions, num_steps=num_steps, temperature=temperature))
+            found[f"dream.{name}.{kind}.frames"] = torch.stack([each.frames for each in seen], 1).numpy()
+            found[f"dream.{name}.{kind}.states"] = torch.stack([each.states for each in seen], 1).numpy()
     return found
 
 

@@ -45,7 +45,7 @@ def velocity(
 
 def euler_step(z: Float[Tensor, "*b"], x_hat: Float[Tensor, "*b"], tau: float, step_size: float) -> Float[Tensor, "*b"]:
     """Move `z` from noise level `tau` to `tau + step_size`: `z + step_size (x_hat - z) / (1 - tau)`."""
-    return z.lerp(x_hat, step_size / (1 - tau))
+    return z.lerp(x_hat.to(z.dtype), step_size / (1 - tau))
 
 
 def shortcut_target(
