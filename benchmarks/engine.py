@@ -182,10 +182,8 @@ def table(found: Mapping[str, Mapping[str, float]], against: str) -> Table:
     for column in ("batch", "old", "new", "new / old", "95 %"):
         shown.add_column(column, justify="right")
     for batch, row in found.items():
-        low, high = row["interval"]
-        shown.add_row(
-            batch, f"{row['old']:.1f}", f"{row['new']:.1f}", f"{row['ratio']:.2f}", f"{low:.3f} .. {high:.3f}"
-        )
+        interval = "-" if row["interval"] is None else "{:.3f} .. {:.3f}".format(*row["interval"])
+        shown.add_row(batch, f"{row['old']:.1f}", f"{row['new']:.1f}", f"{row['ratio']:.2f}", interval)
     return shown
 
 
