@@ -27,9 +27,9 @@ from matplotlib.figure import Figure
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics
 from policy_eval.judge.inverse_dynamics_training import InverseDynamicsCommand, inverse_dynamics
-from rl_posttrain.posttrain.config import PosttrainConfig
-from rl_posttrain.posttrain.guards import HeldOut, object_errors, read_held_out, score
-from rl_posttrain.posttrain.train import posttrain
+from rl_posttrain.posttraining.config import PosttrainConfig
+from rl_posttrain.posttraining.guards import HeldOut, object_errors, read_held_out, score
+from rl_posttrain.posttraining.train import posttrain
 from rl_posttrain.rewards.executability import Limits, violations
 from rl_posttrain.rewards.mix import real_limits
 from rl_posttrain.rewards.reward import Rollout

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.judge.inverse_dynamics import InverseDynamics
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy

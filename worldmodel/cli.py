@@ -85,7 +85,7 @@ COMMANDS = {
     ),
     "posttrain": Command(
         "Improve a world model by rewards on its own rollouts.",
-        "rl_posttrain.posttrain.train",
+        "rl_posttrain.posttraining.train",
         "PosttrainConfig",
         "posttrain",
     ),
@@ -97,7 +97,7 @@ COMMANDS = {
     ),
     "align": Command(
         "Fine-tune world model and judge on real rollouts of policies, and rank again.",
-        "rl_posttrain.align",
+        "rl_posttrain.alignment",
         "AlignConfig",
         "align",
     ),
@@ -115,7 +115,7 @@ COMMANDS = {
         "Record PushT, train, dream, measure, and write a report.",
         "demos.quickstart.stages",
         "QuickstartConfig",
-        "quickstart",
+        "run_quickstart",
     ),
 }
 

@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode
 from jaxtyping import Float64
 from rich.progress import Progress
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.find import find_policies

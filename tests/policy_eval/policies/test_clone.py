@@ -8,7 +8,7 @@ import pytest
 import torch
 from square_world import SquareEnv, write_episodes
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.policies.clone import CloneConfig, clone, read_demonstrations
 from policy_eval.policies.cloned import ClonedPolicy, KeypointEncoder, PolicyConfig
 from policy_eval.policies.policy import CallablePolicy, Policy

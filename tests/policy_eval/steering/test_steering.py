@@ -7,7 +7,7 @@ from places import BENCHMARKS
 from square_world import SquareEnv, write_episodes
 from tiny import tiny_world
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from policy_eval.policies.policy import Policy
 from policy_eval.real_envs import RealEnvs
