@@ -26,7 +26,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics
-from policy_eval.judge.inverse_dynamics_training import InverseDynamicsCommand, inverse_dynamics
+from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, train_inverse_dynamics
 from rl_posttrain.posttraining.config import PosttrainConfig
 from rl_posttrain.posttraining.guards import HeldOut, object_errors, read_held_out, score
 from rl_posttrain.posttraining.train import posttrain
@@ -104,8 +104,8 @@ def main(config: PosttrainBenchmark) -> None:
     held_out = config.held_out or recording(config, "held_out", 41, config.episodes)
     dynamics = config.out / "inverse_dynamics"
     if not (dynamics / "report.json").exists():
-        inverse_dynamics(
-            InverseDynamicsCommand(
+        train_inverse_dynamics(
+            InverseDynamicsTraining(
                 data=data, out=dynamics, world=config.world, steps=config.dynamics_steps, validation_episodes=2
             )
         )

@@ -189,7 +189,7 @@ def launch(page: gr.Blocks, out: Path, *, port: int | None, browser: bool, block
     return address
 
 
-def demo(config: DemoConfig) -> None:
+def run_demo(config: DemoConfig) -> None:
     """Load the world model and serve the page until interrupted."""
     torch.set_num_threads(1)  # two threads make single-frame inference erratic
     world = WorldModel.load(config.world).eval()

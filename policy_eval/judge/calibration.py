@@ -80,7 +80,7 @@ class Listener:
         return Verdict(rewards, scores > 1)
 
 
-def calibrate(config: CalibrateConfig) -> dict:
+def calibrate_judge(config: CalibrateConfig) -> dict:
     """Dream, set the threshold, write the judge; returns what `calibration.json` holds.
 
     Raises:

@@ -10,7 +10,7 @@ from places import LEROBOT_V30
 from tiny import random_clip, tiny_world
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from policy_eval.judge.inverse_dynamics_training import InverseDynamicsCommand, fit, measure
+from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, fit, measure
 from worldmodel.cli import main
 from worldmodel.data import Clip
 
@@ -126,7 +126,7 @@ def test_it_learns_to_decode_a_square():
         InverseDynamicsConfig(views=("view",), size=(32, 32), action_dim=2, keypoints=8, width=64)
     )
     dynamics.std.fill_(2.0)
-    settings = InverseDynamicsCommand(
+    settings = InverseDynamicsTraining(
         data=Path("squares"), out=Path("none"), steps=200, batch=4, frames=8, learning_rate=3e-3
     )
     fit(dynamics, source, range(3), settings)
