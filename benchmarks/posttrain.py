@@ -207,7 +207,7 @@ def measure(
     config: PosttrainBenchmark, worlds: Mapping[str, Sequence[Path]], data: Path, held_out: Path, dynamics_folder: Path
 ) -> list[dict[str, Any]]:
     """One row per arm, run and held-out episode."""
-    dynamics = InverseDynamics.from_pretrained(dynamics_folder)
+    dynamics = InverseDynamics.load(dynamics_folder)
     base = WorldModel.load(config.world)
     size = tuple(base.size)
     recorded = EpisodeCache(open_episodes(data, size, base.views))

@@ -88,7 +88,7 @@ def rows(config: SteeringConfig) -> dict[str, Policy]:
         "verifier": steered(by_verifier(judge.score), world),
     }
     if config.inverse_dynamics is not None:
-        dynamics = InverseDynamics.from_pretrained(config.inverse_dynamics)
+        dynamics = InverseDynamics.load(config.inverse_dynamics)
         table["agreement"] = steered(by_agreement(dynamics.decode, dynamics.commanded), world)
     return table
 

@@ -82,7 +82,7 @@ def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
     if world is not None:
         dreams = [dreamt_clip(world, source, e, config.num_steps, config.seed) for e in held_out]
         report["generated"] = measure(dynamics, dreams)
-    dynamics.save_pretrained(config.out)
+    dynamics.save(config.out)
     write_json(config.out / "report.json", report)
     for kind in ("real", "generated"):
         if kind in report:

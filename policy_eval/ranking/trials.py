@@ -25,6 +25,7 @@ from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
 from worldmodel.envs import make_env
 from worldmodel.files import write_json
+from worldmodel.model_folder import find_folder
 from worldmodel.processes import end_with_parent
 from worldmodel.world_model import WorldModel
 
@@ -170,11 +171,10 @@ class Replay:
 
 
 def fingerprint(folder: str | Path) -> str:
-    """Hash of the weights and the description in a folder; a hub id stands for itself."""
-    files = sorted(Path(folder).glob("*.safetensors"))
-    files += [f for n in ("world", "judge", "policy") for f in Path(folder).glob(f"{n}.json")]
-    if not files:
-        return str(folder)
+    """Hash of the weights and the description of a model."""
+    folder = find_folder(folder)
+    files = sorted(folder.glob("*.safetensors"))
+    files += [f for n in ("world", "judge", "policy") for f in folder.glob(f"{n}.json")]
     return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
 
 

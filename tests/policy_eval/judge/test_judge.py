@@ -115,8 +115,7 @@ def test_a_folder_without_a_judge_is_named(tmp_path):
 
     for edit, message in (
         (lambda f: (f / "judge.json").unlink(), "judge.json is missing"),
-        (lambda f: (f / "judge.json").write_text("{}"), "not a judge description"),
-        (narrow, "head.0.weight"),
+        (narrow, "head.0.bias is"),
         (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors: missing"),
     ):
         broken(edit)

@@ -306,4 +306,5 @@ def test_a_fingerprint_changes_with_the_weights(made, tmp_path):
     weights[-1] ^= 1
     (copy / "weights.safetensors").write_bytes(weights)
     assert fingerprint(copy) != fingerprint(made.policies / "policy-0")
-    assert fingerprint("some/hub-id") == "some/hub-id"
+    with pytest.raises(ValueError, match="some/model: no such folder"):
+        fingerprint("some/model")

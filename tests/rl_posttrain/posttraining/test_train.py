@@ -274,7 +274,7 @@ def test_moving_areas_are_rewarded(world_folder, tmp_path):
 def test_inverse_dynamics_are_rewarded(world_folder, tmp_path):
     torch.manual_seed(0)
     dynamics = InverseDynamics(InverseDynamicsConfig(("top", "wrist"), (16, 24), 2, {0: 0, 1: 1}, keypoints=4, width=8))
-    dynamics.save_pretrained(tmp_path / "dynamics")
+    dynamics.save(tmp_path / "dynamics")
     more = ["--inverse-dynamics", str(tmp_path / "dynamics"), "--steps", "2"]
     assert main(arguments(world_folder, tmp_path / "out", *more)) == 0
     spread = json.loads((tmp_path / "out" / "spread.json").read_text())
