@@ -27,7 +27,7 @@ from simulator_world import SimulatorWorld
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.clone import CloneConfig, check_clone, fit, read_demonstrations
 from policy_eval.policies.cloned import ClonedPolicy
-from policy_eval.ranking.trials import Bench, cut, gather, run_cells
+from policy_eval.ranking.trials import TrialSetup, cut, gather, run_cells
 from policy_eval.scores import Scores
 from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.train import imagine, improve, prepare
@@ -231,10 +231,10 @@ def measure(config: BenchmarkConfig, folders: Mapping[str, Path]) -> dict[str, d
     scores = {}
     for place, episodes in (("real", config.episodes), ("dream", config.dream_episodes)):
         task = config.task
-        bench = Bench(task.world, task.judge, task.held_out, episodes, task.horizon, real=config.env)
-        cells = cut([place], dict(folders), range(episodes), bench.num_envs)
-        run_cells(bench, cells, config.out)
-        scores[place] = gather(bench, cells, config.out)
+        setup = TrialSetup(task.world, task.judge, task.held_out, episodes, task.horizon, real=config.env)
+        cells = cut([place], dict(folders), range(episodes), setup.num_envs)
+        run_cells(setup, cells, config.out)
+        scores[place] = gather(setup, cells, config.out)
     return scores
 
 

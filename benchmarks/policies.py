@@ -15,7 +15,7 @@ from pathlib import Path
 import tyro
 from rich.progress import Progress
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.policies.clone import CloneConfig, clone
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.ranking.rank import Score

@@ -24,7 +24,7 @@ import tyro
 from policy_eval.policies.find import find_policies
 from policy_eval.ranking.command import RankConfig, imagined_successes, rank_policies, read_scores, trials_of
 from policy_eval.ranking.rank import pooled_pearson
-from policy_eval.ranking.trials import SIMULATORS, Bench, cut, gather, replays, run_cells
+from policy_eval.ranking.trials import SIMULATORS, TrialSetup, cut, gather, replays, run_cells
 from policy_eval.scores import Scores
 from worldmodel.envs.record import SEED_STRIDE, RecordConfig, record
 from worldmodel.files import write_json
@@ -141,7 +141,7 @@ def check_cells(
     """Make random cells of real trials anew; dream those that failed again, action by action."""
     env, _, horizon = TASKS[task]
     episodes = len(next(iter(stored.values())))
-    bench = Bench(
+    setup = TrialSetup(
         str(config.world(task)),
         config.judges / task,
         starts,
@@ -158,18 +158,18 @@ def check_cells(
     cells = [cells[i] for i in sorted(chosen)]
     out = config.out / task / "check"
     with single_thread():
-        run_cells(bench, cells, out, processes=config.processes)
+        run_cells(setup, cells, out, processes=config.processes)
         differ, trials = [], 0
-        for name, scores in gather(bench, cells, out).items():
+        for name, scores in gather(setup, cells, out).items():
             known = dict(zip(stored[name].seeds.tolist(), stored[name].outcomes, strict=True))
             trials += len(scores)
             for seed, outcome in zip(scores.seeds.tolist(), scores.outcomes, strict=True):
                 if known[seed] != outcome:
                     differ.append({"policy": name, "seed": seed, "outcome": outcome})
         chosen_policies = {cell.policy: cell.folder for cell in cells}
-        again, failures = replays(bench, chosen_policies, out, limit=len(cells) * SIMULATORS)
-        run_cells(bench, again, out, processes=config.processes)
-        optimism = imagined_successes(gather(bench, again, out), failures)
+        again, failures = replays(setup, chosen_policies, out, limit=len(cells) * SIMULATORS)
+        run_cells(setup, again, out, processes=config.processes)
+        optimism = imagined_successes(gather(setup, again, out), failures)
     return {"cells": len(cells), "trials": trials, "differ": differ}, optimism
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.judge.inverse_dynamics import InverseDynamics
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
@@ -23,7 +23,7 @@ from policy_eval.policies.policy import Policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
 from policy_eval.statistics.resampling import pair_order
-from policy_eval.steering.scorers import Scorer, agreement, at_random, nearest_the_mean, value, verifier
+from policy_eval.steering.scorers import Scorer, at_random, by_agreement, by_value, by_verifier, nearest_the_mean
 from policy_eval.steering.steered import SteeredPolicy
 from worldmodel.data import open_episodes
 from worldmodel.dreams.starts import Starts
@@ -84,12 +84,12 @@ def rows(config: SteeringConfig) -> dict[str, Policy]:
         "alone": steered(nearest_the_mean, None, k=1),
         "random-of-k": steered(at_random(), None),
         "nearest-the-mean": steered(nearest_the_mean, None),
-        "value": steered(value(judge), world),
-        "verifier": steered(verifier(judge.score), world),
+        "value": steered(by_value(judge), world),
+        "verifier": steered(by_verifier(judge.score), world),
     }
     if config.inverse_dynamics is not None:
-        dynamics = InverseDynamics.from_pretrained(config.inverse_dynamics)
-        table["agreement"] = steered(agreement(dynamics.decode, dynamics.commanded), world)
+        dynamics = InverseDynamics.load(config.inverse_dynamics)
+        table["agreement"] = steered(by_agreement(dynamics.decode, dynamics.commanded), world)
     return table
 
 

@@ -1,23 +1,21 @@
 """The world model: codec + conditioner + transformer, streamed frame by frame."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
-from huggingface_hub import snapshot_download
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from conditioning.conditioner import Conditioner, ConditionerConfig
 from conditioning.latent_action import LatentActionEncoder
 from worldmodel.data.clip import Clip
-from worldmodel.files import write_json, write_weights
 from worldmodel.model.backbone import Backbone, EncodedFrames
 from worldmodel.model.codec import LatentCodec, PixelCodec
 from worldmodel.model.dit import DiTConfig, VideoDiT
 from worldmodel.model.flow import Level, Sampler, sample
+from worldmodel.model_folder import load_model, save_model
 from worldmodel.streaming.advance import Seeds, begin
 from worldmodel.streaming.engine import FoldedEngine, foldable
 from worldmodel.streaming.plain import PlainEngine
@@ -45,21 +43,16 @@ class WorldModelConfig:
     robot_type: str = ""
     """`robot_type` of the training data."""
 
-    @classmethod
-    def from_dict(cls, values: dict) -> "WorldModelConfig":
-        """Read the dictionary that `dataclasses.asdict` and JSON make of a configuration."""
-        conditioner = values["conditioner"]
-        relative = {int(k): int(v) for k, v in conditioner["relative_to"].items()}
-        return cls(
-            **{
-                **values,
-                "views": tuple(values["views"]),
-                "size": tuple(values["size"]),
-                "fps": float(values["fps"]),
-                "conditioner": ConditionerConfig(**{**conditioner, "relative_to": relative}),
-                "dit": DiTConfig(**values["dit"]),
-            }
-        )
+
+@dataclass(frozen=True)
+class WorldDescription:
+    """What `world.json` holds."""
+
+    config: WorldModelConfig
+    codec: Literal["pixels", "codec"]
+    """Pixels, or the autoencoder in the folder `codec` beside it."""
+    train_data: list[dict]
+    """See `WorldModel.train_data`."""
 
 
 class WorldModel(nn.Module):
@@ -226,64 +219,31 @@ class WorldModel(nn.Module):
 
     def save(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write `world.json` and `weights.safetensors` atomically; `dtype` casts the weights."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         state = {k: v for k, v in self.state_dict().items() if not k.startswith("codec.")}
         if dtype is not None:
             cast = {k: v.to(dtype) for k, v in state.items() if k.startswith("dit.")}
             state = {**state, **cast}
         pixels = isinstance(self.codec, PixelCodec)
         if not pixels:
-            self.codec.autoencoder.save_pretrained(folder / "codec")
-        write_weights(folder / "weights.safetensors", state)
-        description = {
-            "format": 1,
-            "config": asdict(self.config),
-            "codec": "pixels" if pixels else "codec",
-            "train_data": self.train_data,
-        }
-        write_json(folder / "world.json", description)
+            self.codec.autoencoder.save_pretrained(Path(folder) / "codec")
+        described = WorldDescription(self.config, "pixels" if pixels else "codec", self.train_data)
+        save_model(folder, "world.json", described, state)
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "WorldModel":
-        """Load from a folder, or from a hub id when no such folder exists.
+        """Load what `save` wrote, from a folder or `hf://USER/NAME@REV`.
 
         Raises:
-            ValueError: If the folder holds no world model, naming the file that is wrong.
+            ValueError: There is no world model, naming what is wrong; see `load_model`.
         """
-        path = Path(folder)
-        if not path.is_dir():
-            path = _download(str(folder))
-        file = path / "world.json"
-        if not file.is_file():
-            raise ValueError(f"{path}: no world model here, world.json is missing")
-        try:
-            description = json.loads(file.read_text())
-            config = WorldModelConfig.from_dict(description["config"])
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{file}: not a world model description: {error!r}") from error
-        codec = None
-        if description.get("codec") == "codec":
+
+        def build(said: WorldDescription, path: Path) -> WorldModel:
+            if said.codec == "pixels":
+                return cls(said.config)
             from worldmodel.model.autoencoder import AutoencoderCodec
 
-            codec = AutoencoderCodec.from_pretrained(path / "codec")
-        world = cls(config, codec)
-        world.train_data = description["train_data"]
-        world._read_weights(path / "weights.safetensors")
+            return cls(said.config, AutoencoderCodec.from_pretrained(path / "codec"))
+
+        said, world = load_model(folder, "world.json", WorldDescription, build, apart_from=("codec.",))
+        world.train_data = said.train_data
         return world.to(device).eval()
-
-    def _read_weights(self, file: Path) -> None:
-        if not file.is_file():
-            raise ValueError(f"{file}: missing")
-        weights = {k: v.float() for k, v in load_file(file).items()}
-        missing, unexpected = self.load_state_dict(weights, strict=False)
-        missing = [name for name in missing if not name.startswith("codec.")]
-        if missing or unexpected:
-            raise ValueError(f"{file}: weights missing {missing}, not expected {unexpected}")
-
-
-def _download(hub_id: str) -> Path:
-    try:
-        return Path(snapshot_download(hub_id))
-    except Exception as error:
-        raise ValueError(f"{hub_id}: neither a folder nor a hub id that can be fetched") from error

@@ -21,7 +21,7 @@ from demos.driving.start import Start, action_names, start_from_data, start_from
 from demos.driving.visitors import Visitors
 from demos.page.drive import FRESH_SEED, Drive, drive_tab
 from demos.page.futures import futures_tab
-from demos.page.policies import Bench, find_policies, find_worlds, policies_tab, stored_trials
+from demos.page.policies import RankingSetup, find_policies, find_worlds, policies_tab, stored_trials
 from demos.page.quality import quality_tab
 from policy_eval.judge.judge import LearnedJudge
 from worldmodel.data import open_episodes
@@ -120,8 +120,8 @@ def add_tabs(config: DemoConfig, world: WorldModel, visitors: Visitors) -> None:
         else:
             worlds = find_worlds(config.world, world)
             real = stored_trials(config.policies, policies)
-            bench = Bench(world, judge, config.task, policies, worlds, real, visitors)
-            policies_tab(bench, num_steps=config.num_steps)
+            setup = RankingSetup(world, judge, config.task, policies, worlds, real, visitors)
+            policies_tab(setup, num_steps=config.num_steps)
     with gr.Tab("Quality"):
         beside = config.world.with_name(f"{config.world.name}-posttrained")
         quality_tab(config.world, config.posttrained or beside)
@@ -189,7 +189,7 @@ def launch(page: gr.Blocks, out: Path, *, port: int | None, browser: bool, block
     return address
 
 
-def demo(config: DemoConfig) -> None:
+def run_demo(config: DemoConfig) -> None:
     """Load the world model and serve the page until interrupted."""
     torch.set_num_threads(1)  # two threads make single-frame inference erratic
     world = WorldModel.load(config.world).eval()

@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rl_posttrain.posttrain.config import PosttrainConfig
-from rl_posttrain.posttrain.train import posttrain
+from rl_posttrain.posttraining.config import PosttrainConfig
+from rl_posttrain.posttraining.train import posttrain
 
 MEASURES = {
     "psnr": "PSNR, dB (rewarded)",

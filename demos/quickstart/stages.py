@@ -297,7 +297,7 @@ STAGES: tuple[tuple[Stage, float], ...] = (
 )
 
 
-def quickstart(config: QuickstartConfig) -> None:
+def run_quickstart(config: QuickstartConfig) -> None:
     """Run every stage and write `report.html`, `fidelity.json` and `timings.json`."""
     config.out.mkdir(parents=True, exist_ok=True)
     report = Report("worldmodel quickstart: a dream of PushT")

@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode
 from jaxtyping import Float64
 from rich.progress import Progress
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.find import find_policies
@@ -80,7 +80,7 @@ class Listener:
         return Verdict(rewards, scores > 1)
 
 
-def calibrate(config: CalibrateConfig) -> dict:
+def calibrate_judge(config: CalibrateConfig) -> dict:
     """Dream, set the threshold, write the judge; returns what `calibration.json` holds.
 
     Raises:

@@ -23,7 +23,7 @@ TEST_FRAMES = 64
 
 
 @dataclass(frozen=True)
-class InverseDynamicsCommand:
+class InverseDynamicsTraining:
     """Learn to decode actions from recorded frames, and measure it on held-out episodes."""
 
     data: Path
@@ -55,7 +55,7 @@ class InverseDynamicsCommand:
     """Seed of weights, batches and dreams."""
 
 
-def inverse_dynamics(config: InverseDynamicsCommand) -> dict:
+def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
     """Train, measure, and write the model and `report.json`; returns the report.
 
     Raises:
@@ -82,7 +82,7 @@ def inverse_dynamics(config: InverseDynamicsCommand) -> dict:
     if world is not None:
         dreams = [dreamt_clip(world, source, e, config.num_steps, config.seed) for e in held_out]
         report["generated"] = measure(dynamics, dreams)
-    dynamics.save_pretrained(config.out)
+    dynamics.save(config.out)
     write_json(config.out / "report.json", report)
     for kind in ("real", "generated"):
         if kind in report:
@@ -95,7 +95,7 @@ def inverse_dynamics(config: InverseDynamicsCommand) -> dict:
 
 
 def build(
-    config: InverseDynamicsCommand, source: EpisodeSource, train: range, world: WorldModel | None
+    config: InverseDynamicsTraining, source: EpisodeSource, train: range, world: WorldModel | None
 ) -> InverseDynamics:
     """An untrained model for this data, normalised by its commands.
 
@@ -131,7 +131,7 @@ def build(
     return dynamics
 
 
-def fit(dynamics: InverseDynamics, source: EpisodeSource, train: range, config: InverseDynamicsCommand) -> float:
+def fit(dynamics: InverseDynamics, source: EpisodeSource, train: range, config: InverseDynamicsTraining) -> float:
     """Train in place; returns the mean loss of the last tenth of the steps."""
     optimizer = torch.optim.AdamW(dynamics.parameters(), lr=config.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)

@@ -79,7 +79,7 @@ class Frames:
         return Frames(**{name: torch.cat([mine[name], theirs[name]]) for name in mine})
 
 
-def judge(config: JudgeConfig) -> dict:
+def train_judge(config: JudgeConfig) -> dict:
     """Train, calibrate, measure and write a judge; returns the report.
 
     Raises:

@@ -16,7 +16,7 @@ from policy_eval.policies.find import find_policies
 from policy_eval.ranking.disagreements import film, worst
 from policy_eval.ranking.rank import Ranking, Score, rank
 from policy_eval.ranking.report import print_ranking, write_report
-from policy_eval.ranking.trials import Bench, Cell, cut, gather, replays, run_cells
+from policy_eval.ranking.trials import Cell, TrialSetup, cut, gather, replays, run_cells
 from policy_eval.scores import Scores
 from worldmodel.files import write_json
 from worldmodel.processes import single_thread
@@ -67,9 +67,9 @@ class RankConfig:
     """Where the networks run."""
 
     @property
-    def bench(self) -> Bench:
+    def setup(self) -> TrialSetup:
         """What the trials are made with."""
-        return Bench(
+        return TrialSetup(
             world=self.world,
             judge=self.judge,
             starts=self.starts,
@@ -93,32 +93,32 @@ def rank_policies(config: RankConfig) -> Ranking:
     """
     check(config)
     policies = find_policies(config.policies)
-    bench = config.bench
+    setup = config.setup
     config.out.mkdir(parents=True, exist_ok=True)
-    dreams = cut(["dream"], policies, range(config.episodes), bench.num_envs)
+    dreams = cut(["dream"], policies, range(config.episodes), setup.num_envs)
     tried = config.episodes if config.real_episodes is None else config.real_episodes
     with_trials = config.real != "none" and config.real_scores is None
-    trials = cut(["real"], policies, range(tried), bench.num_envs) if with_trials else []
+    trials = cut(["real"], policies, range(tried), setup.num_envs) if with_trials else []
     real = None
     if config.real_scores is not None:
         real = read_scores(config.real_scores, policies)
     optimism, videos = None, []
     with single_thread():
-        run_shown(bench, "trials", [*trials, *dreams], config)
-        dream = gather(bench, dreams, config.out)
+        run_shown(setup, "trials", [*trials, *dreams], config)
+        dream = gather(setup, dreams, config.out)
         if with_trials:
-            real = gather(bench, trials, config.out)
-            again, failures = replays(bench, policies, config.out, limit=config.replays)
-            run_shown(bench, "replays", again, config)
-            optimism = imagined_successes(gather(bench, again, config.out), failures)
-            videos = film(bench, policies, worst(dream, real, config.videos), config.out)
+            real = gather(setup, trials, config.out)
+            again, failures = replays(setup, policies, config.out, limit=config.replays)
+            run_shown(setup, "replays", again, config)
+            optimism = imagined_successes(gather(setup, again, config.out), failures)
+            videos = film(setup, policies, worst(dream, real, config.videos), config.out)
     ranking = rank(dream, real, seed=config.seed)
     report = {
         "format": 1,
         **ranking.to_json(),
         "optimism": optimism,
         "settings": settings(config, policies),
-        "made_with": bench.made_with,
+        "made_with": setup.made_with,
         "trials": trial_rows(dream, real),
     }
     write_json(config.out / "ranking.json", report)
@@ -212,7 +212,7 @@ def settings(config: RankConfig, policies: Mapping[str, Path]) -> dict:
     return values | {"policies": {name: str(folder) for name, folder in policies.items()}}
 
 
-def run_shown(bench: Bench, name: str, cells: Sequence[Cell], config: RankConfig) -> None:
+def run_shown(setup: TrialSetup, name: str, cells: Sequence[Cell], config: RankConfig) -> None:
     """Run cells under a bar with the time that is left."""
     columns = (
         TextColumn("{task.description}"),
@@ -230,4 +230,4 @@ def run_shown(bench: Bench, name: str, cells: Sequence[Cell], config: RankConfig
         def done(cell: Cell) -> None:
             progress.update(task, advance=len(cell.starts), note=f"{cell.policy}, {cell.place}")
 
-        run_cells(bench, cells, config.out, processes=config.processes, progress=done)
+        run_cells(setup, cells, config.out, processes=config.processes, progress=done)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 
-from policy_eval.evaluate import Trial, evaluate
+from policy_eval.evaluation import Trial, evaluate
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.policy import Observations, Policy
@@ -25,6 +25,7 @@ from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
 from worldmodel.envs import make_env
 from worldmodel.files import write_json
+from worldmodel.model_folder import find_folder
 from worldmodel.processes import end_with_parent
 from worldmodel.world_model import WorldModel
 
@@ -33,7 +34,7 @@ SIMULATORS = 5
 
 
 @dataclass(frozen=True)
-class Bench:
+class TrialSetup:
     """What the trials of a ranking are made with; every process has its own copy.
 
     Attributes:
@@ -170,11 +171,10 @@ class Replay:
 
 
 def fingerprint(folder: str | Path) -> str:
-    """Hash of the weights and the description in a folder; a hub id stands for itself."""
-    files = sorted(Path(folder).glob("*.safetensors"))
-    files += [f for n in ("world", "judge", "policy") for f in Path(folder).glob(f"{n}.json")]
-    if not files:
-        return str(folder)
+    """Hash of the weights and the description of a model."""
+    folder = find_folder(folder)
+    files = sorted(folder.glob("*.safetensors"))
+    files += [f for n in ("world", "judge", "policy") for f in folder.glob(f"{n}.json")]
     return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
 
 
@@ -187,7 +187,7 @@ def cut(places: Sequence[str], policies: dict[str, Path], starts: Sequence[int],
 
 
 def run_cells(
-    bench: Bench,
+    setup: TrialSetup,
     cells: Sequence[Cell],
     out: Path,
     *,
@@ -197,7 +197,7 @@ def run_cells(
     """Do the cells whose files are not there yet, each in one process with one thread.
 
     Args:
-        bench: What they are made with.
+        setup: What they are made with.
         cells: What to do.
         out: Folder of the files.
         processes: Number of processes; with 1 the cells are done in this one.
@@ -209,20 +209,20 @@ def run_cells(
     missing = []
     for cell in cells:
         if cell.file(out).exists():
-            read_cell(bench, cell, out)
+            read_cell(setup, cell, out)
             progress(cell)
         else:
             missing.append(cell)
     if processes == 1 or len(missing) < 2:
         for cell in missing:
-            run_cell(bench, cell, out)
+            run_cell(setup, cell, out)
             progress(cell)
         return
     pool = ProcessPoolExecutor(
         min(processes, len(missing)),
         multiprocessing.get_context("spawn"),
         _prepare,
-        (replace(bench), out),  # a copy, without what the bench has loaded
+        (replace(setup), out),  # a copy, without what the setup has loaded
     )
     try:
         waiting = {pool.submit(_work, cell): cell for cell in missing}
@@ -233,7 +233,7 @@ def run_cells(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def read_cell(bench: Bench, cell: Cell, out: Path) -> dict:
+def read_cell(setup: TrialSetup, cell: Cell, out: Path) -> dict:
     """The contents of a cell's file.
 
     Raises:
@@ -241,7 +241,7 @@ def read_cell(bench: Bench, cell: Cell, out: Path) -> dict:
     """
     file = cell.file(out)
     stored = json.loads(file.read_text())
-    expected = _made_with(bench, cell)
+    expected = _made_with(setup, cell)
     for name in expected | stored["made_with"]:
         old, new = stored["made_with"].get(name), expected.get(name)
         if old != new:
@@ -249,26 +249,26 @@ def read_cell(bench: Bench, cell: Cell, out: Path) -> dict:
     return stored
 
 
-def run_cell(bench: Bench, cell: Cell, out: Path) -> None:
+def run_cell(setup: TrialSetup, cell: Cell, out: Path) -> None:
     """Do the trials of a cell and write its file."""
     trials: list[Trial] = []
-    scores = play(bench, cell, out, trials.append if cell.place == "real" else None)
+    scores = play(setup, cell, out, trials.append if cell.place == "real" else None)
     failed = {trial.seed: trial.actions.tolist() for trial in trials if trial.outcome == 0}
     file = cell.file(out)
     file.parent.mkdir(parents=True, exist_ok=True)
-    contents = {"made_with": _made_with(bench, cell), "scores": scores.to_json(), "failed": failed}
+    contents = {"made_with": _made_with(setup, cell), "scores": scores.to_json(), "failed": failed}
     write_json(file, contents)
 
 
-def play(bench: Bench, cell: Cell, out: Path, record: Callable[[Trial], None] | None = None) -> Scores:
+def play(setup: TrialSetup, cell: Cell, out: Path, record: Callable[[Trial], None] | None = None) -> Scores:
     """The trials of a cell; `out` is where the actions of a replay come from."""
-    envs = bench.simulators if cell.place == "real" else bench.dream
+    envs = setup.simulators if cell.place == "real" else setup.dream
     policy: Policy
     if cell.place == "replay":
         policy = Replay(failed_actions(cell, out))
     else:
-        policy = ClonedPolicy.load(cell.folder, bench.device).eval()
-    return evaluate(policy, envs, name=cell.policy, starts=cell.starts, horizon=bench.horizon, record=record)
+        policy = ClonedPolicy.load(cell.folder, setup.device).eval()
+    return evaluate(policy, envs, name=cell.policy, starts=cell.starts, horizon=setup.horizon, record=record)
 
 
 def failed_actions(cell: Cell, out: Path) -> dict[int, list[list[float]]]:
@@ -280,23 +280,23 @@ def failed_actions(cell: Cell, out: Path) -> dict[int, list[list[float]]]:
     return found
 
 
-def replays(bench: Bench, policies: dict[str, Path], out: Path, *, limit: int) -> tuple[list[Cell], int]:
+def replays(setup: TrialSetup, policies: dict[str, Path], out: Path, *, limit: int) -> tuple[list[Cell], int]:
     """Cells that dream failed real trials again, as many of each policy, and how many failed."""
-    index = {seed: start for start, seed in enumerate(bench.loaded_starts.seeds)}
+    index = {seed: start for start, seed in enumerate(setup.loaded_starts.seeds)}
     cells, failures = [], 0
     each = -(-limit // len(policies))
     for name, folder in policies.items():
         failed = sorted(index[s] for s in failed_actions(Cell("real", name, folder, ()), out))
         failures += len(failed)
-        cells += cut(["replay"], {name: folder}, failed[:each], bench.num_envs)
+        cells += cut(["replay"], {name: folder}, failed[:each], setup.num_envs)
     return cells, failures
 
 
-def gather(bench: Bench, cells: Sequence[Cell], out: Path) -> dict[str, Scores]:
+def gather(setup: TrialSetup, cells: Sequence[Cell], out: Path) -> dict[str, Scores]:
     """The scores of every policy, joined from finished cells of one place."""
     parts: dict[str, list[Scores]] = {}
     for cell in cells:
-        scores = Scores.from_json(read_cell(bench, cell, out)["scores"])
+        scores = Scores.from_json(read_cell(setup, cell, out)["scores"])
         parts.setdefault(cell.policy, []).append(scores)
     columns = ("seeds", "outcomes", "returns", "steps")
     return {
@@ -305,20 +305,20 @@ def gather(bench: Bench, cells: Sequence[Cell], out: Path) -> dict[str, Scores]:
     }
 
 
-def _made_with(bench: Bench, cell: Cell) -> dict:
-    common = {k: v for k, v in bench.made_with.items() if k != "dream"}
-    special = {} if cell.place == "real" else bench.made_with["dream"]
+def _made_with(setup: TrialSetup, cell: Cell) -> dict:
+    common = {k: v for k, v in setup.made_with.items() if k != "dream"}
+    special = {} if cell.place == "real" else setup.made_with["dream"]
     return common | special | {"policy": fingerprint(cell.folder), "starts": list(cell.starts)}
 
 
-def _prepare(bench: Bench, out: Path) -> None:
+def _prepare(setup: TrialSetup, out: Path) -> None:
     """Set up a worker: one thread, and an end when the parent ends, killed or not."""
     global _work_with
     torch.set_num_threads(1)
-    _work_with = (bench, out)
+    _work_with = (setup, out)
     end_with_parent()
 
 
 def _work(cell: Cell) -> None:
-    bench, out = _work_with
-    run_cell(bench, cell, out)
+    setup, out = _work_with
+    run_cell(setup, cell, out)

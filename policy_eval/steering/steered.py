@@ -35,7 +35,7 @@ class SteeredPolicy:
     """Another policy, steered by imagination.
 
     ```python
-    steered = SteeredPolicy(policy, value(judge), world, k=16, sigma=30.0)
+    steered = SteeredPolicy(policy, by_value(judge), world, k=16, sigma=30.0)
     scores = evaluate(steered, RealEnvs(make, starts, num_envs=10), horizon=60)
     ```
 

@@ -11,7 +11,7 @@ from places import ROOT
 from rank_set import write_rank_set
 
 from policy_eval.judge import calibration
-from policy_eval.judge.calibration import CalibrateConfig, calibrate, matching_threshold, real_successes
+from policy_eval.judge.calibration import CalibrateConfig, calibrate_judge, matching_threshold, real_successes
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.find import find_policies
@@ -72,7 +72,7 @@ def test_a_success_counts_within_the_horizon_only(made, monkeypatch):
 def test_as_many_dreams_succeed_as_rollouts(config, monkeypatch, succeed):
     real = np.array([1.0] * succeed + [0.0] * (5 - succeed))
     monkeypatch.setattr(calibration, "real_successes", lambda *_: real)
-    found = calibrate(replace(config, always=True))
+    found = calibrate_judge(replace(config, always=True))
     assert found["dreamt"] == found["real"] == succeed / 5
     assert found["threshold_before"] == LearnedJudge.load(config.judge).threshold == 0.5
     assert LearnedJudge.load(config.out).threshold == found["threshold"]
@@ -85,7 +85,7 @@ def test_a_difference_by_chance_moves_nothing(config, monkeypatch, dreamt, moves
     scores = np.array([0.6 if success else 0.1 * i for i, success in enumerate(dreamt)])
     monkeypatch.setattr(calibration, "real_successes", lambda *_: np.zeros(5))
     monkeypatch.setattr(calibration, "dreamt_scores", lambda *_: scores)
-    found = calibrate(config)
+    found = calibrate_judge(config)
     assert found["dreamt_before"] == sum(dreamt) / 5
     assert (found["threshold"] != 0.5) == moves
     low, high = found["difference_before"]
@@ -97,8 +97,8 @@ def test_every_dream_is_listened_to_apart(config, monkeypatch):
     heard = []
     match = calibration.matching_threshold
     monkeypatch.setattr(calibration, "matching_threshold", lambda s, r: heard.append(s) or match(s, r))
-    calibrate(config)
-    calibrate(replace(config, num_envs=3))
+    calibrate_judge(config)
+    calibrate_judge(replace(config, num_envs=3))
     assert len(set(heard[0].tolist())) == 5
     np.testing.assert_allclose(heard[0], heard[1], atol=1e-3)
 
@@ -107,29 +107,29 @@ def test_every_dream_is_listened_to_apart(config, monkeypatch):
 def test_too_few_rollouts_are_refused(config, episodes, skip):
     said = f"has 5 rollouts, --episodes is {episodes}, --skip is {skip}"
     with pytest.raises(ValueError, match=said):
-        calibrate(replace(config, episodes=episodes, skip=skip))
+        calibrate_judge(replace(config, episodes=episodes, skip=skip))
 
 
 def test_each_policy_dreams_from_its_own_rollouts(config, made, monkeypatch):
     """Whose they are is read from the data, whatever the order of the policies is now."""
     asked = []
     monkeypatch.setattr(calibration, "Starts", lambda source, rows: asked.append(rows) or Starts(source, rows))
-    calibrate(replace(config, policies=(made.policies / "policy-1", made.policies / "policy-0")))
+    calibrate_judge(replace(config, policies=(made.policies / "policy-1", made.policies / "policy-0")))
     assert asked == [[1, 3], [0, 2, 4]]
-    calibrate(replace(config, skip=3))
+    calibrate_judge(replace(config, skip=3))
     assert asked[2:] == [[4], [3]], "policies by name again, known rollouts left out"
 
 
 def test_rollouts_of_others_are_left_out_and_counted(config, made):
-    found = calibrate(replace(config, policies=(made.policies / "policy-1",)))
+    found = calibrate_judge(replace(config, policies=(made.policies / "policy-1",)))
     assert (found["episodes"], found["by_others"]) == (2, 3)
 
 
 def test_a_policy_without_rollouts_is_refused(config, made):
     with pytest.raises(ValueError, match=r"no rollouts by \['policy-1'\].*by \['policy-0'\]"):
-        calibrate(replace(config, episodes=1))
+        calibrate_judge(replace(config, episodes=1))
     with pytest.raises(ValueError, match=r"by \['None'\]"):
-        calibrate(replace(config, rollouts=made.starts))
+        calibrate_judge(replace(config, rollouts=made.starts))
 
 
 def test_what_graded_policies_do_is_recorded_by_name(made, tmp_path):

@@ -8,7 +8,7 @@ from tiny import tiny_world
 from policy_eval.judge.goal import GoalImageJudge
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.judge.scores import JudgedEpisode, best_threshold, dream_again, judge_episodes, judge_report
-from policy_eval.judge.train import JudgeConfig, disturb, judge, read_frames, split
+from policy_eval.judge.train import JudgeConfig, disturb, read_frames, split, train_judge
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.streaming.state import Observation
@@ -115,8 +115,7 @@ def test_a_folder_without_a_judge_is_named(tmp_path):
 
     for edit, message in (
         (lambda f: (f / "judge.json").unlink(), "judge.json is missing"),
-        (lambda f: (f / "judge.json").write_text("{}"), "not a judge description"),
-        (narrow, "head.0.weight"),
+        (narrow, "head.0.bias is"),
         (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors: missing"),
     ):
         broken(edit)
@@ -206,4 +205,4 @@ def test_data_without_failures_are_refused(tmp_path, capsys):
     assert "learns from successes and failures, got 0 successes" in capsys.readouterr().err
     one = JudgeConfig(data, tmp_path / "judge", held_out=2.0)
     with pytest.raises(ValueError, match=r"--held-out 2.0"):
-        judge(one)
+        train_judge(one)

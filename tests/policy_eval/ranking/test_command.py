@@ -14,12 +14,12 @@ import torch
 from places import BENCHMARKS, ROOT
 from rank_set import RankSet, write_rank_set
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.find import find_policies
 from policy_eval.ranking.command import RankConfig, rank_policies, read_scores, trials_of
 from policy_eval.ranking.disagreements import worst
-from policy_eval.ranking.trials import Bench, Cell, Replay, cut, fingerprint, play
+from policy_eval.ranking.trials import Cell, Replay, TrialSetup, cut, fingerprint, play
 from policy_eval.scores import Scores
 from rl_posttrain.imagination.gate import check_ranking
 from worldmodel.cli import main
@@ -83,10 +83,10 @@ def test_failed_real_trials_are_dreamed_again(ranked):
 
 def test_a_replay_of_a_dreams_own_actions_repeats_its_outcome(made, ranked):
     """Same start, same noise, same actions: the same dream."""
-    bench = Bench(str(made.world), made.judge, made.starts, 4, 4, num_steps=1, num_envs=2)
+    setup = TrialSetup(str(made.world), made.judge, made.starts, 4, 4, num_steps=1, num_envs=2)
     cell = Cell("dream", "policy-1", made.policies / "policy-1", (0, 1))
     trials = []
-    scores = play(bench, cell, ranked, trials.append)
+    scores = play(setup, cell, ranked, trials.append)
     replay = Replay({trial.seed: trial.actions.tolist() for trial in trials})
     replay.reset([trials[1].seed, trials[0].seed])
     first = replay.act({})
@@ -213,9 +213,9 @@ def test_the_example_of_the_documentation_runs(made, tmp_path, monkeypatch):
 
 def test_in_the_control_nothing_happens(made):
     world = CopyLastWorld.load(made.world)
-    bench = Bench(str(made.world), made.judge, made.starts, 2, 3, num_envs=2, num_steps=1, copy_last=True)
-    assert isinstance(bench.loaded_world, CopyLastWorld)
-    clip = bench.loaded_starts.clip([0, 1])
+    setup = TrialSetup(str(made.world), made.judge, made.starts, 2, 3, num_envs=2, num_steps=1, copy_last=True)
+    assert isinstance(setup.loaded_world, CopyLastWorld)
+    clip = setup.loaded_starts.clip([0, 1])
     stream = world.stream(clip)
     for _ in range(2):
         seen = stream.step(torch.tensor([[0.0, 500.0]] * 2))
@@ -231,10 +231,10 @@ def test_the_benchmark_checks_stored_outcomes(made, tmp_path):
     folder = tmp_path / "policies" / "pusht-position"
     shutil.copytree(made.policies, folder)
     shutil.copytree(made.judge, tmp_path / "judges" / "pusht-position")
-    bench = Bench(str(made.world), made.judge, made.starts, 4, 60, real="pusht-position")
+    setup = TrialSetup(str(made.world), made.judge, made.starts, 4, 60, real="pusht-position")
     stored = {}
     for name, each in find_policies([folder]).items():
-        scores = evaluate(ClonedPolicy.load(each), bench.simulators, name=name, horizon=60)
+        scores = evaluate(ClonedPolicy.load(each), setup.simulators, name=name, horizon=60)
         stored[name] = scores.to_json()
     wrong = 1 - stored["policy-1"]["outcomes"][2]
     stored["policy-1"]["outcomes"][2] = wrong
@@ -306,4 +306,5 @@ def test_a_fingerprint_changes_with_the_weights(made, tmp_path):
     weights[-1] ^= 1
     (copy / "weights.safetensors").write_bytes(weights)
     assert fingerprint(copy) != fingerprint(made.policies / "policy-0")
-    assert fingerprint("some/hub-id") == "some/hub-id"
+    with pytest.raises(ValueError, match="some/model: no such folder"):
+        fingerprint("some/model")

@@ -11,7 +11,7 @@ import torch
 from square_world import SIZE, SquareEnv, square_policy, write_episodes
 from tiny import tiny_world
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.real_envs import RealEnvs

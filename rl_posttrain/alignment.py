@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from policy_eval.judge.calibration import CalibrateConfig, calibrate
-from policy_eval.judge.train import JudgeConfig, judge
+from policy_eval.judge.calibration import CalibrateConfig, calibrate_judge
+from policy_eval.judge.train import JudgeConfig, train_judge
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.find import find_policies
 from policy_eval.ranking.command import RankConfig, rank_policies
@@ -176,7 +176,7 @@ def fine_tune(config: AlignConfig, env: object, rollouts: EpisodeSource, number:
             )
         )
     if not (learned / "report.json").exists():
-        judge(
+        train_judge(
             JudgeConfig(
                 mixtures["judge"],
                 learned,
@@ -194,7 +194,7 @@ def calibrated(config: AlignConfig, world: Path, learned: Path, recorded: Path, 
     """The judge with a threshold that suits the dreams of the rollouts that were held back."""
     out = config.out / str(number) / "calibrated-judge"
     if not (out / "calibration.json").exists():
-        calibrate(
+        calibrate_judge(
             CalibrateConfig(
                 str(world),
                 learned,

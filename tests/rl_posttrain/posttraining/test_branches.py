@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import random_clip, tiny_world
 
-from rl_posttrain.posttrain.branches import branch_visibility, draw_branches, encode_branches
+from rl_posttrain.posttraining.branches import branch_visibility, draw_branches, encode_branches
 
 
 def drawn(world, *, context=2, prefix=1, candidates=3, branch=2, num_steps=2, temperature=1.0):

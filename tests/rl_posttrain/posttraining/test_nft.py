@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rl_posttrain.posttrain.nft import extremes, kl_penalty, nft_loss, old_policy_decay, optimality
+from rl_posttrain.posttraining.nft import extremes, kl_penalty, nft_loss, old_policy_decay, optimality
 from rl_posttrain.rewards.advantages import group_advantages
 
 

@@ -7,7 +7,7 @@ from gymnasium.vector import AutoresetMode
 from square_world import SquareEnv, write_episodes
 from tiny import tiny_world
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.policies.policy import AgentPolicy, CallablePolicy, Policy
 from policy_eval.real_envs import RealEnvs, largest_difference
 from policy_eval.scores import Scores

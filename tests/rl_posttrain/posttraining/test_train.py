@@ -14,12 +14,18 @@ from places import LEROBOT_V30
 from tiny import random_clip, tiny_world
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from rl_posttrain.posttrain.branches import draw_branches
-from rl_posttrain.posttrain.config import PosttrainConfig
-from rl_posttrain.posttrain.guards import held_back, high_frequency, motion_energy_ratio, read_held_out, sharpness_ratio
-from rl_posttrain.posttrain.keeper import Keeper
-from rl_posttrain.posttrain.train import begin, follow
-from rl_posttrain.posttrain.updates import BranchBatch, UpdateWeights, branch_loss
+from rl_posttrain.posttraining.branches import draw_branches
+from rl_posttrain.posttraining.config import PosttrainConfig
+from rl_posttrain.posttraining.guards import (
+    held_back,
+    high_frequency,
+    motion_energy_ratio,
+    read_held_out,
+    sharpness_ratio,
+)
+from rl_posttrain.posttraining.keeper import Keeper
+from rl_posttrain.posttraining.train import begin, follow
+from rl_posttrain.posttraining.updates import BranchBatch, UpdateWeights, branch_loss
 from worldmodel.cli import main
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.training.loss import LossConfig
@@ -268,7 +274,7 @@ def test_moving_areas_are_rewarded(world_folder, tmp_path):
 def test_inverse_dynamics_are_rewarded(world_folder, tmp_path):
     torch.manual_seed(0)
     dynamics = InverseDynamics(InverseDynamicsConfig(("top", "wrist"), (16, 24), 2, {0: 0, 1: 1}, keypoints=4, width=8))
-    dynamics.save_pretrained(tmp_path / "dynamics")
+    dynamics.save(tmp_path / "dynamics")
     more = ["--inverse-dynamics", str(tmp_path / "dynamics"), "--steps", "2"]
     assert main(arguments(world_folder, tmp_path / "out", *more)) == 0
     spread = json.loads((tmp_path / "out" / "spread.json").read_text())
@@ -297,6 +303,6 @@ def test_wrong_settings_are_named(options, words, world_folder, tmp_path, capsys
 
 def test_several_processes_are_refused(monkeypatch):
     several = SimpleNamespace(num_processes=2)
-    monkeypatch.setattr("rl_posttrain.posttrain.train.Accelerator", lambda **_: several)
+    monkeypatch.setattr("rl_posttrain.posttraining.train.Accelerator", lambda **_: several)
     with pytest.raises(ValueError, match="runs in 1 process, launched are 2"):
         begin(PosttrainConfig(world=DATA, data=DATA, out=DATA))

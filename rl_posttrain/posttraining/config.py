@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rl_posttrain.posttrain.updates import UpdateWeights
+from rl_posttrain.posttraining.updates import UpdateWeights
 from rl_posttrain.rewards.mix import RewardWeights
 from worldmodel.data import EpisodeSource
 from worldmodel.dreams.context import check_views

@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny import random_clip, tiny_world
 
-from rl_posttrain.posttrain.branches import draw_branches, encode_branches
-from rl_posttrain.posttrain.lora import adapted, merged, twin
-from rl_posttrain.posttrain.train import follow
+from rl_posttrain.posttraining.branches import draw_branches, encode_branches
+from rl_posttrain.posttraining.lora import adapted, merged, twin
+from rl_posttrain.posttraining.train import follow
 from worldmodel.world_model import WorldModel
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from rl_posttrain.posttrain.config import PosttrainConfig
-from rl_posttrain.posttrain.curves import plot_run
-from rl_posttrain.posttrain.guards import HeldOut, dream, held_back, means, read_held_out, score
+from rl_posttrain.posttraining.config import PosttrainConfig
+from rl_posttrain.posttraining.curves import plot_run
+from rl_posttrain.posttraining.guards import HeldOut, dream, held_back, means, read_held_out, score
 from rl_posttrain.rewards.mix import RewardMix
 from worldmodel.data import EpisodeSource
 from worldmodel.data.video.write import write_video

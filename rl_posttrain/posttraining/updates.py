@@ -10,8 +10,8 @@ from einops import rearrange, reduce, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rl_posttrain.posttrain.branches import Branches, encode_branches
-from rl_posttrain.posttrain.nft import kl_penalty, nft_loss
+from rl_posttrain.posttraining.branches import Branches, encode_branches
+from rl_posttrain.posttraining.nft import kl_penalty, nft_loss
 from worldmodel.data.clip import Clip
 from worldmodel.model.backbone import EncodedFrames
 from worldmodel.model.flow import add_noise, ramp_weight

@@ -14,12 +14,12 @@ from accelerate import Accelerator
 from einops import rearrange
 from torch import Tensor, nn
 
-from rl_posttrain.posttrain.branches import draw_branches
-from rl_posttrain.posttrain.config import PosttrainConfig, check
-from rl_posttrain.posttrain.keeper import Keeper
-from rl_posttrain.posttrain.lora import adapted, merged, twin
-from rl_posttrain.posttrain.nft import extremes, old_policy_decay, optimality
-from rl_posttrain.posttrain.updates import BranchBatch, RecordedBatch, Update
+from rl_posttrain.posttraining.branches import draw_branches
+from rl_posttrain.posttraining.config import PosttrainConfig, check
+from rl_posttrain.posttraining.keeper import Keeper
+from rl_posttrain.posttraining.lora import adapted, merged, twin
+from rl_posttrain.posttraining.nft import extremes, old_policy_decay, optimality
+from rl_posttrain.posttraining.updates import BranchBatch, RecordedBatch, Update
 from rl_posttrain.rewards.advantages import group_advantages
 from rl_posttrain.rewards.mix import RewardMix, build_rewards
 from rl_posttrain.rewards.reward import Rollout
