@@ -150,10 +150,10 @@ def recording(folder: Path) -> Arrays:
 
 def ranking(folder: Path) -> Arrays:
     """Trials of a shipped policy in the dream and in the simulator."""
-    from policy_eval.ranking.trials import Bench, Cell, play
+    from policy_eval.ranking.trials import Cell, TrialSetup, play
 
     world, judge = "checkpoints/pusht", Path("checkpoints/judges/pusht-position")
-    bench = Bench(world, judge, starts(folder), real="pusht-position", **RANK)
+    bench = TrialSetup(world, judge, starts(folder), real="pusht-position", **RANK)
     policy = Path("checkpoints/policies/pusht-position/demos-150")
     found: Arrays = {}
     for place in ("dream", "real"):
@@ -189,13 +189,13 @@ def imagination(folder: Path) -> Arrays:
 def posttraining(folder: Path) -> Arrays:
     """Rewards and loss of the second update, the evaluation and the weights after it."""
     from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-    from rl_posttrain.posttrain.config import PosttrainConfig
-    from rl_posttrain.posttrain.train import posttrain
+    from rl_posttrain.posttraining.config import PosttrainConfig
+    from rl_posttrain.posttraining.train import posttrain
     from rl_posttrain.rewards.mix import RewardWeights
     from worldmodel.world_model import WorldModel
 
     dynamics = InverseDynamicsConfig(("top", "wrist"), (64, 64), 2, {0: 0, 1: 1}, keypoints=4, width=8)
-    InverseDynamics(dynamics).save_pretrained(folder / "dynamics")
+    InverseDynamics(dynamics).save(folder / "dynamics")
     config = PosttrainConfig(
         world=Path("checkpoints/pusht"),
         data=DATA,

@@ -9,7 +9,7 @@ from demos.driving.session import DriveSession
 from demos.driving.start import Start
 from policy_eval.steering.scorers import nearest_the_mean
 from policy_eval.steering.steered import SteeredPolicy
-from rl_posttrain.posttrain.branches import draw_branches
+from rl_posttrain.posttraining.branches import draw_branches
 from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
 from worldmodel.fidelity.comparison import dream

@@ -5,7 +5,7 @@ import torch
 from tiny import TINY_DIT, random_clip, tiny_world
 from torch import nn
 
-from rl_posttrain.posttrain.branches import draw_branches, encode_branches
+from rl_posttrain.posttraining.branches import draw_branches, encode_branches
 from worldmodel.model.backbone import Backbone, EncodedFrames
 from worldmodel.model.dit import VideoDiT
 from worldmodel.training.loss import LossConfig, draw, training_loss
