@@ -1,6 +1,6 @@
 """How much faster do worlds stream and train than at the commit that both are measured against?
 
-python benchmarks/engine.py --data data/heldout12 --json engine.json
+python benchmarks/engine.py --data data/heldout12 --out engine.json
 
 Checks that commit out into a temporary git worktree, or takes the checkout in `--foundation`, and
 lets both trees dream with their own shipped checkpoint, raw action in, pictures out, and train it
@@ -56,7 +56,7 @@ class EngineConfig:
     """Turns of either tree."""
     clock: Literal["wall", "cpu"] = "wall"
     """Wall time, or that of the process alone, which neighbours disturb less."""
-    json: Path | None = None
+    out: Path | None = None
     """File of all figures."""
 
 
@@ -192,10 +192,10 @@ def main(config: EngineConfig) -> None:
                 subprocess.run([*git, "remove", "--force", str(tree)], check=True)
     found = summarise(rounds)
     Console().print(table(found))
-    if config.json is not None:
+    if config.out is not None:
         described = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
         report = {"config": described, "foundation": FOUNDATION, "median": found, "rounds": rounds}
-        write_json(config.json, report)
+        write_json(config.out, report)
 
 
 if __name__ == "__main__":

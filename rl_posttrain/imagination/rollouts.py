@@ -87,7 +87,9 @@ def imagine_rollouts(
     number, streams = len(clips), len(clips) * noise_seeds
     state = begin(world, list(clips) * noise_seeds, [seed * 2**20 + i for i in range(streams)])
     last = stack_clips([final_frame(clip) for clip in clips] * noise_seeds)
-    seen = Observation(last.frames[:, 0], None if last.states is None else last.states[:, 0])
+    device = actor.log_std.device
+    seen = Observation(last.frames[:, 0].to(device), None if last.states is None else last.states[:, 0].to(device))
+    bounds = bounds[0].to(device), bounds[1].to(device)
     generator = torch.Generator().manual_seed(seed)
     index = [list(world.views).index(view) for view in actor.policy.config.views]
     own = actor.policy.config.state_dim > 0
@@ -99,7 +101,7 @@ def imagine_rollouts(
     looks, actions = [look()], []
     noises = persistent_noise(number, horizon, len(actor.std), persistence, generator)
     noises = noises * (torch.rand(number, 1, 1, generator=generator) if vary else 1.0)
-    for noise in noises.unbind(1):
+    for noise in noises.to(device).unbind(1):
         action = actor(looks[-1][1])
         if explore:
             action = action + actor.std * repeat(noise, "n a -> (k n) a", k=noise_seeds)
