@@ -59,7 +59,7 @@ class MetaWorldBars:
     """Episodes simulated to train the probe on."""
     probe_steps: int = 500
     """Training steps of the probe."""
-    json: Path = Path("runs/benchmarks/metaworld.json")
+    out: Path = Path("runs/benchmarks/metaworld.json")
     """Where to write the report."""
 
 
@@ -246,8 +246,8 @@ def main(config: MetaWorldBars) -> None:
             show_progress=True,
         ),
     }
-    config.json.parent.mkdir(parents=True, exist_ok=True)
-    write_json(config.json, report)
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(config.out, report)
     Console().print(show(report, horizons))
 
 

@@ -1,6 +1,6 @@
 """How much faster do worlds stream and train than at another commit, by default that of the first release?
 
-python benchmarks/engine.py --data data/heldout12 --json engine.json
+python benchmarks/engine.py --data data/heldout12 --out engine.json
 python benchmarks/engine.py --data data/heldout12 --against HEAD~1 --rounds 15 --training-steps 0
 
 Checks that commit out into a temporary git worktree, or takes the checkout in `--foundation`, and
@@ -61,7 +61,7 @@ class EngineConfig:
     """Turns of either tree."""
     clock: Literal["wall", "cpu"] = "wall"
     """Wall time, or that of the process alone, which neighbours disturb less."""
-    json: Path | None = None
+    out: Path | None = None
     """File of all figures."""
 
 
@@ -201,10 +201,10 @@ def main(config: EngineConfig) -> None:
                 subprocess.run([*git, "remove", "--force", str(tree)], check=True)
     found = summarise(rounds)
     Console().print(table(found, config.against))
-    if config.json is not None:
+    if config.out is not None:
         described = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
         report = {"config": described, "foundation": config.against, "median": found, "rounds": rounds}
-        write_json(config.json, report)
+        write_json(config.out, report)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ TASKS = {
 The judges are those of the tasks with the threshold at which this policy's dreams succeed as often
 as 100 real rollouts that neither world model nor judge has seen; in PushT-Position the difference
 may be chance, and the judge is that of the task. `benchmarks/rollouts.py --task T
---policies P --episodes 100 --seed 80 --out R`, `worldmodel calibrate --policies P --rollouts R`.
+--policies P --episodes 100 --seed 80 --out R`, `worldmodel calibrate --policies P --data R`.
 """
 
 
@@ -162,7 +162,7 @@ def improve_in_simulator(config: BenchmarkConfig, folder: Path) -> None:
     resume = (folder / "state" / "state.json").is_file()
     options = imagine_config(config, folder, 0.6, config.seeds[0], resume=resume)
     options = replace(options, noise_seeds=1, context=1, trust=False)
-    source = EpisodeCache(open_episodes(options.starts))
+    source = EpisodeCache(open_episodes(options.data))
     world = SimulatorWorld(lambda: make_env(config.env, time_limit=1000), source)
     judge = LearnedJudge.load(options.judge)
     setting = prepare(options, world, judge, source)
@@ -187,6 +187,7 @@ def imagine_config(config: BenchmarkConfig, folder: Path, priority: float, seed:
         priority=priority,
         seed=seed,
         resume=resume,
+        overwrite=not resume,
         patience=1000,
         save_interval=1,
     )

@@ -153,7 +153,7 @@ CARD = """\
 Small visuomotor policies, cloned from scripted experts to be differently good, on purpose; chosen
 before they were let into a dream. `python benchmarks/policies.py --task TASK` trains and measures
 them, and `real.json` holds every trial with its reset seed, in the form that `worldmodel rank
---real-scores` reads. Settings that a recipe does not name are those of the task in
+--real` reads. Settings that a recipe does not name are those of the task in
 `benchmarks/policies.py`.
 
 `imagination/` is what `benchmarks/imagination.py` begins from, cloned until more steps brought

@@ -106,7 +106,12 @@ def main(config: PosttrainBenchmark) -> None:
     if not (dynamics / "report.json").exists():
         train_inverse_dynamics(
             InverseDynamicsTraining(
-                data=data, out=dynamics, world=config.world, steps=config.dynamics_steps, validation_episodes=2
+                data=data,
+                out=dynamics,
+                world=config.world,
+                steps=config.dynamics_steps,
+                validation_episodes=2,
+                overwrite=True,
             )
         )
     worlds = {"base": [config.world]}
@@ -156,8 +161,8 @@ def train_arms(config: PosttrainBenchmark, data: Path, dynamics: Path, seed: int
             num_steps=config.num_steps,
             learning_rate=config.learning_rate,
             validation_episodes=2,
-            evaluation_horizon=25,
-            evaluation_interval=1_000_000,
+            validation_horizon=25,
+            validation_interval=1_000_000,
             patience=0,
             save_interval=20,
             seed=seed,
@@ -184,7 +189,7 @@ def train(settings: PosttrainConfig) -> None:
         if over and (settings.out / "world.json").exists():
             return
     print(f"\n== {settings.out} ==", flush=True)
-    posttrain(replace(settings, resume=state.exists()))
+    posttrain(replace(settings, resume=state.exists(), overwrite=not state.exists()))
 
 
 def run_summary(folder: Path) -> dict[str, float]:

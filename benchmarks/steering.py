@@ -44,9 +44,9 @@ class SteeringConfig:
     """Value (its reward) and verifier (its success probability)."""
     inverse_dynamics: Path | None = None
     """Reads actions off imagined frames; without it the agreement is left out."""
-    env: str = "pusht-position"
+    real: str = "pusht-position"
     """Where it is tried."""
-    starts: Path = Path("data/pusht-position-heldout")
+    data: Path = Path("data/pusht-position-heldout")
     """Held-out episodes to start from."""
     episodes: int = 60
     """Trials of every row."""
@@ -104,8 +104,8 @@ def main(config: SteeringConfig) -> None:
     if stored.get("settings", settings) != settings:
         raise SystemExit(f"{config.out} is of other settings: {stored['settings']}")
     table = rows(config)
-    starts = Starts(open_episodes(config.starts), range(config.episodes))
-    envs = RealEnvs(lambda: make_env(config.env), starts, num_envs=config.num_envs)
+    starts = Starts(open_episodes(config.data), range(config.episodes))
+    envs = RealEnvs(lambda: make_env(config.real), starts, num_envs=config.num_envs)
     found = stored.setdefault("rows", {})
     config.out.parent.mkdir(parents=True, exist_ok=True)
     with Progress() as progress:

@@ -106,6 +106,7 @@ def run_config(config: UnlabelledConfig, data: Path, name: str, steps: int) -> P
         validation_episodes=0,
         validation_interval=10**9,
         save_interval=10**9,
+        overwrite=True,
     )
 
 

@@ -26,6 +26,7 @@ from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.envs import make_env
 from worldmodel.envs.record import schema_of
 from worldmodel.files import write_json
+from worldmodel.model.precision import command_device
 from worldmodel.training.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
 
@@ -39,26 +40,26 @@ class AlignConfig:
     Finished parts are kept, so a killed command continues.
     """
 
-    world: Path
-    """Folder of the world model."""
-    judge: Path
-    """Folder of the judge."""
+    world: str | Path
+    """Folder of the world model, or hf://USER/NAME@REV."""
+    judge: str | Path
+    """Folder of the judge, likewise."""
     policies: tuple[Path, ...]
     """Folders of policies, or folders of such folders."""
-    env: str
+    real: str
     """Where they are tried: pusht-position or metaworld:TASK."""
     world_data: Path
     """What the world model was trained on; a part of it is mixed in."""
     judge_data: Path
     """What the judge was trained on, likewise."""
-    starts: Path
+    data: Path
     """Held-out episodes that the policies are ranked from."""
     out: Path
     """Folder for rollouts, aligned world models and judges, rankings, and `align.json`."""
     horizon: int
     """Most steps of a trial."""
     real_scores: Path
-    """Real trials from those starts, a JSON file of scores by policy."""
+    """Real trials from the same starts, a JSON file of scores by policy."""
     rollouts: tuple[int, ...] = (25, 100)
     """Numbers of real rollouts to align with; the smaller ones are parts of the largest. The last
     quarter of each only calibrates."""
@@ -74,12 +75,14 @@ class AlignConfig:
     """Optimiser steps of the judge."""
     calibrate: bool = True
     """Put the judge's threshold where as many dreams succeed as rollouts did."""
-    processes: int = 1
+    workers: int = 1
     """Processes of the dreamed trials."""
     num_steps: int = 2
     """Denoising steps per frame."""
     seed: int = 77
     """Rollouts begin from the reset seeds `seed * 100000 + i`, none of which may be a start's."""
+    device: str = "auto"
+    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
 
 
 def align(config: AlignConfig) -> dict:
@@ -88,11 +91,12 @@ def align(config: AlignConfig) -> dict:
     Raises:
         ValueError: A rollout would begin where the policies are tested, or something does not fit.
     """
+    command_device(config.device)
     numbers = sorted(set(config.rollouts))
     least = max(4, 2 * len(find_policies(config.policies)) if config.calibrate else 0)
     if not numbers or numbers[0] < least:
         raise ValueError(f"--rollouts are numbers of at least {least}, got {list(config.rollouts)}")
-    env = make_env(config.env, size=WorldModel.load(config.world).size[0])
+    env = make_env(config.real, size=WorldModel.load(config.world).size[0])
     check_apart(config, numbers[-1])
     recorded = record(config, env, numbers[-1])
     table = {"0": agreement_of(config, config.world, config.judge, config.out / "before")}
@@ -109,7 +113,7 @@ def align(config: AlignConfig) -> dict:
 
 def check_apart(config: AlignConfig, episodes: int) -> None:
     """Raise a `ValueError` when a rollout has the reset seed of a start."""
-    source = open_episodes(config.starts)
+    source = open_episodes(config.data)
     seeds = {source.reset_seed(episode) for episode in range(len(source))}
     both = sorted(seeds & set(range(config.seed * 100_000, config.seed * 100_000 + episodes)))
     if both:
@@ -143,7 +147,9 @@ def held_back(config: AlignConfig, number: int) -> int:
     return max(number // 4, least) if config.calibrate else 0
 
 
-def fine_tune(config: AlignConfig, env: object, rollouts: EpisodeSource, number: int, known: int) -> tuple[Path, Path]:
+def fine_tune(
+    config: AlignConfig, env: object, rollouts: EpisodeSource, number: int, known: int
+) -> tuple[str | Path, Path]:
     """World model and judge after the first `known` of `number` rollouts, and as many old ones."""
     folder = config.out / str(number)
     schema, mixtures = schema_of(env), {}
@@ -155,13 +161,13 @@ def fine_tune(config: AlignConfig, env: object, rollouts: EpisodeSource, number:
         mixtures[name] = mix(parts, schema, folder / f"{name}-data", task=env.task)
     world = folder / "world" if config.steps else config.world
     learned = folder / "judge"
-    if config.steps and not (world / "world.json").exists():
+    if config.steps and not (folder / "world" / "world.json").exists():
         start = WorldModel.load(config.world)
         held_out = max(min(8, known // 4), 1)
         pretrain(
             PretrainConfig(
                 mixtures["world"],
-                world,
+                folder / "world",
                 init=config.world,
                 steps=config.steps,
                 batch=config.batch,
@@ -173,6 +179,8 @@ def fine_tune(config: AlignConfig, env: object, rollouts: EpisodeSource, number:
                 validation_interval=config.steps,
                 save_interval=config.steps,
                 frames=min(10, shortest(mixtures["world"])),
+                overwrite=True,
+                device=config.device,
             )
         )
     if not (learned / "report.json").exists():
@@ -184,19 +192,21 @@ def fine_tune(config: AlignConfig, env: object, rollouts: EpisodeSource, number:
                 init=config.judge,
                 learning_rate=3e-4,
                 held_out=0.3,
-                test=config.starts,
+                test_data=config.data,
+                overwrite=True,
+                device=config.device,
             )
         )
     return world, learned
 
 
-def calibrated(config: AlignConfig, world: Path, learned: Path, recorded: Path, number: int, known: int) -> Path:
+def calibrated(config: AlignConfig, world: str | Path, learned: Path, recorded: Path, number: int, known: int) -> Path:
     """The judge with a threshold that suits the dreams of the rollouts that were held back."""
     out = config.out / str(number) / "calibrated-judge"
     if not (out / "calibration.json").exists():
         calibrate_judge(
             CalibrateConfig(
-                str(world),
+                world,
                 learned,
                 config.policies,
                 recorded,
@@ -205,6 +215,8 @@ def calibrated(config: AlignConfig, world: Path, learned: Path, recorded: Path, 
                 episodes=number,
                 skip=known,
                 num_steps=config.num_steps,
+                overwrite=True,
+                device=config.device,
             )
         )
     return out
@@ -215,20 +227,20 @@ def shortest(data: Path) -> int:
     return min(open_episodes(data).lengths)
 
 
-def agreement_of(config: AlignConfig, world: Path, learned: Path, out: Path) -> dict:
+def agreement_of(config: AlignConfig, world: str | Path, learned: str | Path, out: Path) -> dict:
     """How well the ranking in this world agrees with the real trials."""
     settings = RankConfig(
-        world=str(world),
+        world=world,
         judge=learned,
         policies=config.policies,
-        starts=config.starts,
+        data=config.data,
         out=out,
         horizon=config.horizon,
         episodes=config.episodes,
-        real=config.env,
-        real_scores=config.real_scores,
+        real=str(config.real_scores),
         num_steps=config.num_steps,
-        processes=config.processes,
+        workers=config.workers,
+        device=config.device,
     )
     rank_policies(replace(settings, num_envs=min(settings.num_envs, config.episodes)))
     return json.loads((out / "ranking.json").read_text())["agreement"]

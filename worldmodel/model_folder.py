@@ -69,6 +69,16 @@ def find_model(model: str | Path, description: str) -> Path:
     return folder
 
 
+def find_optional(model: str | Path, description: str) -> Path | None:
+    """The folder of a model that one can do without; `None` where no folder holds the file `description`.
+
+    Raises:
+        ValueError: It is one of the hub, and cannot be fetched.
+    """
+    folder = find_folder(model) if str(model).startswith("hf://") else shipped(model)
+    return folder if (folder / description).is_file() else None
+
+
 def save_model(folder: str | Path, file: str, description: object, tensors: Mapping[str, Tensor]) -> None:
     """Write a model folder, each of its two files whole.
 
@@ -82,6 +92,26 @@ def save_model(folder: str | Path, file: str, description: object, tensors: Mapp
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder / WEIGHTS, tensors)
     write_json(folder / file, {"format": FORMAT, **asdict(description)})
+
+
+def check_out(folder: Path, *files: str, overwrite: bool, resume: bool | None = None) -> None:
+    """Refuse to write over what an earlier run left in its folder.
+
+    Args:
+        folder: Where a command is about to write.
+        files: Names below it by which an earlier run is known.
+        overwrite: What the user says of `--overwrite`.
+        resume: What the user says of `--resume`; `None` for a command that has none.
+
+    Raises:
+        ValueError: One of the files is there, and the user said nothing of it, or both.
+    """
+    if overwrite and resume:
+        raise ValueError(f"{folder}: --resume continues the run there, --overwrite begins anew; pass one of them")
+    there = [folder / file for file in files if (folder / file).exists()]
+    if there and not overwrite and not resume:
+        ways = "" if resume is None else "pass --resume to continue that run, "
+        raise ValueError(f"{there[0]} is there already; {ways}pass --overwrite to begin anew, or choose another --out")
 
 
 def load_model(

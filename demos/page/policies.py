@@ -57,10 +57,10 @@ class RankingSetup:
     def world_of(self, name: str) -> WorldModel:
         """The world model behind a choice."""
         if name in self.worlds:
-            return WorldModel.load(self.worlds[name]).eval()
+            return WorldModel.load(self.worlds[name], self.world.device)
         if name != NOTHING_HAPPENS:
             return self.world
-        control = CopyLastWorld(self.world.config).eval()
+        control = CopyLastWorld(self.world.config).to(self.world.device).eval()
         control.load_state_dict(self.world.state_dict())
         return control
 

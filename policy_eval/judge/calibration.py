@@ -29,6 +29,8 @@ from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Verdict
 from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.files import write_json
+from worldmodel.model.precision import command_device
+from worldmodel.model_folder import check_out
 from worldmodel.processes import single_thread
 from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
@@ -38,13 +40,13 @@ from worldmodel.world_model import WorldModel
 class CalibrateConfig:
     """Set a judge's threshold so that dreams succeed as often as reality did."""
 
-    world: str
-    """Folder or hub id of the world model."""
-    judge: Path
-    """Folder of the judge."""
+    world: str | Path
+    """Folder of the world model, or hf://USER/NAME@REV."""
+    judge: str | Path
+    """Folder of the judge, or hf://USER/NAME@REV."""
     policies: tuple[Path, ...]
     """Folders of policies, or folders of such folders."""
-    rollouts: Path
+    data: Path
     """Real rollouts of these policies, found by name. None may begin where policies are ranked, and
     neither world model nor judge should have been trained on them."""
     out: Path
@@ -63,6 +65,10 @@ class CalibrateConfig:
     """Seed of the dreams."""
     always: bool = False
     """Move the threshold even where dreams and rollouts differ by no more than chance."""
+    overwrite: bool = False
+    """Replace what an earlier run left in `out`."""
+    device: str = "auto"
+    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
 
 
 class Listener:
@@ -87,19 +93,21 @@ def calibrate_judge(config: CalibrateConfig) -> dict:
         ValueError: There are fewer rollouts than asked for, a policy has none, or something does
             not fit.
     """
-    world = WorldModel.load(config.world)
-    source = open_episodes(config.rollouts, size=tuple(world.size), views=world.views)
+    check_out(config.out, "judge.json", overwrite=config.overwrite)
+    device = command_device(config.device)
+    world = WorldModel.load(config.world, device)
+    source = open_episodes(config.data, size=tuple(world.size), views=world.views)
     folders = find_policies(config.policies)
     episodes = len(source) if config.episodes is None else config.episodes
     if not 0 <= config.skip < episodes <= len(source):
         raise ValueError(
             f"{source.name}: has {len(source)} rollouts, --episodes is {episodes}, --skip is {config.skip}"
         )
-    actors = dict(enumerate(recorded_policies(config.rollouts)[:episodes]))
+    actors = dict(enumerate(recorded_policies(config.data)[:episodes]))
     actors = {episode: actor for episode, actor in actors.items() if episode >= config.skip}
     rows = rows_of(source.name, actors, list(folders))
-    policies = {name: ClonedPolicy.load(folder) for name, folder in folders.items()}
-    judge = LearnedJudge.load(config.judge)
+    policies = {name: ClonedPolicy.load(folder, device) for name, folder in folders.items()}
+    judge = LearnedJudge.load(config.judge, device)
     with single_thread():
         scores = dreamt_scores(config, world, judge, policies, source, rows)
     real = real_successes(source, [row for mine in rows.values() for row in mine], config.horizon)

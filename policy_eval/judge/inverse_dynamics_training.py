@@ -11,7 +11,8 @@ from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips
 from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.files import write_json
-from worldmodel.model.precision import autocast
+from worldmodel.model.precision import autocast, command_device
+from worldmodel.model_folder import check_out
 from worldmodel.training.log import training_bar
 from worldmodel.training.rows import split_episodes
 from worldmodel.world_model import WorldModel
@@ -27,12 +28,12 @@ class InverseDynamicsTraining:
     """Learn to decode actions from recorded frames, and measure it on held-out episodes."""
 
     data: Path
-    """Folder of episodes with actions."""
+    """Data set of episodes with actions."""
     out: Path
     """Folder of the model and of its `report.json`."""
-    world: Path | None = None
-    """A world model; its dreams of the held-out episodes are decoded, too. It also gives the
-    stride and which targets are relative."""
+    world: str | Path | None = None
+    """Folder of a world model, or hf://USER/NAME@REV; its dreams of the held-out episodes are decoded,
+    too. It also gives the stride and which targets are relative."""
     relative_to: dict[int, int] = field(default_factory=dict)
     """Action dim and state dim pairs: absolute targets, decoded relative to the state."""
     cap: float | None = None
@@ -51,8 +52,12 @@ class InverseDynamicsTraining:
     """Last episodes of the data, only measured on."""
     num_steps: int = 2
     """Denoising steps of the dreams."""
+    overwrite: bool = False
+    """Replace what an earlier run left in `out`."""
     seed: int = 0
     """Seed of weights, batches and dreams."""
+    device: str = "auto"
+    """Where it trains and dreams: auto is CUDA where there is one, else the CPU; others go by name."""
 
 
 def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
@@ -62,13 +67,15 @@ def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
         ValueError: The data has no actions, does not fit the world model, or the loss is not
             finite.
     """
-    world = None if config.world is None else WorldModel.load(config.world)
+    check_out(config.out, "config.json", overwrite=config.overwrite)
+    device = command_device(config.device)
+    world = None if config.world is None else WorldModel.load(config.world, device)
     shape = () if world is None else (tuple(world.size), world.views)
     source = EpisodeCache(open_episodes(config.data, *shape))
     if not source.action_dim:
         raise ValueError(f"{source.name}: no actions to learn to decode")
     train, held_out = split_episodes(source, config.validation_episodes)
-    dynamics = build(config, source, train, world)
+    dynamics = build(config, source, train, world).to(device)
     loss = fit(dynamics, source, train, config)
     stride = 1 if world is None else world.stride
     report: dict = {
@@ -77,7 +84,7 @@ def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
         "cap": dynamics.config.cap,
         "loss": loss,
         "tolerance": TOLERANCE,
-        "real": measure(dynamics, [real_clip(source, e, stride) for e in held_out]),
+        "real": measure(dynamics, [real_clip(source, e, stride).to(device) for e in held_out]),
     }
     if world is not None:
         dreams = [dreamt_clip(world, source, e, config.num_steps, config.seed) for e in held_out]
@@ -150,6 +157,7 @@ def fit(dynamics: InverseDynamics, source: EpisodeSource, train: range, config: 
                 index=step,
                 episodes=train,
             )
+            clip = clip.to(dynamics.mean.device)
             target = (dynamics.commanded(clip) - dynamics.mean) / dynamics.std
             with autocast(target.device):
                 decoded = dynamics(clip.frames, clip.view_mask)
@@ -182,7 +190,7 @@ def real_clip(source: EpisodeSource, episode: int, stride: int) -> Clip:
 
 def dreamt_clip(world: WorldModel, source: EpisodeSource, episode: int, num_steps: int, seed: int) -> Clip:
     """The dream of the same stretch; actions count relative to the states that were dreamt."""
-    clip = whole(source, episode, world.stride).head(CONTEXT_FRAMES + TEST_FRAMES)
+    clip = whole(source, episode, world.stride).head(CONTEXT_FRAMES + TEST_FRAMES).to(world.device)
     actions = clip.actions[:, CONTEXT_FRAMES - 1 :]
     dream = world.rollout(context_of(clip), actions, num_steps=num_steps, seeds=seed + episode)
     last = clip.frames[:, [CONTEXT_FRAMES - 1]]

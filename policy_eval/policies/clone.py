@@ -12,7 +12,8 @@ from torch.nn.functional import smooth_l1_loss
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
-from worldmodel.model.precision import autocast
+from worldmodel.model.precision import autocast, command_device
+from worldmodel.model_folder import check_out
 from worldmodel.training.log import training_bar
 
 
@@ -21,7 +22,7 @@ class CloneConfig:
     """Clone a small visuomotor policy from the successful episodes of a data set."""
 
     data: Path
-    """Folder of demonstrations with `next.success`."""
+    """Data set of demonstrations with `next.success`."""
     out: Path
     """Folder of the policy."""
     demos: int | None = None
@@ -46,8 +47,12 @@ class CloneConfig:
     """Frames per step."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW, with cosine decay."""
+    overwrite: bool = False
+    """Replace what an earlier run left in `out`."""
     seed: int = 0
     """Seed of weights and batches."""
+    device: str = "auto"
+    """Where it trains: auto is CUDA where there is one, else the CPU; others go by name."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ def clone(config: CloneConfig) -> Path:
     Raises:
         ValueError: The data lacks what the configuration asks for, or the loss is not finite.
     """
+    check_out(config.out, "policy.json", overwrite=config.overwrite)
+    device = command_device(config.device)
     source = EpisodeCache(open_episodes(config.data))
     views = check_clone(config, source)
     demonstrations = read_demonstrations(config, source, views)
@@ -86,7 +93,7 @@ def clone(config: CloneConfig) -> Path:
         action_noise=config.action_noise,
     )
     torch.manual_seed(config.seed)
-    policy = ClonedPolicy(policy_config)
+    policy = ClonedPolicy(policy_config).to(device)
     loss = fit(policy, demonstrations, config)
     policy.eval().save(config.out)
     training = {
@@ -114,7 +121,8 @@ def fit(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) -> floa
     if policy.config.state_dim:
         policy.state_mean.copy_(rows.states.mean(0))
         policy.state_std.copy_(rows.states.std(0, correction=0).clamp_min(1e-6))
-    targets = (rows.targets - policy.action_mean) / policy.action_std
+    targets = (rows.targets - policy.action_mean.cpu()) / policy.action_std.cpu()
+    device = policy.action_mean.device
     optimizer = torch.optim.AdamW(policy.parameters(), lr=config.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     generator = torch.Generator().manual_seed(config.seed)
@@ -123,10 +131,10 @@ def fit(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) -> floa
         task = progress.add_task("clone", total=config.steps, note="")
         for step in range(config.steps):
             pick = torch.randint(len(targets), (config.batch,), generator=generator)
-            states = rows.states[pick] if policy.config.state_dim else None
-            with autocast(targets.device):
-                planned = policy(rows.frames[pick], states)
-            loss = smooth_l1_loss(planned.float(), targets[pick])
+            states = rows.states[pick].to(device) if policy.config.state_dim else None
+            with autocast(device):
+                planned = policy(rows.frames[pick].to(device), states)
+            loss = smooth_l1_loss(planned.float(), targets[pick].to(device))
             if not torch.isfinite(loss):
                 raise ValueError(f"step {step}: loss is {loss.item()}; lower --learning-rate")
             optimizer.zero_grad()

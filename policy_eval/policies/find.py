@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from worldmodel.model_folder import shipped
+
 
 def find_policies(folders: Sequence[Path]) -> dict[str, Path]:
     """Policies by name, in the order of `folders`.
@@ -11,7 +13,7 @@ def find_policies(folders: Sequence[Path]) -> dict[str, Path]:
         ValueError: A folder neither is nor holds a policy, or two have the same name.
     """
     found: dict[str, Path] = {}
-    for folder in folders:
+    for folder in map(shipped, folders):
         inside = [folder] if (folder / "policy.json").is_file() else []
         inside = inside or sorted(file.parent for file in folder.glob("*/policy.json"))
         if not inside:

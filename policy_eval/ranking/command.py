@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -19,6 +18,8 @@ from policy_eval.ranking.report import print_ranking, write_report
 from policy_eval.ranking.trials import Cell, TrialSetup, cut, gather, replays, run_cells
 from policy_eval.scores import Scores
 from worldmodel.files import write_json
+from worldmodel.model.precision import choose_device, command_device
+from worldmodel.model_folder import shipped
 from worldmodel.processes import single_thread
 
 
@@ -29,26 +30,25 @@ class RankConfig:
     A killed command continues where it stood, and comes to the same numbers.
     """
 
-    world: str
-    """Folder or hub id of the world model."""
-    judge: Path
-    """Folder of the judge of dreamed frames."""
+    world: str | Path
+    """Folder of the world model, or hf://USER/NAME@REV."""
+    judge: str | Path
+    """Folder of the judge of dreamed frames, or hf://USER/NAME@REV."""
     policies: tuple[Path, ...]
     """Folders of policies, or folders of such folders; a policy is called like its folder."""
-    starts: Path
-    """Recorded episodes, with reset seeds, to start from; held out from all training."""
+    data: Path
+    """Recorded episodes, with reset seeds, whose first frames trials start from; held out from all training."""
     out: Path
     """Folder for ranking.json, report.html, videos, and the finished cells."""
     horizon: int
     """Most steps of a trial."""
     episodes: int = 100
-    """Dreamed trials of each policy, from the first episodes of the starts."""
+    """Dreamed trials of each policy, from the first episodes of the data."""
     real: str = "none"
-    """Where real trials are made: pusht-position, metaworld:TASK, or none."""
+    """The true side: where real trials are made (pusht-position, metaworld:TASK), or a JSON file of
+    stored ones, scores by policy, as `real.json` beside the shipped policies; or none."""
     real_episodes: int | None = None
     """Real trials of each policy; as many as dreamed ones when not given."""
-    real_scores: Path | None = None
-    """Stored real trials, a JSON file of scores by policy; none are made then."""
     control: Literal["none", "copy-last"] = "none"
     """`copy-last` ranks in a world in which nothing ever happens."""
     replays: int = 200
@@ -59,12 +59,17 @@ class RankConfig:
     """Denoising steps per frame."""
     num_envs: int = 25
     """Dreams in a batch, and trials in a cell."""
-    processes: int = os.cpu_count() or 1
+    workers: int = os.cpu_count() or 1
     """Processes that share the cells, one thread each."""
     seed: int = 0
     """Seed of the dreams' noise and of the resampling."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """Where the networks run."""
+    device: str = "auto"
+    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
+
+    @property
+    def real_table(self) -> Path | None:
+        """The file of stored real trials, if there is one."""
+        return shipped(self.real) if self.real.endswith(".json") else None
 
     @property
     def setup(self) -> TrialSetup:
@@ -72,10 +77,11 @@ class RankConfig:
         return TrialSetup(
             world=self.world,
             judge=self.judge,
-            starts=self.starts,
+            data=self.data,
             episodes=self.episodes,
             horizon=self.horizon,
-            real=self.real,
+            real="none" if self.real_table else self.real,
+            stored=self.real_table is not None,
             num_steps=self.num_steps,
             num_envs=min(self.num_envs, self.episodes),
             seed=self.seed,
@@ -92,18 +98,20 @@ def rank_policies(config: RankConfig) -> Ranking:
             and policies do not fit, or the finished cells were made with something else.
     """
     check(config)
+    choose_device(config.device)
     policies = find_policies(config.policies)
     setup = config.setup
     config.out.mkdir(parents=True, exist_ok=True)
     dreams = cut(["dream"], policies, range(config.episodes), setup.num_envs)
     tried = config.episodes if config.real_episodes is None else config.real_episodes
-    with_trials = config.real != "none" and config.real_scores is None
+    with_trials = setup.real != "none"
     trials = cut(["real"], policies, range(tried), setup.num_envs) if with_trials else []
     real = None
-    if config.real_scores is not None:
-        real = read_scores(config.real_scores, policies)
+    if config.real_table is not None:
+        real = read_scores(config.real_table, policies)
     optimism, videos = None, []
     with single_thread():
+        command_device(config.device)
         run_shown(setup, "trials", [*trials, *dreams], config)
         dream = gather(setup, dreams, config.out)
         if with_trials:
@@ -130,7 +138,7 @@ def rank_policies(config: RankConfig) -> Ranking:
 
 def check(config: RankConfig) -> None:
     """Raise a `ValueError` for numbers out of range or settings that contradict each other."""
-    for name in ("episodes", "horizon", "num_envs", "processes"):
+    for name in ("episodes", "horizon", "num_envs", "workers"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is at least 1, got {getattr(config, name)}")
     tried = config.real_episodes
@@ -139,8 +147,8 @@ def check(config: RankConfig) -> None:
             f"--real-episodes is 1 to --episodes, since real starts are dreamed from too; got "
             f"{tried} and {config.episodes}"
         )
-    if config.real_scores is not None and not config.real_scores.is_file():
-        raise ValueError(f"{config.real_scores}: no such file of real scores")
+    if config.real_table is not None and not config.real_table.is_file():
+        raise ValueError(f"--real {config.real}: no such file of real trials")
 
 
 def read_scores(file: Path, names: Mapping[str, object]) -> dict[str, Scores]:
@@ -230,4 +238,4 @@ def run_shown(setup: TrialSetup, name: str, cells: Sequence[Cell], config: RankC
         def done(cell: Cell) -> None:
             progress.update(task, advance=len(cell.starts), note=f"{cell.policy}, {cell.place}")
 
-        run_cells(setup, cells, config.out, processes=config.processes, progress=done)
+        run_cells(setup, cells, config.out, processes=config.workers, progress=done)

@@ -23,8 +23,9 @@ from worldmodel.data import open_episodes
 from worldmodel.dreams.copy_last import CopyLastWorld
 from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
-from worldmodel.envs import make_env
+from worldmodel.envs import is_embedded, make_env
 from worldmodel.files import write_json
+from worldmodel.model.precision import choose_device
 from worldmodel.model_folder import find_folder
 from worldmodel.processes import end_with_parent
 from worldmodel.world_model import WorldModel
@@ -38,9 +39,9 @@ class TrialSetup:
     """What the trials of a ranking are made with; every process has its own copy.
 
     Attributes:
-        world: Folder or hub id of the world model.
-        judge: Folder of the judge of dreamed frames.
-        starts: Folder of recorded episodes to start from.
+        world: Folder of the world model, or `hf://USER/NAME@REV`.
+        judge: Folder of the judge of dreamed frames, likewise.
+        data: Recorded episodes to start from.
         episodes: How many of them, the first ones.
         horizon: Most steps of a trial.
         real: Name of the real environment, `none` without one.
@@ -48,12 +49,14 @@ class TrialSetup:
         num_envs: Dreams in a batch.
         seed: Seed of the dreams' noise.
         copy_last: Whether the dream is the control in which nothing happens.
-        device: Where the networks run.
+        stored: Whether real trials come from a file; the dream then has the spaces of the
+            environment that `data` was recorded in.
+        device: Where the networks run; see `choose_device`.
     """
 
-    world: str
-    judge: Path
-    starts: Path
+    world: str | Path
+    judge: str | Path
+    data: str | Path
     episodes: int
     horizon: int
     real: str = "none"
@@ -61,18 +64,19 @@ class TrialSetup:
     num_envs: int = 25
     seed: int = 0
     copy_last: bool = False
-    device: str = "cpu"
+    stored: bool = False
+    device: str = "auto"
 
     @cached_property
     def loaded_world(self) -> WorldModel:
         """The world model."""
         kind = CopyLastWorld if self.copy_last else WorldModel
-        return kind.load(self.world, self.device)
+        return kind.load(self.world, choose_device(self.device))
 
     @cached_property
     def loaded_judge(self) -> LearnedJudge:
         """The judge."""
-        return LearnedJudge.load(self.judge, self.device)
+        return LearnedJudge.load(self.judge, choose_device(self.device))
 
     @cached_property
     def loaded_starts(self) -> Starts:
@@ -82,7 +86,7 @@ class TrialSetup:
             ValueError: There are fewer episodes than asked for.
         """
         world = self.loaded_world
-        source = open_episodes(self.starts, size=tuple(world.size), views=world.views)
+        source = open_episodes(self.data, size=tuple(world.size), views=world.views)
         if not 1 <= self.episodes <= len(source):
             raise ValueError(f"{source.name}: has {len(source)} episodes to start from, --episodes is {self.episodes}")
         return Starts(source, range(self.episodes))
@@ -98,16 +102,22 @@ class TrialSetup:
             horizon=self.horizon,
             num_steps=self.num_steps,
             seed=self.seed,
-            like=None if self.real == "none" else self.simulators.envs[0],
+            like=None if self.place == "none" else self.simulators.envs[0],
             autoreset_mode=AutoresetMode.DISABLED,
         )
+
+    @cached_property
+    def place(self) -> str:
+        """The real environment, whose spaces the dream has; `none` without one."""
+        recorded = self.loaded_starts.source.robot_type
+        return recorded if self.stored and is_embedded(recorded) else self.real
 
     @cached_property
     def simulators(self) -> RealEnvs:
         """The real environment, several times."""
         size = self.loaded_starts.source.size[0]
         return RealEnvs(
-            lambda: make_env(self.real, size=size, time_limit=self.horizon),
+            lambda: make_env(self.place, size=size, time_limit=self.horizon),
             self.loaded_starts,
             num_envs=min(SIMULATORS, self.episodes),
         )
@@ -124,7 +134,7 @@ class TrialSetup:
             "copy_last": self.copy_last,
         }
         data = self.loaded_starts.source.fingerprint
-        return {"data": data, "horizon": self.horizon, "real": self.real, "dream": dream}
+        return {"data": data, "horizon": self.horizon, "real": self.place, "dream": dream}
 
 
 @dataclass(frozen=True)
@@ -267,7 +277,7 @@ def play(setup: TrialSetup, cell: Cell, out: Path, record: Callable[[Trial], Non
     if cell.place == "replay":
         policy = Replay(failed_actions(cell, out))
     else:
-        policy = ClonedPolicy.load(cell.folder, setup.device).eval()
+        policy = ClonedPolicy.load(cell.folder, choose_device(setup.device))
     return evaluate(policy, envs, name=cell.policy, starts=cell.starts, horizon=setup.horizon, record=record)
 
 

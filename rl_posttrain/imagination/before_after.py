@@ -19,7 +19,7 @@ from worldmodel.envs import make_env
 
 
 def before_after(
-    policies: Mapping[str, Path],
+    policies: Mapping[str, str | Path],
     real: str,
     starts: Path,
     out: Path,

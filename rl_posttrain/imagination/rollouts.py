@@ -87,6 +87,8 @@ def imagine_rollouts(
     number, streams = len(clips), len(clips) * noise_seeds
     stream = begin(world, list(clips) * noise_seeds, [mix_seed(seed, i) for i in range(streams)])
     seen = stream.observation
+    device = actor.log_std.device
+    bounds = bounds[0].to(device), bounds[1].to(device)
     generator = torch.Generator().manual_seed(seed)
     index = [list(world.views).index(view) for view in actor.policy.config.views]
     own = actor.policy.config.state_dim > 0
@@ -98,7 +100,7 @@ def imagine_rollouts(
     looks, actions = [look()], []
     noises = persistent_noise(number, horizon, len(actor.std), persistence, generator)
     noises = noises * (torch.rand(number, 1, 1, generator=generator) if vary else 1.0)
-    for noise in noises.unbind(1):
+    for noise in noises.to(device).unbind(1):
         action = actor(looks[-1][1])
         if explore:
             action = action + actor.std * repeat(noise, "n a -> (k n) a", k=noise_seeds)

@@ -19,14 +19,14 @@ Objective = Literal["nft", "self-rollout", "combined", "teacher-forced"]
 class PosttrainConfig:
     """Improve a world model on its own rollouts."""
 
-    world: Path
-    """World model to start from."""
+    world: str | Path
+    """Folder of the world model to start from, or hf://USER/NAME@REV."""
     data: Path
     """Recorded episodes; the last ones are only evaluated on."""
     out: Path
     """Folder of the better world model, of tables, curves and videos."""
-    inverse_dynamics: Path | None = None
-    """Decodes actions, for two more rewards; from `worldmodel inverse-dynamics`."""
+    inverse_dynamics: str | Path | None = None
+    """Folder of inverse dynamics, which decode actions, for two more rewards; from `worldmodel inverse-dynamics`."""
     objective: Objective = "nft"
     """Contrast the candidates by reward; or, as controls, regress to what was recorded: from
     self-generated frames (self-rollout), from recorded ones (teacher-forced); or the first two
@@ -84,21 +84,25 @@ class PosttrainConfig:
     """Decay of the moving average of the weights that is evaluated and saved."""
     validation_episodes: int = 8
     """Last episodes of the data, held out."""
-    evaluation_interval: int = 50
-    """Updates between evaluations."""
-    evaluation_horizon: int = 50
-    """Dreamt frames of an evaluation."""
-    evaluation_starts: int = 1
+    validation_interval: int = 50
+    """Updates between validations."""
+    validation_horizon: int = 50
+    """Dreamt frames of a validation."""
+    validation_starts: int = 1
     """Windows of each held-out episode."""
     patience: int = 4
-    """Evaluations without a better unrewarded measure after which the run stops; the best world
+    """Validations without a better unrewarded measure after which the run stops; the best world
     model is kept. 0 never stops and keeps the last."""
     save_interval: int = 50
     """Updates between training states."""
     resume: bool = False
     """Continue exactly where `out` stopped."""
+    overwrite: bool = False
+    """Replace what an earlier run left in `out`."""
     seed: int = 0
     """Seed of prefixes, branches and noise."""
+    device: str = "auto"
+    """Where it trains: auto is CUDA where there is one, else the CPU; others go by name."""
     reward: RewardWeights = field(default_factory=RewardWeights)
     """Weights of the rewards."""
     loss: LossConfig = field(default_factory=LossConfig)

@@ -41,7 +41,7 @@ class Keeper:
         self.config, self.base, self.rewards, self.log = config, base, rewards, log
         self.main = log.accelerator.is_main_process
         self.held_out: HeldOut = read_held_out(
-            base, source, held_out, horizon=config.evaluation_horizon, starts=config.evaluation_starts
+            base, source, held_out, horizon=config.validation_horizon, starts=config.validation_starts
         )
         self.updates = Table(config.out / "updates.jsonl", log.step)
         self.evaluations = Table(config.out / "evaluations.jsonl", log.step + int(log.step > 0))

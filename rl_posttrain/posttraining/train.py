@@ -26,8 +26,9 @@ from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips
 from worldmodel.files import write_json
-from worldmodel.model.precision import compute_dtype, default_device
+from worldmodel.model_folder import check_out
 from worldmodel.streaming.noise import mix_seed
+from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.build import note_training
 from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
 from worldmodel.training.log import CLOCKS, RunLog
@@ -89,7 +90,7 @@ def posttrain(config: PosttrainConfig) -> Path:
             average.update(both, log.step)
             keeper.record(loss, parts, row, factor)
             last = log.step >= config.steps or log.done >= 1
-            if last or log.step % config.evaluation_interval == 0:
+            if last or log.step % config.validation_interval == 0:
                 average.swap(both)
                 keeper.evaluate(plain(config, world))
                 average.swap(both)
@@ -107,11 +108,10 @@ def begin(config: PosttrainConfig) -> Accelerator:
     Raises:
         ValueError: Several processes were launched; evaluation and early stopping know only one.
     """
-    mixed = "bf16" if compute_dtype(default_device()) == torch.bfloat16 else "no"
-    accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=config.out)
+    check_out(config.out, "state/state.json", "world.json", overwrite=config.overwrite, resume=config.resume)
+    accelerator = start_accelerator(config.device, config.out)
     if accelerator.num_processes > 1:
         raise ValueError(f"post-training runs in 1 process, launched are {accelerator.num_processes}")
-    accelerator.init_trackers("log")
     torch.manual_seed(config.seed)
     return accelerator
 

@@ -82,7 +82,7 @@ def build_rewards(
     world: WorldModel,
     source: EpisodeSource,
     train: range,
-    inverse_dynamics: Path | None,
+    inverse_dynamics: str | Path | None,
     *,
     branch: int,
 ) -> RewardMix:

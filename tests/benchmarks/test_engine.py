@@ -37,7 +37,7 @@ def test_both_trees_are_measured_in_processes_of_their_own(tmp_path, capsys):
     world.save(tmp_path / "world")
     options = {"batches": (1, 2), "frames": 2, "rounds": 1, "clock": "cpu", "training_steps": 1}
     config = script["EngineConfig"](
-        data=V30, foundation=SCRIPT.parents[1], world=str(tmp_path / "world"), json=tmp_path / "engine.json", **options
+        data=V30, foundation=SCRIPT.parents[1], world=str(tmp_path / "world"), out=tmp_path / "engine.json", **options
     )
     script["main"](config)
     report = json.loads((tmp_path / "engine.json").read_text())

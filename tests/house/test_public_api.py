@@ -13,7 +13,7 @@ from places import ROOT
 PACKAGES = ("conditioning", "worldmodel", "policy_eval", "rl_posttrain", "demos")
 BLOCKS = {
     f"{file.relative_to(ROOT)}, block {number}": code
-    for file in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))
+    for file in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("checkpoints/**/*.md")))
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", file.read_text(), re.DOTALL), 1)
 }
 SECONDS = 0.15

@@ -36,7 +36,7 @@ def flags(made, out, **change) -> list[str]:
         "env": "pusht-position",
         "world-data": made.starts,
         "judge-data": out.parent / "judged",
-        "starts": made.starts,
+        "data": made.starts,
         "out": out,
         "horizon": 12,
         "real-scores": scores,

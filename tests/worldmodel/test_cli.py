@@ -136,7 +136,7 @@ def test_rollout(folder):
 @pytest.mark.slow
 def test_fidelity(folder):
     report = folder / "fidelity.json"
-    common = ("fidelity", "--world", folder / "world", "--data", folder / "data", "--json", report)
+    common = ("fidelity", "--world", folder / "world", "--data", folder / "data", "--out", report)
     refused = worldmodel(*common)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1 and "--include-train" in refused.stderr

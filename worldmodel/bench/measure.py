@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -21,7 +21,7 @@ from worldmodel.bench.timing import WARM_UP, ClockName, TimedStream, interleave,
 from worldmodel.bench.training import training_speed
 from worldmodel.data.clip import Clip
 from worldmodel.files import write_json
-from worldmodel.model.precision import compute_dtype
+from worldmodel.model.precision import command_device, compute_dtype
 from worldmodel.processes import run_in_processes, wait_for_the_others
 from worldmodel.training.log import CLOCKS
 from worldmodel.world_model import WorldModel
@@ -31,20 +31,20 @@ from worldmodel.world_model import WorldModel
 class BenchConfig:
     """What to time and where to write it."""
 
-    world: str
-    """Folder or hub id of the world model."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where it runs; on the CPU in one thread."""
+    world: str | Path
+    """Folder of the world model, or hf://USER/NAME@REV."""
+    device: str = "auto"
+    """Where it runs: auto is CUDA where there is one, else the CPU, in one thread; others go by name."""
     batch: tuple[int, ...] = (1, 8, 32)
     """Streams side by side."""
     num_steps: tuple[int, ...] = (1, 2, 4)
     """Denoising steps per frame."""
     context: tuple[int, ...] = (8, 32)
     """Real frames before the dream."""
-    json: Path | None = None
-    """Where to write the report."""
+    out: Path | None = None
+    """JSON file for the report; only a table is printed when not given."""
     plot: Path | None = None
-    """Where to write the plot; beside the JSON file when not given."""
+    """Picture file for the plot; beside the report when not given."""
     data: Path | None = None
     """Data set to measure training on; without it training is not measured."""
     rounds: int = 5
@@ -67,7 +67,7 @@ def bench(config: BenchConfig) -> dict[str, Any]:
     """
     _check(config)
     torch.set_num_threads(1)
-    world = WorldModel.load(config.world, config.device)
+    world = WorldModel.load(config.world, command_device(config.device))
     clock = CLOCKS[config.clock]
     roof = best_gemm(world.device, compute_dtype(world.device), clock=clock)
     grid = measure_grid(world, config, roof)
@@ -91,16 +91,17 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         "recompute": []
         if not world.dit.separable
         else [measure_recompute(world, config, length) for length in config.context],
-        "processes": measure_processes(config) if config.device == "cpu" else None,
+        "processes": measure_processes(config) if world.device.type == "cpu" else None,
         "training": None if config.data is None else measure_training(world, config),
         "peak_memory_bytes": peak_memory(world.device),
         "metadata": describe(world, config),
     }
     console = Console()
     print_bench(report, console)
-    if config.json is not None:
-        write_json(config.json, report)
-    plot = config.plot or (config.json and config.json.with_suffix(".png"))
+    if config.out is not None:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(config.out, report)
+    plot = config.plot or (config.out and config.out.with_suffix(".png"))
     if plot is not None:
         plot_bench(report, plot)
     return report
@@ -184,7 +185,7 @@ def measure_processes(config: BenchConfig) -> list[dict[str, Any]]:
     return rows
 
 
-def stream_rate(folder: str, batch: int, num_steps: int, frames: int) -> float:
+def stream_rate(folder: str | Path, batch: int, num_steps: int, frames: int) -> float:
     """Frames per second of wall time in this process, beside the others'."""
     world = WorldModel.load(folder)
     stream = TimedStream(world, noise_clip(world, batch, 2), num_steps, time.perf_counter)
@@ -223,10 +224,10 @@ def peak_memory(device: torch.device) -> int:
 def describe(world: WorldModel, config: BenchConfig) -> dict[str, Any]:
     """What was measured, and on what."""
     cpu = platform.processor() or platform.machine()
-    name = torch.cuda.get_device_name(world.device) if config.device == "cuda" else cpu
+    name = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else cpu
     return {
-        "world": config.world,
-        "device": config.device,
+        "world": str(config.world),
+        "device": str(world.device),
         "machine": name,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -252,5 +253,3 @@ def _check(config: BenchConfig) -> None:
     for name, values in numbers.items():
         if not values or min(values) < 1:
             raise ValueError(f"{name} has numbers of at least 1, got {list(values)}")
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda: torch sees no GPU here; use --device cpu")

@@ -110,7 +110,7 @@ def calibrate(
     for i in range(horizon):
         actions = truth.actions[:, i].repeat(noise_seeds, 1)
         seen = stream.step(actions, num_steps=num_steps)
-        real = truth.frames[:, i + 1]
+        real = truth.frames[:, i + 1].to(seen.frames.device)
         states = None if truth.states is None else truth.states[:, i + 1]
         spreads.append(disagreement(seen.frames[:, None], noise_seeds)[: len(real), 0])
         squares = (seen.frames.float() - real.repeat(noise_seeds, 1, 1, 1, 1).float()) / 255
@@ -153,7 +153,7 @@ def disagreement(frames: UInt8[Tensor, "b t v H W 3"], noise_seeds: int) -> Floa
     and so on the scale of the error.
     """
     if noise_seeds == 1:
-        return torch.zeros(frames.shape[:2])
+        return torch.zeros(frames.shape[:2], device=frames.device)
     grouped = rearrange(frames, "(k n) t v h w c -> k n t (v h w c)", k=noise_seeds)
     spread = torch.stack([grouped[:, i].float().div(255).var(0) for i in range(grouped.shape[1])])
     return repeat(spread.mean(-1).sqrt(), "n t -> (k n) t", k=noise_seeds)

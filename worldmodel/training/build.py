@@ -46,8 +46,8 @@ def build_world(
     injection: Literal["token", "adaln", "cross"],
     relative_to: Mapping[int, int],
     use_actions: bool,
-    codec: Path | None,
-    init: Path | None,
+    codec: str | Path | None,
+    init: str | Path | None,
     latent_dim: int = 0,
 ) -> WorldModel:
     """A world model that fits `source`, normalised by the statistics of `episodes`.
@@ -103,7 +103,7 @@ def build_world(
     return world
 
 
-def _load_codec(folder: Path | None) -> LatentCodec | None:
+def _load_codec(folder: str | Path | None) -> LatentCodec | None:
     if folder is None:
         return None
     from worldmodel.model.autoencoder import AutoencoderCodec

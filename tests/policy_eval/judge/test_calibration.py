@@ -129,7 +129,7 @@ def test_a_policy_without_rollouts_is_refused(config, made):
     with pytest.raises(ValueError, match=r"no rollouts by \['policy-1'\].*by \['policy-0'\]"):
         calibrate_judge(replace(config, episodes=1))
     with pytest.raises(ValueError, match=r"by \['None'\]"):
-        calibrate_judge(replace(config, rollouts=made.starts))
+        calibrate_judge(replace(config, data=made.starts))
 
 
 def test_what_graded_policies_do_is_recorded_by_name(made, tmp_path):

@@ -26,7 +26,7 @@ from worldmodel.cli import main
 from worldmodel.dreams.copy_last import CopyLastWorld
 
 REAL = ("--real", "pusht-position", "--episodes", "4", "--horizon", "4", "--num-envs", "2")
-ONE = ("--processes", "1")
+ONE = ("--workers", "1")
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_three_policies_say_nothing_of_whether_the_world_ranks(made, ranked):
 def test_two_killed_processes_and_one_after_them_come_to_the_same_numbers(made, ranked, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "worldmodel.cli", "rank"]
-    command += made.flags(out, *REAL, "--processes", "2")
+    command += made.flags(out, *REAL, "--workers", "2")
     process = subprocess.Popen(command, start_new_session=True)
     deadline = time.monotonic() + 120
     while not list(out.glob("cells/*/*/*.json")) and time.monotonic() < deadline:
@@ -164,7 +164,7 @@ def test_stored_real_trials_take_the_place_of_new_ones(made, ranked, tmp_path):
     file = tmp_path / "real.json"
     file.write_text(json.dumps(stored))
     out = tmp_path / "out"
-    flags = made.flags(out, *REAL, *ONE, "--real-scores", str(file))
+    flags = made.flags(out, *ONE, "--real", str(file))
     assert main(["rank", *flags]) == 0
     assert read(out)["policies"] == read(ranked)["policies"]
     assert read(out)["optimism"] is None
@@ -185,7 +185,7 @@ def test_without_a_real_environment_there_is_an_order_and_no_claim(made, tmp_pat
         episodes=3,
         num_envs=2,
         num_steps=1,
-        processes=1,
+        workers=1,
         control="copy-last",
         device="cpu",
     )
@@ -247,7 +247,7 @@ def test_the_benchmark_checks_stored_outcomes(made, tmp_path):
         policies=tmp_path / "policies",
         judges=tmp_path / "judges",
         num_steps=1,
-        processes=1,
+        workers=1,
         worlds={"pusht-position": made.world},
     )
     with pytest.raises(SystemExit) as stop:
@@ -289,7 +289,7 @@ def test_what_does_not_fit_is_named(made, tmp_path, capsys):
     assert "has 4 episodes to start from, --episodes is 9" in call("--episodes", "9")
     assert "--episodes is at least 1, got 0" in call("--episodes", "0")
     assert "got 5 and 4" in call("--episodes", "4", "--real-episodes", "5")
-    assert "no such file of real scores" in call("--real-scores", str(tmp_path / "none.json"))
+    assert "no such file of real trials" in call("--real", str(tmp_path / "none.json"))
     assert "no environment 'chess'" in call("--episodes", "2", "--real", "chess")
     with pytest.raises(ValueError, match=r"no policy here, policy\.json is missing"):
         find_policies([tmp_path])

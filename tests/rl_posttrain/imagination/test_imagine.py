@@ -336,7 +336,7 @@ def folders(data, tmp_path_factory) -> dict[str, Path]:
     torch.manual_seed(0)
     LearnedJudge(JudgeShape(("top", "wrist"), (SIZE, SIZE))).save(root / "judge")
     square_policy().save(root / "policy", dtype=torch.float32)
-    return {name: root / name for name in ("world", "judge", "policy")} | {"starts": data}
+    return {name: root / name for name in ("world", "judge", "policy")} | {"data": data}
 
 
 def test_the_command_improves_and_leaves_a_policy(folders, tmp_path):

@@ -189,7 +189,7 @@ def test_the_command_writes_everything_that_it_promises(tmp_path, capsys):
     world.save(tmp_path / "world")
     file = tmp_path / "bench.json"
     options = "--batch 1 2 --num-steps 1 2 --context 2 5 --rounds 1 --frames 2 --long 25 --workers 1"
-    command = ["bench", "--world", str(tmp_path / "world"), "--json", str(file), *options.split()]
+    command = ["bench", "--world", str(tmp_path / "world"), "--out", str(file), *options.split()]
     assert cli.main(command) == 0
     report = json.loads(file.read_text())
     assert set(report["frames_per_second"]) == set(report["roof_share"]) == {"1", "2"}
@@ -217,4 +217,4 @@ def test_wrong_numbers_and_missing_devices_are_named(tmp_path, capsys):
     assert "batch" in capsys.readouterr().err
     if not torch.cuda.is_available():
         assert cli.main(["bench", "--world", str(tmp_path), "--device", "cuda"]) == 2
-        assert "torch sees no GPU" in capsys.readouterr().err
+        assert "device 'cuda': there is none here; choose auto or cpu" in capsys.readouterr().err
