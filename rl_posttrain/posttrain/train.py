@@ -108,11 +108,16 @@ def begin(config: PosttrainConfig) -> Accelerator:
     """
     mixed = "bf16" if compute_dtype(default_device()) == torch.bfloat16 else "no"
     accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=config.out)
-    if accelerator.num_processes > 1:
-        raise ValueError(f"post-training runs in 1 process, launched are {accelerator.num_processes}")
+    check_processes(accelerator.num_processes)
     accelerator.init_trackers("log")
     torch.manual_seed(config.seed)
     return accelerator
+
+
+def check_processes(number: int) -> None:
+    """Raise a `ValueError` where more than one process was launched."""
+    if number > 1:
+        raise ValueError(f"post-training runs in 1 process, launched are {number}")
 
 
 def policies(config: PosttrainConfig, base: WorldModel) -> tuple[WorldModel, WorldModel]:
