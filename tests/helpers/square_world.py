@@ -10,6 +10,8 @@ from gymnasium import spaces
 
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.data.lerobot.write import LeRobotSchema, finalise, stage_episode
+from worldmodel.dreams.verdict import Verdict
+from worldmodel.streaming.state import Observation
 
 SIZE = 16
 SCHEMA = LeRobotSchema(
@@ -19,6 +21,10 @@ SCHEMA = LeRobotSchema(
     state_names=("x", "y"),
     robot_type="square",
 )
+
+
+BOUNDS = (torch.zeros(2), torch.full((2,), 12.0))
+"""Lowest and highest action."""
 
 
 class SquareEnv(gymnasium.Env):
@@ -57,6 +63,36 @@ class SquareEnv(gymnasium.Env):
             "observation.images.wrist": picture[::-1].copy(),
             "observation.state": self.state.copy(),
         }
+
+
+class SquareWorld:
+    """The square's world drawn exactly, with grains of noise that depend on the seed."""
+
+    views = ("top", "wrist")
+
+    def __init__(self, grain: int = 0):
+        self.grain = grain
+
+    def start(self, context, *, seed):
+        self.generator = torch.Generator().manual_seed(seed[0] if len(seed) else 0)
+        return context.states[:, -1]
+
+    def step(self, state, actions, *, num_steps):
+        state = state + (actions - state).clamp(-2, 2)
+        frames = torch.full((len(state), 2, SIZE, SIZE, 3), 30, dtype=torch.uint8)
+        for picture, (x, y) in zip(frames, state.round().int().tolist(), strict=True):
+            picture[0, y : y + 4, x : x + 4] = 230
+            picture[1] = picture[0].flip(0)
+        if self.grain:
+            noise = torch.randint(self.grain, frames.shape, generator=self.generator)
+            frames = frames + noise.to(torch.uint8)
+        return Observation(frames, state), state
+
+
+def right_edge(observation: Observation) -> Verdict:
+    """As `SquareEnv` rewards: x / 10, and success from 10 on."""
+    x = observation.states[:, 0]
+    return Verdict(x / 10, x >= 10)
 
 
 def to_the_right(state: np.ndarray) -> np.ndarray:
