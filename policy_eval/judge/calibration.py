@@ -98,13 +98,7 @@ def calibrate_judge(config: CalibrateConfig) -> dict:
     world = WorldModel.load(config.world, device)
     source = open_episodes(config.data, size=tuple(world.size), views=world.views)
     folders = find_policies(config.policies)
-    episodes = len(source) if config.episodes is None else config.episodes
-    if not 0 <= config.skip < episodes <= len(source):
-        raise ValueError(
-            f"{source.name}: has {len(source)} rollouts, --episodes is {episodes}, --skip is {config.skip}"
-        )
-    actors = dict(enumerate(recorded_policies(config.data)[:episodes]))
-    actors = {episode: actor for episode, actor in actors.items() if episode >= config.skip}
+    actors = chosen_actors(config, source.name, recorded_policies(config.data))
     rows = rows_of(source.name, actors, list(folders))
     policies = {name: ClonedPolicy.load(folder, device) for name, folder in folders.items()}
     judge = LearnedJudge.load(config.judge, device)
@@ -112,10 +106,7 @@ def calibrate_judge(config: CalibrateConfig) -> dict:
         scores = dreamt_scores(config, world, judge, policies, source, rows)
     real = real_successes(source, [row for mine in rows.values() for row in mine], config.horizon)
     before = judge.threshold
-    difference = bootstrap_interval((scores > before) - real, np.arange(len(real)))
-    by_chance = difference is None or difference[0] <= 0 <= difference[1]
-    if config.always or not by_chance:
-        judge.threshold = matching_threshold(scores, real.mean())
+    judge.threshold, difference = new_threshold(scores, real, before, always=config.always)
     found = {
         "rollouts": source.name,
         "episodes": len(real),
@@ -131,6 +122,18 @@ def calibrate_judge(config: CalibrateConfig) -> dict:
     write_json(config.out / "calibration.json", found)
     print(json.dumps(found, indent=2))
     return found
+
+
+def chosen_actors(config: CalibrateConfig, data: str, recorded: Sequence[str | None]) -> dict[int, str | None]:
+    """Who acted in each of the chosen episodes, of those who acted in all.
+
+    Raises:
+        ValueError: There are fewer rollouts than asked for, or all of them are left out.
+    """
+    episodes = len(recorded) if config.episodes is None else config.episodes
+    if not 0 <= config.skip < episodes <= len(recorded):
+        raise ValueError(f"{data}: has {len(recorded)} rollouts, --episodes is {episodes}, --skip is {config.skip}")
+    return {episode: recorded[episode] for episode in range(config.skip, episodes)}
 
 
 def rows_of(data: str, actors: Mapping[int, str | None], policies: Sequence[str]) -> dict[str, list[int]]:
@@ -193,6 +196,27 @@ def real_successes(source: EpisodeSource, episodes: Sequence[int], horizon: int)
             raise ValueError(f"{source.name}: no next.success, which a threshold is set by")
         outcomes.append(float(clip.successes[:horizon].any()))
     return np.array(outcomes)
+
+
+def new_threshold(
+    scores: Float64[np.ndarray, "e"], real: Float64[np.ndarray, "e"], before: float, *, always: bool
+) -> tuple[float, tuple[float, float] | None]:
+    """The threshold that suits the rollouts, or the one before where dreams differ from them by chance alone.
+
+    Args:
+        scores: Highest score of every dream.
+        real: 1 for every rollout that succeeded, else 0.
+        before: The threshold so far.
+        always: Whether it moves even where the difference may be chance.
+
+    Returns:
+        The threshold, and the 95 % interval of the success rate of dreams minus that of rollouts; `None` when there
+        are too few.
+    """
+    difference = bootstrap_interval((scores > before) - real, np.arange(len(real)))
+    by_chance = difference is None or difference[0] <= 0 <= difference[1]
+    moves = always or not by_chance
+    return matching_threshold(scores, real.mean()) if moves else before, difference
 
 
 def matching_threshold(scores: Float64[np.ndarray, "e"], share: float) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -209,11 +209,7 @@ def fit(judge: LearnedJudge, rows: Frames, config: JudgeConfig) -> None:
     device = next(network.parameters()).device
     low, high = judge.reward_range
     rewards = (rows.rewards - low) / max(high - low, 1e-6)
-    solved, failed = rows.successes.nonzero()[:, 0], (~rows.successes).nonzero()[:, 0]
-    order = rows.rewards[failed].argsort(descending=True)
-    near = failed[order[: max(round(NEAR_MISSES * len(failed)), 1)]]
-    pools = [(solved, config.batch // 2), (near, config.batch // 4)]
-    pools.append((failed, config.batch - sum(count for _, count in pools)))
+    pools = batch_pools(rows, config.batch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     generator = torch.Generator().manual_seed(config.seed)
@@ -235,6 +231,14 @@ def fit(judge: LearnedJudge, rows: Frames, config: JudgeConfig) -> None:
             schedule.step()
             progress.update(task, advance=1, note=f"step {step + 1}  loss {loss.item():.4f}")
     network.eval()
+
+
+def batch_pools(rows: Frames, batch: int) -> list[tuple[Int64[Tensor, "_"], int]]:
+    """Indices of frames, and how many of them a batch has: solved ones, near misses, all failed ones."""
+    solved, failed = rows.successes.nonzero()[:, 0], (~rows.successes).nonzero()[:, 0]
+    order = rows.rewards[failed].argsort(descending=True)
+    near = failed[order[: max(round(NEAR_MISSES * len(failed)), 1)]]
+    return [(solved, batch // 2), (near, batch // 4), (failed, batch - batch // 2 - batch // 4)]
 
 
 def disturb(frames: UInt8[Tensor, "n v H W 3"], generator: torch.Generator) -> UInt8[Tensor, "n v H W 3"]:

@@ -110,10 +110,15 @@ def begin(config: PosttrainConfig) -> Accelerator:
     """
     check_out(config.out, "state/state.json", "world.json", overwrite=config.overwrite, resume=config.resume)
     accelerator = start_accelerator(config.device, config.out)
-    if accelerator.num_processes > 1:
-        raise ValueError(f"post-training runs in 1 process, launched are {accelerator.num_processes}")
+    check_processes(accelerator.num_processes)
     torch.manual_seed(config.seed)
     return accelerator
+
+
+def check_processes(number: int) -> None:
+    """Raise a `ValueError` where more than one process was launched."""
+    if number > 1:
+        raise ValueError(f"post-training runs in 1 process, launched are {number}")
 
 
 def policies(config: PosttrainConfig, base: WorldModel) -> tuple[WorldModel, WorldModel]:
