@@ -13,7 +13,7 @@ from invariants_probe import CONTEXT, DATA, DREAMS, DREAMT, STREAMS, WORLDS, Arr
 DIT = {"width": 32, "encoder_depth": 2, "decoder_depth": 1, "window": 4, "head_width": 16}
 PRETRAIN = {"steps": 10, "batch": 4, "frames": 5, "size": (32, 32), "validation_episodes": 1, "seed": 3}
 LOSS = {"forward_fraction": 0.8, "forward_start": 0.2, "shortcut_interval": 2}
-RECORD = {"episodes": 4, "seed": 6, "behaviour": "expert", "num_workers": 1}
+RECORD = {"episodes": 8, "seed": 7, "behaviour": "mixture", "num_workers": 1}
 RANK = {"episodes": 3, "horizon": 60, "num_envs": 2, "seed": 1}
 POSTTRAIN = {
     "steps": 2,
@@ -96,6 +96,22 @@ def recording(folder: Path) -> Arrays:
     return {**found, "recording.seeds": np.array([source.reset_seed(episode) for episode in range(len(source))])}
 
 
+def fits(folder: Path) -> Arrays:
+    """Weights of a policy, a judge and inverse dynamics after a few supervised steps."""
+    from safetensors.torch import load_file
+
+    from policy_eval.clone import CloneConfig, clone
+    from policy_eval.judge_training import JudgeConfig, judge
+    from rl_posttrain.inverse_dynamics_training import InverseDynamicsCommand, inverse_dynamics
+
+    data, few = starts(folder), {"steps": 4, "batch": 8}
+    clone(CloneConfig(data, folder / "policy", relative_to={0: 0, 1: 1}, cap=20.0, **few))
+    judge(JudgeConfig(data, folder / "judge", held_out=0.75, **few))
+    inverse_dynamics(InverseDynamicsCommand(data, folder / "inverse_dynamics", validation_episodes=1, **few))
+    files = {file.parent.name: file for file in sorted(folder.glob("*/*.safetensors"))}
+    return {f"fits.{name}": digest(load_file(file).values()) for name, file in files.items()}
+
+
 def ranking(folder: Path) -> Arrays:
     """Trials of a shipped policy in the dream and in the simulator."""
     from policy_eval.trials import Bench, Cell, play
@@ -162,6 +178,7 @@ PROBES = {
     "dreams": dreams,
     "training": training,
     "recording": recording,
+    "fits": fits,
     "ranking": ranking,
     "imagination": imagination,
     "posttraining": posttraining,

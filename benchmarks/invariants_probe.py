@@ -27,7 +27,7 @@ DREAMS = {"1-step": (1, 0.0), "2-step": (2, 0.0), "4-step": (4, 0.0), "noise": (
 DIT = {"width": 32, "encoder_depth": 2, "decoder_depth": 1, "window": 4, "head_width": 16}
 PRETRAIN = {"steps": 10, "batch": 4, "frames": 5, "size": (32, 32), "validation_episodes": 1, "seed": 3}
 LOSS = {"forward_fraction": 0.8, "forward_start": 0.2, "shortcut_interval": 2}
-RECORD = {"episodes": 4, "seed": 6, "behaviour": "expert", "num_workers": 1}
+RECORD = {"episodes": 8, "seed": 7, "behaviour": "mixture", "num_workers": 1}
 RANK = {"episodes": 3, "horizon": 60, "num_envs": 2, "seed": 1}
 POSTTRAIN = {
     "steps": 2,
@@ -72,7 +72,7 @@ def drawn_world(world: str, frames: int) -> tuple[torch.Tensor, torch.Tensor, to
 
 def digest(tensors: Iterable[torch.Tensor]) -> np.ndarray:
     """Hash of some tensors, whatever their order."""
-    each = sorted(sha256(tensor.detach().contiguous().numpy().tobytes()).digest() for tensor in tensors)
+    each = sorted(sha256(tensor.detach().flatten().view(torch.uint8).numpy()).digest() for tensor in tensors)
     return np.array(sha256(b"".join(each)).hexdigest())
 
 
@@ -148,6 +148,22 @@ def recording(folder: Path) -> Arrays:
     return {**found, "recording.seeds": np.array([source.reset_seed(episode) for episode in range(len(source))])}
 
 
+def fits(folder: Path) -> Arrays:
+    """Weights of a policy, a judge and inverse dynamics after a few supervised steps."""
+    from safetensors.torch import load_file
+
+    from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, inverse_dynamics
+    from policy_eval.judge.train import JudgeConfig, judge
+    from policy_eval.policies.clone import CloneConfig, clone
+
+    data, few = starts(folder), {"steps": 4, "batch": 8}
+    clone(CloneConfig(data, folder / "policy", relative_to={0: 0, 1: 1}, cap=20.0, **few))
+    judge(JudgeConfig(data, folder / "judge", held_out=0.75, **few))
+    inverse_dynamics(InverseDynamicsTraining(data, folder / "inverse_dynamics", validation_episodes=1, **few))
+    files = {file.parent.name: file for file in sorted(folder.glob("*/*.safetensors"))}
+    return {f"fits.{name}": digest(load_file(file).values()) for name, file in files.items()}
+
+
 def ranking(folder: Path) -> Arrays:
     """Trials of a shipped policy in the dream and in the simulator."""
     from policy_eval.ranking.trials import Cell, TrialSetup, play
@@ -215,6 +231,7 @@ PROBES = {
     "dreams": dreams,
     "training": training,
     "recording": recording,
+    "fits": fits,
     "ranking": ranking,
     "imagination": imagination,
     "posttraining": posttraining,

@@ -70,4 +70,4 @@ def test_the_probes_of_this_tree_find_what_they_look_for(tmp_path):
     assert found["dream.pusht.2-step.frames"].shape == (2, 20, 2, 64, 64, 3)
     assert len(found["training.losses"]) == 10
     assert found["imagination.imitation.remembered"] > 0 and found["imagination.pmpo.kl"] > 0
-    assert {"ranking.real.outcomes", "posttraining.weights", "recording.frames"} <= set(found)
+    assert {"fits.judge", "ranking.real.outcomes", "posttraining.weights", "recording.frames"} <= set(found)

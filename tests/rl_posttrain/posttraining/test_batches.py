@@ -10,10 +10,10 @@ from places import LEROBOT_V30
 from tiny import random_clip, tiny_world
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from rl_posttrain.posttrain.branches import draw_branches
-from rl_posttrain.posttrain.config import PosttrainConfig
-from rl_posttrain.posttrain.train import check_processes, judge, measure_spread, next_batch, policies
-from rl_posttrain.posttrain.updates import RecordedBatch, UpdateWeights
+from rl_posttrain.posttraining.branches import draw_branches
+from rl_posttrain.posttraining.config import PosttrainConfig
+from rl_posttrain.posttraining.train import check_processes, judge, measure_spread, next_batch, policies
+from rl_posttrain.posttraining.updates import RecordedBatch, UpdateWeights
 from rl_posttrain.rewards.executability import Executability, Limits, penalty
 from rl_posttrain.rewards.mix import RewardMix
 from rl_posttrain.rewards.reward import Rollout

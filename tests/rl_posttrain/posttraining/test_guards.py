@@ -7,7 +7,7 @@ import torch
 from places import LEROBOT_V30
 from tiny import random_clip, tiny_world
 
-from rl_posttrain.posttrain.guards import HeldOut, dream, object_errors, score
+from rl_posttrain.posttraining.guards import HeldOut, dream, object_errors, score
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip, open_episodes
 from worldmodel.fidelity.metrics import psnr

@@ -7,9 +7,9 @@ import torch
 from places import LEROBOT_V30
 from tiny import tiny_world
 
-from rl_posttrain.posttrain.config import PosttrainConfig
-from rl_posttrain.posttrain.keeper import Keeper, is_kept, is_over
-from rl_posttrain.posttrain.train import begin
+from rl_posttrain.posttraining.config import PosttrainConfig
+from rl_posttrain.posttraining.keeper import Keeper, is_kept, is_over
+from rl_posttrain.posttraining.train import begin
 from rl_posttrain.rewards.mix import RewardMix
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.training.log import CLOCKS, RunLog

@@ -10,8 +10,8 @@ from places import LEROBOT_V30
 from safetensors.torch import load_file
 from tiny import tiny_world
 
-from rl_posttrain.posttrain.config import PosttrainConfig
-from rl_posttrain.posttrain.train import next_batch, posttrain
+from rl_posttrain.posttraining.config import PosttrainConfig
+from rl_posttrain.posttraining.train import next_batch, posttrain
 from rl_posttrain.rewards.mix import RewardWeights, build_rewards
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.training.rows import split_episodes

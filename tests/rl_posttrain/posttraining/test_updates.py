@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny import random_clip, tiny_world
 
-from rl_posttrain.posttrain.branches import draw_branches
-from rl_posttrain.posttrain.updates import BranchBatch, Update, UpdateWeights, branch_loss
+from rl_posttrain.posttraining.branches import draw_branches
+from rl_posttrain.posttraining.updates import BranchBatch, Update, UpdateWeights, branch_loss
 from worldmodel.training.loss import LossConfig
 from worldmodel.world_model import WorldModel
 
