@@ -27,7 +27,7 @@ DREAMS = {"1-step": (1, 0.0), "2-step": (2, 0.0), "4-step": (4, 0.0), "noise": (
 DIT = {"width": 32, "encoder_depth": 2, "decoder_depth": 1, "window": 4, "head_width": 16}
 PRETRAIN = {"steps": 10, "batch": 4, "frames": 5, "size": (32, 32), "validation_episodes": 1, "seed": 3}
 LOSS = {"forward_fraction": 0.8, "forward_start": 0.2, "shortcut_interval": 2}
-RECORD = {"episodes": 8, "seed": 7, "behaviour": "mixture", "num_workers": 1}
+RECORD = {"episodes": 8, "seed": 7, "behaviour": "mixture", "workers": 1}
 RANK = {"episodes": 3, "horizon": 60, "num_envs": 2, "seed": 1}
 POSTTRAIN = {
     "steps": 2,

@@ -19,8 +19,7 @@ from rich.progress import Progress
 
 from policy_eval.evaluation import evaluate
 from policy_eval.judge.judge import LearnedJudge
-from policy_eval.policies.cloned import ClonedPolicy
-from policy_eval.policies.find import find_policies
+from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.policies.policy import Policy
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.lerobot.read import recorded_policies
@@ -44,8 +43,8 @@ class CalibrateConfig:
     """Folder of the world model, or hf://USER/NAME@REV."""
     judge: str | Path
     """Folder of the judge, or hf://USER/NAME@REV."""
-    policies: tuple[Path, ...]
-    """Folders of policies, or folders of such folders."""
+    policies: tuple[str | Path, ...]
+    """Folders of policies, folders of such folders, or module:name for a policy of yours."""
     data: Path
     """Real rollouts of these policies, found by name. None may begin where policies are ranked, and
     neither world model nor judge should have been trained on them."""
@@ -97,10 +96,10 @@ def calibrate_judge(config: CalibrateConfig) -> dict:
     device = command_device(config.device)
     world = WorldModel.load(config.world, device)
     source = open_episodes(config.data, size=tuple(world.size), views=world.views)
-    folders = find_policies(config.policies)
+    specs = find_policies(config.policies)
     actors = chosen_actors(config, source.name, recorded_policies(config.data))
-    rows = rows_of(source.name, actors, list(folders))
-    policies = {name: ClonedPolicy.load(folder, device) for name, folder in folders.items()}
+    rows = rows_of(source.name, actors, list(specs))
+    policies = {name: load_policy(spec, device) for name, spec in specs.items()}
     judge = LearnedJudge.load(config.judge, device)
     with single_thread():
         scores = dreamt_scores(config, world, judge, policies, source, rows)

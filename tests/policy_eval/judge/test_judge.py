@@ -9,7 +9,16 @@ from tiny import tiny_world
 from policy_eval.judge.goal import GoalImageJudge
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.judge.scores import JudgedEpisode, best_threshold, dream_again, judge_episodes, judge_report
-from policy_eval.judge.train import Frames, JudgeConfig, batch_pools, disturb, fit_judge, read_frames, split, train_judge
+from policy_eval.judge.train import (
+    Frames,
+    JudgeConfig,
+    batch_pools,
+    disturb,
+    fit_judge,
+    read_frames,
+    split,
+    train_judge,
+)
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.streaming.state import Observation
