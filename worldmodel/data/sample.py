@@ -1,4 +1,4 @@
-"""What a run sees of a data set: its episodes, and random clips as a function of a seed and an index."""
+"""Choose what a run trains on: episodes, and random clips that depend on a seed and an index only."""
 
 from collections.abc import Sequence
 from dataclasses import fields
