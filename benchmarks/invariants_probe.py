@@ -152,14 +152,14 @@ def fits(folder: Path) -> Arrays:
     """Weights of a policy, a judge and inverse dynamics after a few supervised steps."""
     from safetensors.torch import load_file
 
-    from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, inverse_dynamics
-    from policy_eval.judge.train import JudgeConfig, judge
+    from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, train_inverse_dynamics
+    from policy_eval.judge.train import JudgeConfig, train_judge
     from policy_eval.policies.clone import CloneConfig, clone
 
     data, few = starts(folder), {"steps": 4, "batch": 8}
     clone(CloneConfig(data, folder / "policy", relative_to={0: 0, 1: 1}, cap=20.0, **few))
-    judge(JudgeConfig(data, folder / "judge", held_out=0.75, **few))
-    inverse_dynamics(InverseDynamicsTraining(data, folder / "inverse_dynamics", validation_episodes=1, **few))
+    train_judge(JudgeConfig(data, folder / "judge", held_out=0.75, **few))
+    train_inverse_dynamics(InverseDynamicsTraining(data, folder / "inverse_dynamics", validation_episodes=1, **few))
     files = {file.parent.name: file for file in sorted(folder.glob("*/*.safetensors"))}
     return {f"fits.{name}": digest(load_file(file).values()) for name, file in files.items()}
 
@@ -169,11 +169,11 @@ def ranking(folder: Path) -> Arrays:
     from policy_eval.ranking.trials import Cell, TrialSetup, play
 
     world, judge = "checkpoints/pusht", Path("checkpoints/judges/pusht-position")
-    bench = TrialSetup(world, judge, starts(folder), real="pusht-position", **RANK)
+    setup = TrialSetup(world, judge, starts(folder), real="pusht-position", **RANK)
     policy = Path("checkpoints/policies/pusht-position/demos-150")
     found: Arrays = {}
     for place in ("dream", "real"):
-        scores = play(bench, Cell(place, policy.name, policy, tuple(range(RANK["episodes"]))), folder)
+        scores = play(setup, Cell(place, policy.name, policy, tuple(range(RANK["episodes"]))), folder)
         found |= {f"ranking.{place}.{key}": getattr(scores, key) for key in ("outcomes", "returns", "steps")}
     return found
 

@@ -10,13 +10,12 @@ from torch.nn.functional import smooth_l1_loss
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
-from worldmodel.data.sample import sample_clips
+from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.files import write_json
 from worldmodel.model.precision import autocast, command_device
 from worldmodel.model_folder import check_out
 from worldmodel.training.fit import fit
-from worldmodel.training.rows import split_episodes
 from worldmodel.world_model import WorldModel
 
 TOLERANCE = 0.25

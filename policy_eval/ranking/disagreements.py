@@ -1,4 +1,4 @@
-"""Trials whose dream ended otherwise than reality did, as videos."""
+"""Videos of the trials that ended differently in the dream and in reality."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

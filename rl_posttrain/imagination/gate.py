@@ -1,4 +1,4 @@
-"""Whether a world model ranks policies, which is what improving one in it relies on."""
+"""Check that a world model ranks policies correctly before a policy is improved in it."""
 
 import json
 from pathlib import Path

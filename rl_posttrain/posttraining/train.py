@@ -24,7 +24,7 @@ from rl_posttrain.rewards.advantages import group_advantages
 from rl_posttrain.rewards.mix import RewardMix, build_rewards
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
-from worldmodel.data.sample import sample_clips
+from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.files import write_json
 from worldmodel.model_folder import check_out
 from worldmodel.streaming.noise import mix_seed
@@ -34,7 +34,6 @@ from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
 from worldmodel.training.log import CLOCKS, RunLog
 from worldmodel.training.loss import draw
 from worldmodel.training.optimizers import build_optimizers
-from worldmodel.training.rows import split_episodes
 from worldmodel.world_model import WorldModel
 
 

@@ -1,4 +1,4 @@
-"""Do noise seeds disagree where a dream is wrong? Asked of recorded episodes before it is used."""
+"""Test on recorded episodes whether noise seeds disagree where the dream is wrong."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Supervised training of what is small enough for one process: a loss over minibatches, AdamW, a bar."""
+"""Train a small module on minibatches, in one process: AdamW, a schedule, a progress bar."""
 
 from collections.abc import Callable
 from typing import Literal

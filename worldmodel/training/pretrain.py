@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
-from worldmodel.data.sample import sample_clips
+from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.model.dit import DiTConfig
 from worldmodel.model_folder import check_out
 from worldmodel.streaming.noise import mix_seed
@@ -24,7 +24,6 @@ from worldmodel.training.log import CLOCKS, RunLog
 from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.prefetch import Ahead
-from worldmodel.training.rows import process_rows, split_episodes
 from worldmodel.training.validate import validate
 from worldmodel.world_model import WorldModel
 
@@ -243,3 +242,15 @@ def batch(
     rows = process_rows(clips, accelerator)
     clip = clip.map(lambda tensor: tensor[rows])
     return clip.to(accelerator.device), draws.rows(rows.start, rows.stop)
+
+
+def process_rows(batch: int, accelerator: Accelerator) -> slice:
+    """The rows of the global batch that this process computes.
+
+    Raises:
+        ValueError: If the batch does not divide by the number of processes.
+    """
+    share, rest = divmod(batch, accelerator.num_processes)
+    if rest:
+        raise ValueError(f"batch {batch} does not divide by {accelerator.num_processes} processes")
+    return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
