@@ -25,7 +25,7 @@ from rich.table import Table
 from simulator_world import SimulatorWorld
 
 from policy_eval.judge.judge import LearnedJudge
-from policy_eval.policies.clone import CloneConfig, check_clone, fit, read_demonstrations
+from policy_eval.policies.clone import CloneConfig, check_clone, fit_policy, read_demonstrations
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.ranking.trials import TrialSetup, cut, gather, run_cells
 from policy_eval.scores import Scores
@@ -219,11 +219,11 @@ def clone_longer(config: BenchmarkConfig, out: Path) -> None:
     source = EpisodeCache(open_episodes(task.demos))
     rows = read_demonstrations(options, source, check_clone(options, source))
     began = time.process_time()
-    fit(ClonedPolicy.load(task.policy).train(), rows, options)
+    fit_policy(ClonedPolicy.load(task.policy), rows, options)
     seconds = (time.process_time() - began) / options.steps
     steps = max(round(60 * config.minutes / seconds), 1)
-    loss = fit(policy, rows, replace(options, steps=steps))
-    policy.eval().save(out, dtype=torch.float32)
+    loss = fit_policy(policy, rows, replace(options, steps=steps))
+    policy.save(out, dtype=torch.float32)
     write_json(out / "training.json", {**training, "more_steps": steps, "last_loss": loss})
 
 

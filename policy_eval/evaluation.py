@@ -41,19 +41,20 @@ def evaluate(
     record: Callable[[Trial], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Scores:
-    """Let a policy act once from every start; success ends a trial.
+    """Let a policy act once from every start, until it succeeds or `envs` end the trial.
 
     Real environment and dream differ in `envs` alone. A trial depends on its start and on the
     policy, not on the other trials of its batch (up to rounding).
 
     Args:
         policy: Who acts; its randomness is seeded by the reset seed of each trial.
-        envs: `RealEnvs` or a `DreamEnv` with autoreset disabled; has `starts`, and
-            `reset(options={"starts": ...})` begins from the chosen ones.
+        envs: `RealEnvs` or a `DreamEnv` with autoreset disabled; has `starts`,
+            `reset(options={"starts": ...})` begins from the chosen ones, and `info["success"]` of a
+            step says which streams have succeeded.
         starts: Indices into `envs.starts`; all of them by default.
         horizon: Most actions of a trial.
         name: What the policy is called in the scores.
-        judge: Decides on reward and success in place of the environment.
+        judge: Decides on reward and success in place of the environment, and alone ends a trial.
         record: Is given every finished trial.
         progress: Is given the number of trials that have just finished.
 
@@ -93,22 +94,25 @@ def _run(
     policy.reset(seeds)
     observation, _ = envs.reset(options={"starts": padded})
     history, chosen = [observation], []
-    success = np.zeros(envs.num_envs, bool)
+    success, done = np.zeros((2, envs.num_envs), bool)
     returns = np.zeros(envs.num_envs)
     steps = np.zeros(envs.num_envs, np.int64)
     for _ in range(horizon):
-        running = ~success
+        running = ~done
         actions = _checked(policy, observation, envs)
-        observation, rewards, terminated, _, _ = envs.step(actions)
+        observation, rewards, terminated, truncated, info = envs.step(actions)
+        solved, over = info["success"], terminated | truncated
         if judge is not None:
-            rewards, terminated = _judged(judge, observation, envs.starts.views)
+            rewards, solved = _judged(judge, observation, envs.starts.views)
+            over = solved
         returns += np.where(running, rewards, 0.0)
         steps += running
-        success |= running & terminated
+        success |= running & solved
+        done |= over
         if record is not None:
             history.append(observation)
             chosen.append(actions.astype(np.float64))
-        if success.all():
+        if done.all():
             break
     outcomes = success.astype(np.float64)
     if record is not None:
@@ -125,7 +129,10 @@ def _checked(policy: Policy, observation: dict[str, np.ndarray], envs: VectorEnv
     """The policy's actions within the action space."""
     with torch.no_grad():
         tensors = {name: torch.from_numpy(value) for name, value in observation.items()}
-        actions = policy.act(tensors).cpu().float().numpy()
+        actions = policy.act(tensors)
+    if not isinstance(actions, torch.Tensor):
+        raise ValueError(f"a policy returns its actions as a torch.Tensor, got {type(actions).__name__}")
+    actions = actions.cpu().float().numpy()
     if actions.shape != envs.action_space.shape:
         raise ValueError(
             f"the policy's actions have the shape {actions.shape}, the environment expects {envs.action_space.shape}"

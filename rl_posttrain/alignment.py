@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,13 +19,13 @@ from rich.table import Table
 
 from policy_eval.judge.calibration import CalibrateConfig, calibrate_judge
 from policy_eval.judge.train import JudgeConfig, train_judge
-from policy_eval.policies.cloned import ClonedPolicy
-from policy_eval.policies.find import find_policies
+from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.ranking.command import RankConfig, rank_policies
 from policy_eval.real_rollouts import mix, record_rollouts
 from worldmodel.data import EpisodeSource, open_episodes
-from worldmodel.envs import make_env
-from worldmodel.envs.record import schema_of
+from worldmodel.envs import make_simulator
+from worldmodel.envs.episode import schema_of
+from worldmodel.envs.protocol import describe
 from worldmodel.files import write_json
 from worldmodel.model.precision import command_device
 from worldmodel.training.pretrain import PretrainConfig, pretrain
@@ -44,10 +45,10 @@ class AlignConfig:
     """Folder of the world model, or hf://USER/NAME@REV."""
     judge: str | Path
     """Folder of the judge, likewise."""
-    policies: tuple[Path, ...]
-    """Folders of policies, or folders of such folders."""
+    policies: tuple[str | Path, ...]
+    """Folders of policies, folders of such folders, or module:name for a policy of yours."""
     real: str
-    """Where they are tried: pusht-position or metaworld:TASK."""
+    """Where they are tried: pusht-position, metaworld:TASK, or module:Class for one of yours."""
     world_data: Path
     """What the world model was trained on; a part of it is mixed in."""
     judge_data: Path
@@ -96,7 +97,7 @@ def align(config: AlignConfig) -> dict:
     least = max(4, 2 * len(find_policies(config.policies)) if config.calibrate else 0)
     if not numbers or numbers[0] < least:
         raise ValueError(f"--rollouts are numbers of at least {least}, got {list(config.rollouts)}")
-    env = make_env(config.real, size=WorldModel.load(config.world).size[0])
+    env = make_simulator(config.real, size=WorldModel.load(config.world).size[0])
     check_apart(config, numbers[-1])
     recorded = record(config, env, numbers[-1])
     table = {"0": agreement_of(config, config.world, config.judge, config.out / "before")}
@@ -120,10 +121,9 @@ def check_apart(config: AlignConfig, episodes: int) -> None:
         raise ValueError(f"--seed {config.seed}: rollouts would begin from the test starts {both}")
 
 
-def record(config: AlignConfig, env: object, episodes: int) -> Path:
+def record(config: AlignConfig, env: gymnasium.Env, episodes: int) -> Path:
     """The rollouts of all policies in turn."""
-    folders = find_policies(config.policies)
-    policies = {name: ClonedPolicy.load(folder) for name, folder in folders.items()}
+    policies = {name: load_policy(spec) for name, spec in find_policies(config.policies).items()}
     columns = (TextColumn("rollouts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=episodes)
@@ -134,6 +134,7 @@ def record(config: AlignConfig, env: object, episodes: int) -> Path:
             episodes=episodes,
             horizon=config.horizon,
             seed=config.seed,
+            name=config.real,
             progress=lambda done: progress.update(bar, completed=done),
         )
 
@@ -148,17 +149,17 @@ def held_back(config: AlignConfig, number: int) -> int:
 
 
 def fine_tune(
-    config: AlignConfig, env: object, rollouts: EpisodeSource, number: int, known: int
+    config: AlignConfig, env: gymnasium.Env, rollouts: EpisodeSource, number: int, known: int
 ) -> tuple[str | Path, Path]:
     """World model and judge after the first `known` of `number` rollouts, and as many old ones."""
     folder = config.out / str(number)
-    schema, mixtures = schema_of(env), {}
+    schema, mixtures = schema_of(env, config.real), {}
     needed = {"world": config.world_data} if config.steps else {}
     for name, data in (needed | {"judge": config.judge_data}).items():
         old = open_episodes(data)
         chosen = np.random.default_rng(config.seed).permutation(len(old))[:known].tolist()
         parts = [(rollouts, range(known)), (old, chosen)]
-        mixtures[name] = mix(parts, schema, folder / f"{name}-data", task=env.task)
+        mixtures[name] = mix(parts, schema, folder / f"{name}-data", task=describe(env).task)
     world = folder / "world" if config.steps else config.world
     learned = folder / "judge"
     if config.steps and not (folder / "world" / "world.json").exists():

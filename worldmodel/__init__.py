@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from worldmodel.envs.record import RecordConfig, record
     from worldmodel.fidelity.measure import measure_fidelity
     from worldmodel.streaming.state import Observation
+    from worldmodel.streaming.stream import Stream
     from worldmodel.training.pretrain import PretrainConfig, pretrain
     from worldmodel.world_model import WorldModel, WorldModelConfig
 
@@ -32,6 +33,7 @@ __all__ = [
     "PretrainConfig",
     "RecordConfig",
     "Starts",
+    "Stream",
     "Verdict",
     "WorldModel",
     "WorldModelConfig",
@@ -55,6 +57,7 @@ _HOMES = {
     "PretrainConfig": "worldmodel.training.pretrain",
     "RecordConfig": "worldmodel.envs.record",
     "Starts": "worldmodel.dreams.starts",
+    "Stream": "worldmodel.streaming.stream",
     "Verdict": "worldmodel.dreams.verdict",
     "WorldModel": "worldmodel.world_model",
     "WorldModelConfig": "worldmodel.world_model",

@@ -33,10 +33,7 @@ class Command:
 
 COMMANDS = {
     "record": Command(
-        "Record episodes of an embedded environment as a LeRobot data set.",
-        "worldmodel.envs.record",
-        "RecordConfig",
-        "record",
+        "Record episodes of an environment as a LeRobot data set.", "worldmodel.envs.record", "RecordConfig", "record"
     ),
     "pretrain": Command(
         "Train a world model from video and actions.", "worldmodel.training.pretrain", "PretrainCommand", "pretrain"

@@ -26,7 +26,7 @@ from demos.page.quality import quality_tab
 from policy_eval.judge.judge import LearnedJudge
 from worldmodel.data import open_episodes
 from worldmodel.dreams.context import check_views
-from worldmodel.envs import is_embedded
+from worldmodel.envs import has_simulator
 from worldmodel.model.precision import command_device
 from worldmodel.model_folder import find_folder, find_optional, shipped
 from worldmodel.world_model import WorldModel
@@ -54,11 +54,12 @@ class DemoConfig:
     policies: Path = Path("checkpoints/policies/pusht-position")
     """Folder of policies to rank; left out where they do not fit."""
     task: str = "pusht-position"
-    """Embedded environment whose task judge and policies are about."""
+    """Environment whose task judge and policies are about."""
     posttrained: Path | None = None
-    """Folder of the world model after post-training; `WORLD-posttrained` when not given."""
+    """The world model after post-training; `WORLD-posttrained` when not given."""
     real: str = ""
-    """Environment of the fresh episodes and beside the dream; by default that of the training data."""
+    """Environment of the fresh episodes and beside the dream, a name or module:Class; by default that of the training
+    data."""
     num_steps: int = 2
     """Denoising steps per frame to begin with."""
     port: int = 7860
@@ -78,11 +79,11 @@ def find_starts(config: DemoConfig, world: WorldModel) -> tuple[list[Start], Cal
         ValueError: There is neither data nor an environment, or they do not fit the world model.
     """
     name = config.real or world.config.robot_type
-    fresh = partial(_fresh, name, world) if is_embedded(name) else None
+    fresh = partial(_fresh, name, world) if has_simulator(name) else None
     if config.data is None:
         if fresh is None:
             raise ValueError(
-                f"{config.world}: robot_type {name!r} is no embedded environment, so starts come "
+                f"{config.world}: robot_type {name!r} is no environment that can be made here, so starts come "
                 "from a data set; pass --data"
             )
         return [fresh(FRESH_SEED + number) for number in range(NUM_STARTS)], fresh

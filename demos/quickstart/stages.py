@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from demos.quickstart.improvement import improve_policy, missing
+from demos.quickstart.log import logged
 from demos.quickstart.posttraining import posttrain_briefly
 from demos.quickstart.ranking import nothing_to_rank, rank_three
 from policy_eval.ranking.report import LEADERBOARD, draw_scatter, leaderboard, remarks
@@ -307,8 +308,12 @@ STAGES: tuple[tuple[Stage, float], ...] = (
 
 
 def run_quickstart(config: QuickstartConfig) -> None:
-    """Run every stage and write `report.html`, `fidelity.json` and `timings.json`."""
-    config.out.mkdir(parents=True, exist_ok=True)
+    """Run every stage and write `report.html`, `fidelity.json`, `timings.json` and `quickstart.log`."""
+    with logged(config.out / "quickstart.log"):
+        _run_stages(config)
+
+
+def _run_stages(config: QuickstartConfig) -> None:
     command_device(config.device)
     report = Report("worldmodel quickstart: a dream of PushT")
     timings: list[dict[str, Any]] = []

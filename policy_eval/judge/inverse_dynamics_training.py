@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
@@ -13,7 +15,7 @@ from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.files import write_json
 from worldmodel.model.precision import autocast, command_device
 from worldmodel.model_folder import check_out
-from worldmodel.training.log import training_bar
+from worldmodel.training.fit import fit
 from worldmodel.training.rows import split_episodes
 from worldmodel.world_model import WorldModel
 
@@ -76,7 +78,7 @@ def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
         raise ValueError(f"{source.name}: no actions to learn to decode")
     train, held_out = split_episodes(source, config.validation_episodes)
     dynamics = build(config, source, train, world).to(device)
-    loss = fit(dynamics, source, train, config)
+    loss = fit_dynamics(dynamics, source, train, config)
     stride = 1 if world is None else world.stride
     report: dict = {
         "data": str(config.data),
@@ -138,41 +140,21 @@ def build(
     return dynamics
 
 
-def fit(dynamics: InverseDynamics, source: EpisodeSource, train: range, config: InverseDynamicsTraining) -> float:
+def fit_dynamics(
+    dynamics: InverseDynamics, source: EpisodeSource, train: range, config: InverseDynamicsTraining
+) -> float:
     """Train in place; returns the mean loss of the last tenth of the steps."""
-    optimizer = torch.optim.AdamW(dynamics.parameters(), lr=config.learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     stride = dynamics.config.action_dim // source.action_dim
-    losses = []
-    dynamics.train()
-    with training_bar() as progress:
-        task = progress.add_task("inverse dynamics", total=config.steps, note="")
-        for step in range(config.steps):
-            clip = sample_clips(
-                source,
-                batch=config.batch,
-                length=config.frames,
-                stride=stride,
-                seed=config.seed,
-                index=step,
-                episodes=train,
-            )
-            clip = clip.to(dynamics.mean.device)
-            target = (dynamics.commanded(clip) - dynamics.mean) / dynamics.std
-            with autocast(target.device):
-                decoded = dynamics(clip.frames, clip.view_mask)
-            loss = smooth_l1_loss(decoded.float(), target)
-            if not torch.isfinite(loss):
-                raise ValueError(f"step {step}: loss is {loss.item()}; lower --learning-rate")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-            progress.update(task, advance=1, note=f"step {step + 1}  loss {losses[-1]:.4f}")
-    dynamics.eval()
-    last = losses[-max(len(losses) // 10, 1) :]
-    return sum(last) / len(last)
+    settings = {"batch": config.batch, "length": config.frames, "stride": stride, "seed": config.seed}
+
+    def loss_of(step: int) -> Float[Tensor, ""]:
+        clip = sample_clips(source, index=step, episodes=train, **settings).to(dynamics.mean.device)
+        target = (dynamics.commanded(clip) - dynamics.mean) / dynamics.std
+        with autocast(target.device):
+            decoded = dynamics(clip.frames, clip.view_mask)
+        return smooth_l1_loss(decoded.float(), target)
+
+    return fit(dynamics, loss_of, steps=config.steps, learning_rate=config.learning_rate, name="inverse dynamics")
 
 
 def whole(source: EpisodeSource, episode: int, stride: int) -> Clip:
@@ -192,7 +174,7 @@ def dreamt_clip(world: WorldModel, source: EpisodeSource, episode: int, num_step
     """The dream of the same stretch; actions count relative to the states that were dreamt."""
     clip = whole(source, episode, world.stride).head(CONTEXT_FRAMES + TEST_FRAMES).to(world.device)
     actions = clip.actions[:, CONTEXT_FRAMES - 1 :]
-    dream = world.imagine(context_of(clip), actions, num_steps=num_steps, seed=seed + episode)
+    dream = world.rollout(context_of(clip), actions, num_steps=num_steps, seeds=seed + episode)
     last = clip.frames[:, [CONTEXT_FRAMES - 1]]
     states = None
     if clip.states is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -20,7 +20,7 @@ from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
 from worldmodel.model.precision import autocast, command_device
 from worldmodel.model_folder import check_out
-from worldmodel.training.log import training_bar
+from worldmodel.training.fit import fit
 from worldmodel.world_model import WorldModel
 
 NEAR_MISSES = 0.2
@@ -113,7 +113,7 @@ def train_judge(config: JudgeConfig) -> dict:
     else:
         learned = LearnedJudge.load(config.init, device)
         check_init(config, learned, shape)
-    fit(learned, rows, config)
+    fit_judge(learned, rows, config)
     generator = torch.Generator().manual_seed(config.seed)
     solved = rows.frames[rows.successes]
     goals = GoalImageJudge(solved[torch.randperm(len(solved), generator=generator)[:NUM_GOALS]])
@@ -203,38 +203,31 @@ def read_frames(
     return Frames(frames, successes, torch.cat(rewards))
 
 
-def fit(judge: LearnedJudge, rows: Frames, config: JudgeConfig) -> None:
+def fit_judge(judge: LearnedJudge, rows: Frames, config: JudgeConfig) -> None:
     """Train in place; half of every batch are successes, a quarter near misses."""
-    network = judge.network.train()
-    device = next(network.parameters()).device
+    device = next(judge.network.parameters()).device
     low, high = judge.reward_range
     rewards = (rows.rewards - low) / max(high - low, 1e-6)
+    pools = batch_pools(rows, config.batch)
+    generator = torch.Generator().manual_seed(config.seed)
+
+    def loss_of(step: int) -> Float[Tensor, ""]:
+        pick = torch.cat([pool[torch.randint(len(pool), (count,), generator=generator)] for pool, count in pools])
+        frames = disturb(rows.frames[pick], generator).to(device)
+        with autocast(device):
+            logit, reward = judge.network(frames).float().unbind(-1)
+        loss = binary_cross_entropy_with_logits(logit, rows.successes[pick].float().to(device))
+        return loss + smooth_l1_loss(reward, rewards[pick].to(device), beta=0.1)
+
+    fit(judge.network, loss_of, steps=config.steps, learning_rate=config.learning_rate, name="judge")
+
+
+def batch_pools(rows: Frames, batch: int) -> list[tuple[Int64[Tensor, "_"], int]]:
+    """Indices of frames, and how many of them a batch has: solved ones, near misses, all failed ones."""
     solved, failed = rows.successes.nonzero()[:, 0], (~rows.successes).nonzero()[:, 0]
     order = rows.rewards[failed].argsort(descending=True)
     near = failed[order[: max(round(NEAR_MISSES * len(failed)), 1)]]
-    pools = [(solved, config.batch // 2), (near, config.batch // 4)]
-    pools.append((failed, config.batch - sum(count for _, count in pools)))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-    generator = torch.Generator().manual_seed(config.seed)
-    with training_bar() as progress:
-        task = progress.add_task("judge", total=config.steps, note="")
-        for step in range(config.steps):
-            picks = [pool[torch.randint(len(pool), (count,), generator=generator)] for pool, count in pools]
-            pick = torch.cat(picks)
-            frames = disturb(rows.frames[pick], generator).to(device)
-            with autocast(device):
-                logit, reward = network(frames).float().unbind(-1)
-            loss = binary_cross_entropy_with_logits(logit, rows.successes[pick].float().to(device))
-            loss = loss + smooth_l1_loss(reward, rewards[pick].to(device), beta=0.1)
-            if not torch.isfinite(loss):
-                raise ValueError(f"step {step}: loss is {loss.item()}; lower --learning-rate")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            progress.update(task, advance=1, note=f"step {step + 1}  loss {loss.item():.4f}")
-    network.eval()
+    return [(solved, batch // 2), (near, batch // 4), (failed, batch - batch // 2 - batch // 4)]
 
 
 def disturb(frames: UInt8[Tensor, "n v H W 3"], generator: torch.Generator) -> UInt8[Tensor, "n v H W 3"]:

@@ -14,7 +14,7 @@ from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
 from worldmodel.model.precision import autocast, command_device
 from worldmodel.model_folder import check_out
-from worldmodel.training.log import training_bar
+from worldmodel.training.fit import fit
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def clone(config: CloneConfig) -> Path:
     )
     torch.manual_seed(config.seed)
     policy = ClonedPolicy(policy_config).to(device)
-    loss = fit(policy, demonstrations, config)
-    policy.eval().save(config.out)
+    loss = fit_policy(policy, demonstrations, config)
+    policy.save(config.out)
     training = {
         "data": str(config.data),
         "demonstrations": demonstrations.episodes,
@@ -114,7 +114,7 @@ def clone(config: CloneConfig) -> Path:
     return config.out
 
 
-def fit(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) -> float:
+def fit_policy(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) -> float:
     """Train in place; returns the mean loss of the last tenth of the steps."""
     policy.action_mean.copy_(rows.targets.mean((0, 1)))
     policy.action_std.copy_(rows.targets.std((0, 1), correction=0).clamp_min(1e-6))
@@ -123,28 +123,16 @@ def fit(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) -> floa
         policy.state_std.copy_(rows.states.std(0, correction=0).clamp_min(1e-6))
     targets = (rows.targets - policy.action_mean.cpu()) / policy.action_std.cpu()
     device = policy.action_mean.device
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     generator = torch.Generator().manual_seed(config.seed)
-    losses = []
-    with training_bar() as progress:
-        task = progress.add_task("clone", total=config.steps, note="")
-        for step in range(config.steps):
-            pick = torch.randint(len(targets), (config.batch,), generator=generator)
-            states = rows.states[pick].to(device) if policy.config.state_dim else None
-            with autocast(device):
-                planned = policy(rows.frames[pick].to(device), states)
-            loss = smooth_l1_loss(planned.float(), targets[pick].to(device))
-            if not torch.isfinite(loss):
-                raise ValueError(f"step {step}: loss is {loss.item()}; lower --learning-rate")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-            progress.update(task, advance=1, note=f"step {step + 1}  loss {losses[-1]:.4f}")
-    last = losses[-max(len(losses) // 10, 1) :]
-    return sum(last) / len(last)
+
+    def loss_of(step: int) -> Float[Tensor, ""]:
+        pick = torch.randint(len(targets), (config.batch,), generator=generator)
+        states = rows.states[pick].to(device) if policy.config.state_dim else None
+        with autocast(device):
+            planned = policy(rows.frames[pick].to(device), states)
+        return smooth_l1_loss(planned.float(), targets[pick].to(device))
+
+    return fit(policy, loss_of, steps=config.steps, learning_rate=config.learning_rate, name="clone")
 
 
 def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from policy_eval.policies.policy import Observations
 from worldmodel.model_folder import load_model, save_model
-from worldmodel.streaming.state import stream_noise
+from worldmodel.streaming.noise import stream_noise
 
 
 @dataclass(frozen=True)

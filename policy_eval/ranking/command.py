@@ -34,8 +34,9 @@ class RankConfig:
     """Folder of the world model, or hf://USER/NAME@REV."""
     judge: str | Path
     """Folder of the judge of dreamed frames, or hf://USER/NAME@REV."""
-    policies: tuple[Path, ...]
-    """Folders of policies, or folders of such folders; a policy is called like its folder."""
+    policies: tuple[str | Path, ...]
+    """Folders of policies, folders of such folders, or module:name for a policy of yours. A policy
+    is called like its folder, or by the name behind the colon."""
     data: Path
     """Recorded episodes, with reset seeds, whose first frames trials start from; held out from all training."""
     out: Path
@@ -45,7 +46,7 @@ class RankConfig:
     episodes: int = 100
     """Dreamed trials of each policy, from the first episodes of the data."""
     real: str = "none"
-    """The true side: where real trials are made (pusht-position, metaworld:TASK), or a JSON file of
+    """The true side: where real trials are made (pusht-position, metaworld:TASK, module:Class), or a JSON file of
     stored ones, scores by policy, as `real.json` beside the shipped policies; or none."""
     real_episodes: int | None = None
     """Real trials of each policy; as many as dreamed ones when not given."""
@@ -214,10 +215,10 @@ def trials_of(report: Mapping, place: str) -> dict[str, Scores]:
     return found
 
 
-def settings(config: RankConfig, policies: Mapping[str, Path]) -> dict:
+def settings(config: RankConfig, policies: Mapping[str, str | Path]) -> dict:
     """The configuration, as JSON can hold it."""
     values = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
-    return values | {"policies": {name: str(folder) for name, folder in policies.items()}}
+    return values | {"policies": {name: str(spec) for name, spec in policies.items()}}
 
 
 def run_shown(setup: TrialSetup, name: str, cells: Sequence[Cell], config: RankConfig) -> None:

@@ -64,7 +64,7 @@ def worst(dream: Mapping[str, Scores], real: Mapping[str, Scores], number: int) 
 
 
 def film(
-    setup: TrialSetup, policies: Mapping[str, Path], found: Sequence[Disagreement], out: Path
+    setup: TrialSetup, policies: Mapping[str, str | Path], found: Sequence[Disagreement], out: Path
 ) -> list[tuple[Path, str]]:
     """Run the trials once more and write reality above dream; returns files and captions."""
     videos = []

@@ -2,7 +2,7 @@
 
 import json
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode
 
 from policy_eval.evaluation import Trial, evaluate
 from policy_eval.judge.judge import LearnedJudge
-from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.policies.find import is_yours, load_policy
 from policy_eval.policies.policy import Observations, Policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
@@ -23,11 +23,12 @@ from worldmodel.data import open_episodes
 from worldmodel.dreams.copy_last import CopyLastWorld
 from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
-from worldmodel.envs import is_embedded, make_env
+from worldmodel.envs import has_simulator, is_foreign, make_simulator
 from worldmodel.files import write_json
 from worldmodel.model.precision import choose_device
 from worldmodel.model_folder import find_folder
 from worldmodel.processes import end_with_parent
+from worldmodel.resolve import source_hash
 from worldmodel.world_model import WorldModel
 
 SIMULATORS = 5
@@ -44,7 +45,7 @@ class TrialSetup:
         data: Recorded episodes to start from.
         episodes: How many of them, the first ones.
         horizon: Most steps of a trial.
-        real: Name of the real environment, `none` without one.
+        real: The real environment, a name or `module:Class`; `none` without one.
         num_steps: Denoising steps per frame.
         num_envs: Dreams in a batch.
         seed: Seed of the dreams' noise.
@@ -110,14 +111,14 @@ class TrialSetup:
     def place(self) -> str:
         """The real environment, whose spaces the dream has; `none` without one."""
         recorded = self.loaded_starts.source.robot_type
-        return recorded if self.stored and is_embedded(recorded) else self.real
+        return recorded if self.stored and has_simulator(recorded) else self.real
 
     @cached_property
     def simulators(self) -> RealEnvs:
         """The real environment, several times."""
         size = self.loaded_starts.source.size[0]
         return RealEnvs(
-            lambda: make_env(self.place, size=size, time_limit=self.horizon),
+            lambda: make_simulator(self.place, size=size, time_limit=self.horizon),
             self.loaded_starts,
             num_envs=min(SIMULATORS, self.episodes),
         )
@@ -134,7 +135,10 @@ class TrialSetup:
             "copy_last": self.copy_last,
         }
         data = self.loaded_starts.source.fingerprint
-        return {"data": data, "horizon": self.horizon, "real": self.place, "dream": dream}
+        made_with = {"data": data, "horizon": self.horizon, "real": self.place, "dream": dream}
+        if is_foreign(self.place):
+            made_with["real_source"] = source_hash(self.place, "environment")
+        return made_with
 
 
 @dataclass(frozen=True)
@@ -144,13 +148,13 @@ class Cell:
     Attributes:
         place: `dream`, `real`, or `replay`: a dream under the actions of failed real trials.
         policy: Name of the policy.
-        folder: Folder of the policy.
+        spec: Folder or `module:name` of the policy.
         starts: Indices of the starts.
     """
 
     place: str
     policy: str
-    folder: Path
+    spec: str | Path
     starts: tuple[int, ...]
 
     def file(self, out: Path) -> Path:
@@ -180,6 +184,11 @@ class Replay:
         return torch.tensor(chosen, dtype=torch.float32)
 
 
+def policy_fingerprint(spec: str | Path) -> str:
+    """Hash of the files of a cloned policy, or of the source text that `module:name` is in."""
+    return source_hash(str(spec), "policy") if is_yours(spec) else fingerprint(spec)
+
+
 def fingerprint(folder: str | Path) -> str:
     """Hash of the weights and the description of a model."""
     folder = find_folder(folder)
@@ -188,12 +197,10 @@ def fingerprint(folder: str | Path) -> str:
     return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
 
 
-def cut(places: Sequence[str], policies: dict[str, Path], starts: Sequence[int], size: int) -> list[Cell]:
+def cut(places: Sequence[str], policies: Mapping[str, str | Path], starts: Sequence[int], size: int) -> list[Cell]:
     """Cells of at most `size` starts, for every policy in every place."""
     batches = [tuple(starts[i : i + size]) for i in range(0, len(starts), size)]
-    return [
-        Cell(place, name, folder, batch) for batch in batches for name, folder in policies.items() for place in places
-    ]
+    return [Cell(place, name, spec, batch) for batch in batches for name, spec in policies.items() for place in places]
 
 
 def run_cells(
@@ -277,7 +284,7 @@ def play(setup: TrialSetup, cell: Cell, out: Path, record: Callable[[Trial], Non
     if cell.place == "replay":
         policy = Replay(failed_actions(cell, out))
     else:
-        policy = ClonedPolicy.load(cell.folder, choose_device(setup.device))
+        policy = load_policy(cell.spec, choose_device(setup.device))
     return evaluate(policy, envs, name=cell.policy, starts=cell.starts, horizon=setup.horizon, record=record)
 
 
@@ -290,15 +297,15 @@ def failed_actions(cell: Cell, out: Path) -> dict[int, list[list[float]]]:
     return found
 
 
-def replays(setup: TrialSetup, policies: dict[str, Path], out: Path, *, limit: int) -> tuple[list[Cell], int]:
+def replays(setup: TrialSetup, policies: Mapping[str, str | Path], out: Path, *, limit: int) -> tuple[list[Cell], int]:
     """Cells that dream failed real trials again, as many of each policy, and how many failed."""
     index = {seed: start for start, seed in enumerate(setup.loaded_starts.seeds)}
     cells, failures = [], 0
     each = -(-limit // len(policies))
-    for name, folder in policies.items():
-        failed = sorted(index[s] for s in failed_actions(Cell("real", name, folder, ()), out))
+    for name, spec in policies.items():
+        failed = sorted(index[s] for s in failed_actions(Cell("real", name, spec, ()), out))
         failures += len(failed)
-        cells += cut(["replay"], {name: folder}, failed[:each], setup.num_envs)
+        cells += cut(["replay"], {name: spec}, failed[:each], setup.num_envs)
     return cells, failures
 
 
@@ -318,7 +325,7 @@ def gather(setup: TrialSetup, cells: Sequence[Cell], out: Path) -> dict[str, Sco
 def _made_with(setup: TrialSetup, cell: Cell) -> dict:
     common = {k: v for k, v in setup.made_with.items() if k != "dream"}
     special = {} if cell.place == "real" else setup.made_with["dream"]
-    return common | special | {"policy": fingerprint(cell.folder), "starts": list(cell.starts)}
+    return common | special | {"policy": policy_fingerprint(cell.spec), "starts": list(cell.starts)}
 
 
 def _prepare(setup: TrialSetup, out: Path) -> None:

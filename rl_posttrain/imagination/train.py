@@ -33,6 +33,7 @@ from worldmodel.fidelity.uncertainty import STARTS, Calibration, calibrate
 from worldmodel.files import write_json
 from worldmodel.model.precision import command_device
 from worldmodel.model_folder import check_out
+from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
 from worldmodel.world_model import WorldModel
 
@@ -256,8 +257,9 @@ def one_update(
 ) -> tuple[Imagined, StartPool, dict[str, float]]:
     """Dream from the pool's starts and learn from it; with imitation, the critic alone."""
     rng = np.random.default_rng([config.seed, 4, log.step])
-    beta = config.correction + (1 - config.correction) * min(log.step / config.updates, 1.0)
-    places, importance = pool.draw(config.streams // config.noise_seeds, rng, alpha=config.priority, beta=beta)
+    places, importance = pool.draw(
+        config.streams // config.noise_seeds, rng, alpha=config.priority, beta=correction_at(config, log.step)
+    )
     picked = setting.train.pick(pool.index[places])
     imagined = dream(config, setting, learner, picked, horizon=config.horizon, seed=log.step + 1)
     experience, errors, shown = learn_from(learner, average, imagined, importance, config.learn, setting.trust_scale)
@@ -266,6 +268,11 @@ def one_update(
     if (log.step + 1) % config.refresh_interval == 0:
         pool = pool.refresh(REFRESH_SHARE, len(setting.train), rng)
     return imagined, pool, shown | {"std": learner.actor.std.mean().item()}
+
+
+def correction_at(config: ImagineConfig, step: int) -> float:
+    """Exponent of the importance weights: it grows from `correction` to 1 over the updates."""
+    return config.correction + (1 - config.correction) * min(step / config.updates, 1.0)
 
 
 def measure(config: ImagineConfig, setting: Setting, learner: Learner) -> tuple[Float[Tensor, "n"], float]:
@@ -317,7 +324,7 @@ def dream(
         contexts(setting.source, anchors, context=config.context),
         horizon=horizon,
         bounds=setting.bounds,
-        seed=config.seed * 1_000_003 + seed,
+        seed=mix_seed(config.seed, seed),
         noise_seeds=config.noise_seeds if noise_seeds is None else noise_seeds,
         explore=explore,
         persistence=config.persistence,

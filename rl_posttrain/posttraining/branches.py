@@ -16,10 +16,10 @@ from torch import Tensor
 
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data.clip import Clip
-from worldmodel.model.dit import Encoded
+from worldmodel.model.backbone import EncodedFrames
 from worldmodel.model.layers import Visibility
-from worldmodel.model.stem_head import StemOutput
-from worldmodel.streaming.state import RolloutState
+from worldmodel.streaming.noise import mix_seed
+from worldmodel.streaming.stream import Stream
 from worldmodel.world_model import WorldModel
 
 
@@ -56,32 +56,24 @@ class Branches:
     clip: Clip
 
 
-@torch.no_grad()
-def roll(
-    world: WorldModel,
-    state: RolloutState,
+def generate(
+    stream: Stream,
     actions: Float[Tensor, "b m a"] | None,
     *,
     num_frames: int,
     num_steps: int,
     temperature: float | None = None,
-) -> tuple[Float[Tensor, "b m v c h w"], Float[Tensor, "b m s"] | None, UInt8[Tensor, "b m v H W 3"], RolloutState]:
-    """Generate `num_frames` frames, at least one; uses `state` up.
-
-    Args as in `WorldModel.step`.
+) -> tuple[Float[Tensor, "b m v c h w"], Float[Tensor, "b m s"] | None, UInt8[Tensor, "b m v H W 3"]]:
+    """Let the streams go on for `num_frames` frames, at least one; arguments as in `Stream.roll`.
 
     Returns:
-        Latents, states (`None` without any), pictures, and where the streams stand then.
+        Latents, states (`None` without any) and pictures.
     """
-    latents, states, frames = [], [], []
-    for index in range(num_frames):
-        action = None if actions is None else actions[:, index]
-        observation, state = world.step(state, action, num_steps=num_steps, temperature=temperature)
-        latents.append(state.latent)
-        states.append(state.states)
-        frames.append(observation.frames)
-    stacked = torch.stack(states, dim=1) if world.state_dim else None
-    return torch.stack(latents, dim=1), stacked, torch.stack(frames, dim=1), state
+    options = {"num_frames": num_frames, "num_steps": num_steps, "temperature": temperature}
+    seen = [(stream.latent, each.states, each.frames) for each in stream.roll(actions, **options)]
+    latents, states, frames = zip(*seen, strict=True)
+    stacked = None if states[0] is None else torch.stack(states, dim=1)
+    return torch.stack(latents, dim=1), stacked, torch.stack(frames, dim=1)
 
 
 @torch.no_grad()
@@ -119,25 +111,24 @@ def draw_branches(
     recorded = world.codec.encode(clip.frames)
     latents, states = recorded[:, :context], _cut(clip.states, slice(context))
     picture = clip.frames[:, now]
-    state = world.start(clip.head(context), seed=list(seeds))
+    stream = world.stream(clip.head(context), seeds=list(seeds))
     if prefix:
         between = _cut(clip.actions, slice(context - 1, now))
-        new = roll(world, state, between, num_frames=prefix, num_steps=num_steps)
-        latents, picture, state = torch.cat([latents, new[0]], dim=1), new[2][:, -1], new[3]
+        new = generate(stream, between, num_frames=prefix, num_steps=num_steps)
+        latents, picture = torch.cat([latents, new[0]], dim=1), new[2][:, -1]
         states = None if states is None else torch.cat([states, new[1]], dim=1)
     each = [i for i in range(len(recorded)) for _ in range(candidates)]
-    other = [seed * 1000 + 1 + i for seed in seeds for i in range(candidates)]
+    other = [mix_seed(seed, i) for seed in seeds for i in range(candidates)]
     actions, copied = _cut(clip.actions, slice(now, None)), clip.map(lambda x: x[each])
-    sample, sample_states, frames, _ = roll(
-        world,
-        state.select(each).with_seeds(other),
+    sample, sample_states, frames = generate(
+        stream.branch(candidates, seeds=other),
         None if actions is None else actions[each],
         num_frames=branch,
         num_steps=num_steps,
         temperature=temperature,
     )
     sees = states is not None
-    seen = sorted({0, *range(max(now - world.config.dit.window + 1, 0), now)} - {now})
+    seen = sorted({0, *range(max(now - world.dit.window + 1, 0), now)} - {now})
     branches = Branches(
         past=latents[:, seen],
         past_states=_cut(states, seen),
@@ -212,7 +203,7 @@ def branch_visibility(index: Int[Tensor, "q"], candidates: int, length: int, win
     return Visibility(related & (distance >= 0) & ((distance < window) | (frame == 0)), distance)
 
 
-def encode_branches(world: WorldModel, branches: Branches) -> Encoded:
+def encode_branches(world: WorldModel, branches: Branches) -> EncodedFrames:
     """Encode past and branches in one parallel pass; returns the part of the `k m` branch frames.
 
     The cache of a stream remembers keys made from a longer past than is passed here; apart from
@@ -232,33 +223,10 @@ def encode_branches(world: WorldModel, branches: Branches) -> Encoded:
         latents,
         conditioning,
         view_mask=branches.clip.view_mask,
-        visibility=branch_visibility(branches.index, candidates, length, world.config.dit.window),
+        visibility=branch_visibility(branches.index, candidates, length, world.dit.window),
     )
-    return _tail(encoded, branches.past.shape[1])
+    return encoded.tail(branches.past.shape[1])
 
 
 def _line(past: Tensor, current: Tensor) -> Tensor:
     return torch.cat([past, rearrange(current, "b k m ... -> b (k m) ...")], dim=1)
-
-
-def _tail(encoded: Encoded, start: int) -> Encoded:
-    """What the decoder needs of the frames from `start` on."""
-    batch, frames, views = encoded.current.shape[:3]
-
-    def late(maps: Tensor) -> Tensor:
-        split = maps.unflatten(0, (batch, frames, views))[:, start:]
-        return split.flatten(0, 2)
-
-    conditioning = encoded.conditioning
-    return replace(
-        encoded,
-        tokens=encoded.tokens[:, start:],
-        current=encoded.current[:, start:],
-        stem=StemOutput(late(encoded.stem.tokens), tuple(late(m) for m in encoded.stem.maps)),
-        conditioning=replace(
-            conditioning,
-            tokens=conditioning.tokens[:, start:],
-            vector=_cut(conditioning.vector, slice(start, None)),
-            action_tokens=_cut(conditioning.action_tokens, slice(start, None)),
-        ),
-    )

@@ -67,7 +67,7 @@ def read_held_out(
 def dream(world: WorldModel, clip: Clip, actions: Float[Tensor, "b m a"], *, num_steps: int, seed: int) -> Rollout:
     """Dream the clip after its context under `actions`; window `i` has noise seed `seed + i`."""
     clip = clip.to(world.device)
-    dreamt = world.imagine(context_of(clip), actions, num_steps=num_steps, seed=seed)
+    dreamt = world.rollout(context_of(clip), actions, num_steps=num_steps, seeds=seed)
     late = slice(CONTEXT_FRAMES - 1, CONTEXT_FRAMES + actions.shape[1])
     reference = replace(
         clip,

@@ -1,6 +1,6 @@
 """Evaluations of a post-training run: which world model is kept, and what is shown of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -16,6 +16,16 @@ from worldmodel.training.log import RunLog, Table
 from worldmodel.world_model import WorldModel
 
 VIDEOS = 2
+
+
+def is_over(values: Sequence[float], patience: int) -> bool:
+    """Whether the best of the values so far, that is the lowest, is `patience` evaluations old; never with 0."""
+    return bool(patience) and len(values) - 1 - values.index(min(values)) >= patience
+
+
+def is_kept(values: Sequence[float], patience: int) -> bool:
+    """Whether the world model of the last value is saved: it is as good as the best, or `patience` is 0."""
+    return not patience or values[-1] <= min(values)
 
 
 class Keeper:
@@ -49,9 +59,7 @@ class Keeper:
     @property
     def stopped(self) -> bool:
         """Whether the unrewarded measure has not improved for `patience` evaluations."""
-        values = [row["held_back"] for row in self.evaluations.rows]
-        patience = self.config.patience
-        return bool(patience) and len(values) - 1 - values.index(min(values)) >= patience
+        return is_over([row["held_back"] for row in self.evaluations.rows], self.config.patience)
 
     def record(self, loss: Tensor, parts: Mapping[str, Tensor], row: Mapping[str, float], factor: float) -> None:
         """Write down one update."""
@@ -86,8 +94,7 @@ class Keeper:
         row = {"step": self.log.step, "seconds": self.log.seconds, **found}
         self.evaluations.add({**row, "held_back": value, "held_back_name": name})
         self.log.scalars({f"held_out/{k}": v for k, v in found.items()})
-        best = min(row["held_back"] for row in self.evaluations.rows)
-        if not self.config.patience or value <= best:
+        if is_kept([row["held_back"] for row in self.evaluations.rows], self.config.patience):
             world.save(self.config.out)
         world.train()
         plot_run(self.updates.rows, self.evaluations.rows, self.config.out / "curve.png")

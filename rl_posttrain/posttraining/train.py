@@ -27,6 +27,7 @@ from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips
 from worldmodel.files import write_json
 from worldmodel.model_folder import check_out
+from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.build import note_training
 from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
@@ -109,10 +110,15 @@ def begin(config: PosttrainConfig) -> Accelerator:
     """
     check_out(config.out, "state/state.json", "world.json", overwrite=config.overwrite, resume=config.resume)
     accelerator = start_accelerator(config.device, config.out)
-    if accelerator.num_processes > 1:
-        raise ValueError(f"post-training runs in 1 process, launched are {accelerator.num_processes}")
+    check_processes(accelerator.num_processes)
     torch.manual_seed(config.seed)
     return accelerator
+
+
+def check_processes(number: int) -> None:
+    """Raise a `ValueError` where more than one process was launched."""
+    if number > 1:
+        raise ValueError(f"post-training runs in 1 process, launched are {number}")
 
 
 def policies(config: PosttrainConfig, base: WorldModel) -> tuple[WorldModel, WorldModel]:
@@ -142,7 +148,7 @@ def follow(old: WorldModel, world: WorldModel, decay: float) -> None:
 
 def generator_of(config: PosttrainConfig, step: int) -> torch.Generator:
     """All randomness of an update, apart from the noise of the streams."""
-    return torch.Generator().manual_seed((config.seed + 1) * 1_000_000_007 + step)
+    return torch.Generator().manual_seed(mix_seed(config.seed, step))
 
 
 def recorded_clip(
@@ -178,7 +184,7 @@ def next_batch(
     tau = torch.randint(config.num_steps, shape, generator=generator) / config.num_steps
     noise = config.temperature * torch.randn(latent, generator=generator)
     state_noise = config.temperature * torch.randn(*shape, old.state_dim, generator=generator)
-    seeds = [(config.seed * 1_000_003 + step) * 1024 + i for i in range(config.groups)]
+    seeds = [mix_seed(config.seed, step, i) for i in range(config.groups)]
     branches, rollout = draw_branches(
         old,
         clip.to(old.device),

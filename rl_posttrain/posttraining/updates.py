@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rl_posttrain.posttraining.branches import Branches, encode_branches
 from rl_posttrain.posttraining.nft import kl_penalty, nft_loss
 from worldmodel.data.clip import Clip
-from worldmodel.model.dit import Encoded
+from worldmodel.model.backbone import EncodedFrames
 from worldmodel.model.flow import add_noise, ramp_weight
 from worldmodel.training.loss import Draws, LossConfig, motion_weight, presence, training_loss
 from worldmodel.world_model import WorldModel
@@ -141,7 +141,7 @@ def branch_loss(
     return sum(losses.values()), parts | {k: v.detach() for k, v in losses.items()}
 
 
-def _supervision(world: WorldModel, encoded: Encoded, batch: BranchBatch, loss: LossConfig) -> Float[Tensor, ""]:
+def _supervision(world: WorldModel, encoded: EncodedFrames, batch: BranchBatch, loss: LossConfig) -> Float[Tensor, ""]:
     """Regression to what was recorded, from the frames that the model generated itself."""
     branches, candidates = batch.branches, batch.tau.shape[1]
     truth = repeat(branches.truth, "b m ... -> b k m ...", k=candidates)
@@ -165,7 +165,9 @@ def _parts(world: WorldModel, branches: Branches, latents: Tensor, states: Tenso
     return flat, rearrange(moved, "b k m s -> b (k m) s")
 
 
-def _predict(world: WorldModel, encoded: Encoded, batch: BranchBatch, clean: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _predict(
+    world: WorldModel, encoded: EncodedFrames, batch: BranchBatch, clean: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
     tau = batch.tau.flatten(1)
     noise = [rearrange(n, "b k m ... -> b (k m) ...") for n in (batch.noise, batch.state_noise)]
     noisy = tuple(add_noise(x, n, tau) for x, n in zip(clean, noise[: len(clean)], strict=True))

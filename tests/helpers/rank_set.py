@@ -30,7 +30,7 @@ class RankSet:
 def write_rank_set(folder: Path, *, policies: int = 3, episodes: int = 4) -> RankSet:
     """Write everything that `worldmodel rank` reads; the judge has its opinions."""
     made = RankSet(*(folder / name for name in ("world", "judge", "policies", "starts")))
-    settings = {"behaviour": "play", "num_workers": 1}
+    settings = {"behaviour": "play", "workers": 1}
     record(RecordConfig("pusht-position", episodes=episodes, seed=5, out=made.starts, **settings))
     tiny_world(size=(64, 64)).save(made.world)
     torch.manual_seed(1)

@@ -61,9 +61,7 @@ def run(*commands: list[str]) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 def test_the_command_aligns_and_ranks_again(made, tmp_path):
     # Only experts succeed, so the judge's old data are theirs.
-    record(
-        RecordConfig("pusht-position", episodes=8, seed=6, behaviour="expert", num_workers=1, out=tmp_path / "judged")
-    )
+    record(RecordConfig("pusht-position", episodes=8, seed=6, behaviour="expert", workers=1, out=tmp_path / "judged"))
     out, alone = tmp_path / "out", tmp_path / "alone"
     result = run(flags(made, out), flags(made, alone, steps=0))
     assert "agreement with real trials" in result.stdout, result.stderr

@@ -84,7 +84,7 @@ def folder(tmp_path_factory):
     """A recorded data set and a world model of it, made by `record` and `pretrain`."""
     folder = tmp_path_factory.mktemp("cli")
     data, world = folder / "data", folder / "world"
-    done = worldmodel("record", "pusht", "--episodes", 3, "--size", 32, "--out", data, "--num-workers", 1)
+    done = worldmodel("record", "pusht", "--episodes", 3, "--size", 32, "--out", data, "--workers", 1)
     assert done.returncode == 0, done.stderr
     done = worldmodel(
         "pretrain",

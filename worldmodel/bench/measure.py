@@ -16,8 +16,8 @@ from rich.console import Console
 
 from worldmodel.bench.recompute import recomputed_step
 from worldmodel.bench.report import plot_bench, print_bench
-from worldmodel.bench.roof import best_gemm, step_flops, synchronize
-from worldmodel.bench.timing import WARM_UP, ClockName, Stream, interleave, long_run, percentile
+from worldmodel.bench.roof import best_gemm, plainly, step_flops, synchronize
+from worldmodel.bench.timing import WARM_UP, ClockName, TimedStream, interleave, long_run, percentile
 from worldmodel.bench.training import training_speed
 from worldmodel.data.clip import Clip
 from worldmodel.files import write_json
@@ -89,7 +89,7 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         "roof": {"gemm_flops_per_second": roof, "dtype": str(compute_dtype(world.device))},
         "long": {"seconds": run.seconds, "state_growth_bytes": run.memory_growth},
         "recompute": []
-        if world.dit.monolithic
+        if not world.dit.separable
         else [measure_recompute(world, config, length) for length in config.context],
         "processes": measure_processes(config) if world.device.type == "cpu" else None,
         "training": None if config.data is None else measure_training(world, config),
@@ -111,13 +111,13 @@ def measure_grid(world: WorldModel, config: BenchConfig, roof: float) -> list[di
     """One row for every batch, number of steps and context, measured in turns."""
     clock, cells = CLOCKS[config.clock], []
     for batch, num_steps, context in product(config.batch, config.num_steps, config.context):
-        stream = Stream(world, noise_clip(world, batch, context), num_steps, clock)
+        stream = TimedStream(world, noise_clip(world, batch, context), num_steps, clock)
         cells.append((batch, num_steps, context, stream))
     interleave([cell[-1] for cell in cells], rounds=config.rounds, frames=config.frames)
     rows = []
     for batch, num_steps, context, stream in cells:
         total = statistics.median(stream.timings.total)
-        flops = step_flops(world, stream.state, stream.actions, num_steps)
+        flops = step_flops(stream.stream, stream.actions, num_steps)
         milliseconds = [1000 * seconds for seconds in stream.timings.total]
         parts = {
             name: 1000 * statistics.median(getattr(stream.timings, name)) for name in ("model", "codec", "conversion")
@@ -145,21 +145,22 @@ def measure_recompute(world: WorldModel, config: BenchConfig, length: int) -> di
     """
     clock, num_steps = CLOCKS[config.clock], config.num_steps[0]
     context = noise_clip(world, 1, length)
-    state = world.start(context)
     actions = None if context.actions is None else context.actions[:, -1]
     seconds: dict[str, list[float]] = {"cached": [], "plain": [], "recomputed": []}
     ways = {
-        "cached": lambda s: world.step(s, actions, num_steps=num_steps),
-        "plain": torch.no_grad()(lambda s: world._step(s, actions, num_steps, world.config.temperature)),
-        "recomputed": lambda s: recomputed_step(world, context, s, actions, num_steps=num_steps),
+        "cached": lambda: streams["cached"].step(actions, num_steps=num_steps),
+        "plain": lambda: streams["plain"].step(actions, num_steps=num_steps),
+        "recomputed": lambda: recomputed_step(world, context, actions, num_steps=num_steps),
     }
-    streams = {name: state.select([0]) for name in ways}
+    streams = {"cached": world.stream(context), "plain": plainly(world).stream(context)}
+    begun = {name: stream.snapshot() for name, stream in streams.items()}
     for turn in range(WARM_UP + config.rounds):
         for name, way in ways.items():
-            streams[name].put([0], state)
+            if name in streams:
+                streams[name].restore(begun[name])
             synchronize(world.device)
             begin = clock()
-            way(streams[name])
+            way()
             synchronize(world.device)
             if turn >= WARM_UP:
                 seconds[name].append(clock() - begin)
@@ -187,7 +188,7 @@ def measure_processes(config: BenchConfig) -> list[dict[str, Any]]:
 def stream_rate(folder: str | Path, batch: int, num_steps: int, frames: int) -> float:
     """Frames per second of wall time in this process, beside the others'."""
     world = WorldModel.load(folder)
-    stream = Stream(world, noise_clip(world, batch, 2), num_steps, time.perf_counter)
+    stream = TimedStream(world, noise_clip(world, batch, 2), num_steps, time.perf_counter)
     stream.advance(2)
     wait_for_the_others()
     begin = time.perf_counter()

@@ -14,6 +14,7 @@ from worldmodel.data import EpisodeSource, stack_clips
 from worldmodel.dreams.anchors import Anchors, contexts
 from worldmodel.dreams.verdict import Judge
 from worldmodel.dreams.world import World, begin
+from worldmodel.streaming.noise import mix_seed
 from worldmodel.streaming.state import Observation
 
 QUANTILE = 0.9
@@ -104,11 +105,11 @@ def calibrate(
     pairs = zip(anchors.episodes.tolist(), anchors.frames.tolist(), strict=True)
     truth = stack_clips([source.read(e, f, f + horizon + 1) for e, f in pairs])
     clips = contexts(source, anchors, context=context) * noise_seeds
-    state = begin(world, clips, [seed * 2**20 + i for i in range(len(clips))])
+    stream = begin(world, clips, [mix_seed(seed, i) for i in range(len(clips))])
     spreads, errors, judged = [], [], []
     for i in range(horizon):
         actions = truth.actions[:, i].repeat(noise_seeds, 1)
-        seen, state = world.step(state, actions, num_steps=num_steps)
+        seen = stream.step(actions, num_steps=num_steps)
         real = truth.frames[:, i + 1].to(seen.frames.device)
         states = None if truth.states is None else truth.states[:, i + 1]
         spreads.append(disagreement(seen.frames[:, None], noise_seeds)[: len(real), 0])

@@ -1,15 +1,34 @@
 """Where and in which number format networks run: the device of a command, and bf16 where it computes in it."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import torch
 
+_full: ContextVar[bool] = ContextVar("full precision", default=False)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute in fp32 inside, whatever the hardware: slower, to compare with."""
+    token = _full.set(True)
+    try:
+        yield
+    finally:
+        _full.reset(token)
+
 
 def compute_dtype(device: torch.device | str) -> torch.dtype:
-    """bf16 on CUDA devices and CPUs that have bf16 arithmetic, else fp32 (there bf16 is slower)."""
+    """bf16 on CUDA devices and CPUs that have bf16 arithmetic, else fp32 (there bf16 is slower).
+
+    Inside `full_precision` it is fp32.
+    """
     kind = torch.device(device).type
-    if kind == "cuda":
+    if _full.get():
+        fast = False
+    elif kind == "cuda":
         fast = torch.cuda.is_bf16_supported()
     elif kind == "cpu":
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -16,6 +16,7 @@ from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips
 from worldmodel.model.dit import DiTConfig
 from worldmodel.model_folder import check_out
+from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.build import build_world
 from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
@@ -216,7 +217,7 @@ def batch(
     step: int,
 ) -> tuple[Clip, Draws]:
     """This process's clips and random numbers of one step: a pure function of seed and step."""
-    generator = torch.Generator().manual_seed((config.seed + 1) * 1_000_000_007 + step)
+    generator = torch.Generator().manual_seed(mix_seed(config.seed, step))
     clips, frames = clip_shape(config, step)
     longest = max(source.lengths[episode] for episode in episodes)
     draws = draw(

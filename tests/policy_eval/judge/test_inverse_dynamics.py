@@ -10,7 +10,7 @@ from places import LEROBOT_V30
 from tiny import random_clip, tiny_world
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, fit, measure
+from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, fit_dynamics, measure
 from worldmodel.cli import main
 from worldmodel.data import Clip
 
@@ -129,7 +129,7 @@ def test_it_learns_to_decode_a_square():
     settings = InverseDynamicsTraining(
         data=Path("squares"), out=Path("none"), steps=200, batch=4, frames=8, learning_rate=3e-3
     )
-    fit(dynamics, source, range(3), settings)
+    fit_dynamics(dynamics, source, range(3), settings)
     clip = source.read(3, 0, 40).map(lambda tensor: tensor[None])
     found = measure(dynamics, [clip])
     assert found["n"] == 39

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,16 @@ from tiny import tiny_world
 from policy_eval.judge.goal import GoalImageJudge
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.judge.scores import JudgedEpisode, best_threshold, dream_again, judge_episodes, judge_report
-from policy_eval.judge.train import JudgeConfig, disturb, read_frames, split, train_judge
+from policy_eval.judge.train import (
+    Frames,
+    JudgeConfig,
+    batch_pools,
+    disturb,
+    fit_judge,
+    read_frames,
+    split,
+    train_judge,
+)
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.streaming.state import Observation
@@ -146,6 +156,32 @@ def test_every_frame_but_the_first_is_judged(data):
     first = bright(clip.frames[:1]).item()
     assert dreamt[0].scores.tolist() == pytest.approx([first] * len(clip.successes), abs=0.01)
     assert torch.equal(dreamt[1].successes, judged[1].successes)
+
+
+def test_half_of_a_batch_are_successes_and_a_quarter_near_misses():
+    """Of ten failed frames the fifth with the highest rewards are near misses: those of rewards 8 and 9."""
+    rewards = torch.tensor([3.0, 9.0, 10.0, 1.0, 0.0, 8.0, 10.0, 2.0, 4.0, 5.0, 6.0, 7.0])
+    solved = rewards == 10
+    rows = Frames(pictures(12), solved, rewards)
+    (wins, half), (near, quarter), (losses, rest) = batch_pools(rows, 9)
+    assert (half, quarter, rest) == (4, 2, 3)
+    assert wins.tolist() == [2, 6] and sorted(near.tolist()) == [1, 5]
+    assert losses.tolist() == [0, 1, 3, 4, 5, 7, 8, 9, 10, 11]
+
+
+def test_rewards_are_learnt_on_the_range_of_the_judge():
+    """A square on the right is a success with reward 5, on the left a failure with reward 1; the range is 1 to 5."""
+    frames = pictures(12, 20)
+    frames[:6, :, 4:12, 1:5] = frames[6:, :, 4:12, 11:15] = 230
+    solved = torch.arange(12) >= 6
+    torch.manual_seed(0)
+    learned = LearnedJudge(SHAPE, reward_range=(1.0, 5.0))
+    rows = Frames(frames, solved, torch.where(solved, 5.0, 1.0))
+    fit_judge(learned, rows, JudgeConfig(Path(), Path(), steps=60, batch=16, learning_rate=1e-2))
+    probability, reward = learned.predict(frames)
+    assert probability[:6].max() < 0.3 < 0.7 < probability[6:].min()
+    assert reward[:6].max() < 2 < 4 < reward[6:].min()
+    assert not learned.network.training
 
 
 def test_disturbed_frames_stay_near():

@@ -216,12 +216,12 @@ def test_in_the_control_nothing_happens(made):
     setup = TrialSetup(str(made.world), made.judge, made.starts, 2, 3, num_envs=2, num_steps=1, copy_last=True)
     assert isinstance(setup.loaded_world, CopyLastWorld)
     clip = setup.loaded_starts.clip([0, 1])
-    state = world.start(clip)
+    stream = world.stream(clip)
     for _ in range(2):
-        seen, state = world.step(state, torch.tensor([[0.0, 500.0]] * 2))
+        seen = stream.step(torch.tensor([[0.0, 500.0]] * 2))
         assert torch.equal(seen.frames, clip.frames[:, 0])
         assert torch.equal(seen.states, clip.states[:, 0])
-    assert state.frame.tolist() == [2, 2]
+    assert stream.frame.tolist() == [2, 2]
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import runpy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,12 +129,42 @@ def test_futures_are_those_of_the_world():
         states=torch.stack(last, 1),
     )
     own = clip.actions.unflatten(0, (2, 3))[:, 0]
-    expected = world.imagine(context, own, num_steps=1, seed=[3, 4])
+    expected = world.rollout(context, own, num_steps=1, seeds=[3, 4])
     dreamt = clip.frames.unflatten(0, (2, 3))[:, 0, 1:]
     assert (dreamt.int() - expected.frames.int()).abs().max() <= 1
     # Products of six streams and of two round differently, and a state feeds on the last one.
     followed = clip.states.unflatten(0, (2, 3))[:, 0, 1:]
     torch.testing.assert_close(followed, expected.states, atol=1e-3, rtol=1e-3)
+
+
+def test_a_dream_begins_after_the_actions_that_were_carried_out():
+    """Of the last three frames: the two actions between them, not earlier ones and not the one to be chosen."""
+    world = tiny_world(size=(16, 16))
+    looked = []
+
+    def keep(candidates: Candidates) -> torch.Tensor:
+        looked.append(candidates)
+        return nearest_the_mean(candidates)
+
+    one = SteeredPolicy(Still(), keep, world, k=1, sigma=0.0, lookahead=2, context=3, num_steps=1)
+    one.reset([3])
+    states = [[9.0, 9.0], [1.0, 1.0], [6.0, 2.0], [2.0, 8.0], [4.0, 4.0]]
+    chosen = torch.stack([one.act(seen([each]))[0] for each in states])
+    # plans of two steps: chosen anew with the first, third and fifth observation
+    assert chosen.tolist() == [[9, 9], [9, 9], [6, 2], [6, 2], [4, 4]] and len(looked) == 3
+    context = Clip(
+        frames=torch.zeros(1, 3, 2, 16, 16, 3, dtype=torch.uint8),
+        actions=chosen[None, 2:4],
+        states=torch.tensor([states[2:]]),
+    )
+    clip = looked[-1].imagined
+    expected = world.imagine(context, torch.tensor([[[4.0, 4.0], [4.0, 4.0]]]), num_steps=1, seed=[3])
+    assert (clip.frames[:, 1:].int() - expected.frames.int()).abs().max() <= 1
+    torch.testing.assert_close(clip.states[:, 1:], expected.states, atol=1e-3, rtol=1e-3)
+    elsewhere = world.imagine(
+        replace(context, actions=chosen[None, 1:3]), torch.full((1, 2, 2), 4.0), num_steps=1, seed=[3]
+    )
+    assert (clip.states[:, 1:] - elsewhere.states).abs().max() > 0.01
 
 
 def test_steering_by_the_truth_solves_what_the_policy_does_not(tmp_path):

@@ -23,7 +23,7 @@ def disturb(world: WorldModel) -> WorldModel:
 
 def dreamt(world: WorldModel) -> torch.Tensor:
     clip = random_clip(world)
-    return world.imagine(clip.head(2), clip.actions[:, 1:]).frames
+    return world.rollout(clip.head(2), clip.actions[:, 1:]).frames
 
 
 def encoded(world: WorldModel) -> torch.Tensor:

@@ -5,7 +5,6 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import pytest
@@ -15,7 +14,6 @@ from tiny import random_clip, tiny_world
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from rl_posttrain.posttraining.branches import draw_branches
-from rl_posttrain.posttraining.config import PosttrainConfig
 from rl_posttrain.posttraining.guards import (
     held_back,
     high_frequency,
@@ -23,8 +21,7 @@ from rl_posttrain.posttraining.guards import (
     read_held_out,
     sharpness_ratio,
 )
-from rl_posttrain.posttraining.keeper import Keeper
-from rl_posttrain.posttraining.train import begin, follow
+from rl_posttrain.posttraining.train import follow
 from rl_posttrain.posttraining.updates import BranchBatch, UpdateWeights, branch_loss
 from worldmodel.cli import main
 from worldmodel.data import EpisodeCache, open_episodes
@@ -143,16 +140,6 @@ def test_what_is_held_back():
     shape = {"state_error": 9.0, "sharpness": 0.8, "motion": 1.1}
     name, value = held_back(shape, ("fidelity", "state"))
     assert (name, value) == ("distortion", pytest.approx(0.3))
-
-
-@pytest.mark.parametrize(
-    ("patience", "values", "stopped"), [(2, (3, 2, 2.5), False), (2, (3, 2, 2.5, 2.6), True), (0, (1, 2, 3, 4), False)]
-)
-def test_patience_counts_evaluations_since_the_best(patience, values, stopped):
-    keeper = object.__new__(Keeper)
-    keeper.config = SimpleNamespace(patience=patience)
-    keeper.evaluations = SimpleNamespace(rows=[{"held_back": value} for value in values])
-    assert keeper.stopped == stopped
 
 
 def test_windows_of_held_out_episodes():
@@ -299,10 +286,3 @@ def test_inverse_dynamics_are_rewarded(world_folder, tmp_path):
 def test_wrong_settings_are_named(options, words, world_folder, tmp_path, capsys):
     assert main(arguments(world_folder, tmp_path / "out", *options)) == 2
     assert words in capsys.readouterr().err
-
-
-def test_several_processes_are_refused(monkeypatch):
-    several = SimpleNamespace(num_processes=2)
-    monkeypatch.setattr("rl_posttrain.posttraining.train.Accelerator", lambda **_: several)
-    with pytest.raises(ValueError, match="runs in 1 process, launched are 2"):
-        begin(PosttrainConfig(world=DATA, data=DATA, out=DATA))

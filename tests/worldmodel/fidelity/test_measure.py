@@ -1,6 +1,7 @@
 import json
 import math
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from worldmodel.data import open_episodes
 from worldmodel.envs import object_names
 from worldmodel.fidelity.measure import FidelityConfig, fidelity, measure_fidelity
 from worldmodel.fidelity.report import plot_fidelity, print_fidelity
+from worldmodel.streaming.state import Observation
+from worldmodel.world_model import WorldModel
 
 DATA = LEROBOT_V30
 
@@ -104,6 +107,30 @@ def test_the_gap_is_due_to_the_actions_alone() -> None:
     cameras = gaps["hold"]["cameras"]
     mean = (cameras["top"]["psnr_gap"]["5"] + cameras["wrist"]["psnr_gap"]["5"]) / 2
     assert gaps["hold"]["psnr_gap"]["5"] == pytest.approx(mean)
+
+
+def test_the_gap_is_what_altered_actions_lose() -> None:
+    """Actions are 2 a frame; this world brightens each frame by the action, as the recordings do.
+
+    Holding leaves the picture as it was: 2 levels off at the first frame. Mirrored it darkens: 4 levels off.
+    """
+
+    class Told(WorldModel):
+        def step(self, state, actions, **settings):
+            frames = self.codec.decode(state.latent).float() + actions[:, :1, None, None, None]
+            latent = self.codec.encode(frames.round().to(torch.uint8))
+            following = replace(state, frame=state.frame + 1, latent=latent)
+            return Observation(self.codec.decode(latent), state.states), following
+
+    world = tiny_world(relative=False)
+    told = Told(world.config).eval()
+    source = DrawnEpisodes([14, 14], lambda e, t: 100 + 2 * t, action=lambda e, t: 2 + 0 * t)
+    gaps = measure_fidelity(told, source, horizon=1, starts=1)["action_following"]
+    exact = 50.0
+    assert gaps["hold"]["psnr_gap"]["1"] == pytest.approx(exact - decibel(2), rel=1e-4)
+    assert gaps["mirrored"]["psnr_gap"]["1"] == pytest.approx(exact - decibel(4), rel=1e-4)
+    assert gaps["shuffled"]["psnr_gap"]["1"] == 0.0
+    assert gaps["hold"]["cameras"]["wrist"]["psnr_gap"]["1"] == gaps["hold"]["psnr_gap"]["1"]
 
 
 def test_the_report_does_not_depend_on_the_batch_size() -> None:
