@@ -206,7 +206,7 @@ def test_the_example_of_the_documentation_runs(made, tmp_path, monkeypatch):
     shutil.copytree(made.starts, tmp_path / "data" / "starts")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(code.replace("=20", "=3").replace(", 60", ", 3"), names)
+    exec(code.replace("=20", "=3").replace("=60", "=3"), names)
     assert set(names["ranking"].order) == {"policy-0", "policy-1", "policy-2"}
     assert all(row.n == 3 for row in names["ranking"].real.values())
 
