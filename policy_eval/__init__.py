@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from policy_eval.judge.train import JudgeConfig, train_judge
     from policy_eval.policies.clone import CloneConfig, clone
     from policy_eval.policies.cloned import ClonedPolicy
-    from policy_eval.policies.find import find_policies
+    from policy_eval.policies.find import find_policies, load_policy
     from policy_eval.policies.policy import AgentPolicy, CallablePolicy, Policy
     from policy_eval.ranking.command import RankConfig, rank_policies
     from policy_eval.ranking.rank import Ranking, Score, rank
@@ -59,6 +59,7 @@ __all__ = [
     "evaluate",
     "find_policies",
     "jitter",
+    "load_policy",
     "rank",
     "rank_policies",
     "record_rollouts",
@@ -96,6 +97,7 @@ _HOMES = {
     "evaluate": "policy_eval.evaluation",
     "find_policies": "policy_eval.policies.find",
     "jitter": "policy_eval.steering.proposals",
+    "load_policy": "policy_eval.policies.find",
     "rank": "policy_eval.ranking.rank",
     "rank_policies": "policy_eval.ranking.command",
     "record_rollouts": "policy_eval.real_rollouts",

@@ -42,8 +42,8 @@ class Improvement:
 
 def missing(policy: str | Path, judge: str | Path) -> str | None:
     """Why there is nothing to improve, in a sentence; `None` when there is."""
-    wanted = {policy: "policy.json", judge: "judge.json"}
-    absent = [str(model) for model, file in wanted.items() if find_optional(model, file) is None]
+    wanted = ((policy, "policy.json"), (judge, "judge.json"))
+    absent = [str(model) for model, file in wanted if find_optional(model, file) is None]
     if not absent:
         return None
     where = " and ".join(absent)

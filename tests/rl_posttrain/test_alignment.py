@@ -33,7 +33,7 @@ def flags(made, out, **change) -> list[str]:
         "world": made.world,
         "judge": made.judge,
         "policies": made.policies,
-        "env": "pusht-position",
+        "real": "pusht-position",
         "world-data": made.starts,
         "judge-data": out.parent / "judged",
         "data": made.starts,
@@ -85,6 +85,7 @@ def test_the_command_aligns_and_ranks_again(made, tmp_path):
 
 def test_rollouts_from_the_test_starts_are_refused(made, tmp_path):
     result = run(flags(made, tmp_path / "out", seed=5), flags(made, tmp_path / "out", rollouts=3))
-    assert result.stdout.split() == ["2", "2"], result.stderr
+    said = [line for line in result.stdout.splitlines() if not line.startswith("device: ")]
+    assert said == ["2", "2"], result.stderr
     assert "would begin from the test starts [500000, 500001, 500002]" in result.stderr
     assert "--rollouts are numbers of at least 4, got [3]" in result.stderr

@@ -14,7 +14,7 @@ import worldmodel.model_folder as model_folder
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
-from worldmodel.model_folder import find_folder, find_model, shipped
+from worldmodel.model_folder import check_out, find_folder, find_model, find_optional, shipped
 from worldmodel.world_model import WorldModel
 
 LOOKS = {"views": ("top",), "size": (16, 16)}
@@ -200,3 +200,25 @@ def test_nothing_is_unpickled(saved):
     shutil.move(folder / "weights.safetensors", folder / "kept")
     torch.save(load_file(folder / "kept"), folder / "weights.bin")
     assert "weights.safetensors: missing" in refusal(load, folder)
+
+
+def test_an_earlier_run_is_not_written_over(tmp_path):
+    check_out(tmp_path / "new", "policy.json", overwrite=False)
+    (tmp_path / "policy.json").touch()
+    check_out(tmp_path, "world.json", overwrite=False)
+    check_out(tmp_path, "policy.json", overwrite=True)
+    check_out(tmp_path, "policy.json", overwrite=False, resume=True)
+    said = f"{tmp_path / 'policy.json'} is there already; {{}}pass --overwrite to begin anew, or choose another --out"
+    for resume, ways in ((None, ""), (False, "pass --resume to continue that run, ")):
+        with pytest.raises(ValueError) as caught:
+            check_out(tmp_path, "policy.json", overwrite=False, resume=resume)
+        assert str(caught.value) == said.format(ways)
+    with pytest.raises(ValueError, match="pass one of them"):
+        check_out(tmp_path, "policy.json", overwrite=True, resume=True)
+
+
+def test_what_one_can_do_without_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_optional("none", "judge.json") is None
+    assert find_optional("checkpoints/pusht", "judge.json") is None
+    assert find_optional("checkpoints/pusht", "world.json") == ROOT / "checkpoints" / "pusht"
