@@ -191,7 +191,7 @@ def imagination(folder: Path) -> Arrays:
             world="checkpoints/pusht",
             judge=Path("checkpoints/judges/pusht-position"),
             policy=Path("checkpoints/policies/imagination/pusht-position"),
-            starts=starts(folder),
+            data=starts(folder),
             out=out,
             learn=LearnConfig(objective, warmup=0, imitation_steps=2, minibatch=16),
             **IMAGINE,
