@@ -37,7 +37,7 @@ POSTTRAIN = {
     "prefix": 2,
     "branch": 3,
     "validation_episodes": 1,
-    "evaluation_horizon": 4,
+    "validation_horizon": 4,
     "learning_rate": 1e-4,
     "average_decay": 0.5,
     "kl_weight": 0.1,

@@ -158,11 +158,11 @@ def test_a_dream_begins_after_the_actions_that_were_carried_out():
         states=torch.tensor([states[2:]]),
     )
     clip = looked[-1].imagined
-    expected = world.imagine(context, torch.tensor([[[4.0, 4.0], [4.0, 4.0]]]), num_steps=1, seed=[3])
+    expected = world.rollout(context, torch.tensor([[[4.0, 4.0], [4.0, 4.0]]]), num_steps=1, seeds=[3])
     assert (clip.frames[:, 1:].int() - expected.frames.int()).abs().max() <= 1
     torch.testing.assert_close(clip.states[:, 1:], expected.states, atol=1e-3, rtol=1e-3)
-    elsewhere = world.imagine(
-        replace(context, actions=chosen[None, 1:3]), torch.full((1, 2, 2), 4.0), num_steps=1, seed=[3]
+    elsewhere = world.rollout(
+        replace(context, actions=chosen[None, 1:3]), torch.full((1, 2, 2), 4.0), num_steps=1, seeds=[3]
     )
     assert (clip.states[:, 1:] - elsewhere.states).abs().max() > 0.01
 

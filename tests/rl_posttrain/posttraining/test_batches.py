@@ -129,7 +129,7 @@ def test_without_noise_candidates_repeat_the_dream_under_the_recorded_actions():
     clip = random_clip(world, frames=6)
     settings = {"context": 2, "prefix": 2, "candidates": 2, "num_steps": 2, "temperature": 0.0}
     branches, rollout = draw_branches(world, clip, seeds=[5, 9], **settings)
-    dream = world.imagine(clip.head(2), clip.actions[:, 1:])
+    dream = world.rollout(clip.head(2), clip.actions[:, 1:])
     for candidate in range(2):
         shown = rollout.imagined.frames[candidate::2]
         assert (shown.int() - dream.frames[:, 1:].int()).abs().max() <= 1

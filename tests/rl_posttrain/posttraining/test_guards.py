@@ -22,7 +22,7 @@ def test_a_dream_goes_on_where_the_context_ends():
     world, clip = tiny_world(), held_out().clip
     actions = clip.actions[:, 7:] + 0.5
     found = dream(world, clip, actions, num_steps=2, seed=3)
-    expected = world.imagine(clip.head(8), actions, num_steps=2, seed=3)
+    expected = world.rollout(clip.head(8), actions, num_steps=2, seeds=3)
     assert torch.equal(found.imagined.frames[:, 1:], expected.frames)
     assert torch.equal(found.imagined.states[:, 1:], expected.states)
     assert torch.equal(found.reference.frames, clip.frames[:, 7:])

@@ -35,7 +35,7 @@ def test_the_lowest_measure_is_kept(patience, values, kept):
 def test_a_worse_world_model_does_not_take_the_place_of_a_better_one(tmp_path):
     """A tiny world copies its context and is evaluated first; one that turns everything white is worse."""
     config = PosttrainConfig(
-        world=tmp_path, data=LEROBOT_V30, out=tmp_path / "out", evaluation_horizon=2, patience=2, num_steps=1
+        world=tmp_path, data=LEROBOT_V30, out=tmp_path / "out", validation_horizon=2, patience=2, num_steps=1
     )
     world, white = tiny_world(random=False), tiny_world(random=False)
     torch.nn.init.constant_(white.dit.head.last.bias, 2.0)

@@ -14,7 +14,7 @@ from rl_posttrain.posttraining.config import PosttrainConfig
 from rl_posttrain.posttraining.train import next_batch, posttrain
 from rl_posttrain.rewards.mix import RewardWeights, build_rewards
 from worldmodel.data import EpisodeCache, open_episodes
-from worldmodel.training.rows import split_episodes
+from worldmodel.data.sample import split_episodes
 from worldmodel.world_model import WorldModel
 
 Weights = dict[str, torch.Tensor]
@@ -54,7 +54,7 @@ def run(tmp_path_factory) -> tuple[PosttrainConfig, list[dict[str, Weights]]]:
         old_decay=0.4,
         average_decay=0.95,
         validation_episodes=1,
-        evaluation_horizon=2,
+        validation_horizon=2,
         patience=0,
     )
     begin = {name: value.detach() for name, value in world.named_parameters()}
