@@ -1,6 +1,7 @@
 """Episodes made of numbers: an `EpisodeSource` without files, for expectations done by hand."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -96,6 +97,16 @@ def tiny_world(
         dit=DiTConfig(width=16, patch=8, encoder_depth=2, decoder_depth=1, head_width=8),
     )
     return WorldModel(config).eval()
+
+
+class TellingWorld(WorldModel):
+    """Every frame is brighter than the last one by the first dim of the action, in grey levels."""
+
+    def step(self, state, actions, **settings):
+        frames = self.codec.decode(state.latent).float() + actions[:, :1, None, None, None]
+        latent = self.codec.encode(frames.round().to(torch.uint8))
+        following = replace(state, frame=state.frame + 1, latent=latent)
+        return Observation(self.codec.decode(latent), state.states), following
 
 
 def stir(world: WorldModel) -> WorldModel:
