@@ -14,8 +14,7 @@ import tyro
 from policies import TASKS
 from rich.progress import Progress
 
-from policy_eval.policies.cloned import ClonedPolicy
-from policy_eval.policies.find import find_policies
+from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.real_rollouts import record_rollouts
 from worldmodel.envs import make_env
 
@@ -28,8 +27,8 @@ class RolloutsConfig:
     """A task of `benchmarks/policies.py`."""
     out: Path
     """Folder of the LeRobot data set."""
-    policies: tuple[Path, ...] = ()
-    """Folders of policies, or folders of such folders; the graded set of the task by default."""
+    policies: tuple[str | Path, ...] = ()
+    """Folders of policies, folders of such folders, or module:name; the graded set by default."""
     episodes: int = 700
     """Real rollouts, over all policies."""
     seed: int = 77
@@ -40,8 +39,8 @@ def main(config: RolloutsConfig) -> None:
     """Record."""
     torch.set_num_threads(1)
     task = TASKS[config.task]
-    folders = find_policies(config.policies or (Path("checkpoints/policies") / config.task,))
-    policies = {name: ClonedPolicy.load(folder) for name, folder in folders.items()}
+    specs = find_policies(config.policies or (Path("checkpoints/policies") / config.task,))
+    policies = {name: load_policy(spec) for name, spec in specs.items()}
     with Progress() as progress:
         bar = progress.add_task(f"{len(policies)} policies", total=config.episodes)
         record_rollouts(

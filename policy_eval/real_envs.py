@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from torch.nn.functional import adaptive_avg_pool2d
 
 from worldmodel.dreams.starts import Starts
+from worldmodel.envs.protocol import begin, succeeded
 
 START_TOLERANCE = 8.0
 """Grey levels, 0..255, by which a stored start may differ in the mean of an eighth of the sides.
@@ -27,8 +28,11 @@ class RealEnvs(VectorEnv):
     `reset(options={"starts": indices})` resets simulator `i` with the reset seed of start
     `indices[i]`. A finished stream stands still, with reward 0, until it is reset.
 
+    A success ends an episode, and so does a simulator that says that it is terminated or truncated.
+    `info["success"]` of a step says which streams have succeeded.
+
     Args:
-        make: Makes one simulator; `info["success"]` after a step says whether the task is solved.
+        make: Makes one simulator; see `docs/extend/environment.md` for what it needs.
         starts: The recorded starts.
         num_envs: Number of simulators, stepped one after the other.
     """
@@ -62,10 +66,11 @@ class RealEnvs(VectorEnv):
         self.starts.check(chosen)
         self._current = []
         for env, start in zip(self.envs, chosen, strict=True):
-            observation, _ = env.reset(seed=self.starts.seeds[start])
+            observation = begin(env, self.starts.seeds[start])
             check_start(self.starts, start, observation)
             self._current.append(observation)
         self._finished = np.zeros((2, self.num_envs), bool)
+        self._successes = np.zeros(self.num_envs, bool)
         return self._stacked(), {}
 
     def step(
@@ -76,10 +81,11 @@ class RealEnvs(VectorEnv):
         for index, env in enumerate(self.envs):
             if self._finished[:, index].any():
                 continue
-            self._current[index], rewards[index], _, truncated, info = env.step(actions[index])
-            self._finished[:, index] = bool(info["success"]), truncated
+            self._current[index], rewards[index], terminated, truncated, info = env.step(actions[index])
+            self._successes[index] = succeeded(terminated, info)
+            self._finished[:, index] = terminated or self._successes[index], truncated
         terminated, truncated = self._finished.copy()
-        info = {"success": terminated.copy(), "_success": np.ones(self.num_envs, bool)}
+        info = {"success": self._successes.copy(), "_success": np.ones(self.num_envs, bool)}
         return self._stacked(), rewards, terminated, truncated, info
 
     def _stacked(self) -> dict[str, np.ndarray]:
@@ -100,7 +106,9 @@ def check_start(starts: Starts, start: int, observation: dict[str, np.ndarray]) 
     where = f"{starts.source.name}: episode {starts.episodes[start]}"
     seed = starts.seeds[start]
     for index, view in enumerate(starts.views):
-        seen = observation[f"observation.images.{view}"]
+        seen = observation.get(f"observation.images.{view}")
+        if seen is None:
+            raise ValueError(f"{where}: there is a camera {view}, the simulator shows {sorted(observation)}")
         stored = starts.frames[start, index].numpy()
         if seen.shape != stored.shape:
             raise ValueError(f"{where}: {view} is {stored.shape}, the simulator's {seen.shape}")
@@ -113,6 +121,8 @@ def check_start(starts: Starts, start: int, observation: dict[str, np.ndarray]) 
             )
     if starts.states is None:
         return
+    if "observation.state" not in observation:
+        raise ValueError(f"{where}: there is an observation.state, the simulator shows {sorted(observation)}")
     seen, stored = observation["observation.state"], starts.states[start].numpy()
     if not np.allclose(seen, stored, atol=STATE_TOLERANCE):
         raise ValueError(

@@ -1,31 +1,46 @@
 """Recording what policies do in the real environment, failures included, as a LeRobot data set."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import gymnasium
 import numpy as np
-import torch
 
 from policy_eval.policies.policy import Policy
 from worldmodel.data import EpisodeSource
 from worldmodel.data.lerobot.write import LeRobotSchema, finalise, stage_episode, staged_episodes
-from worldmodel.envs.record import SEED_STRIDE, Episode, act_out, schema_of, stage
+from worldmodel.envs.episode import Episode, act_out, schema_of, stage
+from worldmodel.envs.policy import ask
+from worldmodel.envs.protocol import begin, describe
+from worldmodel.envs.record import SEED_STRIDE
 
 
 def roll_out(policy: Policy, env: gymnasium.Env, reset_seed: int, horizon: int, *, play_on: bool = False) -> Episode:
     """Let a policy act for `horizon` steps, or until a moment after its first success.
 
-    `play_on` ignores the success, so that what follows it is recorded, too.
+    An environment that cannot be stepped on after it has terminated ends the rollout itself.
+
+    Args:
+        policy: Who acts.
+        env: The environment.
+        reset_seed: Seed of the start.
+        horizon: Most steps.
+        play_on: Ignore the success, so that what follows it is recorded, too.
+
+    Raises:
+        ValueError: `play_on` is asked for, and the environment cannot be stepped on.
     """
-    observation, _ = env.reset(seed=reset_seed)
+    facts = describe(env)
+    if play_on and facts.stops_on_success is None:
+        raise ValueError(
+            f"environment {facts.name}: it ends when it is terminated, so nobody can play on; where it can be stepped "
+            "on, give the class stops_on_success = True"
+        )
+    observation = begin(env, reset_seed)
     policy.reset([reset_seed])
-
-    def act(observation: dict[str, np.ndarray]) -> np.ndarray:
-        seen = {name: torch.from_numpy(value)[None] for name, value in observation.items()}
-        return policy.act(seen)[0].cpu().numpy()
-
-    return act_out(env, observation, act, length=horizon, stop_on_success=not play_on)
+    stop = None if facts.stops_on_success is None else not play_on
+    return act_out(env, observation, functools.partial(ask, policy), length=horizon, stop_on_success=stop)
 
 
 def record_rollouts(
@@ -37,6 +52,7 @@ def record_rollouts(
     horizon: int,
     seed: int,
     play_on: bool = False,
+    name: str = "",
     progress: Callable[[int], None] = lambda done: None,
 ) -> Path:
     """Record real trials of policies, who take turns; returns the LeRobot data set.
@@ -46,12 +62,13 @@ def record_rollouts(
 
     Args:
         policies: By name, which is stored with each episode.
-        env: One of `worldmodel.envs`, or with the same attributes.
+        env: The environment.
         out: Folder of the data set.
         episodes: How many.
         horizon: Most steps of an episode.
         seed: Decides on the starts; use one that nothing is tested on.
         play_on: Go on for the whole horizon after a success.
+        name: How `make_env` makes the environment again; by default what it says itself.
         progress: Told the number of episodes that are there.
 
     Raises:
@@ -67,12 +84,12 @@ def record_rollouts(
     names = list(policies)
     for index in range(episodes):
         if index not in done:
-            name = names[index % len(names)]
+            actor = names[index % len(names)]
             reset_seed = seed * SEED_STRIDE + index
-            episode = roll_out(policies[name], env, reset_seed, horizon, play_on=play_on)
-            stage(episode, out, index, env, {"reset_seed": reset_seed, "policy": name})
+            episode = roll_out(policies[actor], env, reset_seed, horizon, play_on=play_on)
+            stage(episode, out, index, env, {"reset_seed": reset_seed, "policy": actor}, name=name)
         progress(index + 1)
-    finalise(out, schema_of(env))
+    finalise(out, schema_of(env, name))
     return out
 
 

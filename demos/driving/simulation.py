@@ -5,7 +5,8 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from demos.driving.start import Start, camera_frames
-from worldmodel.envs import make_env
+from worldmodel.envs import make_simulator
+from worldmodel.envs.protocol import begin, describe
 from worldmodel.world_model import WorldModel
 
 MAX_REWIND = 600
@@ -13,10 +14,11 @@ MAX_REWIND = 600
 
 
 class Simulation:
-    """An embedded environment that begins where a dream does.
+    """An environment that begins where a dream does.
 
     A simulator cannot be copied in general, but its starts are pure functions of their seed; so
-    going back is beginning anew and repeating the actions.
+    going back is beginning anew and repeating the actions. One that cannot be stepped on after it
+    has ended stands still then.
 
     Args:
         start: Where the dream begins; has a simulator.
@@ -25,22 +27,22 @@ class Simulation:
 
     def __init__(self, start: Start, world: WorldModel):
         self.start = start
-        self.views = world.views
-        self.stride = world.stride
-        self.env = make_env(start.environment, size=world.size[0])
+        self.world = world
+        self.env = make_simulator(start.environment, size=world.size[0])
+        self.goes_on = describe(self.env).stops_on_success is not None
         self.begin()
 
     def begin(self) -> None:
         """Reset, and repeat the actions of the context."""
         self.actions: list[Float32[Tensor, "a"]] = []
-        self._observation, _ = self.env.reset(seed=self.start.seed)
+        self._observation, self._ended = begin(self.env, self.start.seed, self.start.environment), False
         for actions in self.start.context.actions[0]:
             self._apply(actions)
 
     @property
     def frames(self) -> UInt8[Tensor, "v H W 3"]:
         """What the cameras show."""
-        return camera_frames(self.start.environment, self._observation, self.views)
+        return camera_frames(self.start.environment, self._observation, self.world)
 
     def step(self, actions: Float32[Tensor, "a"]) -> UInt8[Tensor, "v H W 3"]:
         """Apply one raw action, `stride` times as wide as the environment's."""
@@ -69,5 +71,7 @@ class Simulation:
         self.env.close()
 
     def _apply(self, actions: Tensor) -> None:
-        for action in rearrange(actions, "(k a) -> k a", k=self.stride):
-            self._observation = self.env.step(action.numpy())[0]
+        for action in rearrange(actions, "(k a) -> k a", k=self.world.stride):
+            if not self._ended:
+                self._observation, _, terminated, truncated, _ = self.env.step(action.numpy())
+                self._ended = (terminated or truncated) and not self.goes_on

@@ -1,7 +1,8 @@
-"""Where a dream begins: recorded frames, or a fresh episode of an embedded environment."""
+"""Where a dream begins: recorded frames, or a fresh episode of an environment."""
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from torch import Tensor
 from worldmodel.data.clip import Clip
 from worldmodel.data.source import TableSource
 from worldmodel.dreams.context import CONTEXT_FRAMES
-from worldmodel.envs import is_embedded, make_env
+from worldmodel.envs import has_simulator, make_simulator
+from worldmodel.envs.protocol import IMAGES, STATE, begin, describe
 from worldmodel.fidelity.windows import holding_actions
 from worldmodel.world_model import WorldModel
 
@@ -25,7 +27,7 @@ class Start:
 
     Attributes:
         context: Real frames with the actions between them, with a batch axis of one.
-        environment: Embedded environment that they come from; empty when there is none.
+        environment: Environment that they come from; empty where it cannot be made here.
         seed: Reset seed with which that environment begins at the first context frame.
     """
 
@@ -47,8 +49,8 @@ class Start:
 def start_from_data(source: TableSource, world: WorldModel, *, episode: int, start: int = 0) -> Start:
     """Eight recorded frames from `start` on, fewer where the episode ends.
 
-    The simulator is known when the data was recorded from an embedded environment whose cameras
-    have the size of the frames, without a shift, and `start` is 0.
+    The simulator is known when the data was recorded, without a shift, from an environment that can
+    be made here and whose pictures have the size of the frames, and `start` is 0.
 
     Raises:
         ValueError: The episode ends at or before `start`.
@@ -58,37 +60,35 @@ def start_from_data(source: TableSource, world: WorldModel, *, episode: int, sta
         raise ValueError(f"{source.name}: episode {episode} has {length} frames, none at start {start}")
     stop = min(start + (CONTEXT_FRAMES - 1) * world.stride + 1, length)
     clip = source.read(episode, start, stop, world.stride).map(lambda tensor: tensor[None])
-    height, width = world.size
-    same = is_embedded(source.robot_type) and height == width and not source.shift
+    same = not source.shift and has_simulator(source.robot_type) and shows(source.robot_type, tuple(world.size))
     if start or not same or clip.actions is None:
         return Start(clip)
     return Start(clip, source.robot_type, source.reset_seed(episode))
 
 
 def start_from_environment(name: str, world: WorldModel, *, seed: int) -> Start:
-    """A fresh episode of an embedded environment, standing still for eight frames.
+    """A fresh episode of an environment, standing still for eight frames.
 
     Raises:
-        ValueError: The environment lacks a camera that the world model was trained on, or the
-            world model's frames are not square.
+        ValueError: The environment lacks a camera that the world model was trained on, its pictures
+            have another size, or it ends while it stands still.
     """
-    height, width = world.size
-    if height != width:
-        raise ValueError(f"{name} has square frames, the world model {height} x {width}")
-    environment = make_env(name, size=height)
-    observation, _ = environment.reset(seed=seed)
-    observations, actions = [observation], []
-    for _ in range((CONTEXT_FRAMES - 1) * world.stride):
-        state = torch.as_tensor(observation["observation.state"])[None]
+    environment = make_simulator(name, size=world.size[0])
+    goes_on = describe(environment).stops_on_success is not None
+    observations, actions = [begin(environment, seed, name)], []
+    for number in range((CONTEXT_FRAMES - 1) * world.stride):
         hold = torch.zeros(1, 1, world.action_dim)
+        state = torch.as_tensor(observations[-1][STATE])[None] if world.state_dim else None
         hold = holding_actions(hold, state, relative_to=world.relative_to, stride=1)[0, 0]
-        observation = environment.step(hold.numpy())[0]
-        observations.append(observation)
+        observation, _, terminated, truncated, _ = environment.step(hold.numpy())
+        if (terminated or truncated) and not goes_on:
+            raise ValueError(f"{name}: with the reset seed {seed} it ends after {number + 1} steps of standing still")
+        observations.append({key: value.copy() for key, value in observation.items()})
         actions.append(hold)
     environment.close()
     observations = observations[:: world.stride]
-    pictures = [camera_frames(name, seen, world.views) for seen in observations]
-    states = [torch.as_tensor(seen["observation.state"]) for seen in observations]
+    pictures = [camera_frames(name, seen, world) for seen in observations]
+    states = [torch.as_tensor(seen[STATE]) for seen in observations] if world.state_dim else []
     clip = Clip(
         frames=torch.stack(pictures)[None],
         actions=rearrange(torch.stack(actions), "(t k) a -> 1 t (k a)", k=world.stride),
@@ -97,16 +97,31 @@ def start_from_environment(name: str, world: WorldModel, *, seed: int) -> Start:
     return Start(clip, name, seed)
 
 
-def camera_frames(name: str, observation: Mapping[str, np.ndarray], views: Sequence[str]) -> UInt8[Tensor, "v H W 3"]:
-    """What the cameras of an environment show.
+@functools.cache
+def shows(name: str, size: tuple[int, int]) -> bool:
+    """Whether the pictures of an environment have a size, or can be made in it."""
+    environment = make_simulator(name, size=size[0])
+    views = describe(environment).views
+    environment.close()
+    return set(views.values()) == {size}
+
+
+def camera_frames(name: str, observation: Mapping[str, np.ndarray], world: WorldModel) -> UInt8[Tensor, "v H W 3"]:
+    """What an environment shows to the cameras of a world model.
 
     Raises:
-        ValueError: The environment `name` lacks one of them.
+        ValueError: The environment `name` lacks one of them, or its pictures have another size.
     """
-    keys = [f"observation.images.{view}" for view in views]
+    keys = [IMAGES + view for view in world.views]
     if missing := [key for key in keys if key not in observation]:
         raise ValueError(f"{name}: no {missing} among the observations {sorted(observation)}")
-    return torch.stack([torch.as_tensor(observation[key]) for key in keys])
+    pictures = [torch.as_tensor(observation[key]) for key in keys]
+    for key, picture in zip(keys, pictures, strict=True):
+        if tuple(picture.shape[:2]) != tuple(world.size):
+            raise ValueError(
+                f"{name}: {key} is {tuple(picture.shape[:2])} pixels, the world model's are {tuple(world.size)}"
+            )
+    return torch.stack(pictures)
 
 
 def action_names(world: WorldModel, data: Path | None, environment: str) -> tuple[str, ...]:
@@ -117,8 +132,8 @@ def action_names(world: WorldModel, data: Path | None, environment: str) -> tupl
         names = json.loads(info.read_text())["features"]["action"].get("names")
         if isinstance(names, dict):  # as older LeRobot data has it: {"motors": [...]}
             names = next(iter(names.values()), None)
-    elif is_embedded(environment):
-        names = make_env(environment).action_names
+    elif has_simulator(environment):
+        names = describe(make_simulator(environment)).action_names
     else:
         names = None
     fits = isinstance(names, list | tuple) and len(names) == world.action_dim

@@ -10,7 +10,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from demos.driving.start import camera_frames
-from policy_eval.evaluate import Trial, evaluate
+from policy_eval.evaluation import Trial, evaluate
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.ranking.rank import Score
 from policy_eval.real_envs import RealEnvs
@@ -19,7 +19,8 @@ from worldmodel.data import Clip
 from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Judge
-from worldmodel.envs import make_env
+from worldmodel.envs import make_simulator
+from worldmodel.envs.protocol import STATE, begin
 from worldmodel.world_model import WorldModel
 
 MAX_TRIALS = 40
@@ -35,7 +36,7 @@ Work = Callable[..., Any]
 
 
 class FreshEpisodes:
-    """First frames of an embedded environment, in place of a recorded data set.
+    """First frames of an environment, in place of a recorded data set.
 
     Args:
         name: The environment.
@@ -43,25 +44,24 @@ class FreshEpisodes:
         seeds: Reset seeds, one per start.
 
     Raises:
-        ValueError: The environment lacks one of the cameras.
+        ValueError: The environment lacks one of the cameras, or its pictures have another size.
     """
 
     def __init__(self, name: str, world: WorldModel, seeds: range):
-        env = make_env(name, size=world.size[0])
+        env = make_simulator(name, size=world.size[0])
         self.name, self.robot_type, self.fps = name, name, world.fps
         self.views, self.size = tuple(world.views), tuple(world.size)
         self.lengths = (1,) * len(seeds)
         self.action_dim = env.action_space.shape[0]
-        self.state_dim = env.observation_space["observation.state"].shape[0]
+        self.state_dim = env.observation_space[STATE].shape[0] if world.state_dim else 0
         self.pixel_mask = torch.ones(len(self.views), *self.size, dtype=torch.bool)
         self.fingerprint = f"{name}-{seeds}"
         self._seeds = seeds
         self._first = []
         for seed in seeds:
-            seen, _ = env.reset(seed=seed)
-            states = torch.as_tensor(seen["observation.state"])
-            frames = camera_frames(name, seen, self.views)
-            self._first.append(Clip(frames=frames[None], states=states[None]))
+            seen = begin(env, seed, name)
+            states = torch.as_tensor(seen[STATE])[None].clone() if world.state_dim else None
+            self._first.append(Clip(frames=camera_frames(name, seen, world)[None], states=states))
         env.close()
 
     def __len__(self) -> int:
@@ -130,7 +130,7 @@ def make_envs(
     size, count = world.size[0], min(trials, BATCH)
 
     def make() -> Any:
-        return make_env(task, size=size, time_limit=horizon)
+        return make_simulator(task, size=size, time_limit=horizon)
 
     if simulator:
         return RealEnvs(make, starts, num_envs=count)

@@ -17,10 +17,9 @@ from gymnasium.vector import AutoresetMode
 from jaxtyping import Float64
 from rich.progress import Progress
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.judge.judge import LearnedJudge
-from policy_eval.policies.cloned import ClonedPolicy
-from policy_eval.policies.find import find_policies
+from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.policies.policy import Policy
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.lerobot.read import recorded_policies
@@ -29,6 +28,8 @@ from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Verdict
 from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.files import write_json
+from worldmodel.model.precision import command_device
+from worldmodel.model_folder import check_out
 from worldmodel.processes import single_thread
 from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
@@ -38,13 +39,13 @@ from worldmodel.world_model import WorldModel
 class CalibrateConfig:
     """Set a judge's threshold so that dreams succeed as often as reality did."""
 
-    world: str
-    """Folder or hub id of the world model."""
-    judge: Path
-    """Folder of the judge."""
-    policies: tuple[Path, ...]
-    """Folders of policies, or folders of such folders."""
-    rollouts: Path
+    world: str | Path
+    """Folder of the world model, or hf://USER/NAME@REV."""
+    judge: str | Path
+    """Folder of the judge, or hf://USER/NAME@REV."""
+    policies: tuple[str | Path, ...]
+    """Folders of policies, folders of such folders, or module:name for a policy of yours."""
+    data: Path
     """Real rollouts of these policies, found by name. None may begin where policies are ranked, and
     neither world model nor judge should have been trained on them."""
     out: Path
@@ -63,6 +64,10 @@ class CalibrateConfig:
     """Seed of the dreams."""
     always: bool = False
     """Move the threshold even where dreams and rollouts differ by no more than chance."""
+    overwrite: bool = False
+    """Replace what an earlier run left in `out`."""
+    device: str = "auto"
+    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
 
 
 class Listener:
@@ -80,20 +85,22 @@ class Listener:
         return Verdict(rewards, scores > 1)
 
 
-def calibrate(config: CalibrateConfig) -> dict:
+def calibrate_judge(config: CalibrateConfig) -> dict:
     """Dream, set the threshold, write the judge; returns what `calibration.json` holds.
 
     Raises:
         ValueError: There are fewer rollouts than asked for, a policy has none, or something does
             not fit.
     """
-    world = WorldModel.load(config.world)
-    source = open_episodes(config.rollouts, size=tuple(world.size), views=world.views)
-    folders = find_policies(config.policies)
-    actors = chosen_actors(config, source.name, recorded_policies(config.rollouts))
-    rows = rows_of(source.name, actors, list(folders))
-    policies = {name: ClonedPolicy.load(folder) for name, folder in folders.items()}
-    judge = LearnedJudge.load(config.judge)
+    check_out(config.out, "judge.json", overwrite=config.overwrite)
+    device = command_device(config.device)
+    world = WorldModel.load(config.world, device)
+    source = open_episodes(config.data, size=tuple(world.size), views=world.views)
+    specs = find_policies(config.policies)
+    actors = chosen_actors(config, source.name, recorded_policies(config.data))
+    rows = rows_of(source.name, actors, list(specs))
+    policies = {name: load_policy(spec, device) for name, spec in specs.items()}
+    judge = LearnedJudge.load(config.judge, device)
     with single_thread():
         scores = dreamt_scores(config, world, judge, policies, source, rows)
     real = real_successes(source, [row for mine in rows.values() for row in mine], config.horizon)

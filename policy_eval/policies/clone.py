@@ -12,8 +12,9 @@ from torch.nn.functional import smooth_l1_loss
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
-from worldmodel.model.precision import autocast
-from worldmodel.training.log import training_bar
+from worldmodel.model.precision import autocast, command_device
+from worldmodel.model_folder import check_out
+from worldmodel.training.fit import fit
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class CloneConfig:
     """Clone a small visuomotor policy from the successful episodes of a data set."""
 
     data: Path
-    """Folder of demonstrations with `next.success`."""
+    """Data set of demonstrations with `next.success`."""
     out: Path
     """Folder of the policy."""
     demos: int | None = None
@@ -46,8 +47,12 @@ class CloneConfig:
     """Frames per step."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW, with cosine decay."""
+    overwrite: bool = False
+    """Replace what an earlier run left in `out`."""
     seed: int = 0
     """Seed of weights and batches."""
+    device: str = "auto"
+    """Where it trains: auto is CUDA where there is one, else the CPU; others go by name."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ def clone(config: CloneConfig) -> Path:
     Raises:
         ValueError: The data lacks what the configuration asks for, or the loss is not finite.
     """
+    check_out(config.out, "policy.json", overwrite=config.overwrite)
+    device = command_device(config.device)
     source = EpisodeCache(open_episodes(config.data))
     views = check_clone(config, source)
     demonstrations = read_demonstrations(config, source, views)
@@ -86,9 +93,9 @@ def clone(config: CloneConfig) -> Path:
         action_noise=config.action_noise,
     )
     torch.manual_seed(config.seed)
-    policy = ClonedPolicy(policy_config)
-    loss = fit(policy, demonstrations, config)
-    policy.eval().save(config.out)
+    policy = ClonedPolicy(policy_config).to(device)
+    loss = fit_policy(policy, demonstrations, config)
+    policy.save(config.out)
     training = {
         "data": str(config.data),
         "demonstrations": demonstrations.episodes,
@@ -107,36 +114,25 @@ def clone(config: CloneConfig) -> Path:
     return config.out
 
 
-def fit(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) -> float:
+def fit_policy(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) -> float:
     """Train in place; returns the mean loss of the last tenth of the steps."""
     policy.action_mean.copy_(rows.targets.mean((0, 1)))
     policy.action_std.copy_(rows.targets.std((0, 1), correction=0).clamp_min(1e-6))
     if policy.config.state_dim:
         policy.state_mean.copy_(rows.states.mean(0))
         policy.state_std.copy_(rows.states.std(0, correction=0).clamp_min(1e-6))
-    targets = (rows.targets - policy.action_mean) / policy.action_std
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
+    targets = (rows.targets - policy.action_mean.cpu()) / policy.action_std.cpu()
+    device = policy.action_mean.device
     generator = torch.Generator().manual_seed(config.seed)
-    losses = []
-    with training_bar() as progress:
-        task = progress.add_task("clone", total=config.steps, note="")
-        for step in range(config.steps):
-            pick = torch.randint(len(targets), (config.batch,), generator=generator)
-            states = rows.states[pick] if policy.config.state_dim else None
-            with autocast(targets.device):
-                planned = policy(rows.frames[pick], states)
-            loss = smooth_l1_loss(planned.float(), targets[pick])
-            if not torch.isfinite(loss):
-                raise ValueError(f"step {step}: loss is {loss.item()}; lower --learning-rate")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-            progress.update(task, advance=1, note=f"step {step + 1}  loss {losses[-1]:.4f}")
-    last = losses[-max(len(losses) // 10, 1) :]
-    return sum(last) / len(last)
+
+    def loss_of(step: int) -> Float[Tensor, ""]:
+        pick = torch.randint(len(targets), (config.batch,), generator=generator)
+        states = rows.states[pick].to(device) if policy.config.state_dim else None
+        with autocast(device):
+            planned = policy(rows.frames[pick].to(device), states)
+        return smooth_l1_loss(planned.float(), targets[pick].to(device))
+
+    return fit(policy, loss_of, steps=config.steps, learning_rate=config.learning_rate, name="clone")
 
 
 def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:

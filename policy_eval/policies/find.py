@@ -1,24 +1,79 @@
-"""Folders of policies, by name."""
+"""Policies by folder or by `module:name`, as the command line takes them."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 
-def find_policies(folders: Sequence[Path]) -> dict[str, Path]:
-    """Policies by name, in the order of `folders`.
+from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.policies.policy import Policy
+from worldmodel.envs.policy import resolve_policy, watches
+from worldmodel.model_folder import shipped
+from worldmodel.resolve import is_spec, resolve
+
+POLICY_FILE = "policy.json"
+
+
+def load_policy(spec: str | Path, device: torch.device | str = "cpu") -> Policy:
+    """A policy by where it is.
+
+    Args:
+        spec: Folder of a cloned policy, `hf://USER/NAME@REV`, or `module:name` of one of yours; see
+            `docs/extend/policy.md`. A folder comes first, should there be one of that name.
+        device: Where a cloned policy runs. Your own one sees tensors on the CPU and decides itself.
 
     Raises:
-        ValueError: A folder neither is nor holds a policy, or two have the same name.
+        ValueError: There is neither a policy of that folder nor of that name; the message says what
+            is there instead.
     """
-    found: dict[str, Path] = {}
-    for folder in folders:
-        inside = [folder] if (folder / "policy.json").is_file() else []
-        inside = inside or sorted(file.parent for file in folder.glob("*/policy.json"))
-        if not inside:
-            raise ValueError(f"{folder}: no policy here, policy.json is missing")
-        for each in inside:
-            name = each.resolve().name
+    if not is_yours(spec):
+        return ClonedPolicy.load(spec, device)
+    policy = resolve_policy(str(spec))
+    if watches(policy):
+        raise ValueError(
+            f"policy {spec}: it has a method watch, so it needs the simulator and can only record; a policy that is "
+            "tried sees what a robot sees"
+        )
+    return policy
+
+
+def find_policies(specs: Sequence[str | Path]) -> dict[str, str | Path]:
+    """Policies by name, in the order of `specs`; `load_policy` takes each.
+
+    Args:
+        specs: Folders of policies, folders of such folders, `hf://USER/NAME@REV`, and `module:name`.
+            A policy is called like its folder, or by the name behind the last slash or the colon.
+
+    Raises:
+        ValueError: A folder neither is nor holds a policy, a module has no such name, or two
+            policies have the same name.
+    """
+    found: dict[str, str | Path] = {}
+    for spec in specs:
+        for name, each in _inside(spec).items():
             if name in found:
                 raise ValueError(f"two policies are called {name!r}: {found[name]} and {each}")
             found[name] = each
     return found
+
+
+def is_yours(spec: str | Path) -> bool:
+    """Whether a policy is one of `module:name`, and not a folder."""
+    return is_spec(str(spec)) and not Path(spec).exists()
+
+
+def _inside(spec: str | Path) -> dict[str, str | Path]:
+    """The policies of one folder or name."""
+    if is_yours(spec):
+        resolve(str(spec), "policy")
+        return {str(spec).partition(":")[2]: str(spec)}
+    if str(spec).startswith("hf://"):
+        return {str(spec).rpartition("/")[2].partition("@")[0]: str(spec)}
+    folder = shipped(spec)
+    if (folder / POLICY_FILE).is_file():
+        return {folder.resolve().name: folder}
+    inside = {file.parent.name: file.parent for file in sorted(folder.glob(f"*/{POLICY_FILE}"))}
+    if not inside:
+        what = "no policy here, policy.json is missing" if folder.is_dir() else "no such folder, and not module:name"
+        raise ValueError(f"policy {spec}: {what}")
+    return inside

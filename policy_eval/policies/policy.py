@@ -1,45 +1,15 @@
-"""What a policy is, and adapters that make one of a callable or a Gymnasium agent."""
+"""What a policy is, and an adapter that makes one of a Gymnasium agent."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Observations = Mapping[str, Tensor]
-"""LeRobot's keys: `observation.images.<camera>`, uint8 `n H W 3`, `observation.state`, `n s`."""
+from worldmodel.envs.policy import CallablePolicy, Observations, Policy
 
-
-@runtime_checkable
-class Policy(Protocol):
-    """Whatever acts; it sees what a robot sees and never the simulator.
-
-    A policy that plans several actions at once queues them inside.
-    """
-
-    def reset(self, seeds: Sequence[int]) -> None:
-        """Begin one episode per seed; a stream's own randomness is a pure function of its seed."""
-        ...
-
-    def act(self, observation: Observations) -> Float[Tensor, "n a"]:
-        """One raw action for each of the `n` streams."""
-        ...
-
-
-class CallablePolicy:
-    """A policy without memory, of a plain function from observations to actions."""
-
-    def __init__(self, function: Callable[[Observations], Float[Tensor, "n a"]]):
-        self.function = function
-
-    def reset(self, seeds: Sequence[int]) -> None:
-        """Nothing to forget."""
-
-    def act(self, observation: Observations) -> Float[Tensor, "n a"]:
-        """What the function says."""
-        return self.function(observation)
+__all__ = ["AgentPolicy", "CallablePolicy", "Observations", "Policy"]
 
 
 class AgentPolicy:

@@ -7,19 +7,19 @@ import numpy as np
 from einops import rearrange, repeat
 from jaxtyping import UInt8
 
-from policy_eval.evaluate import Trial, evaluate
-from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.evaluation import Trial, evaluate
+from policy_eval.policies.find import load_policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
 from worldmodel.data import open_episodes
 from worldmodel.data.video.write import write_video
 from worldmodel.dreams.film import PICTURE_HEIGHT, label_strip
 from worldmodel.dreams.starts import Starts
-from worldmodel.envs import make_env
+from worldmodel.envs import make_simulator
 
 
 def before_after(
-    policies: Mapping[str, Path],
+    policies: Mapping[str, str | Path],
     real: str,
     starts: Path,
     out: Path,
@@ -31,8 +31,8 @@ def before_after(
     """Let policies act for real from the same starts, and film the first of them.
 
     Args:
-        policies: Folders, by the words that label them.
-        real: The environment.
+        policies: Folders or `module:name`, by the words that label them.
+        real: The environment, a name or `module:Class`.
         starts: Recorded episodes that the trials begin like.
         out: Folder of the videos.
         videos: How many.
@@ -50,13 +50,14 @@ def before_after(
     if number > len(source):
         raise ValueError(f"{starts}: {len(source)} episodes to start from, asked for are {number}")
     chosen = Starts(source, range(number))
-    envs = RealEnvs(lambda: make_env(real, size=source.size[0], time_limit=horizon), chosen, num_envs=min(number, 10))
+    size = source.size[0]
+    envs = RealEnvs(lambda: make_simulator(real, size=size, time_limit=horizon), chosen, num_envs=min(number, 10))
     trials: dict[str, dict[int, Trial]] = {name: {} for name in policies}
     scores = {}
-    for name, folder in policies.items():
+    for name, spec in policies.items():
         kept = trials[name]
         scores[name] = evaluate(
-            ClonedPolicy.load(folder),
+            load_policy(spec),
             envs,
             name=name,
             horizon=horizon,

@@ -12,7 +12,9 @@ from conditioning.conditioner import ConditionerConfig
 from worldmodel.data.clip import Clip
 from worldmodel.dreams.verdict import Verdict
 from worldmodel.model.dit import DiTConfig
+from worldmodel.streaming.advance import begin
 from worldmodel.streaming.state import Observation
+from worldmodel.streaming.stream import Stream
 from worldmodel.world_model import WorldModel, WorldModelConfig
 
 SEEDS = (70, 71, 72, 73)
@@ -99,14 +101,21 @@ def tiny_world(
     return WorldModel(config).eval()
 
 
-class TellingWorld(WorldModel):
+class TellingStream(Stream):
     """Every frame is brighter than the last one by the first dim of the action, in grey levels."""
 
-    def step(self, state, actions, **settings):
-        frames = self.codec.decode(state.latent).float() + actions[:, :1, None, None, None]
-        latent = self.codec.encode(frames.round().to(torch.uint8))
-        following = replace(state, frame=state.frame + 1, latent=latent)
-        return Observation(self.codec.decode(latent), state.states), following
+    def _advance(self, actions, num_steps, temperature):
+        frames = self._state.frames.float() + actions[:, :1, None, None, None]
+        frames = frames.round().to(torch.uint8)
+        latent = self.world.codec.encode(frames)
+        return replace(self._state, frame=self._state.frame + 1, latent=latent, frames=frames)
+
+
+class TellingWorld(WorldModel):
+    """A world model with such streams."""
+
+    def stream(self, context, *, seeds=0):
+        return TellingStream(self, begin(self, context, seeds))
 
 
 def stir(world: WorldModel) -> WorldModel:

@@ -23,14 +23,14 @@ class RankSet:
     def flags(self, out: Path, *more: str) -> list[str]:
         """Arguments of `worldmodel rank`."""
         flags = ["--world", self.world, "--judge", self.judge, "--policies", self.policies]
-        flags += ["--starts", self.starts, "--out", out, "--num-steps", "1", "--device", "cpu"]
+        flags += ["--data", self.starts, "--out", out, "--num-steps", "1", "--device", "cpu"]
         return [*map(str, flags), *more]
 
 
 def write_rank_set(folder: Path, *, policies: int = 3, episodes: int = 4) -> RankSet:
     """Write everything that `worldmodel rank` reads; the judge has its opinions."""
     made = RankSet(*(folder / name for name in ("world", "judge", "policies", "starts")))
-    settings = {"behaviour": "play", "num_workers": 1}
+    settings = {"behaviour": "play", "workers": 1}
     record(RecordConfig("pusht-position", episodes=episodes, seed=5, out=made.starts, **settings))
     tiny_world(size=(64, 64)).save(made.world)
     torch.manual_seed(1)

@@ -65,28 +65,57 @@ class SquareEnv(gymnasium.Env):
         }
 
 
+class SquareStream:
+    """Squares drawn exactly, with grains of noise that depend on the seed."""
+
+    def __init__(self, world, context, seeds):
+        self.world = world
+        self.generator = torch.Generator().manual_seed(seeds[0])
+        self.observation = Observation(context.frames[:, -1], context.states[:, -1])
+
+    def step(self, actions, *, num_steps):
+        self.world.take_step(actions, num_steps)
+        states = self.observation.states
+        states = states + (actions - states).clamp(-2, 2)
+        frames = torch.full((len(states), 2, SIZE, SIZE, 3), 30, dtype=torch.uint8)
+        for picture, (x, y) in zip(frames, states.round().int().tolist(), strict=True):
+            picture[0, y : y + 4, x : x + 4] = 230
+            picture[1] = picture[0].flip(0)
+        if self.world.grain:
+            noise = torch.randint(self.world.grain, frames.shape, generator=self.generator)
+            frames = frames + noise.to(torch.uint8)
+        self.observation = Observation(frames, states)
+        return self.observation
+
+    def reset(self, streams, context, *, seeds):
+        states, frames = self.observation.states.clone(), self.observation.frames.clone()
+        states[streams], frames[streams] = context.states[:, -1], context.frames[:, -1]
+        self.observation = Observation(frames, states)
+
+
 class SquareWorld:
-    """The square's world drawn exactly, with grains of noise that depend on the seed."""
+    """The square's world; its plug is pulled after some steps, if that is asked for.
+
+    Attributes:
+        told: Actions of every step.
+        num_steps: Denoising steps of every step.
+    """
 
     views = ("top", "wrist")
 
-    def __init__(self, grain: int = 0):
-        self.grain = grain
+    def __init__(self, grain: int = 0, steps: int | None = None):
+        self.grain, self.left = grain, steps
+        self.told, self.num_steps = [], []
 
-    def start(self, context, *, seed):
-        self.generator = torch.Generator().manual_seed(seed[0] if len(seed) else 0)
-        return context.states[:, -1]
+    def stream(self, context, *, seeds):
+        return SquareStream(self, context, seeds)
 
-    def step(self, state, actions, *, num_steps):
-        state = state + (actions - state).clamp(-2, 2)
-        frames = torch.full((len(state), 2, SIZE, SIZE, 3), 30, dtype=torch.uint8)
-        for picture, (x, y) in zip(frames, state.round().int().tolist(), strict=True):
-            picture[0, y : y + 4, x : x + 4] = 230
-            picture[1] = picture[0].flip(0)
-        if self.grain:
-            noise = torch.randint(self.grain, frames.shape, generator=self.generator)
-            frames = frames + noise.to(torch.uint8)
-        return Observation(frames, state), state
+    def take_step(self, actions, num_steps):
+        self.told.append(actions)
+        self.num_steps.append(num_steps)
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left = None if self.left is None else self.left - 1
 
 
 def right_edge(observation: Observation) -> Verdict:

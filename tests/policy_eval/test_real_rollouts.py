@@ -9,11 +9,10 @@ from worldmodel.data import open_episodes
 
 
 class NamedSquare(SquareEnv):
-    """With what the environments of this package have beside Gymnasium's."""
+    """It can be stepped on after a success, as the environments of this package can."""
 
     metadata = {"render_fps": 10}  # noqa: RUF012
-    views, name, task = ("top", "wrist"), "square", "to the right"
-    action_names = state_names = ("x", "y")
+    stops_on_success = True
 
 
 def move(x: float) -> CallablePolicy:

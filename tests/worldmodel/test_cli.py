@@ -84,7 +84,7 @@ def folder(tmp_path_factory):
     """A recorded data set and a world model of it, made by `record` and `pretrain`."""
     folder = tmp_path_factory.mktemp("cli")
     data, world = folder / "data", folder / "world"
-    done = worldmodel("record", "pusht", "--episodes", 3, "--size", 32, "--out", data, "--num-workers", 1)
+    done = worldmodel("record", "pusht", "--episodes", 3, "--size", 32, "--out", data, "--workers", 1)
     assert done.returncode == 0, done.stderr
     done = worldmodel(
         "pretrain",
@@ -136,7 +136,7 @@ def test_rollout(folder):
 @pytest.mark.slow
 def test_fidelity(folder):
     report = folder / "fidelity.json"
-    common = ("fidelity", "--world", folder / "world", "--data", folder / "data", "--json", report)
+    common = ("fidelity", "--world", folder / "world", "--data", folder / "data", "--out", report)
     refused = worldmodel(*common)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1 and "--include-train" in refused.stderr

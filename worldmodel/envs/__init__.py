@@ -1,14 +1,22 @@
-"""Real environments with scripted experts, and recording from them.
+"""Real environments: those of this package by name, any other one as `module:Class`.
 
 Importing this package is instant: a simulator is imported when its environment is made.
 """
 
+import functools
+import inspect
+
 import gymnasium
 
+from worldmodel.envs.protocol import describe
 from worldmodel.envs.pusht.objects import ObjectTrack, find_objects, object_names, object_view
+from worldmodel.resolve import has_module, is_spec, kind_of, nearest, resolve
 
-ENV_NAMES = ("pusht", "pusht-position")
+ENVIRONMENTS = {"pusht": "worldmodel.envs.pusht.env:PushT", "pusht-position": "worldmodel.envs.pusht.env:PushTPosition"}
+"""The environments of this package: a name and where its class is."""
+ENV_NAMES = tuple(ENVIRONMENTS)
 METAWORLD = "metaworld:"  # followed by a task of Meta-World, as in metaworld:push-v3
+METAWORLD_CLASS = "worldmodel.envs.metaworld.env:MetaWorld"
 
 __all__ = [
     "ENV_NAMES",
@@ -16,40 +24,108 @@ __all__ = [
     "ObjectTrack",
     "check_env_name",
     "find_objects",
-    "is_embedded",
+    "has_simulator",
+    "is_foreign",
     "make_env",
+    "make_simulator",
     "object_names",
     "object_view",
 ]
 
 
-def is_embedded(name: str) -> bool:
-    """Whether `name` is an environment of this package; Meta-World checks its tasks."""
-    return name in ENV_NAMES or name.startswith(METAWORLD)
+def is_foreign(name: str) -> bool:
+    """Whether `name` has the form `module:Class`, so that it is no environment of this package."""
+    return is_spec(name) and not name.startswith(METAWORLD)
 
 
 def check_env_name(name: str) -> None:
-    """Raise a `ValueError` if there is no environment `name`; Meta-World checks its tasks."""
-    if not is_embedded(name):
-        raise ValueError(f"there is no environment {name!r}; known are {', '.join(ENV_NAMES)}, {METAWORLD}TASK")
+    """Raise a `ValueError` if `name` is neither an environment of this package nor `module:Class`.
+
+    Whether Meta-World has a task and a module a class shows when the environment is made.
+    """
+    if name in ENVIRONMENTS or name.startswith(METAWORLD) or is_foreign(name):
+        return
+    near = nearest(name, ENV_NAMES)
+    raise ValueError(
+        f"there is no environment {name!r}; known are {', '.join(ENV_NAMES)}, {METAWORLD}TASK, and module:Class "
+        f"for one of yours{f'; {near}' if near.startswith('did') else ''}"
+    )
+
+
+def has_simulator(name: str) -> bool:
+    """Whether `name` is an environment that can be made here, so that a simulator can run beside a dream.
+
+    Of `module:Class` only the module is looked for: on another machine it may be missing.
+    """
+    return name in ENVIRONMENTS or name.startswith(METAWORLD) or (is_foreign(name) and has_module(name))
 
 
 def make_env(name: str, **options: int | str) -> gymnasium.Env:
     """Make the environment `name`.
 
     Args:
-        name: One of `ENV_NAMES`, or `metaworld:` and a task.
-        options: Passed on: `size` (side of both pictures in pixels, 64), `time_limit` (steps) and
-            `shift` (one controlled change, for tests out of distribution).
+        name: One of `ENV_NAMES`, `metaworld:` and a task, or `module:Class` for any class derived
+            from `gymnasium.Env`; see `docs/extend/environment.md`.
+        options: Passed on. The environments here take `size` (side of the pictures in pixels),
+            `time_limit` (steps) and `shift` (one controlled change, for tests out of distribution).
 
     Raises:
-        ValueError: There is no environment of that name, or what it needs is not installed.
+        ValueError: There is no environment of that name, what it needs is not installed, its class
+            does not take an option, or the class lacks what an environment needs.
+    """
+    kind = env_class(name)
+    accepted = accepted_options(name)
+    if accepted is not None and (unknown := sorted(set(options) - accepted)):
+        takes = f"takes {', '.join(sorted(accepted))}" if accepted else "takes no options"
+        raise ValueError(f"environment {name}: asked for is {unknown[0]}, but the class {kind.__name__} {takes}")
+    arguments = (name,) if name.startswith(METAWORLD) else ()
+    try:
+        inspect.signature(kind).bind(*arguments, **options)
+    except TypeError as error:
+        raise ValueError(f"environment {name}: {kind.__name__}({_written(options)}) fails: {error}") from error
+    env = kind(*arguments, **options)
+    describe(env, name)
+    return env
+
+
+def make_simulator(name: str, **wishes: int) -> gymnasium.Env:
+    """The environment `name` with those of the options that its class takes.
+
+    Args:
+        name: As for `make_env`.
+        wishes: `size` and `time_limit`. A class that does not take them has pictures of its own
+            size, and ends episodes when it likes; who needs another size has to check.
+
+    Raises:
+        ValueError: As `make_env`.
+    """
+    accepted = accepted_options(name)
+    return make_env(name, **{key: value for key, value in wishes.items() if accepted is None or key in accepted})
+
+
+def env_class(name: str) -> type[gymnasium.Env]:
+    """The class behind the name of an environment.
+
+    Raises:
+        ValueError: There is none, or it is not derived from `gymnasium.Env`.
     """
     check_env_name(name)
-    if name.startswith(METAWORLD):
-        from worldmodel.envs.metaworld.env import MetaWorld
+    path = METAWORLD_CLASS if name.startswith(METAWORLD) else ENVIRONMENTS.get(name, name)
+    found = resolve(path, "environment")
+    if not (isinstance(found, type) and issubclass(found, gymnasium.Env)):
+        raise ValueError(f"environment {name}: expected a class derived from gymnasium.Env, found {kind_of(found)}")
+    return found
 
-        return MetaWorld(name, **options)
-    from worldmodel.envs.pusht.env import PushT, PushTPosition
 
-    return (PushT if name == "pusht" else PushTPosition)(**options)
+@functools.cache
+def accepted_options(name: str) -> frozenset[str] | None:
+    """Names of the options that the class of an environment takes; `None` where it takes any."""
+    parameters = inspect.signature(env_class(name)).parameters.values()
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return None
+    named = {each.name for each in parameters if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)}
+    return frozenset(named - ({"name"} if name.startswith(METAWORLD) else set()))
+
+
+def _written(options: dict[str, int | str]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in options.items())

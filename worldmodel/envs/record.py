@@ -1,29 +1,32 @@
-"""Recording scripted behaviour in an environment as a LeRobot data set."""
+"""Recording who acts in an environment as a LeRobot data set. `worldmodel record ENV --out D`."""
 
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
 
 import gymnasium
 import numpy as np
+import torch
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from worldmodel.data.lerobot.write import LeRobotSchema, finalise, stage_episode, staged_episodes
-from worldmodel.envs import check_env_name, make_env
-from worldmodel.envs.behaviour import Behaviour, choose_behaviour
-from worldmodel.envs.scripts import behave
+from worldmodel.data.lerobot.write import LeRobotSchema, finalise, staged_episodes
+from worldmodel.envs import check_env_name, is_foreign, make_env
+from worldmodel.envs.behaviour import RANDOM, check_behaviour, choose_behaviour, random_actions
+from worldmodel.envs.episode import Act, Episode, act_out, schema_of, stage
+from worldmodel.envs.policy import Policy, ask, resolve_policy, watches
+from worldmodel.envs.protocol import begin, describe, episode_limit
+from worldmodel.envs.scripts import behave, scripts_of
 from worldmodel.files import write_json
-from worldmodel.processes import end_with_parent
+from worldmodel.processes import end_with_parent, single_thread
+from worldmodel.resolve import is_spec, source_hash
 
 SEED_STRIDE = 100_000  # episodes of one seed; different seeds never share a start
-STEPS_AFTER_SUCCESS = 3  # so that there are pictures of it
 RECORDING_FILE = "recording.json"
 
 
@@ -32,126 +35,66 @@ class RecordConfig:
     """What to record.
 
     Attributes:
-        env: The environment: pusht, pusht-position or metaworld:TASK, as in metaworld:push-v3.
+        env: The environment: pusht, pusht-position, metaworld:TASK as in metaworld:push-v3, or
+            module:Class for one of yours, as in my_env:MyEnv.
         out: Folder of the LeRobot data set; an interrupted recording there is continued.
         episodes: Number of episodes.
         seed: Episode i starts from the reset seed `seed * 100000 + i`.
-        behaviour: Who acts: the expert, the expert with noise on its actions, play that pushes the
-            object about, or a mixture of the three, drawn for each episode.
+        behaviour: Who acts. PushT and Meta-World have an expert, noisy (the expert with noise on
+            its actions), play that pushes the object about, and mixture, which draws one of the
+            three for each episode. Every environment has random, smooth random actions. Or
+            module:name for a policy of yours. By default mixture where there is one, else random.
         shift: One controlled change of the environment, for tests out of distribution. PushT has
             start-region, agent-speed and action-noise, Meta-World start-region, camera and
             action-noise. Empty for none.
-        size: Side of the square camera pictures in pixels.
-        num_workers: Processes; 0 means one per core.
+        size: Side of the square camera pictures in pixels; by default the environment's own.
+        horizon: Most steps of an episode; by default the environment's own limit.
+        workers: Processes; 0 means one per core.
     """
 
     env: tyro.conf.Positional[str]
     out: Path
     episodes: int = 200
     seed: int = 0
-    behaviour: Literal["mixture", "expert", "noisy", "play"] = "mixture"
+    behaviour: str | None = None
     shift: str = ""
-    size: int = 64
-    num_workers: int = 0
-
-    def __post_init__(self):
-        check_env_name(self.env)
-        if not 1 <= self.episodes <= SEED_STRIDE:
-            raise ValueError(f"episodes is 1 to {SEED_STRIDE}, got {self.episodes}")
-        if self.seed < 0 or self.num_workers < 0:
-            raise ValueError(f"seed and num_workers are at least 0, got {self.seed} and {self.num_workers}")
+    size: int | None = None
+    horizon: int | None = None
+    workers: int = 0
 
     @property
     def processes(self) -> int:
         """Number of processes that record."""
-        return min(self.num_workers or os.cpu_count() or 1, self.episodes)
+        return min(self.workers or os.cpu_count() or 1, self.episodes)
+
+    @property
+    def who(self) -> str:
+        """The behaviour, also where none was asked for."""
+        return self.behaviour or ("mixture" if scripts_of(environment(self)) else RANDOM)
 
     @property
     def content(self) -> dict[str, object]:
-        """The settings that decide what is in the data set."""
-        names = ("env", "episodes", "seed", "behaviour", "shift", "size")
-        return {name: getattr(self, name) for name in names}
+        """The settings, and the source text of yours, that decide what is in the data set."""
+        content = {name: getattr(self, name) for name in ("env", "episodes", "seed", "behaviour", "shift", "size")}
+        content |= {"behaviour": self.who, "size": self.size or common_side(environment(self))}
+        if self.horizon is not None:
+            content["horizon"] = self.horizon
+        if is_foreign(self.env):
+            content["env_source"] = source_hash(self.env, "environment")
+        if is_spec(self.who):
+            content["behaviour_source"] = source_hash(self.who, "behaviour")
+        return content
 
     @property
     def schema(self) -> LeRobotSchema:
         """What a row of the data set holds."""
-        return schema_of(environment(self))
+        return schema_of(environment(self), self.env)
 
 
-@dataclass(frozen=True)
-class Episode:
-    """One recorded episode of t steps; row i is what was seen before action i.
-
-    Attributes:
-        frames: Pictures of every view, uint8 `t H W 3`.
-        actions: Float32 `t a`.
-        states: What the robot knows of itself, float32 `t s`.
-        rewards: Reward of each action, float32 `t`.
-        successes: Success after each action, bool `t`.
-    """
-
-    frames: dict[str, np.ndarray]
-    actions: np.ndarray
-    states: np.ndarray
-    rewards: np.ndarray
-    successes: np.ndarray
-
-
-def schema_of(env: gymnasium.Env) -> LeRobotSchema:
-    """What a row of a recording of `env` holds."""
-    spaces = env.observation_space.spaces
-    return LeRobotSchema(
-        fps=env.metadata["render_fps"],
-        views={view: spaces[f"observation.images.{view}"].shape[:2] for view in env.views},
-        action_names=env.action_names,
-        state_names=env.state_names,
-        robot_type=env.name,
-    )
-
-
-def act_out(
-    env: gymnasium.Env,
-    observation: dict[str, np.ndarray],
-    act: Callable[[dict[str, np.ndarray]], np.ndarray],
-    *,
-    length: int,
-    stop_on_success: bool,
-) -> Episode:
-    """Record at most `length` steps from where `env` stands.
-
-    Args:
-        env: One of `worldmodel.envs`, or with the same attributes; has been reset.
-        observation: What it shows.
-        act: An action for an observation; cut to the action space.
-        length: Most steps, at least 1.
-        stop_on_success: End `STEPS_AFTER_SUCCESS` steps after the first success.
-    """
-    steps, since_success = [], 0
-    for _ in range(length):
-        action = np.asarray(act(observation), np.float32)
-        action = action.clip(env.action_space.low, env.action_space.high)
-        following, reward, _, _, info = env.step(action)
-        steps.append((observation, action, reward, info["success"]))
-        observation = following
-        since_success += bool(info["success"])
-        if stop_on_success and since_success > STEPS_AFTER_SUCCESS:
-            break
-    observations, actions, rewards, successes = zip(*steps, strict=True)
-    stacked = {key: np.stack([each[key] for each in observations]) for key in observations[0]}
-    return Episode(
-        frames={view: stacked[f"observation.images.{view}"] for view in env.views},
-        actions=np.stack(actions),
-        states=stacked["observation.state"],
-        rewards=np.array(rewards, np.float32),
-        successes=np.array(successes, bool),
-    )
-
-
-def stage(
-    episode: Episode, out: Path, index: int, env: gymnasium.Env, metadata: Mapping[str, int | float | str]
-) -> None:
-    """Write an episode of `env` below `out`, to be gathered by `finalise`."""
-    stage_episode(out, index, schema=schema_of(env), **vars(episode), task=env.task, metadata=metadata)
+def common_side(env: gymnasium.Env) -> int | None:
+    """Side of the pictures of `env` in pixels, if they are all square and of one size."""
+    sides = {side for size in describe(env).views.values() for side in size}
+    return sides.pop() if len(sides) == 1 else None
 
 
 def environment(config: RecordConfig) -> gymnasium.Env:
@@ -160,23 +103,74 @@ def environment(config: RecordConfig) -> gymnasium.Env:
 
 
 @functools.cache
-def _environment(name: str, size: int, shift: str) -> gymnasium.Env:
-    return make_env(name, size=size, **({"shift": shift} if shift else {}))
+def _environment(name: str, size: int | None, shift: str) -> gymnasium.Env:
+    options = {"size": size, "shift": shift}
+    return make_env(name, **{key: value for key, value in options.items() if value})
 
 
-def simulate_episode(config: RecordConfig, reset_seed: int) -> tuple[Episode, Behaviour]:
+@functools.cache
+def _policy(spec: str) -> Policy:
+    """The policy that acts; each process makes it once."""
+    return resolve_policy(spec, "behaviour")
+
+
+def check(config: RecordConfig) -> None:
+    """Check the settings, and say who acts where nobody was asked for and the environment has no script.
+
+    Raises:
+        ValueError: There is no such environment or behaviour, a number is out of range, or the
+            behaviour cannot act in the environment.
+    """
+    check_env_name(config.env)
+    if config.behaviour is not None:
+        check_behaviour(config.behaviour)
+    if not 1 <= config.episodes <= SEED_STRIDE:
+        raise ValueError(f"episodes is 1 to {SEED_STRIDE}, got {config.episodes}")
+    if config.seed < 0 or config.workers < 0:
+        raise ValueError(f"seed and workers are at least 0, got {config.seed} and {config.workers}")
+    if config.horizon is not None and config.horizon < 1:
+        raise ValueError(f"horizon is at least 1, got {config.horizon}")
+    env, who = environment(config), config.who
+    if is_spec(who):
+        _policy(who)
+    elif who == RANDOM:
+        next(random_actions(env.action_space, np.random.default_rng(0)))
+    elif scripts_of(env) is None:
+        raise ValueError(
+            f"environment {config.env} has no script, so no behaviour {who!r}; pass --behaviour random, or "
+            "module:name for a behaviour of yours"
+        )
+    if config.behaviour is None and who == RANDOM:
+        print(
+            f"{config.env} has no script, so smooth random actions are recorded; let somebody else act with "
+            "--behaviour module:name"
+        )
+
+
+def actor(behaviour: str, env: gymnasium.Env, rng: np.random.Generator, reset_seed: int) -> Act:
+    """Who acts in an episode that begins: a script, random actions, or a policy of yours."""
+    if is_spec(behaviour):
+        policy = _policy(behaviour)
+        if watches(policy):
+            policy.watch(env)
+        policy.reset([reset_seed])
+        return functools.partial(ask, policy)
+    actions = random_actions(env.action_space, rng) if behaviour == RANDOM else behave(behaviour, env, rng)
+    return lambda _: next(actions)
+
+
+def simulate_episode(config: RecordConfig, reset_seed: int) -> tuple[Episode, str]:
     """One episode and who acted in it; a pure function of the settings and the reset seed."""
     env = environment(config)
     rng = np.random.default_rng([reset_seed, 1])
-    behaviour = choose_behaviour(config.behaviour, rng)
-    observation, _ = env.reset(seed=reset_seed)
-    targets = behave(behaviour, env, rng)
+    behaviour = choose_behaviour(config.who, rng)
+    observation = begin(env, reset_seed, config.env)
     episode = act_out(
         env,
         observation,
-        lambda _: next(targets),
-        length=env.episode_steps(behaviour),
-        stop_on_success=env.stops_on_success,
+        actor(behaviour, env, rng, reset_seed),
+        length=config.horizon or episode_limit(env, behaviour),
+        stop_on_success=describe(env).stops_on_success,
     )
     return episode, behaviour
 
@@ -187,7 +181,7 @@ def record_episode(config: RecordConfig, index: int) -> int:
     episode, behaviour = simulate_episode(config, reset_seed)
     metadata = {"reset_seed": reset_seed, "behaviour": behaviour}
     metadata |= {"shift": config.shift} if config.shift else {}
-    stage(episode, config.out, index, environment(config), metadata)
+    stage(episode, config.out, index, environment(config), metadata, name=config.env)
     return len(episode.actions)
 
 
@@ -196,13 +190,15 @@ def start_worker() -> None:
     import cv2
 
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     end_with_parent()
 
 
 def recorded(config: RecordConfig, indices: list[int]) -> Iterator[int]:
     """Record episodes over the processes; yields the number of frames of each as it is done."""
     if config.processes == 1:
-        yield from (record_episode(config, index) for index in indices)
+        with single_thread():  # as in the other processes, so that a policy acts in the same way
+            yield from (record_episode(config, index) for index in indices)
         return
     with ProcessPoolExecutor(config.processes, mp_context=get_context("spawn"), initializer=start_worker) as pool:
         futures = [pool.submit(record_episode, config, index) for index in indices]
@@ -220,12 +216,17 @@ def prepare(config: RecordConfig) -> None:
     """
     file = config.out / RECORDING_FILE
     if file.exists():
-        there = {"shift": ""} | json.loads(file.read_text())
-        for name, value in config.content.items():
-            if there.get(name) != value:
+        there, wanted = {"shift": ""} | json.loads(file.read_text()), config.content
+        for name in there | wanted:
+            old, new = there.get(name), wanted.get(name)
+            if old != new and name.endswith("_source"):
+                module = wanted[name.removesuffix("_source")]
                 raise ValueError(
-                    f"{config.out} holds a recording with {name} = {there.get(name)!r}, asked for "
-                    f"is {value!r}; choose another folder"
+                    f"{config.out} holds a recording made before the file of {module} changed; choose another folder"
+                )
+            if old != new:
+                raise ValueError(
+                    f"{config.out} holds a recording with {name} = {old!r}, asked for is {new!r}; choose another folder"
                 )
     elif config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
         raise ValueError(f"{config.out} exists and is not a recording; choose another folder")
@@ -241,7 +242,7 @@ def record(config: RecordConfig) -> Path:
     and their reset seed, so the data are the same as without the interruption. A complete one is
     left alone.
     """
-    environment(config)  # a wrong setting is refused before the folder is claimed
+    check(config)  # a wrong setting is refused before the folder is claimed
     prepare(config)
     if (config.out / "meta" / "info.json").exists():
         print(f"{config.out} is complete: {config.episodes} episodes of {config.env}")

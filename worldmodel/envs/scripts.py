@@ -1,5 +1,6 @@
-"""The scripted behaviours of the embedded environments: which script serves which environment."""
+"""The scripted behaviours of the environments here: which script serves which class."""
 
+import importlib
 from collections.abc import Iterator
 
 import gymnasium
@@ -7,11 +8,19 @@ import numpy as np
 
 from worldmodel.envs.behaviour import Behaviour
 
+SCRIPTS = {
+    "worldmodel.envs.pusht.env:PushT": "worldmodel.envs.pusht.expert",
+    "worldmodel.envs.metaworld.env:MetaWorld": "worldmodel.envs.metaworld.expert",
+}
+"""A class and the module with its scripts; a class derived from it has the same ones."""
+
+
+def scripts_of(env: gymnasium.Env) -> str | None:
+    """The module with the scripts of an environment; `None` where it has none."""
+    classes = [f"{kind.__module__}:{kind.__qualname__}" for kind in type(env).__mro__]
+    return next((SCRIPTS[name] for name in classes if name in SCRIPTS), None)
+
 
 def behave(behaviour: Behaviour, env: gymnasium.Env, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Actions without end; a pure function of the environment's states and the generator."""
-    if env.name.startswith("metaworld:"):
-        from worldmodel.envs.metaworld import expert as scripts
-    else:
-        from worldmodel.envs.pusht import expert as scripts
-    return scripts.behave(behaviour, env, rng)
+    return importlib.import_module(scripts_of(env)).behave(behaviour, env, rng)

@@ -20,8 +20,8 @@ from worldmodel.world_model import WorldModel, WorldModelConfig
 def note_training(world: WorldModel, source: EpisodeSource, episodes: Sequence[int]) -> None:
     """Let a world model remember its training data, to refuse it as test data later.
 
-    Of the folder only the last part, since world models are shared and paths are not. What it has
-    been trained on before is not listed again.
+    Only the folder's name is kept: world models are shared, local paths are not. What it was trained
+    on before is not listed again. `"actions": False` says that no action was told.
     """
     seeds = [source.reset_seed(episode) for episode in episodes]
     noted = {
@@ -31,6 +31,8 @@ def note_training(world: WorldModel, source: EpisodeSource, episodes: Sequence[i
         "episodes": list(episodes),
         "reset_seeds": None if None in seeds else seeds,
     }
+    if not world.action_dim:
+        noted["actions"] = False
     if noted not in world.train_data:
         world.train_data.append(noted)
 
@@ -44,8 +46,8 @@ def build_world(
     injection: Literal["token", "adaln", "cross"],
     relative_to: Mapping[int, int],
     use_actions: bool,
-    codec: Path | None,
-    init: Path | None,
+    codec: str | Path | None,
+    init: str | Path | None,
     latent_dim: int = 0,
 ) -> WorldModel:
     """A world model that fits `source`, normalised by the statistics of `episodes`.
@@ -101,7 +103,7 @@ def build_world(
     return world
 
 
-def _load_codec(folder: Path | None) -> LatentCodec | None:
+def _load_codec(folder: str | Path | None) -> LatentCodec | None:
     if folder is None:
         return None
     from worldmodel.model.autoencoder import AutoencoderCodec

@@ -177,7 +177,7 @@ def test_starting_from_a_fresh_episode():
     assert torch.equal(session.now.truth, start.frames)  # both begin with the same picture
     with pytest.raises(ValueError, match=r"pusht: no \['observation.images.side'\]"):
         start_from_environment("pusht", tiny_world(views=("side",), size=(32, 32)), seed=4)
-    with pytest.raises(ValueError, match="square frames, the world model 16 x 24"):
+    with pytest.raises(ValueError, match=r"top is \(16, 16\) pixels, the world model.s are \(16, 24\)"):
         start_from_environment("pusht", tiny_world(), seed=4)
 
 

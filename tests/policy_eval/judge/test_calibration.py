@@ -16,7 +16,7 @@ from square_world import write_episodes
 from policy_eval.judge.calibration import (
     CalibrateConfig,
     Listener,
-    calibrate,
+    calibrate_judge,
     chosen_actors,
     dreamt_scores,
     matching_threshold,
@@ -108,7 +108,7 @@ def test_the_highest_score_of_every_stream_is_remembered(made):
 
 def test_what_is_found_is_written_and_the_judge_has_the_new_threshold(config):
     """No rollout of three steps succeeds."""
-    found = calibrate(replace(config, always=True))
+    found = calibrate_judge(replace(config, always=True))
     assert found["dreamt"] == found["real"] == 0
     assert found["threshold_before"] == LearnedJudge.load(config.judge).threshold == 0.5
     assert LearnedJudge.load(config.out).threshold == found["threshold"] > 0.5
@@ -119,7 +119,7 @@ def test_every_dream_is_listened_to_apart(config, made):
     """The same scores come out however many dreams run side by side."""
     world, judge = WorldModel.load(config.world), LearnedJudge.load(config.judge)
     policies = {name: ClonedPolicy.load(folder) for name, folder in find_policies((made.policies,)).items()}
-    source = open_episodes(config.rollouts, size=tuple(world.size), views=world.views)
+    source = open_episodes(config.data, size=tuple(world.size), views=world.views)
     parts = world, judge, policies, source, {"policy-0": [0, 2, 4], "policy-1": [1, 3]}
     two, three = (dreamt_scores(replace(config, num_envs=number), *parts) for number in (2, 3))
     assert len(set(two.tolist())) == 5
@@ -151,15 +151,15 @@ def test_each_policy_dreams_from_its_own_rollouts(rollouts):
 
 
 def test_rollouts_of_others_are_left_out_and_counted(config, made):
-    found = calibrate(replace(config, policies=(made.policies / "policy-1",)))
+    found = calibrate_judge(replace(config, policies=(made.policies / "policy-1",)))
     assert (found["episodes"], found["by_others"]) == (2, 3)
 
 
 def test_a_policy_without_rollouts_is_refused(config, made):
     with pytest.raises(ValueError, match=r"no rollouts by \['policy-1'\].*by \['policy-0'\]"):
-        calibrate(replace(config, episodes=1))
+        calibrate_judge(replace(config, episodes=1))
     with pytest.raises(ValueError, match=r"by \['None'\]"):
-        calibrate(replace(config, rollouts=made.starts))
+        calibrate_judge(replace(config, data=made.starts))
 
 
 def test_what_graded_policies_do_is_recorded_by_name(made, tmp_path):

@@ -11,7 +11,16 @@ from tiny import tiny_world
 from policy_eval.judge.goal import GoalImageJudge
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.judge.scores import JudgedEpisode, best_threshold, dream_again, judge_episodes, judge_report
-from policy_eval.judge.train import Frames, JudgeConfig, batch_pools, disturb, fit, judge, read_frames, split
+from policy_eval.judge.train import (
+    Frames,
+    JudgeConfig,
+    batch_pools,
+    disturb,
+    fit_judge,
+    read_frames,
+    split,
+    train_judge,
+)
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.streaming.state import Observation
@@ -118,8 +127,7 @@ def test_a_folder_without_a_judge_is_named(tmp_path):
 
     for edit, message in (
         (lambda f: (f / "judge.json").unlink(), "judge.json is missing"),
-        (lambda f: (f / "judge.json").write_text("{}"), "not a judge description"),
-        (narrow, "head.0.weight"),
+        (narrow, "head.0.bias is"),
         (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors: missing"),
     ):
         broken(edit)
@@ -181,7 +189,7 @@ def test_rewards_are_learnt_on_the_range_of_the_judge():
     torch.manual_seed(0)
     learned = LearnedJudge(SHAPE, reward_range=(1.0, 5.0))
     rows = Frames(frames, solved, torch.where(solved, 5.0, 1.0))
-    fit(learned, rows, JudgeConfig(Path(), Path(), steps=60, batch=16, learning_rate=1e-2))
+    fit_judge(learned, rows, JudgeConfig(Path(), Path(), steps=60, batch=16, learning_rate=1e-2))
     probability, reward = learned.predict(frames)
     assert probability[:6].max() < 0.3 < 0.7 < probability[6:].min()
     assert reward[:6].max() < 2 < 4 < reward[6:].min()
@@ -245,4 +253,4 @@ def test_data_without_failures_are_refused(tmp_path, capsys):
     assert "learns from successes and failures, got 0 successes" in capsys.readouterr().err
     one = JudgeConfig(data, tmp_path / "judge", held_out=2.0)
     with pytest.raises(ValueError, match=r"--held-out 2.0"):
-        judge(one)
+        train_judge(one)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from square_world import SquareEnv, write_episodes
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.policies.clone import CloneConfig, clone, read_demonstrations
 from policy_eval.policies.cloned import ClonedPolicy, KeypointEncoder, PolicyConfig
 from policy_eval.policies.policy import CallablePolicy, Policy
@@ -181,9 +181,8 @@ def test_what_does_not_fit_is_named(data, tmp_path):
         (with_config(relative_to={0: 2}), "relative_to has 0: 2, the data has 2 action dims"),
         (with_config(relative_to=RELATIVE, proprioception=False), "proprioception is off"),
         (with_config(chunk=0), "chunk is at least 1, got 0"),
-        (lambda: ClonedPolicy.load(tmp_path / "none"), "policy.json is missing"),
-        (broken(lambda f: (f / "policy.json").write_text("{}")), "not a policy description"),
-        (broken(narrow), "head.0.weight"),
+        (lambda: ClonedPolicy.load(tmp_path / "none"), "none: no such folder"),
+        (broken(narrow), "head.0.bias is"),
         (broken(lambda f: (f / "weights.safetensors").unlink()), "weights.safetensors: missing"),
         (lambda: blind.act(no_picture), r"observation.images.top of shape \(16, 16, 3\), got None"),
     ):

@@ -6,6 +6,7 @@ import pytest
 from places import BENCHMARKS
 
 from policy_eval.ranking.rank import Score, pooled_pearson, rank
+from policy_eval.ranking.report import draw_scatter
 from policy_eval.scores import Scores
 from policy_eval.statistics.agreement import STATISTICS, chance_of, mean_ranks
 from policy_eval.statistics.noise_ceiling import noise_ceiling, percentile, smoothed_rates, standing
@@ -76,6 +77,22 @@ def test_chance_alone_correlates_few_policies():
 def test_wilson_interval():
     assert wilson_interval(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
     assert wilson_interval(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+
+
+def test_wilson_interval_holds_the_rate_to_the_last_bit():
+    """A rounding error at a rate of 0 made an arm of the plot negative, and one quickstart in three end in an error."""
+    for n in range(1, 101):
+        for successes in range(n + 1):
+            low, high = wilson_interval(successes / n, n)
+            assert 0 <= low <= successes / n <= high <= 1
+
+
+def test_a_policy_without_a_success_is_drawn(tmp_path):
+    dream = {name: scores(x) for name, x in {"a": [0] * 10, "b": [1] * 10, "c": [1, 0] * 5}.items()}
+    report = {**rank(dream, dream, resamples=50).to_json(), "optimism": None}
+    draw_scatter(report, tmp_path / "scatter.png")
+    report["policies"][-1]["dream"]["low"] = 2.8e-17  # as rankings hold it that were stored before
+    draw_scatter(report, tmp_path / "scatter.png")
 
 
 def test_a_pair_is_compared_start_by_start():

@@ -159,28 +159,15 @@ def test_an_actor_must_be_better_by_more_than_the_standard_error():
     assert not better(best, best) and better(torch.ones(1), torch.zeros(1))
 
 
-class Noting(SquareWorld):
-    """Keeps what it is told."""
-
-    def __init__(self):
-        super().__init__()
-        self.told, self.steps = [], []
-
-    def step(self, state, actions, *, num_steps):
-        self.told.append(actions)
-        self.steps.append(num_steps)
-        return super().step(state, actions, num_steps=num_steps)
-
-
 def test_commands_stay_within_the_recorded_ones(data):
     """With a spread of 50 pixels nearly all would lie outside of 2 to 3."""
-    learner, world = Learner(square_policy(), LearnConfig(std=50.0)), Noting()
+    learner, world = Learner(square_policy(), LearnConfig(std=50.0)), SquareWorld()
     clips = contexts(open_episodes(data), Anchors(np.arange(3), np.zeros(3, int)), context=1)
     bounds = torch.full((2,), 2.0), torch.full((2,), 3.0)
     options = {"horizon": 2, "bounds": bounds, "seed": 1, "noise_seeds": 1, "num_steps": 4}
     imagined = imagine_rollouts(world, right_edge, learner.actor, learner.prior, clips, **options)
     told = torch.stack(world.told)
-    assert told.min() == 2 and told.max() == 3 and world.steps == [4, 4]
+    assert told.min() == 2 and told.max() == 3 and world.num_steps == [4, 4]
     assert imagined.actions.abs().max() > 10, "the actor's own actions are not changed"
 
 

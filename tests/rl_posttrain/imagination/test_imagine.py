@@ -9,7 +9,7 @@ import torch
 from square_world import SIZE, SquareEnv, SquareWorld, right_edge, square_policy, write_episodes
 from tiny import tiny_world
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.real_envs import RealEnvs
@@ -93,20 +93,6 @@ def test_a_run_that_finds_nothing_keeps_the_clone(data, tmp_path):
         assert torch.equal(kept[name], weight), name
 
 
-class Interrupted(SquareWorld):
-    """A world whose plug is pulled after some steps."""
-
-    def __init__(self, steps: int):
-        super().__init__()
-        self.left = steps
-
-    def step(self, state, actions, *, num_steps):
-        self.left -= 1
-        if self.left < 0:
-            raise KeyboardInterrupt
-        return super().step(state, actions, num_steps=num_steps)
-
-
 @pytest.mark.parametrize("objective", ["imitation", "pmpo"])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, tmp_path, objective):
     source = open_episodes(data)
@@ -127,7 +113,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, tmp_path, objecti
 
     whole = run("whole", SquareWorld())
     with pytest.raises(KeyboardInterrupt):
-        run("killed", Interrupted(6 + 5 + 5 + 6 + 5 + 2))  # in the middle of the fourth update
+        run("killed", SquareWorld(steps=6 + 5 + 5 + 6 + 5 + 2))  # in the middle of the fourth update
     resumed = run("killed", SquareWorld(), resume=True)
     assert resumed["best"] == whole["best"] and resumed["first"] == whole["first"]
     tables = [
@@ -150,8 +136,8 @@ def test_longer_contexts_join_a_batch_of_first_frames(data):
     source = open_episodes(data)
     clips = [source.read(0, 0, 1), source.read(1, 0, 3), source.read(2, 1, 4)]
     action = torch.full((3, 2), 4.0)
-    together, _ = world.step(begin(world, clips, [5, 6, 7]), action, num_steps=1)
-    alone, _ = world.step(begin(world, clips[1:2], [6]), action[:1], num_steps=1)
+    together = begin(world, clips, [5, 6, 7]).step(action, num_steps=1)
+    alone = begin(world, clips[1:2], [6]).step(action[:1], num_steps=1)
     difference = together.frames[1].int() - alone.frames[0].int()
     assert difference.abs().max() <= 2
     torch.testing.assert_close(together.states[1], alone.states[0], rtol=1e-2, atol=1e-2)
@@ -165,7 +151,7 @@ def folders(data, tmp_path_factory) -> dict[str, Path]:
     torch.manual_seed(0)
     LearnedJudge(JudgeShape(("top", "wrist"), (SIZE, SIZE))).save(root / "judge")
     square_policy().save(root / "policy", dtype=torch.float32)
-    return {name: root / name for name in ("world", "judge", "policy")} | {"starts": data}
+    return {name: root / name for name in ("world", "judge", "policy")} | {"data": data}
 
 
 def test_the_command_improves_and_leaves_a_policy(folders, tmp_path):

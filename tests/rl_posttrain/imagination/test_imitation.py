@@ -42,7 +42,7 @@ def test_what_led_to_success_is_remembered_and_nothing_else(tmp_path):
     assert twice.weights.tolist()[5:] == [1] * 5
     assert twice.actions[:, 0].tolist() == 2 * [10, 20, 21, 30, 31]
     twice.save(tmp_path)
-    assert torch.equal(Memory.load(tmp_path, 5).features, memory.features)
+    assert torch.equal(Memory.load(tmp_path, 5, torch.device("cpu")).features, memory.features)
 
 
 def test_the_actor_comes_to_do_what_succeeded_and_the_prior_holds_it():

@@ -28,7 +28,7 @@ def folder(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     shape = InverseDynamicsConfig(("top", "wrist"), (16, 24), 2, {0: 0, 1: 1}, keypoints=4, width=8)
     folder = tmp_path_factory.mktemp("dynamics")
-    InverseDynamics(shape).save_pretrained(folder)
+    InverseDynamics(shape).save(folder)
     return folder
 
 
@@ -60,7 +60,7 @@ def test_a_branch_too_short_for_a_jerk_is_refused(source, folder):
 
 
 def test_limits_are_those_of_the_episodes_trained_on(source, folder):
-    dynamics, world = InverseDynamics.from_pretrained(folder), tiny_world()
+    dynamics, world = InverseDynamics.load(folder), tiny_world()
     clip = source.read(1, 0, source.lengths[1]).map(lambda tensor: tensor[None])
     expected = dynamics.decode(clip)[0].quantile(0.99, dim=0)
     torch.testing.assert_close(real_limits(dynamics, source, range(1, 2), world).high, expected)

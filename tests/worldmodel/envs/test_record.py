@@ -45,7 +45,7 @@ def wait_until(condition, what: str) -> None:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> RecordConfig:
     folder = tmp_path_factory.mktemp("recorded") / "set"
-    return RecordConfig(env="pusht-position", out=folder, episodes=3, seed=4, behaviour="noisy", num_workers=1)
+    return RecordConfig(env="pusht-position", out=folder, episodes=3, seed=4, behaviour="noisy", workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_a_folder_with_something_else_is_refused(config, tmp_path):
         ({"episodes": 0}, "episodes is 1 to 100000, got 0"),
         ({"episodes": 100001}, "episodes is 1 to 100000, got 100001"),
         ({"seed": -1}, "at least 0, got -1 and 1"),
-        ({"num_workers": -2}, "at least 0, got 4 and -2"),
+        ({"workers": -2}, "at least 0, got 4 and -2"),
         ({"size": 8}, "16 to 256 pixels a side, got 8"),
     ],
 )
@@ -191,7 +191,7 @@ def test_killed_recording_over_processes_continues(tmp_path):
     """SIGKILL leaves no process behind, and the data are those of an undisturbed recording."""
     killed = tmp_path / "killed"
     command = [sys.executable, "-m", "worldmodel.cli", "record", "pusht-position"]
-    command += ["--episodes", "12", "--behaviour", "play", "--num-workers", "2"]
+    command += ["--episodes", "12", "--behaviour", "play", "--workers", "2"]
     command += ["--out", str(killed)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
@@ -204,6 +204,6 @@ def test_killed_recording_over_processes_continues(tmp_path):
     wait_until(lambda: not any(w.is_running() for w in workers), "the end of the workers")
     assert 2 <= len(staged_episodes(killed)) < 12
     assert not (killed / "meta").exists()
-    plain = RecordConfig(env="pusht-position", out=tmp_path / "plain", episodes=12, behaviour="play", num_workers=1)
+    plain = RecordConfig(env="pusht-position", out=tmp_path / "plain", episodes=12, behaviour="play", workers=1)
     resumed = record(dataclasses.replace(plain, out=killed))
     assert_same_data(resumed, record(plain))

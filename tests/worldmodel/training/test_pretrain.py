@@ -98,11 +98,7 @@ def launch(num_processes: int, *arguments: str) -> subprocess.CompletedProcess:
     """`pretrain` in gloo processes; on CPUs `accelerate launch` starts several only by MPI."""
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(num_processes)]
     return subprocess.run(
-        [sys.executable, *launcher, "--standalone", *arguments[1:]],
-        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        timeout=300,
+        [sys.executable, *launcher, "--standalone", *arguments[1:]], capture_output=True, text=True, timeout=300
     )
 
 

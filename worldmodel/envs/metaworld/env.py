@@ -13,7 +13,6 @@ from gymnasium import spaces
 from jaxtyping import Float, UInt8
 from metaworld.env_dict import ENV_CLS_MAP
 
-from worldmodel.envs.behaviour import Behaviour
 from worldmodel.envs.metaworld.render import SceneRenderer, fixed_camera, free_camera
 from worldmodel.envs.metaworld.shift import CAMERA, SHIFTS, move_start_region
 from worldmodel.envs.shift import check_shift
@@ -63,7 +62,6 @@ class MetaWorld(gymnasium.Env):
     """
 
     metadata: ClassVar[dict] = {"render_modes": ["rgb_array"], "render_fps": 16}
-    views = ("scene", "wrist")
     action_names = ("x", "y", "z", "gripper")
     state_names = ("x", "y", "z", "gripper")
     stops_on_success = False  # recordings go on, so that they all have the same length
@@ -96,10 +94,10 @@ class MetaWorld(gymnasium.Env):
         state = spaces.Box(np.float32(STATE_LOW), np.float32(STATE_HIGH))
         self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
         self.observation_space = spaces.Dict(
-            {f"observation.images.{view}": image for view in self.views} | {"observation.state": state}
+            {f"observation.images.{view}": image for view in self.cameras} | {"observation.state": state}
         )
 
-    def episode_steps(self, behaviour: Behaviour) -> int:
+    def episode_steps(self, behaviour: str) -> int:
         """Steps of a recorded episode: play is long, for tests over a long horizon."""
         return PLAY_STEPS if behaviour == "play" else self.time_limit
 

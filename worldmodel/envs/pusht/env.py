@@ -12,7 +12,6 @@ from gym_pusht.envs.pusht import PushTEnv
 from gymnasium import spaces
 from jaxtyping import Float
 
-from worldmodel.envs.behaviour import Behaviour
 from worldmodel.envs.pusht.scene import WORLD_SIZE, Scene
 from worldmodel.envs.pusht.shift import SHIFTS, outer_start
 from worldmodel.envs.shift import check_shift
@@ -49,7 +48,6 @@ class PushT(PushTEnv):
     """
 
     metadata: ClassVar[dict] = {"render_modes": ["rgb_array"], "render_fps": 10}
-    views = ("top", "wrist")
     action_names = ("x", "y")
     state_names = ("x", "y")
     name = "pusht"
@@ -78,10 +76,6 @@ class PushT(PushTEnv):
         self.block_corners = np.concatenate(rectangles)
         self.scene = Scene(rectangles, self.goal_pose, size=size)
         self.goal_centre = np.array(goal_body.local_to_world(self.block.center_of_gravity))
-
-    def episode_steps(self, behaviour: Behaviour) -> int:
-        """Steps of a recorded episode, the same for every behaviour."""
-        return self.time_limit
 
     @property
     def agent_position(self) -> Float[np.ndarray, "2"]:

@@ -96,7 +96,7 @@ def config(tmp_path_factory) -> RecordConfig:
         behaviour="expert",
         size=32,
         shift="start-region",
-        num_workers=1,
+        workers=1,
     )
 
 

@@ -140,7 +140,7 @@ def test_play_is_noisy_too():
 
 def test_the_recording_names_its_shift(tmp_path):
     config = RecordConfig(
-        env=PUSH, out=tmp_path / "set", episodes=1, behaviour="expert", size=16, shift="camera", seed=7, num_workers=1
+        env=PUSH, out=tmp_path / "set", episodes=1, behaviour="expert", size=16, shift="camera", seed=7, workers=1
     )
     source = open_episodes(record(config))
     assert (source.shift, source.reset_seed(0)) == ("camera", 700000)

@@ -104,7 +104,7 @@ def test_action_noise_is_twofold():
 
 def test_the_recording_names_its_shift(tmp_path):
     config = RecordConfig(
-        env="pusht", out=tmp_path / "set", episodes=1, behaviour="play", size=32, shift="start-region", num_workers=1
+        env="pusht", out=tmp_path / "set", episodes=1, behaviour="play", size=32, shift="start-region", workers=1
     )
     source = open_episodes(record(config))
     assert source.shift == "start-region"

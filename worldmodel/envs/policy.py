@@ -1,0 +1,121 @@
+"""Who acts, in an environment or in a dream: the protocol of a policy, and policies by `module:name`."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldmodel.resolve import check_methods, kind_of, resolve
+
+Observations = Mapping[str, Tensor]
+"""LeRobot's keys: `observation.images.<camera>`, uint8 `n H W 3`, `observation.state`, `n s`."""
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Whatever acts; it sees what a robot sees and never the simulator.
+
+    A policy that plans several actions at once queues them inside. Three more attributes are
+    optional, and used where a policy has them:
+
+    - `plan(observation)` returns the raw actions of the next `h` steps, `n h a`, and changes nothing
+      in the policy; `policy_eval.steering` steers such policies.
+    - `chunk` is the number of actions that are planned at once.
+    - `watch(env)` is called with the simulator before each episode is recorded, for a scripted
+      behaviour that needs more than a robot sees. Such a policy can record and cannot be ranked.
+    """
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Begin one episode per seed; a stream's own randomness is a pure function of its seed."""
+        ...
+
+    def act(self, observation: Observations) -> Float[Tensor, "n a"]:
+        """One raw action for each of the `n` streams."""
+        ...
+
+
+class CallablePolicy:
+    """A policy without memory, of a plain function from observations to actions."""
+
+    def __init__(self, function: Callable[[Observations], Float[Tensor, "n a"]]):
+        self.function = function
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Nothing to forget."""
+
+    def act(self, observation: Observations) -> Float[Tensor, "n a"]:
+        """What the function says."""
+        return self.function(observation)
+
+
+def resolve_policy(spec: str, what: str = "policy") -> Policy:
+    """The policy that `module:name` names.
+
+    The name is one of: an object with `reset` and `act`; a function of the observation; a class, or
+    a function without arguments, that makes one of these.
+
+    Args:
+        spec: `module:name`.
+        what: `policy` or `behaviour`, for the messages.
+
+    Raises:
+        ValueError: There is no such object, or it is none of these; the message says what it is.
+    """
+    found = resolve(spec, what)
+    if isinstance(found, type) or (inspect.isroutine(found) and _takes(found)):
+        if not _takes(found):
+            raise ValueError(
+                f"{what} {spec}: {kind_of(found)} is made without arguments, but takes {inspect.signature(found)}; "
+                "name a function without arguments that makes one"
+            )
+        found = found()
+    if _acts(found):
+        check_methods(found, ("reset", "act"), spec, what)
+        return found
+    if callable(found) and _takes(found, None):
+        return CallablePolicy(found)
+    raise ValueError(
+        f"{what} {spec}: expected an object with reset and act, or a function of the observation, found "
+        f"{kind_of(found)}{_signature(found)}"
+    )
+
+
+def watches(policy: Policy) -> bool:
+    """Whether a policy wants to see the simulator before an episode."""
+    return hasattr(policy, "watch")
+
+
+def ask(policy: Policy, observation: Mapping[str, np.ndarray]) -> Float[np.ndarray, "a"]:
+    """The action of a policy for the observation of one environment.
+
+    Raises:
+        ValueError: The policy returns something else than one action, as a tensor.
+    """
+    with torch.no_grad():
+        actions = policy.act({name: torch.from_numpy(value)[None] for name, value in observation.items()})
+    if not isinstance(actions, Tensor) or actions.ndim != 2 or len(actions) != 1:
+        found = f"{tuple(actions.shape)}" if isinstance(actions, Tensor) else type(actions).__name__
+        raise ValueError(f"a policy returns a torch.Tensor of the shape (n, a), here with n = 1, got {found}")
+    return actions[0].float().cpu().numpy()
+
+
+def _acts(found: object) -> bool:
+    """Whether an object has a method of a policy, so that it means to be one."""
+    return not isinstance(found, type) and (hasattr(found, "act") or hasattr(found, "reset"))
+
+
+def _takes(function: Callable[..., Any], *arguments: object) -> bool:
+    """Whether a callable can be called with these arguments."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except (TypeError, ValueError):  # it cannot, or it is not written in Python and does not say
+        return False
+    return True
+
+
+def _signature(found: object) -> str:
+    return f" with the arguments {inspect.signature(found)}" if callable(found) else ""

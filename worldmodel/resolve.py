@@ -1,0 +1,151 @@
+"""Objects by `module:name`: how the command line takes an environment, a behaviour or a policy of yours."""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+MOST_NAMES = 8
+"""Names that a message lists."""
+
+
+def is_spec(text: str) -> bool:
+    """Whether `text` has the form `module:name`, as `my_env:MyEnv` and `my_package.envs:MyEnv` have."""
+    return SPEC.fullmatch(text) is not None
+
+
+def resolve(spec: str, what: str) -> Any:
+    """The object that `module:name` names; nothing is called.
+
+    A module is looked for in the current folder first and then where Python finds installed modules.
+
+    Args:
+        spec: `module:name`.
+        what: What the object is for, in a word, for the messages.
+
+    Raises:
+        ValueError: `spec` has another form, the module is not there or does not import, or it has no such name.
+    """
+    if not is_spec(spec):
+        raise ValueError(f"{what} {spec!r} has not the form module:name, as in my_module:my_name")
+    module_name, _, name = spec.partition(":")
+    module = _import(module_name, f"{what} {spec}")
+    if not hasattr(module, name):
+        names = [each for each in vars(module) if not each.startswith("_")]
+        raise ValueError(f"{what} {spec}: {_place(module)} has no {name!r}; {nearest(name, names)}")
+    return getattr(module, name)
+
+
+def has_module(spec: str) -> bool:
+    """Whether the module of `module:name` is in the current folder or installed; it is not imported."""
+    _look_in_the_current_folder()
+    module = spec.partition(":")[0]
+    if module in sys.modules:
+        return True
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it is said to be in is missing
+        return False
+
+
+def check_methods(thing: object, methods: Sequence[str], spec: str, what: str) -> None:
+    """Check that an object has the methods that its use needs.
+
+    Raises:
+        ValueError: One is missing; the message names it and what the object has.
+    """
+    missing = [name for name in methods if not callable(getattr(thing, name, None))]
+    if missing:
+        raise ValueError(
+            f"{what} {spec}: a {what} has {_listed(methods)}; {kind_of(thing)} has no {_listed(missing, 'or')}"
+        )
+
+
+def kind_of(thing: object) -> str:
+    """What an object is, in words: `the class Foo`, `the function foo`, `an object of the class Foo`."""
+    if isinstance(thing, type):
+        return f"the class {thing.__name__}"
+    if inspect.isfunction(thing) or inspect.isbuiltin(thing):
+        return f"the function {thing.__name__}"
+    if inspect.ismodule(thing):
+        return f"the module {thing.__name__}"
+    return f"an object of the class {type(thing).__name__}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Words for a message: the known name that is most like `name`, or the known names."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    rest = ", ..." if len(names) > MOST_NAMES else ""
+    return f"it has {', '.join(names[:MOST_NAMES])}{rest}" if names else "it has no names"
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line: its class, and its message without line breaks."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def source_hash(spec: str, what: str) -> str:
+    """A hash of the source text of the module of `module:name`; it changes when the file is edited.
+
+    Other modules and files that the module reads are not looked at.
+
+    Raises:
+        ValueError: The object cannot be resolved.
+    """
+    resolve(spec, what)
+    file = inspect.getsourcefile(sys.modules[spec.partition(":")[0]])
+    assert file is not None, f"{spec} is not written in Python"
+    return sha256(Path(file).read_bytes()).hexdigest()[:16]
+
+
+def _import(name: str, sought: str) -> ModuleType:
+    _look_in_the_current_folder()
+    importlib.invalidate_caches()  # a file may have been written since the folder was last listed
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise ValueError(_failed(name, sought, error)) from error
+        near = difflib.get_close_matches(name, [path.stem for path in Path.cwd().glob("*.py")], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"{sought}: there is no module {error.name}, neither in {Path.cwd()} nor installed{hint}"
+        ) from error
+    except Exception as error:
+        raise ValueError(_failed(name, sought, error)) from error
+
+
+def _failed(name: str, sought: str, error: Exception) -> str:
+    """Says that a module is there and does not import, and where the error came from."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
+    return f"{sought}: the module {name} does not import: {one_line(error)}{where}"
+
+
+def _look_in_the_current_folder() -> None:
+    """Make modules in the current folder importable, as `python -m` does; worker processes inherit it."""
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
+def _place(module: ModuleType) -> str:
+    return str(getattr(module, "__file__", None) or f"the module {module.__name__}")
+
+
+def _listed(names: Sequence[str], word: str = "and") -> str:
+    *first, last = names
+    return f"{', '.join(first)} {word} {last}" if first else last
