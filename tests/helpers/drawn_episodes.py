@@ -114,6 +114,7 @@ class TellingStream(Stream):
 class TellingWorld(WorldModel):
     """A world model with such streams."""
 
+    @torch.no_grad()
     def stream(self, context, *, seeds=0):
         return TellingStream(self, begin(self, context, seeds))
 

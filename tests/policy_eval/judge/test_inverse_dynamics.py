@@ -213,5 +213,5 @@ def test_the_command_writes_model_and_report(tmp_path, capsys):
     dynamics = InverseDynamics.load(tmp_path / "dynamics")
     assert dynamics.config.relative_to == {0: 0, 1: 1}
     assert "generated" in capsys.readouterr().out
-    assert main([*arguments, "--relative-to", "7", "0", "--validation-episodes", "1"]) == 2
+    assert main([*arguments, "--relative-to", "7", "0", "--validation-episodes", "1", "--overwrite"]) == 2
     assert "relative_to has 7: 0" in capsys.readouterr().err

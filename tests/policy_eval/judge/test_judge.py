@@ -242,7 +242,7 @@ def test_a_judge_learns_from_dreams(data, tmp_path, capsys):
     assert main([*flags, "--dreams", "6"]) == 0
     told = LearnedJudge.load(tmp_path / "judge")
     assert json.loads((tmp_path / "judge/report.json").read_text())["dreams"] == 6
-    assert main([*flags, "--dreams", "0"]) == 0
+    assert main([*flags, "--dreams", "0", "--overwrite"]) == 0
     # Dreams joined the frames to learn from, and the threshold is set on them.
     assert LearnedJudge.load(tmp_path / "judge").threshold != told.threshold
 
