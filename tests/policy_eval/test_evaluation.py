@@ -117,6 +117,25 @@ def test_a_judge_takes_the_place_of_the_environment(starts):
     assert result.outcomes.sum() == 0 and result.returns.tolist() == [6.0] * 5
 
 
+def test_nothing_is_rewarded_after_a_success(starts):
+    """Each step is worth 1; the judge calls those a success whose square is low, at once, and never the others."""
+
+    def low(observation):
+        return Verdict(torch.ones(len(observation.frames)), observation.states[:, 1] > 5)
+
+    solved = (starts.states[:, 1] > 5).numpy()
+    assert 0 < solved.sum() < 5
+    result = evaluate(move(0.0), RealEnvs(SquareEnv, starts, num_envs=5), horizon=4, judge=low)
+    assert result.returns.tolist() == result.steps.tolist() == np.where(solved, 1, 4).tolist()
+
+
+def test_actions_are_cut_to_their_space(starts):
+    """Squares are told to go to x + 20; the space ends at 12."""
+    trials = []
+    evaluate(move(20.0), RealEnvs(SquareEnv, starts, num_envs=5), horizon=2, record=trials.append)
+    assert all((trial.actions[:, 0] == 12).all() for trial in trials)
+
+
 def test_another_start_than_the_stored_one_is_refused(starts):
     class Elsewhere(SquareEnv):
         def reset(self, *, seed=None, options=None):
