@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from conditioning.relative import relative_actions
 from worldmodel.data.clip import Clip
 from worldmodel.files import write_json, write_weights
 
@@ -157,18 +158,11 @@ class InverseDynamics(nn.Module):
             ValueError: The clip lacks the states that `relative_to` needs.
         """
         relative_to = self.config.relative_to
-        actions = clip.actions.clone()
         if not relative_to:
-            return actions
+            return clip.actions
         if clip.states is None:
             raise ValueError(f"relative_to={dict(relative_to)} needs states, the clip has none")
-        for action, state in relative_to.items():
-            actions[..., action] -= clip.states[:, :-1, state]
-        if self.config.cap is not None:
-            dims = list(relative_to)
-            length = actions[..., dims].norm(dim=-1, keepdim=True).clamp_min(1e-6)
-            actions[..., dims] *= (self.config.cap / length).clamp_max(1.0)
-        return actions
+        return relative_actions(clip.actions, clip.states[:, :-1], relative_to, cap=self.config.cap)
 
     def errors(self, clip: Clip) -> Float[Tensor, "b m a"]:
         """Decoded minus commanded actions, in deviations of the commands."""
