@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from conditioning.relative import relative_actions
+from policy_eval.policies.cloned import expected_places
 from worldmodel.data.clip import Clip
 from worldmodel.files import write_json, write_weights
 
@@ -83,13 +84,9 @@ class MotionKeypoints(nn.Module):
         stacked = torch.cat([pictures[:, -1:], pictures.diff(dim=1)], dim=1).flatten(1, 2)
         stacked = stacked.contiguous(memory_format=torch.channels_last)
         maps = self.convolutions(stacked).float() * self.sharpness
-        height, width = maps.shape[-2:]
         weights = maps.flatten(2).softmax(-1)
         value = (weights * maps.flatten(2)).sum(-1) / SHARPNESS
-        grid = weights.unflatten(-1, (height, width))
-        x = (grid.sum(-2) * torch.linspace(-1, 1, width, device=maps.device)).sum(-1)
-        y = (grid.sum(-1) * torch.linspace(-1, 1, height, device=maps.device)).sum(-1)
-        return torch.cat([x, y, value.tanh()], dim=-1)
+        return torch.cat([*expected_places(weights.view(maps.shape)), value.tanh()], dim=-1)
 
 
 class InverseDynamics(nn.Module):
