@@ -166,7 +166,7 @@ def test_build_world_takes_over_what_fits(tmp_path):
     assert torch.equal(second.dit.camera.view, first.dit.camera.view)
     assert [d["episodes"] for d in second.train_data] == [[0, 1], [2]]
     assert not any("/" in d["name"] for d in second.train_data)
-    with pytest.raises(ValueError, match=r"relative_to 5: 0.*2 action dims"):
+    with pytest.raises(ValueError, match=r"relative_to has 5: 0.*2 action dims"):
         build_world(source, [0], dit=dit, **{**settings, "relative_to": {5: 0}})
     other = EpisodeCache(open_episodes(DATA, (24, 24)), tmp_path)
     with pytest.raises(ValueError, match=r"\(16, 24\).*\(24, 24\)"):
