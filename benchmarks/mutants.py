@@ -142,19 +142,21 @@ def try_all(mutants: Sequence[Mutant], copies: Queue) -> list[str]:
 
 
 def without_fault(mutants: Sequence[Mutant], copies: Queue) -> list[str]:
-    """The tests of the list that fail in the code as it is; every file is run apart, as many as there are copies."""
+    """The tests of the list that fail in the code as it is; each copy runs its part of them at once."""
     tests = sorted({test for mutant in mutants for test in mutant.tests})
+    parts = [part for number in range(copies.qsize()) if (part := tests[number :: copies.qsize()])]
     print(f"{len(tests)} files and tests without a fault", flush=True)
 
-    def fails(test: str) -> bool:
+    def fail(part: Sequence[str]) -> list[str]:
         copy = copies.get()
         try:
-            return run_tests(copy, [test]) != 0
+            whole = run_tests(copy, part)
+            return [] if whole == 0 else [test for test in part if run_tests(copy, [test]) != 0]
         finally:
             copies.put(copy)
 
-    with ThreadPoolExecutor(copies.qsize()) as pool:
-        return [test for test, failed in zip(tests, pool.map(fails, tests), strict=True) if failed]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return [test for failing in pool.map(fail, parts) for test in failing]
 
 
 def main(config: MutantsConfig) -> int:

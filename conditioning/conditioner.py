@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from conditioning.action import ActionEmbedding
 from conditioning.latent_action import LATENT_RANGE, LatentController
 from conditioning.noise import FourierMLP
+from conditioning.relative import relative_actions
 from conditioning.trees import tree_map
 
 
@@ -111,10 +112,9 @@ class Conditioner(nn.Module):
             return actions
         if states is None:
             raise ValueError(f"relative_to={dict(self.config.relative_to)} needs states, got none")
-        chunks = rearrange(actions, "b t (k a) -> b t k a", k=self.config.stride).clone()
-        for action_dim, state_dim in self.config.relative_to.items():
-            chunks[..., action_dim] -= states[..., None, state_dim]
-        return rearrange(chunks, "b t k a -> b t (k a)")
+        chunks = rearrange(actions, "b t (k a) -> b t k a", k=self.config.stride)
+        moved = relative_actions(chunks, states[:, :, None], self.config.relative_to)
+        return rearrange(moved, "b t k a -> b t (k a)")
 
     def normalised_states(self, states: Float[Tensor, "b t s"]) -> Float[Tensor, "b t s"]:
         """Raw states mapped to [-1, 1]."""

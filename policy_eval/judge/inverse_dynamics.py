@@ -15,6 +15,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+from conditioning.relative import relative_actions
+from policy_eval.policies.cloned import expected_places
 from worldmodel.data.clip import Clip
 from worldmodel.model_folder import load_model, save_model
 
@@ -79,13 +81,9 @@ class MotionKeypoints(nn.Module):
         stacked = torch.cat([pictures[:, -1:], pictures.diff(dim=1)], dim=1).flatten(1, 2)
         stacked = stacked.contiguous(memory_format=torch.channels_last)
         maps = self.convolutions(stacked).float() * self.sharpness
-        height, width = maps.shape[-2:]
         weights = maps.flatten(2).softmax(-1)
         value = (weights * maps.flatten(2)).sum(-1) / SHARPNESS
-        grid = weights.unflatten(-1, (height, width))
-        x = (grid.sum(-2) * torch.linspace(-1, 1, width, device=maps.device)).sum(-1)
-        y = (grid.sum(-1) * torch.linspace(-1, 1, height, device=maps.device)).sum(-1)
-        return torch.cat([x, y, value.tanh()], dim=-1)
+        return torch.cat([*expected_places(weights.view(maps.shape)), value.tanh()], dim=-1)
 
 
 class InverseDynamics(nn.Module):
@@ -154,18 +152,11 @@ class InverseDynamics(nn.Module):
             ValueError: The clip lacks the states that `relative_to` needs.
         """
         relative_to = self.config.relative_to
-        actions = clip.actions.clone()
         if not relative_to:
-            return actions
+            return clip.actions
         if clip.states is None:
             raise ValueError(f"relative_to={dict(relative_to)} needs states, the clip has none")
-        for action, state in relative_to.items():
-            actions[..., action] -= clip.states[:, :-1, state]
-        if self.config.cap is not None:
-            dims = list(relative_to)
-            length = actions[..., dims].norm(dim=-1, keepdim=True).clamp_min(1e-6)
-            actions[..., dims] *= (self.config.cap / length).clamp_max(1.0)
-        return actions
+        return relative_actions(clip.actions, clip.states[:, :-1], relative_to, cap=self.config.cap)
 
     def errors(self, clip: Clip) -> Float[Tensor, "b m a"]:
         """Decoded minus commanded actions, in deviations of the commands."""

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
+from conditioning.relative import check_relative_to
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips, split_episodes
@@ -112,12 +113,8 @@ def build(
     """
     relative_to = config.relative_to or ({} if world is None else dict(world.relative_to))
     stride = 1 if world is None else world.stride
-    for action, state in relative_to.items():
-        if action >= source.action_dim or state >= source.state_dim:
-            raise ValueError(
-                f"{source.name}: relative_to has {action}: {state}, the data has "
-                f"{source.action_dim} action dims and {source.state_dim} state dims"
-            )
+    dims = {"action_dim": source.action_dim, "state_dim": source.state_dim}
+    check_relative_to(relative_to, data=source.name, **dims)
     torch.manual_seed(config.seed)
     shape = {
         "views": tuple(source.views),

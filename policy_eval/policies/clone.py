@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
+from conditioning.relative import check_relative_to, relative_actions
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
@@ -149,12 +150,8 @@ def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
         raise ValueError(f"{source.name}: no observation.state, which --proprioception needs; pass --no-proprioception")
     if config.relative_to and not config.proprioception:
         raise ValueError(f"relative_to={config.relative_to} needs the state, but proprioception is off")
-    for action, state in config.relative_to.items():
-        if not (0 <= action < source.action_dim and 0 <= state < source.state_dim):
-            raise ValueError(
-                f"{source.name}: relative_to has {action}: {state}, the data has "
-                f"{source.action_dim} action dims and {source.state_dim} state dims"
-            )
+    dims = {"action_dim": source.action_dim, "state_dim": source.state_dim}
+    check_relative_to(config.relative_to, data=source.name, **dims)
     for name in ("steps", "batch", "chunk"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is at least 1, got {getattr(config, name)}")
@@ -197,11 +194,7 @@ def _plans(
 ) -> Float[Tensor, "t k a"]:
     """The next `chunk` actions at every frame; past the end the last action is repeated."""
     steps = torch.arange(len(actions))[:, None] + torch.arange(config.chunk)
-    plans = actions[steps.clamp_max(len(actions) - 1)].clone()
-    for action, state in config.relative_to.items():
-        plans[..., action] -= states[: len(actions), None, state]
-    if config.cap is not None:
-        dims = list(config.relative_to)
-        length = plans[..., dims].norm(dim=-1, keepdim=True).clamp_min(1e-6)
-        plans[..., dims] *= (config.cap / length).clamp_max(1.0)
-    return plans
+    plans = actions[steps.clamp_max(len(actions) - 1)]
+    if not config.relative_to:
+        return plans
+    return relative_actions(plans, states[: len(actions), None], config.relative_to, cap=config.cap)

@@ -68,11 +68,16 @@ class KeypointEncoder(nn.Module):
         """Coordinates in [-1, 1] and maxima of every map."""
         pictures = rearrange(frames, "n h w c -> n c h w").float() / 127.5 - 1
         maps = self.convolutions(pictures).float()
-        height, width = maps.shape[-2:]
-        weights = maps.flatten(2).softmax(-1).unflatten(-1, (height, width))
-        x = (weights.sum(-2) * torch.linspace(-1, 1, width, device=maps.device)).sum(-1)
-        y = (weights.sum(-1) * torch.linspace(-1, 1, height, device=maps.device)).sum(-1)
-        return torch.cat([x, y, maps.flatten(2).amax(-1).tanh()], dim=-1)
+        weights = maps.flatten(2).softmax(-1).view(maps.shape)
+        return torch.cat([*expected_places(weights), maps.flatten(2).amax(-1).tanh()], dim=-1)
+
+
+def expected_places(weights: Float[Tensor, "n k h w"]) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """Mean x and mean y, in [-1, 1], under weights that sum to 1 over every map."""
+    height, width = weights.shape[-2:]
+    x = (weights.sum(-2) * torch.linspace(-1, 1, width, device=weights.device)).sum(-1)
+    y = (weights.sum(-1) * torch.linspace(-1, 1, height, device=weights.device)).sum(-1)
+    return x, y
 
 
 class ClonedPolicy(nn.Module):

@@ -17,6 +17,7 @@ from policy_eval.ranking.rank import Ranking, Score, rank
 from policy_eval.ranking.report import print_ranking, write_report
 from policy_eval.ranking.trials import Cell, TrialSetup, cut, gather, replays, run_cells
 from policy_eval.scores import Scores
+from worldmodel.envs import check_env_name
 from worldmodel.files import write_json
 from worldmodel.model.precision import choose_device, command_device
 from worldmodel.model_folder import shipped
@@ -150,6 +151,8 @@ def check(config: RankConfig) -> None:
         )
     if config.real_table is not None and not config.real_table.is_file():
         raise ValueError(f"--real {config.real}: no such file of real trials")
+    if config.real_table is None and config.real != "none":
+        check_env_name(config.real)
 
 
 def read_scores(file: Path, names: Mapping[str, object]) -> dict[str, Scores]:

@@ -71,7 +71,7 @@ class ImagineConfig:
     save_interval: int = 3
     """Updates between saved states."""
     real: str = "none"
-    """Real environment for videos before and after; the run itself never sees it."""
+    """Real environment, a name or module:Class, for videos before and after; the run itself never sees it."""
     real_data: Path | None = None
     """Recorded episodes that the videos begin like; `data` when not given."""
     videos: int = 4

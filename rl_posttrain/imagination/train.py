@@ -26,6 +26,7 @@ from rl_posttrain.imagination.log import ImagineLog, summary
 from rl_posttrain.imagination.rollouts import Imagined, imagine_rollouts
 from rl_posttrain.imagination.starts import StartPool
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.data.statistics import action_state_statistics
 from worldmodel.dreams.anchors import Anchors, contexts
 from worldmodel.dreams.verdict import Judge
 from worldmodel.dreams.world import World
@@ -146,13 +147,8 @@ def prepare(config: ImagineConfig, world: World, judge: Judge, source: EpisodeSo
     chosen = np.random.default_rng([config.seed, 1])
     count = min(config.validation_starts, len(held_out))
     index = np.sort(chosen.choice(len(held_out), count, replace=False))
-    lows, highs = [], []
-    for episode in range(len(source)):
-        actions = source.read(episode, 0, source.lengths[episode]).actions
-        lows.append(actions.amin(0))
-        highs.append(actions.amax(0))
-    bounds = (torch.stack(lows).amin(0), torch.stack(highs).amax(0))
-    return Setting(world, judge, source, train, held_out.pick(index), bounds)
+    actions = action_state_statistics(source).action
+    return Setting(world, judge, source, train, held_out.pick(index), (actions.low, actions.high))
 
 
 def check_disagreement(config: ImagineConfig, setting: Setting) -> Calibration | None:

@@ -1,5 +1,7 @@
 import json
+from functools import partial
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -107,6 +109,70 @@ def test_the_same_function_evaluates_in_a_dream(starts):
     assert result.steps.tolist() == np.where(expected == 1, 1, 3).tolist()
 
 
+class Falling(SquareEnv):
+    """Falls off, which is a failure, after as many steps as x began with; success has another name."""
+
+    limit = 99
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed, options=options)
+        self.left, self.steps = int(self.state[0]) + 1, 0
+        return observation, info
+
+    def step(self, action):
+        assert self.left, "stepped on after the end"
+        observation, reward, solved, _, _ = super().step(action)
+        self.left, self.steps = self.left - 1, self.steps + 1
+        return observation, reward, not self.left, self.steps >= self.limit, {"is_success": solved}
+
+
+def test_an_environment_that_terminates_without_success_ends_a_failed_trial(starts):
+    """From x = 5 the goal is reached in 3 of 6 steps, from x = 0 one step is not enough."""
+    envs = RealEnvs(Falling, starts, num_envs=3)
+    trials = []
+    result = evaluate(move(2.0), envs, horizon=9, record=trials.append)
+    first = starts.states[:, 0].numpy()
+    needed, allowed = np.ceil((10 - first) / 2), first + 1
+    assert {0.0, 1.0} == set(result.outcomes)
+    assert result.outcomes.tolist() == (needed <= allowed).astype(float).tolist()
+    assert result.steps.tolist() == np.minimum(needed, allowed).tolist()
+    assert [len(trial.actions) for trial in trials] == result.steps.tolist()
+
+
+def test_a_truncated_trial_counts_no_idle_steps(starts):
+    class Short(Falling):
+        limit = 1
+
+    result = evaluate(move(2.0), RealEnvs(Short, starts, num_envs=5), horizon=9)
+    assert result.outcomes.sum() == 0 and result.steps.tolist() == [1] * 5
+
+
+def test_a_simulator_without_a_camera_or_the_state_is_named(starts):
+    class Less(SquareEnv):
+        def __init__(self, missing):
+            self.missing = missing
+            self.observation_space = gymnasium.spaces.Dict(self.less(SquareEnv.observation_space))
+
+        def observe(self):
+            return self.less(super().observe())
+
+        def less(self, values):
+            return {key: value for key, value in values.items() if key != self.missing}
+
+    for missing, message in (
+        (
+            "observation.images.wrist",
+            r"episode 0: there is a camera wrist, the simulator shows \['observation.images.top', ",
+        ),
+        (
+            "observation.state",
+            r"episode 0: there is an observation.state, the simulator shows \['observation.images.top', ",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            RealEnvs(partial(Less, missing), starts, num_envs=1).reset(options={"starts": [0]})
+
+
 def test_a_judge_takes_the_place_of_the_environment(starts):
     def never(observation):
         number = len(observation.frames)
@@ -115,6 +181,25 @@ def test_a_judge_takes_the_place_of_the_environment(starts):
     envs = RealEnvs(SquareEnv, starts, num_envs=5)
     result = evaluate(move(2.0), envs, horizon=6, judge=never)
     assert result.outcomes.sum() == 0 and result.returns.tolist() == [6.0] * 5
+
+
+def test_nothing_is_rewarded_after_a_success(starts):
+    """Each step is worth 1; the judge calls those a success whose square is low, at once, and never the others."""
+
+    def low(observation):
+        return Verdict(torch.ones(len(observation.frames)), observation.states[:, 1] > 5)
+
+    solved = (starts.states[:, 1] > 5).numpy()
+    assert 0 < solved.sum() < 5
+    result = evaluate(move(0.0), RealEnvs(SquareEnv, starts, num_envs=5), horizon=4, judge=low)
+    assert result.returns.tolist() == result.steps.tolist() == np.where(solved, 1, 4).tolist()
+
+
+def test_actions_are_cut_to_their_space(starts):
+    """Squares are told to go to x + 20; the space ends at 12."""
+    trials = []
+    evaluate(move(20.0), RealEnvs(SquareEnv, starts, num_envs=5), horizon=2, record=trials.append)
+    assert all((trial.actions[:, 0] == 12).all() for trial in trials)
 
 
 def test_another_start_than_the_stored_one_is_refused(starts):
@@ -161,11 +246,14 @@ def test_what_does_not_fit_is_named(starts):
     envs = RealEnvs(SquareEnv, starts, num_envs=2)
     narrow = CallablePolicy(lambda seen: seen["observation.state"][:, :1])
     lost = CallablePolicy(lambda seen: seen["observation.state"] * torch.nan)
+    listing = CallablePolicy(lambda seen: seen["observation.state"])
+    listing.act = lambda seen: [[0.0, 0.0]] * 2
     world = tiny_world(size=(16, 16), relative_to={}, random=False)
     restless = DreamEnv(world, starts, lambda seen: None, num_envs=1, horizon=2)
     for policy, where, horizon, message in (
         (narrow, envs, 2, r"shape \(2, 1\), the environment expects \(2, 2\)"),
         (lost, envs, 2, "not finite"),
+        (listing, envs, 2, r"returns its actions as a torch\.Tensor, got list"),
         (lost, envs, 0, "horizon is at least 1, got 0"),
         (lost, restless, 2, "needs autoreset AutoresetMode.DISABLED"),
     ):

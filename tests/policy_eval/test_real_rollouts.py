@@ -35,6 +35,30 @@ def test_a_rollout_ends_a_moment_after_success_or_never():
     assert len(still.actions) == 7 and not still.successes.any()
 
 
+class Ending(NamedSquare):
+    """Cannot be stepped on after it has terminated."""
+
+    stops_on_success = None
+
+    def step(self, action):
+        assert self.state[0] < 10, "stepped on after the end"
+        return super().step(action)
+
+
+def test_a_rollout_ends_where_the_environment_does_and_shows_how(tmp_path):
+    env = Ending()
+    rollout = roll_out(move(2.0), env, 100_003, horizon=20)
+    assert rollout.successes[:-2].sum() == 0 and rollout.successes[-2:].all()
+    assert rollout.states[-1, 0] >= 10
+    np.testing.assert_array_equal(rollout.actions[-1], rollout.actions[-2])
+    with pytest.raises(ValueError, match=r"it ends when it is terminated, so nobody can play on"):
+        roll_out(move(2.0), env, 100_003, horizon=20, play_on=True)
+    record_rollouts({"right": move(2.0)}, env, tmp_path, episodes=1, horizon=20, seed=1, name="mine:Ending")
+    source = open_episodes(tmp_path)
+    assert source.robot_type == "mine:Ending"
+    assert source.read(0, 0, source.lengths[0]).successes.tolist()[-2:] == [False, True]
+
+
 def test_policies_take_turns_and_a_killed_recording_goes_on(tmp_path):
     policies = {"right": move(2.0), "still": move(0.0)}
     told = []

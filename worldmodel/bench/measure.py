@@ -19,6 +19,7 @@ from worldmodel.bench.report import plot_bench, print_bench
 from worldmodel.bench.roof import best_gemm, plainly, step_flops, synchronize
 from worldmodel.bench.timing import WARM_UP, ClockName, TimedStream, interleave, long_run, percentile
 from worldmodel.bench.training import training_speed
+from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.data.clip import Clip
 from worldmodel.files import write_json
 from worldmodel.model.precision import command_device, compute_dtype
@@ -198,8 +199,9 @@ def stream_rate(folder: str | Path, batch: int, num_steps: int, frames: int) -> 
 
 def measure_training(world: WorldModel, config: BenchConfig) -> dict[str, Any]:
     """Training speed without self-forwarding, and with two passes of it."""
+    source = EpisodeCache(open_episodes(config.data, world.size, world.views))
     settings = {"steps": config.rounds, "clock": CLOCKS[config.clock]}
-    speeds = {str(passes): asdict(training_speed(world, config.data, passes=passes, **settings)) for passes in (0, 2)}
+    speeds = {str(passes): asdict(training_speed(world, source, passes=passes, **settings)) for passes in (0, 2)}
     return {"passes": speeds}
 
 

@@ -1,12 +1,25 @@
 """One door for every format that episodes are kept in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from worldmodel.data.folder import episode_folders, open_folder
 from worldmodel.data.hdf5 import hdf5_files, open_hdf5
 from worldmodel.data.lerobot.read import open_lerobot
 from worldmodel.data.source import TableSource
+
+
+def is_lerobot(folder: Path) -> bool:
+    """Whether a folder looks like a LeRobot data set."""
+    return (folder / "meta").exists()
+
+
+FORMATS: list[tuple[Callable[[Path], object], Callable[[Path | str, tuple[int, int] | None], TableSource]]] = [
+    (is_lerobot, open_lerobot),
+    (episode_folders, open_folder),
+    (hdf5_files, open_hdf5),
+]
+"""One line for each format: what is true of a path in that format, and what opens it; the first that fits is used."""
 
 
 def open_episodes(
@@ -25,16 +38,6 @@ def open_episodes(
         ValueError: If the data is malformed in any way, or lacks a camera; the message names file,
             episode, field and both values.
     """
-    source = _open(path, size)
+    fitting = [opener for fits, opener in FORMATS if fits(Path(path))]
+    source = (fitting or [open_lerobot])[0](path, size)
     return source if views is None else source.select(views, size)
-
-
-def _open(path: Path | str, size: tuple[int, int] | None) -> TableSource:
-    folder = Path(path)
-    if (folder / "meta").exists():
-        return open_lerobot(path, size)
-    if episode_folders(folder):
-        return open_folder(path, size)
-    if hdf5_files(folder):
-        return open_hdf5(path, size)
-    return open_lerobot(path, size)

@@ -59,9 +59,12 @@ def describe(env: gymnasium.Env, name: str = "") -> EnvFacts:
     action = getattr(env, "action_space", None)
     if not isinstance(action, spaces.Box) or len(action.shape) != 1 or action.dtype.kind != "f":
         raise ValueError(f"environment {name}: action_space is {action}, expected a Box of floats with one axis")
+    task = _own(env, "task", "")
+    if not isinstance(task, str):
+        raise ValueError(f"environment {name}: its attribute task is {task!r}, expected the task in words")
     return EnvFacts(
         name=name,
-        task=_own(env, "task", ""),
+        task=task,
         fps=_fps(env, name),
         views=views,
         action_names=_names(env, "action", action.shape[0], name),
@@ -80,12 +83,19 @@ def episode_limit(env: gymnasium.Env, behaviour: str) -> int | None:
 
     It is, in this order, the environment's own `episode_steps`, its `time_limit`, or the
     `max_episode_steps` of its `gymnasium` registration.
+
+    Raises:
+        ValueError: It is no whole number of at least 1.
     """
-    steps = _own(env, "episode_steps", None)
-    if steps is not None:
-        return steps(behaviour) if callable(steps) else steps
     registered = None if env.spec is None else env.spec.max_episode_steps
-    return _own(env, "time_limit", registered)
+    steps = _own(env, "episode_steps", _own(env, "time_limit", registered))
+    steps = steps(behaviour) if callable(steps) else steps
+    if steps is not None and (not isinstance(steps, int | np.integer) or steps < 1):
+        raise ValueError(
+            f"environment {name_of(env)}: the most steps of an episode, episode_steps or time_limit, are {steps!r}, "
+            "expected a whole number of at least 1"
+        )
+    return steps
 
 
 def succeeded(terminated: bool, info: Mapping[str, Any]) -> bool:

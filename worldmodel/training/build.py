@@ -9,6 +9,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from conditioning.conditioner import ConditionerConfig
+from conditioning.relative import check_relative_to
 from worldmodel.data import EpisodeSource
 from worldmodel.data.statistics import action_state_statistics
 from worldmodel.model.codec import LatentCodec
@@ -69,12 +70,7 @@ def build_world(
         injection = start.config.conditioner.injection
     action_dim = source.action_dim if use_actions else 0
     relative_to = dict(relative_to) if action_dim else {}
-    for action, state in relative_to.items():
-        if action >= action_dim or state >= source.state_dim:
-            raise ValueError(
-                f"relative_to {action}: {state} is out of range: "
-                f"{source.name} has {action_dim} action dims and {source.state_dim} state dims"
-            )
+    check_relative_to(relative_to, data=source.name, action_dim=action_dim, state_dim=source.state_dim)
     conditioner = ConditionerConfig(
         action_dim=action_dim,
         state_dim=source.state_dim,

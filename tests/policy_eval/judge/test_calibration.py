@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from places import ROOT
 from rank_set import write_rank_set
 from square_world import write_episodes
 
 from policy_eval.judge.calibration import (
     CalibrateConfig,
+    Listener,
     calibrate_judge,
     chosen_actors,
     dreamt_scores,
@@ -29,6 +31,7 @@ from policy_eval.real_rollouts import record_rollouts
 from worldmodel.data import open_episodes
 from worldmodel.data.lerobot.read import recorded_policies
 from worldmodel.envs import make_env
+from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
 
 
@@ -89,6 +92,18 @@ def test_a_difference_by_chance_moves_nothing(dreamt, moves):
     assert (threshold != 0.5) == moves
     assert (low > 0) == moves and high > 0
     assert new_threshold(scores, 1 - np.zeros(5), 0.5, always=True)[1][1] <= 0
+
+
+def test_the_highest_score_of_every_stream_is_remembered(made):
+    judge = LearnedJudge.load(made.judge)
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (3, 2, 2, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    listener = Listener(judge)
+    verdicts = [listener(Observation(each, None)) for each in frames]
+    scores, rewards = judge.predict(frames.flatten(0, 1))
+    np.testing.assert_allclose(listener.highest, scores.unflatten(0, (3, 2)).amax(0), atol=1e-5)
+    torch.testing.assert_close(torch.stack([v.rewards for v in verdicts]), rewards.unflatten(0, (3, 2)))
+    assert not any(v.successes.any() for v in verdicts)
 
 
 def test_what_is_found_is_written_and_the_judge_has_the_new_threshold(config):

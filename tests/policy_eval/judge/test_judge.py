@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from drawn_episodes import DrawnEpisodes, TellingWorld
+from drawn_episodes import tiny_world as drawn_world
 from square_world import write_episodes
 from tiny import tiny_world
 
@@ -141,13 +143,14 @@ def test_episodes_are_cut_into_three_parts(data):
 
 
 def test_every_frame_but_the_first_is_judged(data):
-    """The score here is the share of bright pixels, the truth that of the recording."""
+    """The score here is the share of bright pixels on the right, the truth that of the recording."""
     source = open_episodes(data)
-    bright = lambda frames: (frames > 128).float().mean((1, 2, 3, 4))  # noqa: E731
+    bright = lambda frames: (frames[:, :, :, 8:] > 128).float().mean((1, 2, 3, 4))  # noqa: E731
     judged = judge_episodes(bright, source, [0, 2])
     clip = source.read(0, 0, source.lengths[0])
     assert torch.equal(judged[0].successes, clip.successes)
     torch.testing.assert_close(judged[0].scores, bright(clip.frames[1:]))
+    assert judged[0].scores[-1] > judged[0].scores[0]
     assert judged[0].successes.any() and not judged[1].successes.any()
     world = tiny_world(size=(16, 16), random=False)
     pictures = dream_again(world, source, [0, 2], num_steps=1, batch=1)
@@ -156,6 +159,15 @@ def test_every_frame_but_the_first_is_judged(data):
     first = bright(clip.frames[:1]).item()
     assert dreamt[0].scores.tolist() == pytest.approx([first] * len(clip.successes), abs=0.01)
     assert torch.equal(dreamt[1].successes, judged[1].successes)
+
+
+def test_episodes_are_dreamt_under_their_own_actions():
+    """Every frame is brighter than the one before by the action: 1, 2, 3, 4 in the first episode, then 11 and 12."""
+    source = DrawnEpisodes([5, 3], lambda e, t: 50 + 0 * t, action=lambda e, t: 10 * e + t + 1)
+    world = TellingWorld(drawn_world(relative=False).config).eval()
+    first, second = dream_again(world, source, [0, 1], num_steps=1)
+    assert first[:, 0, 0, 0, 0].tolist() == [51, 53, 56, 60]
+    assert second[:, 0, 0, 0, 0].tolist() == [61, 73]
 
 
 def test_half_of_a_batch_are_successes_and_a_quarter_near_misses():
@@ -230,7 +242,7 @@ def test_a_judge_learns_from_dreams(data, tmp_path, capsys):
     assert main([*flags, "--dreams", "6"]) == 0
     told = LearnedJudge.load(tmp_path / "judge")
     assert json.loads((tmp_path / "judge/report.json").read_text())["dreams"] == 6
-    assert main([*flags, "--dreams", "0"]) == 0
+    assert main([*flags, "--dreams", "0", "--overwrite"]) == 0
     # Dreams joined the frames to learn from, and the threshold is set on them.
     assert LearnedJudge.load(tmp_path / "judge").threshold != told.threshold
 

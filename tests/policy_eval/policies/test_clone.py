@@ -91,6 +91,19 @@ def test_a_relative_policy_adds_the_state():
     torch.testing.assert_close(actions - plain, torch.tensor([[0.0, 3.0], [0.0, 3.0]]))
 
 
+def test_states_are_seen_and_actions_told_in_the_units_of_the_data():
+    """A state of 7 is 2 deviations of 3 above its mean of 1; a normalised action of 2 is 3 x 2 + 1."""
+    one = policy(relative_to={0: 1})
+    one.state_mean.fill_(1.0)
+    one.state_std.fill_(3.0)
+    one.action_mean.copy_(torch.tensor([1.0, 0.0]))
+    one.action_std.copy_(torch.tensor([3.0, 0.5]))
+    states = torch.tensor([[7.0, -2.0]])
+    features = one.features(torch.zeros(1, 1, 16, 16, 3, dtype=torch.uint8), states)
+    assert features[0, -2:].tolist() == [2.0, -1.0]
+    assert one.commands(torch.tensor([[[2.0, 2.0]]]), states).tolist() == [[[7.0 - 2.0, 1.0]]]
+
+
 def test_a_chunk_is_carried_out_before_the_policy_looks_again():
     one = policy(chunk=3)
     assert isinstance(one, Policy)

@@ -1,6 +1,7 @@
 """Cells of trials: which failed trials are dreamed again, and what belongs to what."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,17 @@ from tiny import tiny_world
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.ranking.command import RankConfig, imagined_successes, trial_rows
 from policy_eval.ranking.disagreements import _held
-from policy_eval.ranking.trials import Cell, Replay, TrialSetup, failed_actions, gather, read_cell, replays, run_cell
+from policy_eval.ranking.trials import (
+    Cell,
+    Replay,
+    TrialSetup,
+    failed_actions,
+    gather,
+    play,
+    read_cell,
+    replays,
+    run_cell,
+)
 from policy_eval.scores import Scores
 from worldmodel.files import write_json
 
@@ -21,7 +32,9 @@ from worldmodel.files import write_json
 def setup(tmp_path_factory) -> TrialSetup:
     """Six starts, with reset seeds 100 to 105, and an untrained world and judge."""
     folder = tmp_path_factory.mktemp("trials")
-    tiny_world(size=(16, 16), random=False).save(folder / "world")
+    world = tiny_world(size=(16, 16))
+    world.config = replace(world.config, temperature=30.0)  # so that its dreams tell their noise
+    world.save(folder / "world")
     torch.manual_seed(0)
     LearnedJudge(JudgeShape(("top", "wrist"), (16, 16), width=8), threshold=0.9).save(folder / "judge")
     square_policy().save(folder / "one")
@@ -83,6 +96,21 @@ def test_a_cell_of_other_settings_is_refused(setup, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             read_cell(TrialSetup(**{**settings(setup), **change}), cell, tmp_path)
+
+
+def test_steps_and_seed_are_those_of_the_dreams(setup, tmp_path):
+    """The same action from the same start: two denoising steps begin from the noise of the seed."""
+    failed(tmp_path, "one", [100])
+    cell = Cell("replay", "one", setup.data.with_name("one"), (0,))
+
+    def dreamt(**change) -> np.ndarray:
+        trials = []
+        play(replace(setup, num_envs=1, **change), cell, tmp_path, trials.append)
+        return trials[0].frames
+
+    two = dreamt(num_steps=2)
+    assert (two == dreamt(num_steps=2)).all()
+    assert (two != dreamt(num_steps=1)).any() and (two != dreamt(num_steps=2, seed=1)).any()
 
 
 def settings(setup: TrialSetup) -> dict:

@@ -64,18 +64,24 @@ def test_rewards_of_dreams_that_disagree_are_trusted_less():
 
 
 def test_the_target_critic_is_the_average_and_the_error_is_the_critics_own():
-    """The average says 0 of every frame, the critic itself 1 after its bias is moved."""
+    """The average says `said` of every frame, which is about 1, and the critic itself 0.
+
+    The second dream has no success, so its returns end with the value: 0.5 said, and 0.5 + 0.25 said before.
+    """
     made = learner()
-    average = MovingAverage(made, 0.5)
+    bias = made.critic.head[-1].bias
     with torch.no_grad():
-        made.critic.head[-1].bias[(made.critic.bins - math.log(2)).abs().argmin()] = 1000.0
-    said = made.critic.value(torch.zeros(1, made.actor.num_features)).item()
+        bias[(made.critic.bins - math.log(2)).abs().argmin()] = 1000.0
+        said = made.critic.value(torch.zeros(1, made.actor.num_features)).item()
+        average = MovingAverage(made, 0.5)
+        bias.zero_()
     assert said == pytest.approx(1, abs=0.1)
     found, errors, _ = learn_from(made, average, dreams(made), torch.ones(2), PLAIN, None)
-    assert found.returns.tolist() == pytest.approx([1.5, 0.5, 0.0], abs=1e-6)
-    assert found.advantages.tolist() == pytest.approx([1.5, 0.5, 0.0], abs=1e-6)
-    assert errors.tolist() == pytest.approx([1.5 - said, said - 0.5], abs=1e-5)
-    assert made.critic.value(torch.zeros(1, made.actor.num_features)).item() == pytest.approx(said)
+    returns = [1.5, 0.5 + 0.25 * said, 0.5 * said]
+    assert found.returns.tolist() == pytest.approx(returns, abs=1e-5)
+    assert found.advantages.tolist() == pytest.approx([each - said for each in returns], abs=1e-5)
+    assert errors.tolist() == pytest.approx(returns[:2], abs=1e-5)
+    assert bias.abs().max() == 0 and average.shadow[average.names.index("critic.head.4.bias")].max() == 1000
 
 
 def test_a_start_has_the_mean_error_of_its_noise_seeds():
@@ -112,15 +118,38 @@ def test_the_actor_moves_towards_good_actions_and_away_from_bad_ones():
 
 
 def test_the_prior_weighs_by_beta():
-    """Actor and prior of one spread, 0.3 deviations apart: the divergence is 0.3^2 / 2 for each action dim."""
+    """Spreads of 2 and 1, means 0.3 apart: the divergence is (4 + 0.09 - 1) / 2 - ln 2 for each of two action dims."""
     made = learner(LearnConfig("pmpo", std=1.0))
+    made.actor.log_std.data.fill_(math.log(2))
     taken = rows(made)
     moved = replace(taken, prior=taken.prior - 0.3)
     loss = {
         beta: losses_of(made, moved, LearnConfig("pmpo", std=1.0, beta=beta), actor_moves=True) for beta in (0.0, 2.0)
     }
-    assert loss[2.0]["kl"].item() == pytest.approx(0.09, rel=1e-4)
-    assert (loss[2.0]["actor_loss"] - loss[0.0]["actor_loss"]).item() == pytest.approx(2 * 0.09, rel=1e-3)
+    divergence = 4 + 0.09 - 1 - 2 * math.log(2)
+    assert loss[2.0]["kl"].item() == pytest.approx(divergence, rel=1e-4)
+    assert (loss[2.0]["actor_loss"] - loss[0.0]["actor_loss"]).item() == pytest.approx(2 * divergence, rel=1e-3)
+
+
+def test_actor_and_critic_have_rates_of_their_own():
+    made = learner()
+    actor, critic = made.optimizers(LearnConfig(actor_rate=0.1, critic_rate=0.2))
+    assert (actor.param_groups[0]["lr"], critic.param_groups[0]["lr"]) == (0.1, 0.2)
+    assert {id(p) for p in critic.param_groups[0]["params"]} == {id(p) for p in made.critic.parameters()}
+    frozen = {id(p) for p in made.actor.policy.encoders.parameters()}
+    assert {id(p) for p in actor.param_groups[0]["params"]} == {id(p) for p in made.actor.parameters()} - frozen
+
+
+def test_the_critic_comes_to_say_the_returns():
+    """Where half of the returns are 0 and half are 4 by weight, it says 2."""
+    made = learner()
+    features = torch.zeros(3, made.actor.num_features)
+    optimizer = torch.optim.Adam([made.critic.head[-1].bias], lr=0.3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        made.critic.loss(features, torch.tensor([0.0, 4.0, 4.0]), torch.tensor([2.0, 1.0, 1.0])).backward()
+        optimizer.step()
+    assert made.critic.value(features)[0].item() == pytest.approx(2, abs=0.1)
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,16 @@ def test_an_update_is_drawn_from_its_seed_and_step(source):
     torch.testing.assert_close(cold.state_noise, 0.5 * batch.state_noise)
 
 
+def test_prefixes_have_every_length_up_to_the_largest(source):
+    """Stretches have 2 frames of context, a prefix of 0 to 3 and 3 of branch."""
+    mix, _ = scored([1.0] * 2)
+    lengths = set()
+    for step in range(16):
+        batch, _ = next_batch(config(objective="teacher-forced"), tiny_world(), source, range(2), mix, step)
+        lengths.add(batch.clip.frames.shape[1])
+    assert lengths == {5, 6, 7, 8}
+
+
 def test_controls_draw_one_candidate_or_none(source):
     mix, _ = scored([1.0] * 2)
     batch, _ = next_batch(config(objective="self-rollout"), tiny_world(), source, range(2), mix, 0)

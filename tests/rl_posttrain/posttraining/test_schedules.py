@@ -53,6 +53,7 @@ def run(tmp_path_factory) -> tuple[PosttrainConfig, list[dict[str, Weights]]]:
         old_decay_rate=0.25,
         old_decay=0.4,
         average_decay=0.95,
+        kl_weight=0.1,
         validation_episodes=1,
         validation_horizon=2,
         patience=0,
@@ -119,3 +120,9 @@ def test_the_old_policy_draws_the_candidates(run):
     assert rows[2]["reward"] == pytest.approx(found["old"], abs=1e-6)
     assert abs(found["old"] - found["world"]) > 1e-5
     assert [row["gap"] > 0 for row in rows] == [False, False, True]
+
+
+def test_the_reference_stays_where_the_run_began(run):
+    """So there is a distance to it from the second update on."""
+    rows = [json.loads(row) for row in (run[0].out / "updates.jsonl").read_text().splitlines()]
+    assert [row["kl"] > 0 for row in rows] == [False, True, True]

@@ -18,9 +18,14 @@ CONTRAST = UpdateWeights(contrast=1.0, supervision=0.0, kl=0.0, beta=1.0)
 
 
 def brighter(by: float) -> WorldModel:
-    """Predicts the current frame, every pixel brighter by `by`, on the scale [-1, 1]."""
+    """Predicts that every pixel gets brighter by `by`, on the scale [-1, 1], and every state larger by `by / 2`.
+
+    States count in deviations of 0.25: the predicted displacement is `2 by` of them.
+    """
     world = tiny_world(random=False)
     torch.nn.init.constant_(world.dit.head.last.bias, by)
+    torch.nn.init.constant_(world.dit.state_out.bias, 2 * by)
+    world.conditioner.displacement_scale.fill_(0.25)
     return world
 
 
@@ -33,12 +38,11 @@ def batch(good: list[float], *, kept=(True, True), tau: float = 0.0) -> BranchBa
     clip = random_clip(world, batch=1, frames=5)
     settings = {"context": 2, "prefix": 1, "candidates": 2, "num_steps": 1, "temperature": 1.0}
     branches, _ = draw_branches(world, clip, seeds=[1], **settings)
-    scale = world.conditioner.displacement_scale
     current, states = branches.current, branches.current_states
     branches = replace(
         branches,
         sample=current + 1.0,
-        sample_states=states + 2 * scale,
+        sample_states=states + 0.5,
         truth=current[:, 0] + 0.25,
         truth_states=states[:, 0],
     )
@@ -58,7 +62,8 @@ def test_the_reference_pulls_back_by_the_squared_distance():
     world, drawn = brighter(BY), batch([1.0, 1.0])
     weights = replace(CONTRAST, contrast=0.0, kl=3.0)
     loss, parts = branch_loss(world, world, brighter(0.1), drawn, weights, LOSS)
-    assert loss.item() == pytest.approx(3 * (BY - 0.1) ** 2, rel=1e-4) and set(parts) == {"kl"}
+    expected = (BY - 0.1) ** 2 + 0.05 * (2 * BY - 2 * 0.1) ** 2
+    assert loss.item() == pytest.approx(3 * expected, rel=1e-4) and set(parts) == {"kl"}
 
 
 @pytest.mark.parametrize(("good", "beta"), [(1.0, 1.0), (0.0, 1.0), (0.25, 0.5)])
@@ -67,7 +72,9 @@ def test_the_contrast_is_that_of_frames_and_states(good, beta):
     drawn = batch([good, good])
     loss, parts = branch_loss(brighter(BY), brighter(0.0), None, drawn, replace(CONTRAST, beta=beta), LOSS)
     towards, away = (beta * BY - 1) ** 2, (-beta * BY - 1) ** 2
-    expected = good * towards + (1 - good) * away + 0.05 * 2**2
+    expected = good * towards + (1 - good) * away
+    towards, away = (beta * 2 * BY - 2) ** 2, (-beta * 2 * BY - 2) ** 2
+    expected += 0.05 * (good * towards + (1 - good) * away)
     assert loss.item() == pytest.approx(expected, rel=1e-4)
     assert parts["gap"].item() == pytest.approx(BY, rel=1e-4)
 
@@ -86,7 +93,8 @@ def test_supervision_regresses_to_the_recorded_frames(tau):
     weights = UpdateWeights(contrast=0.0, supervision=2.0, kl=0.0, beta=1.0)
     loss, parts = branch_loss(brighter(BY), brighter(0.0), None, batch([1.0, 0.0], tau=tau), weights, LOSS)
     assert set(parts) == {"supervision"}
-    assert loss.item() == pytest.approx(2 * (0.9 * tau + 0.4) * (BY - 0.25) ** 2, rel=1e-4)
+    expected = (BY - 0.25) ** 2 + 0.05 * (2 * BY) ** 2
+    assert loss.item() == pytest.approx(2 * (0.9 * tau + 0.4) * expected, rel=1e-4)
 
 
 def test_cameras_weigh_as_in_pretraining():

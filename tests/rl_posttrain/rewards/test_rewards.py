@@ -223,6 +223,9 @@ def test_executability_prefers_smooth_motion_and_is_one_at_rest(tracker):
     ]
     assert values[0] == pytest.approx(1)
     assert 1 > values[1] > 0.5 > values[2] > 0
+    # (1 + P / 1)^-1 is the value, so of a typical penalty of 4 it is (1 + P / 4)^-1
+    usual = replace(reward, typical=4.0)(rollout(moving_square([1, 2, 2, 1]), moving_square([0] * 4), actions=actions))
+    assert usual.item() == pytest.approx(1 / (1 + (1 / values[1] - 1) / 4), rel=1e-4)
     steeper = replace(reward, gamma=2.0)
     again = steeper(rollout(moving_square([1, 2, 2, 1]), moving_square([0, 0, 0, 0]), actions=actions))
     assert again.item() == pytest.approx(values[1] ** 2, rel=1e-4)

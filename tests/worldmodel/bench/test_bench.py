@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from drawn_episodes import DrawnEpisodes
 from tiny import TINY_DIT, random_clip, tiny_world
 
 from worldmodel import cli
-from worldmodel.bench import training as bench_training
 from worldmodel.bench.recompute import recomputed_step
 from worldmodel.bench.roof import best_gemm, count_flops, step_flops
 from worldmodel.bench.timing import long_run, percentile
@@ -166,10 +164,8 @@ def test_a_long_stream_costs_and_holds_the_same_at_its_end():
     assert 0.3 < run.late_over_early < 3
 
 
-def test_training_speed_counts_frames_and_waiting(monkeypatch):
+def test_training_speed_counts_frames_and_waiting():
     episodes = DrawnEpisodes([24] * 3)
-    monkeypatch.setattr(bench_training, "open_episodes", lambda data, size, views: episodes)
-    monkeypatch.setattr(bench_training, "EpisodeCache", lambda source: source)
     world = tiny_world(
         SMALL,
         views=episodes.views,
@@ -179,7 +175,7 @@ def test_training_speed_counts_frames_and_waiting(monkeypatch):
         relative_to={},
     )
     before = world.dit.condition_embedding.clone()
-    speed = training_speed(world, Path("drawn"), steps=1, clock=CLOCKS["cpu"])
+    speed = training_speed(world, episodes, steps=1, clock=CLOCKS["cpu"])
     assert speed.frames_per_second > 0 and 0 < speed.data_wait < 1
     assert torch.equal(world.dit.condition_embedding, before)
 

@@ -1,12 +1,11 @@
 import json
 import math
 import runpy
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from drawn_episodes import DrawnEpisodes, stir, tiny_world
+from drawn_episodes import DrawnEpisodes, TellingWorld, stir, tiny_world
 from places import BENCHMARKS, LEROBOT_V30
 from rich.console import Console
 
@@ -14,8 +13,6 @@ from worldmodel.data import open_episodes
 from worldmodel.envs import object_names
 from worldmodel.fidelity.measure import FidelityConfig, fidelity, measure_fidelity
 from worldmodel.fidelity.report import plot_fidelity, print_fidelity
-from worldmodel.streaming.state import Observation
-from worldmodel.world_model import WorldModel
 
 DATA = LEROBOT_V30
 
@@ -115,15 +112,7 @@ def test_the_gap_is_what_altered_actions_lose() -> None:
     Holding leaves the picture as it was: 2 levels off at the first frame. Mirrored it darkens: 4 levels off.
     """
 
-    class Told(WorldModel):
-        def step(self, state, actions, **settings):
-            frames = self.codec.decode(state.latent).float() + actions[:, :1, None, None, None]
-            latent = self.codec.encode(frames.round().to(torch.uint8))
-            following = replace(state, frame=state.frame + 1, latent=latent)
-            return Observation(self.codec.decode(latent), state.states), following
-
-    world = tiny_world(relative=False)
-    told = Told(world.config).eval()
+    told = TellingWorld(tiny_world(relative=False).config).eval()
     source = DrawnEpisodes([14, 14], lambda e, t: 100 + 2 * t, action=lambda e, t: 2 + 0 * t)
     gaps = measure_fidelity(told, source, horizon=1, starts=1)["action_following"]
     exact = 50.0
