@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from policy_eval.policies.clone import CloneConfig, clone
     from policy_eval.policies.cloned import ClonedPolicy
     from policy_eval.policies.find import find_policies, load_policy
-    from policy_eval.policies.policy import AgentPolicy, CallablePolicy, Policy
+    from policy_eval.policies.policy import AgentPolicy
     from policy_eval.ranking.command import RankConfig, rank_policies
     from policy_eval.ranking.rank import Ranking, Score, rank
     from policy_eval.ranking.trials import TrialSetup
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from policy_eval.steering.scorers import by_agreement, by_value, by_verifier
     from policy_eval.steering.steered import SteeredPolicy
     from worldmodel.dreams.verdict import Judge, Verdict
+    from worldmodel.envs.policy import CallablePolicy, Policy
 
 __all__ = [
     "AgentPolicy",
@@ -70,7 +71,7 @@ __all__ = [
 _HOMES = {
     "AgentPolicy": "policy_eval.policies.policy",
     "CalibrateConfig": "policy_eval.judge.calibration",
-    "CallablePolicy": "policy_eval.policies.policy",
+    "CallablePolicy": "worldmodel.envs.policy",
     "CloneConfig": "policy_eval.policies.clone",
     "ClonedPolicy": "policy_eval.policies.cloned",
     "GoalImageJudge": "policy_eval.judge.goal",
@@ -79,7 +80,7 @@ _HOMES = {
     "Judge": "worldmodel.dreams.verdict",
     "JudgeConfig": "policy_eval.judge.train",
     "LearnedJudge": "policy_eval.judge.judge",
-    "Policy": "policy_eval.policies.policy",
+    "Policy": "worldmodel.envs.policy",
     "RankConfig": "policy_eval.ranking.command",
     "Ranking": "policy_eval.ranking.rank",
     "RealEnvs": "policy_eval.real_envs",

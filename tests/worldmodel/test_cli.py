@@ -154,6 +154,7 @@ def test_demo(folder):
     command = [sys.executable, "-m", "worldmodel.cli", "demo", "--world", str(folder / "world")]
     command += ["--data", str(folder / "data"), "--port", str(port), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("device: ")
         assert process.stdout.readline().startswith(f"drive at http://127.0.0.1:{port}")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as page:
             assert b"window.driving" in page.read()
