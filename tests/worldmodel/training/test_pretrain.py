@@ -2,7 +2,6 @@
 
 import csv
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -79,7 +78,7 @@ def test_a_killed_run_resumes_with_the_losses_of_an_uninterrupted_one(tmp_path):
     run(*command(tmp_path / "whole", *options))
     expected = losses(tmp_path / "whole")
     killed, table = tmp_path / "killed", tmp_path / "killed" / "losses.csv"
-    after = random.randint(3, 9)
+    after = 5
     process = subprocess.Popen(command(killed, *options), start_new_session=True)
     while not table.exists() or len(table.read_text().splitlines()) <= after:
         assert process.poll() is None or len(table.read_text().splitlines()) > after
