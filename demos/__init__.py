@@ -7,16 +7,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from demos.driving.session import DriveSession
+    from demos.driving.start import start_from_data, start_from_environment
     from demos.page.app import DemoConfig, run_demo
     from demos.quickstart.stages import QuickstartConfig, run_quickstart
 
-__all__ = ["DemoConfig", "QuickstartConfig", "run_demo", "run_quickstart"]
+__all__ = [
+    "DemoConfig",
+    "DriveSession",
+    "QuickstartConfig",
+    "run_demo",
+    "run_quickstart",
+    "start_from_data",
+    "start_from_environment",
+]
 
 _HOMES = {
     "DemoConfig": "demos.page.app",
+    "DriveSession": "demos.driving.session",
     "QuickstartConfig": "demos.quickstart.stages",
     "run_demo": "demos.page.app",
     "run_quickstart": "demos.quickstart.stages",
+    "start_from_data": "demos.driving.start",
+    "start_from_environment": "demos.driving.start",
 }
 
 

@@ -95,8 +95,9 @@ def test_importing_the_roots_warns_of_nothing():
     python("import worldmodel, policy_eval, rl_posttrain", "-W", "error")
 
 
-@pytest.mark.parametrize("where", BLOCKS)
+@pytest.mark.parametrize("where", [where for where in BLOCKS if "format.md" not in where])
 def test_documents_import_from_the_roots(where):
+    """All but the page on formats, whose code is a module of `worldmodel.data`."""
     for node in ast.walk(ast.parse(BLOCKS[where])):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         assert not {name.split(".")[0] for name in names if "." in name} & set(PACKAGES)
