@@ -51,7 +51,7 @@ class AblationConfig:
     """Seeds of weights, batches and noise."""
     rows: tuple[str, ...] = ()
     """Names of the rows to run; all by default."""
-    num_workers: int = 2
+    workers: int = 2
     """Runs side by side."""
 
 
@@ -136,9 +136,10 @@ def main(config: AblationConfig) -> None:
         views=config.views,
         validation_interval=10**6,
         save_interval=10**6,
+        overwrite=True,
     )
     chosen = {n: v for n, v in variants(default).items() if not config.rows or n in config.rows}
-    with ProcessPoolExecutor(config.num_workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
         runs = {}
         for name, variant in chosen.items():
             for seed in config.seeds:

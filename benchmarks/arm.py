@@ -38,6 +38,7 @@ from worldmodel.fidelity.measure import measure_fidelity
 from worldmodel.fidelity.windows import evenly_spaced_windows, read_windows
 from worldmodel.files import write_json
 from worldmodel.model.precision import autocast
+from worldmodel.training.fit import fit
 from worldmodel.world_model import WorldModel
 
 
@@ -59,7 +60,7 @@ class MetaWorldBars:
     """Episodes simulated to train the probe on."""
     probe_steps: int = 500
     """Training steps of the probe."""
-    json: Path = Path("runs/benchmarks/metaworld.json")
+    out: Path = Path("runs/benchmarks/metaworld.json")
     """Where to write the report."""
 
 
@@ -130,17 +131,14 @@ def fit_probe(frames: UInt8[Tensor, "n H W 3"], points: Float[Tensor, "n p 2"], 
     frames, points = frames[seen], points[seen]
     torch.manual_seed(0)
     probe = Probe()
-    optimizer = torch.optim.AdamW(probe.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in track(range(steps), "training the probe"):
+
+    def loss_of(step: int) -> Float[Tensor, ""]:
         pick = torch.randint(len(frames), (64,))
         with autocast(points.device):
-            loss = smooth_l1_loss(probe(frames[pick]), points[pick])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return probe.eval()
+            return smooth_l1_loss(probe(frames[pick]), points[pick])
+
+    fit(probe, loss_of, steps=steps, learning_rate=2e-3, name="probe")
+    return probe
 
 
 def true_points(env: MetaWorld, source: EpisodeSource, episode: int) -> Float[Tensor, "t p 2"]:
@@ -180,10 +178,8 @@ def measure_points(
     """
     windows = evenly_spaced_windows(source, starts=config.starts, horizon=config.horizon, stride=world.stride)
     clip = read_windows(source, windows, horizon=config.horizon, stride=world.stride)
-    state = world.start(context_of(clip), seed=range(len(windows)))
     dreamt = dream(
-        world,
-        state,
+        world.stream(context_of(clip), seeds=range(len(windows))),
         clip.actions[:, LAST_CONTEXT:],
         horizon=config.horizon,
         horizons=horizons,
@@ -248,8 +244,8 @@ def main(config: MetaWorldBars) -> None:
             show_progress=True,
         ),
     }
-    config.json.parent.mkdir(parents=True, exist_ok=True)
-    write_json(config.json, report)
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(config.out, report)
     Console().print(show(report, horizons))
 
 

@@ -1,6 +1,6 @@
 """Drive the running demo in headless Chromium and measure what a visitor feels.
 
-    python benchmarks/demo.py --quick --json runs/demo.json
+    python benchmarks/demo.py --quick --out runs/demo.json
     python benchmarks/demo.py --screenshots docs/images
 
 First frame: from opening the address to the decoded picture, and to a session that takes keys.
@@ -62,7 +62,7 @@ class Config:
     """Shorter: 8 visitors in the soak rather than 20, for seconds rather than a minute each."""
     beside: bool = False
     """Run the simulator beside the dream, too."""
-    json: Path | None = None
+    out: Path | None = None
     """Where to write the figures."""
     screenshots: Path | None = None
     """Only take pictures of every tab, into this folder."""
@@ -245,9 +245,9 @@ def main(config: Config) -> None:
         figures["soak"] = soak(browser, address, pid, visitors=visitors, seconds=seconds)
         browser.close()
     print(json.dumps(figures, indent=2))
-    if config.json is not None:
-        config.json.parent.mkdir(parents=True, exist_ok=True)
-        write_json(config.json, figures)
+    if config.out is not None:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(config.out, figures)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""How much faster do worlds stream and train than at the commit that both are measured against?
+"""How much faster do worlds stream and train than at another commit, by default that of the first release?
 
-python benchmarks/engine.py --data data/heldout12 --json engine.json
+python benchmarks/engine.py --data data/heldout12 --out engine.json
+python benchmarks/engine.py --data data/heldout12 --against HEAD~1 --rounds 15 --training-steps 0
 
 Checks that commit out into a temporary git worktree, or takes the checkout in `--foundation`, and
 lets both trees dream with their own shipped checkpoint, raw action in, pictures out, and train it
 further as `worldmodel pretrain tiny` does. The trees take turns, each time in a fresh process with
-one thread, because neighbours on a machine are noisy.
+one thread, because neighbours on a machine are noisy. The interval is that of the mean ratio.
 """
 
 import json
@@ -20,11 +21,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.files import write_json
 
 FOUNDATION = "505cd1b06adfffd78a425c317a41a7a3eb843d32"
@@ -40,8 +43,10 @@ class EngineConfig:
 
     data: Path
     """Recorded PushT episodes to dream on from; as many as the largest batch."""
+    against: str = FOUNDATION
+    """The commit to compare with."""
     foundation: Path | None = None
-    """A checkout of the commit to compare with; a temporary worktree when not given."""
+    """A checkout of it; a temporary worktree when not given."""
     world: str = "checkpoints/pusht"
     """The world model, in either tree."""
     batches: tuple[int, ...] = (1, 8)
@@ -56,7 +61,7 @@ class EngineConfig:
     """Turns of either tree."""
     clock: Literal["wall", "cpu"] = "wall"
     """Wall time, or that of the process alone, which neighbours disturb less."""
-    json: Path | None = None
+    out: Path | None = None
     """File of all figures."""
 
 
@@ -71,10 +76,10 @@ def probe(data: str, world: str, batches: Sequence[int], num_steps: int, frames:
     found = {}
     for batch in batches:
         context = clip.map(lambda x, batch=batch: x[:batch])
-        state, seconds = model.start(context), []
+        stream, seconds = model.stream(context), []
         for _ in range(frames + 5):
             begin = now()
-            observation, state = model.step(state, context.actions[:, -1], num_steps=num_steps)
+            observation = stream.step(context.actions[:, -1], num_steps=num_steps)
             observation.frames.numpy()
             seconds.append(now() - begin)
         found[str(batch)] = batch / statistics.median(seconds[5:])
@@ -126,9 +131,11 @@ def run_probe(tree: Path, name: str, values: Mapping[str, object]) -> dict[str, 
         "import json, runpy, sys; script = runpy.run_path(sys.argv[1]); "
         "print(json.dumps(script[sys.argv[2]](**json.loads(sys.argv[3]))))"
     )
-    if name == "probe_training" and (tree / "worldmodel" / "memory.py").exists():
-        program = "import worldmodel.training.malloc as m; m.keep_freed_memory(); " + program
-    path = str(Path(__file__).resolve())
+    for file, module in (("training/malloc.py", "training.malloc"), ("memory.py", "memory")):
+        if name == "probe_training" and (tree / "worldmodel" / file).exists():
+            program = f"import worldmodel.{module} as m; m.keep_freed_memory(); " + program
+    script = "engine.py" if (tree / "worldmodel" / "streaming" / "stream.py").exists() else "engine_legacy.py"
+    path = str(ROOT / "benchmarks" / script)
     command = [sys.executable, "-c", program, path, name, json.dumps(values)]
     one = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tree, env=one, check=True, stdout=subprocess.PIPE, text=True)
@@ -164,17 +171,19 @@ def summarise(rounds: Mapping[str, Rounds]) -> dict[str, dict[str, float]]:
             "old": statistics.median(old),
             "new": statistics.median(new),
             "ratio": statistics.median(ratios),
+            "interval": bootstrap_interval(np.array(ratios), np.arange(len(ratios))),
         }
     return found
 
 
-def table(found: Mapping[str, Mapping[str, float]]) -> Table:
+def table(found: Mapping[str, Mapping[str, float]], against: str) -> Table:
     """What is printed."""
-    shown = Table(title=f"frames/s on one thread, old is {FOUNDATION[:7]}")
-    for column in ("batch", "old", "new", "new / old"):
+    shown = Table(title=f"frames/s on one thread, old is {against[:7]}")
+    for column in ("batch", "old", "new", "new / old", "95 %"):
         shown.add_column(column, justify="right")
     for batch, row in found.items():
-        shown.add_row(batch, f"{row['old']:.1f}", f"{row['new']:.1f}", f"{row['ratio']:.2f}")
+        interval = "-" if row["interval"] is None else "{:.3f} .. {:.3f}".format(*row["interval"])
+        shown.add_row(batch, f"{row['old']:.1f}", f"{row['new']:.1f}", f"{row['ratio']:.2f}", interval)
     return shown
 
 
@@ -185,17 +194,17 @@ def main(config: EngineConfig) -> None:
     else:
         with tempfile.TemporaryDirectory() as folder:
             tree, git = Path(folder) / "foundation", ("git", "-C", str(ROOT), "worktree")
-            subprocess.run([*git, "add", "--detach", str(tree), FOUNDATION], check=True)
+            subprocess.run([*git, "add", "--detach", str(tree), config.against], check=True)
             try:
                 rounds = take_turns(tree, config)
             finally:
                 subprocess.run([*git, "remove", "--force", str(tree)], check=True)
     found = summarise(rounds)
-    Console().print(table(found))
-    if config.json is not None:
+    Console().print(table(found, config.against))
+    if config.out is not None:
         described = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
-        report = {"config": described, "foundation": FOUNDATION, "median": found, "rounds": rounds}
-        write_json(config.json, report)
+        report = {"config": described, "foundation": config.against, "median": found, "rounds": rounds}
+        write_json(config.out, report)
 
 
 if __name__ == "__main__":

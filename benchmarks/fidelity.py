@@ -17,6 +17,7 @@ import torch
 import tyro
 
 from worldmodel.fidelity.measure import FidelityConfig, fidelity
+from worldmodel.model.precision import choose_device
 
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False, "masked_psnr": True}
 
@@ -25,20 +26,20 @@ HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False, "masked_psnr": T
 class FidelityBars:
     """Which world model, on which data."""
 
-    world: str
-    """Folder or hub id of the world model."""
-    data: str
-    """LeRobot folder of held-out episodes."""
+    world: str | Path
+    """Folder of the world model, or hf://USER/NAME@REV."""
+    data: Path
+    """Data set of held-out episodes."""
     num_steps: tuple[int, ...] = (2,)
     """Denoising steps per frame; a column for each."""
     out: Path = Path("runs/benchmarks")
     """Folder for the reports, `fidelity_<num_steps>_steps.json`."""
     seed: int = 0
     """Seed of the measurement."""
-    batch_size: int = 16
+    batch: int = 16
     """Windows that are dreamed at a time."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """Where the world model runs."""
+    device: str = "auto"
+    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,9 @@ def bars_table(reports: Mapping[int, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def machine(device: str) -> str:
+def machine(device: torch.device) -> str:
     """The machine the figures came from, in words."""
-    if device.startswith("cuda"):
+    if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {os.cpu_count()} cores, torch {torch.__version__}"
 
@@ -165,13 +166,13 @@ def main(config: FidelityBars) -> None:
                 data=config.data,
                 num_steps=num_steps,
                 seed=config.seed,
-                json=config.out / f"fidelity_{num_steps}_steps.json",
+                out=config.out / f"fidelity_{num_steps}_steps.json",
                 device=config.device,
-                batch_size=config.batch_size,
+                batch=config.batch,
             )
         )
     about = next(iter(reports.values()))["metadata"]
-    print(f"\n{about['windows']} windows of {about['episodes']} episodes; {machine(config.device)}\n")
+    print(f"\n{about['windows']} windows of {about['episodes']} episodes; {machine(choose_device(config.device))}\n")
     print(bars_table(reports))
     for num_steps, report in reports.items():
         lost = losses_to_copying(report)

@@ -21,14 +21,14 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
-from rl_posttrain.posttrain.config import PosttrainConfig
-from rl_posttrain.posttrain.train import next_batch, policies
-from rl_posttrain.posttrain.updates import Update
+from rl_posttrain.posttraining.config import PosttrainConfig
+from rl_posttrain.posttraining.train import next_batch, policies
+from rl_posttrain.posttraining.updates import Update
 from rl_posttrain.rewards.mix import RewardMix, RewardWeights, build_rewards
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.data.sample import split_episodes
 from worldmodel.files import write_json
 from worldmodel.model.precision import autocast
-from worldmodel.training.rows import split_episodes
 from worldmodel.world_model import WorldModel
 
 

@@ -25,9 +25,9 @@ from rich.table import Table
 from simulator_world import SimulatorWorld
 
 from policy_eval.judge.judge import LearnedJudge
-from policy_eval.policies.clone import CloneConfig, check_clone, fit, read_demonstrations
+from policy_eval.policies.clone import CloneConfig, check_clone, fit_policy, read_demonstrations
 from policy_eval.policies.cloned import ClonedPolicy
-from policy_eval.ranking.trials import Bench, cut, gather, run_cells
+from policy_eval.ranking.trials import TrialSetup, cut, gather, run_cells
 from policy_eval.scores import Scores
 from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.train import imagine, improve, prepare
@@ -97,7 +97,7 @@ TASKS = {
 The judges are those of the tasks with the threshold at which this policy's dreams succeed as often
 as 100 real rollouts that neither world model nor judge has seen; in PushT-Position the difference
 may be chance, and the judge is that of the task. `benchmarks/rollouts.py --task T
---policies P --episodes 100 --seed 80 --out R`, `worldmodel calibrate --policies P --rollouts R`.
+--policies P --episodes 100 --seed 80 --out R`, `worldmodel calibrate --policies P --data R`.
 """
 
 
@@ -162,7 +162,7 @@ def improve_in_simulator(config: BenchmarkConfig, folder: Path) -> None:
     resume = (folder / "state" / "state.json").is_file()
     options = imagine_config(config, folder, 0.6, config.seeds[0], resume=resume)
     options = replace(options, noise_seeds=1, context=1, trust=False)
-    source = EpisodeCache(open_episodes(options.starts))
+    source = EpisodeCache(open_episodes(options.data))
     world = SimulatorWorld(lambda: make_env(config.env, time_limit=1000), source)
     judge = LearnedJudge.load(options.judge)
     setting = prepare(options, world, judge, source)
@@ -187,6 +187,7 @@ def imagine_config(config: BenchmarkConfig, folder: Path, priority: float, seed:
         priority=priority,
         seed=seed,
         resume=resume,
+        overwrite=not resume,
         patience=1000,
         save_interval=1,
     )
@@ -218,11 +219,11 @@ def clone_longer(config: BenchmarkConfig, out: Path) -> None:
     source = EpisodeCache(open_episodes(task.demos))
     rows = read_demonstrations(options, source, check_clone(options, source))
     began = time.process_time()
-    fit(ClonedPolicy.load(task.policy).train(), rows, options)
+    fit_policy(ClonedPolicy.load(task.policy), rows, options)
     seconds = (time.process_time() - began) / options.steps
     steps = max(round(60 * config.minutes / seconds), 1)
-    loss = fit(policy, rows, replace(options, steps=steps))
-    policy.eval().save(out, dtype=torch.float32)
+    loss = fit_policy(policy, rows, replace(options, steps=steps))
+    policy.save(out, dtype=torch.float32)
     write_json(out / "training.json", {**training, "more_steps": steps, "last_loss": loss})
 
 
@@ -231,10 +232,10 @@ def measure(config: BenchmarkConfig, folders: Mapping[str, Path]) -> dict[str, d
     scores = {}
     for place, episodes in (("real", config.episodes), ("dream", config.dream_episodes)):
         task = config.task
-        bench = Bench(task.world, task.judge, task.held_out, episodes, task.horizon, real=config.env)
-        cells = cut([place], dict(folders), range(episodes), bench.num_envs)
-        run_cells(bench, cells, config.out)
-        scores[place] = gather(bench, cells, config.out)
+        setup = TrialSetup(task.world, task.judge, task.held_out, episodes, task.horizon, real=config.env)
+        cells = cut([place], dict(folders), range(episodes), setup.num_envs)
+        run_cells(setup, cells, config.out)
+        scores[place] = gather(setup, cells, config.out)
     return scores
 
 

@@ -71,6 +71,7 @@ def run_config(config: EfficiencyConfig, model: str) -> PretrainConfig:
         seed=config.seed,
         validation_interval=250,
         save_interval=10**6,
+        overwrite=True,
         dit=BASELINE if plain else DiTConfig(),
         injection="adaln",
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 import tyro
 from rich.progress import Progress
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.policies.clone import CloneConfig, clone
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.ranking.rank import Score
@@ -153,7 +153,7 @@ CARD = """\
 Small visuomotor policies, cloned from scripted experts to be differently good, on purpose; chosen
 before they were let into a dream. `python benchmarks/policies.py --task TASK` trains and measures
 them, and `real.json` holds every trial with its reset seed, in the form that `worldmodel rank
---real-scores` reads. Settings that a recipe does not name are those of the task in
+--real` reads. Settings that a recipe does not name are those of the task in
 `benchmarks/policies.py`.
 
 `imagination/` is what `benchmarks/imagination.py` begins from, cloned until more steps brought

@@ -26,10 +26,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics
-from policy_eval.judge.inverse_dynamics_training import InverseDynamicsCommand, inverse_dynamics
-from rl_posttrain.posttrain.config import PosttrainConfig
-from rl_posttrain.posttrain.guards import HeldOut, object_errors, read_held_out, score
-from rl_posttrain.posttrain.train import posttrain
+from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, train_inverse_dynamics
+from rl_posttrain.posttraining.config import PosttrainConfig
+from rl_posttrain.posttraining.guards import HeldOut, object_errors, read_held_out, score
+from rl_posttrain.posttraining.train import posttrain
 from rl_posttrain.rewards.executability import Limits, violations
 from rl_posttrain.rewards.mix import real_limits
 from rl_posttrain.rewards.reward import Rollout
@@ -104,9 +104,14 @@ def main(config: PosttrainBenchmark) -> None:
     held_out = config.held_out or recording(config, "held_out", 41, config.episodes)
     dynamics = config.out / "inverse_dynamics"
     if not (dynamics / "report.json").exists():
-        inverse_dynamics(
-            InverseDynamicsCommand(
-                data=data, out=dynamics, world=config.world, steps=config.dynamics_steps, validation_episodes=2
+        train_inverse_dynamics(
+            InverseDynamicsTraining(
+                data=data,
+                out=dynamics,
+                world=config.world,
+                steps=config.dynamics_steps,
+                validation_episodes=2,
+                overwrite=True,
             )
         )
     worlds = {"base": [config.world]}
@@ -156,8 +161,8 @@ def train_arms(config: PosttrainBenchmark, data: Path, dynamics: Path, seed: int
             num_steps=config.num_steps,
             learning_rate=config.learning_rate,
             validation_episodes=2,
-            evaluation_horizon=25,
-            evaluation_interval=1_000_000,
+            validation_horizon=25,
+            validation_interval=1_000_000,
             patience=0,
             save_interval=20,
             seed=seed,
@@ -184,7 +189,7 @@ def train(settings: PosttrainConfig) -> None:
         if over and (settings.out / "world.json").exists():
             return
     print(f"\n== {settings.out} ==", flush=True)
-    posttrain(replace(settings, resume=state.exists()))
+    posttrain(replace(settings, resume=state.exists(), overwrite=not state.exists()))
 
 
 def run_summary(folder: Path) -> dict[str, float]:
@@ -207,7 +212,7 @@ def measure(
     config: PosttrainBenchmark, worlds: Mapping[str, Sequence[Path]], data: Path, held_out: Path, dynamics_folder: Path
 ) -> list[dict[str, Any]]:
     """One row per arm, run and held-out episode."""
-    dynamics = InverseDynamics.from_pretrained(dynamics_folder)
+    dynamics = InverseDynamics.load(dynamics_folder)
     base = WorldModel.load(config.world)
     size = tuple(base.size)
     recorded = EpisodeCache(open_episodes(data, size, base.views))

@@ -24,7 +24,7 @@ import tyro
 from policy_eval.policies.find import find_policies
 from policy_eval.ranking.command import RankConfig, imagined_successes, rank_policies, read_scores, trials_of
 from policy_eval.ranking.rank import pooled_pearson
-from policy_eval.ranking.trials import SIMULATORS, Bench, cut, gather, replays, run_cells
+from policy_eval.ranking.trials import SIMULATORS, TrialSetup, cut, gather, replays, run_cells
 from policy_eval.scores import Scores
 from worldmodel.envs.record import SEED_STRIDE, RecordConfig, record
 from worldmodel.files import write_json
@@ -67,7 +67,7 @@ class RankingBenchmark:
     """World models of tasks, in place of the shipped ones."""
     num_steps: int = 2
     """Denoising steps per frame."""
-    processes: int = os.cpu_count() or 1
+    workers: int = os.cpu_count() or 1
     """Processes."""
     seed: int = 0
     """Which cells are checked, and the seed of dreams and resampling."""
@@ -100,20 +100,18 @@ def rank_task(config: RankingBenchmark, task: str) -> dict:
         made = control == "none" and not config.quick
         out = config.out / task / ("dream" if control == "none" else "control")
         settings = RankConfig(
-            world=str(config.world(task)),
+            world=config.world(task),
             judge=config.judges / task,
             policies=(config.policies / task,),
-            starts=starts,
+            data=starts,
             out=out,
             horizon=horizon,
             episodes=config.dreams,
-            real=env,
+            real=env if made else str(config.policies / task / "real.json"),
             control=control,
             num_steps=config.num_steps,
-            real_scores=None if made else config.policies / task / "real.json",
-            processes=config.processes,
+            workers=config.workers,
             seed=config.seed,
-            device="cpu",
         )
         rank_policies(settings)
         reports[control] = json.loads((out / "ranking.json").read_text())
@@ -141,8 +139,8 @@ def check_cells(
     """Make random cells of real trials anew; dream those that failed again, action by action."""
     env, _, horizon = TASKS[task]
     episodes = len(next(iter(stored.values())))
-    bench = Bench(
-        str(config.world(task)),
+    setup = TrialSetup(
+        config.world(task),
         config.judges / task,
         starts,
         episodes,
@@ -158,18 +156,18 @@ def check_cells(
     cells = [cells[i] for i in sorted(chosen)]
     out = config.out / task / "check"
     with single_thread():
-        run_cells(bench, cells, out, processes=config.processes)
+        run_cells(setup, cells, out, processes=config.workers)
         differ, trials = [], 0
-        for name, scores in gather(bench, cells, out).items():
+        for name, scores in gather(setup, cells, out).items():
             known = dict(zip(stored[name].seeds.tolist(), stored[name].outcomes, strict=True))
             trials += len(scores)
             for seed, outcome in zip(scores.seeds.tolist(), scores.outcomes, strict=True):
                 if known[seed] != outcome:
                     differ.append({"policy": name, "seed": seed, "outcome": outcome})
         chosen_policies = {cell.policy: cell.spec for cell in cells}
-        again, failures = replays(bench, chosen_policies, out, limit=len(cells) * SIMULATORS)
-        run_cells(bench, again, out, processes=config.processes)
-        optimism = imagined_successes(gather(bench, again, out), failures)
+        again, failures = replays(setup, chosen_policies, out, limit=len(cells) * SIMULATORS)
+        run_cells(setup, again, out, processes=config.workers)
+        optimism = imagined_successes(gather(setup, again, out), failures)
     return {"cells": len(cells), "trials": trials, "differ": differ}, optimism
 
 
@@ -229,7 +227,7 @@ def main(config: RankingBenchmark) -> None:
     for what, bar, figure, reached in rows:
         print(f"| {what} | {bar} | {figure} | {({True: 'yes', False: 'NO', None: '-'})[reached]} |")
     seconds = time.monotonic() - begin
-    print(f"\n{seconds:.0f} s; {config.dreams} dreams of each policy, {config.processes} processes")
+    print(f"\n{seconds:.0f} s; {config.dreams} dreams of each policy, {config.workers} processes")
     keys = ("what", "bar", "figure", "reached")
     table = [dict(zip(keys, row, strict=True)) for row in rows]
     checks = {task: result["check"] for task, result in results.items()}

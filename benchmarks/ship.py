@@ -1,6 +1,6 @@
 """Turn a training run into a shipped checkpoint: bf16 weights, JSON, and a model card with figures.
 
-Measure the run first (`worldmodel fidelity --world RUN --data HELD_OUT --num-steps K --json F`, for
+Measure the run first (`worldmodel fidelity --world RUN --data HELD_OUT --num-steps K --out F`, for
 1, 2 and 4 steps), then
 
     python benchmarks/ship.py --run RUN --out checkpoints/pusht --reports F2 F1 F4
@@ -60,7 +60,7 @@ A missing object counts as 32 px of 64.
 ## Use
 
 ```python
-from worldmodel.world_model import WorldModel
+from worldmodel import WorldModel
 
 world = WorldModel.load("{out}")
 ```

@@ -8,12 +8,43 @@ from collections.abc import Callable, Sequence
 
 import gymnasium
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from worldmodel.data import Clip, EpisodeSource
 from worldmodel.dreams.verdict import observed
 from worldmodel.streaming.state import Observation
+
+Seen = dict[str, np.ndarray]
+
+
+class SimulatorStream:
+    """Simulators side by side; a `worldmodel.dreams.world.RunningStream`.
+
+    Args:
+        envs: The simulators, one for each stream.
+        seen: What each of them shows.
+        world: Where the frames are known.
+    """
+
+    def __init__(self, envs: Sequence[gymnasium.Env], seen: Sequence[Seen], world: "SimulatorWorld"):
+        self.envs, self.seen, self.world = list(envs), list(seen), world
+
+    @property
+    def observation(self) -> Observation:
+        """What the simulators show."""
+        stacked = {name: np.stack([each[name] for each in self.seen]) for name in self.seen[0]}
+        return observed(stacked, self.world.views)
+
+    def step(self, actions: Float[Tensor, "b a"], *, num_steps: int) -> Observation:
+        """Act for real; a solved simulator goes on."""
+        self.seen = [env.step(action)[0] for env, action in zip(self.envs, actions.numpy(), strict=True)]
+        return self.observation
+
+    def reset(self, streams: Sequence[int], context: Clip, *, seeds: Sequence[int]) -> None:
+        """Begin the given simulators anew where the last frames of the clips were seen."""
+        for stream, frames in zip(streams, context.frames, strict=True):
+            self.seen[stream] = self.world.replay(self.envs[stream], frames[-1])
 
 
 class SimulatorWorld:
@@ -36,24 +67,20 @@ class SimulatorWorld:
             for frame, picture in enumerate(clip.frames):
                 self.places[picture.numpy().tobytes()] = (episode, frame)
 
-    def start(self, context: Clip, *, seed: int | Sequence[int]) -> list[dict[str, np.ndarray]]:
-        """Begin where the last frames of the clips were seen; there is no noise to seed."""
+    def stream(self, context: Clip, *, seeds: Sequence[int]) -> SimulatorStream:
+        """Begin where the last frames of the clips were seen; there is no noise to seed.
+
+        The simulators are used again by the next call, so one stream runs at a time.
+        """
         while len(self.envs) < len(context.frames):
             self.envs.append(self.make())
-        return [
-            self._replay(env, *self.places[frames[-1].numpy().tobytes()])
-            for env, frames in zip(self.envs, context.frames, strict=False)
-        ]
+        envs = self.envs[: len(context.frames)]
+        seen = [self.replay(env, frames[-1]) for env, frames in zip(envs, context.frames, strict=True)]
+        return SimulatorStream(envs, seen, self)
 
-    def step(
-        self, state: list, actions: Float[Tensor, "b a"], *, num_steps: int
-    ) -> tuple[Observation, list[dict[str, np.ndarray]]]:
-        """Act for real; a solved simulator goes on."""
-        state = [env.step(action)[0] for env, action in zip(self.envs, actions.numpy(), strict=False)]
-        stacked = {name: np.stack([each[name] for each in state]) for name in state[0]}
-        return observed(stacked, self.views), state
-
-    def _replay(self, env: gymnasium.Env, episode: int, frame: int) -> dict[str, np.ndarray]:
+    def replay(self, env: gymnasium.Env, picture: UInt8[Tensor, "v H W 3"]) -> Seen:
+        """Bring a simulator to where a recorded picture was seen; returns what it shows."""
+        episode, frame = self.places[picture.numpy().tobytes()]
         observation, _ = env.reset(seed=self.source.reset_seed(episode))
         if frame:
             for action in self.source.read(episode, 0, frame + 1).actions:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.judge.inverse_dynamics import InverseDynamics
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
@@ -23,7 +23,7 @@ from policy_eval.policies.policy import Policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
 from policy_eval.statistics.resampling import pair_order
-from policy_eval.steering.scorers import Scorer, agreement, at_random, nearest_the_mean, value, verifier
+from policy_eval.steering.scorers import Scorer, at_random, by_agreement, by_value, by_verifier, nearest_the_mean
 from policy_eval.steering.steered import SteeredPolicy
 from worldmodel.data import open_episodes
 from worldmodel.dreams.starts import Starts
@@ -44,9 +44,9 @@ class SteeringConfig:
     """Value (its reward) and verifier (its success probability)."""
     inverse_dynamics: Path | None = None
     """Reads actions off imagined frames; without it the agreement is left out."""
-    env: str = "pusht-position"
+    real: str = "pusht-position"
     """Where it is tried."""
-    starts: Path = Path("data/pusht-position-heldout")
+    data: Path = Path("data/pusht-position-heldout")
     """Held-out episodes to start from."""
     episodes: int = 60
     """Trials of every row."""
@@ -84,12 +84,12 @@ def rows(config: SteeringConfig) -> dict[str, Policy]:
         "alone": steered(nearest_the_mean, None, k=1),
         "random-of-k": steered(at_random(), None),
         "nearest-the-mean": steered(nearest_the_mean, None),
-        "value": steered(value(judge), world),
-        "verifier": steered(verifier(judge.score), world),
+        "value": steered(by_value(judge), world),
+        "verifier": steered(by_verifier(judge.score), world),
     }
     if config.inverse_dynamics is not None:
-        dynamics = InverseDynamics.from_pretrained(config.inverse_dynamics)
-        table["agreement"] = steered(agreement(dynamics.decode, dynamics.commanded), world)
+        dynamics = InverseDynamics.load(config.inverse_dynamics)
+        table["agreement"] = steered(by_agreement(dynamics.decode, dynamics.commanded), world)
     return table
 
 
@@ -104,8 +104,8 @@ def main(config: SteeringConfig) -> None:
     if stored.get("settings", settings) != settings:
         raise SystemExit(f"{config.out} is of other settings: {stored['settings']}")
     table = rows(config)
-    starts = Starts(open_episodes(config.starts), range(config.episodes))
-    envs = RealEnvs(lambda: make_env(config.env), starts, num_envs=config.num_envs)
+    starts = Starts(open_episodes(config.data), range(config.episodes))
+    envs = RealEnvs(lambda: make_env(config.real), starts, num_envs=config.num_envs)
     found = stored.setdefault("rows", {})
     config.out.parent.mkdir(parents=True, exist_ok=True)
     with Progress() as progress:

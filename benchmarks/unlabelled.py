@@ -106,6 +106,7 @@ def run_config(config: UnlabelledConfig, data: Path, name: str, steps: int) -> P
         validation_episodes=0,
         validation_interval=10**9,
         save_interval=10**9,
+        overwrite=True,
     )
 
 
@@ -116,10 +117,10 @@ def finished(run: PretrainConfig) -> Path:
 
 def dreams(world: WorldModel, clip, windows) -> torch.Tensor:
     """Frames of the first camera at the horizons, under the recorded actions."""
-    start = world.start(context_of(clip), seed=range(len(windows)))
+    start = world.stream(context_of(clip), seeds=range(len(windows)))
     actions = clip.actions[:, CONTEXT_FRAMES - 1 :]
     options = {"horizon": max(HORIZONS), "horizons": HORIZONS, "num_steps": 2}
-    return dream(world, start, actions, **options)[:, :, 0]
+    return dream(start, actions, **options)[:, :, 0]
 
 
 def compare(config: UnlabelledConfig, worlds: dict[str, WorldModel], test: EpisodeSource) -> dict:

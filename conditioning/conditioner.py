@@ -1,6 +1,6 @@
 """From raw actions and states to what the transformer reads."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from conditioning.action import ActionEmbedding
 from conditioning.latent_action import LATENT_RANGE, LatentController
 from conditioning.noise import FourierMLP
+from conditioning.relative import relative_actions
+from conditioning.trees import tree_map
 
 
 @dataclass(frozen=True)
@@ -53,15 +55,15 @@ class Conditioning:
 
     def rows(self, rows: Bool[Tensor, "b"]) -> "Conditioning":
         """The same of some clips of the batch."""
-        return self._map(lambda part: part[rows])
+        return tree_map(lambda part: part[rows], self)
 
     def frames(self, chosen: Bool[Tensor, "b t"]) -> "Conditioning":
         """The same of some frames, as clips of one frame each."""
-        return self._map(lambda part: part[chosen][:, None])
+        return tree_map(lambda part: part[chosen][:, None], self)
 
-    def _map(self, cut: Callable[[Tensor], Tensor]) -> "Conditioning":
-        parts = (self.tokens, self.vector, self.action_tokens)
-        return Conditioning(*(None if part is None else cut(part) for part in parts))
+    def tail(self, start: int) -> "Conditioning":
+        """The same of the frames from `start` on."""
+        return tree_map(lambda part: part[:, start:], self)
 
 
 class Conditioner(nn.Module):
@@ -110,10 +112,9 @@ class Conditioner(nn.Module):
             return actions
         if states is None:
             raise ValueError(f"relative_to={dict(self.config.relative_to)} needs states, got none")
-        chunks = rearrange(actions, "b t (k a) -> b t k a", k=self.config.stride).clone()
-        for action_dim, state_dim in self.config.relative_to.items():
-            chunks[..., action_dim] -= states[..., None, state_dim]
-        return rearrange(chunks, "b t k a -> b t (k a)")
+        chunks = rearrange(actions, "b t (k a) -> b t k a", k=self.config.stride)
+        moved = relative_actions(chunks, states[:, :, None], self.config.relative_to)
+        return rearrange(moved, "b t k a -> b t (k a)")
 
     def normalised_states(self, states: Float[Tensor, "b t s"]) -> Float[Tensor, "b t s"]:
         """Raw states mapped to [-1, 1]."""

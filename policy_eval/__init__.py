@@ -1,1 +1,120 @@
-"""Scoring and ranking policies inside a world model."""
+"""Run, score and rank policies, in a world model and for real.
+
+Everything in `__all__` is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from policy_eval.evaluation import Trial, evaluate
+    from policy_eval.judge.calibration import CalibrateConfig, calibrate_judge
+    from policy_eval.judge.goal import GoalImageJudge
+    from policy_eval.judge.inverse_dynamics import InverseDynamics
+    from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, train_inverse_dynamics
+    from policy_eval.judge.judge import LearnedJudge
+    from policy_eval.judge.train import JudgeConfig, train_judge
+    from policy_eval.policies.clone import CloneConfig, clone
+    from policy_eval.policies.cloned import ClonedPolicy
+    from policy_eval.policies.find import find_policies, load_policy
+    from policy_eval.policies.policy import AgentPolicy
+    from policy_eval.ranking.command import RankConfig, rank_policies
+    from policy_eval.ranking.rank import Ranking, Score, rank
+    from policy_eval.ranking.trials import TrialSetup
+    from policy_eval.real_envs import RealEnvs
+    from policy_eval.real_rollouts import record_rollouts
+    from policy_eval.scores import Scores
+    from policy_eval.steering.proposals import jitter
+    from policy_eval.steering.scorers import by_agreement, by_value, by_verifier
+    from policy_eval.steering.steered import SteeredPolicy
+    from worldmodel.dreams.verdict import Judge, Verdict
+    from worldmodel.envs.policy import CallablePolicy, Policy
+
+__all__ = [
+    "AgentPolicy",
+    "CalibrateConfig",
+    "CallablePolicy",
+    "CloneConfig",
+    "ClonedPolicy",
+    "GoalImageJudge",
+    "InverseDynamics",
+    "InverseDynamicsTraining",
+    "Judge",
+    "JudgeConfig",
+    "LearnedJudge",
+    "Policy",
+    "RankConfig",
+    "Ranking",
+    "RealEnvs",
+    "Score",
+    "Scores",
+    "SteeredPolicy",
+    "Trial",
+    "TrialSetup",
+    "Verdict",
+    "by_agreement",
+    "by_value",
+    "by_verifier",
+    "calibrate_judge",
+    "clone",
+    "evaluate",
+    "find_policies",
+    "jitter",
+    "load_policy",
+    "rank",
+    "rank_policies",
+    "record_rollouts",
+    "train_inverse_dynamics",
+    "train_judge",
+]
+
+_HOMES = {
+    "AgentPolicy": "policy_eval.policies.policy",
+    "CalibrateConfig": "policy_eval.judge.calibration",
+    "CallablePolicy": "worldmodel.envs.policy",
+    "CloneConfig": "policy_eval.policies.clone",
+    "ClonedPolicy": "policy_eval.policies.cloned",
+    "GoalImageJudge": "policy_eval.judge.goal",
+    "InverseDynamics": "policy_eval.judge.inverse_dynamics",
+    "InverseDynamicsTraining": "policy_eval.judge.inverse_dynamics_training",
+    "Judge": "worldmodel.dreams.verdict",
+    "JudgeConfig": "policy_eval.judge.train",
+    "LearnedJudge": "policy_eval.judge.judge",
+    "Policy": "worldmodel.envs.policy",
+    "RankConfig": "policy_eval.ranking.command",
+    "Ranking": "policy_eval.ranking.rank",
+    "RealEnvs": "policy_eval.real_envs",
+    "Score": "policy_eval.ranking.rank",
+    "Scores": "policy_eval.scores",
+    "SteeredPolicy": "policy_eval.steering.steered",
+    "Trial": "policy_eval.evaluation",
+    "TrialSetup": "policy_eval.ranking.trials",
+    "Verdict": "worldmodel.dreams.verdict",
+    "by_agreement": "policy_eval.steering.scorers",
+    "by_value": "policy_eval.steering.scorers",
+    "by_verifier": "policy_eval.steering.scorers",
+    "calibrate_judge": "policy_eval.judge.calibration",
+    "clone": "policy_eval.policies.clone",
+    "evaluate": "policy_eval.evaluation",
+    "find_policies": "policy_eval.policies.find",
+    "jitter": "policy_eval.steering.proposals",
+    "load_policy": "policy_eval.policies.find",
+    "rank": "policy_eval.ranking.rank",
+    "rank_policies": "policy_eval.ranking.command",
+    "record_rollouts": "policy_eval.real_rollouts",
+    "train_inverse_dynamics": "policy_eval.judge.inverse_dynamics_training",
+    "train_judge": "policy_eval.judge.train",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, for editors and notebooks, whether they are imported yet or not."""
+    return sorted({*globals(), *_HOMES})

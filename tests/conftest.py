@@ -1,6 +1,8 @@
 """One thread, no display, no network, a private cache; and a stricter session under CI."""
 
 import os
+import random
+import sys
 from pathlib import Path
 
 # Before torch, gradio, pygame or matplotlib is imported; subprocesses of the tests inherit it.
@@ -19,7 +21,12 @@ MISSING_GPU = "needs a CUDA device"
 DATA = Path(__file__).parent / "data"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
+    """Every test draws the same random numbers, alone or among others; so do the fixtures that are made for it."""
+    random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
     if item.get_closest_marker("gpu"):
         import torch
 

@@ -60,7 +60,7 @@ COMMANDS = {
         "Train a judge of success and reward on recorded frames, and measure it.",
         "policy_eval.judge.train",
         "JudgeConfig",
-        "judge",
+        "train_judge",
     ),
     "rank": Command(
         "Rank policies inside a world model, and compare the order with real trials.",
@@ -72,7 +72,7 @@ COMMANDS = {
         "Set a judge's threshold so that dreams succeed as often as reality did.",
         "policy_eval.judge.calibration",
         "CalibrateConfig",
-        "calibrate",
+        "calibrate_judge",
     ),
     "imagine": Command(
         "Improve a cloned policy inside a world model, without a real step.",
@@ -82,19 +82,19 @@ COMMANDS = {
     ),
     "posttrain": Command(
         "Improve a world model by rewards on its own rollouts.",
-        "rl_posttrain.posttrain.train",
+        "rl_posttrain.posttraining.train",
         "PosttrainConfig",
         "posttrain",
     ),
     "inverse-dynamics": Command(
         "Learn to decode the actions of a video, for rewards.",
         "policy_eval.judge.inverse_dynamics_training",
-        "InverseDynamicsCommand",
-        "inverse_dynamics",
+        "InverseDynamicsTraining",
+        "train_inverse_dynamics",
     ),
     "align": Command(
         "Fine-tune world model and judge on real rollouts of policies, and rank again.",
-        "rl_posttrain.align",
+        "rl_posttrain.alignment",
         "AlignConfig",
         "align",
     ),
@@ -106,13 +106,13 @@ COMMANDS = {
     ),
     "info": Command("Say what is in a data set.", "worldmodel.data.info", "InfoConfig", "info"),
     "demo": Command(
-        "Open a page on which you drive a world model with the arrow keys.", "demos.page.app", "DemoConfig", "demo"
+        "Open a page on which you drive a world model with the arrow keys.", "demos.page.app", "DemoConfig", "run_demo"
     ),
     "quickstart": Command(
         "Record PushT, train, dream, measure, and write a report.",
         "demos.quickstart.stages",
         "QuickstartConfig",
-        "quickstart",
+        "run_quickstart",
     ),
 }
 

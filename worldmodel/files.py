@@ -1,13 +1,18 @@
-"""Writing files so that a reader sees either the old or the new one, whole."""
+"""Files: written so that a reader sees either the old or the new one, whole; JSON read back into dataclasses."""
 
 import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from safetensors.torch import save_file
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def write_atomically(file: Path, write: Callable[[Path], None]) -> None:
@@ -33,3 +38,80 @@ def write_weights(file: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(file, lambda path: save_file(contiguous, path))
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        ValueError: It is no JSON, or something other than an object.
+    """
+    try:
+        values = json.loads(file.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file}: not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{file}: holds {_shown(values)}, expected an object")
+    return values
+
+
+def from_json(kind: type[T], values: object, where: str) -> T:
+    """Build a dataclass from what `asdict` and JSON made of one: lists become tuples, keys integers.
+
+    Args:
+        kind: The dataclass; its fields are numbers, strings, booleans, `Literal`, tuples, lists,
+            mappings, dataclasses, or one of these or `None`.
+        values: What JSON holds.
+        where: The file and the field, for messages.
+
+    Raises:
+        ValueError: A field is unknown, missing or of another type; names it and what was found.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where} is {_shown(values)}, expected an object")
+    hints = get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ValueError(f"{where}: unknown field {unknown[0]!r}, known are {', '.join(hints)}")
+    needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+    missing = [name for name in needed if name not in values]
+    if missing:
+        raise ValueError(f"{where}: the field {missing[0]!r} is missing")
+    return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _value(hint: Any, value: object, where: str) -> Any:
+    """One value of the type `hint`."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        return from_json(hint, value, where)
+    if NoneType in parts:
+        return None if value is None else _value(parts[0], value, where)
+    if origin is Literal and value in parts:
+        return value
+    if origin in (tuple, list) and isinstance(value, list):
+        kinds = parts if origin is tuple and ... not in parts else parts[:1] * len(value)
+        if len(kinds) == len(value):
+            items = [_value(kinds[i], each, f"{where}[{i}]") for i, each in enumerate(value)]
+            return tuple(items) if origin is tuple else items
+    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict):
+        return {_key(parts[0], key, where): _value(parts[1], each, f"{where}.{key}") for key, each in value.items()}
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if origin is None and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    name = hint.__name__ if isinstance(hint, type) and origin is None else str(hint).replace("typing.", "")
+    raise ValueError(f"{where} is {_shown(value)}, expected {name}")
+
+
+def _key(kind: type, key: str, where: str) -> Any:
+    """The key of a mapping, which JSON turned into a string."""
+    try:
+        return kind(key)
+    except ValueError as error:
+        raise ValueError(f"{where} has the key {key!r}, expected {kind.__name__}") from error
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

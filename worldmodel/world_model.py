@@ -1,29 +1,25 @@
 """The world model: codec + conditioner + transformer, streamed frame by frame."""
 
-import json
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
-from huggingface_hub import snapshot_download
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from conditioning.conditioner import Conditioner, ConditionerConfig, Conditioning
+from conditioning.conditioner import Conditioner, ConditionerConfig
 from conditioning.latent_action import LatentActionEncoder
 from worldmodel.data.clip import Clip
-from worldmodel.files import write_json, write_weights
+from worldmodel.model.backbone import Backbone, EncodedFrames
 from worldmodel.model.codec import LatentCodec, PixelCodec
-from worldmodel.model.dit import DiTConfig, Encoded, VideoDiT
-from worldmodel.model.flow import sample
-from worldmodel.model.layers import TimeCache, TimeStep
-from worldmodel.model.precision import autocast, compute_dtype
-from worldmodel.streaming.cuda_graph import replayed
-from worldmodel.streaming.engine import Engine, fingerprint, foldable
-from worldmodel.streaming.state import Observation, RolloutState, stream_noise
+from worldmodel.model.dit import DiTConfig, VideoDiT
+from worldmodel.model.flow import Level, Sampler, sample
+from worldmodel.model_folder import load_model, save_model
+from worldmodel.streaming.advance import Seeds, begin
+from worldmodel.streaming.engine import FoldedEngine, foldable
+from worldmodel.streaming.plain import PlainEngine
+from worldmodel.streaming.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -47,21 +43,16 @@ class WorldModelConfig:
     robot_type: str = ""
     """`robot_type` of the training data."""
 
-    @classmethod
-    def from_dict(cls, values: dict) -> "WorldModelConfig":
-        """Read the dictionary that `dataclasses.asdict` and JSON make of a configuration."""
-        conditioner = values["conditioner"]
-        relative = {int(k): int(v) for k, v in conditioner["relative_to"].items()}
-        return cls(
-            **{
-                **values,
-                "views": tuple(values["views"]),
-                "size": tuple(values["size"]),
-                "fps": float(values["fps"]),
-                "conditioner": ConditionerConfig(**{**conditioner, "relative_to": relative}),
-                "dit": DiTConfig(**values["dit"]),
-            }
-        )
+
+@dataclass(frozen=True)
+class WorldDescription:
+    """What `world.json` holds."""
+
+    config: WorldModelConfig
+    codec: Literal["pixels", "codec"]
+    """Pixels, or the autoencoder in the folder `codec` beside it."""
+    train_data: list[dict]
+    """See `WorldModel.train_data`."""
 
 
 class WorldModel(nn.Module):
@@ -69,8 +60,8 @@ class WorldModel(nn.Module):
 
     ```python
     world = WorldModel.load("checkpoints/pusht")
-    state = world.start(context)                       # a Clip of a few real frames
-    observation, state = world.step(state, actions)    # one action in, one frame out
+    stream = world.stream(context)         # a Clip of a few real frames
+    observation = stream.step(actions)     # one action in, one frame out
     ```
 
     Args:
@@ -81,6 +72,11 @@ class WorldModel(nn.Module):
         train_data: What it was trained on, one dictionary per data set.
         view_weight: Weight of each camera in the loss, mean 1.
         latent_encoder: Names what happened between two frames, when there are latent actions.
+        dit: The network; it is used through the `Backbone` protocol alone.
+        sampler: From noise to a clean frame; `worldmodel.model.flow.sample` by default. Another one
+            is used by everything that dreams.
+        fast: Whether streams may use `FoldedEngine`, which computes the same up to rounding; False
+            streams with the modules themselves.
     """
 
     def __init__(self, config: WorldModelConfig, codec: LatentCodec | None = None):
@@ -88,7 +84,9 @@ class WorldModel(nn.Module):
         self.config = config
         self.codec = PixelCodec() if codec is None else codec
         self.train_data: list[dict] = []
-        self._engine: Engine | None = None
+        self.sampler: Sampler = sample
+        self.fast = True
+        self._engine: FoldedEngine | None = None
         height, width = (side // self.codec.downsampling for side in config.size)
         self.latent_shape = (self.codec.channels, height, width)
         self.register_buffer("view_weight", torch.ones(len(config.views)))
@@ -99,7 +97,7 @@ class WorldModel(nn.Module):
         )
         if self.latent_encoder is not None and config.conditioner.action_dim:
             self.latent_encoder.requires_grad_(False)  # the controller has taken its place
-        self.dit = VideoDiT(
+        self.dit: Backbone = VideoDiT(
             config.dit,
             num_views=len(config.views),
             latent_shape=self.latent_shape,
@@ -127,7 +125,7 @@ class WorldModel(nn.Module):
         return self.latent_encoder(self.codec.encode(frames.to(self.device)))[0]
 
     def train(self, mode: bool = True) -> "WorldModel":
-        """Switch between training and use; the engine is built anew, see `fingerprint`."""
+        """Switch between training and use; the engine is built anew, see `worldmodel.streaming.engine.fingerprint`."""
         self._engine = None
         return super().train(mode)
 
@@ -138,7 +136,18 @@ class WorldModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.dit.condition_embedding.device
+        return self.dit.device
+
+    @property
+    def knows_no_action(self) -> bool:
+        """Whether training ever left the action out, so that `None` means something to it."""
+        unlabelled = any(not noted.get("actions", True) for noted in self.train_data)
+        return self.action_dim == 0 or self.latent_encoder is not None or unlabelled
+
+    @property
+    def allowed_steps(self) -> tuple[int, ...]:
+        """Numbers of denoising steps: 1, 2, ... `config.max_steps`."""
+        return tuple(2**i for i in range(self.config.max_steps.bit_length()))
 
     def check(self, clip: Clip) -> None:
         """Raise a `ValueError` with both values when `clip` does not fit this world model."""
@@ -148,269 +157,93 @@ class WorldModel(nn.Module):
         if size != tuple(self.size):
             raise ValueError(f"clip has frames of {size}, the world model {tuple(self.size)}")
 
-    # Streaming
+    # Dreaming
 
     @torch.no_grad()
-    def start(self, context: Clip, *, seed: int | Sequence[int] = 0) -> RolloutState:
+    def stream(self, context: Clip, *, seeds: Seeds = 0) -> Stream:
         """Begin `b` streams from a few real frames each.
 
         Args:
             context: Frames `b t v H W 3` with the `t - 1` actions between them, and states.
-            seed: Noise seed; an integer `s` gives stream `i` the seed `s + i`.
+            seeds: Noise seeds, one for each stream; a whole number `s` gives stream `i` the seed
+                `s + i`.
 
         Raises:
-            ValueError: If the clip does not fit the world model.
+            ValueError: Context or seeds do not fit.
         """
-        self.check(context)
-        context = context.to(self.device)
-        latents = self.codec.encode(context.frames)
-        batch, frames = latents.shape[:2]
-        seeds = [seed + i for i in range(batch)] if isinstance(seed, int) else list(seed)
-        config = self.config.dit
-        cache = TimeCache(
-            self.dit.num_time_layers,
-            batch,
-            self.dit.num_tokens,
-            config.width // config.head_width,
-            config.head_width,
-            config.window,
-            self.device,
-            compute_dtype(self.device),
-        )
-        state = RolloutState(
-            cache=cache,
-            frame=torch.zeros(batch, dtype=torch.long, device=self.device),
-            latent=latents[:, 0],
-            reference=latents[:, 0].clone(),
-            states=None if context.states is None else context.states[:, 0],
-            seeds=torch.tensor(seeds),
-            view_mask=context.view_mask,
-        )
-        for index in range(frames - 1):
-            actions = None if context.actions is None else context.actions[:, index]
-            next_states = None if context.states is None else context.states[:, index + 1]
-            state = self._observe(state, actions, latents[:, index + 1], next_states)
-        return state
+        return Stream(self, begin(self, context, seeds))
 
-    @torch.no_grad()
-    def step(
-        self,
-        state: RolloutState,
-        actions: Float[Tensor, "b a"] | None,
-        *,
-        num_steps: int = 2,
-        temperature: float | None = None,
-    ) -> tuple[Observation, RolloutState]:
-        """Apply one raw action per stream and imagine the next frame.
-
-        Args:
-            state: From `start` or the previous `step`; used up by the call.
-            actions: Raw actions, `action_dim * stride` wide; `None` means no action is known.
-            num_steps: Denoising steps, a power of two up to `config.max_steps`.
-            temperature: Scale of the noise; `config.temperature` when not given. A single step
-                starts from noise that says nothing, so it does not depend on it.
-        """
-        temperature = self.config.temperature if temperature is None else temperature
-        if num_steps not in self.allowed_steps:
-            raise ValueError(f"num_steps={num_steps}, expected one of {self.allowed_steps}")
-        if foldable(self.dit):
-            shown = self._folded_step(state, actions, num_steps, temperature)
-        else:
-            shown = self._shown(state, *self._step(state, actions, num_steps, temperature))
-        latent, frames, *moved = shown
-        states = moved[0] if moved else None
-        state = replace(state, frame=state.frame + 1, latent=latent, states=states)
-        return Observation(frames, states), state
-
-    def _folded_step(
-        self, state: RolloutState, actions: Tensor | None, num_steps: int, temperature: float
-    ) -> tuple[Tensor, ...]:
-        """What `_shown` gives of the next frame, by the engine."""
-        engine = self.engine
-
-        def run(state: RolloutState, actions: Tensor | None, *noise: Tensor) -> tuple[Tensor, ...]:
-            thought = engine.think(state, self._condition(state, actions))
-            return self._shown(state, *engine.denoise(state, thought, num_steps, noise))
-
-        noise = self._noise(state, temperature) if num_steps > 1 else ()
-        return replayed(run, (engine, num_steps), state, actions, noise)
-
-    def _shown(self, state: RolloutState, latent: Tensor, *moved: Tensor) -> tuple[Tensor, ...]:
-        """The next latent, its pictures, and the next state where there is one."""
-        latent = self.bound(latent)
-        states = [state.states + each * self.conditioner.displacement_scale for each in moved]
-        return latent, self.codec.decode(latent), *states
-
-    @property
-    def engine(self) -> Engine:
-        """What streams, with the weights as they are now; built anew when they have changed."""
-        if self._engine is None or self._engine.fingerprint != fingerprint(self.dit):
-            self._engine = Engine(self.dit)
-        return self._engine
-
-    def _step(
-        self, state: RolloutState, actions: Tensor | None, num_steps: int, temperature: float
-    ) -> tuple[Tensor, ...]:
-        """The next latent, and the displacement of the state, without the engine."""
-        with autocast(self.device):
-            encoded = self._encode(state, actions)
-            noise = tuple(part[:, None] for part in self._noise(state, temperature))
-            clean = sample(lambda z, tau, d: self.predict(encoded, z, tau, d), noise, num_steps)
-            clean = self.bound(clean[0].float()), *clean[1:]
-            self._remember(encoded, clean)
-        return tuple(part[:, 0].float() for part in clean)
-
-    def _remember(self, encoded: Encoded, clean: tuple[Tensor, ...]) -> None:
-        """Write what became of a frame to the cache; an encoder has no need of it."""
-        if self.dit.monolithic:
-            one = torch.ones(clean[0].shape[:2], device=self.device)
-            self.predict(encoded, clean, one, one / self.config.max_steps)
-
-    def _noise(self, state: RolloutState, temperature: float) -> tuple[Tensor, ...]:
-        """Noise of the next latent, and of the displacement of the state."""
-        shapes = [tuple(state.latent.shape[1:])]
-        if self.state_dim:
-            shapes.append((self.state_dim,))
-        if temperature == 0:
-            return tuple(state.latent.new_zeros(len(state.frame), *shape) for shape in shapes)
-        sizes = [math.prod(shape) for shape in shapes]
-        flat = temperature * stream_noise(state.seeds, state.frame, [sum(sizes)])
-        parts = flat.to(self.device).split(sizes, dim=-1)
-        return tuple(p.reshape(-1, *s) for p, s in zip(parts, shapes, strict=True))
-
-    @property
-    def allowed_steps(self) -> tuple[int, ...]:
-        """Denoising steps that `step` accepts: 1, 2, ... `config.max_steps`."""
-        return tuple(2**i for i in range(self.config.max_steps.bit_length()))
-
-    def imagine(
-        self, context: Clip, actions: Float[Tensor, "b m a"], *, num_steps: int = 2, seed: int | Sequence[int] = 0
-    ) -> Clip:
+    def rollout(self, context: Clip, actions: Float[Tensor, "b m a"], *, num_steps: int = 2, seeds: Seeds = 0) -> Clip:
         """Roll out `m` actions from `context`; return the `m` new frames and states.
 
-        The returned clip has the `m - 1` actions between the new frames.
+        The returned clip has the `m - 1` actions between the new frames. Arguments as in `stream`
+        and `Stream.step`.
         """
-        state = self.start(context, seed=seed)
-        actions = actions.to(self.device)
-        frames, states = [], []
-        for index in range(actions.shape[1]):
-            observation, state = self.step(state, actions[:, index], num_steps=num_steps)
-            frames.append(observation.frames)
-            states.append(observation.states)
+        seen = list(self.stream(context, seeds=seeds).roll(actions, num_steps=num_steps))
         return Clip(
-            frames=torch.stack(frames, dim=1),
-            actions=actions[:, 1:],
-            states=torch.stack(states, dim=1) if self.state_dim else None,
+            frames=torch.stack([observation.frames for observation in seen], dim=1),
+            actions=actions.to(self.device)[:, 1:],
+            states=torch.stack([observation.states for observation in seen], dim=1) if self.state_dim else None,
             view_mask=context.view_mask,
             pixel_mask=context.pixel_mask,
         )
+
+    def engine(self) -> FoldedEngine | PlainEngine:
+        """What computes a step of a stream with the weights as they are now; built when they have changed."""
+        if not (self.fast and foldable(self.dit)):
+            return PlainEngine(self.dit, 1 / self.config.max_steps)
+        if self._engine is None or not self._engine.is_current:
+            self._engine = FoldedEngine(self.dit)
+        return self._engine
 
     def bound(self, latents: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
         """Keep pixel latents in [-1, 1]; an autoencoder's latents are left alone."""
         return latents.clamp(-1, 1) if isinstance(self.codec, PixelCodec) else latents
 
     def predict(
-        self, encoded: Encoded, noisy: tuple[Tensor, ...], tau: Float[Tensor, "b t"], step_size: Float[Tensor, "b t"]
+        self, encoded: EncodedFrames, noisy: tuple[Tensor, ...], tau: Level, step_size: Level
     ) -> tuple[Tensor, ...]:
-        """Predict the clean parts (latent, and state displacement when there is a state)."""
-        noisy_state = noisy[1] if len(noisy) > 1 else None
-        latent, state = self.dit.decode(encoded, noisy[0], noisy_state, tau, step_size)
-        return (latent,) if state is None else (latent, state)
+        """Predict the clean parts (latent, and state displacement when there is a state) of encoded frames.
 
-    def _encode(self, state: RolloutState, actions: Tensor | None) -> Encoded:
-        slot = state.cache.reserve(state.frame)
-        return self.dit.encode(
-            state.latent[:, None],
-            self._condition(state, actions),
-            view_mask=state.view_mask,
-            reference=state.reference,
-            step=TimeStep(state.cache, state.frame, slot),
+        `tau` and `step_size` are `b t`, or one number for all frames.
+        """
+        latent, state = noisy if len(noisy) > 1 else (noisy[0], None)
+        tau, step_size = (
+            torch.full(latent.shape[:2], level, device=latent.device) if isinstance(level, float) else level
+            for level in (tau, step_size)
         )
-
-    def _condition(self, state: RolloutState, actions: Tensor | None) -> Conditioning:
-        return self.conditioner(
-            None if actions is None else actions.to(self.device).float()[:, None],
-            None if state.states is None else state.states[:, None],
-            (len(state.frame), 1),
-        )
-
-    def _observe(
-        self, state: RolloutState, actions: Tensor | None, latent: Tensor, states: Tensor | None
-    ) -> RolloutState:
-        """Move to a frame that is known: encode the current one and write it to the cache."""
-        if foldable(self.dit):
-            self.engine.think(state, self._condition(state, actions))
-        else:
-            clean = (latent[:, None],)
-            if states is not None:
-                moved = (states - state.states) / self.conditioner.displacement_scale
-                clean = *clean, moved[:, None]
-            with autocast(self.device):
-                self._remember(self._encode(state, actions), clean)
-        return replace(state, frame=state.frame + 1, latent=latent, states=states)
+        clean = self.dit.decode(encoded, latent, state, tau, step_size)
+        return tuple(part for part in clean if part is not None)
 
     # Files
 
     def save(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write `world.json` and `weights.safetensors` atomically; `dtype` casts the weights."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         state = {k: v for k, v in self.state_dict().items() if not k.startswith("codec.")}
         if dtype is not None:
             cast = {k: v.to(dtype) for k, v in state.items() if k.startswith("dit.")}
             state = {**state, **cast}
         pixels = isinstance(self.codec, PixelCodec)
         if not pixels:
-            self.codec.autoencoder.save_pretrained(folder / "codec")
-        write_weights(folder / "weights.safetensors", state)
-        description = {
-            "format": 1,
-            "config": asdict(self.config),
-            "codec": "pixels" if pixels else "codec",
-            "train_data": self.train_data,
-        }
-        write_json(folder / "world.json", description)
+            self.codec.autoencoder.save_pretrained(Path(folder) / "codec")
+        described = WorldDescription(self.config, "pixels" if pixels else "codec", self.train_data)
+        save_model(folder, "world.json", described, state)
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "WorldModel":
-        """Load from a folder, or from a hub id when no such folder exists.
+        """Load what `save` wrote, from a folder or `hf://USER/NAME@REV`.
 
         Raises:
-            ValueError: If the folder holds no world model, naming the file that is wrong.
+            ValueError: There is no world model, naming what is wrong; see `load_model`.
         """
-        path = Path(folder)
-        if not path.is_dir():
-            path = _download(str(folder))
-        file = path / "world.json"
-        if not file.is_file():
-            raise ValueError(f"{path}: no world model here, world.json is missing")
-        try:
-            description = json.loads(file.read_text())
-            config = WorldModelConfig.from_dict(description["config"])
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{file}: not a world model description: {error!r}") from error
-        codec = None
-        if description.get("codec") == "codec":
+
+        def build(said: WorldDescription, path: Path) -> WorldModel:
+            if said.codec == "pixels":
+                return cls(said.config)
             from worldmodel.model.autoencoder import AutoencoderCodec
 
-            codec = AutoencoderCodec.from_pretrained(path / "codec")
-        world = cls(config, codec)
-        world.train_data = description["train_data"]
-        world._read_weights(path / "weights.safetensors")
+            return cls(said.config, AutoencoderCodec.from_pretrained(path / "codec"))
+
+        said, world = load_model(folder, "world.json", WorldDescription, build, apart_from=("codec.",))
+        world.train_data = said.train_data
         return world.to(device).eval()
-
-    def _read_weights(self, file: Path) -> None:
-        if not file.is_file():
-            raise ValueError(f"{file}: missing")
-        weights = {k: v.float() for k, v in load_file(file).items()}
-        missing, unexpected = self.load_state_dict(weights, strict=False)
-        missing = [name for name in missing if not name.startswith("codec.")]
-        if missing or unexpected:
-            raise ValueError(f"{file}: weights missing {missing}, not expected {unexpected}")
-
-
-def _download(hub_id: str) -> Path:
-    try:
-        return Path(snapshot_download(hub_id))
-    except Exception as error:
-        raise ValueError(f"{hub_id}: neither a folder nor a hub id that can be fetched") from error

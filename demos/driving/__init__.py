@@ -1,1 +1,1 @@
-"""A drive: session, start, simulator beside, recording; no user interface."""
+"""Driving a world model by hand: the session, its start, the simulator beside it, the recording."""

@@ -82,13 +82,13 @@ def imagine_futures(
         progress: Is given the number of frames that each future has so far.
     """
     world, now, count = session.world, session.now, len(pushes)
-    rollout = session.rollout.select([0] * count)
+    stream = session.stream.branch(count)
     columns = torch.stack(list(pushes.values()), dim=1)
     states = None if now.states is None else now.states.expand(count, -1)
     frames = [now.frames.expand(count, *now.frames.shape)]
     for number, push in enumerate(columns, start=1):
         actions = steer(world, states, push)
-        observation, rollout = world.step(rollout, actions, num_steps=session.num_steps)
+        observation = stream.step(actions, num_steps=session.num_steps)
         states = observation.states
         frames.append(observation.frames.cpu())
         if progress is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from demos.driving.simulation import Simulation
 from demos.driving.start import Start
 from worldmodel.fidelity.windows import holding_actions
-from worldmodel.streaming.state import RolloutState
+from worldmodel.streaming.stream import Snapshot
 from worldmodel.world_model import WorldModel
 
 KEYS = (
@@ -96,7 +96,7 @@ class Checkpoint:
     """Where an undo leads back to."""
 
     num_frames: int
-    rollout: RolloutState
+    snapshot: Snapshot
 
 
 class DriveSession:
@@ -114,6 +114,7 @@ class DriveSession:
         beside: Run the simulator on the same actions, when the start comes from one.
 
     Attributes:
+        stream: The dream itself.
         moments: The last frames since the start, at most `MAX_MOMENTS`; the first one of a new
             dream is the last context frame.
         num_frames: Frames dreamt since the start.
@@ -157,7 +158,7 @@ class DriveSession:
     def reset(self) -> None:
         """Begin again from the context frames."""
         context = self.start.context
-        self.rollout = self.world.start(context, seed=self.seed)
+        self.stream = self.world.stream(context, seeds=self.seed)
         self.num_frames = 0
         self._checkpoints: deque[Checkpoint] = deque(maxlen=UNDO_DEPTH)
         self._keys: frozenset[str] | None = None
@@ -196,7 +197,7 @@ class DriveSession:
         """Dream one frame under the pressed keys."""
         actions = self.action(keys)
         self._remember(frozenset(keys))
-        observation, self.rollout = self.world.step(self.rollout, actions[None], num_steps=self.num_steps)
+        observation = self.stream.step(actions[None], num_steps=self.num_steps)
         truth = None if self.simulation is None else self.simulation.step(actions)
         states = None if observation.states is None else observation.states[0].cpu()
         self.moments.append(Moment(observation.frames[0].cpu(), states, truth, actions))
@@ -215,7 +216,7 @@ class DriveSession:
         if self.simulation is not None:
             self.simulation.rewind(self._checkpoints[-1].num_frames)
         checkpoint = self._checkpoints.pop()
-        self.rollout = checkpoint.rollout
+        self.stream.restore(checkpoint.snapshot)
         del self.moments[len(self.moments) - (self.num_frames - checkpoint.num_frames) :]
         self.num_frames = checkpoint.num_frames
         self._keys = None
@@ -229,5 +230,5 @@ class DriveSession:
         """Copy the rollout before a new move, so that `undo` can return to it."""
         last = self._checkpoints[-1].num_frames if self._checkpoints else -UNDO_FRAMES
         if keys != self._keys or self.num_frames - last >= UNDO_FRAMES:
-            self._checkpoints.append(Checkpoint(self.num_frames, self.rollout.select([0])))
+            self._checkpoints.append(Checkpoint(self.num_frames, self.stream.snapshot()))
         self._keys = keys

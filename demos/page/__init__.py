@@ -1,1 +1,1 @@
-"""The Gradio page."""
+"""The Gradio page and its tabs."""

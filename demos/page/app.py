@@ -21,12 +21,14 @@ from demos.driving.start import Start, action_names, start_from_data, start_from
 from demos.driving.visitors import Visitors
 from demos.page.drive import FRESH_SEED, Drive, drive_tab
 from demos.page.futures import futures_tab
-from demos.page.policies import Bench, find_policies, find_worlds, policies_tab, stored_trials
+from demos.page.policies import RankingSetup, find_policies, find_worlds, policies_tab, stored_trials
 from demos.page.quality import quality_tab
 from policy_eval.judge.judge import LearnedJudge
 from worldmodel.data import open_episodes
 from worldmodel.dreams.context import check_views
 from worldmodel.envs import has_simulator
+from worldmodel.model.precision import command_device
+from worldmodel.model_folder import find_folder, find_optional, shipped
 from worldmodel.world_model import WorldModel
 
 ASSETS = Path(__file__).parent
@@ -43,11 +45,11 @@ W A S D or the buttons."""
 class DemoConfig:
     """Which world to drive, and where the page is served."""
 
-    world: Path = Path("checkpoints/pusht")
-    """Folder of the world model."""
+    world: str | Path = "checkpoints/pusht"
+    """Folder of the world model, or hf://USER/NAME@REV."""
     data: Path | None = None
     """Start from frames of this data set, not from fresh episodes of the environment alone."""
-    judge: Path = Path("checkpoints/judges/pusht-position")
+    judge: str | Path = "checkpoints/judges/pusht-position"
     """Folder of a judge, which scores futures and trials; left out where it does not fit."""
     policies: Path = Path("checkpoints/policies/pusht-position")
     """Folder of policies to rank; left out where they do not fit."""
@@ -55,8 +57,9 @@ class DemoConfig:
     """Environment whose task judge and policies are about."""
     posttrained: Path | None = None
     """The world model after post-training; `WORLD-posttrained` when not given."""
-    environment: str = ""
-    """Environment of the fresh episodes, a name or module:Class; by default that of the training data."""
+    real: str = ""
+    """Environment of the fresh episodes and beside the dream, a name or module:Class; by default that of the training
+    data."""
     num_steps: int = 2
     """Denoising steps per frame to begin with."""
     port: int = 7860
@@ -65,6 +68,8 @@ class DemoConfig:
     """Do not open the page in the default browser."""
     visitors: int = 16
     """Most visitors at a time."""
+    device: str = "auto"
+    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
 
 
 def find_starts(config: DemoConfig, world: WorldModel) -> tuple[list[Start], Callable[[int], Start] | None]:
@@ -73,7 +78,7 @@ def find_starts(config: DemoConfig, world: WorldModel) -> tuple[list[Start], Cal
     Raises:
         ValueError: There is neither data nor an environment, or they do not fit the world model.
     """
-    name = config.environment or world.config.robot_type
+    name = config.real or world.config.robot_type
     fresh = partial(_fresh, name, world) if has_simulator(name) else None
     if config.data is None:
         if fresh is None:
@@ -94,9 +99,10 @@ def _fresh(name: str, world: WorldModel, seed: int) -> Start:
 
 def find_judge(config: DemoConfig, world: WorldModel) -> tuple[LearnedJudge | None, str]:
     """The judge, if there is one for the world model's pictures, and a remark about it."""
-    if not (config.judge / "judge.json").is_file():
+    folder = find_optional(config.judge, "judge.json")
+    if folder is None:
         return None, f"Without scores: there is no judge in {config.judge}."
-    judge = LearnedJudge.load(config.judge)
+    judge = LearnedJudge.load(folder, world.device)
     if (judge.shape.views, judge.shape.size) != (tuple(world.views), tuple(world.size)):
         return None, f"Without scores: the judge in {config.judge} looks at other pictures."
     low, high = judge.reward_range
@@ -111,20 +117,20 @@ def add_tabs(config: DemoConfig, world: WorldModel, visitors: Visitors) -> None:
     with gr.Tab("Counterfactuals"):
         futures_tab(visitors, world, judge, remark)
     with gr.Tab("Policies"):
-        policies = find_policies(config.policies, world)
+        policies = find_policies(shipped(config.policies), world)
         if judge is None or not policies or world.stride != 1:
             gr.Markdown(
                 f"Nothing to rank: this needs a world model of stride 1 (it is {world.stride}), a "
                 f"judge in {config.judge} and policies in {config.policies} that fit its pictures."
             )
         else:
-            worlds = find_worlds(config.world, world)
-            real = stored_trials(config.policies, policies)
-            bench = Bench(world, judge, config.task, policies, worlds, real, visitors)
-            policies_tab(bench, num_steps=config.num_steps)
+            worlds = find_worlds(find_folder(config.world), world)
+            real = stored_trials(shipped(config.policies), policies)
+            setup = RankingSetup(world, judge, config.task, policies, worlds, real, visitors)
+            policies_tab(setup, num_steps=config.num_steps)
     with gr.Tab("Quality"):
-        beside = config.world.with_name(f"{config.world.name}-posttrained")
-        quality_tab(config.world, config.posttrained or beside)
+        folder = find_folder(config.world)
+        quality_tab(folder, config.posttrained or folder.with_name(f"{folder.name}-posttrained"))
 
 
 def build_page(config: DemoConfig, world: WorldModel, out: Path) -> tuple[gr.Blocks, Visitors]:
@@ -132,7 +138,7 @@ def build_page(config: DemoConfig, world: WorldModel, out: Path) -> tuple[gr.Blo
     os.environ["GRADIO_TEMP_DIR"] = str(out)
     visitors = Visitors(out, limit=config.visitors)
     starts, fresh = visitors.work(find_starts, config, world)
-    names = action_names(world, config.data, config.environment or world.config.robot_type)
+    names = action_names(world, config.data, config.real or world.config.robot_type)
     drive = Drive(world, starts, visitors, names, fresh)
     with gr.Blocks(title="worldmodel", analytics_enabled=False) as page:
         gr.Markdown(INTRODUCTION)
@@ -189,10 +195,10 @@ def launch(page: gr.Blocks, out: Path, *, port: int | None, browser: bool, block
     return address
 
 
-def demo(config: DemoConfig) -> None:
+def run_demo(config: DemoConfig) -> None:
     """Load the world model and serve the page until interrupted."""
     torch.set_num_threads(1)  # two threads make single-frame inference erratic
-    world = WorldModel.load(config.world).eval()
+    world = WorldModel.load(config.world, command_device(config.device))
     out = Path(tempfile.mkdtemp(prefix="worldmodel-demo-"))
     atexit.register(shutil.rmtree, out, ignore_errors=True)
     page, _ = build_page(config, world, out)

@@ -10,7 +10,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from demos.driving.start import camera_frames
-from policy_eval.evaluate import Trial, evaluate
+from policy_eval.evaluation import Trial, evaluate
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.ranking.rank import Score
 from policy_eval.real_envs import RealEnvs

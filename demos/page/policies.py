@@ -28,7 +28,7 @@ looks at the frames. Few trials: mind the 95 % intervals. `worldmodel rank` does
 
 
 @dataclass(frozen=True)
-class Bench:
+class RankingSetup:
     """What policies are tried with.
 
     Attributes:
@@ -57,10 +57,10 @@ class Bench:
     def world_of(self, name: str) -> WorldModel:
         """The world model behind a choice."""
         if name in self.worlds:
-            return WorldModel.load(self.worlds[name]).eval()
+            return WorldModel.load(self.worlds[name], self.world.device)
         if name != NOTHING_HAPPENS:
             return self.world
-        control = CopyLastWorld(self.world.config).eval()
+        control = CopyLastWorld(self.world.config).to(self.world.device).eval()
         control.load_state_dict(self.world.state_dict())
         return control
 
@@ -136,7 +136,7 @@ def leaderboard(ranking: LiveRanking, real: Mapping[str, Score], place: str, fps
 
 
 def run_ranking(
-    bench: Bench,
+    setup: RankingSetup,
     chosen: list[str],
     place: str,
     *,
@@ -150,30 +150,30 @@ def run_ranking(
     Raises:
         ValueError: A choice is none of those offered, or a number is out of range.
     """
-    if place not in bench.places or not set(chosen) <= set(bench.policies):
-        raise ValueError(f"choose among {list(bench.policies)} and {bench.places}")
-    work = bench.visitors.work
-    world = work(bench.world_of, place)
+    if place not in setup.places or not set(chosen) <= set(setup.policies):
+        raise ValueError(f"choose among {list(setup.policies)} and {setup.places}")
+    work = setup.visitors.work
+    world = work(setup.world_of, place)
     envs = work(
         lambda: make_envs(
             world,
-            bench.judge,
-            bench.task,
+            setup.judge,
+            setup.task,
             trials=trials,
             horizon=horizon,
             num_steps=num_steps,
             simulator=place == SIMULATOR,
         )
     )
-    folders = {name: bench.policies[name] for name in bench.policies if name in chosen}
+    folders = {name: setup.policies[name] for name in setup.policies if name in chosen}
     try:
         for ranking in rank_live(folders, envs, horizon=horizon, work=work, stepped=stepped):
-            yield leaderboard(ranking, bench.real, place, world.fps)
+            yield leaderboard(ranking, setup.real, place, world.fps)
     finally:
         work(envs.close)
 
 
-def policies_tab(bench: Bench, *, num_steps: int) -> None:
+def policies_tab(setup: RankingSetup, *, num_steps: int) -> None:
     """Lay out the tab."""
 
     @no_type_check  # Gradio must see a generator, which a checker that wraps it would hide
@@ -195,7 +195,7 @@ def policies_tab(bench: Bench, *, num_steps: int) -> None:
 
         try:
             yield from run_ranking(
-                bench,
+                setup,
                 chosen or [],
                 place or "",
                 trials=int(trials or 0),
@@ -207,10 +207,10 @@ def policies_tab(bench: Bench, *, num_steps: int) -> None:
             raise gr.Error(str(error)) from error
 
     gr.Markdown(NOTE)
-    names = list(bench.policies)
+    names = list(setup.policies)
     with gr.Row():
         chosen = gr.CheckboxGroup(names, value=names[:3], label="policies", elem_id="chosen")
-        place = gr.Radio(bench.places, value=DREAM, label="world", elem_id="place")
+        place = gr.Radio(setup.places, value=DREAM, label="world", elem_id="place")
     with gr.Row():
         trials = gr.Slider(1, MAX_TRIALS, 8, step=1, label="trials of each", elem_id="trials")
         horizon = gr.Slider(5, MAX_HORIZON, 60, step=5, label="steps of a trial", elem_id="horizon")

@@ -157,7 +157,7 @@ def quality(world: Path, posttrained: Path) -> str:
         world: Folder of the world model.
         posttrained: Folder of the same world model after post-training; need not exist.
     """
-    command = f"worldmodel fidelity --world {world} --data HELD_OUT --json {world}/fidelity.json"
+    command = f"worldmodel fidelity --world {world} --data HELD_OUT --out {world}/fidelity.json"
     before, after = read_report(world), read_report(posttrained)
     parts = ["<h2>Fidelity</h2>"]
     if before is None:

@@ -1,1 +1,1 @@
-"""The whole package in one go."""
+"""`worldmodel quickstart`: record, train, dream, measure, rank and improve, in one go."""

@@ -9,6 +9,7 @@ from rl_posttrain.imagination.before_after import before_after
 from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.train import imagine
 from worldmodel.envs.record import RecordConfig, record
+from worldmodel.model_folder import find_optional
 
 ENV = "pusht-position"
 START_SEED, TRIAL_SEED = 21, 31
@@ -39,10 +40,10 @@ class Improvement:
         return rows
 
 
-def missing(policy: Path, judge: Path) -> str | None:
+def missing(policy: str | Path, judge: str | Path) -> str | None:
     """Why there is nothing to improve, in a sentence; `None` when there is."""
-    wanted = (policy / "policy.json", judge / "judge.json")
-    absent = [str(file.parent) for file in wanted if not file.is_file()]
+    wanted = ((policy, "policy.json"), (judge, "judge.json"))
+    absent = [str(model) for model, file in wanted if find_optional(model, file) is None]
     if not absent:
         return None
     where = " and ".join(absent)
@@ -51,13 +52,14 @@ def missing(policy: Path, judge: Path) -> str | None:
 
 def improve_policy(
     world: Path,
-    policy: Path,
-    judge: Path,
+    policy: str | Path,
+    judge: str | Path,
     out: Path,
     *,
     minutes: float,
     episodes: int,
     trials: int,
+    device: str,
     updates: int = 1000,
 ) -> Improvement:
     """Record starts, improve the policy in dreams from them, and let both act for real.
@@ -70,13 +72,14 @@ def improve_policy(
         minutes: How long to imagine.
         episodes: Recorded episodes that dreams begin from.
         trials: Real trials of each policy, from other starts.
+        device: Where the dreams run.
         updates: After as many it ends, if the minutes are not over.
     """
     starts, fresh = out / "starts", out / "trials"
     record(RecordConfig(ENV, episodes=episodes, seed=START_SEED, behaviour="expert", out=starts))
     record(RecordConfig(ENV, episodes=trials, seed=TRIAL_SEED, behaviour="expert", out=fresh))
     config = ImagineConfig(
-        str(world),
+        world,
         judge,
         policy,
         starts,
@@ -91,6 +94,8 @@ def improve_policy(
         validation_interval=1,
         trust=False,
         noise_seeds=1,
+        overwrite=True,
+        device=device,
     )
     imagined = imagine(config)
     scores = before_after(

@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rl_posttrain.posttrain.config import PosttrainConfig
-from rl_posttrain.posttrain.train import posttrain
+from rl_posttrain.posttraining.config import PosttrainConfig
+from rl_posttrain.posttraining.train import posttrain
 
 MEASURES = {
     "psnr": "PSNR, dB (rewarded)",
@@ -43,7 +43,7 @@ class Posttraining:
 
 
 def posttrain_briefly(
-    world: Path, data: Path, out: Path, *, minutes: float, updates: int, horizon: int
+    world: Path, data: Path, out: Path, *, minutes: float, updates: int, horizon: int, device: str
 ) -> Posttraining:
     """Post-train `world` on the episodes that it was trained on; the last one stays held out.
 
@@ -53,7 +53,8 @@ def posttrain_briefly(
         out: Folder of the better world model.
         minutes: Time after which it ends.
         updates: Updates after which it ends, should they take less.
-        horizon: Dreamt frames of an evaluation.
+        horizon: Dreamt frames of a validation.
+        device: Where it trains.
 
     Raises:
         ValueError: Data and world model do not fit.
@@ -67,10 +68,12 @@ def posttrain_briefly(
             steps=updates,
             groups=2,
             validation_episodes=1,
-            evaluation_horizon=horizon,
-            evaluation_starts=4,
-            evaluation_interval=updates,
+            validation_horizon=horizon,
+            validation_starts=4,
+            validation_interval=updates,
             patience=0,
+            overwrite=True,
+            device=device,
         )
     )
     rows = [json.loads(line) for line in (out / "evaluations.jsonl").read_text().splitlines()]

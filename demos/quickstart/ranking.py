@@ -8,6 +8,7 @@ from policy_eval.ranking.command import RankConfig, rank_policies
 from policy_eval.ranking.rank import Ranking
 from policy_eval.scores import Scores
 from worldmodel.envs.record import RecordConfig, record
+from worldmodel.model_folder import find_optional
 
 ENV = "pusht-position"
 START_SEED = 32
@@ -15,9 +16,9 @@ START_SEED = 32
 HORIZON = 60
 
 
-def nothing_to_rank(policies: Path, judge: Path) -> str | None:
+def nothing_to_rank(policies: Path, judge: str | Path) -> str | None:
     """Why there is nothing to rank, in a sentence; `None` when there is."""
-    if not (judge / "judge.json").is_file():
+    if find_optional(judge, "judge.json") is None:
         return f"No policies were ranked, because there is no judge at {judge}."
     if not (policies / "real.json").is_file() or len(three_of(policies)) < 3:
         return f"No policies were ranked, because there are not three policies at {policies}."
@@ -34,7 +35,7 @@ def three_of(policies: Path) -> tuple[Path, ...]:
     return tuple(policies / order[i].policy for i in picked)
 
 
-def rank_three(world: Path, policies: Path, judge: Path, out: Path, *, episodes: int) -> Ranking:
+def rank_three(world: Path, policies: Path, judge: str | Path, out: Path, *, episodes: int, device: str) -> Ranking:
     """Record starts, and let three policies act from them in dream and simulator, all anew.
 
     Args:
@@ -43,16 +44,17 @@ def rank_three(world: Path, policies: Path, judge: Path, out: Path, *, episodes:
         judge: The judge of the dreams.
         out: Folder for starts, `ranking.json`, its page, and a video.
         episodes: Starts.
+        device: Where the dreams run.
     """
     for stale in ("cells", "videos"):
         shutil.rmtree(out / stale, ignore_errors=True)
     starts = out / "starts"
     record(RecordConfig(ENV, starts, episodes=episodes, seed=START_SEED, behaviour="play"))
     config = RankConfig(
-        world=str(world),
+        world=world,
         judge=judge,
         policies=three_of(policies),
-        starts=starts,
+        data=starts,
         out=out,
         horizon=HORIZON,
         episodes=episodes,
@@ -61,6 +63,6 @@ def rank_three(world: Path, policies: Path, judge: Path, out: Path, *, episodes:
         replays=0,
         videos=1,
         num_steps=1,
-        device="cpu",
+        device=device,
     )
     return rank_policies(config)

@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from demos.quickstart.improvement import improve_policy, missing
+from demos.quickstart.log import logged
 from demos.quickstart.posttraining import posttrain_briefly
 from demos.quickstart.ranking import nothing_to_rank, rank_three
 from policy_eval.ranking.report import LEADERBOARD, draw_scatter, leaderboard, remarks
@@ -30,6 +31,8 @@ from worldmodel.fidelity.measure import measure_fidelity
 from worldmodel.fidelity.report import plot_fidelity
 from worldmodel.files import write_json
 from worldmodel.html import Report
+from worldmodel.model.precision import choose_device, command_device, describe
+from worldmodel.model_folder import find_optional, shipped
 from worldmodel.training.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
 
@@ -43,11 +46,11 @@ class QuickstartConfig:
 
     out: Path = Path("runs/quickstart")
     """Where data, world model, videos and the report go."""
-    checkpoint: Path = Path("checkpoints/pusht")
+    world: str | Path = "checkpoints/pusht"
     """World model to continue from; training starts from nothing where there is none."""
     episodes: int = 60
     """Recorded episodes to train on."""
-    held_out: int = 8
+    held_out_episodes: int = 8
     """Recorded episodes that are only dreamt and measured."""
     train_minutes: float = 2.5
     """Minutes of training."""
@@ -59,9 +62,9 @@ class QuickstartConfig:
     """Held-out episodes shown as videos."""
     posttrain_minutes: float = 1.0
     """Minutes of post-training; it, too, ends after `train_steps` updates at the latest."""
-    policy: Path = Path("checkpoints/policies/pusht-position/demos-150")
+    policy: str | Path = "checkpoints/policies/pusht-position/demos-150"
     """Policy to improve in imagination; the stage is left out where there is none."""
-    judge: Path = Path("checkpoints/judges/pusht-position")
+    judge: str | Path = "checkpoints/judges/pusht-position"
     """Judge of those dreams."""
     policies: Path = Path("checkpoints/policies/pusht-position")
     """Graded policies, three of which are ranked; the stage is left out where there are none."""
@@ -73,11 +76,13 @@ class QuickstartConfig:
     """Real trials of the policy before and after."""
     install_seconds: float = 0.0
     """How long the installation took, for the table of timings."""
+    device: str = "auto"
+    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
 
     @property
-    def has_checkpoint(self) -> bool:
-        """Whether there is a world model to continue from."""
-        return (self.checkpoint / "world.json").is_file()
+    def start(self) -> Path | None:
+        """Folder of the world model to continue from; `None` where there is none."""
+        return find_optional(self.world, "world.json")
 
     @property
     def train_data(self) -> Path:
@@ -90,7 +95,7 @@ class QuickstartConfig:
         return self.out / "data" / "held_out"
 
     @property
-    def world(self) -> Path:
+    def trained(self) -> Path:
         """The trained world model."""
         return self.out / "world"
 
@@ -102,13 +107,13 @@ def record_stage(config: QuickstartConfig, report: Report) -> None:
     """Record PushT: episodes to train on, and others, with other reset seeds, to measure on."""
     record(RecordConfig("pusht", episodes=config.episodes, seed=TRAIN_SEED, out=config.train_data))
     held_out = config.held_out_data
-    record(RecordConfig("pusht", episodes=config.held_out, seed=HELD_OUT_SEED, out=held_out))
+    record(RecordConfig("pusht", episodes=config.held_out_episodes, seed=HELD_OUT_SEED, out=held_out))
     source = open_episodes(config.train_data)
     height, width = source.size
     report.heading("Data")
     report.text(
         f"{len(source)} episodes of PushT ({sum(source.lengths)} frames) to train on, "
-        f"{config.held_out} with other reset seeds to measure on; cameras "
+        f"{config.held_out_episodes} with other reset seeds to measure on; cameras "
         f"{' and '.join(source.views)}, {width} x {height} pixels, {source.fps:g} frames/s."
     )
 
@@ -116,32 +121,34 @@ def record_stage(config: QuickstartConfig, report: Report) -> None:
 def train_stage(config: QuickstartConfig, report: Report) -> None:
     """Continue training from the shipped checkpoint, or start from nothing."""
     minutes = f"{config.train_minutes:g} minutes"
-    if config.has_checkpoint:
+    if config.start is not None:
         words = (
             f"A few minutes on a CPU from nothing make a poor model. So this one started from "
-            f"{config.checkpoint} and continued for {minutes} on the episodes just recorded."
+            f"{config.world} and continued for {minutes} on the episodes just recorded."
         )
     else:
         words = (
-            f"There is no checkpoint at {config.checkpoint}: this model was trained from nothing "
+            f"There is no checkpoint at {config.world}: this model was trained from nothing "
             f"for {minutes}. Expect a blurry dream."
         )
     print(words)
     pretrain(
         PretrainConfig(
             data=config.train_data,
-            out=config.world,
+            out=config.trained,
             minutes=config.train_minutes,
             steps=config.train_steps,
             relative_to={0: 0, 1: 1},
             validation_episodes=1,
-            init=config.checkpoint if config.has_checkpoint else None,
-            learning_rate=5e-5 if config.has_checkpoint else 1e-3,
+            init=config.start,
+            learning_rate=5e-5 if config.start is not None else 1e-3,
+            overwrite=True,
+            device=config.device,
         )
     )
     report.heading("Training")
     report.text(words)
-    losses = np.loadtxt(config.world / "losses.csv", delimiter=",", skiprows=1, ndmin=2)[:, 1]
+    losses = np.loadtxt(config.trained / "losses.csv", delimiter=",", skiprows=1, ndmin=2)[:, 1]
     width = max(min(25, len(losses) // 3), 1)
     smooth = np.convolve(losses, np.full(width, 1 / width), mode="valid")
     steps = np.arange(len(losses))
@@ -153,7 +160,7 @@ def train_stage(config: QuickstartConfig, report: Report) -> None:
 def dream_stage(config: QuickstartConfig, report: Report) -> None:
     """Dream held-out episodes and show each below the truth."""
     torch.set_num_threads(1)  # two threads wait for each other on frames this small
-    world = WorldModel.load(config.world)
+    world = WorldModel.load(config.trained, choose_device(config.device))
     source = open_episodes(config.held_out_data, size=tuple(world.size), views=world.views)
     report.heading("Dreams")
     report.text(
@@ -172,12 +179,12 @@ def dream_stage(config: QuickstartConfig, report: Report) -> None:
 def measure_stage(config: QuickstartConfig, report: Report) -> None:
     """Measure the world model, and the one it started from, on the held-out episodes."""
     torch.set_num_threads(1)
-    folders = {"after": config.world}
-    if config.has_checkpoint:
-        folders = {"before": config.checkpoint, **folders}
+    folders = {"after": config.trained}
+    if config.start is not None:
+        folders = {"before": config.start, **folders}
     measured = {}
     for name, folder in folders.items():
-        world = WorldModel.load(folder)
+        world = WorldModel.load(folder, choose_device(config.device))
         source = open_episodes(config.held_out_data, size=tuple(world.size), views=world.views)
         measured[name] = measure_fidelity(
             world,
@@ -208,13 +215,14 @@ def measure_stage(config: QuickstartConfig, report: Report) -> None:
 def rank_stage(config: QuickstartConfig, report: Report) -> None:
     """Rank three policies in dreams of PushT-Position, beside real trials from the same starts."""
     report.heading("Ranking")
-    absent = nothing_to_rank(config.policies, config.judge)
+    policies = shipped(config.policies)
+    absent = nothing_to_rank(policies, config.judge)
     if absent is not None:
         print(absent)
         report.text(absent)
         return
     out = config.out / "ranking"
-    rank_three(config.world, config.policies, config.judge, out, episodes=config.rank_episodes)
+    rank_three(config.trained, policies, config.judge, out, episodes=config.rank_episodes, device=config.device)
     found = json.loads((out / "ranking.json").read_text())
     report.text(
         f"Three policies acted from the same {config.rank_episodes} starts in the dream, where a "
@@ -240,13 +248,14 @@ def improve_stage(config: QuickstartConfig, report: Report) -> None:
         report.text(absent)
         return
     found = improve_policy(
-        config.world,
+        config.trained,
         config.policy,
         config.judge,
         config.out / "imagination",
         minutes=config.imagine_minutes,
         episodes=40,
         trials=config.trials,
+        device=config.device,
     )
     first, best = found.imagined["first"], found.imagined["best"]
     outcome = f"its return went from {first['return']:.3f} to {best['return']:.3f}."
@@ -267,12 +276,13 @@ def posttrain_stage(config: QuickstartConfig, report: Report) -> None:
     """Let rewards on its own rollouts improve the world model, beside the one before."""
     torch.set_num_threads(1)
     found = posttrain_briefly(
-        config.world,
+        config.trained,
         config.train_data,
         config.out / "posttrained",
         minutes=config.posttrain_minutes,
         updates=config.train_steps,
         horizon=min(config.horizon, 25),
+        device=config.device,
     )
     report.heading("Post-training")
     report.text(
@@ -297,9 +307,14 @@ STAGES: tuple[tuple[Stage, float], ...] = (
 )
 
 
-def quickstart(config: QuickstartConfig) -> None:
-    """Run every stage and write `report.html`, `fidelity.json` and `timings.json`."""
-    config.out.mkdir(parents=True, exist_ok=True)
+def run_quickstart(config: QuickstartConfig) -> None:
+    """Run every stage and write `report.html`, `fidelity.json`, `timings.json` and `quickstart.log`."""
+    with logged(config.out / "quickstart.log"):
+        _run_stages(config)
+
+
+def _run_stages(config: QuickstartConfig) -> None:
+    command_device(config.device)
     report = Report("worldmodel quickstart: a dream of PushT")
     timings: list[dict[str, Any]] = []
     if config.install_seconds:
@@ -313,16 +328,16 @@ def quickstart(config: QuickstartConfig) -> None:
         seconds = round(time.perf_counter() - start, 1)
         timings.append({"stage": name, "seconds": seconds, "budget_seconds": budget})
     total = round(sum(entry["seconds"] for entry in timings), 1)
-    description = {"machine": machine(), "total_seconds": total, "stages": timings}
+    description = {"machine": machine(config.device), "total_seconds": total, "stages": timings}
     write_json(config.out / "timings.json", description)
     report.heading("Timings")
     cells = [(t["stage"], f"{t['seconds']:.0f}", f"{t['budget_seconds']:.0f}") for t in timings]
     report.table(("stage", "seconds", "budget"), [*cells, ("total", f"{total:.0f}", "")])
     report.heading("Machine")
-    report.table(("", ""), [(key, str(value)) for key, value in machine().items()])
+    report.table(("", ""), [(key, str(value)) for key, value in machine(config.device).items()])
     report.write(config.out / "report.html")
     print(f"\n{total:.0f} s in all; open {config.out / 'report.html'}, or drive it yourself:")
-    print(f"worldmodel demo --world {config.world}")
+    print(f"worldmodel demo --world {config.trained}")
 
 
 def by_horizon(report: Mapping[str, Any], view: str) -> tuple[list[float], list[float]]:
@@ -360,7 +375,7 @@ def plot(curves: Mapping[str, tuple[Any, Any]], file: Path, x: str, y: str, *, l
     figure.savefig(file, dpi=100)
 
 
-def machine() -> dict[str, str | int]:
+def machine(device: str) -> dict[str, str | int]:
     """The machine, for the report."""
     described = Path("/proc/cpuinfo")
     lines = described.read_text().splitlines() if described.exists() else []
@@ -371,5 +386,5 @@ def machine() -> dict[str, str | int]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": describe(choose_device(device)),
     }

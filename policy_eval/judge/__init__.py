@@ -1,1 +1,1 @@
-"""Who says whether a task succeeded, and which action was seen."""
+"""Judges: whether a frame shows success, and which action led to it."""

@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode
 from jaxtyping import Float64
 from rich.progress import Progress
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.policies.policy import Policy
@@ -28,6 +28,8 @@ from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Verdict
 from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.files import write_json
+from worldmodel.model.precision import command_device
+from worldmodel.model_folder import check_out
 from worldmodel.processes import single_thread
 from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
@@ -37,13 +39,13 @@ from worldmodel.world_model import WorldModel
 class CalibrateConfig:
     """Set a judge's threshold so that dreams succeed as often as reality did."""
 
-    world: str
-    """Folder or hub id of the world model."""
-    judge: Path
-    """Folder of the judge."""
+    world: str | Path
+    """Folder of the world model, or hf://USER/NAME@REV."""
+    judge: str | Path
+    """Folder of the judge, or hf://USER/NAME@REV."""
     policies: tuple[str | Path, ...]
     """Folders of policies, folders of such folders, or module:name for a policy of yours."""
-    rollouts: Path
+    data: Path
     """Real rollouts of these policies, found by name. None may begin where policies are ranked, and
     neither world model nor judge should have been trained on them."""
     out: Path
@@ -62,6 +64,10 @@ class CalibrateConfig:
     """Seed of the dreams."""
     always: bool = False
     """Move the threshold even where dreams and rollouts differ by no more than chance."""
+    overwrite: bool = False
+    """Replace what an earlier run left in `out`."""
+    device: str = "auto"
+    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
 
 
 class Listener:
@@ -79,34 +85,27 @@ class Listener:
         return Verdict(rewards, scores > 1)
 
 
-def calibrate(config: CalibrateConfig) -> dict:
+def calibrate_judge(config: CalibrateConfig) -> dict:
     """Dream, set the threshold, write the judge; returns what `calibration.json` holds.
 
     Raises:
         ValueError: There are fewer rollouts than asked for, a policy has none, or something does
             not fit.
     """
-    world = WorldModel.load(config.world)
-    source = open_episodes(config.rollouts, size=tuple(world.size), views=world.views)
+    check_out(config.out, "judge.json", overwrite=config.overwrite)
+    device = command_device(config.device)
+    world = WorldModel.load(config.world, device)
+    source = open_episodes(config.data, size=tuple(world.size), views=world.views)
     specs = find_policies(config.policies)
-    episodes = len(source) if config.episodes is None else config.episodes
-    if not 0 <= config.skip < episodes <= len(source):
-        raise ValueError(
-            f"{source.name}: has {len(source)} rollouts, --episodes is {episodes}, --skip is {config.skip}"
-        )
-    actors = dict(enumerate(recorded_policies(config.rollouts)[:episodes]))
-    actors = {episode: actor for episode, actor in actors.items() if episode >= config.skip}
+    actors = chosen_actors(config, source.name, recorded_policies(config.data))
     rows = rows_of(source.name, actors, list(specs))
-    policies = {name: load_policy(spec) for name, spec in specs.items()}
-    judge = LearnedJudge.load(config.judge)
+    policies = {name: load_policy(spec, device) for name, spec in specs.items()}
+    judge = LearnedJudge.load(config.judge, device)
     with single_thread():
         scores = dreamt_scores(config, world, judge, policies, source, rows)
     real = real_successes(source, [row for mine in rows.values() for row in mine], config.horizon)
     before = judge.threshold
-    difference = bootstrap_interval((scores > before) - real, np.arange(len(real)))
-    by_chance = difference is None or difference[0] <= 0 <= difference[1]
-    if config.always or not by_chance:
-        judge.threshold = matching_threshold(scores, real.mean())
+    judge.threshold, difference = new_threshold(scores, real, before, always=config.always)
     found = {
         "rollouts": source.name,
         "episodes": len(real),
@@ -122,6 +121,18 @@ def calibrate(config: CalibrateConfig) -> dict:
     write_json(config.out / "calibration.json", found)
     print(json.dumps(found, indent=2))
     return found
+
+
+def chosen_actors(config: CalibrateConfig, data: str, recorded: Sequence[str | None]) -> dict[int, str | None]:
+    """Who acted in each of the chosen episodes, of those who acted in all.
+
+    Raises:
+        ValueError: There are fewer rollouts than asked for, or all of them are left out.
+    """
+    episodes = len(recorded) if config.episodes is None else config.episodes
+    if not 0 <= config.skip < episodes <= len(recorded):
+        raise ValueError(f"{data}: has {len(recorded)} rollouts, --episodes is {episodes}, --skip is {config.skip}")
+    return {episode: recorded[episode] for episode in range(config.skip, episodes)}
 
 
 def rows_of(data: str, actors: Mapping[int, str | None], policies: Sequence[str]) -> dict[str, list[int]]:
@@ -184,6 +195,27 @@ def real_successes(source: EpisodeSource, episodes: Sequence[int], horizon: int)
             raise ValueError(f"{source.name}: no next.success, which a threshold is set by")
         outcomes.append(float(clip.successes[:horizon].any()))
     return np.array(outcomes)
+
+
+def new_threshold(
+    scores: Float64[np.ndarray, "e"], real: Float64[np.ndarray, "e"], before: float, *, always: bool
+) -> tuple[float, tuple[float, float] | None]:
+    """The threshold that suits the rollouts, or the one before where dreams differ from them by chance alone.
+
+    Args:
+        scores: Highest score of every dream.
+        real: 1 for every rollout that succeeded, else 0.
+        before: The threshold so far.
+        always: Whether it moves even where the difference may be chance.
+
+    Returns:
+        The threshold, and the 95 % interval of the success rate of dreams minus that of rollouts; `None` when there
+        are too few.
+    """
+    difference = bootstrap_interval((scores > before) - real, np.arange(len(real)))
+    by_chance = difference is None or difference[0] <= 0 <= difference[1]
+    moves = always or not by_chance
+    return matching_threshold(scores, real.mean()) if moves else before, difference
 
 
 def matching_threshold(scores: Float64[np.ndarray, "e"], share: float) -> float:

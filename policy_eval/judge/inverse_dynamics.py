@@ -7,19 +7,18 @@ begins sharp: after 250 updates keypoints of each single frame explained .17 of 
 PushT's commands, these .70 after 200.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from conditioning.relative import relative_actions
+from policy_eval.policies.cloned import expected_places
 from worldmodel.data.clip import Clip
-from worldmodel.files import write_json, write_weights
+from worldmodel.model_folder import load_model, save_model
 
 SHARPNESS = 10.0
 """Inverse temperature at which the spatial softmax begins."""
@@ -48,12 +47,12 @@ class InverseDynamicsConfig:
     width: int = 128
     """Width of the perceptron."""
 
-    @classmethod
-    def from_dict(cls, values: Mapping) -> "InverseDynamicsConfig":
-        """Read the dictionary that `dataclasses.asdict` and JSON make of a configuration."""
-        relative = {int(k): int(v) for k, v in values["relative_to"].items()}
-        shapes = {"views": tuple(values["views"]), "size": tuple(values["size"])}
-        return cls(**{**values, **shapes, "relative_to": relative})
+
+@dataclass(frozen=True)
+class InverseDynamicsDescription:
+    """What `config.json` holds."""
+
+    config: InverseDynamicsConfig
 
 
 class MotionKeypoints(nn.Module):
@@ -82,20 +81,16 @@ class MotionKeypoints(nn.Module):
         stacked = torch.cat([pictures[:, -1:], pictures.diff(dim=1)], dim=1).flatten(1, 2)
         stacked = stacked.contiguous(memory_format=torch.channels_last)
         maps = self.convolutions(stacked).float() * self.sharpness
-        height, width = maps.shape[-2:]
         weights = maps.flatten(2).softmax(-1)
         value = (weights * maps.flatten(2)).sum(-1) / SHARPNESS
-        grid = weights.unflatten(-1, (height, width))
-        x = (grid.sum(-2) * torch.linspace(-1, 1, width, device=maps.device)).sum(-1)
-        y = (grid.sum(-1) * torch.linspace(-1, 1, height, device=maps.device)).sum(-1)
-        return torch.cat([x, y, value.tanh()], dim=-1)
+        return torch.cat([*expected_places(weights.view(maps.shape)), value.tanh()], dim=-1)
 
 
 class InverseDynamics(nn.Module):
     """Decode the actions of a video.
 
     ```python
-    dynamics = InverseDynamics.from_pretrained("runs/inverse-dynamics")
+    dynamics = InverseDynamics.load("runs/inverse-dynamics")
     error = dynamics.decode(clip.frames) - dynamics.commanded(clip)
     ```
 
@@ -157,50 +152,26 @@ class InverseDynamics(nn.Module):
             ValueError: The clip lacks the states that `relative_to` needs.
         """
         relative_to = self.config.relative_to
-        actions = clip.actions.clone()
         if not relative_to:
-            return actions
+            return clip.actions
         if clip.states is None:
             raise ValueError(f"relative_to={dict(relative_to)} needs states, the clip has none")
-        for action, state in relative_to.items():
-            actions[..., action] -= clip.states[:, :-1, state]
-        if self.config.cap is not None:
-            dims = list(relative_to)
-            length = actions[..., dims].norm(dim=-1, keepdim=True).clamp_min(1e-6)
-            actions[..., dims] *= (self.config.cap / length).clamp_max(1.0)
-        return actions
+        return relative_actions(clip.actions, clip.states[:, :-1], relative_to, cap=self.config.cap)
 
     def errors(self, clip: Clip) -> Float[Tensor, "b m a"]:
         """Decoded minus commanded actions, in deviations of the commands."""
         return (self.decode(clip) - self.commanded(clip)) / self.std
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `config.json` and `weights.safetensors`."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_weights(folder / "weights.safetensors", dict(self.state_dict()))
-        write_json(folder / "config.json", {"format": 1, "config": asdict(self.config)})
+        save_model(folder, "config.json", InverseDynamicsDescription(self.config), self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: torch.device | str = "cpu") -> "InverseDynamics":
-        """Load what `save_pretrained` wrote.
+    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "InverseDynamics":
+        """Load what `save` wrote, from a folder or `hf://USER/NAME@REV`.
 
         Raises:
-            ValueError: The folder holds no inverse-dynamics model, naming the file that is wrong.
+            ValueError: There are no inverse dynamics, naming what is wrong; see `load_model`.
         """
-        file = Path(folder) / "config.json"
-        if not file.is_file():
-            raise ValueError(f"{folder}: no inverse dynamics here, config.json is missing")
-        try:
-            config = InverseDynamicsConfig.from_dict(json.loads(file.read_text())["config"])
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{file}: not inverse dynamics: {error!r}") from error
-        dynamics = cls(config)
-        weights = file.with_name("weights.safetensors")
-        if not weights.is_file():
-            raise ValueError(f"{weights}: missing")
-        try:
-            dynamics.load_state_dict(load_file(weights))
-        except RuntimeError as error:
-            raise ValueError(f"{weights}: weights of another model: {error}") from error
+        _, dynamics = load_model(folder, "config.json", InverseDynamicsDescription, lambda said, _: cls(said.config))
         return dynamics.to(device).eval()

@@ -4,16 +4,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
+from conditioning.relative import check_relative_to
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
-from worldmodel.data.sample import sample_clips
+from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.files import write_json
-from worldmodel.model.precision import autocast
-from worldmodel.training.log import training_bar
-from worldmodel.training.rows import split_episodes
+from worldmodel.model.precision import autocast, command_device
+from worldmodel.model_folder import check_out
+from worldmodel.training.fit import fit
 from worldmodel.world_model import WorldModel
 
 TOLERANCE = 0.25
@@ -23,16 +26,16 @@ TEST_FRAMES = 64
 
 
 @dataclass(frozen=True)
-class InverseDynamicsCommand:
+class InverseDynamicsTraining:
     """Learn to decode actions from recorded frames, and measure it on held-out episodes."""
 
     data: Path
-    """Folder of episodes with actions."""
+    """Data set of episodes with actions."""
     out: Path
     """Folder of the model and of its `report.json`."""
-    world: Path | None = None
-    """A world model; its dreams of the held-out episodes are decoded, too. It also gives the
-    stride and which targets are relative."""
+    world: str | Path | None = None
+    """Folder of a world model, or hf://USER/NAME@REV; its dreams of the held-out episodes are decoded,
+    too. It also gives the stride and which targets are relative."""
     relative_to: dict[int, int] = field(default_factory=dict)
     """Action dim and state dim pairs: absolute targets, decoded relative to the state."""
     cap: float | None = None
@@ -51,25 +54,31 @@ class InverseDynamicsCommand:
     """Last episodes of the data, only measured on."""
     num_steps: int = 2
     """Denoising steps of the dreams."""
+    overwrite: bool = False
+    """Replace what an earlier run left in `out`."""
     seed: int = 0
     """Seed of weights, batches and dreams."""
+    device: str = "auto"
+    """Where it trains and dreams: auto is CUDA where there is one, else the CPU; others go by name."""
 
 
-def inverse_dynamics(config: InverseDynamicsCommand) -> dict:
+def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
     """Train, measure, and write the model and `report.json`; returns the report.
 
     Raises:
         ValueError: The data has no actions, does not fit the world model, or the loss is not
             finite.
     """
-    world = None if config.world is None else WorldModel.load(config.world)
+    check_out(config.out, "config.json", overwrite=config.overwrite)
+    device = command_device(config.device)
+    world = None if config.world is None else WorldModel.load(config.world, device)
     shape = () if world is None else (tuple(world.size), world.views)
     source = EpisodeCache(open_episodes(config.data, *shape))
     if not source.action_dim:
         raise ValueError(f"{source.name}: no actions to learn to decode")
     train, held_out = split_episodes(source, config.validation_episodes)
-    dynamics = build(config, source, train, world)
-    loss = fit(dynamics, source, train, config)
+    dynamics = build(config, source, train, world).to(device)
+    loss = fit_dynamics(dynamics, source, train, config)
     stride = 1 if world is None else world.stride
     report: dict = {
         "data": str(config.data),
@@ -77,12 +86,12 @@ def inverse_dynamics(config: InverseDynamicsCommand) -> dict:
         "cap": dynamics.config.cap,
         "loss": loss,
         "tolerance": TOLERANCE,
-        "real": measure(dynamics, [real_clip(source, e, stride) for e in held_out]),
+        "real": measure(dynamics, [real_clip(source, e, stride).to(device) for e in held_out]),
     }
     if world is not None:
         dreams = [dreamt_clip(world, source, e, config.num_steps, config.seed) for e in held_out]
         report["generated"] = measure(dynamics, dreams)
-    dynamics.save_pretrained(config.out)
+    dynamics.save(config.out)
     write_json(config.out / "report.json", report)
     for kind in ("real", "generated"):
         if kind in report:
@@ -95,7 +104,7 @@ def inverse_dynamics(config: InverseDynamicsCommand) -> dict:
 
 
 def build(
-    config: InverseDynamicsCommand, source: EpisodeSource, train: range, world: WorldModel | None
+    config: InverseDynamicsTraining, source: EpisodeSource, train: range, world: WorldModel | None
 ) -> InverseDynamics:
     """An untrained model for this data, normalised by its commands.
 
@@ -104,12 +113,8 @@ def build(
     """
     relative_to = config.relative_to or ({} if world is None else dict(world.relative_to))
     stride = 1 if world is None else world.stride
-    for action, state in relative_to.items():
-        if action >= source.action_dim or state >= source.state_dim:
-            raise ValueError(
-                f"{source.name}: relative_to has {action}: {state}, the data has "
-                f"{source.action_dim} action dims and {source.state_dim} state dims"
-            )
+    dims = {"action_dim": source.action_dim, "state_dim": source.state_dim}
+    check_relative_to(relative_to, data=source.name, **dims)
     torch.manual_seed(config.seed)
     shape = {
         "views": tuple(source.views),
@@ -131,40 +136,21 @@ def build(
     return dynamics
 
 
-def fit(dynamics: InverseDynamics, source: EpisodeSource, train: range, config: InverseDynamicsCommand) -> float:
+def fit_dynamics(
+    dynamics: InverseDynamics, source: EpisodeSource, train: range, config: InverseDynamicsTraining
+) -> float:
     """Train in place; returns the mean loss of the last tenth of the steps."""
-    optimizer = torch.optim.AdamW(dynamics.parameters(), lr=config.learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     stride = dynamics.config.action_dim // source.action_dim
-    losses = []
-    dynamics.train()
-    with training_bar() as progress:
-        task = progress.add_task("inverse dynamics", total=config.steps, note="")
-        for step in range(config.steps):
-            clip = sample_clips(
-                source,
-                batch=config.batch,
-                length=config.frames,
-                stride=stride,
-                seed=config.seed,
-                index=step,
-                episodes=train,
-            )
-            target = (dynamics.commanded(clip) - dynamics.mean) / dynamics.std
-            with autocast(target.device):
-                decoded = dynamics(clip.frames, clip.view_mask)
-            loss = smooth_l1_loss(decoded.float(), target)
-            if not torch.isfinite(loss):
-                raise ValueError(f"step {step}: loss is {loss.item()}; lower --learning-rate")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-            progress.update(task, advance=1, note=f"step {step + 1}  loss {losses[-1]:.4f}")
-    dynamics.eval()
-    last = losses[-max(len(losses) // 10, 1) :]
-    return sum(last) / len(last)
+    settings = {"batch": config.batch, "length": config.frames, "stride": stride, "seed": config.seed}
+
+    def loss_of(step: int) -> Float[Tensor, ""]:
+        clip = sample_clips(source, index=step, episodes=train, **settings).to(dynamics.mean.device)
+        target = (dynamics.commanded(clip) - dynamics.mean) / dynamics.std
+        with autocast(target.device):
+            decoded = dynamics(clip.frames, clip.view_mask)
+        return smooth_l1_loss(decoded.float(), target)
+
+    return fit(dynamics, loss_of, steps=config.steps, learning_rate=config.learning_rate, name="inverse dynamics")
 
 
 def whole(source: EpisodeSource, episode: int, stride: int) -> Clip:
@@ -182,9 +168,9 @@ def real_clip(source: EpisodeSource, episode: int, stride: int) -> Clip:
 
 def dreamt_clip(world: WorldModel, source: EpisodeSource, episode: int, num_steps: int, seed: int) -> Clip:
     """The dream of the same stretch; actions count relative to the states that were dreamt."""
-    clip = whole(source, episode, world.stride).head(CONTEXT_FRAMES + TEST_FRAMES)
+    clip = whole(source, episode, world.stride).head(CONTEXT_FRAMES + TEST_FRAMES).to(world.device)
     actions = clip.actions[:, CONTEXT_FRAMES - 1 :]
-    dream = world.imagine(context_of(clip), actions, num_steps=num_steps, seed=seed + episode)
+    dream = world.rollout(context_of(clip), actions, num_steps=num_steps, seeds=seed + episode)
     last = clip.frames[:, [CONTEXT_FRAMES - 1]]
     states = None
     if clip.states is not None:

@@ -4,18 +4,16 @@ It is a `worldmodel.dreams.verdict.Judge`, as is the `GoalImageJudge` and any ot
 verdict: each goes wherever a judge is asked for.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from policy_eval.policies.cloned import KeypointEncoder
 from worldmodel.dreams.verdict import Verdict
-from worldmodel.files import write_json, write_weights
+from worldmodel.model_folder import load_model, save_model
 from worldmodel.streaming.state import Observation
 
 
@@ -29,6 +27,17 @@ class JudgeShape:
     """Height and width of a frame."""
     width: int = 128
     """Width of the perceptron."""
+
+
+@dataclass(frozen=True)
+class JudgeDescription:
+    """What `judge.json` holds."""
+
+    shape: JudgeShape
+    threshold: float
+    """Success probability above which a frame is called a success."""
+    reward_range: tuple[float, float]
+    """Lowest and highest reward of the training data."""
 
 
 class JudgeNetwork(nn.Module):
@@ -93,47 +102,20 @@ class LearnedJudge:
         probability, rewards = self.predict(observation.frames)
         return Verdict(rewards, probability > self.threshold)
 
-    def save(self, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+    def save(self, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
         """Write `judge.json` and `weights.safetensors`; `dtype` is that of the weights."""
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.to(dtype) for name, tensor in self.network.state_dict().items()}
-        write_weights(folder / "weights.safetensors", tensors)
-        description = {
-            "format": 1,
-            "shape": asdict(self.shape),
-            "threshold": self.threshold,
-            "reward_range": list(self.reward_range),
-        }
-        write_json(folder / "judge.json", description)
+        described = JudgeDescription(self.shape, self.threshold, self.reward_range)
+        save_model(folder, "judge.json", described, tensors)
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "LearnedJudge":
-        """Load what `save` wrote.
+        """Load what `save` wrote, from a folder or `hf://USER/NAME@REV`.
 
         Raises:
-            ValueError: The folder holds no judge, naming the file that is wrong.
+            ValueError: There is no judge, naming what is wrong; see `load_model`.
         """
-        file = Path(folder) / "judge.json"
-        if not file.is_file():
-            raise ValueError(f"{folder}: no judge here, judge.json is missing")
-        try:
-            values = json.loads(file.read_text())
-            shape = JudgeShape(
-                tuple(values["shape"]["views"]), tuple(values["shape"]["size"]), values["shape"]["width"]
-            )
-            low, high = values["reward_range"]
-            judge = cls(shape, threshold=values["threshold"], reward_range=(low, high))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{file}: not a judge description: {error!r}") from error
-        weights = file.with_name("weights.safetensors")
-        if not weights.is_file():
-            raise ValueError(f"{weights}: missing")
-        tensors = {name: tensor.float() for name, tensor in load_file(weights).items()}
-        expected = {name: tuple(t.shape) for name, t in judge.network.state_dict().items()}
-        found = {name: tuple(t.shape) for name, t in tensors.items()}
-        if expected != found:
-            differ = sorted(n for n in expected | found if expected.get(n) != found.get(n))
-            raise ValueError(f"{weights}: weights of another judge, these differ: {differ}")
-        judge.network.load_state_dict(tensors)
-        judge.network.to(device)
+        said, network = load_model(folder, "judge.json", JudgeDescription, lambda said, _: JudgeNetwork(said.shape))
+        judge = cls(said.shape, threshold=said.threshold, reward_range=said.reward_range)
+        judge.network = network.to(device).eval()
         return judge

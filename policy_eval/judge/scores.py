@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torchmetrics.functional.classification import binary_auroc
 
 from worldmodel.data import EpisodeSource, stack_clips
@@ -73,13 +74,9 @@ def dream_again(
         clips = [source.read(e, 0, source.lengths[e]) for e in batched]
         lengths = [len(clip.frames) - 1 for clip in clips]
         context = stack_clips([source.read(e, 0, 1) for e in batched])
-        state = world.start(context, seed=seed + first)
-        columns = []
-        for step in range(max(lengths)):
-            actions = [c.actions[min(step, n - 1)] for c, n in zip(clips, lengths, strict=True)]
-            observation, state = world.step(state, torch.stack(actions), num_steps=num_steps)
-            columns.append(observation.frames.cpu())
-        frames = torch.stack(columns, dim=1)
+        padded = pad_sequence([clip.actions for clip in clips], batch_first=True)
+        dreamt = world.stream(context, seeds=seed + first).roll(padded, num_steps=num_steps)
+        frames = torch.stack([observation.frames.cpu() for observation in dreamt], dim=1)
         dreams += [row[:length] for row, length in zip(frames, lengths, strict=True)]
     return dreams
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -18,8 +18,9 @@ from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.judge.scores import best_threshold, dream_again, judge_episodes, judge_report
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
-from worldmodel.model.precision import autocast
-from worldmodel.training.log import training_bar
+from worldmodel.model.precision import autocast, command_device
+from worldmodel.model_folder import check_out
+from worldmodel.training.fit import fit
 from worldmodel.world_model import WorldModel
 
 NEAR_MISSES = 0.2
@@ -33,11 +34,11 @@ class JudgeConfig:
     """Train a judge of single frames on recorded episodes with `next.success`, and measure it."""
 
     data: Path
-    """Folder of episodes, failures and near misses among them."""
+    """Data set of episodes, failures and near misses among them."""
     out: Path
     """Folder of the judge and of its `report.json`."""
-    world: Path | None = None
-    """A world model; the judge is also measured on its dreams of the test episodes."""
+    world: str | Path | None = None
+    """Folder of a world model, or hf://USER/NAME@REV; the judge is also measured on its dreams of the test episodes."""
     dreams: int = 0
     """How many episodes it also learns from as `world` dreams them under their recorded actions;
     the threshold is then set on such dreams of the episodes that calibrate. 0 for none."""
@@ -51,12 +52,16 @@ class JudgeConfig:
     """Share of the episodes, the last ones, not trained on: half calibrate, half test."""
     num_steps: int = 2
     """Denoising steps of the dreams."""
-    init: Path | None = None
-    """A judge to start from; its range of rewards is kept."""
-    test: Path | None = None
-    """Episodes to test on, all of them; with it none of `data` is, and twice as many calibrate."""
+    init: str | Path | None = None
+    """Folder of a judge to start from; its range of rewards is kept."""
+    test_data: Path | None = None
+    """Data set to test on, all of it; with it none of `data` is, and twice as many calibrate."""
+    overwrite: bool = False
+    """Replace what an earlier run left in `out`."""
     seed: int = 0
     """Seed of weights and batches."""
+    device: str = "auto"
+    """Where it trains and dreams: auto is CUDA where there is one, else the CPU; others go by name."""
 
 
 @dataclass(frozen=True)
@@ -79,19 +84,21 @@ class Frames:
         return Frames(**{name: torch.cat([mine[name], theirs[name]]) for name in mine})
 
 
-def judge(config: JudgeConfig) -> dict:
+def train_judge(config: JudgeConfig) -> dict:
     """Train, calibrate, measure and write a judge; returns the report.
 
     Raises:
         ValueError: The data has no successes or no failures, dreams are asked for without a world
             model, or the loss is not finite.
     """
-    dream = dreamer(config)
+    check_out(config.out, "judge.json", overwrite=config.overwrite)
+    device = command_device(config.device)
+    dream = dreamer(config, device)
     source = EpisodeCache(open_episodes(config.data))
     train, calibration, test = split(source, config.held_out)
     tested = source
-    if config.test is not None:
-        tested = EpisodeCache(open_episodes(config.test))
+    if config.test_data is not None:
+        tested = EpisodeCache(open_episodes(config.test_data))
         calibration, test = range(calibration.start, test.stop), range(len(tested))
     rows, seen = read_frames(source, train), None
     if config.dreams:
@@ -102,10 +109,11 @@ def judge(config: JudgeConfig) -> dict:
     shape = JudgeShape(tuple(source.views), tuple(source.size))
     if config.init is None:
         learned = LearnedJudge(shape, reward_range=(low, high))
+        learned.network.to(device)
     else:
-        learned = LearnedJudge.load(config.init)
+        learned = LearnedJudge.load(config.init, device)
         check_init(config, learned, shape)
-    fit(learned, rows, config)
+    fit_judge(learned, rows, config)
     generator = torch.Generator().manual_seed(config.seed)
     solved = rows.frames[rows.successes]
     goals = GoalImageJudge(solved[torch.randperm(len(solved), generator=generator)[:NUM_GOALS]])
@@ -132,7 +140,7 @@ def judge(config: JudgeConfig) -> dict:
     return report
 
 
-def dreamer(config: JudgeConfig) -> Callable[[EpisodeSource, Sequence[int]], list[Tensor]] | None:
+def dreamer(config: JudgeConfig, device: torch.device) -> Callable[[EpisodeSource, Sequence[int]], list[Tensor]] | None:
     """`dream_again` in the world model, when there is one.
 
     Raises:
@@ -142,7 +150,7 @@ def dreamer(config: JudgeConfig) -> Callable[[EpisodeSource, Sequence[int]], lis
         if config.dreams:
             raise ValueError(f"--dreams {config.dreams} needs --world, got none")
         return None
-    world = WorldModel.load(config.world)
+    world = WorldModel.load(config.world, device)
     return partial(dream_again, world, num_steps=config.num_steps, seed=config.seed)
 
 
@@ -195,37 +203,31 @@ def read_frames(
     return Frames(frames, successes, torch.cat(rewards))
 
 
-def fit(judge: LearnedJudge, rows: Frames, config: JudgeConfig) -> None:
+def fit_judge(judge: LearnedJudge, rows: Frames, config: JudgeConfig) -> None:
     """Train in place; half of every batch are successes, a quarter near misses."""
-    network = judge.network.train()
+    device = next(judge.network.parameters()).device
     low, high = judge.reward_range
     rewards = (rows.rewards - low) / max(high - low, 1e-6)
+    pools = batch_pools(rows, config.batch)
+    generator = torch.Generator().manual_seed(config.seed)
+
+    def loss_of(step: int) -> Float[Tensor, ""]:
+        pick = torch.cat([pool[torch.randint(len(pool), (count,), generator=generator)] for pool, count in pools])
+        frames = disturb(rows.frames[pick], generator).to(device)
+        with autocast(device):
+            logit, reward = judge.network(frames).float().unbind(-1)
+        loss = binary_cross_entropy_with_logits(logit, rows.successes[pick].float().to(device))
+        return loss + smooth_l1_loss(reward, rewards[pick].to(device), beta=0.1)
+
+    fit(judge.network, loss_of, steps=config.steps, learning_rate=config.learning_rate, name="judge")
+
+
+def batch_pools(rows: Frames, batch: int) -> list[tuple[Int64[Tensor, "_"], int]]:
+    """Indices of frames, and how many of them a batch has: solved ones, near misses, all failed ones."""
     solved, failed = rows.successes.nonzero()[:, 0], (~rows.successes).nonzero()[:, 0]
     order = rows.rewards[failed].argsort(descending=True)
     near = failed[order[: max(round(NEAR_MISSES * len(failed)), 1)]]
-    pools = [(solved, config.batch // 2), (near, config.batch // 4)]
-    pools.append((failed, config.batch - sum(count for _, count in pools)))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-    generator = torch.Generator().manual_seed(config.seed)
-    with training_bar() as progress:
-        task = progress.add_task("judge", total=config.steps, note="")
-        for step in range(config.steps):
-            picks = [pool[torch.randint(len(pool), (count,), generator=generator)] for pool, count in pools]
-            pick = torch.cat(picks)
-            frames = disturb(rows.frames[pick], generator)
-            with autocast(frames.device):
-                logit, reward = network(frames).float().unbind(-1)
-            loss = binary_cross_entropy_with_logits(logit, rows.successes[pick].float())
-            loss = loss + smooth_l1_loss(reward, rewards[pick], beta=0.1)
-            if not torch.isfinite(loss):
-                raise ValueError(f"step {step}: loss is {loss.item()}; lower --learning-rate")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            progress.update(task, advance=1, note=f"step {step + 1}  loss {loss.item():.4f}")
-    network.eval()
+    return [(solved, batch // 2), (near, batch // 4), (failed, batch - batch // 2 - batch // 4)]
 
 
 def disturb(frames: UInt8[Tensor, "n v H W 3"], generator: torch.Generator) -> UInt8[Tensor, "n v H W 3"]:

@@ -1,1 +1,1 @@
-"""Who acts: the protocol of a policy, adapters, and small cloned policies."""
+"""Policies: the protocol, adapters, and small policies cloned from demonstrations."""

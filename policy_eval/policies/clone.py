@@ -9,11 +9,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
+from conditioning.relative import check_relative_to, relative_actions
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
-from worldmodel.model.precision import autocast
-from worldmodel.training.log import training_bar
+from worldmodel.model.precision import autocast, command_device
+from worldmodel.model_folder import check_out
+from worldmodel.training.fit import fit
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class CloneConfig:
     """Clone a small visuomotor policy from the successful episodes of a data set."""
 
     data: Path
-    """Folder of demonstrations with `next.success`."""
+    """Data set of demonstrations with `next.success`."""
     out: Path
     """Folder of the policy."""
     demos: int | None = None
@@ -46,8 +48,12 @@ class CloneConfig:
     """Frames per step."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW, with cosine decay."""
+    overwrite: bool = False
+    """Replace what an earlier run left in `out`."""
     seed: int = 0
     """Seed of weights and batches."""
+    device: str = "auto"
+    """Where it trains: auto is CUDA where there is one, else the CPU; others go by name."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ def clone(config: CloneConfig) -> Path:
     Raises:
         ValueError: The data lacks what the configuration asks for, or the loss is not finite.
     """
+    check_out(config.out, "policy.json", overwrite=config.overwrite)
+    device = command_device(config.device)
     source = EpisodeCache(open_episodes(config.data))
     views = check_clone(config, source)
     demonstrations = read_demonstrations(config, source, views)
@@ -86,9 +94,9 @@ def clone(config: CloneConfig) -> Path:
         action_noise=config.action_noise,
     )
     torch.manual_seed(config.seed)
-    policy = ClonedPolicy(policy_config)
-    loss = fit(policy, demonstrations, config)
-    policy.eval().save(config.out)
+    policy = ClonedPolicy(policy_config).to(device)
+    loss = fit_policy(policy, demonstrations, config)
+    policy.save(config.out)
     training = {
         "data": str(config.data),
         "demonstrations": demonstrations.episodes,
@@ -107,36 +115,25 @@ def clone(config: CloneConfig) -> Path:
     return config.out
 
 
-def fit(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) -> float:
+def fit_policy(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) -> float:
     """Train in place; returns the mean loss of the last tenth of the steps."""
     policy.action_mean.copy_(rows.targets.mean((0, 1)))
     policy.action_std.copy_(rows.targets.std((0, 1), correction=0).clamp_min(1e-6))
     if policy.config.state_dim:
         policy.state_mean.copy_(rows.states.mean(0))
         policy.state_std.copy_(rows.states.std(0, correction=0).clamp_min(1e-6))
-    targets = (rows.targets - policy.action_mean) / policy.action_std
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
+    targets = (rows.targets - policy.action_mean.cpu()) / policy.action_std.cpu()
+    device = policy.action_mean.device
     generator = torch.Generator().manual_seed(config.seed)
-    losses = []
-    with training_bar() as progress:
-        task = progress.add_task("clone", total=config.steps, note="")
-        for step in range(config.steps):
-            pick = torch.randint(len(targets), (config.batch,), generator=generator)
-            states = rows.states[pick] if policy.config.state_dim else None
-            with autocast(targets.device):
-                planned = policy(rows.frames[pick], states)
-            loss = smooth_l1_loss(planned.float(), targets[pick])
-            if not torch.isfinite(loss):
-                raise ValueError(f"step {step}: loss is {loss.item()}; lower --learning-rate")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-            progress.update(task, advance=1, note=f"step {step + 1}  loss {losses[-1]:.4f}")
-    last = losses[-max(len(losses) // 10, 1) :]
-    return sum(last) / len(last)
+
+    def loss_of(step: int) -> Float[Tensor, ""]:
+        pick = torch.randint(len(targets), (config.batch,), generator=generator)
+        states = rows.states[pick].to(device) if policy.config.state_dim else None
+        with autocast(device):
+            planned = policy(rows.frames[pick].to(device), states)
+        return smooth_l1_loss(planned.float(), targets[pick].to(device))
+
+    return fit(policy, loss_of, steps=config.steps, learning_rate=config.learning_rate, name="clone")
 
 
 def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
@@ -153,12 +150,8 @@ def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
         raise ValueError(f"{source.name}: no observation.state, which --proprioception needs; pass --no-proprioception")
     if config.relative_to and not config.proprioception:
         raise ValueError(f"relative_to={config.relative_to} needs the state, but proprioception is off")
-    for action, state in config.relative_to.items():
-        if not (0 <= action < source.action_dim and 0 <= state < source.state_dim):
-            raise ValueError(
-                f"{source.name}: relative_to has {action}: {state}, the data has "
-                f"{source.action_dim} action dims and {source.state_dim} state dims"
-            )
+    dims = {"action_dim": source.action_dim, "state_dim": source.state_dim}
+    check_relative_to(config.relative_to, data=source.name, **dims)
     for name in ("steps", "batch", "chunk"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is at least 1, got {getattr(config, name)}")
@@ -201,11 +194,7 @@ def _plans(
 ) -> Float[Tensor, "t k a"]:
     """The next `chunk` actions at every frame; past the end the last action is repeated."""
     steps = torch.arange(len(actions))[:, None] + torch.arange(config.chunk)
-    plans = actions[steps.clamp_max(len(actions) - 1)].clone()
-    for action, state in config.relative_to.items():
-        plans[..., action] -= states[: len(actions), None, state]
-    if config.cap is not None:
-        dims = list(config.relative_to)
-        length = plans[..., dims].norm(dim=-1, keepdim=True).clamp_min(1e-6)
-        plans[..., dims] *= (config.cap / length).clamp_max(1.0)
-    return plans
+    plans = actions[steps.clamp_max(len(actions) - 1)]
+    if not config.relative_to:
+        return plans
+    return relative_actions(plans, states[: len(actions), None], config.relative_to, cap=config.cap)

@@ -1,19 +1,17 @@
 """A small visuomotor policy, cloned from demonstrations: keypoints per camera and a perceptron."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from policy_eval.policies.policy import Observations
-from worldmodel.files import write_json, write_weights
-from worldmodel.streaming.state import stream_noise
+from worldmodel.model_folder import load_model, save_model
+from worldmodel.streaming.noise import stream_noise
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,12 @@ class PolicyConfig:
     width: int = 128
     """Width of the perceptron."""
 
-    @classmethod
-    def from_dict(cls, values: Mapping) -> "PolicyConfig":
-        """Read the dictionary that `dataclasses.asdict` and JSON make of a configuration."""
-        relative = {int(k): int(v) for k, v in values["relative_to"].items()}
-        shapes = {"views": tuple(values["views"]), "size": tuple(values["size"])}
-        return cls(**{**values, **shapes, "relative_to": relative})
+
+@dataclass(frozen=True)
+class PolicyDescription:
+    """What `policy.json` holds."""
+
+    config: PolicyConfig
 
 
 class KeypointEncoder(nn.Module):
@@ -70,11 +68,16 @@ class KeypointEncoder(nn.Module):
         """Coordinates in [-1, 1] and maxima of every map."""
         pictures = rearrange(frames, "n h w c -> n c h w").float() / 127.5 - 1
         maps = self.convolutions(pictures).float()
-        height, width = maps.shape[-2:]
-        weights = maps.flatten(2).softmax(-1).unflatten(-1, (height, width))
-        x = (weights.sum(-2) * torch.linspace(-1, 1, width, device=maps.device)).sum(-1)
-        y = (weights.sum(-1) * torch.linspace(-1, 1, height, device=maps.device)).sum(-1)
-        return torch.cat([x, y, maps.flatten(2).amax(-1).tanh()], dim=-1)
+        weights = maps.flatten(2).softmax(-1).view(maps.shape)
+        return torch.cat([*expected_places(weights), maps.flatten(2).amax(-1).tanh()], dim=-1)
+
+
+def expected_places(weights: Float[Tensor, "n k h w"]) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """Mean x and mean y, in [-1, 1], under weights that sum to 1 over every map."""
+    height, width = weights.shape[-2:]
+    x = (weights.sum(-2) * torch.linspace(-1, 1, width, device=weights.device)).sum(-1)
+    y = (weights.sum(-1) * torch.linspace(-1, 1, height, device=weights.device)).sum(-1)
+    return x, y
 
 
 class ClonedPolicy(nn.Module):
@@ -175,36 +178,17 @@ class ClonedPolicy(nn.Module):
         states = observation["observation.state"].to(device) if self.config.state_dim else None
         return frames, states
 
-    def save(self, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+    def save(self, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
         """Write `policy.json` and `weights.safetensors`; `dtype` is that of the weights."""
-        folder.mkdir(parents=True, exist_ok=True)
-        buffers = dict(self.named_buffers())
-        tensors = {k: v.to(dtype) for k, v in self.named_parameters()} | buffers
-        write_weights(folder / "weights.safetensors", tensors)
-        write_json(folder / "policy.json", {"format": 1, "config": asdict(self.config)})
+        tensors = {k: v.to(dtype) for k, v in self.named_parameters()} | dict(self.named_buffers())
+        save_model(folder, "policy.json", PolicyDescription(self.config), tensors)
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "ClonedPolicy":
-        """Load what `save` wrote.
+        """Load what `save` wrote, from a folder or `hf://USER/NAME@REV`.
 
         Raises:
-            ValueError: The folder holds no policy, naming the file that is wrong.
+            ValueError: There is no policy, naming what is wrong; see `load_model`.
         """
-        file = Path(folder) / "policy.json"
-        if not file.is_file():
-            raise ValueError(f"{folder}: no policy here, policy.json is missing")
-        try:
-            policy = cls(PolicyConfig.from_dict(json.loads(file.read_text())["config"]))
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{file}: not a policy description: {error!r}") from error
-        weights = file.with_name("weights.safetensors")
-        if not weights.is_file():
-            raise ValueError(f"{weights}: missing")
-        tensors = {name: tensor.float() for name, tensor in load_file(weights).items()}
-        expected = {name: tuple(t.shape) for name, t in policy.state_dict().items()}
-        found = {name: tuple(t.shape) for name, t in tensors.items()}
-        if expected != found:
-            differ = sorted(n for n in expected | found if expected.get(n) != found.get(n))
-            raise ValueError(f"{weights}: weights of another policy, these differ: {differ}")
-        policy.load_state_dict(tensors)
+        _, policy = load_model(folder, "policy.json", PolicyDescription, lambda said, _: cls(said.config))
         return policy.to(device).eval()

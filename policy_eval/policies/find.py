@@ -8,6 +8,7 @@ import torch
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.policy import Policy
 from worldmodel.envs.policy import resolve_policy, watches
+from worldmodel.model_folder import shipped
 from worldmodel.resolve import is_spec, resolve
 
 POLICY_FILE = "policy.json"
@@ -17,7 +18,7 @@ def load_policy(spec: str | Path, device: torch.device | str = "cpu") -> Policy:
     """A policy by where it is.
 
     Args:
-        spec: Folder of a cloned policy, or `module:name` of one of yours; see
+        spec: Folder of a cloned policy, `hf://USER/NAME@REV`, or `module:name` of one of yours; see
             `docs/extend/policy.md`. A folder comes first, should there be one of that name.
         device: Where a cloned policy runs. Your own one sees tensors on the CPU and decides itself.
 
@@ -26,7 +27,7 @@ def load_policy(spec: str | Path, device: torch.device | str = "cpu") -> Policy:
             is there instead.
     """
     if not is_yours(spec):
-        return ClonedPolicy.load(spec, device).eval()
+        return ClonedPolicy.load(spec, device)
     policy = resolve_policy(str(spec))
     if watches(policy):
         raise ValueError(
@@ -40,8 +41,8 @@ def find_policies(specs: Sequence[str | Path]) -> dict[str, str | Path]:
     """Policies by name, in the order of `specs`; `load_policy` takes each.
 
     Args:
-        specs: Folders of policies, folders of such folders, and `module:name`. A policy is called
-            like its folder, or by the name behind the colon.
+        specs: Folders of policies, folders of such folders, `hf://USER/NAME@REV`, and `module:name`.
+            A policy is called like its folder, or by the name behind the last slash or the colon.
 
     Raises:
         ValueError: A folder neither is nor holds a policy, a module has no such name, or two
@@ -66,7 +67,9 @@ def _inside(spec: str | Path) -> dict[str, str | Path]:
     if is_yours(spec):
         resolve(str(spec), "policy")
         return {str(spec).partition(":")[2]: str(spec)}
-    folder = Path(spec)
+    if str(spec).startswith("hf://"):
+        return {str(spec).rpartition("/")[2].partition("@")[0]: str(spec)}
+    folder = shipped(spec)
     if (folder / POLICY_FILE).is_file():
         return {folder.resolve().name: folder}
     inside = {file.parent.name: file.parent for file in sorted(folder.glob(f"*/{POLICY_FILE}"))}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -16,10 +15,12 @@ from policy_eval.policies.find import find_policies
 from policy_eval.ranking.disagreements import film, worst
 from policy_eval.ranking.rank import Ranking, Score, rank
 from policy_eval.ranking.report import print_ranking, write_report
-from policy_eval.ranking.trials import Bench, Cell, cut, gather, replays, run_cells
+from policy_eval.ranking.trials import Cell, TrialSetup, cut, gather, replays, run_cells
 from policy_eval.scores import Scores
 from worldmodel.envs import check_env_name
 from worldmodel.files import write_json
+from worldmodel.model.precision import choose_device, command_device
+from worldmodel.model_folder import shipped
 from worldmodel.processes import single_thread
 
 
@@ -30,27 +31,26 @@ class RankConfig:
     A killed command continues where it stood, and comes to the same numbers.
     """
 
-    world: str
-    """Folder or hub id of the world model."""
-    judge: Path
-    """Folder of the judge of dreamed frames."""
+    world: str | Path
+    """Folder of the world model, or hf://USER/NAME@REV."""
+    judge: str | Path
+    """Folder of the judge of dreamed frames, or hf://USER/NAME@REV."""
     policies: tuple[str | Path, ...]
     """Folders of policies, folders of such folders, or module:name for a policy of yours. A policy
     is called like its folder, or by the name behind the colon."""
-    starts: Path
-    """Recorded episodes, with reset seeds, to start from; held out from all training."""
+    data: Path
+    """Recorded episodes, with reset seeds, whose first frames trials start from; held out from all training."""
     out: Path
     """Folder for ranking.json, report.html, videos, and the finished cells."""
     horizon: int
     """Most steps of a trial."""
     episodes: int = 100
-    """Dreamed trials of each policy, from the first episodes of the starts."""
+    """Dreamed trials of each policy, from the first episodes of the data."""
     real: str = "none"
-    """Where real trials are made: pusht-position, metaworld:TASK, module:Class, or none."""
+    """The true side: where real trials are made (pusht-position, metaworld:TASK, module:Class), or a JSON file of
+    stored ones, scores by policy, as `real.json` beside the shipped policies; or none."""
     real_episodes: int | None = None
     """Real trials of each policy; as many as dreamed ones when not given."""
-    real_scores: Path | None = None
-    """Stored real trials, a JSON file of scores by policy; none are made then."""
     control: Literal["none", "copy-last"] = "none"
     """`copy-last` ranks in a world in which nothing ever happens."""
     replays: int = 200
@@ -61,23 +61,29 @@ class RankConfig:
     """Denoising steps per frame."""
     num_envs: int = 25
     """Dreams in a batch, and trials in a cell."""
-    processes: int = os.cpu_count() or 1
+    workers: int = os.cpu_count() or 1
     """Processes that share the cells, one thread each."""
     seed: int = 0
     """Seed of the dreams' noise and of the resampling."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """Where the networks run."""
+    device: str = "auto"
+    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
 
     @property
-    def bench(self) -> Bench:
+    def real_table(self) -> Path | None:
+        """The file of stored real trials, if there is one."""
+        return shipped(self.real) if self.real.endswith(".json") else None
+
+    @property
+    def setup(self) -> TrialSetup:
         """What the trials are made with."""
-        return Bench(
+        return TrialSetup(
             world=self.world,
             judge=self.judge,
-            starts=self.starts,
+            data=self.data,
             episodes=self.episodes,
             horizon=self.horizon,
-            real=self.real,
+            real="none" if self.real_table else self.real,
+            stored=self.real_table is not None,
             num_steps=self.num_steps,
             num_envs=min(self.num_envs, self.episodes),
             seed=self.seed,
@@ -94,33 +100,35 @@ def rank_policies(config: RankConfig) -> Ranking:
             and policies do not fit, or the finished cells were made with something else.
     """
     check(config)
+    choose_device(config.device)
     policies = find_policies(config.policies)
-    bench = config.bench
+    setup = config.setup
     config.out.mkdir(parents=True, exist_ok=True)
-    dreams = cut(["dream"], policies, range(config.episodes), bench.num_envs)
+    dreams = cut(["dream"], policies, range(config.episodes), setup.num_envs)
     tried = config.episodes if config.real_episodes is None else config.real_episodes
-    with_trials = config.real != "none" and config.real_scores is None
-    trials = cut(["real"], policies, range(tried), bench.num_envs) if with_trials else []
+    with_trials = setup.real != "none"
+    trials = cut(["real"], policies, range(tried), setup.num_envs) if with_trials else []
     real = None
-    if config.real_scores is not None:
-        real = read_scores(config.real_scores, policies)
+    if config.real_table is not None:
+        real = read_scores(config.real_table, policies)
     optimism, videos = None, []
     with single_thread():
-        run_shown(bench, "trials", [*trials, *dreams], config)
-        dream = gather(bench, dreams, config.out)
+        command_device(config.device)
+        run_shown(setup, "trials", [*trials, *dreams], config)
+        dream = gather(setup, dreams, config.out)
         if with_trials:
-            real = gather(bench, trials, config.out)
-            again, failures = replays(bench, policies, config.out, limit=config.replays)
-            run_shown(bench, "replays", again, config)
-            optimism = imagined_successes(gather(bench, again, config.out), failures)
-            videos = film(bench, policies, worst(dream, real, config.videos), config.out)
+            real = gather(setup, trials, config.out)
+            again, failures = replays(setup, policies, config.out, limit=config.replays)
+            run_shown(setup, "replays", again, config)
+            optimism = imagined_successes(gather(setup, again, config.out), failures)
+            videos = film(setup, policies, worst(dream, real, config.videos), config.out)
     ranking = rank(dream, real, seed=config.seed)
     report = {
         "format": 1,
         **ranking.to_json(),
         "optimism": optimism,
         "settings": settings(config, policies),
-        "made_with": bench.made_with,
+        "made_with": setup.made_with,
         "trials": trial_rows(dream, real),
     }
     write_json(config.out / "ranking.json", report)
@@ -132,7 +140,7 @@ def rank_policies(config: RankConfig) -> Ranking:
 
 def check(config: RankConfig) -> None:
     """Raise a `ValueError` for numbers out of range or settings that contradict each other."""
-    for name in ("episodes", "horizon", "num_envs", "processes"):
+    for name in ("episodes", "horizon", "num_envs", "workers"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is at least 1, got {getattr(config, name)}")
     tried = config.real_episodes
@@ -141,10 +149,10 @@ def check(config: RankConfig) -> None:
             f"--real-episodes is 1 to --episodes, since real starts are dreamed from too; got "
             f"{tried} and {config.episodes}"
         )
-    if config.real != "none":
+    if config.real_table is not None and not config.real_table.is_file():
+        raise ValueError(f"--real {config.real}: no such file of real trials")
+    if config.real_table is None and config.real != "none":
         check_env_name(config.real)
-    if config.real_scores is not None and not config.real_scores.is_file():
-        raise ValueError(f"{config.real_scores}: no such file of real scores")
 
 
 def read_scores(file: Path, names: Mapping[str, object]) -> dict[str, Scores]:
@@ -216,7 +224,7 @@ def settings(config: RankConfig, policies: Mapping[str, str | Path]) -> dict:
     return values | {"policies": {name: str(spec) for name, spec in policies.items()}}
 
 
-def run_shown(bench: Bench, name: str, cells: Sequence[Cell], config: RankConfig) -> None:
+def run_shown(setup: TrialSetup, name: str, cells: Sequence[Cell], config: RankConfig) -> None:
     """Run cells under a bar with the time that is left."""
     columns = (
         TextColumn("{task.description}"),
@@ -234,4 +242,4 @@ def run_shown(bench: Bench, name: str, cells: Sequence[Cell], config: RankConfig
         def done(cell: Cell) -> None:
             progress.update(task, advance=len(cell.starts), note=f"{cell.policy}, {cell.place}")
 
-        run_cells(bench, cells, config.out, processes=config.processes, progress=done)
+        run_cells(setup, cells, config.out, processes=config.workers, progress=done)

@@ -1,4 +1,4 @@
-"""Trials whose dream ended otherwise than reality did, as videos."""
+"""Videos of the trials that ended differently in the dream and in reality."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from policy_eval.evaluate import Trial
-from policy_eval.ranking.trials import Bench, Cell, play
+from policy_eval.evaluation import Trial
+from policy_eval.ranking.trials import Cell, TrialSetup, play
 from policy_eval.scores import Scores
 from worldmodel.data.video.write import write_video
 from worldmodel.dreams.film import compare
@@ -64,25 +64,25 @@ def worst(dream: Mapping[str, Scores], real: Mapping[str, Scores], number: int) 
 
 
 def film(
-    bench: Bench, policies: Mapping[str, str | Path], found: Sequence[Disagreement], out: Path
+    setup: TrialSetup, policies: Mapping[str, str | Path], found: Sequence[Disagreement], out: Path
 ) -> list[tuple[Path, str]]:
     """Run the trials once more and write reality above dream; returns files and captions."""
     videos = []
-    bench = replace(bench, num_envs=1)  # one dream at a time, since there is one start
+    setup = replace(setup, num_envs=1)  # one dream at a time, since there is one start
     for each in found:
         file = out / "videos" / f"{each.policy}-{each.seed}.mp4"
         if not file.exists():
-            start = bench.loaded_starts.seeds.index(each.seed)
+            start = setup.loaded_starts.seeds.index(each.seed)
             trials = {}
             for place in ("real", "dream"):
                 kept: list[Trial] = []
                 cell = Cell(place, each.policy, policies[each.policy], (start,))
-                play(bench, cell, out, kept.append)
+                play(setup, cell, out, kept.append)
                 trials[place] = kept[0].frames
             length = max(map(len, trials.values()))
             shown = [torch.from_numpy(_held(trials[p], length)) for p in ("real", "dream")]
             file.parent.mkdir(parents=True, exist_ok=True)
-            world = bench.loaded_world
+            world = setup.loaded_world
             write_video(file, compare(*shown, world.views), world.fps)
         videos.append((file, each.caption))
     return videos

@@ -213,5 +213,8 @@ def _score(row: Mapping[str, float]) -> tuple[str, str]:
 
 
 def _arms(row: Mapping[str, float]) -> list[list[float]]:
-    """Distances from the score to the ends of its interval, for matplotlib."""
-    return [[row["score"] - row["low"]], [row["high"] - row["score"]]]
+    """Distances from the score to the ends of its interval, for matplotlib, which refuses any below 0.
+
+    Stored rankings hold intervals that end beyond the score by a rounding error.
+    """
+    return [[max(row["score"] - row["low"], 0.0)], [max(row["high"] - row["score"], 0.0)]]

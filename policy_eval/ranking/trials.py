@@ -13,18 +13,20 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 
-from policy_eval.evaluate import Trial, evaluate
+from policy_eval.evaluation import Trial, evaluate
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.find import is_yours, load_policy
-from policy_eval.policies.policy import Observations
+from policy_eval.policies.policy import Observations, Policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
 from worldmodel.data import open_episodes
 from worldmodel.dreams.copy_last import CopyLastWorld
 from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
-from worldmodel.envs import is_foreign, make_simulator
+from worldmodel.envs import has_simulator, is_foreign, make_simulator
 from worldmodel.files import write_json
+from worldmodel.model.precision import choose_device
+from worldmodel.model_folder import find_folder
 from worldmodel.processes import end_with_parent
 from worldmodel.resolve import source_hash
 from worldmodel.world_model import WorldModel
@@ -34,13 +36,13 @@ SIMULATORS = 5
 
 
 @dataclass(frozen=True)
-class Bench:
+class TrialSetup:
     """What the trials of a ranking are made with; every process has its own copy.
 
     Attributes:
-        world: Folder or hub id of the world model.
-        judge: Folder of the judge of dreamed frames.
-        starts: Folder of recorded episodes to start from.
+        world: Folder of the world model, or `hf://USER/NAME@REV`.
+        judge: Folder of the judge of dreamed frames, likewise.
+        data: Recorded episodes to start from.
         episodes: How many of them, the first ones.
         horizon: Most steps of a trial.
         real: The real environment, a name or `module:Class`; `none` without one.
@@ -48,12 +50,14 @@ class Bench:
         num_envs: Dreams in a batch.
         seed: Seed of the dreams' noise.
         copy_last: Whether the dream is the control in which nothing happens.
-        device: Where the networks run.
+        stored: Whether real trials come from a file; the dream then has the spaces of the
+            environment that `data` was recorded in.
+        device: Where the networks run; see `choose_device`.
     """
 
-    world: str
-    judge: Path
-    starts: Path
+    world: str | Path
+    judge: str | Path
+    data: str | Path
     episodes: int
     horizon: int
     real: str = "none"
@@ -61,18 +65,19 @@ class Bench:
     num_envs: int = 25
     seed: int = 0
     copy_last: bool = False
-    device: str = "cpu"
+    stored: bool = False
+    device: str = "auto"
 
     @cached_property
     def loaded_world(self) -> WorldModel:
         """The world model."""
         kind = CopyLastWorld if self.copy_last else WorldModel
-        return kind.load(self.world, self.device)
+        return kind.load(self.world, choose_device(self.device))
 
     @cached_property
     def loaded_judge(self) -> LearnedJudge:
         """The judge."""
-        return LearnedJudge.load(self.judge, self.device)
+        return LearnedJudge.load(self.judge, choose_device(self.device))
 
     @cached_property
     def loaded_starts(self) -> Starts:
@@ -82,7 +87,7 @@ class Bench:
             ValueError: There are fewer episodes than asked for.
         """
         world = self.loaded_world
-        source = open_episodes(self.starts, size=tuple(world.size), views=world.views)
+        source = open_episodes(self.data, size=tuple(world.size), views=world.views)
         if not 1 <= self.episodes <= len(source):
             raise ValueError(f"{source.name}: has {len(source)} episodes to start from, --episodes is {self.episodes}")
         return Starts(source, range(self.episodes))
@@ -98,16 +103,22 @@ class Bench:
             horizon=self.horizon,
             num_steps=self.num_steps,
             seed=self.seed,
-            like=None if self.real == "none" else self.simulators.envs[0],
+            like=None if self.place == "none" else self.simulators.envs[0],
             autoreset_mode=AutoresetMode.DISABLED,
         )
+
+    @cached_property
+    def place(self) -> str:
+        """The real environment, whose spaces the dream has; `none` without one."""
+        recorded = self.loaded_starts.source.robot_type
+        return recorded if self.stored and has_simulator(recorded) else self.real
 
     @cached_property
     def simulators(self) -> RealEnvs:
         """The real environment, several times."""
         size = self.loaded_starts.source.size[0]
         return RealEnvs(
-            lambda: make_simulator(self.real, size=size, time_limit=self.horizon),
+            lambda: make_simulator(self.place, size=size, time_limit=self.horizon),
             self.loaded_starts,
             num_envs=min(SIMULATORS, self.episodes),
         )
@@ -124,9 +135,9 @@ class Bench:
             "copy_last": self.copy_last,
         }
         data = self.loaded_starts.source.fingerprint
-        made_with = {"data": data, "horizon": self.horizon, "real": self.real, "dream": dream}
-        if is_foreign(self.real):
-            made_with["real_source"] = source_hash(self.real, "environment")
+        made_with = {"data": data, "horizon": self.horizon, "real": self.place, "dream": dream}
+        if is_foreign(self.place):
+            made_with["real_source"] = source_hash(self.place, "environment")
         return made_with
 
 
@@ -179,11 +190,10 @@ def policy_fingerprint(spec: str | Path) -> str:
 
 
 def fingerprint(folder: str | Path) -> str:
-    """Hash of the weights and the description in a folder; a hub id stands for itself."""
-    files = sorted(Path(folder).glob("*.safetensors"))
-    files += [f for n in ("world", "judge", "policy") for f in Path(folder).glob(f"{n}.json")]
-    if not files:
-        return str(folder)
+    """Hash of the weights and the description of a model."""
+    folder = find_folder(folder)
+    files = sorted(folder.glob("*.safetensors"))
+    files += [f for n in ("world", "judge", "policy") for f in folder.glob(f"{n}.json")]
     return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
 
 
@@ -194,7 +204,7 @@ def cut(places: Sequence[str], policies: Mapping[str, str | Path], starts: Seque
 
 
 def run_cells(
-    bench: Bench,
+    setup: TrialSetup,
     cells: Sequence[Cell],
     out: Path,
     *,
@@ -204,7 +214,7 @@ def run_cells(
     """Do the cells whose files are not there yet, each in one process with one thread.
 
     Args:
-        bench: What they are made with.
+        setup: What they are made with.
         cells: What to do.
         out: Folder of the files.
         processes: Number of processes; with 1 the cells are done in this one.
@@ -216,20 +226,20 @@ def run_cells(
     missing = []
     for cell in cells:
         if cell.file(out).exists():
-            read_cell(bench, cell, out)
+            read_cell(setup, cell, out)
             progress(cell)
         else:
             missing.append(cell)
     if processes == 1 or len(missing) < 2:
         for cell in missing:
-            run_cell(bench, cell, out)
+            run_cell(setup, cell, out)
             progress(cell)
         return
     pool = ProcessPoolExecutor(
         min(processes, len(missing)),
         multiprocessing.get_context("spawn"),
         _prepare,
-        (replace(bench), out),  # a copy, without what the bench has loaded
+        (replace(setup), out),  # a copy, without what the setup has loaded
     )
     try:
         waiting = {pool.submit(_work, cell): cell for cell in missing}
@@ -240,7 +250,7 @@ def run_cells(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def read_cell(bench: Bench, cell: Cell, out: Path) -> dict:
+def read_cell(setup: TrialSetup, cell: Cell, out: Path) -> dict:
     """The contents of a cell's file.
 
     Raises:
@@ -248,7 +258,7 @@ def read_cell(bench: Bench, cell: Cell, out: Path) -> dict:
     """
     file = cell.file(out)
     stored = json.loads(file.read_text())
-    expected = _made_with(bench, cell)
+    expected = _made_with(setup, cell)
     for name in expected | stored["made_with"]:
         old, new = stored["made_with"].get(name), expected.get(name)
         if old != new:
@@ -256,22 +266,26 @@ def read_cell(bench: Bench, cell: Cell, out: Path) -> dict:
     return stored
 
 
-def run_cell(bench: Bench, cell: Cell, out: Path) -> None:
+def run_cell(setup: TrialSetup, cell: Cell, out: Path) -> None:
     """Do the trials of a cell and write its file."""
     trials: list[Trial] = []
-    scores = play(bench, cell, out, trials.append if cell.place == "real" else None)
+    scores = play(setup, cell, out, trials.append if cell.place == "real" else None)
     failed = {trial.seed: trial.actions.tolist() for trial in trials if trial.outcome == 0}
     file = cell.file(out)
     file.parent.mkdir(parents=True, exist_ok=True)
-    contents = {"made_with": _made_with(bench, cell), "scores": scores.to_json(), "failed": failed}
+    contents = {"made_with": _made_with(setup, cell), "scores": scores.to_json(), "failed": failed}
     write_json(file, contents)
 
 
-def play(bench: Bench, cell: Cell, out: Path, record: Callable[[Trial], None] | None = None) -> Scores:
+def play(setup: TrialSetup, cell: Cell, out: Path, record: Callable[[Trial], None] | None = None) -> Scores:
     """The trials of a cell; `out` is where the actions of a replay come from."""
-    envs = bench.simulators if cell.place == "real" else bench.dream
-    policy = Replay(failed_actions(cell, out)) if cell.place == "replay" else load_policy(cell.spec, bench.device)
-    return evaluate(policy, envs, name=cell.policy, starts=cell.starts, horizon=bench.horizon, record=record)
+    envs = setup.simulators if cell.place == "real" else setup.dream
+    policy: Policy
+    if cell.place == "replay":
+        policy = Replay(failed_actions(cell, out))
+    else:
+        policy = load_policy(cell.spec, choose_device(setup.device))
+    return evaluate(policy, envs, name=cell.policy, starts=cell.starts, horizon=setup.horizon, record=record)
 
 
 def failed_actions(cell: Cell, out: Path) -> dict[int, list[list[float]]]:
@@ -283,23 +297,23 @@ def failed_actions(cell: Cell, out: Path) -> dict[int, list[list[float]]]:
     return found
 
 
-def replays(bench: Bench, policies: Mapping[str, str | Path], out: Path, *, limit: int) -> tuple[list[Cell], int]:
+def replays(setup: TrialSetup, policies: Mapping[str, str | Path], out: Path, *, limit: int) -> tuple[list[Cell], int]:
     """Cells that dream failed real trials again, as many of each policy, and how many failed."""
-    index = {seed: start for start, seed in enumerate(bench.loaded_starts.seeds)}
+    index = {seed: start for start, seed in enumerate(setup.loaded_starts.seeds)}
     cells, failures = [], 0
     each = -(-limit // len(policies))
     for name, spec in policies.items():
         failed = sorted(index[s] for s in failed_actions(Cell("real", name, spec, ()), out))
         failures += len(failed)
-        cells += cut(["replay"], {name: spec}, failed[:each], bench.num_envs)
+        cells += cut(["replay"], {name: spec}, failed[:each], setup.num_envs)
     return cells, failures
 
 
-def gather(bench: Bench, cells: Sequence[Cell], out: Path) -> dict[str, Scores]:
+def gather(setup: TrialSetup, cells: Sequence[Cell], out: Path) -> dict[str, Scores]:
     """The scores of every policy, joined from finished cells of one place."""
     parts: dict[str, list[Scores]] = {}
     for cell in cells:
-        scores = Scores.from_json(read_cell(bench, cell, out)["scores"])
+        scores = Scores.from_json(read_cell(setup, cell, out)["scores"])
         parts.setdefault(cell.policy, []).append(scores)
     columns = ("seeds", "outcomes", "returns", "steps")
     return {
@@ -308,20 +322,20 @@ def gather(bench: Bench, cells: Sequence[Cell], out: Path) -> dict[str, Scores]:
     }
 
 
-def _made_with(bench: Bench, cell: Cell) -> dict:
-    common = {k: v for k, v in bench.made_with.items() if k != "dream"}
-    special = {} if cell.place == "real" else bench.made_with["dream"]
+def _made_with(setup: TrialSetup, cell: Cell) -> dict:
+    common = {k: v for k, v in setup.made_with.items() if k != "dream"}
+    special = {} if cell.place == "real" else setup.made_with["dream"]
     return common | special | {"policy": policy_fingerprint(cell.spec), "starts": list(cell.starts)}
 
 
-def _prepare(bench: Bench, out: Path) -> None:
+def _prepare(setup: TrialSetup, out: Path) -> None:
     """Set up a worker: one thread, and an end when the parent ends, killed or not."""
     global _work_with
     torch.set_num_threads(1)
-    _work_with = (bench, out)
+    _work_with = (setup, out)
     end_with_parent()
 
 
 def _work(cell: Cell) -> None:
-    bench, out = _work_with
-    run_cell(bench, cell, out)
+    setup, out = _work_with
+    run_cell(setup, cell, out)

@@ -28,7 +28,8 @@ def wilson_interval(mean: float, n: int, *, level: float = 0.95) -> Interval:
     z = NORMAL.inv_cdf((1 + level) / 2)
     centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
-    return max(float(centre - half), 0.0), min(float(centre + half), 1.0)
+    # At a rate of 0 or 1 an end is the rate itself; rounding would put it 3e-17 beyond.
+    return min(max(float(centre - half), 0.0), mean), max(min(float(centre + half), 1.0), mean)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from worldmodel.streaming.state import stream_noise
+from worldmodel.streaming.noise import stream_noise
 
 
 def jitter(

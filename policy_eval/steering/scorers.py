@@ -31,7 +31,7 @@ Scorer = Callable[[Candidates], Float[Tensor, "n k"]]
 """Higher is better; of equals the first is taken."""
 
 
-def value(judge: Judge) -> Scorer:
+def by_value(judge: Judge) -> Scorer:
     """The judge's reward of the last imagined frame: the value of V-GPS, of a state it leads to.
 
     V-GPS learns Q(s, a) offline; here the world model says what the actions lead to.
@@ -46,7 +46,7 @@ def value(judge: Judge) -> Scorer:
     return score
 
 
-def verifier(verify: Callable[[UInt8[Tensor, "b v H W 3"]], Float[Tensor, "b"]]) -> Scorer:
+def by_verifier(verify: Callable[[UInt8[Tensor, "b v H W 3"]], Float[Tensor, "b"]]) -> Scorer:
     """The highest score that a verifier gives any imagined frame (RoboMonkey's verifier).
 
     `LearnedJudge.score` is one, and so is `GoalImageJudge.score`.
@@ -61,7 +61,7 @@ def verifier(verify: Callable[[UInt8[Tensor, "b v H W 3"]], Float[Tensor, "b"]])
     return score
 
 
-def agreement(
+def by_agreement(
     decode: Callable[[Clip], Float[Tensor, "b t a"]], commanded: Callable[[Clip], Float[Tensor, "b t a"]]
 ) -> Scorer:
     """Whether what is seen to be done is what was meant ("Do What You Say").

@@ -18,6 +18,7 @@ from policy_eval.policies.policy import Observations
 from policy_eval.steering.proposals import jitter
 from policy_eval.steering.scorers import Candidates, Scorer
 from worldmodel.data import Clip
+from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
 
 
@@ -34,7 +35,7 @@ class SteeredPolicy:
     """Another policy, steered by imagination.
 
     ```python
-    steered = SteeredPolicy(policy, value(judge), world, k=16, sigma=30.0)
+    steered = SteeredPolicy(policy, by_value(judge), world, k=16, sigma=30.0)
     scores = evaluate(steered, RealEnvs(make, starts, num_envs=10), horizon=60)
     ```
 
@@ -108,22 +109,18 @@ class SteeredPolicy:
             The present frame and `lookahead` dreamt ones of `n k` streams.
         """
         context = self._context()
-        state = self.world.start(context, seed=self.seeds.tolist())
-        state = state.select(torch.arange(len(self.seeds)).repeat_interleave(self.k))
-        frames = [context.frames[:, -1].repeat_interleave(self.k, 0)]
-        states, actions = [state.states], []
+        stream = self.world.stream(context, seeds=self.seeds.tolist()).branch(self.k)
+        seen, actions = [stream.observation], []
         queue = list(rearrange(plans, "n k h a -> (n k) h a").unbind(1))
         for _ in range(self.lookahead):
             if not queue:
-                queue = list(self.policy.plan(self._observed(frames[-1], states[-1])).unbind(1))
+                queue = list(self.policy.plan(self._observed(seen[-1])).unbind(1))
             actions.append(queue.pop(0))
-            dreamt, state = self.world.step(state, actions[-1], num_steps=self.num_steps)
-            frames.append(dreamt.frames)
-            states.append(dreamt.states)
+            seen.append(stream.step(actions[-1], num_steps=self.num_steps))
         return Clip(
-            frames=torch.stack(frames, 1),
+            frames=torch.stack([each.frames for each in seen], 1),
             actions=torch.stack(actions, 1),
-            states=None if states[0] is None else torch.stack(states, 1),
+            states=torch.stack([each.states for each in seen], 1) if self.world.state_dim else None,
         )
 
     def _context(self) -> Clip:
@@ -137,8 +134,8 @@ class SteeredPolicy:
         actions = torch.stack(between, 1) if between else None
         return Clip(frames=frames, actions=actions, states=states)
 
-    def _observed(self, frames: Tensor, states: Tensor | None) -> Observations:
-        """Dreamt frames under the keys of an observation."""
-        named = zip(self.world.views, frames.unbind(1), strict=True)
+    def _observed(self, dreamt: Observation) -> Observations:
+        """What was dreamt, under the keys of an observation."""
+        named = zip(self.world.views, dreamt.frames.unbind(1), strict=True)
         observation = {f"observation.images.{view}": pictures for view, pictures in named}
-        return observation if states is None else observation | {"observation.state": states}
+        return observation if dreamt.states is None else observation | {"observation.state": dreamt.states}

@@ -7,7 +7,7 @@ import numpy as np
 from einops import rearrange, repeat
 from jaxtyping import UInt8
 
-from policy_eval.evaluate import Trial, evaluate
+from policy_eval.evaluation import Trial, evaluate
 from policy_eval.policies.find import load_policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores

@@ -11,13 +11,13 @@ from rl_posttrain.imagination.learner import LearnConfig
 class ImagineConfig:
     """Improve a cloned policy inside a world model; an update takes about a minute of one core."""
 
-    world: str
-    """Folder or hub id of the world model, best one that has seen this policy fail."""
-    judge: Path
+    world: str | Path
+    """Folder of the world model, or hf://USER/NAME@REV; best one that has seen this policy fail."""
+    judge: str | Path
     """Folder of the judge, likewise."""
-    policy: Path
-    """Folder of the cloned policy to begin from."""
-    starts: Path
+    policy: str | Path
+    """Folder of the cloned policy to begin from, likewise."""
+    data: Path
     """Recorded episodes that dreams begin from; see `first_frames`."""
     out: Path
     """Folder of the improved policy, of the log, and of the state for `--resume`."""
@@ -72,16 +72,20 @@ class ImagineConfig:
     """Updates between saved states."""
     real: str = "none"
     """Real environment, a name or module:Class, for videos before and after; the run itself never sees it."""
-    real_starts: Path | None = None
-    """Recorded episodes that the videos begin like; `starts` when not given."""
+    real_data: Path | None = None
+    """Recorded episodes that the videos begin like; `data` when not given."""
     videos: int = 4
     """How many."""
     video_steps: int = 60
     """Longest of them."""
     resume: bool = False
     """Continue exactly where `out` stopped."""
+    overwrite: bool = False
+    """Replace what an earlier run left in `out`."""
     seed: int = 0
     """Seed of dreams, exploration and batches."""
+    device: str = "auto"
+    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
     learn: LearnConfig = field(default_factory=LearnConfig)
     """How actor and critic learn."""
 

@@ -1,4 +1,4 @@
-"""Whether a world model ranks policies, which is what improving one in it relies on."""
+"""Check that a world model ranks policies correctly before a policy is improved in it."""
 
 import json
 from pathlib import Path
@@ -13,12 +13,12 @@ UNKNOWN = (
 WORST_STANDING = 0.1  # of perfect simulators with as many trials, the share that does no better
 
 
-def check_ranking(file: Path | None, world: str, judge: str | Path) -> str:
+def check_ranking(file: Path | None, world: str | Path, judge: str | Path) -> str:
     """What a `ranking.json` says of a world model and a judge, in a sentence.
 
     Args:
         file: Of `worldmodel rank` with real trials; `None` when there is none.
-        world: Folder or hub id of the world model.
+        world: Folder of the world model, or `hf://USER/NAME@REV`.
         judge: Folder of the judge.
 
     Raises:

@@ -35,8 +35,11 @@ class Memory:
     @classmethod
     def empty(cls, learner: Learner) -> "Memory":
         """Nothing dreamt yet."""
-        width = len(learner.actor.std)
-        return cls(torch.zeros(0, learner.actor.num_features), torch.zeros(0, width), torch.zeros(0))
+
+        def none(*shape: int) -> Tensor:
+            return torch.zeros(0, *shape, device=learner.actor.log_std.device)
+
+        return cls(none(learner.actor.num_features), none(len(learner.actor.std)), none())
 
     def add(self, imagined: Imagined, noise_seeds: int) -> "Memory":
         """A memory with these dreams' successes, too; stream `j * n + i` is of start `i`."""
@@ -55,9 +58,9 @@ class Memory:
         write_weights(folder / FILE, vars(self))
 
     @classmethod
-    def load(cls, folder: Path, number: int) -> "Memory":
+    def load(cls, folder: Path, number: int, device: torch.device) -> "Memory":
         """Read the first `number` frames that `save` wrote; rows are only ever added."""
-        return cls(**{name: rows[:number] for name, rows in load_file(folder / FILE).items()})
+        return cls(**{name: rows[:number].to(device) for name, rows in load_file(folder / FILE).items()})
 
 
 def imitate(
@@ -85,7 +88,7 @@ def imitate(
         mean, std = learner.actor(features), learner.actor.std.detach()
         kl = gaussian_kl(mean, std, learner.prior(features), learner.prior.std)
         log_probs = gaussian_log_prob(memory.actions[index], mean, std)
-        good = torch.ones(len(index))
+        good = torch.ones_like(weights)
         loss = pmpo_loss(log_probs, good, kl, weights, alpha=1.0, beta=config.beta)
         if not torch.isfinite(loss):
             raise ValueError(f"update {step}: loss is {loss.item()}; lower --learn.actor-rate")

@@ -140,6 +140,7 @@ def learn_from(
     errors = (returns[:, 0] - learner.critic.value(imagined.features[:, 0])).abs()
     running = imagined.running
     spread = repeat(importance, "n -> (k n) t", k=len(running) // number, t=running.shape[1])
+    spread = spread.to(running.device)
     experience = Experience(
         features=imagined.features[:, :-1][running],
         actions=imagined.actions[running],
@@ -159,7 +160,7 @@ def learn_from(
 
 def imagined_return(rewards: Float[Tensor, "b t"], running: Bool[Tensor, "b t"], discount: float) -> Float[Tensor, "b"]:
     """Discounted sum of the rewards up to the first success."""
-    factors = discount ** torch.arange(rewards.shape[1])
+    factors = discount ** torch.arange(rewards.shape[1], device=rewards.device)
     return (rewards * running * factors).sum(1)
 
 

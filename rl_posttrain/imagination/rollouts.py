@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from rl_posttrain.imagination.actor import Actor
-from worldmodel.data import Clip, stack_clips
+from worldmodel.data import Clip
 from worldmodel.dreams.verdict import Judge, Verdict
-from worldmodel.dreams.world import World, begin, final_frame
+from worldmodel.dreams.world import World, begin
 from worldmodel.fidelity.uncertainty import disagreement
-from worldmodel.streaming.state import Observation
+from worldmodel.streaming.noise import mix_seed
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,10 @@ def imagine_rollouts(
         num_steps: Denoising steps per frame.
     """
     number, streams = len(clips), len(clips) * noise_seeds
-    state = begin(world, list(clips) * noise_seeds, [seed * 2**20 + i for i in range(streams)])
-    last = stack_clips([final_frame(clip) for clip in clips] * noise_seeds)
-    seen = Observation(last.frames[:, 0], None if last.states is None else last.states[:, 0])
+    stream = begin(world, list(clips) * noise_seeds, [mix_seed(seed, i) for i in range(streams)])
+    seen = stream.observation
+    device = actor.log_std.device
+    bounds = bounds[0].to(device), bounds[1].to(device)
     generator = torch.Generator().manual_seed(seed)
     index = [list(world.views).index(view) for view in actor.policy.config.views]
     own = actor.policy.config.state_dim > 0
@@ -99,12 +100,12 @@ def imagine_rollouts(
     looks, actions = [look()], []
     noises = persistent_noise(number, horizon, len(actor.std), persistence, generator)
     noises = noises * (torch.rand(number, 1, 1, generator=generator) if vary else 1.0)
-    for noise in noises.unbind(1):
+    for noise in noises.to(device).unbind(1):
         action = actor(looks[-1][1])
         if explore:
             action = action + actor.std * repeat(noise, "n a -> (k n) a", k=noise_seeds)
         commands = actor.raw(action, seen.states if own else None).clamp(*bounds)
-        seen, state = world.step(state, commands, num_steps=num_steps)
+        seen = stream.step(commands, num_steps=num_steps)
         actions.append(action)
         looks.append(look())
     frames = torch.stack([frame for frame, _, _ in looks], 1)

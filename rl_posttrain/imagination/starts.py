@@ -1,4 +1,4 @@
-"""Where imagined rollouts begin: any real frame of recorded data, rather where the critic errs."""
+"""Dreams start from recorded frames, more often from those where the critic's error is large."""
 
 from dataclasses import dataclass, replace
 

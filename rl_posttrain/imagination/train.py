@@ -26,11 +26,15 @@ from rl_posttrain.imagination.log import ImagineLog, summary
 from rl_posttrain.imagination.rollouts import Imagined, imagine_rollouts
 from rl_posttrain.imagination.starts import StartPool
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.data.statistics import action_state_statistics
 from worldmodel.dreams.anchors import Anchors, contexts
 from worldmodel.dreams.verdict import Judge
 from worldmodel.dreams.world import World
 from worldmodel.fidelity.uncertainty import STARTS, Calibration, calibrate
 from worldmodel.files import write_json
+from worldmodel.model.precision import command_device
+from worldmodel.model_folder import check_out
+from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
 from worldmodel.world_model import WorldModel
 
@@ -70,12 +74,14 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
             world model does not rank policies; see `check_ranking`.
     """
     check_numbers(config)
+    check_out(config.out, "state/state.json", "policy.json", overwrite=config.overwrite, resume=config.resume)
+    device = command_device(config.device)
     print(check_ranking(config.ranking, config.world, config.judge))
-    world = WorldModel.load(config.world)
+    world = WorldModel.load(config.world, device)
     world.config = replace(world.config, temperature=config.temperature)
-    judge = LearnedJudge.load(config.judge)
-    policy = ClonedPolicy.load(config.policy)
-    source = EpisodeCache(open_episodes(config.starts, size=tuple(world.size), views=world.views))
+    judge = LearnedJudge.load(config.judge, device)
+    policy = ClonedPolicy.load(config.policy, device)
+    source = EpisodeCache(open_episodes(config.data, size=tuple(world.size), views=world.views))
     check_fit(world, judge, policy, source)
     low, high = judge.reward_range
     scale = 1 / (high - low) if high > low else 1.0
@@ -88,7 +94,7 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
     report["calibration"] = None if calibration is None else calibration.to_json()
     write_json(config.out / "imagination.json", report)
     if config.real != "none":
-        starts = config.starts if config.real_starts is None else config.real_starts
+        starts = config.data if config.real_data is None else config.real_data
         before_after(
             {"before": config.policy, "after": config.out},
             config.real,
@@ -141,13 +147,8 @@ def prepare(config: ImagineConfig, world: World, judge: Judge, source: EpisodeSo
     chosen = np.random.default_rng([config.seed, 1])
     count = min(config.validation_starts, len(held_out))
     index = np.sort(chosen.choice(len(held_out), count, replace=False))
-    lows, highs = [], []
-    for episode in range(len(source)):
-        actions = source.read(episode, 0, source.lengths[episode]).actions
-        lows.append(actions.amin(0))
-        highs.append(actions.amax(0))
-    bounds = (torch.stack(lows).amin(0), torch.stack(highs).amax(0))
-    return Setting(world, judge, source, train, held_out.pick(index), bounds)
+    actions = action_state_statistics(source).action
+    return Setting(world, judge, source, train, held_out.pick(index), (actions.low, actions.high))
 
 
 def check_disagreement(config: ImagineConfig, setting: Setting) -> Calibration | None:
@@ -186,7 +187,7 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
     uninterrupted one.
     """
     torch.manual_seed(config.seed)
-    learner = Learner(policy, config.learn).eval()
+    learner = Learner(policy, config.learn).to(policy.action_mean.device).eval()
     optimizers = learner.optimizers(config.learn)
     average = MovingAverage(learner, config.learn.average_decay)
     pool = StartPool.uniform(len(setting.train), config.pool, np.random.default_rng([config.seed, 3]))
@@ -199,7 +200,7 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
         progress = load_state(config.out / "state", learner, average, optimizers)
         log.resume(progress)
         pool = StartPool.from_json(progress["pool"])
-        memory = Memory.load(config.out / "state", progress["remembered"])
+        memory = Memory.load(config.out / "state", progress["remembered"], memory.actions.device)
         best, first, since_best = (progress[k] for k in ("best", "first", "since_best"))
     with log:
         while True:
@@ -252,16 +253,22 @@ def one_update(
 ) -> tuple[Imagined, StartPool, dict[str, float]]:
     """Dream from the pool's starts and learn from it; with imitation, the critic alone."""
     rng = np.random.default_rng([config.seed, 4, log.step])
-    beta = config.correction + (1 - config.correction) * min(log.step / config.updates, 1.0)
-    places, importance = pool.draw(config.streams // config.noise_seeds, rng, alpha=config.priority, beta=beta)
+    places, importance = pool.draw(
+        config.streams // config.noise_seeds, rng, alpha=config.priority, beta=correction_at(config, log.step)
+    )
     picked = setting.train.pick(pool.index[places])
     imagined = dream(config, setting, learner, picked, horizon=config.horizon, seed=log.step + 1)
     experience, errors, shown = learn_from(learner, average, imagined, importance, config.learn, setting.trust_scale)
     shown |= update(learner, optimizers, experience, config.learn, step=log.step)
-    pool = pool.update(places, errors)
+    pool = pool.update(places, errors.cpu())
     if (log.step + 1) % config.refresh_interval == 0:
         pool = pool.refresh(REFRESH_SHARE, len(setting.train), rng)
     return imagined, pool, shown | {"std": learner.actor.std.mean().item()}
+
+
+def correction_at(config: ImagineConfig, step: int) -> float:
+    """Exponent of the importance weights: it grows from `correction` to 1 over the updates."""
+    return config.correction + (1 - config.correction) * min(step / config.updates, 1.0)
 
 
 def measure(config: ImagineConfig, setting: Setting, learner: Learner) -> tuple[Float[Tensor, "n"], float]:
@@ -281,7 +288,7 @@ def measure(config: ImagineConfig, setting: Setting, learner: Learner) -> tuple[
     )
     gained = config.learn.shaping * (imagined.potentials[:, 1:] - imagined.potentials[:, :-1])
     returns = imagined_return(gained + imagined.successes, imagined.running, 1.0)
-    return returns, float(imagined.solved.float().mean())
+    return returns.cpu(), float(imagined.solved.float().mean())
 
 
 def better(returns: Float[Tensor, "n"], best: Float[Tensor, "n"]) -> bool:
@@ -313,7 +320,7 @@ def dream(
         contexts(setting.source, anchors, context=config.context),
         horizon=horizon,
         bounds=setting.bounds,
-        seed=config.seed * 1_000_003 + seed,
+        seed=mix_seed(config.seed, seed),
         noise_seeds=config.noise_seeds if noise_seeds is None else noise_seeds,
         explore=explore,
         persistence=config.persistence,

@@ -3,15 +3,19 @@
 A reward is a callable from a `Rollout` to one number per candidate.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data.clip import Clip
-from worldmodel.fidelity.metrics import MSE_FLOOR, Lpips, change_mask, psnr, ssim, valid_region
+from worldmodel.fidelity.metrics import MSE_FLOOR, change_mask, psnr, ssim, valid_region
+
+Distance = Callable[[UInt8[Tensor, "*b H W 3"], UInt8[Tensor, "*b H W 3"]], Float[Tensor, "*b"]]
+"""Perceptual distance of pictures, 0 for equal ones; `worldmodel.fidelity.metrics.Lpips` is one."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,10 @@ class Fidelity:
     PersistWorld's reward. Without LPIPS weights it is SSIM + PSNR / 32.
 
     Attributes:
-        lpips: The network, or `None`.
+        lpips: The distance, or `None`.
     """
 
-    lpips: Lpips | None = None
+    lpips: Distance | None = None
 
     def __call__(self, rollout: Rollout) -> Float[Tensor, "b"]:
         """Scores, higher is better; about 1 at 25 dB."""

@@ -82,7 +82,7 @@ def build_rewards(
     world: WorldModel,
     source: EpisodeSource,
     train: range,
-    inverse_dynamics: Path | None,
+    inverse_dynamics: str | Path | None,
     *,
     branch: int,
 ) -> RewardMix:
@@ -113,7 +113,7 @@ def build_rewards(
         rewards["moving_area"], chosen["moving_area"] = moving_fidelity, weights.moving_area
     dynamics = None
     if inverse_dynamics is not None:
-        dynamics = InverseDynamics.from_pretrained(inverse_dynamics, world.device)
+        dynamics = InverseDynamics.load(inverse_dynamics, world.device)
         displacement = dynamics.config.displacement
         if weights.executability and branch < shortest(displacement):
             raise ValueError(

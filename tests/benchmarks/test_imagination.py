@@ -11,7 +11,7 @@ from square_world import SquareEnv, write_episodes
 
 from policy_eval.scores import Scores
 from worldmodel.data import open_episodes
-from worldmodel.dreams.world import World
+from worldmodel.dreams.world import RunningStream, World
 
 sys.path.insert(0, str(BENCHMARKS))
 from imagination import BenchmarkConfig, compared, imagine_config, optimism, over_seeds, settings, words
@@ -71,9 +71,10 @@ def test_the_simulator_goes_on_from_recorded_frames(tmp_path):
     world = SimulatorWorld(SquareEnv, source)
     assert isinstance(world, World)
     clip = source.read(1, 2, 3).map(lambda tensor: tensor[None])
-    state = world.start(clip, seed=0)
-    np.testing.assert_allclose(state[0]["observation.state"], clip.states[0, 0])
-    seen, _ = world.step(state, source.read(1, 2, 4).actions, num_steps=1)
+    stream = world.stream(clip, seeds=[0])
+    assert isinstance(stream, RunningStream)
+    torch.testing.assert_close(stream.observation.states, clip.states[:, 0])
+    seen = stream.step(source.read(1, 2, 4).actions, num_steps=1)
     expected = source.read(1, 3, 4)
     torch.testing.assert_close(seen.states, expected.states)
     assert (seen.frames.float() - expected.frames.float()).abs().mean() < 8

@@ -1,6 +1,7 @@
 """Episodes made of numbers: an `EpisodeSource` without files, for expectations done by hand."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from conditioning.conditioner import ConditionerConfig
 from worldmodel.data.clip import Clip
 from worldmodel.dreams.verdict import Verdict
 from worldmodel.model.dit import DiTConfig
+from worldmodel.streaming.advance import begin
 from worldmodel.streaming.state import Observation
+from worldmodel.streaming.stream import Stream
 from worldmodel.world_model import WorldModel, WorldModelConfig
 
 SEEDS = (70, 71, 72, 73)
@@ -96,6 +99,24 @@ def tiny_world(
         dit=DiTConfig(width=16, patch=8, encoder_depth=2, decoder_depth=1, head_width=8),
     )
     return WorldModel(config).eval()
+
+
+class TellingStream(Stream):
+    """Every frame is brighter than the last one by the first dim of the action, in grey levels."""
+
+    def _advance(self, actions, num_steps, temperature):
+        frames = self._state.frames.float() + actions[:, :1, None, None, None]
+        frames = frames.round().to(torch.uint8)
+        latent = self.world.codec.encode(frames)
+        return replace(self._state, frame=self._state.frame + 1, latent=latent, frames=frames)
+
+
+class TellingWorld(WorldModel):
+    """A world model with such streams."""
+
+    @torch.no_grad()
+    def stream(self, context, *, seeds=0):
+        return TellingStream(self, begin(self, context, seeds))
 
 
 def stir(world: WorldModel) -> WorldModel:

@@ -23,7 +23,7 @@ class RankSet:
     def flags(self, out: Path, *more: str) -> list[str]:
         """Arguments of `worldmodel rank`."""
         flags = ["--world", self.world, "--judge", self.judge, "--policies", self.policies]
-        flags += ["--starts", self.starts, "--out", out, "--num-steps", "1", "--device", "cpu"]
+        flags += ["--data", self.starts, "--out", out, "--num-steps", "1", "--device", "cpu"]
         return [*map(str, flags), *more]
 
 

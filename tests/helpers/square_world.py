@@ -10,6 +10,8 @@ from gymnasium import spaces
 
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.data.lerobot.write import LeRobotSchema, finalise, stage_episode
+from worldmodel.dreams.verdict import Verdict
+from worldmodel.streaming.state import Observation
 
 SIZE = 16
 SCHEMA = LeRobotSchema(
@@ -19,6 +21,10 @@ SCHEMA = LeRobotSchema(
     state_names=("x", "y"),
     robot_type="square",
 )
+
+
+BOUNDS = (torch.zeros(2), torch.full((2,), 12.0))
+"""Lowest and highest action."""
 
 
 class SquareEnv(gymnasium.Env):
@@ -57,6 +63,65 @@ class SquareEnv(gymnasium.Env):
             "observation.images.wrist": picture[::-1].copy(),
             "observation.state": self.state.copy(),
         }
+
+
+class SquareStream:
+    """Squares drawn exactly, with grains of noise that depend on the seed."""
+
+    def __init__(self, world, context, seeds):
+        self.world = world
+        self.generator = torch.Generator().manual_seed(seeds[0])
+        self.observation = Observation(context.frames[:, -1], context.states[:, -1])
+
+    def step(self, actions, *, num_steps):
+        self.world.take_step(actions, num_steps)
+        states = self.observation.states
+        states = states + (actions - states).clamp(-2, 2)
+        frames = torch.full((len(states), 2, SIZE, SIZE, 3), 30, dtype=torch.uint8)
+        for picture, (x, y) in zip(frames, states.round().int().tolist(), strict=True):
+            picture[0, y : y + 4, x : x + 4] = 230
+            picture[1] = picture[0].flip(0)
+        if self.world.grain:
+            noise = torch.randint(self.world.grain, frames.shape, generator=self.generator)
+            frames = frames + noise.to(torch.uint8)
+        self.observation = Observation(frames, states)
+        return self.observation
+
+    def reset(self, streams, context, *, seeds):
+        states, frames = self.observation.states.clone(), self.observation.frames.clone()
+        states[streams], frames[streams] = context.states[:, -1], context.frames[:, -1]
+        self.observation = Observation(frames, states)
+
+
+class SquareWorld:
+    """The square's world; its plug is pulled after some steps, if that is asked for.
+
+    Attributes:
+        told: Actions of every step.
+        num_steps: Denoising steps of every step.
+    """
+
+    views = ("top", "wrist")
+
+    def __init__(self, grain: int = 0, steps: int | None = None):
+        self.grain, self.left = grain, steps
+        self.told, self.num_steps = [], []
+
+    def stream(self, context, *, seeds):
+        return SquareStream(self, context, seeds)
+
+    def take_step(self, actions, num_steps):
+        self.told.append(actions)
+        self.num_steps.append(num_steps)
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left = None if self.left is None else self.left - 1
+
+
+def right_edge(observation: Observation) -> Verdict:
+    """As `SquareEnv` rewards: x / 10, and success from 10 on."""
+    x = observation.states[:, 0]
+    return Verdict(x / 10, x >= 10)
 
 
 def to_the_right(state: np.ndarray) -> np.ndarray:

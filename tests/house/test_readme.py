@@ -64,3 +64,9 @@ def test_every_cited_paper_is_listed():
     }
     assert len(cited) > 5
     assert sorted(number for number in cited if number not in listed) == []
+
+
+def test_the_modules_of_the_papers_exist():
+    named = re.findall(r"`([a-z_/]+\.py)`", (ROOT / "docs" / "papers.md").read_text())
+    assert len(named) > 30
+    assert [name for name in named if not (ROOT / name).exists()] == []

@@ -136,7 +136,7 @@ def test_rollout(folder):
 @pytest.mark.slow
 def test_fidelity(folder):
     report = folder / "fidelity.json"
-    common = ("fidelity", "--world", folder / "world", "--data", folder / "data", "--json", report)
+    common = ("fidelity", "--world", folder / "world", "--data", folder / "data", "--out", report)
     refused = worldmodel(*common)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1 and "--include-train" in refused.stderr
@@ -154,6 +154,7 @@ def test_demo(folder):
     command = [sys.executable, "-m", "worldmodel.cli", "demo", "--world", str(folder / "world")]
     command += ["--data", str(folder / "data"), "--port", str(port), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("device: ")
         assert process.stdout.readline().startswith(f"drive at http://127.0.0.1:{port}")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as page:
             assert b"window.driving" in page.read()

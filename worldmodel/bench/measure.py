@@ -9,19 +9,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Console
 
 from worldmodel.bench.recompute import recomputed_step
 from worldmodel.bench.report import plot_bench, print_bench
-from worldmodel.bench.roof import best_gemm, step_flops, synchronize
-from worldmodel.bench.timing import WARM_UP, ClockName, Stream, interleave, long_run, percentile
+from worldmodel.bench.roof import best_gemm, plainly, step_flops, synchronize
+from worldmodel.bench.timing import WARM_UP, ClockName, TimedStream, interleave, long_run, percentile
 from worldmodel.bench.training import training_speed
+from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.data.clip import Clip
 from worldmodel.files import write_json
-from worldmodel.model.precision import compute_dtype
+from worldmodel.model.precision import command_device, compute_dtype
 from worldmodel.processes import run_in_processes, wait_for_the_others
 from worldmodel.training.log import CLOCKS
 from worldmodel.world_model import WorldModel
@@ -31,20 +32,20 @@ from worldmodel.world_model import WorldModel
 class BenchConfig:
     """What to time and where to write it."""
 
-    world: str
-    """Folder or hub id of the world model."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where it runs; on the CPU in one thread."""
+    world: str | Path
+    """Folder of the world model, or hf://USER/NAME@REV."""
+    device: str = "auto"
+    """Where it runs: auto is CUDA where there is one, else the CPU, in one thread; others go by name."""
     batch: tuple[int, ...] = (1, 8, 32)
     """Streams side by side."""
     num_steps: tuple[int, ...] = (1, 2, 4)
     """Denoising steps per frame."""
     context: tuple[int, ...] = (8, 32)
     """Real frames before the dream."""
-    json: Path | None = None
-    """Where to write the report."""
+    out: Path | None = None
+    """JSON file for the report; only a table is printed when not given."""
     plot: Path | None = None
-    """Where to write the plot; beside the JSON file when not given."""
+    """Picture file for the plot; beside the report when not given."""
     data: Path | None = None
     """Data set to measure training on; without it training is not measured."""
     rounds: int = 5
@@ -67,7 +68,7 @@ def bench(config: BenchConfig) -> dict[str, Any]:
     """
     _check(config)
     torch.set_num_threads(1)
-    world = WorldModel.load(config.world, config.device)
+    world = WorldModel.load(config.world, command_device(config.device))
     clock = CLOCKS[config.clock]
     roof = best_gemm(world.device, compute_dtype(world.device), clock=clock)
     grid = measure_grid(world, config, roof)
@@ -89,18 +90,19 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         "roof": {"gemm_flops_per_second": roof, "dtype": str(compute_dtype(world.device))},
         "long": {"seconds": run.seconds, "state_growth_bytes": run.memory_growth},
         "recompute": []
-        if world.dit.monolithic
+        if not world.dit.separable
         else [measure_recompute(world, config, length) for length in config.context],
-        "processes": measure_processes(config) if config.device == "cpu" else None,
+        "processes": measure_processes(config) if world.device.type == "cpu" else None,
         "training": None if config.data is None else measure_training(world, config),
         "peak_memory_bytes": peak_memory(world.device),
         "metadata": describe(world, config),
     }
     console = Console()
     print_bench(report, console)
-    if config.json is not None:
-        write_json(config.json, report)
-    plot = config.plot or (config.json and config.json.with_suffix(".png"))
+    if config.out is not None:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(config.out, report)
+    plot = config.plot or (config.out and config.out.with_suffix(".png"))
     if plot is not None:
         plot_bench(report, plot)
     return report
@@ -110,13 +112,13 @@ def measure_grid(world: WorldModel, config: BenchConfig, roof: float) -> list[di
     """One row for every batch, number of steps and context, measured in turns."""
     clock, cells = CLOCKS[config.clock], []
     for batch, num_steps, context in product(config.batch, config.num_steps, config.context):
-        stream = Stream(world, noise_clip(world, batch, context), num_steps, clock)
+        stream = TimedStream(world, noise_clip(world, batch, context), num_steps, clock)
         cells.append((batch, num_steps, context, stream))
     interleave([cell[-1] for cell in cells], rounds=config.rounds, frames=config.frames)
     rows = []
     for batch, num_steps, context, stream in cells:
         total = statistics.median(stream.timings.total)
-        flops = step_flops(world, stream.state, stream.actions, num_steps)
+        flops = step_flops(stream.stream, stream.actions, num_steps)
         milliseconds = [1000 * seconds for seconds in stream.timings.total]
         parts = {
             name: 1000 * statistics.median(getattr(stream.timings, name)) for name in ("model", "codec", "conversion")
@@ -144,21 +146,22 @@ def measure_recompute(world: WorldModel, config: BenchConfig, length: int) -> di
     """
     clock, num_steps = CLOCKS[config.clock], config.num_steps[0]
     context = noise_clip(world, 1, length)
-    state = world.start(context)
     actions = None if context.actions is None else context.actions[:, -1]
     seconds: dict[str, list[float]] = {"cached": [], "plain": [], "recomputed": []}
     ways = {
-        "cached": lambda s: world.step(s, actions, num_steps=num_steps),
-        "plain": torch.no_grad()(lambda s: world._step(s, actions, num_steps, world.config.temperature)),
-        "recomputed": lambda s: recomputed_step(world, context, s, actions, num_steps=num_steps),
+        "cached": lambda: streams["cached"].step(actions, num_steps=num_steps),
+        "plain": lambda: streams["plain"].step(actions, num_steps=num_steps),
+        "recomputed": lambda: recomputed_step(world, context, actions, num_steps=num_steps),
     }
-    streams = {name: state.select([0]) for name in ways}
+    streams = {"cached": world.stream(context), "plain": plainly(world).stream(context)}
+    begun = {name: stream.snapshot() for name, stream in streams.items()}
     for turn in range(WARM_UP + config.rounds):
         for name, way in ways.items():
-            streams[name].put([0], state)
+            if name in streams:
+                streams[name].restore(begun[name])
             synchronize(world.device)
             begin = clock()
-            way(streams[name])
+            way()
             synchronize(world.device)
             if turn >= WARM_UP:
                 seconds[name].append(clock() - begin)
@@ -183,10 +186,10 @@ def measure_processes(config: BenchConfig) -> list[dict[str, Any]]:
     return rows
 
 
-def stream_rate(folder: str, batch: int, num_steps: int, frames: int) -> float:
+def stream_rate(folder: str | Path, batch: int, num_steps: int, frames: int) -> float:
     """Frames per second of wall time in this process, beside the others'."""
     world = WorldModel.load(folder)
-    stream = Stream(world, noise_clip(world, batch, 2), num_steps, time.perf_counter)
+    stream = TimedStream(world, noise_clip(world, batch, 2), num_steps, time.perf_counter)
     stream.advance(2)
     wait_for_the_others()
     begin = time.perf_counter()
@@ -196,8 +199,9 @@ def stream_rate(folder: str, batch: int, num_steps: int, frames: int) -> float:
 
 def measure_training(world: WorldModel, config: BenchConfig) -> dict[str, Any]:
     """Training speed without self-forwarding, and with two passes of it."""
+    source = EpisodeCache(open_episodes(config.data, world.size, world.views))
     settings = {"steps": config.rounds, "clock": CLOCKS[config.clock]}
-    speeds = {str(passes): asdict(training_speed(world, config.data, passes=passes, **settings)) for passes in (0, 2)}
+    speeds = {str(passes): asdict(training_speed(world, source, passes=passes, **settings)) for passes in (0, 2)}
     return {"passes": speeds}
 
 
@@ -222,10 +226,10 @@ def peak_memory(device: torch.device) -> int:
 def describe(world: WorldModel, config: BenchConfig) -> dict[str, Any]:
     """What was measured, and on what."""
     cpu = platform.processor() or platform.machine()
-    name = torch.cuda.get_device_name(world.device) if config.device == "cuda" else cpu
+    name = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else cpu
     return {
-        "world": config.world,
-        "device": config.device,
+        "world": str(config.world),
+        "device": str(world.device),
         "machine": name,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -251,5 +255,3 @@ def _check(config: BenchConfig) -> None:
     for name, values in numbers.items():
         if not values or min(values) < 1:
             raise ValueError(f"{name} has numbers of at least 1, got {list(values)}")
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda: torch sees no GPU here; use --device cpu")

@@ -1,5 +1,6 @@
 """What the hardware allows: arithmetic of one step, and the best matrix product of this device."""
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from worldmodel.streaming.state import RolloutState
+from worldmodel.streaming.stream import Stream
 from worldmodel.world_model import WorldModel
 
 GEMM_SIZES = {"cpu": (256, 512, 1024, 2048), "gpu": (2048, 4096, 8192)}
@@ -26,22 +27,21 @@ def count_flops(function: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def step_flops(world: WorldModel, state: RolloutState, actions: Float[Tensor, "b a"] | None, num_steps: int) -> int:
-    """Floating point operations of one `world.step` for all streams of `state`, which is kept.
+def step_flops(stream: Stream, actions: Float[Tensor, "b a"] | None, num_steps: int) -> int:
+    """Floating point operations of one step of all streams, which stay where they are.
 
     Zeros that the engine pads its matrices with are not counted: of its arithmetic and that of the
     modules it stands for, the smaller one is what a step needs.
     """
-    everyone = range(len(state.frame))
+    ways = [Stream(world, stream.snapshot().state) for world in (stream.world, plainly(stream.world))]
+    return min(count_flops(lambda way=way: way.step(actions, num_steps=num_steps)) for way in ways)
 
-    def stepped() -> object:
-        return world.step(state.select(everyone), actions, num_steps=num_steps)
 
-    @torch.no_grad()
-    def plainly() -> object:
-        return world._step(state.select(everyone), actions, num_steps, world.config.temperature)
-
-    return min(count_flops(stepped), count_flops(plainly))
+def plainly(world: WorldModel) -> WorldModel:
+    """The same world model with the same weights, which streams by the modules themselves."""
+    other = copy.copy(world)
+    other.fast = False
+    return other
 
 
 def best_gemm(

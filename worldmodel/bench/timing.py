@@ -9,7 +9,6 @@ import torch
 
 from worldmodel.bench.roof import synchronize
 from worldmodel.data.clip import Clip
-from worldmodel.streaming.state import RolloutState
 from worldmodel.world_model import WorldModel
 
 WARM_UP = 4  # frames; on a GPU the step of a stream is recorded within them
@@ -44,7 +43,7 @@ class Timings:
         return [total - codec - conversion for total, codec, conversion in parts]
 
 
-class Stream:
+class TimedStream:
     """`batch` dreams side by side with everything that is needed to go on.
 
     Args:
@@ -57,7 +56,7 @@ class Stream:
     def __init__(self, world: WorldModel, context: Clip, num_steps: int, clock: Clock):
         self.world, self.num_steps, self.clock = world, num_steps, clock
         self.actions = None if context.actions is None else context.actions[:, -1]
-        self.state = world.start(context)
+        self.stream = world.stream(context)
         self.timings = Timings()
 
     def advance(self, count: int = 1) -> None:
@@ -65,13 +64,13 @@ class Stream:
         world, clock, device = self.world, self.clock, self.world.device
         for _ in range(count):
             begin = clock()
-            observation, self.state = world.step(self.state, self.actions, num_steps=self.num_steps)
+            observation = self.stream.step(self.actions, num_steps=self.num_steps)
             synchronize(device)
             stepped = clock()
             observation.frames.cpu().numpy()
             converted = clock()
             with torch.no_grad():
-                world.codec.decode(self.state.latent)
+                world.codec.decode(self.stream.latent)
             synchronize(device)
             decoded = clock()
             self.timings.total.append(converted - begin)
@@ -79,7 +78,7 @@ class Stream:
             self.timings.codec.append(decoded - converted)
 
 
-def interleave(streams: Sequence[Stream], *, rounds: int, frames: int) -> None:
+def interleave(streams: Sequence[TimedStream], *, rounds: int, frames: int) -> None:
     """Advance all streams in turns, `frames` at a time, after a few untimed frames each."""
     for stream in streams:
         stream.advance(WARM_UP)
@@ -109,27 +108,17 @@ def long_run(
 ) -> LongRun:
     """Dream `frames` frames in a row; at the end repeat step 20 beside the last ones."""
     early_at = min(20, frames)
-    stream = Stream(world, context, num_steps, clock)
+    stream = TimedStream(world, context, num_steps, clock)
     stream.advance(early_at)
-    kept = stream.state.select(range(len(stream.state.frame)))
-    size = state_bytes(stream.state)
+    kept, size = stream.stream.snapshot(), stream.stream.num_bytes
     stream.advance(max(frames - early_at - pairs, 0))
-    early = Stream(world, context, num_steps, clock)
+    early = TimedStream(world, context, num_steps, clock)
     early.advance(WARM_UP)
     early.timings, late = Timings(), []
     for _ in range(pairs):
-        early.state.put(range(len(kept.frame)), kept)
+        early.stream.restore(kept)
         early.advance()
         stream.advance()
         late.append(stream.timings.total[-1])
     ratio = statistics.median(late) / statistics.median(early.timings.total)
-    return LongRun(stream.timings.total[:frames], ratio, state_bytes(stream.state) - size)
-
-
-def state_bytes(state: RolloutState) -> int:
-    """Bytes of all tensors of a state."""
-    cache = state.cache
-    tensors = [cache.keys, cache.values, cache.frame_index, state.frame, state.latent]
-    tensors += [state.reference, state.seeds]
-    tensors += [] if state.states is None else [state.states]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return LongRun(stream.timings.total[:frames], ratio, stream.stream.num_bytes - size)

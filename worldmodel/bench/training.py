@@ -2,13 +2,12 @@
 
 import copy
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
 from worldmodel.bench.roof import synchronize
 from worldmodel.bench.timing import Clock
-from worldmodel.data import EpisodeCache, open_episodes
+from worldmodel.data import EpisodeSource
 from worldmodel.data.sample import sample_clips
 from worldmodel.model.precision import autocast
 from worldmodel.training.loss import LossConfig, draw, training_loss
@@ -30,16 +29,22 @@ class TrainingSpeed:
 
 
 def training_speed(
-    world: WorldModel, data: Path, *, steps: int, clock: Clock, passes: int = 0, batch: int = 8, frames: int = 10
+    world: WorldModel,
+    source: EpisodeSource,
+    *,
+    steps: int,
+    clock: Clock,
+    passes: int = 0,
+    batch: int = 8,
+    frames: int = 10,
 ) -> TrainingSpeed:
     """Train a copy of `world` for `steps` steps, as `worldmodel pretrain tiny` does.
 
-    Main arguments: `world` and the `data` to train on.
+    Main arguments: `world` and the episodes of `source` to train on.
     Other arguments: `passes` of self-forwarding in each step (a run mixes 0, 1 and 2); `batch`
     clips of `frames` frames.
     """
     world, config = copy.deepcopy(world).train(), LossConfig()
-    source = EpisodeCache(open_episodes(data, world.size, world.views))
     optimizers = build_optimizers(world, 1e-6, muon=True)
     reading = total = 0.0
     for step in range(steps + 1):

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
+from conditioning.trees import tree_map
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -37,8 +39,7 @@ class Clip:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Clip":
         """Apply `function` to every tensor that is present."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Clip(**{k: None if v is None else function(v) for k, v in values.items()})
+        return tree_map(function, self)
 
     def head(self, num_frames: int) -> "Clip":
         """The first `num_frames` frames of clips with one batch axis, with what lies between."""

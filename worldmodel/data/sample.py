@@ -1,4 +1,4 @@
-"""Random clips of a data set: a pure function of a seed and an index."""
+"""Choose what a run trains on: episodes, and random clips that depend on a seed and an index only."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -7,6 +7,21 @@ import numpy as np
 import torch
 
 from worldmodel.data.clip import Clip, EpisodeSource, stack_clips
+
+
+def split_episodes(source: EpisodeSource, num_held_out: int) -> tuple[range, range]:
+    """Episodes to train on, and the last ones, held out for validation.
+
+    Raises:
+        ValueError: If nothing is left to train on.
+    """
+    num_train = len(source) - num_held_out
+    if num_train < 1:
+        raise ValueError(
+            f"{source.name}: {len(source)} episodes, of which --validation-episodes "
+            f"{num_held_out} are held out: none left to train on"
+        )
+    return range(num_train), range(num_train, len(source))
 
 
 def sample_clips(

@@ -9,6 +9,7 @@ from einops import rearrange
 from jaxtyping import Float32
 from torch import Tensor
 
+from conditioning.relative import relative_actions
 from worldmodel.data.clip import EpisodeSource
 
 
@@ -72,9 +73,9 @@ def action_state_statistics(
             states.append(clip.states)
             displacements.append(clip.states.diff(dim=0))
         if clip.actions is not None:
-            chunks = rearrange(clip.actions, "t (k a) -> t k a", k=stride).clone()
-            for action, state in (relative_to or {}).items():
-                chunks[..., action] -= clip.states[:-1, None, state]
+            chunks = rearrange(clip.actions, "t (k a) -> t k a", k=stride)
+            if relative_to:
+                chunks = relative_actions(chunks, clip.states[:-1, None], relative_to)
             actions.append(rearrange(chunks, "t k a -> t (k a)"))
     parts = [torch.cat(rows) if rows else None for rows in (actions, states, displacements)]
     if any(rows is not None and len(rows) == 0 for rows in parts):

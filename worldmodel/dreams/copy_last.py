@@ -3,25 +3,26 @@
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from worldmodel.streaming.state import Observation, RolloutState
+from worldmodel.data.clip import Clip
+from worldmodel.streaming.advance import Seeds, begin
+from worldmodel.streaming.state import StreamState
+from worldmodel.streaming.stream import Stream
 from worldmodel.world_model import WorldModel
 
 
+class CopyLastStream(Stream):
+    """Shows the last frame and state again, whatever is done."""
+
+    def _advance(self, actions: Tensor | None, num_steps: int, temperature: float) -> StreamState:
+        return replace(self._state, frame=self._state.frame + 1)
+
+
 class CopyLastWorld(WorldModel):
-    """Shows the last frame and state again, whatever is done; loads the folder of a world model."""
+    """A world model whose streams stand still; loads the folder of a world model."""
 
     @torch.no_grad()
-    def step(
-        self,
-        state: RolloutState,
-        actions: Float[Tensor, "b a"] | None,
-        *,
-        num_steps: int = 2,
-        temperature: float | None = None,
-    ) -> tuple[Observation, RolloutState]:
-        """The same observation once more, whatever the settings."""
-        following = replace(state, frame=state.frame + 1)
-        return Observation(self.codec.decode(state.latent), state.states), following
+    def stream(self, context: Clip, *, seeds: Seeds = 0) -> CopyLastStream:
+        """As of any world model."""
+        return CopyLastStream(self, begin(self, context, seeds))

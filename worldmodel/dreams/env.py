@@ -13,6 +13,7 @@ from torch import Tensor
 
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Judge
+from worldmodel.streaming.noise import mix_seed
 from worldmodel.world_model import WorldModel
 
 Observations = dict[str, np.ndarray]
@@ -88,7 +89,7 @@ class DreamEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._seeds = np.random.default_rng(seed)
-        self._state = None
+        self._stream = None
 
     @property
     def autoreset(self) -> bool:
@@ -114,7 +115,7 @@ class DreamEnv(VectorEnv):
                 f"reset_mask has one entry for each of {self.num_envs} streams and is true "
                 f"somewhere, got {mask.tolist()}"
             )
-        if self._state is None and not mask.all():
+        if self._stream is None and not mask.all():
             raise ValueError("the first reset is of all streams, got a reset_mask")
         if "starts" in options:
             starts = list(options["starts"])
@@ -138,7 +139,7 @@ class DreamEnv(VectorEnv):
         Raises:
             ValueError: The actions have another shape than the action space, or are not finite.
         """
-        assert self._state is not None, "reset comes before step"
+        assert self._stream is not None, "reset comes before step"
         actions = np.asarray(actions, np.float32)
         if actions.shape != self.action_space.shape or not np.isfinite(actions).all():
             raise ValueError(
@@ -146,7 +147,7 @@ class DreamEnv(VectorEnv):
                 f"{actions.shape}: {actions.tolist()}"
             )
         clipped = actions.clip(self.action_space.low, self.action_space.high)
-        dreamt, self._state = self.world.step(self._state, torch.from_numpy(clipped), num_steps=self.num_steps)
+        dreamt = self._stream.step(torch.from_numpy(clipped), num_steps=self.num_steps)
         verdict = self.judge(dreamt)
         running = ~(self._terminated | self._truncated)
         self._show(np.flatnonzero(running), dreamt.frames, dreamt.states)
@@ -175,10 +176,9 @@ class DreamEnv(VectorEnv):
         """Overwrite the given streams with fresh dreams."""
         clip = self.starts.clip(starts)
         if noise is None:
-            noise = [self.seed * 2**40 + self.starts.seeds[start] for start in starts]
-        fresh = self.world.start(clip, seed=noise)
-        if self._state is None:
-            self._state = fresh
+            noise = [mix_seed(self.seed, self.starts.seeds[start]) for start in starts]
+        if self._stream is None:
+            self._stream = self.world.stream(clip, seeds=noise)
             space = self.single_observation_space.spaces
             empty = {name: np.zeros((self.num_envs, *s.shape), s.dtype) for name, s in space.items()}
             self._observations = empty
@@ -186,7 +186,7 @@ class DreamEnv(VectorEnv):
             self._terminated = np.zeros(self.num_envs, bool)
             self._truncated = np.zeros(self.num_envs, bool)
         else:
-            self._state.put(torch.from_numpy(streams), fresh)
+            self._stream.reset(torch.from_numpy(streams), clip, seeds=noise)
         self._steps[streams] = 0
         self._terminated[streams] = self._truncated[streams] = False
         rows = torch.arange(len(streams))

@@ -45,7 +45,7 @@ def dream_episode(
         )
     stop = start + (CONTEXT_FRAMES + horizon - 1) * world.stride + 1
     clip = source.read(episode, start, stop, world.stride).map(lambda tensor: tensor[None])
-    dream = world.imagine(context_of(clip), clip.actions[:, CONTEXT_FRAMES - 1 :], num_steps=num_steps, seed=seed)
+    dream = world.rollout(context_of(clip), clip.actions[:, CONTEXT_FRAMES - 1 :], num_steps=num_steps, seeds=seed)
     return clip.frames[0, CONTEXT_FRAMES:], dream.frames[0].cpu()
 
 

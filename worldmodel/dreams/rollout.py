@@ -6,6 +6,7 @@ from pathlib import Path
 from worldmodel.data import open_episodes
 from worldmodel.data.video.write import write_video
 from worldmodel.dreams.film import compare, dream_episode
+from worldmodel.model.precision import command_device
 from worldmodel.world_model import WorldModel
 
 
@@ -13,10 +14,10 @@ from worldmodel.world_model import WorldModel
 class RolloutConfig:
     """Which episode to dream and where the video goes."""
 
-    world: Path
-    """Folder of the world model."""
+    world: str | Path
+    """Folder of the world model, or hf://USER/NAME@REV."""
     data: Path
-    """LeRobot folder of the episode."""
+    """Data set of the episode."""
     out: Path
     """The video, an mp4 file."""
     episode: int = 0
@@ -29,6 +30,8 @@ class RolloutConfig:
     """Denoising steps per frame."""
     seed: int = 0
     """Seed of the dream's noise."""
+    device: str = "auto"
+    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
 
 
 def rollout(config: RolloutConfig) -> None:
@@ -37,7 +40,7 @@ def rollout(config: RolloutConfig) -> None:
     Raises:
         ValueError: The data does not fit the world model, or the stretch lies outside the episode.
     """
-    world = WorldModel.load(config.world)
+    world = WorldModel.load(config.world, command_device(config.device))
     source = open_episodes(config.data, size=tuple(world.size), views=world.views)
     truth, dream = dream_episode(
         world,

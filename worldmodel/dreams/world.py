@@ -1,4 +1,4 @@
-"""What others need of a world model, so that a simulator may stand in for it; streams from clips of two lengths."""
+"""What dreams need of a world model, so that a simulator may stand in for it; streams of contexts of two lengths."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -11,28 +11,38 @@ from worldmodel.streaming.state import Observation
 
 
 @runtime_checkable
-class World(Protocol):
-    """What imagination needs of a world model; a simulator may stand in for it."""
+class RunningStream(Protocol):
+    """What dreams need of a `worldmodel.streaming.stream.Stream`."""
 
-    views: Sequence[str]
+    observation: Observation
 
-    def start(self, context: Clip, *, seed: int | Sequence[int]) -> object:
-        """Begin one stream per clip."""
-        ...
-
-    def step(self, state: object, actions: Float[Tensor, "b a"], *, num_steps: int) -> tuple[Observation, object]:
+    def step(self, actions: Float[Tensor, "b a"], *, num_steps: int) -> Observation:
         """Apply one raw action per stream."""
         ...
 
+    def reset(self, streams: Sequence[int], context: Clip, *, seeds: Sequence[int]) -> None:
+        """Begin the given streams anew."""
+        ...
 
-def begin(world: World, clips: Sequence[Clip], seeds: Sequence[int]) -> object:
+
+@runtime_checkable
+class World(Protocol):
+    """What dreams need of a world model."""
+
+    views: Sequence[str]
+
+    def stream(self, context: Clip, *, seeds: Sequence[int]) -> RunningStream:
+        """Begin one stream per clip."""
+        ...
+
+
+def begin(world: World, clips: Sequence[Clip], seeds: Sequence[int]) -> RunningStream:
     """Start a stream per clip; they are of one frame, or all longer ones of the same length."""
-    state = world.start(stack_clips([final_frame(clip) for clip in clips]), seed=list(seeds))
+    stream = world.stream(stack_clips([final_frame(clip) for clip in clips]), seeds=list(seeds))
     long = [i for i, clip in enumerate(clips) if len(clip.frames) > 1]
     if long:
-        fresh = world.start(stack_clips([clips[i] for i in long]), seed=[seeds[i] for i in long])
-        state.put(long, fresh)
-    return state
+        stream.reset(long, stack_clips([clips[i] for i in long]), seeds=[seeds[i] for i in long])
+    return stream
 
 
 def final_frame(clip: Clip) -> Clip:

@@ -14,15 +14,14 @@ from worldmodel.envs import find_objects, object_names, object_view
 from worldmodel.fidelity.metrics import LPIPS_MIN_SIDE, Lpips, psnr, valid_region
 from worldmodel.fidelity.scores import ScoreTable, object_scores, pixel_scores
 from worldmodel.fidelity.windows import Alteration, Window, holding_actions, mirrored_actions, read_windows
-from worldmodel.streaming.state import RolloutState
+from worldmodel.streaming.stream import Stream
 from worldmodel.world_model import WorldModel
 
 LAST_CONTEXT = CONTEXT_FRAMES - 1
 
 
 def dream(
-    world: WorldModel,
-    start: RolloutState,
+    stream: Stream,
     actions: Float32[Tensor, "b m a"] | None,
     *,
     horizon: int,
@@ -30,25 +29,22 @@ def dream(
     num_steps: int,
     advance: Callable[[int], None] = lambda count: None,
 ) -> UInt8[Tensor, "b h v H W 3"]:
-    """Roll out from a copy of `start` and keep the frames at `horizons`.
+    """Roll out from a copy of `stream` and keep the frames at `horizons`.
 
     Args:
-        world: The world model.
-        start: From `world.start`; it stays as it is, so that other actions can follow it.
+        stream: Where the dream begins; it stays as it is, so that other actions can follow it.
         actions: The actions that follow; `None` for unlabelled video.
         horizon: Frames to dream.
         horizons: Frames to keep, counted from 1.
         num_steps: Denoising steps per frame.
         advance: Called after each frame with the number of streams.
     """
-    streams = len(start.frame)
-    state, kept = start.select(range(streams)), []
-    for index in range(horizon):
-        action = None if actions is None else actions[:, index]
-        observation, state = world.step(state, action, num_steps=num_steps)
-        if index + 1 in horizons:
+    actions, kept = None if actions is None else actions[:, :horizon], []
+    dreamt = stream.branch().roll(actions, num_frames=horizon, num_steps=num_steps)
+    for number, observation in enumerate(dreamt, start=1):
+        if number in horizons:
             kept.append(observation.frames.cpu())
-        advance(streams)
+        advance(len(stream))
     return torch.stack(kept, dim=1)
 
 
@@ -126,29 +122,23 @@ class DreamComparison:
         clip = self._read(windows)
         context, actions = context_of(clip), _future(clip)
 
-        def imagine(world: WorldModel, start: RolloutState, actions: Tensor | None) -> Tensor:
+        def rolled(stream: Stream, actions: Tensor | None) -> Tensor:
             return dream(
-                world,
-                start,
-                actions,
-                horizon=self.horizon,
-                horizons=self.horizons,
-                num_steps=self.num_steps,
-                advance=advance,
+                stream, actions, horizon=self.horizon, horizons=self.horizons, num_steps=self.num_steps, advance=advance
             )
 
         at = [LAST_CONTEXT + horizon for horizon in self.horizons]
         last = clip.frames[:, LAST_CONTEXT]
         recorded = Recorded(clip.frames, clip.frames[:, at], last, clip.view_mask)
-        start = self.world.start(context, seed=seeds)
-        dreamed = imagine(self.world, start, actions)
+        start = self.world.stream(context, seeds=seeds)
+        dreamed = rolled(start, actions)
         copied = repeat(last, "b v H W c -> b h v H W c", h=len(at))
-        rivals = [imagine(rival, rival.start(context, seed=seeds), actions) for rival in self.rivals]
+        rivals = [rolled(rival.stream(context, seeds=seeds), actions) for rival in self.rivals]
         self._score_cameras(recorded, dreamed, copied, rivals)
         self._score_objects(recorded, {("objects",): dreamed, ("copy_last", "objects"): copied})
         for alteration in self.alterations:
             altered = self._altered(alteration, context, actions, partners)
-            other = None if altered is None else imagine(self.world, start, altered)
+            other = None if altered is None else rolled(start, altered)
             self._score_gap(alteration, recorded, dreamed, other)
 
     def _read(self, windows: Sequence[Window]) -> Clip:

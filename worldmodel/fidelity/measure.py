@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -25,6 +24,7 @@ from worldmodel.fidelity.windows import (
     trained_episodes,
 )
 from worldmodel.files import write_json
+from worldmodel.model.precision import command_device
 from worldmodel.world_model import WorldModel
 
 HORIZONS = (1, 5, 10, 25, 50)
@@ -35,11 +35,11 @@ HORIZONS = (1, 5, 10, 25, 50)
 class FidelityConfig:
     """What to measure and where to write it."""
 
-    world: str
-    """Folder or hub id of the world model."""
-    data: str
+    world: str | Path
+    """Folder of the world model, or hf://USER/NAME@REV."""
+    data: Path
     """Data set of held-out episodes."""
-    shifted: tuple[str, ...] = ()
+    shifted: tuple[Path, ...] = ()
     """Held-out data sets with one controlled shift each, measured beside `data`."""
     horizon: int = 50
     """Dreamed frames per window; metrics are taken at 1, 5, 10, 25, 50 as far as it reaches."""
@@ -47,10 +47,10 @@ class FidelityConfig:
     """Denoising steps per frame."""
     temperature: float | None = None
     """Scale of the dreams' noise; the world model's own setting when not given."""
-    json: Path | None = None
-    """Where to write the report."""
+    out: Path | None = None
+    """JSON file for the report; only a table is printed when not given."""
     plot: Path | None = None
-    """Where to write the plot; beside the JSON file when not given."""
+    """Picture file for the plot; beside the report when not given."""
     include_train: bool = False
     """Measure on episodes that the world model was trained on, too."""
     starts: int = 4
@@ -59,10 +59,10 @@ class FidelityConfig:
     """Altered actions that are dreamed beside the recorded ones; each costs as much as they do."""
     seed: int = 0
     """Seed of the dreams' noise, of the shuffling and of the bootstrap."""
-    batch_size: int = 16
+    batch: int = 16
     """Windows that are dreamed at a time."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """Where the world model runs."""
+    device: str = "auto"
+    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
 
 
 def fidelity(config: FidelityConfig) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
     Raises:
         ValueError: If the data does not fit the world model, was trained on, or is too short.
     """
-    world = WorldModel.load(config.world, config.device)
+    world = WorldModel.load(config.world, command_device(config.device))
     if config.temperature is not None:
         world.config = replace(world.config, temperature=config.temperature)
 
@@ -87,12 +87,12 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
             num_steps=config.num_steps,
             seed=config.seed,
             starts=config.starts,
-            batch_size=config.batch_size,
+            batch=config.batch,
             include_train=config.include_train,
             alterations=config.alterations,
             show_progress=True,
         )
-        report["metadata"]["world"] = config.world
+        report["metadata"]["world"] = str(config.world)
         return report
 
     report = measure(open_episodes(config.data, size=tuple(world.size), views=world.views))
@@ -101,12 +101,12 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
     print_fidelity(report)
     if config.shifted:
         Console().print(shifted_table(report))
-    if config.json is not None:
-        config.json.parent.mkdir(parents=True, exist_ok=True)
-        write_json(config.json, report)
+    if config.out is not None:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(config.out, report)
     plot = config.plot
-    if plot is None and config.json is not None:
-        plot = config.json.with_suffix(".png")
+    if plot is None and config.out is not None:
+        plot = config.out.with_suffix(".png")
     if plot is not None:
         plot_fidelity(report, plot)
     return report
@@ -120,7 +120,7 @@ def measure_fidelity(
     num_steps: int = 2,
     seed: int = 0,
     starts: int = 4,
-    batch_size: int = 16,
+    batch: int = 16,
     include_train: bool = False,
     alterations: Sequence[Alteration] = ALTERATIONS,
     compared_with: Sequence[WorldModel] = (),
@@ -160,7 +160,7 @@ def measure_fidelity(
         alterations=alterations,
         rivals=compared_with,
     )
-    _dream_all(comparison, windows, batch_size, seed, show_progress)
+    _dream_all(comparison, windows, batch, seed, show_progress)
     episodes = np.array([window.episode for window in windows])
     report = comparison.table.summary(episodes, seed=seed)
     report["metadata"] = {
@@ -195,17 +195,17 @@ def _check_held_out(world: WorldModel, source: EpisodeSource, include_train: boo
 
 
 def _dream_all(
-    comparison: DreamComparison, windows: Sequence[Window], batch_size: int, seed: int, show_progress: bool
+    comparison: DreamComparison, windows: Sequence[Window], batch: int, seed: int, show_progress: bool
 ) -> None:
     partners = shuffled_partners(windows, seed=seed)
     with _progress_bar(disable=not show_progress) as progress:
         task = progress.add_task("dreaming", total=len(windows) * comparison.frames_per_window)
-        for first in range(0, len(windows), batch_size):
-            batch = slice(first, first + batch_size)
+        for first in range(0, len(windows), batch):
+            part = slice(first, first + batch)
             comparison.add(
-                windows[batch],
-                None if partners is None else partners[batch],
-                range(seed, seed + len(windows))[batch],
+                windows[part],
+                None if partners is None else partners[part],
+                range(seed, seed + len(windows))[part],
                 lambda count: progress.advance(task, count),
             )
 

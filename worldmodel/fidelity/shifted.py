@@ -15,7 +15,7 @@ IN_DISTRIBUTION = "in distribution"
 
 
 def measure_shifted(
-    folders: Sequence[str],
+    folders: Sequence[str | Path],
     size: tuple[int, int],
     views: Sequence[str],
     measure: Callable[[TableSource], dict[str, Any]],

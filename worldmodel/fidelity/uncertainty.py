@@ -1,4 +1,4 @@
-"""Do noise seeds disagree where a dream is wrong? Asked of recorded episodes before it is used."""
+"""Test on recorded episodes whether noise seeds disagree where the dream is wrong."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +14,7 @@ from worldmodel.data import EpisodeSource, stack_clips
 from worldmodel.dreams.anchors import Anchors, contexts
 from worldmodel.dreams.verdict import Judge
 from worldmodel.dreams.world import World, begin
+from worldmodel.streaming.noise import mix_seed
 from worldmodel.streaming.state import Observation
 
 QUANTILE = 0.9
@@ -104,12 +105,12 @@ def calibrate(
     pairs = zip(anchors.episodes.tolist(), anchors.frames.tolist(), strict=True)
     truth = stack_clips([source.read(e, f, f + horizon + 1) for e, f in pairs])
     clips = contexts(source, anchors, context=context) * noise_seeds
-    state = begin(world, clips, [seed * 2**20 + i for i in range(len(clips))])
+    stream = begin(world, clips, [mix_seed(seed, i) for i in range(len(clips))])
     spreads, errors, judged = [], [], []
     for i in range(horizon):
         actions = truth.actions[:, i].repeat(noise_seeds, 1)
-        seen, state = world.step(state, actions, num_steps=num_steps)
-        real = truth.frames[:, i + 1]
+        seen = stream.step(actions, num_steps=num_steps)
+        real = truth.frames[:, i + 1].to(seen.frames.device)
         states = None if truth.states is None else truth.states[:, i + 1]
         spreads.append(disagreement(seen.frames[:, None], noise_seeds)[: len(real), 0])
         squares = (seen.frames.float() - real.repeat(noise_seeds, 1, 1, 1, 1).float()) / 255
@@ -152,7 +153,7 @@ def disagreement(frames: UInt8[Tensor, "b t v H W 3"], noise_seeds: int) -> Floa
     and so on the scale of the error.
     """
     if noise_seeds == 1:
-        return torch.zeros(frames.shape[:2])
+        return torch.zeros(frames.shape[:2], device=frames.device)
     grouped = rearrange(frames, "(k n) t v h w c -> k n t (v h w c)", k=noise_seeds)
     spread = torch.stack([grouped[:, i].float().div(255).var(0) for i in range(grouped.shape[1])])
     return repeat(spread.mean(-1).sqrt(), "n t -> (k n) t", k=noise_seeds)

@@ -7,7 +7,9 @@ from diffusers import AutoencoderKL, AutoencoderKLWan, AutoencoderTiny
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from worldmodel.files import read_object
 from worldmodel.model.codec import to_frames, to_signed
+from worldmodel.model_folder import find_model
 
 AUTOENCODERS = {kind.__name__: kind for kind in (AutoencoderTiny, AutoencoderKL, AutoencoderKLWan)}
 
@@ -45,15 +47,20 @@ class AutoencoderCodec(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "AutoencoderCodec":
-        """Load a diffusers autoencoder from a folder or a hub id.
+        """Load a diffusers autoencoder from a folder or `hf://USER/NAME@REV`.
 
         Raises:
-            ValueError: If its `_class_name` is none of `AUTOENCODERS`.
+            ValueError: There is none, its `_class_name` is none of `AUTOENCODERS`, or its weights
+                are no safetensors.
         """
-        name = AutoencoderKL.load_config(str(folder)).get("_class_name")
+        folder = find_model(folder, "config.json")
+        name = read_object(folder / "config.json").get("_class_name")
         if name not in AUTOENCODERS:
             raise ValueError(f"{folder}: _class_name is {name!r}, expected one of {list(AUTOENCODERS)}")
-        return cls(AUTOENCODERS[name].from_pretrained(str(folder)))
+        try:
+            return cls(AUTOENCODERS[name].from_pretrained(str(folder), use_safetensors=True, local_files_only=True))
+        except OSError as error:
+            raise ValueError(f"{folder}: no weights in a safetensors file") from error
 
     @torch.no_grad()
     def encode(self, frames: UInt8[Tensor, "*b H W 3"]) -> Float[Tensor, "*b c h w"]:

@@ -1,9 +1,9 @@
-"""Causal space-time diffusion transformer: think once per frame, denoise a few times.
+"""Causal space-time diffusion transformer: an encoder runs once per frame, a decoder once per denoising step.
 
 Separable (default; SCD, 2602.10095): a causal encoder reads the clean frame, the action and, by its
-time attention, the past; it runs once per frame. A light decoder without time attention runs once
-per denoising step of the next frame. With `encoder_depth = 0` the same module is monolithic: the
-decoder holds all blocks, time attention included, and every denoising step pays for all of them.
+time attention, the past. A light decoder without time attention denoises the next frame. With
+`encoder_depth = 0` the same module is monolithic: the decoder holds all blocks, time attention
+included, and every denoising step runs all of them.
 """
 
 from dataclasses import dataclass, replace
@@ -18,8 +18,9 @@ from conditioning.action import Modulation
 from conditioning.camera import CameraEmbedding
 from conditioning.conditioner import Conditioning
 from conditioning.noise import NoiseLevelEmbedding
+from conditioning.trees import tree_map
 from worldmodel.model.flow import expand
-from worldmodel.model.layers import Block, LayerNorm, TimeStep, Visibility, causal_visibility
+from worldmodel.model.layers import Block, LayerNorm, TimeCache, TimeStep, Visibility, causal_visibility
 from worldmodel.model.stem_head import ConvHead, ConvStem, PatchHead, PatchStem, StemOutput
 
 
@@ -75,41 +76,49 @@ class Encoded:
 
     def rows(self, rows: Bool[Tensor, "b"]) -> "Encoded":
         """The same of some clips of the batch; not while streaming."""
-        batch = len(self.tokens)
-
-        def of_clips(flat: Tensor) -> Tensor:
-            return flat.unflatten(0, (batch, -1))[rows].flatten(0, 1)
-
-        stem = StemOutput(of_clips(self.stem.tokens), tuple(map(of_clips, self.stem.maps)))
         return replace(
             self,
             tokens=self.tokens[rows],
             current=self.current[rows],
             reference=self.reference[rows],
-            stem=stem,
+            stem=self._stem(rows),
             conditioning=self.conditioning.rows(rows),
             mask=None if self.mask is None else self.mask[rows],
         )
 
     def frames(self, chosen: Bool[Tensor, "b t"]) -> "Encoded":
         """The chosen frames as clips of one frame; not for a decoder that attends over time."""
-        clip, views = chosen.nonzero()[:, 0], self.current.shape[2]
-
-        def of_frames(flat: Tensor) -> Tensor:
-            return flat.unflatten(0, (*chosen.shape, views))[chosen].flatten(0, 1)
-
-        stem = StemOutput(of_frames(self.stem.tokens), tuple(map(of_frames, self.stem.maps)))
-        visibility = causal_visibility(1, 1, chosen.device)
+        clip = chosen.nonzero()[:, 0]
         return replace(
             self,
             tokens=self.tokens[chosen][:, None],
             current=self.current[chosen][:, None],
             reference=self.reference[clip],
-            stem=stem,
-            visibility=visibility,
+            stem=self._stem(chosen),
+            visibility=causal_visibility(1, 1, chosen.device),
             conditioning=self.conditioning.frames(chosen),
             mask=None if self.mask is None else self.mask[clip],
         )
+
+    def tail(self, start: int) -> "Encoded":
+        """The same of the frames from `start` on; not for a decoder that attends over time."""
+        return replace(
+            self,
+            tokens=self.tokens[:, start:],
+            current=self.current[:, start:],
+            stem=self._stem((slice(None), slice(start, None))),
+            conditioning=self.conditioning.tail(start),
+        )
+
+    def _stem(self, chosen: Tensor | tuple[slice, ...]) -> StemOutput:
+        """The stem's output of the chosen clips and frames; clips, frames and views are its rows."""
+        leading = self.current.shape[:3]
+
+        def cut(flat: Tensor) -> Tensor:
+            part = flat.unflatten(0, leading)[chosen]
+            return part.flatten(0, part.ndim - flat.ndim)
+
+        return tree_map(cut, self.stem)
 
 
 class VideoDiT(nn.Module):
@@ -194,10 +203,42 @@ class VideoDiT(nn.Module):
             nn.init.zeros_(self.state_out.weight)
             nn.init.zeros_(self.state_out.bias)
 
+    reads_noise = False
+    """Noisy frames enter multiplied by tau; see `decode`."""
+
     @property
-    def monolithic(self) -> bool:
-        """Whether every denoising step runs all blocks."""
-        return self.config.encoder_depth == 0
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.condition_embedding.device
+
+    @property
+    def window(self) -> int:
+        """Frames of history that time attention sees, besides the pinned first frame."""
+        return self.config.window
+
+    @property
+    def separable(self) -> bool:
+        """Whether there is an encoder; otherwise every denoising step runs all blocks."""
+        return self.config.encoder_depth > 0
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether the decoder holds the time attention, so that it has to read every finished frame."""
+        return not self.separable
+
+    def new_cache(self, num_streams: int, dtype: torch.dtype) -> TimeCache:
+        """An empty cache of `num_streams` streams, on the device of the weights."""
+        config = self.config
+        return TimeCache(
+            self.num_time_layers,
+            num_streams,
+            self.num_tokens,
+            config.width // config.head_width,
+            config.head_width,
+            config.window,
+            self.device,
+            dtype,
+        )
 
     def encode(
         self,
@@ -233,7 +274,7 @@ class VideoDiT(nn.Module):
             stem=stem,
             conditioning=conditioning,
             mask=None if view_mask is None else self._token_mask(view_mask),
-            visibility=visibility or causal_visibility(frames, history or self.config.window, latents.device, gap=gap),
+            visibility=visibility or causal_visibility(frames, history or self.window, latents.device, gap=gap),
             step=step,
         )
         modulation = None
@@ -265,7 +306,7 @@ class VideoDiT(nn.Module):
             condition = torch.cat([condition[:, :, :-1], state_token], dim=2)
         x = torch.cat([condition, pixels + guess], dim=2).to(pixels.dtype)
         vector = self.noise_level(tau, step_size)
-        if self.monolithic and encoded.conditioning.vector is not None:
+        if self.rewrites and encoded.conditioning.vector is not None:
             vector = vector + encoded.conditioning.vector
         x = self.decoder_norm(self._run(self.decoder, encoded, x, self.noise_modulation(vector)))
         condition, pixels = self._split(x)

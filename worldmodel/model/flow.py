@@ -7,12 +7,15 @@ large a step it is about to take and makes one large step agree with two half st
 
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-Predict = Callable[[tuple[Tensor, ...], Tensor, Tensor], tuple[Tensor, ...]]
+Level = float | Float[Tensor, "b t"]
+"""A noise level or a step size: one for all frames, or one for each."""
+Predict = Callable[[tuple[Tensor, ...], Level, Level], tuple[Tensor, ...]]
 """(noisy parts, tau, step size) -> predicted clean parts."""
+Sampler = Callable[[Predict, tuple[Tensor, ...], int], tuple[Tensor, ...]]
+"""(predict, noise, number of steps) -> clean parts. It calls `predict` with floats, any number of times."""
 
 
 def expand(level: Shaped[Tensor, "b t"], like: Tensor) -> Tensor:
@@ -40,14 +43,9 @@ def velocity(
     return (x_hat - z) / expand(1 - tau, z)
 
 
-def euler_step(
-    z: Float[Tensor, "b t ..."],
-    x_hat: Float[Tensor, "b t ..."],
-    tau: Float[Tensor, "b t"],
-    step_size: Float[Tensor, "b t"],
-) -> Float[Tensor, "b t ..."]:
-    """Move `z` from noise level `tau` to `tau + step_size`."""
-    return z + velocity(z, x_hat, tau) * expand(step_size, z)
+def euler_step(z: Float[Tensor, "*b"], x_hat: Float[Tensor, "*b"], tau: float, step_size: float) -> Float[Tensor, "*b"]:
+    """Move `z` from noise level `tau` to `tau + step_size`: `z + step_size (x_hat - z) / (1 - tau)`."""
+    return z.lerp(x_hat.to(z.dtype), step_size / (1 - tau))
 
 
 def shortcut_target(
@@ -68,12 +66,10 @@ def shortcut_target(
 
 
 def sample(predict: Predict, noise: tuple[Tensor, ...], num_steps: int) -> tuple[Tensor, ...]:
-    """Integrate from noise to data in `num_steps` equal Euler steps."""
-    z = noise
-    shape = z[0].shape[:2]
-    step_size = torch.full(shape, 1 / num_steps, device=z[0].device)
+    """Integrate from noise to data in `num_steps` equal Euler steps: the default `Sampler`."""
+    z, step_size = noise, 1 / num_steps
     for index in range(num_steps):
-        tau = torch.full(shape, index / num_steps, device=z[0].device)
+        tau = index / num_steps
         predicted = predict(z, tau, step_size)
         z = tuple(euler_step(p, x, tau, step_size) for p, x in zip(z, predicted, strict=True))
     return z

@@ -1,14 +1,34 @@
-"""Number formats: bf16 where the hardware computes in it, fp32 elsewhere."""
+"""Where and in which number format networks run: the device of a command, and bf16 where it computes in it."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from functools import cache
 
 import torch
 
+_full: ContextVar[bool] = ContextVar("full precision", default=False)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute in fp32 inside, whatever the hardware: slower, to compare with."""
+    token = _full.set(True)
+    try:
+        yield
+    finally:
+        _full.reset(token)
+
 
 def compute_dtype(device: torch.device | str) -> torch.dtype:
-    """bf16 on CUDA devices and CPUs that have bf16 arithmetic, else fp32 (there bf16 is slower)."""
+    """bf16 on CUDA devices and CPUs that have bf16 arithmetic, else fp32 (there bf16 is slower).
+
+    Inside `full_precision` it is fp32.
+    """
     kind = torch.device(device).type
-    if kind == "cuda":
+    if _full.get():
+        fast = False
+    elif kind == "cuda":
         fast = torch.cuda.is_bf16_supported()
     elif kind == "cpu":
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -23,6 +43,52 @@ def autocast(device: torch.device | str) -> AbstractContextManager:
     return torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32)
 
 
-def default_device() -> torch.device:
-    """CUDA when there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def choose_device(name: str = "auto") -> torch.device:
+    """CUDA where there is one, else the CPU; any other device, MPS included, by its name.
+
+    Args:
+        name: `auto`, or what PyTorch calls a device: `cpu`, `cuda`, `cuda:1`, `mps`, ...
+
+    Raises:
+        ValueError: There is no such device on this machine; names those that there are.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r}: there is none here; choose auto or {_there()}") from error
+    if device.type == "meta":
+        raise ValueError(f"device {name!r} computes nothing; choose auto or {_there()}")
+    return device
+
+
+def command_device(name: str) -> torch.device:
+    """`choose_device`, said in one line by the first command of a process that runs there."""
+    device = choose_device(name)
+    say_device(device)
+    return device
+
+
+@cache  # a command that runs others says it once
+def say_device(device: torch.device) -> None:
+    """Print the device and how it computes."""
+    print(f"device: {describe(device)}", flush=True)
+
+
+def describe(device: torch.device) -> str:
+    """A device and how it computes, as in `cpu (2 threads, fp32)`."""
+    details = ["bf16" if compute_dtype(device) == torch.bfloat16 else "fp32"]
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        details.insert(0, f"{threads} thread{'s' if threads > 1 else ''}")
+    elif device.type == "cuda":
+        details.insert(0, torch.cuda.get_device_name(device))
+    return f"{device} ({', '.join(details)})"
+
+
+def _there() -> str:
+    """The devices of this machine that PyTorch knows."""
+    names = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    return ", ".join([*names, "mps"] if torch.backends.mps.is_available() else names)

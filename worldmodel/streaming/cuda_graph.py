@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from worldmodel.streaming.state import RolloutState
+from worldmodel.streaming.state import StreamState
 
 EAGER_STEPS = 2  # of a stream, before its step is recorded; kernels are chosen and loaded in them
 VARYING = ("frame", "latent", "reference", "states", "view_mask")  # of a state, between steps
@@ -42,7 +42,7 @@ class RecordedStep:
 def replayed(
     run: Callable[..., tuple[Tensor, ...]],
     key: Hashable,
-    state: RolloutState,
+    state: StreamState,
     actions: Tensor | None,
     noise: Sequence[Tensor],
 ) -> tuple[Tensor, ...]:

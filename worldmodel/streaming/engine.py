@@ -1,33 +1,35 @@
-"""The streaming step of a world model, made fast: fixed weights, fixed noise levels, one frame.
+"""The streaming step of `VideoDiT`, made fast: weights and noise levels folded, one frame.
 
-`WorldModel.step` runs here for the separable architecture with convolutional stem and head whose
-actions are tokens or AdaLN. The modules themselves stay the reference: they train, they serve the
-other architectures, and a test compares the two.
+It serves the separable architecture with convolutional stem and head whose actions are tokens or
+AdaLN. The modules themselves stay the reference (`worldmodel.streaming.plain`): they train, they
+stream every other architecture, and a test compares the two.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from conditioning.conditioner import Conditioning
+from worldmodel.model.backbone import Backbone
 from worldmodel.model.dit import VideoDiT
 from worldmodel.model.precision import compute_dtype
 from worldmodel.model.stem_head import ConvStem
 from worldmodel.streaming.folded_blocks import FoldedBlock
 from worldmodel.streaming.folded_pixels import FoldedHead, FoldedStem
 from worldmodel.streaming.onednn import Convolution
-from worldmodel.streaming.state import RolloutState
+from worldmodel.streaming.state import StreamState
 
 
-def foldable(dit: VideoDiT) -> bool:
-    """Whether the engine knows this architecture."""
+def foldable(dit: Backbone) -> bool:
+    """Whether `FoldedEngine` knows this architecture."""
+    if not isinstance(dit, VideoDiT):
+        return False
     plain = all(block.cross is None for block in [*dit.encoder, *dit.decoder])
-    return plain and not dit.monolithic and isinstance(dit.stem, ConvStem)
+    return plain and dit.separable and isinstance(dit.stem, ConvStem)
 
 
 def fingerprint(dit: VideoDiT) -> int:
@@ -40,45 +42,36 @@ def fingerprint(dit: VideoDiT) -> int:
 
 
 @dataclass(frozen=True)
-class Thought:
+class EncodedFrame:
     """What is computed once per frame.
 
     Attributes:
         tokens: Conditioning tokens first, then those of the views.
         skips: What the head joins of the current frame.
         current: The current frame, views as rows.
+        mask: False on tokens of missing views.
     """
 
     tokens: Float[Tensor, "b n d"]
     skips: list[Float[Tensor, "f ..."]]
     current: Float[Tensor, "f c h w"]
+    mask: Bool[Tensor, "b n"] | None
 
 
-@dataclass(frozen=True)
-class NoiseLevel:
-    """The decoder at one noise level and step size.
-
-    Attributes:
-        tau: 0 is noise; what the network is told of the noisy frame is multiplied by it.
-        blocks: The decoder's blocks.
-    """
-
-    tau: float
-    blocks: list[FoldedBlock]
-
-
-class Engine:
+class FoldedEngine:
     """The transformer of a world model, folded for streaming.
 
     Args:
         dit: Whose weights are folded, as they are now; `foldable`.
     """
 
+    replays = True
+
     @torch.no_grad()
     def __init__(self, dit: VideoDiT):
         assert foldable(dit)
         self.dit, self.fingerprint = dit, fingerprint(dit)
-        self.dtype = dtype = compute_dtype(dit.condition_embedding.device)
+        self.dtype = dtype = compute_dtype(dit.device)
         self.num_condition, self.grid = dit.num_condition_tokens, dit.grid
         self.registers = dit.config.num_registers
         embedding = torch.cat([dit.condition_embedding, dit.camera()])
@@ -95,9 +88,14 @@ class Engine:
             entry[self.num_condition - 1] += dit.noisy_state.bias
         self.entry = entry.to(dtype)
         self.norm = dit.decoder_norm.weight.to(dtype), dit.decoder_norm.bias.to(dtype)
-        self.samplers: dict[int, list[NoiseLevel]] = {}
+        self.decoders: dict[tuple[float, float], list[FoldedBlock]] = {}
 
-    def think(self, state: RolloutState, conditioning: Conditioning) -> Thought:
+    @property
+    def is_current(self) -> bool:
+        """Whether weights and number format are still those of the transformer."""
+        return self.fingerprint == fingerprint(self.dit) and self.dtype == compute_dtype(self.dit.device)
+
+    def encode(self, state: StreamState, conditioning: Conditioning) -> EncodedFrame:
         """Read the current frame of every stream and write it to the cache; once per frame."""
         slot = state.cache.reserve(state.frame)
         current = self._picture(state.latent)
@@ -119,69 +117,49 @@ class Engine:
                 layer += 1
             x = block(x, mask, modulation)
         skips = self.head.skips(maps, current, self._picture(state.reference))
-        return Thought(x, skips, state.latent.flatten(0, 1))
+        return EncodedFrame(x, skips, state.latent.flatten(0, 1), mask)
 
-    def denoise(
-        self, state: RolloutState, thought: Thought, num_steps: int, noise: Sequence[Tensor]
-    ) -> tuple[Tensor, ...]:
-        """The next latent, and the displacement of the state where there is one.
+    def decode(
+        self, encoded: EncodedFrame, noisy: tuple[Float[Tensor, "b ..."], ...], tau: float, step_size: float
+    ) -> tuple[Float[Tensor, "b ..."], ...]:
+        """The clean latents, and state displacements where there is a state.
 
-        `noise` is that of both, which `num_steps` Euler steps start from. At tau = 0 the network is
-        told nothing of it and the last step ends at the prediction: one step needs none.
+        At tau = 0 the network is told nothing of the noisy parts, and they are not read.
         """
-        mask, levels = self._mask(state), self.sampler(num_steps)
-        z: tuple[Tensor, ...] = ()
-        if num_steps > 1:
-            z = noise[0].flatten(0, 1), *noise[1:]
-        for level in levels:
-            predicted = self._predict(thought, mask, level, z)
-            if level is levels[-1]:
-                z = predicted
-            else:
-                share = 1 / (num_steps * (1 - level.tau))
-                z = tuple(p.lerp(x, share) for p, x in zip(z, predicted, strict=True))
-        return z[0].view_as(state.latent), *z[1:]
-
-    def sampler(self, num_steps: int) -> list[NoiseLevel]:
-        """The decoder at the noise levels of `num_steps` Euler steps, folded at the first call."""
-        if num_steps not in self.samplers:
-            levels = [index / num_steps for index in range(num_steps)]
-            self.samplers[num_steps] = [self._fold(tau, 1 / num_steps) for tau in levels]
-        return self.samplers[num_steps]
-
-    @torch.no_grad()
-    def _fold(self, tau: float, step_size: float) -> NoiseLevel:
-        device = self.embedding.device
-        pair = (torch.full((1, 1), value, device=device) for value in (tau, step_size))
-        modulation = self.dit.noise_modulation(self.dit.noise_level(*pair))[0, 0]
-        blocks = [FoldedBlock(block, self.dtype, modulation) for block in self.dit.decoder]
-        return NoiseLevel(tau, blocks)
-
-    def _predict(
-        self, thought: Thought, mask: Tensor | None, level: NoiseLevel, noisy: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
-        """The clean latents, and state displacements where there is a state."""
-        x = thought.tokens + self.entry
+        x = encoded.tokens + self.entry
         condition, width, told = self.num_condition, (x.shape[-1],), None
-        if level.tau > 0:
-            told = self._picture(noisy[0] * level.tau)
+        if tau > 0:
+            told = self._picture(noisy[0] * tau)
             x[:, condition:] += self.noisy(told).reshape(len(x), -1, *width)
             if self.dit.noisy_state is not None:
                 matrix = self.dit.noisy_state.weight.t()
-                x[:, condition - 1] += ((noisy[1] * level.tau) @ matrix).to(self.dtype)
-        for block in level.blocks:
-            x = block(x, mask)
+                x[:, condition - 1] += ((noisy[1] * tau) @ matrix).to(self.dtype)
+        for block in self.decoder(tau, step_size):
+            x = block(x, encoded.mask)
         tokens = F.layer_norm(x[:, condition:], width, *self.norm).view(-1, *self.grid, *width)
-        latent = self.head(tokens, thought.skips, thought.current, told)
+        latent = self.head(tokens, encoded.skips, encoded.current, told).unflatten(0, (len(x), -1))
         if self.dit.state_out is None:
             return (latent,)
         last = F.layer_norm(x[:, condition - 1], width, *self.norm)
         return latent, self.dit.state_out(last.float())
+
+    def remember(self, encoded: EncodedFrame, clean: tuple[Float[Tensor, "b ..."], ...]) -> None:
+        """Nothing: `encode` reads a frame when the next one is asked for."""
+
+    @torch.no_grad()
+    def decoder(self, tau: float, step_size: float) -> list[FoldedBlock]:
+        """The decoder's blocks at a noise level and step size, folded at the first call."""
+        if (tau, step_size) not in self.decoders:
+            device = self.embedding.device
+            levels = (torch.full((1, 1), value, device=device) for value in (tau, step_size))
+            modulation = self.dit.noise_modulation(self.dit.noise_level(*levels))[0, 0]
+            self.decoders[tau, step_size] = [FoldedBlock(b, self.dtype, modulation) for b in self.dit.decoder]
+        return self.decoders[tau, step_size]
 
     def _picture(self, latent: Float[Tensor, "*f c h w"]) -> Float[Tensor, "f h w c"]:
         """Latents as convolutions read them; views and streams are rows."""
         flat = latent.flatten(0, -4)
         return flat.to(self.dtype, memory_format=torch.channels_last).permute(0, 2, 3, 1)
 
-    def _mask(self, state: RolloutState) -> Tensor | None:
+    def _mask(self, state: StreamState) -> Tensor | None:
         return None if state.view_mask is None else self.dit._token_mask(state.view_mask)

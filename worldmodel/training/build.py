@@ -9,6 +9,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from conditioning.conditioner import ConditionerConfig
+from conditioning.relative import check_relative_to
 from worldmodel.data import EpisodeSource
 from worldmodel.data.statistics import action_state_statistics
 from worldmodel.model.codec import LatentCodec
@@ -20,8 +21,8 @@ from worldmodel.world_model import WorldModel, WorldModelConfig
 def note_training(world: WorldModel, source: EpisodeSource, episodes: Sequence[int]) -> None:
     """Let a world model remember its training data, to refuse it as test data later.
 
-    Of the folder only the last part, since world models are shared and paths are not. What it has
-    been trained on before is not listed again.
+    Only the folder's name is kept: world models are shared, local paths are not. What it was trained
+    on before is not listed again. `"actions": False` says that no action was told.
     """
     seeds = [source.reset_seed(episode) for episode in episodes]
     noted = {
@@ -31,6 +32,8 @@ def note_training(world: WorldModel, source: EpisodeSource, episodes: Sequence[i
         "episodes": list(episodes),
         "reset_seeds": None if None in seeds else seeds,
     }
+    if not world.action_dim:
+        noted["actions"] = False
     if noted not in world.train_data:
         world.train_data.append(noted)
 
@@ -44,8 +47,8 @@ def build_world(
     injection: Literal["token", "adaln", "cross"],
     relative_to: Mapping[int, int],
     use_actions: bool,
-    codec: Path | None,
-    init: Path | None,
+    codec: str | Path | None,
+    init: str | Path | None,
     latent_dim: int = 0,
 ) -> WorldModel:
     """A world model that fits `source`, normalised by the statistics of `episodes`.
@@ -67,12 +70,7 @@ def build_world(
         injection = start.config.conditioner.injection
     action_dim = source.action_dim if use_actions else 0
     relative_to = dict(relative_to) if action_dim else {}
-    for action, state in relative_to.items():
-        if action >= action_dim or state >= source.state_dim:
-            raise ValueError(
-                f"relative_to {action}: {state} is out of range: "
-                f"{source.name} has {action_dim} action dims and {source.state_dim} state dims"
-            )
+    check_relative_to(relative_to, data=source.name, action_dim=action_dim, state_dim=source.state_dim)
     conditioner = ConditionerConfig(
         action_dim=action_dim,
         state_dim=source.state_dim,
@@ -101,7 +99,7 @@ def build_world(
     return world
 
 
-def _load_codec(folder: Path | None) -> LatentCodec | None:
+def _load_codec(folder: str | Path | None) -> LatentCodec | None:
     if folder is None:
         return None
     from worldmodel.model.autoencoder import AutoencoderCodec

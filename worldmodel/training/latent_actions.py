@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel.data.clip import Clip, EpisodeSource
+from worldmodel.training.fit import fit
 from worldmodel.world_model import WorldModel
 
 PIECE = 64  # frames that are encoded at a time
@@ -44,15 +45,13 @@ def fit_controller(
     controller = world.conditioner.controller
     actions, states = told.split([told.shape[1] - world.state_dim, world.state_dim], dim=1)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(controller.parameters(), lr=learning_rate)
-    for step in range(steps):
+
+    def loss_of(step: int) -> Float[Tensor, ""]:
         rows = torch.randint(num_train, (batch,), generator=generator)
         error = (controller(actions[rows], states[rows]) - latent[rows]).square()
-        loss = (precision[rows] * error).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
-        optimizer.step()
+        return (precision[rows] * error).mean()
+
+    fit(controller, loss_of, steps=steps, learning_rate=learning_rate, name="controller", decay="linear")
     with torch.no_grad():
         predicted = controller(actions[num_train:], states[num_train:])
         true, weight = latent[num_train:], precision[num_train:]
@@ -115,7 +114,7 @@ def leakage(world: WorldModel, giver: Clip, taker: Clip, *, num_steps: int = 1) 
     context = replace(taker.head(taker.frames.shape[1] - 1), actions=own[:, :-1])
 
     def error(latent: Float[Tensor, "b l"]) -> float:
-        observation, _ = world.step(world.start(context), latent, num_steps=num_steps)
+        observation = world.stream(context).step(latent, num_steps=num_steps)
         return (observation.frames.cpu().float() - scene.float()).square().mean().item()
 
     honest = max(error(own[:, -1]), 1e-6)

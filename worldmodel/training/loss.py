@@ -4,7 +4,7 @@ All randomness of one batch is drawn up front (`draw`), so the loss is a pure fu
 clip and draws: exact resume and data-parallel equality follow.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange, reduce
@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from conditioning.latent_action import information, sample_latent, spread_error
+from conditioning.trees import tree_map
 from worldmodel.data.clip import Clip
-from worldmodel.model.dit import Encoded
-from worldmodel.model.flow import add_noise, ramp_weight, sample, shortcut_target
+from worldmodel.model.backbone import EncodedFrames
+from worldmodel.model.flow import add_noise, ramp_weight, shortcut_target
 from worldmodel.world_model import WorldModel
 
 
@@ -90,15 +91,11 @@ class Draws:
 
     def rows(self, start: int, stop: int) -> "Draws":
         """The draws of some rows of the batch."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        cut = {k: v[start:stop] if isinstance(v, Tensor) else v for k, v in values.items()}
-        return Draws(**cut)
+        return tree_map(lambda tensor: tensor[start:stop], self)
 
     def to(self, device: torch.device) -> "Draws":
         """Move every tensor to `device`."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()}
-        return Draws(**moved)
+        return tree_map(lambda tensor: tensor.to(device), self)
 
 
 def draw(
@@ -125,7 +122,7 @@ def draw(
     step_size = 0.5 ** (uniform(*shape) * steps.bit_length()).floor()
     grid = 1 / step_size
     # A monolithic model also reads finished frames (tau = 1), with the smallest step size.
-    grid = grid + (grid == steps) * int(world.dit.monolithic)
+    grid = grid + (grid == steps) * int(world.dit.rewrites)
     tau = (uniform(*shape) * grid).floor() * step_size
     shortcut = torch.zeros(batch, dtype=torch.bool)
     if config.shortcut_interval and steps > 1:
@@ -150,7 +147,7 @@ def draw(
         erased=erased_patches(latent, config.erased, generator),
         replaced=replaced,
         passes=min(passes, config.forward_passes) if forwarded else 0,
-        history=1 + int(uniform(1) * world.config.dit.window),
+        history=1 + int(uniform(1) * world.dit.window),
         gap=gap,
     ).to(device)
     if not world.describes or bool(uniform(1) < config.latent_dropped):
@@ -232,7 +229,7 @@ def training_loss(
     if draws.gap > 1:  # the second frame does not follow from the first
         weight = torch.cat([torch.zeros_like(weight[:, :1]), weight[:, 1:]], dim=1)
         weight = weight * weight.shape[1] / (weight.shape[1] - 1)
-    if world.dit.monolithic:
+    if world.dit.rewrites:
         weight = weight * (draws.tau < 1)
     pixel_weight = motion_weight(target_latent, context, config.motion_contrast, config.motion_saturation) * presence(
         world, clip, context
@@ -264,7 +261,7 @@ def _describe(
     return replace(clip, actions=actions), cost
 
 
-def _encode(world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws) -> Encoded:
+def _encode(world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws) -> EncodedFrames:
     conditioning = world.conditioner(clip.actions, states, context.shape[:2])
     return world.dit.encode(context, conditioning, view_mask=clip.view_mask, history=draws.history, gap=draws.gap)
 
@@ -301,19 +298,19 @@ def _self_forward(
 
 
 def _next_frames(
-    world: WorldModel, encoded: Encoded, noise: tuple[Tensor, ...], wanted: Bool[Tensor, "b t"]
+    world: WorldModel, encoded: EncodedFrames, noise: tuple[Tensor, ...], wanted: Bool[Tensor, "b t"]
 ) -> tuple[Float[Tensor, "n ..."], ...]:
     """One-step predictions of what follows the wanted frames; of others only where it must be."""
-    if not world.dit.monolithic:
+    if world.dit.separable:
         encoded = encoded.frames(wanted)
         noise = tuple(part[wanted][:, None] for part in noise)
         wanted = wanted.new_ones(len(noise[0]), 1)
-    clean = sample(lambda z, tau, d: world.predict(encoded, z, tau, d), noise, 1)
+    clean = world.sampler(lambda z, tau, step_size: world.predict(encoded, z, tau, step_size), noise, 1)
     return tuple(part[wanted].float() for part in clean)
 
 
 def _with_shortcut_rows(
-    world: WorldModel, encoded: Encoded, draws: Draws, target: tuple[Tensor, ...], noisy: tuple[Tensor, ...]
+    world: WorldModel, encoded: EncodedFrames, draws: Draws, target: tuple[Tensor, ...], noisy: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
     """The data as goal, and on shortcut rows what two half steps would reach."""
     rows = draws.shortcut

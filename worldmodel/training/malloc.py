@@ -1,4 +1,4 @@
-"""Memory that training frees, kept for its next step instead of given back to the kernel."""
+"""Keep the memory that a training step frees for the next step; do not give it back to the kernel."""
 
 import os
 import platform

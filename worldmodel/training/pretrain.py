@@ -13,16 +13,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
-from worldmodel.data.sample import sample_clips
+from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.model.dit import DiTConfig
-from worldmodel.model.precision import compute_dtype, default_device
+from worldmodel.model_folder import check_out
+from worldmodel.streaming.noise import mix_seed
+from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.build import build_world
 from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
 from worldmodel.training.log import CLOCKS, RunLog
 from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.prefetch import Ahead
-from worldmodel.training.rows import process_rows, split_episodes
 from worldmodel.training.validate import validate
 from worldmodel.world_model import WorldModel
 
@@ -71,7 +72,7 @@ class PretrainConfig:
     """Largest gradient norm."""
     average_decay: float = 0.998
     """Decay of the moving average of the weights that is saved."""
-    codec: Path | None = None
+    codec: str | Path | None = None
     """Folder of a diffusers autoencoder (Tiny, KL or KLWan); pixels when not given."""
     compile: bool = False
     """`torch.compile` the transformer."""
@@ -81,12 +82,16 @@ class PretrainConfig:
     """Steps between validations."""
     save_interval: int = 500
     """Steps between training states."""
-    init: Path | None = None
+    init: str | Path | None = None
     """A world model to start from, e.g. one pretrained without actions; gives the architecture."""
     resume: bool = False
     """Continue exactly where `out` stopped."""
+    overwrite: bool = False
+    """Replace what an earlier run left in `out`."""
     seed: int = 0
     """Seed of weights, batches and noise."""
+    device: str = "auto"
+    """Where it trains: auto is CUDA where there is one, else the CPU; others go by name."""
     dit: DiTConfig = field(default_factory=DiTConfig)
     """The transformer."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -135,9 +140,8 @@ def pretrain(config: PretrainConfig) -> Path:
     Raises:
         ValueError: If data and configuration do not fit, or the loss is not finite.
     """
-    mixed = "bf16" if compute_dtype(default_device()) == torch.bfloat16 else "no"
-    accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=config.out)
-    accelerator.init_trackers("log")
+    check_out(config.out, "state/state.json", "world.json", overwrite=config.overwrite, resume=config.resume)
+    accelerator = start_accelerator(config.device, config.out)
     torch.manual_seed(config.seed)
     source = EpisodeCache(open_episodes(config.data, config.size, config.views or None))
     train, held_out = split_episodes(source, config.validation_episodes)
@@ -212,7 +216,7 @@ def batch(
     step: int,
 ) -> tuple[Clip, Draws]:
     """This process's clips and random numbers of one step: a pure function of seed and step."""
-    generator = torch.Generator().manual_seed((config.seed + 1) * 1_000_000_007 + step)
+    generator = torch.Generator().manual_seed(mix_seed(config.seed, step))
     clips, frames = clip_shape(config, step)
     longest = max(source.lengths[episode] for episode in episodes)
     draws = draw(
@@ -238,3 +242,15 @@ def batch(
     rows = process_rows(clips, accelerator)
     clip = clip.map(lambda tensor: tensor[rows])
     return clip.to(accelerator.device), draws.rows(rows.start, rows.stop)
+
+
+def process_rows(batch: int, accelerator: Accelerator) -> slice:
+    """The rows of the global batch that this process computes.
+
+    Raises:
+        ValueError: If the batch does not divide by the number of processes.
+    """
+    share, rest = divmod(batch, accelerator.num_processes)
+    if rest:
+        raise ValueError(f"batch {batch} does not divide by {accelerator.num_processes} processes")
+    return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)

@@ -40,13 +40,10 @@ def validate(
     if world.action_dim == 0:
         latent = world.latent_actions(clip.frames) if world.describes else None
         clip = replace(clip, actions=latent)
-    state = world.start(clip.head(CONTEXT))
-    frames = []
-    for index in range(horizon):
-        action = None if clip.actions is None else clip.actions[:, CONTEXT - 1 + index]
-        observation, state = world.step(state, action, num_steps=num_steps)
-        frames.append(observation.frames)
-    dream, truth = torch.stack(frames, dim=1), clip.frames[:, CONTEXT:]
+    actions = None if clip.actions is None else clip.actions[:, CONTEXT - 1 :]
+    dreamt = world.stream(clip.head(CONTEXT)).roll(actions, num_frames=horizon, num_steps=num_steps)
+    dream = torch.stack([observation.frames for observation in dreamt], dim=1)
+    truth = clip.frames[:, CONTEXT:]
     side_by_side = torch.cat([truth, dream], dim=3)[:4]
     folder.mkdir(parents=True, exist_ok=True)
     video = rearrange(side_by_side, "b t v h w c -> t h (b v w) c")

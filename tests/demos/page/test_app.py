@@ -350,7 +350,7 @@ def test_only_the_output_folder_is_served(served):
 def test_wrong_commands_are_messages(served):
     _, visitors, _ = served
     world = tiny_world(size=(32, 32))
-    starts, fresh = find_starts(DemoConfig(data=DATA, environment="pusht"), world)
+    starts, fresh = find_starts(DemoConfig(data=DATA, real="pusht"), world)
     drive = Drive(world, starts, visitors, ("x", "y"), fresh)
     good = '"visitor": "v", "num_steps": 2, "speed": 0.5, "seed": 0, "beside": false'
     wrong = {

@@ -7,7 +7,7 @@ from mine import ENV, write_module
 from tiny import tiny_world
 
 from demos.page.live_ranking import FIRST_SEED, FreshEpisodes, make_envs
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.policies.policy import CallablePolicy
 from worldmodel.envs import make_env
 

@@ -14,7 +14,7 @@ from demos.page.policies import (
     DREAM,
     NOTHING_HAPPENS,
     SIMULATOR,
-    Bench,
+    RankingSetup,
     find_policies,
     find_worlds,
     run_ranking,
@@ -39,7 +39,7 @@ def policy_folder(folder, **settings):
 
 
 @pytest.fixture
-def bench(tmp_path):
+def ranking_setup(tmp_path):
     visitors = Visitors(tmp_path / "out")
     folder = tmp_path / "policies"
     for name in ("a", "b"):
@@ -52,7 +52,7 @@ def bench(tmp_path):
     policies = find_policies(folder, world)
     judge = LearnedJudge(JudgeShape(VIEWS, SIZE))
     real = stored_trials(folder, policies)
-    yield Bench(world, judge, TASK, policies, {}, real, visitors)
+    yield RankingSetup(world, judge, TASK, policies, {}, real, visitors)
     visitors.close()
 
 
@@ -67,25 +67,26 @@ def test_starts_are_those_of_the_simulator():
         FreshEpisodes(TASK, tiny_world(size=SIZE, views=("side",)), range(2))
 
 
-def test_only_what_fits_is_offered(bench, tmp_path):
-    assert list(bench.policies) == ["a", "b"]
-    assert (bench.real["a"].score, bench.real["a"].n) == (0.75, 4) and "b" not in bench.real
-    bench.world.save(tmp_path / "worlds" / "one")
-    bench.world.save(tmp_path / "worlds" / "two")
+def test_only_what_fits_is_offered(ranking_setup, tmp_path):
+    assert list(ranking_setup.policies) == ["a", "b"]
+    assert (ranking_setup.real["a"].score, ranking_setup.real["a"].n) == (0.75, 4) and "b" not in ranking_setup.real
+    ranking_setup.world.save(tmp_path / "worlds" / "one")
+    ranking_setup.world.save(tmp_path / "worlds" / "two")
     tiny_world(size=(16, 24)).save(tmp_path / "worlds" / "other")
-    assert list(find_worlds(tmp_path / "worlds" / "one", bench.world)) == ["two"]
-    judge, remark = find_judge(DemoConfig(judge=tmp_path), bench.world)
+    assert list(find_worlds(tmp_path / "worlds" / "one", ranking_setup.world)) == ["two"]
+    judge, remark = find_judge(DemoConfig(judge=tmp_path), ranking_setup.world)
     assert judge is None and "no judge" in remark
-    bench.judge.save(tmp_path / "judge")
-    assert find_judge(DemoConfig(judge=tmp_path / "judge"), bench.world)[0] is not None
+    ranking_setup.judge.save(tmp_path / "judge")
+    assert find_judge(DemoConfig(judge=tmp_path / "judge"), ranking_setup.world)[0] is not None
     judge, remark = find_judge(DemoConfig(judge=tmp_path / "judge"), tiny_world(size=(64, 64)))
     assert judge is None and "other pictures" in remark
 
 
-def test_the_order_grows_policy_by_policy(bench):
-    envs = make_envs(bench.world, bench.judge, TASK, trials=3, horizon=2, num_steps=1, simulator=True)
+def test_the_order_grows_policy_by_policy(ranking_setup):
+    envs = make_envs(ranking_setup.world, ranking_setup.judge, TASK, trials=3, horizon=2, num_steps=1, simulator=True)
     steps = []
-    seen = list(rank_live(bench.policies, envs, horizon=2, work=bench.visitors.work, stepped=lambda: steps.append(1)))
+    work = ranking_setup.visitors.work
+    seen = list(rank_live(ranking_setup.policies, envs, horizon=2, work=work, stepped=lambda: steps.append(1)))
     assert [(each.acting, len(each.scores)) for each in seen] == [("a", 0), ("b", 1), ("", 2)]
     assert len(steps) == 4  # two steps of each policy, three trials at once
     assert all(score.n == 3 for score in seen[-1].scores.values())
@@ -93,13 +94,13 @@ def test_the_order_grows_policy_by_policy(bench):
 
 
 @pytest.mark.parametrize("place", [DREAM, SIMULATOR, NOTHING_HAPPENS])
-def test_a_ranking_anywhere(bench, place):
-    *_, board = run_ranking(bench, ["b", "a"], place, trials=2, horizon=2, num_steps=1)
+def test_a_ranking_anywhere(ranking_setup, place):
+    *_, board = run_ranking(ranking_setup, ["b", "a"], place, trials=2, horizon=2, num_steps=1)
     assert 'data-state="done"' in board and board.count("<figure>") == 2
     assert "75% <small>" in board and place in board
 
 
-def test_wrong_choices_are_named(bench):
+def test_wrong_choices_are_named(ranking_setup):
     good = {"trials": 1, "horizon": 1, "num_steps": 1}
     for chosen, place, numbers, message in (
         (["../a"], DREAM, {}, "choose among"),
@@ -109,7 +110,7 @@ def test_wrong_choices_are_named(bench):
         (["a"], DREAM, {"horizon": 101}, "1 to 100 steps, got 1 of 101"),
     ):
         with pytest.raises(ValueError, match=message):
-            list(run_ranking(bench, chosen, place, **good | numbers))
+            list(run_ranking(ranking_setup, chosen, place, **good | numbers))
 
 
 def report(psnr):

@@ -37,6 +37,7 @@ def test_a_policy_is_improved_and_tried_for_real(tmp_path):
         episodes=3,
         trials=2,
         updates=1,
+        device="cpu",
     )
     before, after = found.scores["before"], found.scores["after"]
     assert before.seeds.tolist() == after.seeds.tolist() and len(before) == 2

@@ -9,14 +9,14 @@ import sys
 import av
 import pytest
 
-TINY = ("--episodes", "3", "--held-out", "2", "--train-steps", "2", "--horizon", "5")
+TINY = ("--episodes", "3", "--held-out-episodes", "2", "--train-steps", "2", "--horizon", "5")
 TINY += ("--policy", "none", "--judge", "none", "--policies", "none")
 STAGES = ["record", "train", "dream", "measure", "posttrain", "rank", "improve"]
 
 
 def run(out, checkpoint, *options):
     command = [sys.executable, "-m", "worldmodel.cli", "quickstart", "--out", str(out)]
-    command += ["--checkpoint", str(checkpoint), "--videos", "1", *TINY, *options]
+    command += ["--world", str(checkpoint), "--videos", "1", *TINY, *options]
     subprocess.run(command, check=True)
     return out
 

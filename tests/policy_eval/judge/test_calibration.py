@@ -1,26 +1,38 @@
 """A judge's threshold, set so that dreams succeed as often as reality did."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from places import ROOT
 from rank_set import write_rank_set
+from square_world import write_episodes
 
-from policy_eval.judge import calibration
-from policy_eval.judge.calibration import CalibrateConfig, calibrate, matching_threshold, real_successes
+from policy_eval.judge.calibration import (
+    CalibrateConfig,
+    Listener,
+    calibrate_judge,
+    chosen_actors,
+    dreamt_scores,
+    matching_threshold,
+    new_threshold,
+    real_successes,
+    rows_of,
+)
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.find import find_policies
 from policy_eval.real_rollouts import record_rollouts
 from worldmodel.data import open_episodes
-from worldmodel.data.clip import Clip
 from worldmodel.data.lerobot.read import recorded_policies
-from worldmodel.dreams.starts import Starts
 from worldmodel.envs import make_env
+from worldmodel.streaming.state import Observation
+from worldmodel.world_model import WorldModel
 
 
 @pytest.fixture(scope="module")
@@ -52,84 +64,102 @@ def test_the_wanted_share_of_scores_exceeds_the_threshold(share, expected):
     assert (scores > threshold).mean() == share
 
 
-def test_a_success_counts_within_the_horizon_only(made, monkeypatch):
-    source = open_episodes(made.starts)
-    recorded = type(source).read
-
-    def read(self, episode: int, start: int, stop: int) -> Clip:
-        clip = recorded(self, episode, start, stop)
-        clip.successes[:] = False
-        if episode:
-            clip.successes[episode + 2] = True  # by the fourth action, the fifth, ...
-        return clip
-
-    monkeypatch.setattr(type(source), "read", read)
-    assert real_successes(source, [0, 1, 2], horizon=4).tolist() == [0, 1, 0]
-    assert real_successes(source, [0, 1, 2], horizon=5).tolist() == [0, 1, 1]
+def test_a_success_counts_within_the_horizon_only(tmp_path):
+    """Squares that begin at x = 0, 4 and 5 reach 10 with the fifth and the third action."""
+    source = open_episodes(write_episodes(tmp_path, 3))
+    first = [float(source.read(episode, 0, 1).states[0, 0]) for episode in range(3)]
+    needed = [math.ceil((10 - x) / 2) for x in first]
+    assert len(set(needed)) > 1
+    for horizon in (min(needed) - 1, min(needed), max(needed)):
+        expected = [float(steps <= horizon) for steps in needed]
+        assert real_successes(source, [0, 1, 2], horizon).tolist() == expected
+        assert real_successes(source, [2, 0], horizon).tolist() == [expected[2], expected[0]]
 
 
 @pytest.mark.parametrize("succeed", [0, 2, 5])
-def test_as_many_dreams_succeed_as_rollouts(config, monkeypatch, succeed):
+def test_as_many_dreams_succeed_as_rollouts(succeed):
+    scores = np.array([0.1, 0.7, 0.3, 0.9, 0.2])
     real = np.array([1.0] * succeed + [0.0] * (5 - succeed))
-    monkeypatch.setattr(calibration, "real_successes", lambda *_: real)
-    found = calibrate(replace(config, always=True))
-    assert found["dreamt"] == found["real"] == succeed / 5
-    assert found["threshold_before"] == LearnedJudge.load(config.judge).threshold == 0.5
-    assert LearnedJudge.load(config.out).threshold == found["threshold"]
-    assert json.loads((config.out / "calibration.json").read_text()) == found
+    threshold, _ = new_threshold(scores, real, 0.5, always=True)
+    assert (scores > threshold).sum() == succeed
 
 
 @pytest.mark.parametrize(("dreamt", "moves"), [([1, 1, 1, 1, 0], True), ([1, 0, 0, 0, 0], False)])
-def test_a_difference_by_chance_moves_nothing(config, monkeypatch, dreamt, moves):
+def test_a_difference_by_chance_moves_nothing(dreamt, moves):
     """No rollout succeeds; of the dreams four in five, which is no chance, or one, which may be."""
     scores = np.array([0.6 if success else 0.1 * i for i, success in enumerate(dreamt)])
-    monkeypatch.setattr(calibration, "real_successes", lambda *_: np.zeros(5))
-    monkeypatch.setattr(calibration, "dreamt_scores", lambda *_: scores)
-    found = calibrate(config)
-    assert found["dreamt_before"] == sum(dreamt) / 5
-    assert (found["threshold"] != 0.5) == moves
-    low, high = found["difference_before"]
+    threshold, (low, high) = new_threshold(scores, np.zeros(5), 0.5, always=False)
+    assert (threshold != 0.5) == moves
     assert (low > 0) == moves and high > 0
+    assert new_threshold(scores, 1 - np.zeros(5), 0.5, always=True)[1][1] <= 0
 
 
-def test_every_dream_is_listened_to_apart(config, monkeypatch):
+def test_the_highest_score_of_every_stream_is_remembered(made):
+    judge = LearnedJudge.load(made.judge)
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (3, 2, 2, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    listener = Listener(judge)
+    verdicts = [listener(Observation(each, None)) for each in frames]
+    scores, rewards = judge.predict(frames.flatten(0, 1))
+    np.testing.assert_allclose(listener.highest, scores.unflatten(0, (3, 2)).amax(0), atol=1e-5)
+    torch.testing.assert_close(torch.stack([v.rewards for v in verdicts]), rewards.unflatten(0, (3, 2)))
+    assert not any(v.successes.any() for v in verdicts)
+
+
+def test_what_is_found_is_written_and_the_judge_has_the_new_threshold(config):
+    """No rollout of three steps succeeds."""
+    found = calibrate_judge(replace(config, always=True))
+    assert found["dreamt"] == found["real"] == 0
+    assert found["threshold_before"] == LearnedJudge.load(config.judge).threshold == 0.5
+    assert LearnedJudge.load(config.out).threshold == found["threshold"] > 0.5
+    assert json.loads((config.out / "calibration.json").read_text()) == found
+
+
+def test_every_dream_is_listened_to_apart(config, made):
     """The same scores come out however many dreams run side by side."""
-    heard = []
-    match = calibration.matching_threshold
-    monkeypatch.setattr(calibration, "matching_threshold", lambda s, r: heard.append(s) or match(s, r))
-    calibrate(config)
-    calibrate(replace(config, num_envs=3))
-    assert len(set(heard[0].tolist())) == 5
-    np.testing.assert_allclose(heard[0], heard[1], atol=1e-3)
+    world, judge = WorldModel.load(config.world), LearnedJudge.load(config.judge)
+    policies = {name: ClonedPolicy.load(folder) for name, folder in find_policies((made.policies,)).items()}
+    source = open_episodes(config.data, size=tuple(world.size), views=world.views)
+    parts = world, judge, policies, source, {"policy-0": [0, 2, 4], "policy-1": [1, 3]}
+    two, three = (dreamt_scores(replace(config, num_envs=number), *parts) for number in (2, 3))
+    assert len(set(two.tolist())) == 5
+    np.testing.assert_allclose(two, three, atol=1e-3)
+
+
+ACTORS = ("policy-0", "policy-1", "policy-0", "policy-1", "policy-0")
 
 
 @pytest.mark.parametrize(("episodes", "skip"), [(0, 0), (6, 0), (3, 3), (3, -1)])
 def test_too_few_rollouts_are_refused(config, episodes, skip):
-    said = f"has 5 rollouts, --episodes is {episodes}, --skip is {skip}"
+    said = f"data: has 5 rollouts, --episodes is {episodes}, --skip is {skip}"
     with pytest.raises(ValueError, match=said):
-        calibrate(replace(config, episodes=episodes, skip=skip))
+        chosen_actors(replace(config, episodes=episodes, skip=skip), "data", ACTORS)
 
 
-def test_each_policy_dreams_from_its_own_rollouts(config, made, monkeypatch):
+def test_known_rollouts_are_left_out_from_the_front(config):
+    assert chosen_actors(config, "data", ACTORS) == dict(enumerate(ACTORS))
+    assert chosen_actors(replace(config, episodes=4, skip=3), "data", ACTORS) == {3: "policy-1"}
+
+
+def test_each_policy_dreams_from_its_own_rollouts(rollouts):
     """Whose they are is read from the data, whatever the order of the policies is now."""
-    asked = []
-    monkeypatch.setattr(calibration, "Starts", lambda source, rows: asked.append(rows) or Starts(source, rows))
-    calibrate(replace(config, policies=(made.policies / "policy-1", made.policies / "policy-0")))
-    assert asked == [[1, 3], [0, 2, 4]]
-    calibrate(replace(config, skip=3))
-    assert asked[2:] == [[4], [3]], "policies by name again, known rollouts left out"
+    assert recorded_policies(rollouts) == ACTORS
+    assert rows_of("data", dict(enumerate(ACTORS)), ["policy-1", "policy-0"]) == {
+        "policy-1": [1, 3],
+        "policy-0": [0, 2, 4],
+    }
 
 
 def test_rollouts_of_others_are_left_out_and_counted(config, made):
-    found = calibrate(replace(config, policies=(made.policies / "policy-1",)))
+    found = calibrate_judge(replace(config, policies=(made.policies / "policy-1",)))
     assert (found["episodes"], found["by_others"]) == (2, 3)
 
 
 def test_a_policy_without_rollouts_is_refused(config, made):
     with pytest.raises(ValueError, match=r"no rollouts by \['policy-1'\].*by \['policy-0'\]"):
-        calibrate(replace(config, episodes=1))
+        calibrate_judge(replace(config, episodes=1))
     with pytest.raises(ValueError, match=r"by \['None'\]"):
-        calibrate(replace(config, rollouts=made.starts))
+        calibrate_judge(replace(config, data=made.starts))
 
 
 def test_what_graded_policies_do_is_recorded_by_name(made, tmp_path):

@@ -6,13 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from drawn_episodes import DrawnEpisodes
 from places import LEROBOT_V30
 from tiny import random_clip, tiny_world
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from policy_eval.judge.inverse_dynamics_training import InverseDynamicsCommand, fit, measure
+from policy_eval.judge.inverse_dynamics_training import (
+    InverseDynamicsTraining,
+    build,
+    dreamt_clip,
+    fit_dynamics,
+    measure,
+    real_clip,
+)
 from worldmodel.cli import main
-from worldmodel.data import Clip
+from worldmodel.data import Clip, open_episodes
 
 DATA = LEROBOT_V30
 SHAPE = InverseDynamicsConfig(
@@ -68,22 +76,77 @@ def test_a_missing_camera_is_not_looked_at():
 def test_files_round_trip_and_bad_ones_are_named(tmp_path):
     dynamics = InverseDynamics(SHAPE).eval()
     dynamics.mean.fill_(3)
-    dynamics.save_pretrained(tmp_path / "dynamics")
-    loaded = InverseDynamics.from_pretrained(tmp_path / "dynamics")
+    dynamics.save(tmp_path / "dynamics")
+    loaded = InverseDynamics.load(tmp_path / "dynamics")
     assert loaded.config == SHAPE
     clip = random_clip(tiny_world(), frames=3)
     assert torch.equal(loaded.decode(clip), dynamics.decode(clip))
     with pytest.raises(ValueError, match=r"config\.json is missing"):
-        InverseDynamics.from_pretrained(tmp_path)
+        InverseDynamics.load(tmp_path)
     file = tmp_path / "dynamics" / "config.json"
     description = json.loads(file.read_text())
     description["config"]["width"] = 8
     file.write_text(json.dumps(description))
-    with pytest.raises(ValueError, match="weights of another model"):
-        InverseDynamics.from_pretrained(tmp_path / "dynamics")
+    with pytest.raises(ValueError, match=r"head\.0\.bias is"):
+        InverseDynamics.load(tmp_path / "dynamics")
     file.write_text("{}")
-    with pytest.raises(ValueError, match="not inverse dynamics"):
-        InverseDynamics.from_pretrained(tmp_path / "dynamics")
+    with pytest.raises(ValueError, match="format is None"):
+        InverseDynamics.load(tmp_path / "dynamics")
+
+
+def silent(**settings) -> InverseDynamics:
+    """Decodes the mean of the commands, whatever it sees."""
+    dynamics = InverseDynamics(replace(SHAPE, **{"relative_to": {}, "cap": None, **settings})).eval()
+    torch.nn.init.zeros_(dynamics.head[-1].weight)
+    torch.nn.init.zeros_(dynamics.head[-1].bias)
+    return dynamics
+
+
+def test_errors_are_in_deviations_of_the_commands():
+    dynamics = silent()
+    dynamics.mean.copy_(torch.tensor([1.0, 0.0]))
+    dynamics.std.copy_(torch.tensor([2.0, 4.0]))
+    clip = random_clip(tiny_world(), frames=3)
+    expected = (torch.tensor([1.0, 0.0]) - clip.actions) / torch.tensor([2.0, 4.0])
+    torch.testing.assert_close(dynamics.errors(clip), expected)
+
+
+def test_what_is_measured_by_hand():
+    """Errors are minus the actions: (.1, .2) is within a quarter of a deviation, (.1, 3) is not in both dims."""
+    clip = replace(random_clip(tiny_world(), batch=1, frames=3), actions=torch.tensor([[[0.1, 0.2], [0.1, 3.0]]]))
+    found = measure(silent(), [clip])
+    squares = torch.tensor([0.1, 0.2, 0.1, 3.0]).square()
+    assert (found["within"], found["n"]) == (0.5, 2)
+    assert found["error"] == pytest.approx(squares.mean().item())
+    # the variance of the commands is 0 in the first dim and 1.4^2 in the second
+    assert found["explained"] == pytest.approx(1 - 2 * squares.mean().item() / 1.4**2)
+
+
+def test_commands_are_normalised_by_the_training_episodes():
+    """Actions are 0 to 3 in episodes 0 and 1, and far away in episode 2, which is held out."""
+    source = DrawnEpisodes([5, 5, 5], action=lambda e, t: t + (1000.0 if e == 2 else 0.0))
+    command = InverseDynamicsTraining(data=Path("drawn"), out=Path("none"))
+    dynamics = build(command, source, range(2), None)
+    assert dynamics.mean.tolist() == [1.5, 1.5]
+    torch.testing.assert_close(dynamics.std, torch.full((2,), 1.25**0.5))
+    assert dynamics.config.cap is None
+    # relative to the state, which is the frame's index and the episode: 0 and t - e
+    relative = build(replace(command, relative_to={0: 0, 1: 1}), source, range(2), None)
+    lengths = torch.tensor([abs(t - e) for e in range(2) for t in range(4)])
+    assert relative.config.cap == lengths.float().median()
+
+
+def test_a_dream_is_decoded_under_the_actions_that_made_it():
+    world = tiny_world()
+    source = open_episodes(DATA, (16, 24))
+    found = dreamt_clip(world, source, 1, 2, 5)
+    real = real_clip(source, 1, 1)
+    clip = source.read(1, 0, source.lengths[1]).map(lambda tensor: tensor[None]).head(8 + 64)
+    expected = world.rollout(clip.head(8), clip.actions[:, 7:], num_steps=2, seeds=6)
+    assert torch.equal(found.actions, clip.actions[:, 7:]) and torch.equal(real.actions, found.actions)
+    assert torch.equal(found.frames[:, 1:], expected.frames) and torch.equal(real.frames, clip.frames[:, 7:])
+    assert torch.equal(found.frames[:, 0], clip.frames[:, 7]) and torch.equal(real.states, clip.states[:, 7:])
+    torch.testing.assert_close(found.states[:, 1:], expected.states)
 
 
 class Squares:
@@ -126,10 +189,10 @@ def test_it_learns_to_decode_a_square():
         InverseDynamicsConfig(views=("view",), size=(32, 32), action_dim=2, keypoints=8, width=64)
     )
     dynamics.std.fill_(2.0)
-    settings = InverseDynamicsCommand(
+    settings = InverseDynamicsTraining(
         data=Path("squares"), out=Path("none"), steps=200, batch=4, frames=8, learning_rate=3e-3
     )
-    fit(dynamics, source, range(3), settings)
+    fit_dynamics(dynamics, source, range(3), settings)
     clip = source.read(3, 0, 40).map(lambda tensor: tensor[None])
     found = measure(dynamics, [clip])
     assert found["n"] == 39
@@ -147,8 +210,8 @@ def test_the_command_writes_model_and_report(tmp_path, capsys):
     report = json.loads((tmp_path / "dynamics" / "report.json").read_text())
     assert report["real"]["n"] == report["generated"]["n"] > 10
     assert report["cap"] > 0
-    dynamics = InverseDynamics.from_pretrained(tmp_path / "dynamics")
+    dynamics = InverseDynamics.load(tmp_path / "dynamics")
     assert dynamics.config.relative_to == {0: 0, 1: 1}
     assert "generated" in capsys.readouterr().out
-    assert main([*arguments, "--relative-to", "7", "0", "--validation-episodes", "1"]) == 2
+    assert main([*arguments, "--relative-to", "7", "0", "--validation-episodes", "1", "--overwrite"]) == 2
     assert "relative_to has 7: 0" in capsys.readouterr().err

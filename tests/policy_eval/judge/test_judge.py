@@ -1,14 +1,26 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from drawn_episodes import DrawnEpisodes, TellingWorld
+from drawn_episodes import tiny_world as drawn_world
 from square_world import write_episodes
 from tiny import tiny_world
 
 from policy_eval.judge.goal import GoalImageJudge
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.judge.scores import JudgedEpisode, best_threshold, dream_again, judge_episodes, judge_report
-from policy_eval.judge.train import JudgeConfig, disturb, judge, read_frames, split
+from policy_eval.judge.train import (
+    Frames,
+    JudgeConfig,
+    batch_pools,
+    disturb,
+    fit_judge,
+    read_frames,
+    split,
+    train_judge,
+)
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.streaming.state import Observation
@@ -115,8 +127,7 @@ def test_a_folder_without_a_judge_is_named(tmp_path):
 
     for edit, message in (
         (lambda f: (f / "judge.json").unlink(), "judge.json is missing"),
-        (lambda f: (f / "judge.json").write_text("{}"), "not a judge description"),
-        (narrow, "head.0.weight"),
+        (narrow, "head.0.bias is"),
         (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors: missing"),
     ):
         broken(edit)
@@ -132,13 +143,14 @@ def test_episodes_are_cut_into_three_parts(data):
 
 
 def test_every_frame_but_the_first_is_judged(data):
-    """The score here is the share of bright pixels, the truth that of the recording."""
+    """The score here is the share of bright pixels on the right, the truth that of the recording."""
     source = open_episodes(data)
-    bright = lambda frames: (frames > 128).float().mean((1, 2, 3, 4))  # noqa: E731
+    bright = lambda frames: (frames[:, :, :, 8:] > 128).float().mean((1, 2, 3, 4))  # noqa: E731
     judged = judge_episodes(bright, source, [0, 2])
     clip = source.read(0, 0, source.lengths[0])
     assert torch.equal(judged[0].successes, clip.successes)
     torch.testing.assert_close(judged[0].scores, bright(clip.frames[1:]))
+    assert judged[0].scores[-1] > judged[0].scores[0]
     assert judged[0].successes.any() and not judged[1].successes.any()
     world = tiny_world(size=(16, 16), random=False)
     pictures = dream_again(world, source, [0, 2], num_steps=1, batch=1)
@@ -147,6 +159,41 @@ def test_every_frame_but_the_first_is_judged(data):
     first = bright(clip.frames[:1]).item()
     assert dreamt[0].scores.tolist() == pytest.approx([first] * len(clip.successes), abs=0.01)
     assert torch.equal(dreamt[1].successes, judged[1].successes)
+
+
+def test_episodes_are_dreamt_under_their_own_actions():
+    """Every frame is brighter than the one before by the action: 1, 2, 3, 4 in the first episode, then 11 and 12."""
+    source = DrawnEpisodes([5, 3], lambda e, t: 50 + 0 * t, action=lambda e, t: 10 * e + t + 1)
+    world = TellingWorld(drawn_world(relative=False).config).eval()
+    first, second = dream_again(world, source, [0, 1], num_steps=1)
+    assert first[:, 0, 0, 0, 0].tolist() == [51, 53, 56, 60]
+    assert second[:, 0, 0, 0, 0].tolist() == [61, 73]
+
+
+def test_half_of_a_batch_are_successes_and_a_quarter_near_misses():
+    """Of ten failed frames the fifth with the highest rewards are near misses: those of rewards 8 and 9."""
+    rewards = torch.tensor([3.0, 9.0, 10.0, 1.0, 0.0, 8.0, 10.0, 2.0, 4.0, 5.0, 6.0, 7.0])
+    solved = rewards == 10
+    rows = Frames(pictures(12), solved, rewards)
+    (wins, half), (near, quarter), (losses, rest) = batch_pools(rows, 9)
+    assert (half, quarter, rest) == (4, 2, 3)
+    assert wins.tolist() == [2, 6] and sorted(near.tolist()) == [1, 5]
+    assert losses.tolist() == [0, 1, 3, 4, 5, 7, 8, 9, 10, 11]
+
+
+def test_rewards_are_learnt_on_the_range_of_the_judge():
+    """A square on the right is a success with reward 5, on the left a failure with reward 1; the range is 1 to 5."""
+    frames = pictures(12, 20)
+    frames[:6, :, 4:12, 1:5] = frames[6:, :, 4:12, 11:15] = 230
+    solved = torch.arange(12) >= 6
+    torch.manual_seed(0)
+    learned = LearnedJudge(SHAPE, reward_range=(1.0, 5.0))
+    rows = Frames(frames, solved, torch.where(solved, 5.0, 1.0))
+    fit_judge(learned, rows, JudgeConfig(Path(), Path(), steps=60, batch=16, learning_rate=1e-2))
+    probability, reward = learned.predict(frames)
+    assert probability[:6].max() < 0.3 < 0.7 < probability[6:].min()
+    assert reward[:6].max() < 2 < 4 < reward[6:].min()
+    assert not learned.network.training
 
 
 def test_disturbed_frames_stay_near():
@@ -195,7 +242,7 @@ def test_a_judge_learns_from_dreams(data, tmp_path, capsys):
     assert main([*flags, "--dreams", "6"]) == 0
     told = LearnedJudge.load(tmp_path / "judge")
     assert json.loads((tmp_path / "judge/report.json").read_text())["dreams"] == 6
-    assert main([*flags, "--dreams", "0"]) == 0
+    assert main([*flags, "--dreams", "0", "--overwrite"]) == 0
     # Dreams joined the frames to learn from, and the threshold is set on them.
     assert LearnedJudge.load(tmp_path / "judge").threshold != told.threshold
 
@@ -206,4 +253,4 @@ def test_data_without_failures_are_refused(tmp_path, capsys):
     assert "learns from successes and failures, got 0 successes" in capsys.readouterr().err
     one = JudgeConfig(data, tmp_path / "judge", held_out=2.0)
     with pytest.raises(ValueError, match=r"--held-out 2.0"):
-        judge(one)
+        train_judge(one)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from square_world import SquareEnv, write_episodes
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.policies.clone import CloneConfig, clone, read_demonstrations
 from policy_eval.policies.cloned import ClonedPolicy, KeypointEncoder, PolicyConfig
 from policy_eval.policies.policy import CallablePolicy, Policy
@@ -91,6 +91,19 @@ def test_a_relative_policy_adds_the_state():
     torch.testing.assert_close(actions - plain, torch.tensor([[0.0, 3.0], [0.0, 3.0]]))
 
 
+def test_states_are_seen_and_actions_told_in_the_units_of_the_data():
+    """A state of 7 is 2 deviations of 3 above its mean of 1; a normalised action of 2 is 3 x 2 + 1."""
+    one = policy(relative_to={0: 1})
+    one.state_mean.fill_(1.0)
+    one.state_std.fill_(3.0)
+    one.action_mean.copy_(torch.tensor([1.0, 0.0]))
+    one.action_std.copy_(torch.tensor([3.0, 0.5]))
+    states = torch.tensor([[7.0, -2.0]])
+    features = one.features(torch.zeros(1, 1, 16, 16, 3, dtype=torch.uint8), states)
+    assert features[0, -2:].tolist() == [2.0, -1.0]
+    assert one.commands(torch.tensor([[[2.0, 2.0]]]), states).tolist() == [[[7.0 - 2.0, 1.0]]]
+
+
 def test_a_chunk_is_carried_out_before_the_policy_looks_again():
     one = policy(chunk=3)
     assert isinstance(one, Policy)
@@ -168,9 +181,8 @@ def test_what_does_not_fit_is_named(data, tmp_path):
         (with_config(relative_to={0: 2}), "relative_to has 0: 2, the data has 2 action dims"),
         (with_config(relative_to=RELATIVE, proprioception=False), "proprioception is off"),
         (with_config(chunk=0), "chunk is at least 1, got 0"),
-        (lambda: ClonedPolicy.load(tmp_path / "none"), "policy.json is missing"),
-        (broken(lambda f: (f / "policy.json").write_text("{}")), "not a policy description"),
-        (broken(narrow), "head.0.weight"),
+        (lambda: ClonedPolicy.load(tmp_path / "none"), "none: no such folder"),
+        (broken(narrow), "head.0.bias is"),
         (broken(lambda f: (f / "weights.safetensors").unlink()), "weights.safetensors: missing"),
         (lambda: blind.act(no_picture), r"observation.images.top of shape \(16, 16, 3\), got None"),
     ):

@@ -14,19 +14,19 @@ import torch
 from places import BENCHMARKS, ROOT
 from rank_set import RankSet, write_rank_set
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.find import find_policies
 from policy_eval.ranking.command import RankConfig, rank_policies, read_scores, trials_of
 from policy_eval.ranking.disagreements import worst
-from policy_eval.ranking.trials import Bench, Cell, Replay, cut, fingerprint, play
+from policy_eval.ranking.trials import Cell, Replay, TrialSetup, cut, fingerprint, play
 from policy_eval.scores import Scores
 from rl_posttrain.imagination.gate import check_ranking
 from worldmodel.cli import main
 from worldmodel.dreams.copy_last import CopyLastWorld
 
 REAL = ("--real", "pusht-position", "--episodes", "4", "--horizon", "4", "--num-envs", "2")
-ONE = ("--processes", "1")
+ONE = ("--workers", "1")
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +83,10 @@ def test_failed_real_trials_are_dreamed_again(ranked):
 
 def test_a_replay_of_a_dreams_own_actions_repeats_its_outcome(made, ranked):
     """Same start, same noise, same actions: the same dream."""
-    bench = Bench(str(made.world), made.judge, made.starts, 4, 4, num_steps=1, num_envs=2)
+    setup = TrialSetup(str(made.world), made.judge, made.starts, 4, 4, num_steps=1, num_envs=2)
     cell = Cell("dream", "policy-1", made.policies / "policy-1", (0, 1))
     trials = []
-    scores = play(bench, cell, ranked, trials.append)
+    scores = play(setup, cell, ranked, trials.append)
     replay = Replay({trial.seed: trial.actions.tolist() for trial in trials})
     replay.reset([trials[1].seed, trials[0].seed])
     first = replay.act({})
@@ -131,7 +131,7 @@ def test_three_policies_say_nothing_of_whether_the_world_ranks(made, ranked):
 def test_two_killed_processes_and_one_after_them_come_to_the_same_numbers(made, ranked, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "worldmodel.cli", "rank"]
-    command += made.flags(out, *REAL, "--processes", "2")
+    command += made.flags(out, *REAL, "--workers", "2")
     process = subprocess.Popen(command, start_new_session=True)
     deadline = time.monotonic() + 120
     while not list(out.glob("cells/*/*/*.json")) and time.monotonic() < deadline:
@@ -164,7 +164,7 @@ def test_stored_real_trials_take_the_place_of_new_ones(made, ranked, tmp_path):
     file = tmp_path / "real.json"
     file.write_text(json.dumps(stored))
     out = tmp_path / "out"
-    flags = made.flags(out, *REAL, *ONE, "--real-scores", str(file))
+    flags = made.flags(out, *ONE, "--real", str(file))
     assert main(["rank", *flags]) == 0
     assert read(out)["policies"] == read(ranked)["policies"]
     assert read(out)["optimism"] is None
@@ -185,7 +185,7 @@ def test_without_a_real_environment_there_is_an_order_and_no_claim(made, tmp_pat
         episodes=3,
         num_envs=2,
         num_steps=1,
-        processes=1,
+        workers=1,
         control="copy-last",
         device="cpu",
     )
@@ -213,15 +213,15 @@ def test_the_example_of_the_documentation_runs(made, tmp_path, monkeypatch):
 
 def test_in_the_control_nothing_happens(made):
     world = CopyLastWorld.load(made.world)
-    bench = Bench(str(made.world), made.judge, made.starts, 2, 3, num_envs=2, num_steps=1, copy_last=True)
-    assert isinstance(bench.loaded_world, CopyLastWorld)
-    clip = bench.loaded_starts.clip([0, 1])
-    state = world.start(clip)
+    setup = TrialSetup(str(made.world), made.judge, made.starts, 2, 3, num_envs=2, num_steps=1, copy_last=True)
+    assert isinstance(setup.loaded_world, CopyLastWorld)
+    clip = setup.loaded_starts.clip([0, 1])
+    stream = world.stream(clip)
     for _ in range(2):
-        seen, state = world.step(state, torch.tensor([[0.0, 500.0]] * 2))
+        seen = stream.step(torch.tensor([[0.0, 500.0]] * 2))
         assert torch.equal(seen.frames, clip.frames[:, 0])
         assert torch.equal(seen.states, clip.states[:, 0])
-    assert state.frame.tolist() == [2, 2]
+    assert stream.frame.tolist() == [2, 2]
 
 
 @pytest.mark.slow
@@ -231,10 +231,10 @@ def test_the_benchmark_checks_stored_outcomes(made, tmp_path):
     folder = tmp_path / "policies" / "pusht-position"
     shutil.copytree(made.policies, folder)
     shutil.copytree(made.judge, tmp_path / "judges" / "pusht-position")
-    bench = Bench(str(made.world), made.judge, made.starts, 4, 60, real="pusht-position")
+    setup = TrialSetup(str(made.world), made.judge, made.starts, 4, 60, real="pusht-position")
     stored = {}
     for name, each in find_policies([folder]).items():
-        scores = evaluate(ClonedPolicy.load(each), bench.simulators, name=name, horizon=60)
+        scores = evaluate(ClonedPolicy.load(each), setup.simulators, name=name, horizon=60)
         stored[name] = scores.to_json()
     wrong = 1 - stored["policy-1"]["outcomes"][2]
     stored["policy-1"]["outcomes"][2] = wrong
@@ -247,7 +247,7 @@ def test_the_benchmark_checks_stored_outcomes(made, tmp_path):
         policies=tmp_path / "policies",
         judges=tmp_path / "judges",
         num_steps=1,
-        processes=1,
+        workers=1,
         worlds={"pusht-position": made.world},
     )
     with pytest.raises(SystemExit) as stop:
@@ -289,7 +289,7 @@ def test_what_does_not_fit_is_named(made, tmp_path, capsys):
     assert "has 4 episodes to start from, --episodes is 9" in call("--episodes", "9")
     assert "--episodes is at least 1, got 0" in call("--episodes", "0")
     assert "got 5 and 4" in call("--episodes", "4", "--real-episodes", "5")
-    assert "no such file of real scores" in call("--real-scores", str(tmp_path / "none.json"))
+    assert "no such file of real trials" in call("--real", str(tmp_path / "none.json"))
     assert "no environment 'chess'" in call("--episodes", "2", "--real", "chess")
     with pytest.raises(ValueError, match=r"no policy here, policy\.json is missing"):
         find_policies([tmp_path])
@@ -306,4 +306,5 @@ def test_a_fingerprint_changes_with_the_weights(made, tmp_path):
     weights[-1] ^= 1
     (copy / "weights.safetensors").write_bytes(weights)
     assert fingerprint(copy) != fingerprint(made.policies / "policy-0")
-    assert fingerprint("some/hub-id") == "some/hub-id"
+    with pytest.raises(ValueError, match="some/model: no such folder"):
+        fingerprint("some/model")

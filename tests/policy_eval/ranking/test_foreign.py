@@ -23,14 +23,14 @@ def ranking(tmp_path, monkeypatch) -> tuple[str, str, list[str]]:
     tiny_world(views=("top",), size=(16, 16), relative_to={}, state_dim=0).save(Path("world"))
     torch.manual_seed(1)
     LearnedJudge(JudgeShape(("top",), (16, 16), width=8), threshold=0.5).save(Path("judge"))
-    flags = ["rank", "--world", "world", "--judge", "judge", "--starts", "starts", "--out", "out", "--episodes", "3"]
+    flags = ["rank", "--world", "world", "--judge", "judge", "--data", "starts", "--out", "out", "--episodes", "3"]
     flags += ["--horizon", "6", "--num-envs", "2", "--num-steps", "1", "--videos", "1", "--device", "cpu"]
     return square, policies, flags
 
 
 def test_policies_by_name_are_tried_in_a_foreign_environment(ranking, capsys):
     square, policies, flags = ranking
-    flags += ["--policies", f"{policies}:right", f"{policies}:Left", "--real", square, "--processes", "1"]
+    flags += ["--policies", f"{policies}:right", f"{policies}:Left", "--real", square, "--workers", "1"]
     assert main(flags) == 0
     report = json.loads(Path("out/ranking.json").read_text())
     real = {policy["name"]: policy["real"]["score"] for policy in report["policies"]}
@@ -53,7 +53,7 @@ def test_policies_by_name_are_tried_in_a_foreign_environment(ranking, capsys):
 @pytest.mark.slow
 def test_processes_find_policies_and_environment(ranking):
     square, policies, flags = ranking
-    flags += ["--policies", f"{policies}:right", f"{policies}:Left", "--real", square, "--processes", "2"]
+    flags += ["--policies", f"{policies}:right", f"{policies}:Left", "--real", square, "--workers", "2"]
     assert main(flags) == 0
     report = json.loads(Path("out/ranking.json").read_text())
     assert {policy["name"]: policy["real"]["score"] for policy in report["policies"]} == {"right": 1.0, "Left": 0.0}
@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_one_line(ranking, capsys, policy, real, message):
     policy = policy.replace("POLICIES", policies)
     real = real.replace("SQUARE", square).replace("POLICIES", policies)
     capsys.readouterr()
-    assert main([*flags, "--policies", policy, "--real", real, "--processes", "1"]) == 2
+    assert main([*flags, "--policies", policy, "--real", real, "--workers", "1"]) == 2
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("worldmodel rank: ")]
     assert len(error) == 1
     assert message in error[0]

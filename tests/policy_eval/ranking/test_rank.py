@@ -6,6 +6,7 @@ import pytest
 from places import BENCHMARKS
 
 from policy_eval.ranking.rank import Score, pooled_pearson, rank
+from policy_eval.ranking.report import draw_scatter
 from policy_eval.scores import Scores
 from policy_eval.statistics.agreement import STATISTICS, chance_of, mean_ranks
 from policy_eval.statistics.noise_ceiling import noise_ceiling, percentile, smoothed_rates, standing
@@ -78,6 +79,22 @@ def test_wilson_interval():
     assert wilson_interval(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
 
 
+def test_wilson_interval_holds_the_rate_to_the_last_bit():
+    """A rounding error at a rate of 0 made an arm of the plot negative, and one quickstart in three end in an error."""
+    for n in range(1, 101):
+        for successes in range(n + 1):
+            low, high = wilson_interval(successes / n, n)
+            assert 0 <= low <= successes / n <= high <= 1
+
+
+def test_a_policy_without_a_success_is_drawn(tmp_path):
+    dream = {name: scores(x) for name, x in {"a": [0] * 10, "b": [1] * 10, "c": [1, 0] * 5}.items()}
+    report = {**rank(dream, dream, resamples=50).to_json(), "optimism": None}
+    draw_scatter(report, tmp_path / "scatter.png")
+    report["policies"][-1]["dream"]["low"] = 2.8e-17  # as rankings hold it that were stored before
+    draw_scatter(report, tmp_path / "scatter.png")
+
+
 def test_a_pair_is_compared_start_by_start():
     """The first wins 2 of 10 starts and loses none: all-tied resamples have the chance .8^10."""
     first = scores([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
@@ -93,6 +110,15 @@ def test_a_pair_is_compared_start_by_start():
     assert pair_order(first, first).probability == 0.5
     certain = pair_order(scores([1.0] * 9), scores([0.0] * 9), resamples=1000)
     assert certain.probability == 1 - 0.5 / 1000
+
+
+def test_only_shared_starts_are_paired():
+    """Shared are the seeds 7 to 9: the first succeeds in 7, the second in 7 and 9."""
+    first = scores([0, 0, 1, 0, 0], first_seed=5)
+    second = Scores("x", np.array([12, 9, 8, 7]), np.array([0.0, 1, 0, 1]), np.zeros(4), np.ones(4, np.int64))
+    pair = pair_order(first, second)
+    assert pair.n == 3 and pair.difference == pytest.approx(1 / 3 - 2 / 3)
+    assert pair_order(second, first).difference == pytest.approx(2 / 3 - 1 / 3)
 
 
 def test_bca_without_bias_or_skew_is_the_percentile_interval():
@@ -181,6 +207,34 @@ def test_a_ranking_with_real_trials():
     assert set(agreement.ceiling["pearson"]) == {"p1", "p10", "median"}
 
 
+def test_every_pair_is_compared_in_both_places():
+    """The dream says b > a; in reality a > b, by a quarter of the trials."""
+    ranking = rank(rates([5, 15]), rates([12, 7]))
+    (pair,) = ranking.pairs
+    assert (pair.first, pair.second) == ("b", "a")
+    assert pair.dream.difference == pytest.approx(0.5) and pair.real.difference == pytest.approx(-0.25)
+    assert pair.dream.probability > 0.9 and pair.real.probability < 0.1
+
+
+def test_few_real_trials_are_warned_of_however_many_were_dreamt():
+    warned = rank(rates([10, 60], 100), rates([5, 12], 20)).agreement.warnings
+    assert any("Fewer than 50 trials of b, a" in line for line in warned)
+    assert not any(
+        "Fewer than 50" in line for line in rank(rates([10, 60], 100), rates([10, 60], 60)).agreement.warnings
+    )
+
+
+def test_the_ceiling_has_the_trials_of_either_place():
+    """Dreamt are 100 trials of each policy, real are 10; policies are in the order of the dream, best first."""
+    dream, real = rates([20, 40, 50, 60, 80], 100), rates([2, 4, 5, 6, 8], 10)
+    hundred, ten = np.full(5, 100), np.full(5, 10)
+    expected = noise_ceiling(smoothed_rates(np.array([0.8, 0.6, 0.5, 0.4, 0.2]), ten), hundred, ten)
+    found = rank(dream, real, resamples=50).agreement.ceiling
+    for name in ("calibration_slope", "mmrv", "rmse"):
+        assert found[name]["median"] == percentile(expected[name], 0.5)
+        assert found[name]["p10"] == percentile(expected[name], 0.1)
+
+
 def test_fewer_than_five_policies_are_refused_a_correlation():
     written = rank(rates([2, 10, 18]), rates([4, 12, 16])).to_json()["agreement"]
     assert written["pearson"] == {"value": None, "low": None, "high": None, "standing": None}
@@ -200,6 +254,15 @@ def test_extra_dreams_sharpen_the_real_score():
     low, high = wilson_interval(truth[:40].mean(), 40)
     assert predicted.high - predicted.low < 0.8 * (high - low)
     assert abs(predicted.score - truth.mean()) < 0.1
+
+
+def test_dreams_of_other_starts_are_extra():
+    """Starts 3, 4 and 5 were tried for real; dreamt were 0 to 5."""
+    dream = scores([1, 1, 0, 0, 1, 1])
+    real = scores([0, 1, 1], first_seed=3)
+    found = rank({"a": dream}, {"a": real}).predicted["a"]
+    assert found == prediction_powered(real.outcomes, dream.outcomes[3:], dream.outcomes[:3])
+    assert (found.paired, found.extra) == (3, 3) and found.weight > 0
 
 
 def test_pooling_removes_the_means_of_the_tasks():

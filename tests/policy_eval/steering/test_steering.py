@@ -1,4 +1,5 @@
 import runpy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,13 +8,13 @@ from places import BENCHMARKS
 from square_world import SquareEnv, write_episodes
 from tiny import tiny_world
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from policy_eval.policies.policy import Policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
 from policy_eval.steering.proposals import jitter
-from policy_eval.steering.scorers import Candidates, agreement, at_random, nearest_the_mean, value, verifier
+from policy_eval.steering.scorers import Candidates, at_random, by_agreement, by_value, by_verifier, nearest_the_mean
 from policy_eval.steering.steered import SteeredPolicy
 from worldmodel.data import Clip, open_episodes
 from worldmodel.dreams.starts import Starts
@@ -53,23 +54,24 @@ def test_candidates_lie_beside_the_plan():
     assert offset[:, :, 0, 1].std().item() == pytest.approx(3.0, rel=0.1)
     # The stream's seed and the step decide, not the batch.
     assert torch.equal(jitter(plans[:1], 4, torch.tensor([1.0, 3.0]), seeds[7:8], 5)[0], found[7])
-    assert not torch.equal(jitter(plans, 4, 1.0, seeds, 6)[:, 1:], found[:, 1:])
+    other = jitter(plans, 4, torch.tensor([1.0, 3.0]), seeds, 6)
+    assert torch.equal(other[:, 0], plans) and not torch.equal(other[:, 1:], found[:, 1:])
 
 
 def test_a_value_is_of_the_last_frame_and_a_verifier_takes_the_best():
     bright = lambda frames: frames.float().mean((1, 2, 3, 4)) / 255  # noqa: E731
     judge = lambda seen: Verdict(bright(seen.frames), bright(seen.frames) > 0.5)  # noqa: E731
     candidates = imagined([[255, 51, 102], [0, 204, 0]])
-    assert value(judge)(candidates).tolist() == [pytest.approx([0.4, 0.0])]
+    assert by_value(judge)(candidates).tolist() == [pytest.approx([0.4, 0.0])]
     # The first frame is the present, which is the same for all.
-    assert verifier(bright)(candidates).tolist() == [pytest.approx([0.4, 0.8])]
+    assert by_verifier(bright)(candidates).tolist() == [pytest.approx([0.4, 0.8])]
 
 
 def test_agreement_compares_what_is_seen_with_what_was_meant():
     """Seen are (0, 0) and (1, 1); meant were (0, 2) and (1, 1): errors 2 and 0."""
     meant = torch.tensor([[[0.0, 2.0]], [[1.0, 1.0]]])
     decode = lambda clip: torch.tensor([[[0.0, 0.0]], [[1.0, 1.0]]])  # noqa: E731
-    score = agreement(decode, lambda clip: clip.actions)
+    score = by_agreement(decode, lambda clip: clip.actions)
     assert score(imagined([[0, 0], [0, 0]], meant)).tolist() == [[-2.0, 0.0]]
 
 
@@ -82,7 +84,7 @@ def test_controls_look_at_the_plans_alone():
     assert chosen.min() > 250
     assert torch.equal(at_random(1)(many), at_random(1)(many))
     with pytest.raises(ValueError, match="give SteeredPolicy a world"):
-        verifier(lambda frames: frames)(many)
+        by_verifier(lambda frames: frames)(many)
 
 
 def test_the_best_plan_is_carried_out_to_its_end():
@@ -128,12 +130,42 @@ def test_futures_are_those_of_the_world():
         states=torch.stack(last, 1),
     )
     own = clip.actions.unflatten(0, (2, 3))[:, 0]
-    expected = world.imagine(context, own, num_steps=1, seed=[3, 4])
+    expected = world.rollout(context, own, num_steps=1, seeds=[3, 4])
     dreamt = clip.frames.unflatten(0, (2, 3))[:, 0, 1:]
     assert (dreamt.int() - expected.frames.int()).abs().max() <= 1
     # Products of six streams and of two round differently, and a state feeds on the last one.
     followed = clip.states.unflatten(0, (2, 3))[:, 0, 1:]
     torch.testing.assert_close(followed, expected.states, atol=1e-3, rtol=1e-3)
+
+
+def test_a_dream_begins_after_the_actions_that_were_carried_out():
+    """Of the last three frames: the two actions between them, not earlier ones and not the one to be chosen."""
+    world = tiny_world(size=(16, 16))
+    looked = []
+
+    def keep(candidates: Candidates) -> torch.Tensor:
+        looked.append(candidates)
+        return nearest_the_mean(candidates)
+
+    one = SteeredPolicy(Still(), keep, world, k=1, sigma=0.0, lookahead=2, context=3, num_steps=1)
+    one.reset([3])
+    states = [[9.0, 9.0], [1.0, 1.0], [6.0, 2.0], [2.0, 8.0], [4.0, 4.0]]
+    chosen = torch.stack([one.act(seen([each]))[0] for each in states])
+    # plans of two steps: chosen anew with the first, third and fifth observation
+    assert chosen.tolist() == [[9, 9], [9, 9], [6, 2], [6, 2], [4, 4]] and len(looked) == 3
+    context = Clip(
+        frames=torch.zeros(1, 3, 2, 16, 16, 3, dtype=torch.uint8),
+        actions=chosen[None, 2:4],
+        states=torch.tensor([states[2:]]),
+    )
+    clip = looked[-1].imagined
+    expected = world.rollout(context, torch.tensor([[[4.0, 4.0], [4.0, 4.0]]]), num_steps=1, seeds=[3])
+    assert (clip.frames[:, 1:].int() - expected.frames.int()).abs().max() <= 1
+    torch.testing.assert_close(clip.states[:, 1:], expected.states, atol=1e-3, rtol=1e-3)
+    elsewhere = world.rollout(
+        replace(context, actions=chosen[None, 1:3]), torch.full((1, 2, 2), 4.0), num_steps=1, seeds=[3]
+    )
+    assert (clip.states[:, 1:] - elsewhere.states).abs().max() > 0.01
 
 
 def test_steering_by_the_truth_solves_what_the_policy_does_not(tmp_path):
@@ -153,7 +185,7 @@ def test_a_cloned_policy_can_be_steered():
     policy = ClonedPolicy(config).eval()
     world = tiny_world(size=(16, 16), random=False)
     judge = lambda seen: Verdict(seen.states[:, 0], seen.states[:, 0] > 9)  # noqa: E731
-    one = SteeredPolicy(policy, value(judge), world, k=4, sigma=1.0, lookahead=3, num_steps=1)
+    one = SteeredPolicy(policy, by_value(judge), world, k=4, sigma=1.0, lookahead=3, num_steps=1)
     one.reset([0])
     assert one.act(seen([[1.0, 1.0]])).shape == (1, 2)
     # Planning leaves the policy's own queue alone.

@@ -42,7 +42,7 @@ def test_what_led_to_success_is_remembered_and_nothing_else(tmp_path):
     assert twice.weights.tolist()[5:] == [1] * 5
     assert twice.actions[:, 0].tolist() == 2 * [10, 20, 21, 30, 31]
     twice.save(tmp_path)
-    assert torch.equal(Memory.load(tmp_path, 5).features, memory.features)
+    assert torch.equal(Memory.load(tmp_path, 5, torch.device("cpu")).features, memory.features)
 
 
 def test_the_actor_comes_to_do_what_succeeded_and_the_prior_holds_it():
@@ -58,6 +58,17 @@ def test_the_actor_comes_to_do_what_succeeded_and_the_prior_holds_it():
         torch.testing.assert_close(made.actor(features), start + 0.4 * share, atol=0.02, rtol=0)
         assert shown["remembered"] == 1
         assert shown["kl"] == pytest.approx((0.4 * share / config.std) ** 2, rel=0.3)
+
+
+def test_what_succeeded_under_more_noise_seeds_counts_more():
+    """Of two actions taken at one frame the second one weighs three times as much: the mean lies nearer to it."""
+    config = LearnConfig(actor_rate=2e-2, beta=0.0, imitation_steps=100, minibatch=32)
+    made = learner(config)
+    features = torch.zeros(2, made.actor.num_features)
+    start = made.prior(features)
+    memory = Memory(features, start + torch.tensor([[0.0], [0.4]]), torch.tensor([0.25, 0.75]))
+    imitate(made, made.optimizers(config)[0], memory, config, step=0)
+    torch.testing.assert_close(made.actor(features)[0], start[0] + 0.3, atol=0.05, rtol=0)
 
 
 def test_without_a_success_nothing_moves():

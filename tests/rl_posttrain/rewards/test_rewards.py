@@ -70,9 +70,7 @@ def test_fidelity_leaves_out_missing_cameras_and_padding():
 def test_fidelity_subtracts_the_perceptual_distance():
     truth = grey(100)
     distance = lambda a, b: torch.full(a.shape[:2], 0.25)  # noqa: E731
-    fidelity = object.__new__(Fidelity)
-    object.__setattr__(fidelity, "lpips", distance)
-    assert fidelity(rollout(truth, truth)).item() == pytest.approx(0.75 + 50 / 32, abs=1e-3)
+    assert Fidelity(distance)(rollout(truth, truth)).item() == pytest.approx(0.75 + 50 / 32, abs=1e-3)
 
 
 def test_states_by_hand():
@@ -225,6 +223,9 @@ def test_executability_prefers_smooth_motion_and_is_one_at_rest(tracker):
     ]
     assert values[0] == pytest.approx(1)
     assert 1 > values[1] > 0.5 > values[2] > 0
+    # (1 + P / 1)^-1 is the value, so of a typical penalty of 4 it is (1 + P / 4)^-1
+    usual = replace(reward, typical=4.0)(rollout(moving_square([1, 2, 2, 1]), moving_square([0] * 4), actions=actions))
+    assert usual.item() == pytest.approx(1 / (1 + (1 / values[1] - 1) / 4), rel=1e-4)
     steeper = replace(reward, gamma=2.0)
     again = steeper(rollout(moving_square([1, 2, 2, 1]), moving_square([0, 0, 0, 0]), actions=actions))
     assert again.item() == pytest.approx(values[1] ** 2, rel=1e-4)

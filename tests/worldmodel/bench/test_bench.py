@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,14 +11,15 @@ from drawn_episodes import DrawnEpisodes
 from tiny import TINY_DIT, random_clip, tiny_world
 
 from worldmodel import cli
-from worldmodel.bench import training as bench_training
 from worldmodel.bench.recompute import recomputed_step
 from worldmodel.bench.roof import best_gemm, count_flops, step_flops
 from worldmodel.bench.timing import long_run, percentile
 from worldmodel.bench.training import training_speed
-from worldmodel.streaming.engine import fingerprint, foldable
+from worldmodel.model.precision import full_precision
+from worldmodel.streaming.engine import FoldedEngine
 from worldmodel.streaming.folded_blocks import matrix
 from worldmodel.streaming.folded_pixels import paired_convolution, shuffled_matrix
+from worldmodel.streaming.plain import PlainEngine
 from worldmodel.training.log import CLOCKS
 
 SMALL = replace(TINY_DIT, width=16, encoder_depth=2, decoder_depth=1, head_width=16)
@@ -40,12 +40,12 @@ def test_flops_are_twice_the_multiplications():
 def test_flops_of_a_step_grow_with_the_decoder_and_with_the_batch():
     world = tiny_world(SMALL)
     actions = torch.zeros(2, 2)
-    state = world.start(random_clip(world))
-    one, two, four = (step_flops(world, state, actions, number) for number in (1, 2, 4))
+    stream = world.stream(random_clip(world))
+    one, two, four = (step_flops(stream, actions, number) for number in (1, 2, 4))
     assert four - two == 2 * (two - one) > 0
-    alone = world.start(random_clip(world, batch=1))
-    assert step_flops(world, alone, actions[:1], 2) * 2 == two
-    assert state.frame.tolist() == [5, 5]
+    alone = world.stream(random_clip(world, batch=1))
+    assert step_flops(alone, actions[:1], 2) * 2 == two
+    assert stream.frame.tolist() == [5, 5]
 
 
 def test_the_roof_is_a_rate():
@@ -56,17 +56,16 @@ def test_the_roof_is_a_rate():
 @pytest.mark.parametrize("injection", ["token", "adaln"])
 @pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("num_steps", [1, 2, 4])
-def test_the_engine_shows_what_the_modules_show(monkeypatch, injection, reference, num_steps):
-    monkeypatch.setattr("worldmodel.world_model.compute_dtype", lambda device: torch.float32)
-    monkeypatch.setattr("worldmodel.streaming.engine.compute_dtype", lambda device: torch.float32)
-    monkeypatch.setattr("worldmodel.model.precision.compute_dtype", lambda device: torch.float32)
+def test_the_engine_shows_what_the_modules_show(injection, reference, num_steps):
     world = tiny_world(replace(TINY_DIT, reference=reference), injection=injection)
-    assert foldable(world.dit)
     clip = replace(random_clip(world), view_mask=torch.tensor([[True, False], [True, True]]))
-    actions = torch.rand(2, 2, 2)
-    fast = world.imagine(clip, actions, num_steps=num_steps)
-    monkeypatch.setattr("worldmodel.world_model.foldable", lambda dit: False)
-    plain = world.imagine(clip, actions, num_steps=num_steps)
+    actions = torch.rand(2, 2, 2, generator=torch.Generator().manual_seed(0))
+    with full_precision():
+        assert isinstance(world.engine(), FoldedEngine)
+        fast = world.rollout(clip, actions, num_steps=num_steps)
+        world.fast = False
+        assert isinstance(world.engine(), PlainEngine)
+        plain = world.rollout(clip, actions, num_steps=num_steps)
     assert (fast.frames.int() - plain.frames.int()).abs().max() <= 1
     torch.testing.assert_close(fast.states, plain.states, atol=5e-3, rtol=1e-3)
 
@@ -74,13 +73,13 @@ def test_the_engine_shows_what_the_modules_show(monkeypatch, injection, referenc
 def test_the_engine_follows_the_weights():
     world = tiny_world()
     clip, actions = random_clip(world), torch.rand(2, 1, 2)
-    before = world.imagine(clip, actions)
-    engine = world.engine
-    assert world.engine is engine
+    before = world.rollout(clip, actions)
+    engine = world.engine()
+    assert world.engine() is engine
     with torch.no_grad():
         world.dit.head.last.bias.add_(0.5)
-    assert engine.fingerprint != fingerprint(world.dit)
-    after = world.imagine(clip, actions)
+    assert not engine.is_current and world.engine() is not engine
+    after = world.rollout(clip, actions)
     assert (after.frames.int() - before.frames.int()).float().mean() > 10
 
 
@@ -88,11 +87,11 @@ def test_the_engine_follows_fused_optimisers():
     """They write without raising the version counters."""
     world = tiny_world()
     clip, actions = random_clip(world), torch.rand(2, 1, 2)
-    before = world.imagine(clip, actions)
+    before = world.rollout(clip, actions)
     world.train()
     world.dit.head.last.bias.grad = -torch.ones_like(world.dit.head.last.bias)
     torch.optim.AdamW([world.dit.head.last.bias], lr=0.5, fused=True).step()
-    after = world.eval().imagine(clip, actions)
+    after = world.eval().rollout(clip, actions)
     assert (after.frames.int() - before.frames.int()).float().mean() > 10
 
 
@@ -130,11 +129,11 @@ def test_a_paired_convolution_equals_the_thin_one():
 @pytest.mark.parametrize("frames", [1, 3, 9])
 def test_reading_the_context_again_shows_what_the_cache_shows(frames, reference):
     world = tiny_world(replace(TINY_DIT, reference=reference))
+    world.config = replace(world.config, temperature=0.0)
     clip = random_clip(world, frames=frames)
-    actions = torch.rand(2, 2)
-    state = world.start(clip, seed=3)
-    again = recomputed_step(world, clip, state, actions)
-    cached, _ = world.step(state, actions)
+    actions = torch.rand(2, 2, generator=torch.Generator().manual_seed(0))
+    again = recomputed_step(world, clip, actions)
+    cached = world.stream(clip).step(actions)
     assert (again.frames.int() - cached.frames.int()).abs().max() <= 3
     moved = (cached.states - clip.states[:, -1]).abs().max()
     assert (again.states - cached.states).abs().max() <= 0.06 * moved
@@ -142,10 +141,10 @@ def test_reading_the_context_again_shows_what_the_cache_shows(frames, reference)
 
 def test_reading_again_needs_no_actions():
     world = tiny_world(action_dim=0, state_dim=0, relative_to={})
-    clip = random_clip(world)
-    state = world.start(clip)
-    again = recomputed_step(world, clip, state, None)
-    cached, _ = world.step(state, None)
+    world.config = replace(world.config, temperature=0.0)
+    clip = replace(random_clip(world), actions=None)
+    again = recomputed_step(world, clip, None)
+    cached = world.stream(clip).step(None)
     assert (again.frames.int() - cached.frames.int()).abs().max() <= 3
 
 
@@ -153,7 +152,7 @@ def test_a_monolithic_model_cannot_be_read_again():
     world = tiny_world(replace(TINY_DIT, encoder_depth=0, decoder_depth=2))
     clip = random_clip(world)
     with pytest.raises(ValueError, match="monolithic"):
-        recomputed_step(world, clip, world.start(clip), torch.rand(2, 2))
+        recomputed_step(world, clip, torch.rand(2, 2))
 
 
 def test_a_long_stream_costs_and_holds_the_same_at_its_end():
@@ -165,10 +164,8 @@ def test_a_long_stream_costs_and_holds_the_same_at_its_end():
     assert 0.3 < run.late_over_early < 3
 
 
-def test_training_speed_counts_frames_and_waiting(monkeypatch):
+def test_training_speed_counts_frames_and_waiting():
     episodes = DrawnEpisodes([24] * 3)
-    monkeypatch.setattr(bench_training, "open_episodes", lambda data, size, views: episodes)
-    monkeypatch.setattr(bench_training, "EpisodeCache", lambda source: source)
     world = tiny_world(
         SMALL,
         views=episodes.views,
@@ -178,7 +175,7 @@ def test_training_speed_counts_frames_and_waiting(monkeypatch):
         relative_to={},
     )
     before = world.dit.condition_embedding.clone()
-    speed = training_speed(world, Path("drawn"), steps=1, clock=CLOCKS["cpu"])
+    speed = training_speed(world, episodes, steps=1, clock=CLOCKS["cpu"])
     assert speed.frames_per_second > 0 and 0 < speed.data_wait < 1
     assert torch.equal(world.dit.condition_embedding, before)
 
@@ -188,7 +185,7 @@ def test_the_command_writes_everything_that_it_promises(tmp_path, capsys):
     world.save(tmp_path / "world")
     file = tmp_path / "bench.json"
     options = "--batch 1 2 --num-steps 1 2 --context 2 5 --rounds 1 --frames 2 --long 25 --workers 1"
-    command = ["bench", "--world", str(tmp_path / "world"), "--json", str(file), *options.split()]
+    command = ["bench", "--world", str(tmp_path / "world"), "--out", str(file), *options.split()]
     assert cli.main(command) == 0
     report = json.loads(file.read_text())
     assert set(report["frames_per_second"]) == set(report["roof_share"]) == {"1", "2"}
@@ -216,4 +213,4 @@ def test_wrong_numbers_and_missing_devices_are_named(tmp_path, capsys):
     assert "batch" in capsys.readouterr().err
     if not torch.cuda.is_available():
         assert cli.main(["bench", "--world", str(tmp_path), "--device", "cuda"]) == 2
-        assert "torch sees no GPU" in capsys.readouterr().err
+        assert "device 'cuda': there is none here; choose auto or cpu" in capsys.readouterr().err

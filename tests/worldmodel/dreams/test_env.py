@@ -11,6 +11,7 @@ from tiny import tiny_world
 from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Verdict, observed
+from worldmodel.streaming.noise import mix_seed
 from worldmodel.streaming.state import Observation
 
 
@@ -89,7 +90,9 @@ def test_a_dream_is_the_world_model_s_rollout_whatever_runs_beside_it():
     envs.reset(options={"starts": [1, 2, 3]})
     for step in range(3):
         observation, *_ = envs.step(actions[step])
-    alone = envs.world.imagine(envs.starts.clip([2]), torch.from_numpy(actions[:, 1])[None], seed=[SEEDS[2]])
+    alone = envs.world.rollout(
+        envs.starts.clip([2]), torch.from_numpy(actions[:, 1])[None], seeds=[mix_seed(0, SEEDS[2])]
+    )
     seen = observed(observation, ("top", "wrist"))
     assert (seen.frames[1].int() - alone.frames[0, -1].int()).abs().max() <= 1
     torch.testing.assert_close(seen.states[1], alone.states[0, -1], rtol=1e-3, atol=1e-3)

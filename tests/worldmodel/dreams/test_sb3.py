@@ -4,7 +4,7 @@ from drawn_episodes import SEEDS, DrawnEpisodes, never
 from gymnasium.vector import AutoresetMode
 from tiny import tiny_world
 
-from policy_eval.evaluate import evaluate
+from policy_eval.evaluation import evaluate
 from policy_eval.policies.policy import AgentPolicy
 from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts

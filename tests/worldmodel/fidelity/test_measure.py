@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from drawn_episodes import DrawnEpisodes, stir, tiny_world
+from drawn_episodes import DrawnEpisodes, TellingWorld, stir, tiny_world
 from places import BENCHMARKS, LEROBOT_V30
 from rich.console import Console
 
@@ -31,7 +31,7 @@ def decibel(levels: float) -> float:
 def test_a_fresh_world_is_as_good_as_copying_the_last_frame() -> None:
     # grey rises by 3 per frame, by 1 in odd episodes: 15 and 5 levels at horizon 5
     source = DrawnEpisodes([16, 15, 14], lambda e, t: 100 + (1 if e % 2 else 3) * t)
-    report = measure_fidelity(tiny_world(), source, horizon=5, batch_size=5, starts=2)
+    report = measure_fidelity(tiny_world(), source, horizon=5, batch=5, starts=2)
     assert report["cameras"] == {view: report["copy_last"][view] for view in ("top", "wrist")}
     top = report["cameras"]["top"]
     assert list(top["psnr"]) == ["1", "5"]
@@ -94,7 +94,7 @@ def test_the_gap_is_due_to_the_actions_alone() -> None:
     # all actions are zero, so holding and mirroring change nothing, bit by bit
     world = stir(tiny_world(relative=False))
     still = DrawnEpisodes([14, 14], action=lambda e, t: 0 * t)
-    report = measure_fidelity(world, still, horizon=5, starts=2, batch_size=3)
+    report = measure_fidelity(world, still, horizon=5, starts=2, batch=3)
     gaps = report["action_following"]
     assert all(gap["psnr_gap"] == {"1": 0.0, "5": 0.0} for gap in gaps.values())
     # episodes that differ in their actions: shuffling, holding and mirroring all change the dream
@@ -106,11 +106,27 @@ def test_the_gap_is_due_to_the_actions_alone() -> None:
     assert gaps["hold"]["psnr_gap"]["5"] == pytest.approx(mean)
 
 
+def test_the_gap_is_what_altered_actions_lose() -> None:
+    """Actions are 2 a frame; this world brightens each frame by the action, as the recordings do.
+
+    Holding leaves the picture as it was: 2 levels off at the first frame. Mirrored it darkens: 4 levels off.
+    """
+
+    told = TellingWorld(tiny_world(relative=False).config).eval()
+    source = DrawnEpisodes([14, 14], lambda e, t: 100 + 2 * t, action=lambda e, t: 2 + 0 * t)
+    gaps = measure_fidelity(told, source, horizon=1, starts=1)["action_following"]
+    exact = 50.0
+    assert gaps["hold"]["psnr_gap"]["1"] == pytest.approx(exact - decibel(2), rel=1e-4)
+    assert gaps["mirrored"]["psnr_gap"]["1"] == pytest.approx(exact - decibel(4), rel=1e-4)
+    assert gaps["shuffled"]["psnr_gap"]["1"] == 0.0
+    assert gaps["hold"]["cameras"]["wrist"]["psnr_gap"]["1"] == gaps["hold"]["psnr_gap"]["1"]
+
+
 def test_the_report_does_not_depend_on_the_batch_size() -> None:
     world, source = stir(tiny_world()), DrawnEpisodes([14, 14, 15])
     options = {"horizon": 5, "starts": 2, "alterations": ()}
-    one = measure_fidelity(world, source, batch_size=2, **options)
-    all_at_once = measure_fidelity(world, source, batch_size=6, **options)
+    one = measure_fidelity(world, source, batch=2, **options)
+    all_at_once = measure_fidelity(world, source, batch=6, **options)
     first, second = leaves(one["cameras"]), leaves(all_at_once["cameras"])
     for path, value in first.items():
         assert second[path] == pytest.approx(value, abs=0.05), path
@@ -184,15 +200,15 @@ def test_recorded_data_from_files_to_files(tmp_path: Path, capsys) -> None:
     world.save(tmp_path / "world")
     config = FidelityConfig(
         world=str(tmp_path / "world"),
-        data=str(DATA),
+        data=DATA,
         horizon=5,
         num_steps=1,
         starts=1,
-        json=tmp_path / "out" / "fidelity.json",
+        out=tmp_path / "out" / "fidelity.json",
         device="cpu",
     )
     report = fidelity(config)
-    assert json.loads(config.json.read_text()) == report
+    assert json.loads(config.out.read_text()) == report
     assert (tmp_path / "out" / "fidelity.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert printed.count("LPIPS is left out") == 1

@@ -53,17 +53,17 @@ def test_shifted_reports_lie_beside_the_usual_one(folders, tmp_path, capsys):
     tiny_world(size=(32, 32), views=views).save(tmp_path / "world")
     config = FidelityConfig(
         world=str(tmp_path / "world"),
-        data=str(folders["plain"]),
+        data=folders["plain"],
         horizon=1,
         num_steps=1,
-        shifted=(str(folders["named"]), str(folders["unnamed"])),
+        shifted=(folders["named"], folders["unnamed"]),
         starts=2,
         alterations=(),
-        json=tmp_path / "report.json",
+        out=tmp_path / "report.json",
         device="cpu",
     )
     fidelity(config)
-    report = json.loads(config.json.read_text())
+    report = json.loads(config.out.read_text())
     assert set(report["shifted"]) == {"agent-speed", "unnamed"}
     usual = {key: value for key, value in report.items() if key != "shifted"}
     for name, shifted in report["shifted"].items():

@@ -47,7 +47,7 @@ def test_diffusers_autoencoders_serve_as_codec(kind, tmp_path):
     world.save(tmp_path / "world")
     loaded = WorldModel.load(tmp_path / "world")
     clip = random_clip(world, frames=2)
-    first, second = (w.imagine(clip, torch.zeros(2, 1, 2)) for w in (world.eval(), loaded))
+    first, second = (w.rollout(clip, torch.zeros(2, 1, 2)) for w in (world.eval(), loaded))
     assert torch.equal(first.frames, second.frames)
 
 

@@ -15,9 +15,8 @@ def test_ramp_weight_is_the_published_one_by_default():
 
 def test_euler_step_moves_towards_the_prediction():
     z, x_hat = torch.tensor([[[0.0]]]), torch.tensor([[[3.0]]])
-    tau, step = torch.tensor([[0.5]]), torch.tensor([[0.25]])
-    assert velocity(z, x_hat, tau).item() == 6.0
-    assert euler_step(z, x_hat, tau, step).item() == 1.5
+    assert velocity(z, x_hat, torch.tensor([[0.5]])).item() == 6.0
+    assert euler_step(z, x_hat, 0.5, 0.25).item() == 1.5
 
 
 def test_sample_ends_at_the_prediction_whatever_the_number_of_steps():
@@ -32,7 +31,7 @@ def test_sample_tells_noise_level_and_step_size():
     seen = []
 
     def predict(z, tau, step_size):
-        seen.append((tau.unique().item(), step_size.unique().item()))
+        seen.append((tau, step_size))
         return z
 
     sample(predict, (torch.zeros(1, 2, 1),), 4)

@@ -141,8 +141,7 @@ def test_the_loss_pays_for_information_and_gradients_reach_the_encoder():
 
 def next_frame_error(world, clip, latent):
     """Mean squared error in grey levels of the last frame, dreamed under `latent`."""
-    start = world.start(Clip(frames=clip.frames[:, :1]))
-    observation, _ = world.step(start, latent, num_steps=1)
+    observation = world.stream(Clip(frames=clip.frames[:, :1])).step(latent, num_steps=1)
     return (observation.frames.float() - clip.frames[:, -1].float()).square().mean().item()
 
 
@@ -243,9 +242,9 @@ def test_controller_drives_the_pretrained_world(world, tmp_path):
 
 @pytest.mark.slow
 def test_a_latent_action_of_another_width_is_refused(world):
-    state = world.start(Clip(frames=clips(0).frames[:, :1]))
+    stream = world.stream(Clip(frames=clips(0).frames[:, :1]))
     with pytest.raises(ValueError, match=r"width 3, the world model expects 2 \(latent actions\)"):
-        world.step(state, torch.zeros(8, 3))
+        stream.step(torch.zeros(8, 3))
 
 
 def pretrain(data, out, *options):

@@ -172,7 +172,7 @@ def test_column_and_image_statistics_by_hand():
 
 def test_files_are_split_by_size(tmp_path, monkeypatch):
     monkeypatch.setattr(lerobot_merge, "VIDEO_FILE_MB", 0)
-    monkeypatch.setattr(lerobot_merge, "DATAFILE_MB", 0)
+    monkeypatch.setattr(lerobot_merge, "DATA_FILE_MB", 0)
     monkeypatch.setattr(lerobot_merge, "CHUNK_FILES", 2)
     episodes = write(tmp_path)
     names = sorted(

@@ -1,0 +1,262 @@
+"""Align world model and judge with what the policies themselves do. `worldmodel align`.
+
+A world that has seen demonstrations alone is optimistic: it has never seen what a bad policy does,
+and a failure ends in it as the demonstrations did. So real rollouts of the policies are recorded,
+failures included, and world model and judge are fine-tuned on them and on as many episodes of the
+old data; then the judge's threshold is set on dreams of the same rollouts. It lives here, above
+evaluation, because evaluation never updates the world model.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from policy_eval.judge.calibration import CalibrateConfig, calibrate_judge
+from policy_eval.judge.train import JudgeConfig, train_judge
+from policy_eval.policies.find import find_policies, load_policy
+from policy_eval.ranking.command import RankConfig, rank_policies
+from policy_eval.real_rollouts import mix, record_rollouts
+from worldmodel.data import EpisodeSource, open_episodes
+from worldmodel.envs import make_simulator
+from worldmodel.envs.episode import schema_of
+from worldmodel.envs.protocol import describe
+from worldmodel.files import write_json
+from worldmodel.model.precision import command_device
+from worldmodel.training.pretrain import PretrainConfig, pretrain
+from worldmodel.world_model import WorldModel
+
+SHOWN = ("pearson", "spearman", "mmrv_tie_safe", "bias", "rmse")
+
+
+@dataclass(frozen=True)
+class AlignConfig:
+    """Fine-tune world model and judge on real rollouts of policies, and rank before and after.
+
+    Finished parts are kept, so a killed command continues.
+    """
+
+    world: str | Path
+    """Folder of the world model, or hf://USER/NAME@REV."""
+    judge: str | Path
+    """Folder of the judge, likewise."""
+    policies: tuple[str | Path, ...]
+    """Folders of policies, folders of such folders, or module:name for a policy of yours."""
+    real: str
+    """Where they are tried: pusht-position, metaworld:TASK, or module:Class for one of yours."""
+    world_data: Path
+    """What the world model was trained on; a part of it is mixed in."""
+    judge_data: Path
+    """What the judge was trained on, likewise."""
+    data: Path
+    """Held-out episodes that the policies are ranked from."""
+    out: Path
+    """Folder for rollouts, aligned world models and judges, rankings, and `align.json`."""
+    horizon: int
+    """Most steps of a trial."""
+    real_scores: Path
+    """Real trials from the same starts, a JSON file of scores by policy."""
+    rollouts: tuple[int, ...] = (25, 100)
+    """Numbers of real rollouts to align with; the smaller ones are parts of the largest. The last
+    quarter of each only calibrates."""
+    episodes: int = 100
+    """Dreamed trials of each policy."""
+    steps: int = 400
+    """Optimiser steps of the world model; 0 leaves it as it is and aligns the judge alone."""
+    batch: int = 8
+    """Clips per step."""
+    learning_rate: float = 3e-4
+    """Peak learning rate of the world model."""
+    judge_steps: int = 600
+    """Optimiser steps of the judge."""
+    calibrate: bool = True
+    """Put the judge's threshold where as many dreams succeed as rollouts did."""
+    workers: int = 1
+    """Processes of the dreamed trials."""
+    num_steps: int = 2
+    """Denoising steps per frame."""
+    seed: int = 77
+    """Rollouts begin from the reset seeds `seed * 100000 + i`, none of which may be a start's."""
+    device: str = "auto"
+    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
+
+
+def align(config: AlignConfig) -> dict:
+    """Record, fine-tune and rank; returns the table that `align.json` holds.
+
+    Raises:
+        ValueError: A rollout would begin where the policies are tested, or something does not fit.
+    """
+    command_device(config.device)
+    numbers = sorted(set(config.rollouts))
+    least = max(4, 2 * len(find_policies(config.policies)) if config.calibrate else 0)
+    if not numbers or numbers[0] < least:
+        raise ValueError(f"--rollouts are numbers of at least {least}, got {list(config.rollouts)}")
+    env = make_simulator(config.real, size=WorldModel.load(config.world).size[0])
+    check_apart(config, numbers[-1])
+    recorded = record(config, env, numbers[-1])
+    table = {"0": agreement_of(config, config.world, config.judge, config.out / "before")}
+    for number in numbers:
+        known = number - held_back(config, number)
+        world, learned = fine_tune(config, env, open_episodes(recorded), number, known)
+        if config.calibrate:
+            learned = calibrated(config, world, learned, recorded, number, known)
+        table[str(number)] = agreement_of(config, world, learned, config.out / f"{number}/rank")
+        write_json(config.out / "align.json", {"format": 1, "rollouts": table})
+    show(table)
+    return table
+
+
+def check_apart(config: AlignConfig, episodes: int) -> None:
+    """Raise a `ValueError` when a rollout has the reset seed of a start."""
+    source = open_episodes(config.data)
+    seeds = {source.reset_seed(episode) for episode in range(len(source))}
+    both = sorted(seeds & set(range(config.seed * 100_000, config.seed * 100_000 + episodes)))
+    if both:
+        raise ValueError(f"--seed {config.seed}: rollouts would begin from the test starts {both}")
+
+
+def record(config: AlignConfig, env: gymnasium.Env, episodes: int) -> Path:
+    """The rollouts of all policies in turn."""
+    policies = {name: load_policy(spec) for name, spec in find_policies(config.policies).items()}
+    columns = (TextColumn("rollouts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("", total=episodes)
+        return record_rollouts(
+            policies,
+            env,
+            config.out / "rollouts",
+            episodes=episodes,
+            horizon=config.horizon,
+            seed=config.seed,
+            name=config.real,
+            progress=lambda done: progress.update(bar, completed=done),
+        )
+
+
+def held_back(config: AlignConfig, number: int) -> int:
+    """How many of `number` rollouts, the last ones, only calibrate: a quarter, one per policy.
+
+    Where they begin, world model and judge would else know how it ended.
+    """
+    least = len(find_policies(config.policies))
+    return max(number // 4, least) if config.calibrate else 0
+
+
+def fine_tune(
+    config: AlignConfig, env: gymnasium.Env, rollouts: EpisodeSource, number: int, known: int
+) -> tuple[str | Path, Path]:
+    """World model and judge after the first `known` of `number` rollouts, and as many old ones."""
+    folder = config.out / str(number)
+    schema, mixtures = schema_of(env, config.real), {}
+    needed = {"world": config.world_data} if config.steps else {}
+    for name, data in (needed | {"judge": config.judge_data}).items():
+        old = open_episodes(data)
+        chosen = np.random.default_rng(config.seed).permutation(len(old))[:known].tolist()
+        parts = [(rollouts, range(known)), (old, chosen)]
+        mixtures[name] = mix(parts, schema, folder / f"{name}-data", task=describe(env).task)
+    world = folder / "world" if config.steps else config.world
+    learned = folder / "judge"
+    if config.steps and not (folder / "world" / "world.json").exists():
+        start = WorldModel.load(config.world)
+        held_out = max(min(8, known // 4), 1)
+        pretrain(
+            PretrainConfig(
+                mixtures["world"],
+                folder / "world",
+                init=config.world,
+                steps=config.steps,
+                batch=config.batch,
+                learning_rate=config.learning_rate,
+                relative_to=dict(start.relative_to),
+                average_decay=0.99,
+                warmup=20,
+                validation_episodes=held_out,
+                validation_interval=config.steps,
+                save_interval=config.steps,
+                frames=min(10, shortest(mixtures["world"])),
+                overwrite=True,
+                device=config.device,
+            )
+        )
+    if not (learned / "report.json").exists():
+        train_judge(
+            JudgeConfig(
+                mixtures["judge"],
+                learned,
+                steps=config.judge_steps,
+                init=config.judge,
+                learning_rate=3e-4,
+                held_out=0.3,
+                test_data=config.data,
+                overwrite=True,
+                device=config.device,
+            )
+        )
+    return world, learned
+
+
+def calibrated(config: AlignConfig, world: str | Path, learned: Path, recorded: Path, number: int, known: int) -> Path:
+    """The judge with a threshold that suits the dreams of the rollouts that were held back."""
+    out = config.out / str(number) / "calibrated-judge"
+    if not (out / "calibration.json").exists():
+        calibrate_judge(
+            CalibrateConfig(
+                world,
+                learned,
+                config.policies,
+                recorded,
+                out,
+                config.horizon,
+                episodes=number,
+                skip=known,
+                num_steps=config.num_steps,
+                overwrite=True,
+                device=config.device,
+            )
+        )
+    return out
+
+
+def shortest(data: Path) -> int:
+    """Frames of the shortest episode."""
+    return min(open_episodes(data).lengths)
+
+
+def agreement_of(config: AlignConfig, world: str | Path, learned: str | Path, out: Path) -> dict:
+    """How well the ranking in this world agrees with the real trials."""
+    settings = RankConfig(
+        world=world,
+        judge=learned,
+        policies=config.policies,
+        data=config.data,
+        out=out,
+        horizon=config.horizon,
+        episodes=config.episodes,
+        real=str(config.real_scores),
+        num_steps=config.num_steps,
+        workers=config.workers,
+        device=config.device,
+    )
+    rank_policies(replace(settings, num_envs=min(settings.num_envs, config.episodes)))
+    return json.loads((out / "ranking.json").read_text())["agreement"]
+
+
+def show(table: dict) -> None:
+    """Print agreement against the number of rollouts."""
+    printed = Table(title="agreement with real trials after N rollouts")
+    for column in ("N", *SHOWN):
+        printed.add_column(column)
+    for number, row in table.items():
+        cells = ["-" if row[name]["value"] is None else _cell(row[name]) for name in SHOWN]
+        printed.add_row(number, *cells)
+    Console().print(printed)
+
+
+def _cell(row: dict) -> str:
+    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"

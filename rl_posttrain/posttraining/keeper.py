@@ -1,0 +1,125 @@
+"""Evaluations of a post-training run: which world model is kept, and what is shown of it."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from rl_posttrain.posttraining.config import PosttrainConfig
+from rl_posttrain.posttraining.curves import plot_run
+from rl_posttrain.posttraining.guards import HeldOut, dream, held_back, means, read_held_out, score
+from rl_posttrain.rewards.mix import RewardMix
+from worldmodel.data import EpisodeSource
+from worldmodel.data.video.write import write_video
+from worldmodel.dreams.context import CONTEXT_FRAMES
+from worldmodel.dreams.film import side_by_side
+from worldmodel.training.log import RunLog, Table
+from worldmodel.world_model import WorldModel
+
+VIDEOS = 2
+
+
+def is_over(values: Sequence[float], patience: int) -> bool:
+    """Whether the best of the values so far, that is the lowest, is `patience` evaluations old; never with 0."""
+    return bool(patience) and len(values) - 1 - values.index(min(values)) >= patience
+
+
+def is_kept(values: Sequence[float], patience: int) -> bool:
+    """Whether the world model of the last value is saved: it is as good as the best, or `patience` is 0."""
+    return not patience or values[-1] <= min(values)
+
+
+class Keeper:
+    """Evaluates, keeps the best world model, and writes the tables, the curves and the videos.
+
+    Args:
+        config: Of the run.
+        base: The world model before.
+        source, held_out: Where the evaluation episodes are.
+        rewards: What is rewarded.
+        log: The run's.
+    """
+
+    def __init__(
+        self,
+        config: PosttrainConfig,
+        base: WorldModel,
+        source: EpisodeSource,
+        held_out: range,
+        rewards: RewardMix,
+        log: RunLog,
+    ):
+        self.config, self.base, self.rewards, self.log = config, base, rewards, log
+        self.main = log.accelerator.is_main_process
+        self.held_out: HeldOut = read_held_out(
+            base, source, held_out, horizon=config.validation_horizon, starts=config.validation_starts
+        )
+        self.updates = Table(config.out / "updates.jsonl", log.step)
+        self.evaluations = Table(config.out / "evaluations.jsonl", log.step + int(log.step > 0))
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the unrewarded measure has not improved for `patience` evaluations."""
+        return is_over([row["held_back"] for row in self.evaluations.rows], self.config.patience)
+
+    def record(self, loss: Tensor, parts: Mapping[str, Tensor], row: Mapping[str, float], factor: float) -> None:
+        """Write down one update."""
+        reward = f"reward {row['reward']:.3f}" if "reward" in row else ""
+        if reward and self.updates.rows:
+            reward += f" (first {self.updates.rows[0]['reward']:.3f})"
+        shown = self.config.candidates if self.config.contrastive else 1
+        frames = self.config.groups * shown * self.config.branch
+        step = self.log.step
+        self.log.advance(loss, parts, frames=frames, factor=factor, note=reward)
+        values = {name: float(part) for name, part in parts.items()}
+        if self.main:
+            self.updates.add({"step": step, **row, **values})
+        if step % 10 == 0 and row:
+            self.log.scalars({f"update/{name}": value for name, value in row.items()})
+
+    def evaluate(self, world: WorldModel) -> None:
+        """Score the held-out episodes, and save the world model where it is to be kept."""
+        if not self.main:
+            return
+        world.eval()
+        scores, _ = score(
+            world,
+            self.held_out,
+            rewards=self.rewards.rewards,
+            dynamics=self.rewards.dynamics,
+            num_steps=self.config.num_steps,
+            seed=self.config.seed,
+        )
+        found = means(scores)
+        name, value = held_back(found, self.rewards.names)
+        row = {"step": self.log.step, "seconds": self.log.seconds, **found}
+        self.evaluations.add({**row, "held_back": value, "held_back_name": name})
+        self.log.scalars({f"held_out/{k}": v for k, v in found.items()})
+        if is_kept([row["held_back"] for row in self.evaluations.rows], self.config.patience):
+            world.save(self.config.out)
+        world.train()
+        plot_run(self.updates.rows, self.evaluations.rows, self.config.out / "curve.png")
+        print(
+            f"update {self.log.step}: held-out {name} {value:.3f}, PSNR {found['psnr']:.2f} dB, "
+            f"sharpness {found['sharpness']:.2f}, motion {found['motion']:.2f}, "
+            f"response {found['response']:.2f}"
+        )
+
+    def film(self) -> None:
+        """Write the first held-out episodes: truth, before, after."""
+        if not self.main:
+            return
+        clip = self.held_out.clip.map(lambda tensor: tensor[:VIDEOS])
+        actions = clip.actions[:, CONTEXT_FRAMES - 1 :]
+        settings = {"num_steps": self.config.num_steps, "seed": self.config.seed}
+        after = WorldModel.load(self.config.out, self.base.device)
+        dreams = {
+            "before": dream(self.base, clip, actions, **settings),
+            "after": dream(after, clip, actions, **settings),
+        }
+        folder = self.config.out / "videos"
+        folder.mkdir(exist_ok=True)
+        for index in range(len(clip.frames)):
+            rows = {"truth": clip.frames[index, CONTEXT_FRAMES:]}
+            rows |= {name: each.imagined.frames[index, 1:] for name, each in dreams.items()}
+            film = side_by_side(rows, self.base.views)
+            write_video(folder / f"held_out_{index}.mp4", film, self.base.fps / self.base.stride)

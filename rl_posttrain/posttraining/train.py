@@ -1,0 +1,253 @@
+"""Post-train a world model by rewards on its own rollouts. `worldmodel posttrain`.
+
+PersistWorld's protocol (2603.25685): the model rolls out a prefix of random length by itself,
+candidates branch from its end with the same actions and other noise, each is scored against what
+was recorded, and the contrastive objective moves the model towards the better ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from einops import rearrange
+from torch import Tensor, nn
+
+from rl_posttrain.posttraining.branches import draw_branches
+from rl_posttrain.posttraining.config import PosttrainConfig, check
+from rl_posttrain.posttraining.keeper import Keeper
+from rl_posttrain.posttraining.lora import adapted, merged, twin
+from rl_posttrain.posttraining.nft import extremes, old_policy_decay, optimality
+from rl_posttrain.posttraining.updates import BranchBatch, RecordedBatch, Update
+from rl_posttrain.rewards.advantages import group_advantages
+from rl_posttrain.rewards.mix import RewardMix, build_rewards
+from rl_posttrain.rewards.reward import Rollout
+from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.data.sample import sample_clips, split_episodes
+from worldmodel.files import write_json
+from worldmodel.model_folder import check_out
+from worldmodel.streaming.noise import mix_seed
+from worldmodel.training.accelerator import start_accelerator
+from worldmodel.training.build import note_training
+from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
+from worldmodel.training.log import CLOCKS, RunLog
+from worldmodel.training.loss import draw
+from worldmodel.training.optimizers import build_optimizers
+from worldmodel.world_model import WorldModel
+
+
+def posttrain(config: PosttrainConfig) -> Path:
+    """Post-train, and write the world model to `out`; returns `out`.
+
+    Update `i` depends on the weights, on `seed` and on `i` only, so a resumed run repeats an
+    uninterrupted one.
+
+    Raises:
+        ValueError: If data, world model and configuration do not fit, the held-out episodes were
+            trained on, or the loss is not finite.
+    """
+    accelerator = begin(config)
+    base = WorldModel.load(config.world, accelerator.device)
+    source = EpisodeCache(open_episodes(config.data, tuple(base.size), base.views))
+    train, held_out = split_episodes(source, config.validation_episodes)
+    check(config, base, source, held_out)
+    world, old = policies(config, base)
+    note_training(world, source, train)
+    rewards = build_rewards(config.reward, base, source, train, config.inverse_dynamics, branch=config.branch)
+    both = nn.ModuleDict({"world": world, "old": old})
+    muon = config.muon and not config.lora_rank
+    optimizers = build_optimizers(world, config.learning_rate, muon=muon)
+    average = MovingAverage(both, config.average_decay)
+    log = RunLog(
+        accelerator,
+        config.out,
+        total_steps=config.steps,
+        minutes=config.minutes,
+        clock=CLOCKS[config.clock],
+        name="posttrain",
+    )
+    if config.resume:
+        log.resume(load_state(config.out / "state", both, average, optimizers))
+    rewards = measure_spread(config, base, source, train, rewards)
+    model = accelerator.prepare(
+        Update(world, old, base if config.kl_weight else None, config.update_weights, config.loss)
+    )
+    keeper = Keeper(config, base, source, held_out, rewards, log)
+
+    with log:
+        if not config.resume:
+            keeper.evaluate(plain(config, world))
+        while log.step < config.steps and log.done < 1 and not keeper.stopped:
+            batch, row = next_batch(config, old, source, train, rewards, log.step)
+            loss, parts = model(batch)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+            factor = min((log.step + 1) / max(config.warmup, 1), 1.0)
+            apply_gradients(optimizers, config.learning_rate * factor)
+            follow(old, world, old_policy_decay(log.step, config.old_decay_rate, config.old_decay))
+            average.update(both, log.step)
+            keeper.record(loss, parts, row, factor)
+            last = log.step >= config.steps or log.done >= 1
+            if last or log.step % config.validation_interval == 0:
+                average.swap(both)
+                keeper.evaluate(plain(config, world))
+                average.swap(both)
+            last = last or keeper.stopped
+            if accelerator.is_main_process and (last or log.step % config.save_interval == 0):
+                save_state(config.out / "state", both, average, optimizers, log.progress)
+    keeper.film()
+    accelerator.end_training()
+    return config.out
+
+
+def begin(config: PosttrainConfig) -> Accelerator:
+    """Device, number format, TensorBoard and the seed.
+
+    Raises:
+        ValueError: Several processes were launched; evaluation and early stopping know only one.
+    """
+    check_out(config.out, "state/state.json", "world.json", overwrite=config.overwrite, resume=config.resume)
+    accelerator = start_accelerator(config.device, config.out)
+    check_processes(accelerator.num_processes)
+    torch.manual_seed(config.seed)
+    return accelerator
+
+
+def check_processes(number: int) -> None:
+    """Raise a `ValueError` where more than one process was launched."""
+    if number > 1:
+        raise ValueError(f"post-training runs in 1 process, launched are {number}")
+
+
+def policies(config: PosttrainConfig, base: WorldModel) -> tuple[WorldModel, WorldModel]:
+    """The policy that is trained and the old one, which begins as its equal."""
+    world = adapted(base, config.lora_rank) if config.lora_rank else twin(base)
+    return world, twin(world)
+
+
+def plain(config: PosttrainConfig, world: WorldModel) -> WorldModel:
+    """The trained policy as it is evaluated and saved: without adapters."""
+    return merged(world) if config.lora_rank else world
+
+
+def apply_gradients(optimizers: Sequence[torch.optim.Optimizer], learning_rate: float) -> None:
+    """One step of every optimiser; the gradients are used up."""
+    for optimizer in optimizers:
+        optimizer.param_groups[0]["lr"] = learning_rate
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def follow(old: WorldModel, world: WorldModel, decay: float) -> None:
+    """Move what is trained of the old policy to the new one; `decay` of it stays."""
+    before, now = ([p.detach() for p in policy.parameters() if p.requires_grad] for policy in (old, world))
+    torch._foreach_lerp_(before, now, 1 - decay)
+
+
+def generator_of(config: PosttrainConfig, step: int) -> torch.Generator:
+    """All randomness of an update, apart from the noise of the streams."""
+    return torch.Generator().manual_seed(mix_seed(config.seed, step))
+
+
+def recorded_clip(
+    config: PosttrainConfig, world: WorldModel, source: EpisodeSource, train: range, step: int, prefix: int
+) -> Clip:
+    """The stretches that the streams of an update follow."""
+    clip = sample_clips(
+        source,
+        batch=config.groups,
+        length=config.context + prefix + config.branch,
+        stride=world.stride,
+        seed=config.seed,
+        index=step,
+        episodes=train,
+    )
+    return replace(clip, states=clip.states if world.state_dim else None)
+
+
+def next_batch(
+    config: PosttrainConfig, old: WorldModel, source: EpisodeSource, train: range, rewards: RewardMix, step: int
+) -> tuple[BranchBatch | RecordedBatch, dict[str, float]]:
+    """The batch of update `step`, and what to write down about it."""
+    generator = generator_of(config, step)
+    prefix = int(torch.randint(config.prefix + 1, (1,), generator=generator))
+    clip = recorded_clip(config, old, source, train, step, prefix)
+    if config.objective == "teacher-forced":
+        frames = clip.frames.shape[1]
+        draws = draw(old, config.loss, batch=config.groups, frames=frames, generator=generator)
+        return RecordedBatch(clip.to(old.device), draws.to(old.device)), {}
+    candidates = config.candidates if config.contrastive else 1
+    shape = (config.groups, candidates, config.branch)
+    latent = (*shape, len(old.views), *old.latent_shape)
+    tau = torch.randint(config.num_steps, shape, generator=generator) / config.num_steps
+    noise = config.temperature * torch.randn(latent, generator=generator)
+    state_noise = config.temperature * torch.randn(*shape, old.state_dim, generator=generator)
+    seeds = [mix_seed(config.seed, step, i) for i in range(config.groups)]
+    branches, rollout = draw_branches(
+        old,
+        clip.to(old.device),
+        context=config.context,
+        prefix=prefix,
+        candidates=candidates,
+        num_steps=config.num_steps,
+        temperature=config.temperature,
+        seeds=seeds,
+    )
+    good, kept, row = judge(config, rewards, rollout, candidates)
+    tau, noise, state_noise = (x.to(old.device) for x in (tau, noise, state_noise))
+    batch = BranchBatch(branches, good, kept, tau, noise, state_noise, config.num_steps)
+    return batch, {**row, "prefix": prefix}
+
+
+def judge(
+    config: PosttrainConfig, rewards: RewardMix, rollout: Rollout, candidates: int
+) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """How good each candidate is, which ones take part, and the guards of the groups."""
+    terms = {k: v.unflatten(0, (-1, candidates)) for k, v in rewards.terms(rollout).items()}
+    total = rewards.total(terms)
+    good = optimality(group_advantages(total), config.advantage_limit)
+    spread = terms["fidelity"].std(dim=1, correction=0)
+    row = {f"reward.{name}": float(values.mean()) for name, values in terms.items()}
+    row |= {
+        "reward": row["reward.fidelity"],
+        "spread": float(spread.mean()),
+        "zero_variance": float((spread < 1e-6).float().mean()),
+    }
+    return good, extremes(total, config.keep), row
+
+
+def measure_spread(
+    config: PosttrainConfig, base: WorldModel, source: EpisodeSource, train: range, rewards: RewardMix
+) -> RewardMix:
+    """Before training: how much the candidates of a group differ, against different starts.
+
+    Writes `spread.json` and says so when the sampler is too deterministic for a contrast. The
+    rollouts also set the typical penalty of executability.
+    """
+    if not config.contrastive:
+        return rewards
+    clip = recorded_clip(config, base, source, train, 0, config.prefix // 2).to(base.device)
+    _, rollout = draw_branches(
+        base,
+        clip,
+        context=config.context,
+        prefix=config.prefix // 2,
+        candidates=config.candidates,
+        num_steps=config.num_steps,
+        temperature=config.temperature,
+        seeds=range(config.groups),
+    )
+    rewards = rewards.calibrated(rollout)
+    spread = {}
+    for name, values in rewards.terms(rollout).items():
+        grouped = rearrange(values, "(b k) -> b k", k=config.candidates)
+        within = float(grouped.std(dim=1, correction=0).mean())
+        between = float(grouped.mean(dim=1).std(correction=0))
+        spread[name] = {"within": within, "between": between}
+    write_json(config.out / "spread.json", spread)
+    fidelity = spread["fidelity"]
+    print(f"fidelity varies by {fidelity['within']:.4f} within groups and by {fidelity['between']:.4f} between starts")
+    if fidelity["within"] < 0.01 * fidelity["between"]:
+        print("  candidates hardly differ: take more --num-steps, --temperature or --branch")
+    return rewards

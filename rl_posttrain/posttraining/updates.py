@@ -1,0 +1,188 @@
+"""What one optimiser step minimises: the contrastive loss on branches, and its controls.
+
+All randomness of a step is drawn up front, so a loss is a pure function of weights and batch.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, reduce, repeat
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from rl_posttrain.posttraining.branches import Branches, encode_branches
+from rl_posttrain.posttraining.nft import kl_penalty, nft_loss
+from worldmodel.data.clip import Clip
+from worldmodel.model.backbone import EncodedFrames
+from worldmodel.model.flow import add_noise, ramp_weight
+from worldmodel.training.loss import Draws, LossConfig, motion_weight, presence, training_loss
+from worldmodel.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class UpdateWeights:
+    """How much each term counts.
+
+    Attributes:
+        contrast: The contrastive loss; 0 for none.
+        supervision: Regression to the recorded frames in place of the generated ones; 0 for none.
+        kl: Squared distance to the reference's predictions; 0 for none.
+        beta: `b` of the contrastive loss.
+    """
+
+    contrast: float
+    supervision: float
+    kl: float
+    beta: float
+
+
+@dataclass(frozen=True)
+class BranchBatch:
+    """Branches with their scores and the random numbers of an update.
+
+    Attributes:
+        branches: `b` starts with `k` candidates of `m` frames.
+        good: `r` of every candidate.
+        kept: Which candidates take part.
+        tau: Noise level of every generated frame, one of the sampler's.
+        noise, state_noise: Noise of the latents and of the state displacements, at the sampler's
+            temperature.
+        num_steps: Denoising steps of the sampler.
+    """
+
+    branches: Branches
+    good: Float[Tensor, "b k"]
+    kept: Bool[Tensor, "b k"]
+    tau: Float[Tensor, "b k m"]
+    noise: Float[Tensor, "b k m v c h w"]
+    state_noise: Float[Tensor, "b k m s"]
+    num_steps: int
+
+
+@dataclass(frozen=True)
+class RecordedBatch:
+    """Recorded clips with the random numbers of the pretraining loss."""
+
+    clip: Clip
+    draws: Draws
+
+
+class Update(nn.Module):
+    """The loss as a module's `forward`, which is what data parallelism wraps.
+
+    Args:
+        world: The policy that is trained.
+        old: The policy that generates; never receives a gradient.
+        reference: The world model before post-training; needed where `weights.kl` is not 0.
+        weights: Of the terms.
+        loss: Settings of the pretraining loss, whose weight of moving pixels serves here, too.
+    """
+
+    def __init__(
+        self, world: WorldModel, old: WorldModel, reference: WorldModel | None, weights: UpdateWeights, loss: LossConfig
+    ):
+        super().__init__()
+        self.world, self.weights, self.loss = world, weights, loss
+        self.frozen = (old, reference)  # a tuple: not trained, not synchronised
+
+    def forward(self, batch: BranchBatch | RecordedBatch) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Loss and its parts."""
+        if isinstance(batch, RecordedBatch):
+            return training_loss(self.world, batch.clip, batch.draws, self.loss)
+        return branch_loss(self.world, *self.frozen, batch, self.weights, self.loss)
+
+
+def branch_loss(
+    world: WorldModel,
+    old: WorldModel,
+    reference: WorldModel | None,
+    batch: BranchBatch,
+    weights: UpdateWeights,
+    loss: LossConfig,
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """Loss of a batch of branches, and its parts without gradient.
+
+    Every generated frame is noised to one of the sampler's own noise levels and predicted with the
+    sampler's step size, so what is improved is the sampler that made it. The weight of a pixel is
+    that of the pretraining loss; the identity of the contrastive loss holds for any weighted norm.
+
+    Returns:
+        The loss, and `contrast`, `supervision`, `kl` as far as they are used, and `gap`: the root
+        mean square distance of the new and the old policy's predicted frames.
+    """
+    branches = batch.branches
+    encoded = encode_branches(world, branches)
+    sample = _parts(world, branches, branches.sample, branches.sample_states)
+    pixels = _pixel_weight(world, branches, sample[0], loss)
+    losses, parts = {}, {}
+    if weights.contrast or weights.kl:
+        predicted = _predict(world, encoded, batch, sample)
+    if weights.contrast:
+        with torch.no_grad():
+            before = _predict(old, encode_branches(old, branches), batch, sample)
+            parts["gap"] = (predicted[0] - before[0]).square().mean().sqrt()
+        frames = batch.tau.shape[-1]
+        share = repeat(batch.good, "b k -> (b k m)", m=frames)
+        kept = repeat(batch.kept.float(), "b k -> b (k m)", m=frames)
+        errors = [
+            nft_loss(p.flatten(0, 1), q.flatten(0, 1), x.flatten(0, 1), share, weights.beta)
+            for p, q, x in zip(predicted, before, sample, strict=True)
+        ]
+        errors = [e.unflatten(0, x.shape[:2]) for e, x in zip(errors, sample, strict=True)]
+        value = _reduce(errors, pixels, loss.state_weight)
+        losses["contrast"] = weights.contrast * (value * kept).sum() / kept.sum()
+    if weights.supervision:
+        losses["supervision"] = weights.supervision * _supervision(world, encoded, batch, loss)
+    if weights.kl:
+        with torch.no_grad():
+            anchor = _predict(reference, encode_branches(reference, branches), batch, sample)
+        errors = [kl_penalty(p, q) for p, q in zip(predicted, anchor, strict=True)]
+        losses["kl"] = weights.kl * _reduce(errors, pixels, loss.state_weight).mean()
+    return sum(losses.values()), parts | {k: v.detach() for k, v in losses.items()}
+
+
+def _supervision(world: WorldModel, encoded: EncodedFrames, batch: BranchBatch, loss: LossConfig) -> Float[Tensor, ""]:
+    """Regression to what was recorded, from the frames that the model generated itself."""
+    branches, candidates = batch.branches, batch.tau.shape[1]
+    truth = repeat(branches.truth, "b m ... -> b k m ...", k=candidates)
+    states = branches.truth_states
+    if states is not None:
+        states = repeat(states, "b m s -> b k m s", k=candidates)
+    goal = _parts(world, branches, truth, states)
+    predicted = _predict(world, encoded, batch, goal)
+    pixels = _pixel_weight(world, branches, goal[0], loss)
+    errors = [(p - x) ** 2 for p, x in zip(predicted, goal, strict=True)]
+    weight = ramp_weight(batch.tau.flatten(1), loss.ramp_floor)
+    return (weight * _reduce(errors, pixels, loss.state_weight)).mean()
+
+
+def _parts(world: WorldModel, branches: Branches, latents: Tensor, states: Tensor | None) -> tuple[Tensor, ...]:
+    """Clean latents, and displacements from the state before, of `b (k m)` frames."""
+    flat = rearrange(latents, "b k m ... -> b (k m) ...")
+    if states is None:
+        return (flat,)
+    moved = (states - branches.current_states) / world.conditioner.displacement_scale
+    return flat, rearrange(moved, "b k m s -> b (k m) s")
+
+
+def _predict(
+    world: WorldModel, encoded: EncodedFrames, batch: BranchBatch, clean: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    tau = batch.tau.flatten(1)
+    noise = [rearrange(n, "b k m ... -> b (k m) ...") for n in (batch.noise, batch.state_noise)]
+    noisy = tuple(add_noise(x, n, tau) for x, n in zip(clean, noise[: len(clean)], strict=True))
+    step_size = torch.full_like(tau, 1 / batch.num_steps)
+    return tuple(x.float() for x in world.predict(encoded, noisy, tau, step_size))
+
+
+def _pixel_weight(
+    world: WorldModel, branches: Branches, target: Tensor, loss: LossConfig
+) -> Float[Tensor, "b n v 1 h w"]:
+    current = rearrange(branches.current, "b k m ... -> b (k m) ...")
+    moving = motion_weight(target, current, loss.motion_contrast, loss.motion_saturation)
+    return moving * presence(world, branches.clip, current)
+
+
+def _reduce(errors: list[Tensor], pixels: Tensor, state_weight: float) -> Float[Tensor, "b n"]:
+    value = reduce(pixels * errors[0], "b n v c h w -> b n", "mean")
+    return value if len(errors) == 1 else value + state_weight * errors[1].mean(dim=-1)

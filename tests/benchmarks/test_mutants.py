@@ -1,0 +1,75 @@
+"""The list of faults fits the code, and the script that puts them in tells which are noticed."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+from places import BENCHMARKS, ROOT
+
+PACKAGES = ("conditioning", "worldmodel", "policy_eval", "rl_posttrain", "demos")
+
+
+@pytest.fixture(scope="module")
+def script() -> dict:
+    return runpy.run_path(str(BENCHMARKS / "mutants.py"))
+
+
+def test_every_fault_has_its_place_and_its_tests(script):
+    """Where code moved, give its faults the new text; where it went, take them out."""
+    assert script["problems"](script["read_mutants"](ROOT), ROOT) == []
+
+
+def test_there_are_faults_in_all_packages_and_most_in_the_wiring(script):
+    packages = [mutant.file.split("/")[0] for mutant in script["read_mutants"](ROOT)]
+    assert len(packages) >= 40
+    assert set(packages) == set(PACKAGES)
+    assert 2 * sum(package in ("policy_eval", "rl_posttrain") for package in packages) >= len(packages)
+
+
+LIST = """
+[["sums.py"]]
+name = 'sign'
+text = 'a + b'
+fault = 'a - b'
+tests = ['tests/test_sums.py']
+
+[["sums.py"]]
+name = 'order'
+text = 'def add(a, b)'
+fault = 'def add(b, a)'
+tests = ['tests/test_sums.py']
+"""
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    """A tree whose only test notices a wrong sign and not a wrong order."""
+    for folder in ("benchmarks", "tests"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "benchmarks" / "mutants.toml").write_text(LIST)
+    (tmp_path / "sums.py").write_text("def add(a, b):\n    return a + b\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    slow\n")
+    test = "from sums import add\n\n\ndef test_sum():\n    assert add(1, 2) == 3\n"
+    (tmp_path / "tests" / "test_sums.py").write_text(test)
+    return tmp_path
+
+
+def test_what_is_not_noticed_survives(script, tree, capsys):
+    run, config = script["main"], script["MutantsConfig"]
+    assert run(config(root=tree, workers=1)) == 1
+    said = capsys.readouterr().out
+    assert "killed in" in said and "1 of 2 faults survive" in said and said.strip().endswith("order")
+    assert run(config(root=tree, workers=1, only=("sign",))) == 0
+    assert "a + b" in (tree / "sums.py").read_text()
+
+
+def test_what_is_wrong_with_the_list_is_one_line(script, tree, capsys):
+    run, config = script["main"], script["MutantsConfig"]
+    assert run(config(root=tree, only=("chess",))) == 1
+    assert capsys.readouterr().err == "no fault is called 'chess'\n"
+    (tree / "sums.py").write_text("def add(a, b):\n    return b + a\n")
+    assert run(config(root=tree)) == 1
+    assert capsys.readouterr().err == "sign: sums.py has its text 0 times, expected once: 'a + b'\n"
+    (tree / "sums.py").write_text("def add(a, b):\n    return 7 or a + b\n")
+    assert run(config(root=tree, workers=1, only=("sign",))) == 1
+    assert "these fail without a fault: tests/test_sums.py" in capsys.readouterr().err

@@ -1,0 +1,82 @@
+"""Dreams of held-out windows and what is measured in them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from places import LEROBOT_V30
+from tiny import random_clip, tiny_world
+
+from rl_posttrain.posttraining.guards import HeldOut, dream, object_errors, score
+from rl_posttrain.rewards.reward import Rollout
+from worldmodel.data import Clip, open_episodes
+from worldmodel.fidelity.metrics import psnr
+
+
+def held_out(frames: int = 11) -> HeldOut:
+    """Two windows of noise: 8 frames of context, and what follows."""
+    return HeldOut(random_clip(tiny_world(), frames=frames), (0, 1), "unknown")
+
+
+def test_a_dream_goes_on_where_the_context_ends():
+    world, clip = tiny_world(), held_out().clip
+    actions = clip.actions[:, 7:] + 0.5
+    found = dream(world, clip, actions, num_steps=2, seed=3)
+    expected = world.rollout(clip.head(8), actions, num_steps=2, seeds=3)
+    assert torch.equal(found.imagined.frames[:, 1:], expected.frames)
+    assert torch.equal(found.imagined.states[:, 1:], expected.states)
+    assert torch.equal(found.reference.frames, clip.frames[:, 7:])
+    assert torch.equal(found.reference.states, clip.states[:, 7:])
+    assert torch.equal(found.imagined.frames[:, 0], clip.frames[:, 7])
+    assert torch.equal(found.imagined.actions, actions)
+
+
+def test_scores_are_those_of_the_dream_under_recorded_actions():
+    """The response is the change when each window gets the other's actions."""
+    world, held = tiny_world(), held_out()
+    settings = {"num_steps": 1, "seed": 3}
+    reward = {"first": lambda rollout: rollout.imagined.actions[:, 0, 0]}
+    found, rollout = score(world, held, rewards=reward, dynamics=None, **settings)
+    recorded = held.clip.actions[:, 7:]
+    mine = dream(world, held.clip, recorded, **settings)
+    other = dream(world, held.clip, recorded.flip(0), **settings)
+    assert torch.equal(rollout.imagined.frames, mine.imagined.frames)
+    truth = held.clip.frames[:, 8:]
+    torch.testing.assert_close(found["psnr"], psnr(mine.imagined.frames[:, 1:], truth).mean(dim=(1, 2)))
+    change = (
+        (mine.imagined.frames[:, 1:].float() - other.imagined.frames[:, 1:].float()).abs().mean(dim=(1, 2, 3, 4, 5))
+    )
+    torch.testing.assert_close(found["response"], change)
+    assert change.min() > 0
+    torch.testing.assert_close(found["reward.first"], held.clip.actions[:, 7, 0])
+    error = (mine.imagined.states[:, 1:] - held.clip.states[:, 8:]).norm(dim=-1).mean(dim=1)
+    torch.testing.assert_close(found["state_error"], error)
+    alone = HeldOut(held.clip.map(lambda tensor: tensor[:1]), (0,), "unknown")
+    backwards = dream(world, alone.clip, recorded[:1].flip(1), **settings).imagined.frames[:, 1:]
+    change = (mine.imagined.frames[:1, 1:].float() - backwards.float()).abs().mean()
+    assert score(world, alone, rewards={}, dynamics=None, **settings)[0]["response"].item() == pytest.approx(
+        change.item(), abs=0.5
+    )
+
+
+def test_objects_are_looked_for_in_their_own_camera():
+    """The camera from above shows the truth, the wrist camera nothing: the objects are where they should be."""
+    source = open_episodes(LEROBOT_V30, (64, 64))
+    assert source.views == ("top", "wrist")
+    clip = source.read(0, 0, 10).map(lambda tensor: tensor[None])
+    held = HeldOut(clip, (0,), "pusht")
+    late = Clip(clip.frames[:, 7:], clip.actions[:, 7:])
+    blind = late.frames.clone()
+    blind[:, :, 1] = 0
+    found = object_errors(held, Rollout(replace(late, frames=blind), late), source.views)
+    assert set(found) == {"agent", "block"}
+    assert all(errors.shape == (1, 2) and errors.max() == 0 for errors in found.values())
+    blind[:, :, 0] = 0
+    lost = object_errors(held, Rollout(replace(late, frames=blind), late), source.views)
+    assert all((errors == 32).all() for errors in lost.values())
+    assert object_errors(replace(held, robot_type="unknown"), Rollout(late, late), source.views) == {}
+    assert object_errors(held, Rollout(late, late), ("wrist",)) == {}
+
+
+def test_a_held_out_window_knows_its_horizon():
+    assert held_out(frames=11).horizon == 3

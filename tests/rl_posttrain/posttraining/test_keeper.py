@@ -1,0 +1,58 @@
+"""When a run stops and which of its world models it keeps."""
+
+import json
+
+import pytest
+import torch
+from places import LEROBOT_V30
+from tiny import tiny_world
+
+from rl_posttrain.posttraining.config import PosttrainConfig
+from rl_posttrain.posttraining.keeper import Keeper, is_kept, is_over
+from rl_posttrain.posttraining.train import begin
+from rl_posttrain.rewards.mix import RewardMix
+from worldmodel.data import EpisodeCache, open_episodes
+from worldmodel.training.log import CLOCKS, RunLog
+from worldmodel.world_model import WorldModel
+
+
+@pytest.mark.parametrize(
+    ("patience", "values", "over"),
+    [(2, (3.0, 2.0, 2.5), False), (2, (3.0, 2.0, 2.5, 2.6), True), (0, (1.0, 2.0, 3.0), False)],
+)
+def test_patience_counts_evaluations_since_the_best(patience, values, over):
+    assert is_over(values, patience) == over
+
+
+@pytest.mark.parametrize(
+    ("patience", "values", "kept"),
+    [(2, (3.0,), True), (2, (3.0, 2.0), True), (2, (2.0, 2.0), True), (2, (2.0, 3.0), False), (0, (2.0, 3.0), True)],
+)
+def test_the_lowest_measure_is_kept(patience, values, kept):
+    assert is_kept(values, patience) == kept
+
+
+def test_a_worse_world_model_does_not_take_the_place_of_a_better_one(tmp_path):
+    """A tiny world copies its context and is evaluated first; one that turns everything white is worse."""
+    config = PosttrainConfig(
+        world=tmp_path, data=LEROBOT_V30, out=tmp_path / "out", validation_horizon=2, patience=2, num_steps=1
+    )
+    world, white = tiny_world(random=False), tiny_world(random=False)
+    torch.nn.init.constant_(white.dit.head.last.bias, 2.0)
+    torch.nn.init.constant_(white.dit.state_out.bias, 50.0)
+    source = EpisodeCache(open_episodes(LEROBOT_V30, (16, 24)))
+    accelerator = begin(config)
+    log = RunLog(accelerator, config.out, total_steps=2, minutes=None, clock=CLOCKS["cpu"])
+    keeper = Keeper(config, world, source, range(1), RewardMix({}, {}, None), log)
+    with log:
+        keeper.evaluate(world)
+        keeper.evaluate(white)
+    rows = [json.loads(row) for row in (config.out / "evaluations.jsonl").read_text().splitlines()]
+    assert rows[0]["held_back"] < rows[1]["held_back"]
+    assert rows[0]["psnr"] > rows[1]["psnr"] + 3
+    assert WorldModel.load(config.out).dit.head.last.bias.abs().max() == 0
+    assert not keeper.stopped
+    with log:
+        keeper.evaluate(white)
+    assert keeper.stopped
+    accelerator.end_training()

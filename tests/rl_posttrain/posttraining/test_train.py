@@ -1,0 +1,287 @@
+"""Post-training: the loss, guards, exact resume, and the command for every objective."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from places import LEROBOT_V30
+from tiny import random_clip, tiny_world
+
+from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from rl_posttrain.posttraining.branches import draw_branches
+from rl_posttrain.posttraining.guards import (
+    held_back,
+    high_frequency,
+    motion_energy_ratio,
+    read_held_out,
+    sharpness_ratio,
+)
+from rl_posttrain.posttraining.train import follow
+from rl_posttrain.posttraining.updates import BranchBatch, UpdateWeights, branch_loss
+from worldmodel.cli import main
+from worldmodel.data import EpisodeCache, open_episodes
+from worldmodel.training.loss import LossConfig
+from worldmodel.world_model import WorldModel
+
+DATA = LEROBOT_V30
+LOSS = LossConfig()
+
+
+def batch_of(world, *, good, candidates=2, branch=2, num_steps=2, seed=0) -> BranchBatch:
+    clip = random_clip(world, batch=2, frames=3 + branch)
+    branches, _ = draw_branches(
+        world, clip, context=2, prefix=1, candidates=candidates, num_steps=num_steps, temperature=1.0, seeds=[1, 2]
+    )
+    generator = torch.Generator().manual_seed(seed)
+    shape = (2, candidates, branch)
+    tau = torch.randint(num_steps, shape, generator=generator) / num_steps
+    return BranchBatch(
+        branches,
+        torch.full(shape[:2], good),
+        torch.ones(shape[:2]).bool(),
+        tau,
+        torch.randn(*shape, 2, 3, 16, 24, generator=generator),
+        torch.randn(*shape, 2, generator=generator),
+        num_steps,
+    )
+
+
+def gradient(world, old, batch, weights, reference=None) -> torch.Tensor:
+    world.zero_grad()
+    loss, parts = branch_loss(world, old, reference, batch, weights, LOSS)
+    loss.backward()
+    grads = [p.grad.flatten() for p in world.parameters() if p.grad is not None]
+    return torch.cat(grads), parts
+
+
+def test_one_half_is_silent_and_good_is_the_opposite_of_bad():
+    world, old = tiny_world(), tiny_world()
+    weights = UpdateWeights(contrast=1.0, supervision=0.0, kl=0.0, beta=0.5)
+    silent, parts = gradient(world, old, batch_of(old, good=0.5), weights)
+    better, _ = gradient(world, old, batch_of(old, good=1.0), weights)
+    worse, _ = gradient(world, old, batch_of(old, good=0.0), weights)
+    assert parts["gap"] == 0
+    assert silent.norm() < 1e-5 * better.norm()
+    torch.testing.assert_close(better, -worse, atol=1e-5, rtol=1e-3)
+
+
+def test_a_step_on_good_candidates_moves_towards_them():
+    world, old = tiny_world(), tiny_world()
+    batch = batch_of(old, good=1.0)
+    weights = UpdateWeights(contrast=1.0, supervision=0.0, kl=0.0, beta=1.0)
+    optimizer = torch.optim.AdamW(world.parameters(), lr=1e-4)
+    values = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss, parts = branch_loss(world, old, None, batch, weights, LOSS)
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    assert values[-1] < 0.97 * values[0], values
+    assert parts["gap"] > 0
+
+
+def test_supervision_and_the_reference_pull_where_they_should():
+    world, old = tiny_world(), tiny_world()
+    batch = batch_of(old, good=0.5, candidates=1)
+    weights = UpdateWeights(contrast=0.0, supervision=1.0, kl=0.0, beta=1.0)
+    found, parts = gradient(world, old, batch, weights)
+    assert found.norm() > 0
+    assert set(parts) == {"supervision"}
+    with torch.no_grad():
+        for parameter in world.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    weights = UpdateWeights(contrast=0.0, supervision=0.0, kl=1.0, beta=1.0)
+    _, apart = gradient(world, old, batch, weights, reference=old)
+    _, same = gradient(old, old, batch, weights, reference=old)
+    assert apart["kl"] > 0
+    assert same["kl"] == 0
+
+
+def test_the_old_policy_follows_by_its_decay():
+    world, old = tiny_world(), tiny_world(random=False)
+    before = old.dit.condition_embedding.detach().clone()
+    follow(old, world, 0.75)
+    expected = 0.75 * before + 0.25 * world.dit.condition_embedding.detach()
+    torch.testing.assert_close(old.dit.condition_embedding.detach(), expected)
+    follow(old, world, 0.0)
+    assert torch.equal(old.dit.condition_embedding, world.dit.condition_embedding)
+
+
+def rollout_of(imagined, reference):
+    from rl_posttrain.rewards.reward import Rollout
+    from worldmodel.data import Clip
+
+    return Rollout(Clip(imagined), Clip(reference))
+
+
+def test_sharpness_and_motion_by_hand():
+    frames = torch.zeros(1, 3, 1, 8, 8, 3, dtype=torch.uint8)
+    frames[:, 1, :, 4, 4] = 255
+    # one white pixel: -4 at the centre and 1 at four neighbours of the 6 x 6 inner pixels
+    expected = (16 + 4) / 36 / 3
+    assert high_frequency(frames).item() == pytest.approx(expected)
+    half = (frames.float() * 0.5).to(torch.uint8)
+    assert sharpness_ratio(rollout_of(half, frames)).item() == pytest.approx(0.25, abs=0.01)
+    assert motion_energy_ratio(rollout_of(half, frames)).item() == pytest.approx(0.5, abs=0.01)
+    still = torch.zeros_like(frames)
+    assert motion_energy_ratio(rollout_of(frames, still)).isnan().all()
+
+
+def test_what_is_held_back():
+    scores = {"error.agent": 1.0, "error.block": 3.0, "state_error": 9.0}
+    assert held_back(scores, ("fidelity",)) == ("object error", 2.0)
+    assert held_back({"state_error": 9.0}, ("fidelity",)) == ("state error", 9.0)
+    shape = {"state_error": 9.0, "sharpness": 0.8, "motion": 1.1}
+    name, value = held_back(shape, ("fidelity", "state"))
+    assert (name, value) == ("distortion", pytest.approx(0.3))
+
+
+def test_windows_of_held_out_episodes():
+    world = tiny_world()
+    source = EpisodeCache(open_episodes(DATA, (16, 24)))
+    length = min(source.lengths)
+    held_out = read_held_out(world, source, [0, 1], horizon=4, starts=2)
+    assert held_out.episodes == (0, 0, 1, 1)
+    assert held_out.horizon == 4
+    with pytest.raises(ValueError, match="episode 0 has"):
+        read_held_out(world, source, [0], horizon=10 * length, starts=1)
+
+
+@pytest.fixture(scope="module")
+def world_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    tiny_world().save(folder)
+    return folder
+
+
+def arguments(world: Path, out: Path, *options: str) -> list[str]:
+    return [
+        "posttrain",
+        "--world",
+        str(world),
+        "--data",
+        str(DATA),
+        "--out",
+        str(out),
+        "--groups",
+        "2",
+        "--candidates",
+        "2",
+        "--context",
+        "2",
+        "--prefix",
+        "2",
+        "--branch",
+        "3",
+        "--steps",
+        "4",
+        "--validation-episodes",
+        "1",
+        "--validation-horizon",
+        "4",
+        "--validation-interval",
+        "2",
+        "--patience",
+        "0",
+        "--save-interval",
+        "2",
+        *options,
+    ]
+
+
+def rows(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("objective", ["nft", "self-rollout", "combined", "teacher-forced"])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_every_objective_trains_and_writes_what_it_measured(objective, rank, world_folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    more = ["--objective", objective, "--kl-weight", "0.1", "--lora-rank", str(rank)]
+    assert main(arguments(world_folder, out, *more)) == 0
+    assert [row["step"] for row in rows(out / "updates.jsonl")] == [0, 1, 2, 3]
+    evaluations = rows(out / "evaluations.jsonl")
+    assert [row["step"] for row in evaluations] == [0, 2, 4]
+    assert {"psnr", "sharpness", "motion", "response", "held_back"} <= set(evaluations[0])
+    assert (out / "curve.png").stat().st_size > 1000
+    with av.open(str(out / "videos" / "held_out_0.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 4
+    before, after = WorldModel.load(world_folder), WorldModel.load(out)
+    changed = {name for name, value in before.state_dict().items() if not torch.equal(value, after.state_dict()[name])}
+    assert "dit.encoder.0.mlp.0.weight" in changed
+    assert ("dit.condition_embedding" in changed) == (rank == 0)
+    assert after.train_data[-1]["episodes"] == list(range(len(open_episodes(DATA)) - 1))
+    said = capsys.readouterr().out
+    assert ("varies by" in said) == (objective in ("nft", "combined"))
+    assert (out / "spread.json").exists() == (objective in ("nft", "combined"))
+
+
+@pytest.mark.parametrize("rank", ["0", "2"])
+def test_a_stopped_run_resumes_exactly(rank, world_folder, tmp_path):
+    whole, halted = tmp_path / "whole", tmp_path / "halted"
+    more = ["--lora-rank", rank, "--learning-rate", "1e-3"]
+    main(arguments(world_folder, whole, *more))
+    main(arguments(world_folder, halted, *more, "--steps", "2"))
+    with (halted / "updates.jsonl").open("a") as table:  # what a killed run left behind
+        table.write(json.dumps({"step": 2, "loss": 0.5}) + "\n")
+    main(arguments(world_folder, halted, *more, "--resume"))
+    for name in ("updates.jsonl", "evaluations.jsonl"):
+        for one, two in zip(rows(whole / name), rows(halted / name), strict=True):
+            one.pop("seconds", None), two.pop("seconds", None)
+            assert one == pytest.approx(two, abs=1e-6)
+    first, second = WorldModel.load(whole), WorldModel.load(halted)
+    for name, value in first.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], value, msg=name)
+
+
+def test_adapters_train_as_a_command(world_folder, tmp_path):
+    out = tmp_path / "out"
+    call = arguments(world_folder, out, "--steps", "1", "--lora-rank", "2")
+    done = subprocess.run([sys.executable, "-m", "worldmodel.cli", *call], check=True, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert [row["step"] for row in rows(out / "evaluations.jsonl")] == [0, 1]
+    before, after = WorldModel.load(world_folder), WorldModel.load(out)
+    assert set(after.state_dict()) == set(before.state_dict())
+
+
+def test_moving_areas_are_rewarded(world_folder, tmp_path):
+    more = ["--reward.moving-area", "1", "--reward.fidelity", "0", "--steps", "1"]
+    assert main(arguments(world_folder, tmp_path / "out", *more)) == 0
+    spread = json.loads((tmp_path / "out" / "spread.json").read_text())
+    assert set(spread) == {"fidelity", "moving_area"}
+    assert "reward.moving_area" in rows(tmp_path / "out" / "evaluations.jsonl")[-1]
+
+
+def test_inverse_dynamics_are_rewarded(world_folder, tmp_path):
+    torch.manual_seed(0)
+    dynamics = InverseDynamics(InverseDynamicsConfig(("top", "wrist"), (16, 24), 2, {0: 0, 1: 1}, keypoints=4, width=8))
+    dynamics.save(tmp_path / "dynamics")
+    more = ["--inverse-dynamics", str(tmp_path / "dynamics"), "--steps", "2"]
+    assert main(arguments(world_folder, tmp_path / "out", *more)) == 0
+    spread = json.loads((tmp_path / "out" / "spread.json").read_text())
+    assert set(spread) == {"fidelity", "agreement", "executability"}
+    last = rows(tmp_path / "out" / "evaluations.jsonl")[-1]
+    assert {"action_error", "reward.executability"} <= set(last)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--candidates", "1"], "candidates=1: a contrast needs at least 2"),
+        (["--keep", "2"], "keep=2 best and worst need 4 candidates, got 2"),
+        (["--num-steps", "3"], "num_steps=3"),
+        (["--temperature", "0"], "a contrast needs it above 0"),
+        (["--branch", "0"], "branch is at least 1, got 0"),
+        (["--lora-rank", "-1"], "lora_rank is at least 0, got -1"),
+        (["--validation-horizon", "9999"], "a horizon of 9999 at"),
+        (["--validation-episodes", "99"], "99 are held out: none left to train on"),
+    ],
+)
+def test_wrong_settings_are_named(options, words, world_folder, tmp_path, capsys):
+    assert main(arguments(world_folder, tmp_path / "out", *options)) == 2
+    assert words in capsys.readouterr().err

@@ -1,0 +1,91 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from rank_set import write_rank_set
+
+from policy_eval.judge.judge import LearnedJudge
+from worldmodel.data import open_episodes
+from worldmodel.envs.record import RecordConfig, record
+from worldmodel.world_model import WorldModel
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return write_rank_set(tmp_path_factory.mktemp("align"), policies=2, episodes=3)
+
+
+def flags(made, out, **change) -> list[str]:
+    stored = {
+        f"policy-{i}": {
+            "policy": f"policy-{i}",
+            "seeds": [500_000, 500_001, 500_002],
+            "outcomes": [float(i), 0.0, 1.0],
+            "returns": [0.0] * 3,
+            "steps": [5] * 3,
+        }
+        for i in range(2)
+    }
+    scores = out.parent / "real.json"
+    scores.write_text(json.dumps(stored))
+    values = {
+        "world": made.world,
+        "judge": made.judge,
+        "policies": made.policies,
+        "real": "pusht-position",
+        "world-data": made.starts,
+        "judge-data": out.parent / "judged",
+        "data": made.starts,
+        "out": out,
+        "horizon": 12,
+        "real-scores": scores,
+        "rollouts": 8,
+        "episodes": 3,
+        "steps": 2,
+        "batch": 2,
+        "judge-steps": 2,
+        "num-steps": 1,
+        "seed": 77,
+    }
+    pairs = [(f"--{name}", str(value)) for name, value in (values | change).items()]
+    return ["align", *(word for pair in pairs for word in pair)]
+
+
+def run(*commands: list[str]) -> subprocess.CompletedProcess:
+    code = "import sys; from worldmodel.cli import main\n"
+    code += "\n".join(f"print(main({command}))" for command in commands)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_the_command_aligns_and_ranks_again(made, tmp_path):
+    # Only experts succeed, so the judge's old data are theirs.
+    record(RecordConfig("pusht-position", episodes=8, seed=6, behaviour="expert", workers=1, out=tmp_path / "judged"))
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    result = run(flags(made, out), flags(made, alone, steps=0))
+    assert "agreement with real trials" in result.stdout, result.stderr
+    table = json.loads((out / "align.json").read_text())["rollouts"]
+    assert list(table) == ["0", "8"]
+    # Two policies: no correlation is claimed, a bias is.
+    assert table["8"]["pearson"]["value"] is None and table["8"]["bias"]["value"] is not None
+    recorded = open_episodes(out / "rollouts")
+    assert [recorded.reset_seed(e) for e in range(8)] == [7_700_000 + e for e in range(8)]
+    aligned = WorldModel.load(out / "8/world")
+    assert aligned.train_data[-1]["name"].endswith("world-data")
+    assert any(seed >= 7_700_000 for seed in aligned.train_data[-1]["reset_seeds"])
+    assert LearnedJudge.load(out / "8/judge").shape.size == (64, 64)
+    calibration = json.loads((out / "8/calibrated-judge/calibration.json").read_text())
+    low, high = calibration["difference_before"]
+    assert calibration["episodes"] == 2, "the last quarter is held back"
+    assert len(open_episodes(out / "8/judge-data")) == 12, "6 rollouts, 6 old episodes"
+    assert low <= 0 <= high or calibration["dreamt"] == calibration["real"]
+    assert (alone / "8/judge").is_dir() and not (alone / "8/world").exists()
+
+
+def test_rollouts_from_the_test_starts_are_refused(made, tmp_path):
+    result = run(flags(made, tmp_path / "out", seed=5), flags(made, tmp_path / "out", rollouts=3))
+    said = [line for line in result.stdout.splitlines() if not line.startswith("device: ")]
+    assert said == ["2", "2"], result.stderr
+    assert "would begin from the test starts [500000, 500001, 500002]" in result.stderr
+    assert "--rollouts are numbers of at least 4, got [3]" in result.stderr

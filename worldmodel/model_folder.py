@@ -1,0 +1,217 @@
+"""Folders of models: found here, beside this package or on a hub; read and written in one way.
+
+A model folder holds a description (JSON, `world.json`, `policy.json`, ...) and
+`weights.safetensors`. Nothing in it is ever unpickled.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from worldmodel.files import from_json, read_object, write_json, write_weights
+
+FORMAT = 1
+"""Of the descriptions that this version writes, and the newest that it reads."""
+WEIGHTS = "weights.safetensors"
+SHIPPED = "checkpoints"
+"""First part of the names of models that ship with this package."""
+PLACES = (Path(__file__).parent, Path(__file__).parents[1])
+"""Where `SHIPPED` lies: inside an installed package, or beside the package in a checkout."""
+HUB = re.compile(r"hf://(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+Description = TypeVar("Description")
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def shipped(path: str | Path) -> Path:
+    """The path; a relative one that is not there and begins with `checkpoints` is looked for beside this package."""
+    path = Path(path)
+    if path.exists() or path.parts[:1] != (SHIPPED,):
+        return path
+    return next((place / path for place in PLACES if (place / path).exists()), path)
+
+
+def find_folder(model: str | Path) -> Path:
+    """The folder of a model: one that is there, a shipped one, or `hf://USER/NAME@REV` fetched from the hub.
+
+    Raises:
+        ValueError: There is no such folder, naming similar ones, or it cannot be fetched.
+    """
+    if str(model).startswith("hf://"):
+        return _fetch(str(model))
+    folder = shipped(model)
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ValueError(f"{folder}: a file, expected a folder")
+    raise ValueError(f"{model}: no such folder{_looked_in(folder)}")
+
+
+def find_model(model: str | Path, description: str) -> Path:
+    """The folder of a model that holds the file `description`; takes what `find_folder` takes.
+
+    Raises:
+        ValueError: There is no such folder, or something else is in it, naming what.
+    """
+    folder = find_folder(model)
+    if not (folder / description).is_file():
+        names = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
+        there = ", ".join([*names[:6], "..."] if len(names) > 6 else names) or "nothing"
+        raise ValueError(f"{folder}: {description} is missing, there is {there}")
+    return folder
+
+
+def find_optional(model: str | Path, description: str) -> Path | None:
+    """The folder of a model that one can do without; `None` where no folder holds the file `description`.
+
+    Raises:
+        ValueError: It is one of the hub, and cannot be fetched.
+    """
+    folder = find_folder(model) if str(model).startswith("hf://") else shipped(model)
+    return folder if (folder / description).is_file() else None
+
+
+def save_model(folder: str | Path, file: str, description: object, tensors: Mapping[str, Tensor]) -> None:
+    """Write a model folder, each of its two files whole.
+
+    Args:
+        folder: Where; made if it is not there.
+        file: Name of the description.
+        description: A dataclass with all that is needed to build the model.
+        tensors: The weights.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(folder / WEIGHTS, tensors)
+    write_json(folder / file, {"format": FORMAT, **asdict(description)})
+
+
+def check_out(folder: Path, *files: str, overwrite: bool, resume: bool | None = None) -> None:
+    """Refuse to write over what an earlier run left in its folder.
+
+    Args:
+        folder: Where a command is about to write.
+        files: Names below it by which an earlier run is known.
+        overwrite: What the user says of `--overwrite`.
+        resume: What the user says of `--resume`; `None` for a command that has none.
+
+    Raises:
+        ValueError: One of the files is there, and the user said nothing of it, or both.
+    """
+    if overwrite and resume:
+        raise ValueError(f"{folder}: --resume continues the run there, --overwrite begins anew; pass one of them")
+    there = [folder / file for file in files if (folder / file).exists()]
+    if there and not overwrite and not resume:
+        ways = "" if resume is None else "pass --resume to continue that run, "
+        raise ValueError(f"{there[0]} is there already; {ways}pass --overwrite to begin anew, or choose another --out")
+
+
+def load_model(
+    model: str | Path,
+    file: str,
+    kind: type[Description],
+    build: Callable[[Description, Path], Model],
+    *,
+    apart_from: tuple[str, ...] = (),
+) -> tuple[Description, Model]:
+    """Read what `save_model` wrote.
+
+    Args:
+        model: Folder, or `hf://USER/NAME@REV`.
+        file: Name of the description.
+        kind: Dataclass of the description.
+        build: Makes the model of the description and of the folder; its weights are overwritten.
+        apart_from: Prefixes of weights that `build` reads from elsewhere.
+
+    Raises:
+        ValueError: The folder, the description or the weights are missing or not those of such a
+            model; names the file, the field or tensor, and both values.
+    """
+    folder = find_model(model, file)
+    described = read_description(folder / file, kind)
+    built = build(described, folder)
+    _fill(built, folder / WEIGHTS, apart_from)
+    return described, built
+
+
+def read_description(file: Path, kind: type[Description]) -> Description:
+    """The description of a model.
+
+    Raises:
+        ValueError: It is malformed, or written by a newer version.
+    """
+    values = read_object(file)
+    version = values.pop("format", None)
+    if not isinstance(version, int):
+        raise ValueError(f"{file}: format is {version!r}, expected a whole number up to {FORMAT}")
+    if version > FORMAT:
+        raise ValueError(f"{file}: format is {version}, this version reads up to {FORMAT}; install a newer worldmodel")
+    return from_json(kind, values, str(file))
+
+
+def _fill(model: nn.Module, file: Path, apart_from: tuple[str, ...]) -> None:
+    """Overwrite the weights of `model` by those in `file`."""
+    if not file.is_file():
+        raise ValueError(f"{file}: missing")
+    try:
+        tensors = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file}: not a safetensors file: {error}") from error
+    expected = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(apart_from)}
+    missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or unexpected:
+        raise ValueError(f"{file}: weights missing {_few(missing)}, not expected {_few(unexpected)}")
+    for name, tensor in tensors.items():
+        found, wanted = tuple(tensor.shape), tuple(expected[name].shape)
+        if found != wanted:
+            raise ValueError(f"{file}: {name} is {found}, the model described beside it has {wanted}")
+    model.load_state_dict(tensors, strict=False)
+
+
+def _few(names: list[str]) -> str:
+    return "none" if not names else ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _fetch(name: str) -> Path:
+    """The folder to which a model on the hub is downloaded, JSON and safetensors only."""
+    parts = HUB.fullmatch(name)
+    if parts is None:
+        raise ValueError(f"{name}: expected hf://USER/NAME or hf://USER/NAME@REVISION")
+    patterns = ["*.json", "*.safetensors"]
+    try:
+        return Path(snapshot_download(parts["name"], revision=parts["revision"], allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{name}: cannot be fetched from the hub: {reason}") from error
+
+
+def _looked_in(path: Path) -> str:
+    """Where a folder was looked for, and what is called alike there."""
+    roots = [Path(path.root)] if path.is_absolute() else [Path()]
+    if path.parts[:1] == (SHIPPED,):
+        roots += [place for place in PLACES if (place / SHIPPED).is_dir()]
+    where = "" if path.is_absolute() else f" in {' or '.join(str(root.absolute()) for root in roots)}"
+    near = dict.fromkeys(str(each) for root in roots for each in _near(root, path))
+    if near:
+        return f"{where}; did you mean {' or '.join(near)}?"
+    return f"{where}; a model on the hub is named hf://USER/NAME"
+
+
+def _near(root: Path, path: Path) -> list[Path]:
+    """Folders below `root` that are called like the first part of `path` that is not there."""
+    known = Path(path.root)
+    for part in path.parts[1:] if path.is_absolute() else path.parts:
+        if (root / known / part).is_dir():
+            known /= part
+            continue
+        names = [each.name for each in (root / known).iterdir() if each.is_dir()]
+        return [known / name for name in difflib.get_close_matches(part, names, n=2)]
+    return []

@@ -1,0 +1,160 @@
+"""How streams begin and go on: pure functions of their state, but for the cache that they write to."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from conditioning.conditioner import Conditioner, Conditioning
+from worldmodel.data.clip import Clip
+from worldmodel.model.backbone import Backbone
+from worldmodel.model.codec import LatentCodec
+from worldmodel.model.flow import Sampler
+from worldmodel.model.precision import compute_dtype
+from worldmodel.streaming.cuda_graph import replayed
+from worldmodel.streaming.engine import FoldedEngine
+from worldmodel.streaming.noise import stream_noise
+from worldmodel.streaming.plain import PlainEngine
+from worldmodel.streaming.state import StreamState
+
+Seeds = int | Sequence[int]
+"""A noise seed for each stream; a whole number `s` gives stream `i` the seed `s + i`."""
+
+
+@runtime_checkable
+class Parts(Protocol):
+    """What streams need of a `WorldModel`, where each of them is explained."""
+
+    dit: Backbone
+    conditioner: Conditioner
+    codec: LatentCodec
+    sampler: Sampler
+    device: torch.device
+    allowed_steps: tuple[int, ...]
+    knows_no_action: bool
+
+    def check(self, clip: Clip) -> None:
+        """Raise a `ValueError` when the clip does not fit."""
+        ...
+
+    def bound(self, latents: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
+        """The nearest latents that pictures can have."""
+        ...
+
+    def engine(self) -> FoldedEngine | PlainEngine:
+        """What computes a step with the weights as they are now."""
+        ...
+
+
+def begin(world: Parts, context: Clip, seeds: Seeds) -> StreamState:
+    """Read the context; the state is that of its last frame.
+
+    Raises:
+        ValueError: Context or seeds do not fit.
+    """
+    world.check(context)
+    context = context.to(world.device)
+    latents = world.codec.encode(context.frames)
+    batch, frames = latents.shape[:2]
+    state = StreamState(
+        cache=world.dit.new_cache(batch, compute_dtype(world.device)),
+        frame=torch.zeros(batch, dtype=torch.long, device=world.device),
+        latent=latents[:, 0],
+        frames=context.frames[:, -1],
+        reference=latents[:, 0].clone(),
+        states=None if context.states is None else context.states[:, 0],
+        seeds=seed_of_each(seeds, batch),
+        view_mask=context.view_mask,
+    )
+    for index in range(frames - 1):
+        actions = None if context.actions is None else context.actions[:, index]
+        states = None if context.states is None else context.states[:, index + 1]
+        check_actions(world, state, actions)
+        observe(world, state, actions, latents[:, index + 1], states)
+        state = replace(state, frame=state.frame + 1, latent=latents[:, index + 1], states=states)
+    return state
+
+
+def seed_of_each(seeds: Seeds, streams: int) -> Int[Tensor, "b"]:
+    """One seed per stream.
+
+    Raises:
+        ValueError: There are fewer or more seeds than streams.
+    """
+    each = [seeds + i for i in range(streams)] if isinstance(seeds, int) else list(seeds)
+    if len(each) != streams:
+        raise ValueError(f"got {len(each)} seeds for {streams} streams")
+    return torch.tensor(each, dtype=torch.long)
+
+
+def check_actions(world: Parts, state: StreamState, actions: Tensor | None) -> None:
+    """Raise a `ValueError` when the streams cannot be given these actions; the conditioner checks their width."""
+    if actions is None and not world.knows_no_action:
+        raise ValueError(
+            "this world model was told an action at every frame of its training: it does not know what happens "
+            "without one, got None"
+        )
+    if actions is not None and len(actions) != len(state):
+        raise ValueError(f"got actions for {len(actions)} streams, there are {len(state)}")
+
+
+def observe(world: Parts, state: StreamState, actions: Tensor | None, latent: Tensor, states: Tensor | None) -> None:
+    """Let the cache know the current frame, and that `latent` and `states` follow."""
+    engine = world.engine()
+    clean = (latent,)
+    if states is not None:
+        clean = latent, (states - state.states) / world.conditioner.displacement_scale
+    engine.remember(engine.encode(state, _condition(world, state, actions)), clean)
+
+
+def advance(
+    world: Parts, state: StreamState, actions: Tensor | None, num_steps: int, temperature: float
+) -> StreamState:
+    """Dream the next frame of every stream; the cache of `state` is written to."""
+    engine, sampler = world.engine(), world.sampler
+
+    def run(state: StreamState, actions: Tensor | None, *noise: Tensor) -> tuple[Tensor, ...]:
+        encoded = engine.encode(state, _condition(world, state, actions))
+        z = noise or tuple(state.latent.new_zeros(len(state), *shape) for shape in _shapes(world, state))
+        clean = sampler(lambda z, tau, step_size: engine.decode(encoded, z, tau, step_size), z, num_steps)
+        latent = world.bound(clean[0])
+        engine.remember(encoded, (latent, *clean[1:]))
+        moved = [state.states + part * world.conditioner.displacement_scale for part in clean[1:]]
+        return latent, world.codec.decode(latent), *moved
+
+    silent = temperature == 0 or (num_steps == 1 and not world.dit.reads_noise)
+    noise = () if silent else draw_noise(world, state, temperature)
+    step = replayed if engine.replays else _at_once
+    latent, frames, *states = step(run, (engine, sampler, num_steps), state, actions, noise)
+    return replace(state, frame=state.frame + 1, latent=latent, frames=frames, states=states[0] if states else None)
+
+
+def draw_noise(world: Parts, state: StreamState, temperature: float) -> tuple[Tensor, ...]:
+    """Noise of the next latent, and of the displacement of the state where there is one."""
+    shapes = _shapes(world, state)
+    sizes = [math.prod(shape) for shape in shapes]
+    flat = temperature * stream_noise(state.seeds, state.frame, [sum(sizes)])
+    parts = flat.to(world.device).split(sizes, dim=-1)
+    return tuple(part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True))
+
+
+def _shapes(world: Parts, state: StreamState) -> list[tuple[int, ...]]:
+    """Shapes of what is denoised of one stream."""
+    latent = tuple(state.latent.shape[1:])
+    return [latent] if state.states is None else [latent, tuple(state.states.shape[1:])]
+
+
+def _at_once(run, key: object, state: StreamState, actions: Tensor | None, noise: tuple[Tensor, ...]):
+    return run(state, actions, *noise)
+
+
+def _condition(world: Parts, state: StreamState, actions: Tensor | None) -> Conditioning:
+    return world.conditioner(
+        None if actions is None else actions.to(world.device).float()[:, None],
+        None if state.states is None else state.states[:, None],
+        (len(state), 1),
+    )

@@ -1,0 +1,164 @@
+"""Running rollouts as one object: one action in, one frame out, at constant cost per frame."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from worldmodel.data.clip import Clip
+from worldmodel.streaming.advance import Parts, Seeds, advance, begin, check_actions, seed_of_each
+from worldmodel.streaming.state import Observation, StreamState
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where the streams of a `Stream` stood; made by `Stream.snapshot`, it never changes."""
+
+    state: StreamState
+
+
+class Stream:
+    """`b` rollouts side by side, each with its own noise seed; made by `WorldModel.stream`.
+
+    ```python
+    stream = world.stream(context, seeds=0)        # a Clip of a few real frames per stream
+    observation = stream.step(actions)             # one action in, one frame out
+    for observation in stream.roll(many_actions):  # or several, one after the other
+        ...
+    ```
+
+    What a stream shows depends on its context, its seed and its actions alone, not on the other
+    streams of the batch (in a batch of another size up to rounding). A stream always computes with
+    the weights and the sampler that its world model has now.
+
+    Args:
+        world: The world model.
+        state: Where the streams begin; the stream owns it from now on.
+    """
+
+    def __init__(self, world: Parts, state: StreamState):
+        self.world, self._state = world, state
+
+    def __len__(self) -> int:
+        """Number of streams."""
+        return len(self._state)
+
+    @property
+    def observation(self) -> Observation:
+        """What the streams show now: the last frame of the context, or the last one that was dreamt."""
+        return Observation(self._state.frames, self._state.states)
+
+    @property
+    def latent(self) -> Float[Tensor, "b v c h w"]:
+        """The latents of what the streams show now."""
+        return self._state.latent
+
+    @property
+    def frame(self) -> Int[Tensor, "b"]:
+        """Index of the current frame in each stream; the first frame of the context is 0."""
+        return self._state.frame
+
+    @torch.no_grad()
+    def step(
+        self, actions: Float[Tensor, "b a"] | None, *, num_steps: int = 2, temperature: float | None = None
+    ) -> Observation:
+        """Apply one raw action per stream and dream the next frame.
+
+        Args:
+            actions: Raw actions, `action_dim * stride` wide; `None` means no action is known.
+            num_steps: Denoising steps, a power of two up to `config.max_steps`.
+            temperature: Scale of the noise; `config.temperature` when not given.
+
+        Raises:
+            ValueError: The actions do not fit, there are none and the world model never learned
+                what happens without one, or `num_steps` is none of the allowed numbers.
+        """
+        world = self.world
+        if num_steps not in world.allowed_steps:
+            raise ValueError(f"num_steps={num_steps}, expected one of {world.allowed_steps}")
+        check_actions(world, self._state, actions)
+        self._state = self._advance(
+            actions, num_steps, world.config.temperature if temperature is None else temperature
+        )
+        return self.observation
+
+    def roll(
+        self,
+        actions: Float[Tensor, "b m a"] | None,
+        *,
+        num_frames: int | None = None,
+        num_steps: int = 2,
+        temperature: float | None = None,
+    ) -> Iterator[Observation]:
+        """Dream one frame for each of `m` actions, each when the iterator is asked for it.
+
+        Args:
+            actions: Raw actions in order; `None` means that none is known.
+            num_frames: How many frames, where `actions` is `None`.
+            num_steps: As in `step`.
+            temperature: As in `step`.
+        """
+        for index in range(num_frames if actions is None else actions.shape[1]):
+            action = None if actions is None else actions[:, index]
+            yield self.step(action, num_steps=num_steps, temperature=temperature)
+
+    @torch.no_grad()
+    def reset(self, streams: Int[Tensor, "k"] | Sequence[int], context: Clip, *, seeds: Seeds = 0) -> None:
+        """Begin the given streams anew, one from each clip of `context`; the others go on.
+
+        Raises:
+            ValueError: There is no such stream, one occurs twice, or streams, clips and seeds
+                differ in number.
+        """
+        index = torch.as_tensor(streams, dtype=torch.long).cpu()
+        wrong = [i for i in index.tolist() if not 0 <= i < len(self)]
+        if wrong or len(index.unique()) < len(index):
+            raise ValueError(f"streams are different numbers within 0..{len(self) - 1}, got {index.tolist()}")
+        if len(index) != len(context.frames):
+            raise ValueError(f"got {len(context.frames)} contexts for {len(index)} streams")
+        self._state = self._state.put(index, begin(self.world, context, seeds))
+
+    def branch(self, k: int = 1, *, seeds: Sequence[int] | None = None) -> "Stream":
+        """`b k` new streams that go on from here, the branches of a stream side by side; these stay as they are.
+
+        Args:
+            k: Branches per stream; 1 makes a copy.
+            seeds: Noise seeds of the branches. By default each has the seed of its stream, so that
+                the branches of a stream differ by their actions alone.
+
+        Raises:
+            ValueError: `k` is not positive, or there is not one seed for each branch.
+        """
+        if k < 1:
+            raise ValueError(f"a stream has at least 1 branch, got k={k}")
+        state = self._state.select(torch.arange(len(self)).repeat_interleave(k))
+        if seeds is not None:
+            state = replace(state, seeds=seed_of_each(seeds, len(state)))
+        return type(self)(self.world, state)
+
+    def snapshot(self) -> Snapshot:
+        """Where all streams stand now, for `restore`."""
+        return Snapshot(self._state.select(torch.arange(len(self))))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to where the streams stood; a snapshot can be restored any number of times.
+
+        Raises:
+            ValueError: It was taken of another number of streams.
+        """
+        if len(snapshot.state) != len(self):
+            raise ValueError(f"the snapshot is of {len(snapshot.state)} streams, these are {len(self)}")
+        self._state = self._state.put(torch.arange(len(self)), snapshot.state)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of memory that the streams hold."""
+        cache = self._state.cache
+        tensors = [cache.keys, cache.values, cache.frame_index]
+        tensors += [value for value in vars(self._state).values() if isinstance(value, Tensor)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def _advance(self, actions: Tensor | None, num_steps: int, temperature: float) -> StreamState:
+        return advance(self.world, self._state, actions, num_steps, temperature)

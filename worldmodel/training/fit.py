@@ -1,0 +1,63 @@
+"""Train a small module on minibatches, in one process: AdamW, a schedule, a progress bar."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
+
+from worldmodel.training.log import training_bar
+
+
+def fit(
+    module: nn.Module,
+    loss_of: Callable[[int], Float[Tensor, ""]],
+    *,
+    steps: int,
+    learning_rate: float,
+    name: str,
+    decay: Literal["cosine", "linear"] = "cosine",
+) -> float:
+    """Train `module` in place by AdamW; leaves it in evaluation mode.
+
+    Args:
+        module: What is trained.
+        loss_of: The loss of the minibatch of a step, 0 to `steps - 1`. It draws the minibatch
+            itself, from a seeded generator or as a function of the step.
+        steps: Optimiser steps, at least 1.
+        learning_rate: At the first step; it falls to 0 at the end.
+        name: Stands before the progress bar and in errors.
+        decay: How the learning rate falls.
+
+    Returns:
+        The mean loss of the last tenth of the steps.
+
+    Raises:
+        ValueError: If a loss is not finite.
+    """
+    optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, fused=True)
+    if decay == "cosine":
+        schedule = CosineAnnealingLR(optimizer, steps)
+    else:
+        schedule = LambdaLR(optimizer, lambda step: 1 - step / steps)
+    losses = []
+    module.train()
+    with training_bar() as progress:
+        task = progress.add_task(name, total=steps, note="")
+        for step in range(steps):
+            loss = loss_of(step)
+            if not torch.isfinite(loss):
+                raise ValueError(
+                    f"{name}, step {step}: loss is {loss.item()}; lower the learning rate, {learning_rate}"
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+            progress.update(task, advance=1, note=f"step {step + 1}  loss {losses[-1]:.4f}")
+    module.eval()
+    last = losses[-max(steps // 10, 1) :]
+    return sum(last) / len(last)
