@@ -59,7 +59,7 @@ def test_a_newcomer_records_trains_measures_ranks_and_drives(tmp_path):
     worldmodel(tmp_path, "judge --data data --out judge --steps 20")
     worldmodel(
         tmp_path,
-        "rank --world world --judge judge --policies my_behaviour:chase my_policies:Drift --starts starts --out ranked "
+        "rank --world world --judge judge --policies my_behaviour:chase my_policies:Drift --data starts --out ranked "
         "--real my_env:MyEnv --episodes 3 --horizon 20 --num-envs 2",
     )
     ranking = json.loads((tmp_path / "ranked" / "ranking.json").read_text())
