@@ -164,7 +164,7 @@ def check_cells(
             for seed, outcome in zip(scores.seeds.tolist(), scores.outcomes, strict=True):
                 if known[seed] != outcome:
                     differ.append({"policy": name, "seed": seed, "outcome": outcome})
-        chosen_policies = {cell.policy: cell.folder for cell in cells}
+        chosen_policies = {cell.policy: cell.spec for cell in cells}
         again, failures = replays(setup, chosen_policies, out, limit=len(cells) * SIMULATORS)
         run_cells(setup, again, out, processes=config.workers)
         optimism = imagined_successes(gather(setup, again, out), failures)
