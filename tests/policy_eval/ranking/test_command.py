@@ -164,7 +164,7 @@ def test_stored_real_trials_take_the_place_of_new_ones(made, ranked, tmp_path):
     file = tmp_path / "real.json"
     file.write_text(json.dumps(stored))
     out = tmp_path / "out"
-    flags = made.flags(out, *ONE, "--real", str(file))
+    flags = made.flags(out, "--real", str(file), *REAL[2:], *ONE)
     assert main(["rank", *flags]) == 0
     assert read(out)["policies"] == read(ranked)["policies"]
     assert read(out)["optimism"] is None
