@@ -54,7 +54,7 @@ def test_a_newcomer_records_trains_measures_ranks_and_drives(tmp_path):
         "pretrain tiny --data data --out world --steps 50 --batch 4 --frames 4 --validation-episodes 2 "
         "--dit.width 64 --dit.encoder-depth 2 --dit.decoder-depth 1",
     )
-    worldmodel(tmp_path, "fidelity --world world --data starts --horizon 5 --json fidelity.json")
+    worldmodel(tmp_path, "fidelity --world world --data starts --horizon 5 --out fidelity.json")
     assert set(json.loads((tmp_path / "fidelity.json").read_text())["cameras"]) == {"top"}
     worldmodel(tmp_path, "judge --data data --out judge --steps 20")
     worldmodel(
