@@ -1,4 +1,4 @@
-"""What people touch: the Gradio page and the quickstart.
+"""The programs for users: the Gradio page and the quickstart.
 
 Everything in `__all__` is imported when it is first used.
 """

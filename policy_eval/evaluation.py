@@ -15,13 +15,13 @@ from worldmodel.dreams.verdict import Judge, observed
 
 @dataclass(frozen=True)
 class Trial:
-    """One finished episode, for whoever wants to look at it.
+    """One finished episode, as `record` gets it.
 
     Attributes:
         seed: Reset seed of its start.
         outcome: 1 for success.
         frames: What all cameras saw, from the start to the end.
-        actions: What was done.
+        actions: The actions that were applied.
     """
 
     seed: int
@@ -43,20 +43,20 @@ def evaluate(
 ) -> Scores:
     """Let a policy act once from every start, until it succeeds or `envs` end the trial.
 
-    Real environment and dream differ in `envs` alone. A trial depends on its start and on the
+    The real environment and the dream differ only in `envs`. A trial depends on its start and on the
     policy, not on the other trials of its batch (up to rounding).
 
     Args:
-        policy: Who acts; its randomness is seeded by the reset seed of each trial.
+        policy: The policy that acts; its randomness is seeded by the reset seed of each trial.
         envs: `RealEnvs` or a `DreamEnv` with autoreset disabled; has `starts`,
             `reset(options={"starts": ...})` begins from the chosen ones, and `info["success"]` of a
             step says which streams have succeeded.
         starts: Indices into `envs.starts`; all of them by default.
-        horizon: Most actions of a trial.
-        name: What the policy is called in the scores.
-        judge: Decides on reward and success in place of the environment, and alone ends a trial.
-        record: Is given every finished trial.
-        progress: Is given the number of trials that have just finished.
+        horizon: Maximum number of actions of a trial.
+        name: Name of the policy in the scores.
+        judge: Decides on reward and success instead of the environment; then only its successes end a trial.
+        record: Called with every finished trial.
+        progress: Called with the number of trials that have just finished.
 
     Raises:
         ValueError: `envs` resets finished streams by itself, a start does not exist or occurs

@@ -1,4 +1,4 @@
-"""The real environment on the starts of recorded episodes, behind the interface of the dream."""
+"""The real environment, reset to the starts of recorded episodes, with the interface of the dream."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from worldmodel.dreams.starts import Starts
 from worldmodel.envs.protocol import begin, succeeded
 
 START_TOLERANCE = 8.0
-"""Grey levels, 0..255, by which a stored start may differ in the mean of an eighth of the sides.
+"""How far a stored start may differ from the simulator's, in grey levels (0..255); see `largest_difference`.
 
 Video compression of the recordings stays below 3; another start differs by more than 50.
 """
@@ -23,12 +23,12 @@ STATE_TOLERANCE = 1e-3
 
 
 class RealEnvs(VectorEnv):
-    """`num_envs` simulators that begin recorded episodes anew and let somebody else act.
+    """`num_envs` simulators that start recorded episodes again and let a policy act in them.
 
     `reset(options={"starts": indices})` resets simulator `i` with the reset seed of start
     `indices[i]`. A finished stream stands still, with reward 0, until it is reset.
 
-    A success ends an episode, and so does a simulator that says that it is terminated or truncated.
+    An episode ends with a success, or when the simulator says that it is terminated or truncated.
     `info["success"]` of a step says which streams have succeeded.
 
     Args:
@@ -55,8 +55,8 @@ class RealEnvs(VectorEnv):
         """Begin the episodes `options["starts"]`, one per stream.
 
         Raises:
-            ValueError: No starts are given or not one per stream, or a simulator does not begin
-                with the stored frame and state.
+            ValueError: There are no starts, there is not one start per stream, or a simulator does
+                not begin with the stored frame and state.
         """
         if seed is not None or set(options or {}) != {"starts"}:
             raise ValueError(f"reset takes options={{'starts': ...}}, got {seed=} and {options}")
@@ -76,7 +76,7 @@ class RealEnvs(VectorEnv):
     def step(
         self, actions: np.ndarray
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """One action per simulator."""
+        """Apply one action per simulator."""
         rewards = np.zeros(self.num_envs)
         for index, env in enumerate(self.envs):
             if self._finished[:, index].any():
@@ -101,7 +101,7 @@ def check_start(starts: Starts, start: int, observation: dict[str, np.ndarray]) 
     """Check that a simulator begins where the recorded episode does.
 
     Raises:
-        ValueError: The frame differs by more than video compression can explain, or the state does.
+        ValueError: The frame differs by more than video compression can explain, or the state differs.
     """
     where = f"{starts.source.name}: episode {starts.episodes[start]}"
     seed = starts.seeds[start]
@@ -116,8 +116,8 @@ def check_start(starts: Starts, start: int, observation: dict[str, np.ndarray]) 
         if difference > START_TOLERANCE:
             raise ValueError(
                 f"{where}: the simulator with reset seed {seed} does not begin with the stored "
-                f"frame: {view} differs by {difference:.1f} grey levels, allowed are "
-                f"{START_TOLERANCE}"
+                f"frame: {view} differs by {difference:.1f} grey levels, at most "
+                f"{START_TOLERANCE} are allowed"
             )
     if starts.states is None:
         return

@@ -1,4 +1,4 @@
-"""Recording what policies do in the real environment, failures included, as a LeRobot data set."""
+"""Record what policies do in the real environment, failures included, as a LeRobot data set."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -19,17 +19,17 @@ from worldmodel.envs.record import SEED_STRIDE
 def roll_out(policy: Policy, env: gymnasium.Env, reset_seed: int, horizon: int, *, play_on: bool = False) -> Episode:
     """Let a policy act for `horizon` steps, or until a moment after its first success.
 
-    An environment that cannot be stepped on after it has terminated ends the rollout itself.
+    If the environment cannot be stepped after it has terminated, its end also ends the rollout.
 
     Args:
-        policy: Who acts.
+        policy: The policy that acts.
         env: The environment.
         reset_seed: Seed of the start.
-        horizon: Most steps.
-        play_on: Ignore the success, so that what follows it is recorded, too.
+        horizon: Maximum number of steps.
+        play_on: Continue after a success, so that the steps after it are recorded, too.
 
     Raises:
-        ValueError: `play_on` is asked for, and the environment cannot be stepped on.
+        ValueError: `play_on` is set, but the environment cannot be stepped after it has terminated.
     """
     facts = describe(env)
     if play_on and facts.stops_on_success is None:
@@ -55,21 +55,21 @@ def record_rollouts(
     name: str = "",
     progress: Callable[[int], None] = lambda done: None,
 ) -> Path:
-    """Record real trials of policies, who take turns; returns the LeRobot data set.
+    """Record real trials of policies that take turns; returns the folder of the LeRobot data set.
 
-    Episode `i` starts from the reset seed `seed * 100000 + i`. A killed recording continues, and a
-    complete one is left alone.
+    Episode `i` starts from the reset seed `seed * 100000 + i`. A killed recording is continued,
+    and a complete one is not changed.
 
     Args:
         policies: By name, which is stored with each episode.
         env: The environment.
         out: Folder of the data set.
-        episodes: How many.
-        horizon: Most steps of an episode.
-        seed: Decides on the starts; use one that nothing is tested on.
-        play_on: Go on for the whole horizon after a success.
-        name: How `make_env` makes the environment again; by default what it says itself.
-        progress: Told the number of episodes that are there.
+        episodes: Number of episodes.
+        horizon: Maximum number of steps of an episode.
+        seed: Sets the starts; use a seed that nothing is tested on.
+        play_on: Continue for the whole horizon after a success.
+        name: Name with which `make_env` makes the environment again; by default the environment's own.
+        progress: Called with the number of episodes recorded so far.
 
     Raises:
         ValueError: There are no policies, or a number is out of range.
@@ -96,10 +96,10 @@ def record_rollouts(
 def mix(
     parts: Sequence[tuple[EpisodeSource, Sequence[int]]], schema: LeRobotSchema, out: Path, *, task: str, seed: int = 0
 ) -> Path:
-    """Write episodes of several data sets, shuffled, as one; returns its folder.
+    """Write episodes of several data sets, shuffled, into one data set; returns its folder.
 
-    The last frame of an episode is dropped, since no action is recorded with it. A complete one is
-    left alone.
+    The last frame of an episode is dropped, because no action is recorded with it. A
+    data set that is already complete is not changed.
     """
     if (out / "meta" / "info.json").exists():
         return out

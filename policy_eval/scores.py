@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: one row per trial of one policy."""
+"""The result of an evaluation: one row per trial of one policy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ class Scores:
 
     Attributes:
         policy: Name of the policy.
-        seeds: Reset seed of each trial's start; no two alike.
+        seeds: Reset seed of each trial's start; all different.
         outcomes: 1 for success, 0 for failure, or a graded outcome in between.
         returns: Sum of the rewards.
         steps: Actions until success or the end, at least 1.
 
     Raises:
-        ValueError: The columns have different lengths or none, a seed occurs twice, or a number is
+        ValueError: The columns have different lengths or are empty, a seed occurs twice, or a number is
             out of range.
     """
 

@@ -1,10 +1,10 @@
 """Align world model and judge with what the policies themselves do. `worldmodel align`.
 
-A world that has seen demonstrations alone is optimistic: it has never seen what a bad policy does,
-and a failure ends in it as the demonstrations did. So real rollouts of the policies are recorded,
-failures included, and world model and judge are fine-tuned on them and on as many episodes of the
-old data; then the judge's threshold is set on dreams of the same rollouts. It lives here, above
-evaluation, because evaluation never updates the world model.
+A world model that was trained only on demonstrations is optimistic: it has never seen what a bad
+policy does, and in its dreams a failure ends like a demonstration. So real rollouts of the policies
+are recorded, failures included. The world model and the judge are fine-tuned on the first of them
+and on as many episodes of the old data; then the judge's threshold is set on dreams of the last
+ones. This module is above evaluation, because evaluation never updates the world model.
 """
 
 import json
@@ -48,17 +48,17 @@ class AlignConfig:
     policies: tuple[str | Path, ...]
     """Folders of policies, folders of such folders, or module:name for a policy of yours."""
     real: str
-    """Where they are tried: pusht-position, metaworld:TASK, or module:Class for one of yours."""
+    """Environment of the real rollouts: pusht-position, metaworld:TASK, or module:Class for one of yours."""
     world_data: Path
-    """What the world model was trained on; a part of it is mixed in."""
+    """Data set that the world model was trained on; a part of it is mixed in."""
     judge_data: Path
-    """What the judge was trained on, likewise."""
+    """Data set that the judge was trained on, likewise."""
     data: Path
-    """Held-out episodes that the policies are ranked from."""
+    """Held-out episodes from whose starts the policies are ranked."""
     out: Path
     """Folder for rollouts, aligned world models and judges, rankings, and `align.json`."""
     horizon: int
-    """Most steps of a trial."""
+    """Maximum number of steps of a trial."""
     real_scores: Path
     """Real trials from the same starts, a JSON file of scores by policy."""
     rollouts: tuple[int, ...] = (25, 100)
@@ -75,13 +75,13 @@ class AlignConfig:
     judge_steps: int = 600
     """Optimiser steps of the judge."""
     calibrate: bool = True
-    """Put the judge's threshold where as many dreams succeed as rollouts did."""
+    """Set the judge's threshold so that as many dreams succeed as rollouts did."""
     workers: int = 1
     """Processes of the dreamed trials."""
     num_steps: int = 2
     """Denoising steps per frame."""
     seed: int = 77
-    """Rollouts begin from the reset seeds `seed * 100000 + i`, none of which may be a start's."""
+    """Rollouts start from the reset seeds `seed * 100000 + i`; none may be the seed of a start in `data`."""
     device: str = "auto"
     """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
 
@@ -140,9 +140,9 @@ def record(config: AlignConfig, env: gymnasium.Env, episodes: int) -> Path:
 
 
 def held_back(config: AlignConfig, number: int) -> int:
-    """How many of `number` rollouts, the last ones, only calibrate: a quarter, one per policy.
+    """How many of `number` rollouts, the last ones, only calibrate: a quarter, at least one per policy.
 
-    Where they begin, world model and judge would else know how it ended.
+    The world model and the judge are not trained on these, because they would know how they end.
     """
     least = len(find_policies(config.policies))
     return max(number // 4, least) if config.calibrate else 0
@@ -151,7 +151,7 @@ def held_back(config: AlignConfig, number: int) -> int:
 def fine_tune(
     config: AlignConfig, env: gymnasium.Env, rollouts: EpisodeSource, number: int, known: int
 ) -> tuple[str | Path, Path]:
-    """World model and judge after the first `known` of `number` rollouts, and as many old ones."""
+    """The world model and the judge after training on the first `known` of `number` rollouts and as many old ones."""
     folder = config.out / str(number)
     schema, mixtures = schema_of(env, config.real), {}
     needed = {"world": config.world_data} if config.steps else {}
@@ -202,7 +202,7 @@ def fine_tune(
 
 
 def calibrated(config: AlignConfig, world: str | Path, learned: Path, recorded: Path, number: int, known: int) -> Path:
-    """The judge with a threshold that suits the dreams of the rollouts that were held back."""
+    """The judge with a threshold that is set on dreams of the rollouts that were held back."""
     out = config.out / str(number) / "calibrated-judge"
     if not (out / "calibration.json").exists():
         calibrate_judge(

@@ -1,6 +1,6 @@
 """The command line: one small table, and a frozen dataclass behind every command.
 
-This is the composition root, the only module that reaches upwards in the staircase of packages. It
+This is the composition root, the only module that imports upwards in the staircase of packages. It
 imports a command's module when that command runs, so `worldmodel --help` answers at once.
 """
 
@@ -15,7 +15,7 @@ from worldmodel.training.malloc import keep_freed_memory
 
 @dataclass(frozen=True)
 class Command:
-    """Where a command lives.
+    """Where the code of a command is.
 
     Attributes:
         help: What it does, in one line.
@@ -99,12 +99,12 @@ COMMANDS = {
         "align",
     ),
     "bench": Command(
-        "Measure how fast a world model is, and how near to the roof of the hardware.",
+        "Measure how fast a world model is, and how close to the limit of the hardware.",
         "worldmodel.bench.measure",
         "BenchConfig",
         "bench",
     ),
-    "info": Command("Say what is in a data set.", "worldmodel.data.info", "InfoConfig", "info"),
+    "info": Command("Print what is in a data set.", "worldmodel.data.info", "InfoConfig", "info"),
     "demo": Command(
         "Open a page on which you drive a world model with the arrow keys.", "demos.page.app", "DemoConfig", "run_demo"
     ),
@@ -116,7 +116,7 @@ COMMANDS = {
     ),
 }
 
-TRAINS = ("pretrain", "posttrain", "align", "bench")  # worth a new start of the process
+TRAINS = ("pretrain", "posttrain", "align", "bench")  # long enough to restart the process for
 
 OVERVIEW = """\
 usage: worldmodel COMMAND [options]

@@ -11,7 +11,7 @@ from torch import Tensor
 from demos.driving.session import DriveSession, steer
 
 Score = Callable[[UInt8[Tensor, "n v H W 3"]], Float[Tensor, "n"]]
-"""Says of single frames how good they are; higher is better."""
+"""Scores single frames; higher is better."""
 MAX_FUTURES = 16
 MAX_HORIZON = 60
 TURN_FRAMES = 4
@@ -23,9 +23,9 @@ class Futures:
     """K futures of one moment.
 
     Attributes:
-        names: What each of them does.
+        names: What is done in each of them.
         frames: The moment itself, then what follows.
-        scores: How good the last frame of each is, when there is something to judge by.
+        scores: The score of the last frame of each; `None` without a judge.
     """
 
     names: tuple[str, ...]
@@ -71,15 +71,15 @@ def imagine_futures(
     score: Score | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Futures:
-    """Dream every sequence of pushes from where the session stands, which stays as it is.
+    """Dream every sequence of pushes from the current frame of the session, which does not change.
 
-    All futures share the session's noise, so they differ by their actions alone.
+    All futures share the session's noise, so they differ only by their actions.
 
     Args:
         session: Where the futures begin.
         pushes: Name and pushes of each future.
         score: Judges the last frames.
-        progress: Is given the number of frames that each future has so far.
+        progress: Called with the number of frames that each future has so far.
     """
     world, now, count = session.world, session.now, len(pushes)
     stream = session.stream.branch(count)

@@ -1,4 +1,4 @@
-"""What was driven, as files: an mp4 to look at and a LeRobot episode to train on."""
+"""A drive saved as files: an mp4 to look at and a LeRobot episode to train on."""
 
 import shutil
 from pathlib import Path
@@ -31,8 +31,8 @@ def save_video(session: DriveSession, file: Path) -> None:
 def save_episode(session: DriveSession, folder: Path, names: tuple[str, ...]) -> None:
     """Write the dream as a LeRobot v3.0 data set of one episode, every frame before its action.
 
-    The actions of a stride are the rows of the original rate no more: an episode of a world model
-    with a stride has wider actions and fewer frames per second.
+    One row holds all actions of a stride: an episode of a world model with a stride has wider actions
+    and fewer frames per second than its training data.
 
     Args:
         session: The drive; the last frame has no action yet and is left out.

@@ -31,21 +31,21 @@ KEYS = (
 )
 """The negative and the positive key of each action dim in turn; up is negative, as in pictures.
 
-W, A, S and D are other names of the arrows, which is why they are not here.
+W, A, S and D are not listed here, because they are other names of the arrows.
 """
 MAX_MOMENTS = 600
 """Frames that a session remembers, for recordings."""
 UNDO_DEPTH = 12
 UNDO_FRAMES = 10
-"""Most frames that one undo takes back; the memory of a world model is copied as often."""
+"""Maximum number of frames that one undo takes back; the rollout is copied at least this often."""
 MAX_SEED = 2**31 - 1
 
 
 def key_bindings(action_dim: int) -> dict[str, tuple[int, int]]:
     """The keys of a robot: key -> (action dim, sign).
 
-    Action dims beyond the twelfth have no key of a keyboard but names, as `13-` and `13+`, for the
-    buttons on the screen.
+    Action dims beyond the twelfth have no key of a keyboard, but names like `13-` and `13+` for
+    the buttons on the screen.
     """
     named = [(f"{dim + 1}-", f"{dim + 1}+") for dim in range(len(KEYS), action_dim)]
     return {
@@ -61,8 +61,8 @@ def steer(
     """Raw actions of a push of -1..1 in every action dim, repeated over the stride.
 
     A dim of `relative_to` aims at the predicted state plus the push. Any other dim is set to rest
-    (zero, or the nearest recorded value) plus the push. 1 is half of the recorded range (of the
-    displacements from the state, for dims in `relative_to`), which is never left.
+    (zero, or the nearest recorded value) plus the push. A push of 1 is half of the recorded range
+    (of the displacements from the state, for dims in `relative_to`); actions stay within this range.
     """
     conditioner = world.conditioner
     center, scale = conditioner.action_center.cpu(), conditioner.action_scale.cpu()
@@ -100,7 +100,7 @@ class Checkpoint:
 
 
 class DriveSession:
-    """A dream of a world model and the hand that steers it.
+    """A dream of a world model that a user steers.
 
     Args:
         world: The world model.
@@ -110,7 +110,7 @@ class DriveSession:
         num_steps: Denoising steps per frame; may be changed at any time.
         speed: How far a key pushes, 0..1 of the half range of the recorded actions (of their
             displacements from the state, for actions in `relative_to`).
-        seed: Two sessions with equal seeds and keys dream the same frames; taken up by `reset`.
+        seed: Two sessions with equal seeds and keys dream the same frames; a new seed counts from the next `reset` on.
         beside: Run the simulator on the same actions, when the start comes from one.
 
     Attributes:

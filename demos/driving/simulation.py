@@ -10,15 +10,15 @@ from worldmodel.envs.protocol import begin, describe
 from worldmodel.world_model import WorldModel
 
 MAX_REWIND = 600
-"""Frames from the start beyond which a simulator is not rewound, as that repeats them all."""
+"""A simulator is not rewound to later frames than this one, because all frames before are repeated."""
 
 
 class Simulation:
     """An environment that begins where a dream does.
 
-    A simulator cannot be copied in general, but its starts are pure functions of their seed; so
-    going back is beginning anew and repeating the actions. One that cannot be stepped on after it
-    has ended stands still then.
+    In general a simulator cannot be copied, but its starts are pure functions of their seed. To go
+    back, the simulator is reset and the actions are repeated. If it cannot be stepped after it has
+    ended, it stands still.
 
     Args:
         start: Where the dream begins; has a simulator.

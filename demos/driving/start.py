@@ -27,7 +27,7 @@ class Start:
 
     Attributes:
         context: Real frames with the actions between them, with a batch axis of one.
-        environment: Environment that they come from; empty where it cannot be made here.
+        environment: Environment that they come from; empty if it cannot be made here.
         seed: Reset seed with which that environment begins at the first context frame.
     """
 

@@ -1,4 +1,4 @@
-"""Who is driving: a session for each visitor, apart from the others, freed when they leave."""
+"""The visitors who drive: each one has a separate session, which is freed when the visitor leaves."""
 
 import contextvars
 import shutil
@@ -16,14 +16,14 @@ Result = TypeVar("Result")
 class Visitors:
     """The sessions of all visitors, and the one thread that works for them in turn.
 
-    One thread: a world model on a CPU gains nothing from two, and a simulator's graphics must not
-    change threads.
+    There is one thread, because a world model on a CPU gains nothing from two, and a simulator's
+    graphics must not change threads.
 
     Args:
         folder: Where each visitor gets a folder for recordings.
-        limit: Most visitors at a time.
+        limit: Maximum number of visitors at a time.
         idle_seconds: A visitor who does nothing for longer makes room for another.
-        clock: Seconds, for tests.
+        clock: Returns the time in seconds; tests replace it.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Visitors:
         return len(self._sessions)
 
     def work(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Run `function` in the one thread, after what was asked for before.
+        """Run `function` in the one thread, after all earlier requests.
 
-        Every method below but `close` is meant to be called in there.
+        Call every method below except `close` in this thread.
         """
         context = contextvars.copy_context()  # Gradio's progress bars live in it
         return self._thread.submit(context.run, function, *arguments).result()

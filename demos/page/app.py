@@ -1,4 +1,4 @@
-"""A page on which you drive a world model, look into its futures and at its figures.
+"""A page on which you can drive a world model, and look at possible futures and at its figures.
 
 Nothing is fetched from elsewhere: no fonts, no scripts, no statistics.
 """
@@ -48,26 +48,26 @@ class DemoConfig:
     world: str | Path = "checkpoints/pusht"
     """Folder of the world model, or hf://USER/NAME@REV."""
     data: Path | None = None
-    """Start from frames of this data set, not from fresh episodes of the environment alone."""
+    """Data set to start from, beside fresh episodes of the environment."""
     judge: str | Path = "checkpoints/judges/pusht-position"
     """Folder of a judge, which scores futures and trials; left out where it does not fit."""
     policies: Path = Path("checkpoints/policies/pusht-position")
     """Folder of policies to rank; left out where they do not fit."""
     task: str = "pusht-position"
-    """Environment whose task judge and policies are about."""
+    """Environment of the task that the judge and the policies are for."""
     posttrained: Path | None = None
     """The world model after post-training; `WORLD-posttrained` when not given."""
     real: str = ""
-    """Environment of the fresh episodes and beside the dream, a name or module:Class; by default that of the training
-    data."""
+    """Environment of the fresh episodes and of the simulator beside the dream, a name or module:Class; by default that
+    of the training data."""
     num_steps: int = 2
-    """Denoising steps per frame to begin with."""
+    """Denoising steps per frame at first; you can change them on the page."""
     port: int = 7860
     """The page is at http://127.0.0.1:PORT."""
     no_browser: bool = False
     """Do not open the page in the default browser."""
     visitors: int = 16
-    """Most visitors at a time."""
+    """Maximum number of visitors at a time."""
     device: str = "auto"
     """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
 
@@ -112,7 +112,7 @@ def find_judge(config: DemoConfig, world: WorldModel) -> tuple[LearnedJudge | No
 
 
 def add_tabs(config: DemoConfig, world: WorldModel, visitors: Visitors) -> None:
-    """Lay out what is beside the drive."""
+    """Lay out the tabs beside the drive."""
     judge, remark = find_judge(config, world)
     with gr.Tab("Counterfactuals"):
         futures_tab(visitors, world, judge, remark)
@@ -197,7 +197,7 @@ def launch(page: gr.Blocks, out: Path, *, port: int | None, browser: bool, block
 
 def run_demo(config: DemoConfig) -> None:
     """Load the world model and serve the page until interrupted."""
-    torch.set_num_threads(1)  # two threads make single-frame inference erratic
+    torch.set_num_threads(1)  # with two threads the speed of single frames varies
     world = WorldModel.load(config.world, command_device(config.device))
     out = Path(tempfile.mkdtemp(prefix="worldmodel-demo-"))
     atexit.register(shutil.rmtree, out, ignore_errors=True)

@@ -24,7 +24,7 @@ from worldmodel.world_model import WorldModel
 FRESH_SEED = 1_000_000
 """First reset seed of fresh episodes; far from the seeds that recording starts at."""
 MAX_COMMAND = 2000
-"""Characters of the longest command that is looked at."""
+"""Maximum length of a command in characters."""
 ARROWS = {"up": "&#9650;", "down": "&#9660;", "left": "&#9664;", "right": "&#9654;"}
 KINDS = {"dream": "dream", "truth": "simulator", "difference": "difference"}
 
@@ -35,9 +35,9 @@ class Drive:
     Args:
         world: The world model.
         starts: Where a dream may begin.
-        visitors: Who drives.
+        visitors: The visitors who drive.
         names: Names of the action dims.
-        fresh: Makes a start of a reset seed; `None` without a simulator.
+        fresh: Makes a start from a reset seed; `None` without a simulator.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Drive:
             return {"error": str(error)}
 
     def _save(self, visitor: str) -> dict:
-        """Addresses of the files of the visitor's drive, by name; a parameter defeats caches."""
+        """Addresses of the files of the visitor's drive, by name; a parameter avoids cached ones."""
         session = self.visitors.session(visitor)
         files = save_recording(session, self.visitors.files(visitor), self.names)
         now = time.monotonic_ns()

@@ -11,12 +11,12 @@ from policy_eval.judge.judge import LearnedJudge
 from worldmodel.world_model import WorldModel
 
 Number = float | int | None
-NOTE = """Other actions from the very moment at which your drive stands: every key held, rest, and
-random moves. All share one noise, so the futures differ by their actions alone."""
+NOTE = """What other actions would do from the current frame of your drive: every key held, rest, and
+random moves. All futures share the same noise, so they differ only by their actions."""
 
 
 def fan(futures: Futures, fps: float) -> str:
-    """Every future as a small film with its score, the best first marked."""
+    """Every future as a small film with its score; the best one is marked."""
     figures = []
     for number, (name, frames) in enumerate(zip(futures.names, futures.frames, strict=True)):
         best = number == futures.best
@@ -32,7 +32,7 @@ def fan(futures: Futures, fps: float) -> str:
 
 
 def look_ahead(visitors: Visitors, visitor: str, judge: LearnedJudge | None, *, k: int, horizon: int, seed: int) -> str:
-    """The futures of a visitor's moment, as a fan of films.
+    """The futures of the current frame of a visitor's drive, as films side by side.
 
     Raises:
         ValueError: The visitor does not drive, or a number is out of range.

@@ -1,4 +1,4 @@
-"""A small ranking while somebody watches: few policies, few starts, one world; no page in here."""
+"""A small ranking that visitors can watch: few policies, few starts, one world model; without the page."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ FIRST_SEED = 2_000_000
 
 
 Work = Callable[..., Any]
-"""Calls its first argument with the others, in turn with whatever else there is to do."""
+"""Calls its first argument with the other arguments, in turn with other work."""
 
 
 class FreshEpisodes:
@@ -73,11 +73,11 @@ class FreshEpisodes:
         return self._first[episode]
 
     def task(self, episode: int) -> str:
-        """Nothing in words."""
+        """No description of the task."""
         return ""
 
     def reset_seed(self, episode: int) -> int:
-        """With which the simulator begins the same episode."""
+        """The reset seed with which the simulator begins the same episode."""
         return self._seeds[episode]
 
 
@@ -108,7 +108,7 @@ class LiveRanking:
     Attributes:
         scores: Of the policies so far, best first.
         films: Name -> first trial.
-        acting: Who acts at the moment; empty at the end.
+        acting: The policy that acts at the moment; empty at the end.
     """
 
     scores: dict[str, Score]
@@ -159,7 +159,7 @@ def rank_live(
     Args:
         policies: Name -> folder.
         envs: What `make_envs` makes.
-        horizon: Most steps of a trial.
+        horizon: Maximum number of steps of a trial.
         work: Where the environments are stepped.
         stepped: Called after every step of a batch.
 

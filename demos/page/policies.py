@@ -1,4 +1,4 @@
-"""The tab on which policies act in a world: who is chosen, the leaderboard and the films."""
+"""The tab on which policies act in a world: the choice of policies, the leaderboard and the films."""
 
 import html
 import json
@@ -24,12 +24,12 @@ SIMULATOR = "the simulator itself"
 NOTHING_HAPPENS = "control: the frame never changes"
 Number = float | int | None
 NOTE = """Policies act from the same fresh starts in the world of your choice, and a learned judge
-looks at the frames. Few trials: mind the 95 % intervals. `worldmodel rank` does it thoroughly."""
+looks at the frames. With few trials the 95% intervals are wide; `worldmodel rank` makes more trials."""
 
 
 @dataclass(frozen=True)
 class RankingSetup:
-    """What policies are tried with.
+    """What the trials of policies need.
 
     Attributes:
         world: The world model.
@@ -38,7 +38,7 @@ class RankingSetup:
         policies: Name -> folder.
         worlds: Name -> folder of other world models in which they can act.
         real: Stored real trials, where there are any.
-        visitors: Who else waits for the machine.
+        visitors: The visitors who share the machine.
     """
 
     world: WorldModel
@@ -78,7 +78,7 @@ def find_policies(folder: Path, world: WorldModel) -> dict[str, Path]:
 
 
 def find_worlds(folder: Path, world: WorldModel) -> dict[str, Path]:
-    """The world models beside `folder` that show and take the same as `world`, by name."""
+    """The world models beside `folder` with the cameras, size and action dims of `world`, by name."""
     found = {}
     for file in sorted(folder.resolve().parent.glob("*/world.json")):
         config = json.loads(file.read_text())["config"]
@@ -90,7 +90,7 @@ def find_worlds(folder: Path, world: WorldModel) -> dict[str, Path]:
 
 
 def stored_trials(folder: Path, names: Mapping[str, Path]) -> dict[str, Score]:
-    """Real success rates from `real.json` beside the policies, of those that have some."""
+    """Real success rates from `real.json` beside the policies, for those policies that have them."""
     file = folder / "real.json"
     if not file.is_file():
         return {}
@@ -116,7 +116,7 @@ def leaderboard(ranking: LiveRanking, real: Mapping[str, Score], place: str, fps
         )
     if ranking.acting:
         rows.append(f'<tr><td colspan="4"><em>{html.escape(ranking.acting)} acts ...</em></td></tr>')
-    head = "<th>policy</th><th>success here (95 %)</th><th>trials</th><th>stored real trials</th>"
+    head = "<th>policy</th><th>success here (95%)</th><th>trials</th><th>stored real trials</th>"
     films = []
     for name in (name for name in ranking.scores if name in ranking.films):
         trial = ranking.films[name]

@@ -101,7 +101,7 @@ def plot(lines: Mapping[str, Line], metric: str) -> str:
 
 
 def table(lines: Mapping[str, Line], pattern: str) -> str:
-    """The same figures in words, for those who cannot see the plot."""
+    """The same figures as a table, for those who cannot see the plot."""
     horizons = sorted({h for line in lines.values() for h in _known(line)})
     head = "".join(f"<th>{horizon}</th>" for horizon in horizons)
     rows = []
@@ -117,7 +117,7 @@ def table(lines: Mapping[str, Line], pattern: str) -> str:
 
 
 def draw_reports(reports: Mapping[str, Mapping[str, Any]]) -> str:
-    """Every panel with its plot and its figures, and what was measured on."""
+    """Every panel with its plot and its figures, and the data of the measurement."""
     about = next(iter(reports.values()))["metadata"]
     parts = []
     for (subject, metric), lines in panels(reports).items():

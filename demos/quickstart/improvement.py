@@ -1,4 +1,4 @@
-"""A minute of imagination for the quickstart: a policy improved in dreams, then tried for real."""
+"""A minute of imagination for the quickstart: improve a policy in dreams, then try it for real."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ class Improvement:
 
     Attributes:
         scores: Real trials of the policy before and after, from the same starts.
-        imagined: The report of the run.
+        imagined: The report of the imagination run.
         video: Both policies side by side, from the first start.
     """
 
@@ -32,7 +32,7 @@ class Improvement:
 
     @property
     def rows(self) -> list[tuple[str, str, str]]:
-        """Policy, real success and its 95 % interval, for a table."""
+        """Policy, real success and its 95% interval, for a table."""
         rows = []
         for name, scores in self.scores.items():
             low, high = wilson_interval(scores.mean, len(scores))
@@ -66,14 +66,14 @@ def improve_policy(
 
     Args:
         world: The world model.
-        policy: Whom to improve.
+        policy: The policy to improve.
         judge: Rewards the dreams.
         out: Folder of the recordings, of the improved policy and of the video.
         minutes: How long to imagine.
         episodes: Recorded episodes that dreams begin from.
         trials: Real trials of each policy, from other starts.
         device: Where the dreams run.
-        updates: After as many it ends, if the minutes are not over.
+        updates: Maximum number of updates, if the minutes are not over before.
     """
     starts, fresh = out / "starts", out / "trials"
     record(RecordConfig(ENV, episodes=episodes, seed=START_SEED, behaviour="expert", out=starts))

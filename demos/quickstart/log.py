@@ -1,4 +1,4 @@
-"""What a command prints, kept in a file, the traceback of an error included."""
+"""Keep the output of a command in a file, with the traceback of an error."""
 
 import sys
 import traceback

@@ -52,7 +52,7 @@ def posttrain_briefly(
         data: Its training data, of which it saw all episodes but the last.
         out: Folder of the better world model.
         minutes: Time after which it ends.
-        updates: Updates after which it ends, should they take less.
+        updates: Maximum number of updates, if the minutes are not over before.
         horizon: Dreamt frames of a validation.
         device: Where it trains.
 

@@ -55,7 +55,7 @@ class QuickstartConfig:
     train_minutes: float = 2.5
     """Minutes of training."""
     train_steps: int = 100_000
-    """Training ends after as many steps, should they take less than the minutes."""
+    """Maximum number of training steps, if the minutes are not over before."""
     horizon: int = 50
     """Dreamt frames per window."""
     videos: int = 3
@@ -164,7 +164,7 @@ def dream_stage(config: QuickstartConfig, report: Report) -> None:
     source = open_episodes(config.held_out_data, size=tuple(world.size), views=world.views)
     report.heading("Dreams")
     report.text(
-        "Above what the simulator showed, below what the world model dreamt from the eight frames "
+        "Above: what the simulator showed. Below: what the world model dreamt from the eight frames "
         "before, under the recorded actions. It never saw these episodes."
     )
     folder = config.out / "videos"
@@ -204,8 +204,8 @@ def measure_stage(config: QuickstartConfig, report: Report) -> None:
     report.heading("Fidelity")
     report.text(
         f"{after['metadata']['windows']} windows of {after['metadata']['episodes']} held-out "
-        "episodes, 2 denoising steps per frame. Few windows: fine for a look, not for a paper; "
-        "worldmodel fidelity measures properly."
+        "episodes, 2 denoising steps per frame. These are few windows, not enough for a publication; "
+        "worldmodel fidelity can measure on more."
     )
     report.table(*fidelity_rows(measured))
     report.picture(config.out / "psnr.png", "quality against horizon")
@@ -226,14 +226,14 @@ def rank_stage(config: QuickstartConfig, report: Report) -> None:
     found = json.loads((out / "ranking.json").read_text())
     report.text(
         f"Three policies acted from the same {config.rank_episodes} starts in the dream, where a "
-        "judge decided on success, and in the simulator. So few trials show how it works; the "
+        "judge decided on success, and in the simulator. These few trials show how it works; the "
         "README has the measurement."
     )
     report.table(LEADERBOARD, leaderboard(found))
     for line in remarks(found):
         report.text(line)
     draw_scatter(found, out / "scatter.png")
-    report.picture(out / "scatter.png", "dreamed against real score, 95 % intervals")
+    report.picture(out / "scatter.png", "dreamed against real score, 95% intervals")
     for video in sorted((out / "videos").glob("*.mp4")):
         report.video(video, f"a trial whose dream (below) ended otherwise: {video.stem}")
 
@@ -267,13 +267,13 @@ def improve_stage(config: QuickstartConfig, report: Report) -> None:
         f"rewarded it. In dreams of held-out frames {outcome} For real, from {config.trials} fresh "
         "starts:"
     )
-    report.table(("policy", "success", "95 % interval"), found.rows)
-    report.text("So few updates and trials show how it works; the README has the measurement.")
+    report.table(("policy", "success", "95% interval"), found.rows)
+    report.text("These few updates and trials show how it works; the README has the measurement.")
     report.video(found.video, "before and after, from the same start")
 
 
 def posttrain_stage(config: QuickstartConfig, report: Report) -> None:
-    """Let rewards on its own rollouts improve the world model, beside the one before."""
+    """Improve the world model by rewards on its own rollouts, and compare it with the one before."""
     torch.set_num_threads(1)
     found = posttrain_briefly(
         config.trained,
@@ -287,9 +287,9 @@ def posttrain_stage(config: QuickstartConfig, report: Report) -> None:
     report.heading("Post-training")
     report.text(
         "The world model rolled out some frames by itself and branched: candidates with the same "
-        "actions and other noise. Those more like the recording were made more likely, the others "
-        f"less, {found.last['step']} times in {60 * config.posttrain_minutes:.0f} s. Dreams of the "
-        "held-out episode before and after; so few updates show how it works, not what it is worth."
+        "actions and other noise. Candidates closer to the recording became more likely, the others "
+        f"less likely, {found.last['step']} times in {60 * config.posttrain_minutes:.0f} s. Dreams of the "
+        "held-out episode before and after; these few updates show how it works, not what it can gain."
     )
     report.table(("measure", "before", "after"), found.rows)
     report.picture(found.curve, "reward of the candidates, and measures that are not rewarded")

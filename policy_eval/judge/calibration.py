@@ -1,10 +1,10 @@
 """Set a judge's threshold so that dreams succeed as often as reality did. `worldmodel calibrate`.
 
-A judge that is right on real frames can still be too kind to dreamt ones, which are blurred and
-drift. The order of policies hardly depends on the threshold, their level does. So the policies act
-in dreams of the starts of their own real rollouts, and the threshold is put where as many of those
-dreams succeed as rollouts did, unless the difference may be chance: where scores are near 0 or 1 a
-few episodes would else decide.
+A judge that is right on real frames can still accept too many dreamt ones, which are blurred and
+drift. The order of policies hardly depends on the threshold, but their success rates do. So the
+policies act in dreams from the starts of their own real rollouts, and the threshold is set so that
+as many of these dreams succeed as rollouts did. It does not change if the difference may be chance:
+otherwise, where scores are near 0 or 1, a few episodes would decide.
 """
 
 import json
@@ -46,16 +46,16 @@ class CalibrateConfig:
     policies: tuple[str | Path, ...]
     """Folders of policies, folders of such folders, or module:name for a policy of yours."""
     data: Path
-    """Real rollouts of these policies, found by name. None may begin where policies are ranked, and
-    neither world model nor judge should have been trained on them."""
+    """Real rollouts of these policies, found by name. None may start where policies are ranked, and
+    neither the world model nor the judge should have been trained on them."""
     out: Path
     """Folder of the judge with its new threshold, and of `calibration.json`."""
     horizon: int
-    """Most steps of a trial."""
+    """Maximum number of steps of a trial."""
     episodes: int | None = None
-    """How many of the rollouts; all when not given."""
+    """Number of rollouts to use; all when not given."""
     skip: int = 0
-    """How many of those to leave out, from the front, since world model or judge know them."""
+    """Number of rollouts to leave out, the first ones: those that the world model or the judge was trained on."""
     num_envs: int = 24
     """Dreams side by side."""
     num_steps: int = 2
@@ -124,7 +124,7 @@ def calibrate_judge(config: CalibrateConfig) -> dict:
 
 
 def chosen_actors(config: CalibrateConfig, data: str, recorded: Sequence[str | None]) -> dict[int, str | None]:
-    """Who acted in each of the chosen episodes, of those who acted in all.
+    """Which policy acted in each of the chosen episodes; `recorded` names it for all episodes.
 
     Raises:
         ValueError: There are fewer rollouts than asked for, or all of them are left out.
@@ -192,7 +192,7 @@ def real_successes(source: EpisodeSource, episodes: Sequence[int], horizon: int)
     for episode in episodes:
         clip = source.read(episode, 0, source.lengths[episode])
         if clip.successes is None:
-            raise ValueError(f"{source.name}: no next.success, which a threshold is set by")
+            raise ValueError(f"{source.name}: no next.success, which is needed to set a threshold")
         outcomes.append(float(clip.successes[:horizon].any()))
     return np.array(outcomes)
 
@@ -200,7 +200,7 @@ def real_successes(source: EpisodeSource, episodes: Sequence[int], horizon: int)
 def new_threshold(
     scores: Float64[np.ndarray, "e"], real: Float64[np.ndarray, "e"], before: float, *, always: bool
 ) -> tuple[float, tuple[float, float] | None]:
-    """The threshold that suits the rollouts, or the one before where dreams differ from them by chance alone.
+    """The threshold that matches the rollouts, or the one before if dreams differ from them by chance alone.
 
     Args:
         scores: Highest score of every dream.
@@ -209,7 +209,7 @@ def new_threshold(
         always: Whether it moves even where the difference may be chance.
 
     Returns:
-        The threshold, and the 95 % interval of the success rate of dreams minus that of rollouts; `None` when there
+        The threshold, and the 95% interval of the success rate of dreams minus that of rollouts; `None` when there
         are too few.
     """
     difference = bootstrap_interval((scores > before) - real, np.arange(len(real)))

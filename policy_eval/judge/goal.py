@@ -9,7 +9,7 @@ from worldmodel.streaming.state import Observation
 
 
 class GoalImageJudge:
-    """Likeness to pictures of the goal, without any training.
+    """Similarity to pictures of the goal, without any training.
 
     The score, and the reward, is minus the root mean square difference to the nearest goal in grey
     levels over 255: -1 to 0.

@@ -1,10 +1,10 @@
-"""From frames to the action between them: keypoints of every camera and a perceptron.
+"""Decode the action between frames: keypoints of every camera and a perceptron.
 
-Used as a reward: what a generated video shows is decoded into actions and compared with what was
-commanded. As in EVA (2603.17808) the frames of a window are stacked on the channels, and a spatial
-softmax turns feature maps into coordinates. The earlier frames enter as changes, and the softmax
-begins sharp: after 250 updates keypoints of each single frame explained .17 of the variance of
-PushT's commands, these .70 after 200.
+It serves as a reward: the actions decoded from a generated video are compared with the commanded
+ones. As in EVA (2603.17808) the frames of a window are stacked on the channels, and a spatial
+softmax turns feature maps into coordinates. The earlier frames enter as differences, and the
+softmax is sharp at the start of training. Keypoints of single frames explained 0.17 of the variance
+of PushT's commands after 250 updates; these keypoints explained 0.70 after 200.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from worldmodel.data.clip import Clip
 from worldmodel.model_folder import load_model, save_model
 
 SHARPNESS = 10.0
-"""Inverse temperature at which the spatial softmax begins."""
+"""Inverse temperature of the spatial softmax at the start of training."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class InverseDynamicsConfig:
     relative_to: dict[int, int] = field(default_factory=dict)
     """Action dim and state dim pairs: absolute targets, decoded as displacements from the state."""
     cap: float | None = None
-    """Longest displacement of the relative dims together: what lies beyond cannot be seen."""
+    """Longest displacement of the relative dims together; the frames cannot show a longer one."""
     displacement: bool = True
     """Whether actions are displacements, as relative ones are; otherwise they are positions."""
     window: int = 3
-    """Frames looked at; the last one is the frame that the action leads to."""
+    """Number of input frames; the last one is the frame that the action leads to."""
     keypoints: int = 24
     """Keypoints per camera."""
     width: int = 128
@@ -56,10 +56,10 @@ class InverseDynamicsDescription:
 
 
 class MotionKeypoints(nn.Module):
-    """Where in the picture something is or changes: expected coordinates of learnt feature maps.
+    """Where something is or changes in the picture: expected coordinates of learnt feature maps.
 
     Args:
-        window: Frames; the last one and the changes that led to it are looked at.
+        window: Number of frames; the network gets the last one and the differences between them.
         num_keypoints: Feature maps.
     """
 
@@ -118,8 +118,8 @@ class InverseDynamics(nn.Module):
     ) -> Float[Tensor, "b m a"]:
         """Normalised actions between consecutive frames.
 
-        Before the first frame it is repeated, as if nothing had moved; a missing camera gives
-        zeros for its keypoints.
+        A window that begins before the first frame repeats that frame, as if nothing had moved. A
+        missing camera gives zeros for its keypoints.
         """
         batch, count = frames.shape[:2]
         at = torch.arange(1, count, device=frames.device)
@@ -135,7 +135,7 @@ class InverseDynamics(nn.Module):
 
     @torch.no_grad()
     def decode(self, clip: Clip) -> Float[Tensor, "b m a"]:
-        """What the frames show, in the units of `commanded`.
+        """The actions that the frames show, in the units of `commanded`.
 
         Raises:
             ValueError: The frames have other cameras or another size.
@@ -146,7 +146,7 @@ class InverseDynamics(nn.Module):
         return self(clip.frames, clip.view_mask) * self.std + self.mean
 
     def commanded(self, clip: Clip) -> Float[Tensor, "b m a"]:
-        """The commands as they can be seen: absolute targets relative to the state, and capped.
+        """The commands in the form that frames can show: absolute targets relative to the state, and capped.
 
         Raises:
             ValueError: The clip lacks the states that `relative_to` needs.
@@ -159,7 +159,7 @@ class InverseDynamics(nn.Module):
         return relative_actions(clip.actions, clip.states[:, :-1], relative_to, cap=self.config.cap)
 
     def errors(self, clip: Clip) -> Float[Tensor, "b m a"]:
-        """Decoded minus commanded actions, in deviations of the commands."""
+        """Decoded minus commanded actions, in standard deviations of the commands."""
         return (self.decode(clip) - self.commanded(clip)) / self.std
 
     def save(self, folder: str | Path) -> None:
@@ -171,7 +171,7 @@ class InverseDynamics(nn.Module):
         """Load what `save` wrote, from a folder or `hf://USER/NAME@REV`.
 
         Raises:
-            ValueError: There are no inverse dynamics, naming what is wrong; see `load_model`.
+            ValueError: There are no valid inverse dynamics; the message says what is wrong, see `load_model`.
         """
         _, dynamics = load_model(folder, "config.json", InverseDynamicsDescription, lambda said, _: cls(said.config))
         return dynamics.to(device).eval()

@@ -1,4 +1,4 @@
-"""Train inverse dynamics and say how well they decode. `worldmodel inverse-dynamics`."""
+"""Train inverse dynamics and measure how well they decode. `worldmodel inverse-dynamics`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from worldmodel.training.fit import fit
 from worldmodel.world_model import WorldModel
 
 TOLERANCE = 0.25
-"""A decoded action is right when each dim is off by at most this share of its deviation."""
+"""A decoded action is right when each dim is off by at most this share of its standard deviation."""
 TEST_FRAMES = 64
 """Frames of each held-out episode that are decoded."""
 
@@ -35,7 +35,7 @@ class InverseDynamicsTraining:
     """Folder of the model and of its `report.json`."""
     world: str | Path | None = None
     """Folder of a world model, or hf://USER/NAME@REV; its dreams of the held-out episodes are decoded,
-    too. It also gives the stride and which targets are relative."""
+    too. It also sets the stride and which targets are relative."""
     relative_to: dict[int, int] = field(default_factory=dict)
     """Action dim and state dim pairs: absolute targets, decoded relative to the state."""
     cap: float | None = None
@@ -51,7 +51,7 @@ class InverseDynamicsTraining:
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW, with cosine decay."""
     validation_episodes: int = 8
-    """Last episodes of the data, only measured on."""
+    """Number of episodes, the last ones of the data, that only measure."""
     num_steps: int = 2
     """Denoising steps of the dreams."""
     overwrite: bool = False
@@ -167,7 +167,7 @@ def real_clip(source: EpisodeSource, episode: int, stride: int) -> Clip:
 
 
 def dreamt_clip(world: WorldModel, source: EpisodeSource, episode: int, num_steps: int, seed: int) -> Clip:
-    """The dream of the same stretch; actions count relative to the states that were dreamt."""
+    """The dream of the same stretch; actions are relative to the dreamt states."""
     clip = whole(source, episode, world.stride).head(CONTEXT_FRAMES + TEST_FRAMES).to(world.device)
     actions = clip.actions[:, CONTEXT_FRAMES - 1 :]
     dream = world.rollout(context_of(clip), actions, num_steps=num_steps, seeds=seed + episode)
@@ -181,10 +181,10 @@ def dreamt_clip(world: WorldModel, source: EpisodeSource, episode: int, num_step
 
 
 def measure(dynamics: InverseDynamics, clips: list[Clip]) -> dict:
-    """How well the actions of clips of one stream each are decoded.
+    """How well the actions of clips are decoded; each clip has one stream.
 
     Returns:
-        `within` (share of actions that are off by at most `TOLERANCE` deviations in every dim),
+        `within` (share of actions that are off by at most `TOLERANCE` standard deviations in every dim),
         `explained` (share of the variance of the commands), `error` (mean square, in deviations),
         and `n` actions.
     """

@@ -1,7 +1,7 @@
 """A learned judge: frames of all cameras in, reward and success out.
 
-It is a `worldmodel.dreams.verdict.Judge`, as is the `GoalImageJudge` and any other callable from an observation to a
-verdict: each goes wherever a judge is asked for.
+It is a `worldmodel.dreams.verdict.Judge`, like `GoalImageJudge` and any other callable that maps an observation to a
+verdict. You can use each of them wherever a judge is needed.
 """
 
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class JudgeNetwork(nn.Module):
 
 
 class LearnedJudge:
-    """Success and reward of single frames, learnt from real ones, failures included.
+    """Success and reward of single frames, learnt from real frames, failures included.
 
     ```python
     judge = LearnedJudge.load("runs/judge")
@@ -113,7 +113,7 @@ class LearnedJudge:
         """Load what `save` wrote, from a folder or `hf://USER/NAME@REV`.
 
         Raises:
-            ValueError: There is no judge, naming what is wrong; see `load_model`.
+            ValueError: There is no valid judge; the message says what is wrong, see `load_model`.
         """
         said, network = load_model(folder, "judge.json", JudgeDescription, lambda said, _: JudgeNetwork(said.shape))
         judge = cls(said.shape, threshold=said.threshold, reward_range=said.reward_range)

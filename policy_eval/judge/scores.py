@@ -1,4 +1,4 @@
-"""How good a judge is: frames, whole episodes, rewards; on real frames and on dreamed replays."""
+"""How good a judge is on frames and on whole episodes, real ones and dreamed replays."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ Score = Callable[[UInt8[Tensor, "n v H W 3"]], Float[Tensor, "n"]]
 
 @dataclass(frozen=True)
 class JudgedEpisode:
-    """The frames of one episode after its first, and what is true and said of them.
+    """The frames of one episode after its first, with the truth and the judge's scores.
 
     Attributes:
-        successes: Whether the task was solved at the frame, in truth.
-        scores: What the judge says, higher for success.
+        successes: Whether the task was truly solved at the frame.
+        scores: The judge's scores, higher for success.
     """
 
     successes: Bool[Tensor, "t"]
@@ -35,10 +35,10 @@ def judge_episodes(
     episodes: Sequence[int],
     pictures: Sequence[UInt8[Tensor, "t v H W 3"]] | None = None,
 ) -> list[JudgedEpisode]:
-    """Score every frame but the first of episodes; `next.success` of row i is of frame i + 1.
+    """Score every frame of episodes but the first; `next.success` of row i belongs to frame i + 1.
 
-    With `pictures` of each episode, from `dream_again`, these are scored, while the truth stays
-    that of the record: a wrong verdict is then the judge's or the dream's.
+    If `pictures` of each episode are given, from `dream_again`, they are scored against the recorded
+    truth; a wrong verdict is then a mistake of the judge or of the dream.
 
     Raises:
         ValueError: The data has no `next.success`.
@@ -64,9 +64,13 @@ def dream_again(
 ) -> list[UInt8[Tensor, "t v H W 3"]]:
     """The frames of each episode after its first, dreamt under its recorded actions.
 
-    Main arguments: `world`, `source` and the `episodes` of it.
-    Other arguments: `num_steps` denoises a frame, `seed` is that of the noise, `batch` episodes
-    are dreamt side by side.
+    Args:
+        world: The world model.
+        source: The recorded episodes.
+        episodes: Indices of the episodes to dream.
+        num_steps: Denoising steps per frame.
+        seed: Seed of the noise.
+        batch: Episodes dreamt side by side.
     """
     dreams = []
     for first in range(0, len(episodes), batch):
@@ -82,11 +86,11 @@ def dream_again(
 
 
 def best_threshold(judged: Sequence[JudgedEpisode]) -> float:
-    """The threshold on which the fewest episodes are called wrongly.
+    """The threshold at which the fewest episodes are classified wrongly.
 
-    An episode is called a success when any of its frames scores above the threshold. Of equally
-    good thresholds it is one with as many false successes as false failures, if possible, since
-    then the success rate is right; then the middle one.
+    An episode is called a success when any of its frames scores above the threshold. Among
+    equally good thresholds it is one with as many false successes as false failures, if possible,
+    because then the success rate is right, and the middle one of these.
 
     Raises:
         ValueError: All episodes have the same outcome.
@@ -136,7 +140,7 @@ def _table(truth: Bool[np.ndarray, "n"], scores: Float64[np.ndarray, "n"], thres
     called = scores > threshold
     auc = None
     if truth.any() and not truth.all():
-        # Ranks, because binary_auroc takes scores outside 0..1 for logits.
+        # Ranks, because binary_auroc treats scores outside 0..1 as logits.
         ranks = np.unique(scores, return_inverse=True)[1] / len(scores)
         auc = float(binary_auroc(torch.from_numpy(ranks), torch.from_numpy(truth).long()))
     return {

@@ -34,13 +34,13 @@ class JudgeConfig:
     """Train a judge of single frames on recorded episodes with `next.success`, and measure it."""
 
     data: Path
-    """Data set of episodes, failures and near misses among them."""
+    """Data set of episodes, which should include failures and near misses."""
     out: Path
     """Folder of the judge and of its `report.json`."""
     world: str | Path | None = None
     """Folder of a world model, or hf://USER/NAME@REV; the judge is also measured on its dreams of the test episodes."""
     dreams: int = 0
-    """How many episodes it also learns from as `world` dreams them under their recorded actions;
+    """Number of training episodes that `world` also dreams under their recorded actions, to learn from;
     the threshold is then set on such dreams of the episodes that calibrate. 0 for none."""
     steps: int = 1500
     """Optimiser steps."""
@@ -49,13 +49,13 @@ class JudgeConfig:
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW, with cosine decay."""
     held_out: float = 0.25
-    """Share of the episodes, the last ones, not trained on: half calibrate, half test."""
+    """Share of the episodes, the last ones, that are not trained on: half calibrate, half test."""
     num_steps: int = 2
     """Denoising steps of the dreams."""
     init: str | Path | None = None
     """Folder of a judge to start from; its range of rewards is kept."""
     test_data: Path | None = None
-    """Data set to test on, all of it; with it none of `data` is, and twice as many calibrate."""
+    """Data set to test on, all of it. Then no episode of `data` tests, and twice as many calibrate."""
     overwrite: bool = False
     """Replace what an earlier run left in `out`."""
     seed: int = 0
@@ -71,7 +71,7 @@ class Frames:
     Attributes:
         frames: All cameras.
         successes: Whether the task is solved there.
-        rewards: Reward of having come there.
+        rewards: Reward of the step that led there.
     """
 
     frames: UInt8[Tensor, "n v H W 3"]
@@ -182,12 +182,12 @@ def split(source: EpisodeSource, held_out: float) -> tuple[range, range, range]:
 def read_frames(
     source: EpisodeSource, episodes: Sequence[int], pictures: Sequence[UInt8[Tensor, "t v H W 3"]] | None = None
 ) -> Frames:
-    """Every frame but the first of the episodes; without rewards, success is the reward.
+    """Every frame of the episodes but the first; in data without rewards, success is the reward.
 
-    With `pictures` of each episode, from `dream_again`, these have the labels of the record.
+    If `pictures` of each episode are given, from `dream_again`, they get the recorded labels.
 
     Raises:
-        ValueError: There is no `next.success`, or all frames have the same.
+        ValueError: There is no `next.success`, or it is the same for all frames.
     """
     clips = [source.read(e, 0, source.lengths[e]) for e in episodes]
     if clips[0].successes is None:
@@ -231,7 +231,7 @@ def batch_pools(rows: Frames, batch: int) -> list[tuple[Int64[Tensor, "_"], int]
 
 
 def disturb(frames: UInt8[Tensor, "n v H W 3"], generator: torch.Generator) -> UInt8[Tensor, "n v H W 3"]:
-    """What dreams do to pictures: every other one is smoothed, all get noise and a shade."""
+    """Imitate what dreams do to pictures: half of them are smoothed; all get noise and another brightness."""
     number, views = frames.shape[:2]
     pictures = frames.flatten(0, 1).permute(0, 3, 1, 2).float()
     smooth = avg_pool2d(pictures, 3, stride=1, padding=1, count_include_pad=False)
@@ -245,7 +245,7 @@ def disturb(frames: UInt8[Tensor, "n v H W 3"], generator: torch.Generator) -> U
 
 
 def reward_correlation(judge: LearnedJudge, source: EpisodeSource, episodes: range) -> float | None:
-    """Pearson correlation of predicted and true rewards over frames; `None` if either is flat."""
+    """Pearson correlation of predicted and true rewards over frames; `None` if either is constant."""
     clips = [source.read(e, 0, source.lengths[e]) for e in episodes]
     if clips[0].rewards is None:
         return None

@@ -29,7 +29,7 @@ class CloneConfig:
     demos: int | None = None
     """How many successful episodes to learn from, the first ones; all when not given."""
     longest: int | None = None
-    """Most steps to success; slower episodes, lucky play among them, are no demonstrations."""
+    """Maximum number of steps to success; slower episodes, which may be lucky, are not used."""
     steps: int = 2000
     """Optimiser steps."""
     views: tuple[str, ...] | None = None
@@ -61,7 +61,7 @@ class Demonstrations:
     """Rows to learn from.
 
     Attributes:
-        frames: What was seen.
+        frames: What the cameras saw.
         states: The state then, or `None`.
         targets: The next `k` actions, relative dims as displacements.
         episodes: How many episodes the rows are from.
@@ -145,7 +145,7 @@ def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
     views = tuple(source.views) if config.views is None else config.views
     unknown = sorted(set(views) - set(source.views))
     if unknown or not views:
-        raise ValueError(f"{source.name}: views are {tuple(source.views)}, asked for is {views}")
+        raise ValueError(f"{source.name}: views are {tuple(source.views)}, --views is {views}")
     if config.proprioception and not source.state_dim:
         raise ValueError(f"{source.name}: no observation.state, which --proprioception needs; pass --no-proprioception")
     if config.relative_to and not config.proprioception:
@@ -161,10 +161,10 @@ def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
 def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Sequence[str]) -> Demonstrations:
     """The first `config.demos` successful episodes, each up to its first success.
 
-    What follows a success is idle and teaches to stand still, so it is left out.
+    The frames after a success are left out, because a policy would learn to stand still from them.
 
     Raises:
-        ValueError: There are not so many successful episodes.
+        ValueError: There are fewer successful episodes than asked for.
     """
     index = [list(source.views).index(view) for view in views]
     frames, states, targets = [], [], []
@@ -173,7 +173,7 @@ def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Seque
             break
         clip = source.read(episode, 0, source.lengths[episode])
         if clip.successes is None:
-            raise ValueError(f"{source.name}: no next.success, which tells demonstrations apart")
+            raise ValueError(f"{source.name}: no next.success, which says which episodes are demonstrations")
         if not clip.successes.any():
             continue
         end = int(clip.successes.int().argmax()) + 1
@@ -185,7 +185,7 @@ def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Seque
         targets.append(_plans(clip.actions[:end], clip.states, config))
     wanted = config.demos if config.demos is not None else 1
     if len(targets) < wanted:
-        raise ValueError(f"{source.name}: {len(targets)} successful episodes, asked for are {wanted}")
+        raise ValueError(f"{source.name}: {len(targets)} successful episodes, {wanted} needed")
     return Demonstrations(torch.cat(frames), torch.cat(states) if states else None, torch.cat(targets), len(targets))
 
 

@@ -44,11 +44,11 @@ class PolicyDescription:
 
 
 class KeypointEncoder(nn.Module):
-    """Where in the picture things are: expected coordinates of learnt feature maps.
+    """Where things are in the picture: expected coordinates of learnt feature maps.
 
-    The spatial softmax of Levine et al. 2016 (End-to-End Training of Deep Visuomotor Policies,
-    arXiv 1504.00702, section 5.1), at a quarter of the picture's resolution, beside each map's
-    maximum.
+    It is the spatial softmax of Levine et al. 2016 (End-to-End Training of Deep Visuomotor Policies,
+    arXiv 1504.00702, section 5.1), at a quarter of the picture's resolution, together with
+    each map's maximum.
     """
 
     def __init__(self, num_keypoints: int = 32):
@@ -135,7 +135,7 @@ class ClonedPolicy(nn.Module):
 
     @torch.no_grad()
     def act(self, observation: Observations) -> Float[Tensor, "n a"]:
-        """The next planned action; looks anew when the last plan has been carried out.
+        """The next planned action; a new plan is made when the last one has been carried out.
 
         Raises:
             ValueError: A camera or the state is missing, or has another shape.
@@ -188,7 +188,7 @@ class ClonedPolicy(nn.Module):
         """Load what `save` wrote, from a folder or `hf://USER/NAME@REV`.
 
         Raises:
-            ValueError: There is no policy, naming what is wrong; see `load_model`.
+            ValueError: There is no valid policy; the message says what is wrong, see `load_model`.
         """
         _, policy = load_model(folder, "policy.json", PolicyDescription, lambda said, _: cls(said.config))
         return policy.to(device).eval()

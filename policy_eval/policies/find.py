@@ -15,24 +15,24 @@ POLICY_FILE = "policy.json"
 
 
 def load_policy(spec: str | Path, device: torch.device | str = "cpu") -> Policy:
-    """A policy by where it is.
+    """Load a policy from its folder or by its name.
 
     Args:
         spec: Folder of a cloned policy, `hf://USER/NAME@REV`, or `module:name` of one of yours; see
-            `docs/extend/policy.md`. A folder comes first, should there be one of that name.
-        device: Where a cloned policy runs. Your own one sees tensors on the CPU and decides itself.
+            `docs/extend/policy.md`. If a folder has that name, the folder is used.
+        device: Where a cloned policy runs. A policy of yours gets tensors on the CPU and chooses itself.
 
     Raises:
-        ValueError: There is neither a policy of that folder nor of that name; the message says what
-            is there instead.
+        ValueError: There is no policy at that folder or name; the message says what was found
+            instead.
     """
     if not is_yours(spec):
         return ClonedPolicy.load(spec, device)
     policy = resolve_policy(str(spec))
     if watches(policy):
         raise ValueError(
-            f"policy {spec}: it has a method watch, so it needs the simulator and can only record; a policy that is "
-            "tried sees what a robot sees"
+            f"policy {spec}: it has a method watch, so it needs the simulator and can only record; in trials a "
+            "policy gets only the observations of a robot"
         )
     return policy
 
@@ -42,7 +42,7 @@ def find_policies(specs: Sequence[str | Path]) -> dict[str, str | Path]:
 
     Args:
         specs: Folders of policies, folders of such folders, `hf://USER/NAME@REV`, and `module:name`.
-            A policy is called like its folder, or by the name behind the last slash or the colon.
+            A policy has the name of its folder, or the name after the last slash or the colon.
 
     Raises:
         ValueError: A folder neither is nor holds a policy, a module has no such name, or two
@@ -58,7 +58,7 @@ def find_policies(specs: Sequence[str | Path]) -> dict[str, str | Path]:
 
 
 def is_yours(spec: str | Path) -> bool:
-    """Whether a policy is one of `module:name`, and not a folder."""
+    """Whether `spec` is `module:name`, and not a folder."""
     return is_spec(str(spec)) and not Path(spec).exists()
 
 

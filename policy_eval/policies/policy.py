@@ -1,4 +1,4 @@
-"""What a policy is, and an adapter that makes one of a Gymnasium agent."""
+"""What a policy is, and an adapter that makes a policy from a Gymnasium agent."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,13 +13,13 @@ __all__ = ["AgentPolicy", "CallablePolicy", "Observations", "Policy"]
 
 
 class AgentPolicy:
-    """A policy of an agent that was trained on a Gymnasium environment.
+    """A policy made from an agent that was trained on a Gymnasium environment.
 
     Args:
         agent: Has `predict(observation, state, episode_start, deterministic)`, which returns
             actions and its memory, as every Stable-Baselines3 algorithm does; observations are
             NumPy arrays.
-        keys: What the agent calls the keys of the observation, if not the same.
+        keys: Maps a key of the observation to the agent's name for it; by default they are the same.
     """
 
     def __init__(self, agent: object, keys: Callable[[str], str] = str):

@@ -1,1 +1,1 @@
-"""Rank policies by their dreams, and hold the order against real trials."""
+"""Rank policies by their dreams, and compare the order with real trials."""

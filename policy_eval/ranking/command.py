@@ -28,7 +28,7 @@ from worldmodel.processes import single_thread
 class RankConfig:
     """Let policies act in a world model, judge and rank them, and compare with real trials.
 
-    A killed command continues where it stood, and comes to the same numbers.
+    If the command is killed, the same call continues it and gives the same numbers.
     """
 
     world: str | Path
@@ -37,32 +37,32 @@ class RankConfig:
     """Folder of the judge of dreamed frames, or hf://USER/NAME@REV."""
     policies: tuple[str | Path, ...]
     """Folders of policies, folders of such folders, or module:name for a policy of yours. A policy
-    is called like its folder, or by the name behind the colon."""
+    has the name of its folder, or the name after the colon."""
     data: Path
-    """Recorded episodes, with reset seeds, whose first frames trials start from; held out from all training."""
+    """Recorded episodes with reset seeds, held out from all training; trials start from their first frames."""
     out: Path
     """Folder for ranking.json, report.html, videos, and the finished cells."""
     horizon: int
-    """Most steps of a trial."""
+    """Maximum number of steps of a trial."""
     episodes: int = 100
     """Dreamed trials of each policy, from the first episodes of the data."""
     real: str = "none"
-    """The true side: where real trials are made (pusht-position, metaworld:TASK, module:Class), or a JSON file of
-    stored ones, scores by policy, as `real.json` beside the shipped policies; or none."""
+    """The real trials: the environment in which they are made (pusht-position, metaworld:TASK, module:Class), or a JSON
+    file of stored ones (scores by policy, like `real.json` beside the shipped policies), or none."""
     real_episodes: int | None = None
-    """Real trials of each policy; as many as dreamed ones when not given."""
+    """Number of real trials of each policy; as many as dreamed trials when not given."""
     control: Literal["none", "copy-last"] = "none"
-    """`copy-last` ranks in a world in which nothing ever happens."""
+    """`copy-last` ranks in a world whose frames never change."""
     replays: int = 200
-    """Optimism test: most failed real trials, over all policies, that are dreamed again."""
+    """Optimism test: maximum number of failed real trials, over all policies, that are dreamed again."""
     videos: int = 4
-    """Videos of the worst disagreements."""
+    """Number of videos of the worst disagreements."""
     num_steps: int = 2
     """Denoising steps per frame."""
     num_envs: int = 25
-    """Dreams in a batch, and trials in a cell."""
+    """Dreams in a batch, and trials in a cell: finished cells are saved."""
     workers: int = os.cpu_count() or 1
-    """Processes that share the cells, one thread each."""
+    """Processes that share the cells; each has one thread."""
     seed: int = 0
     """Seed of the dreams' noise and of the resampling."""
     device: str = "auto"
@@ -75,7 +75,7 @@ class RankConfig:
 
     @property
     def setup(self) -> TrialSetup:
-        """What the trials are made with."""
+        """The setup of the trials."""
         return TrialSetup(
             world=self.world,
             judge=self.judge,
@@ -96,8 +96,8 @@ def rank_policies(config: RankConfig) -> Ranking:
     """Run the trials that are missing, and write `ranking.json` and `report.html`.
 
     Raises:
-        ValueError: A folder holds no policy, two policies have one name, world model, judge, starts
-            and policies do not fit, or the finished cells were made with something else.
+        ValueError: A folder holds no policy, two policies have the same name, the world model, the judge,
+            the starts and the policies do not fit, or a finished cell was made with another setup.
     """
     check(config)
     choose_device(config.device)
@@ -159,7 +159,7 @@ def read_scores(file: Path, names: Mapping[str, object]) -> dict[str, Scores]:
     """Stored real trials of the named policies.
 
     Raises:
-        ValueError: One is missing, or the file holds something else.
+        ValueError: A policy is missing, or the file holds something else.
     """
     try:
         stored = json.loads(file.read_text())
@@ -176,7 +176,7 @@ def imagined_successes(scores: Mapping[str, Scores], failures: int) -> dict | No
 
     Returns:
         `score`, `low`, `high` and `n` over all policies, `policies` with the same for each, and
-        `failures`, how many there were to choose from; `None` if there was none.
+        `failures`, the number of failed trials to choose from; `None` if there was none.
     """
     if not scores:
         return None
@@ -206,7 +206,7 @@ def trial_rows(dream: Mapping[str, Scores], real: Mapping[str, Scores] | None) -
 
 
 def trials_of(report: Mapping, place: str) -> dict[str, Scores]:
-    """The trials in the contents of a `ranking.json`, `dream` or `real`, by policy."""
+    """The trials of one place (`dream` or `real`) in the contents of a `ranking.json`, by policy."""
     found: dict[str, Scores] = {}
     for policy in report["policies"]:
         name = policy["name"]
@@ -225,7 +225,7 @@ def settings(config: RankConfig, policies: Mapping[str, str | Path]) -> dict:
 
 
 def run_shown(setup: TrialSetup, name: str, cells: Sequence[Cell], config: RankConfig) -> None:
-    """Run cells under a bar with the time that is left."""
+    """Run cells and show a progress bar with the remaining time."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -44,8 +44,8 @@ class Disagreement:
 def worst(dream: Mapping[str, Scores], real: Mapping[str, Scores], number: int) -> list[Disagreement]:
     """The disagreements to look at first.
 
-    Policies take turns, those that the dream misjudges most first; within a policy come first the
-    outcomes that are wrong in the direction in which its score is.
+    Policies take turns; the policy whose score the dream gets most wrong comes first. Within a policy,
+    outcomes that are wrong in the same direction as its score come first.
     """
     order = sorted(dream, key=lambda name: -abs(dream[name].mean - real[name].mean))
     columns = []
@@ -89,6 +89,6 @@ def film(
 
 
 def _held(frames: np.ndarray, length: int) -> np.ndarray:
-    """The last frame held up to `length` frames."""
+    """The frames, with the last one repeated up to `length` frames."""
     rest = np.repeat(frames[-1:], length - len(frames), axis=0)
     return np.concatenate([frames, rest])

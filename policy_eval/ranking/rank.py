@@ -1,4 +1,4 @@
-"""Rank policies by their dreams, say how sure the order is, and hold it against real trials."""
+"""Rank policies by their dreams, estimate how certain the order is, and compare it with real trials."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,15 +22,15 @@ from policy_eval.statistics.resampling import (
 )
 
 MIN_POLICIES = 5
-"""With fewer, no statement is made about correlations or ranks."""
+"""With fewer policies, no statement is made about correlations or ranks."""
 CEILING = {"p1": 0.01, "p10": 0.1, "median": 0.5}
 TELLING = 0.8
-"""A correlation that looks good; how often chance alone exceeds it is the reason for a refusal."""
+"""A correlation that looks good; a refusal states how often chance alone exceeds it."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A success rate, its 95 % interval, and the number of trials."""
+    """A success rate, its 95% interval, and the number of trials."""
 
     score: float
     low: float
@@ -49,10 +49,10 @@ class Pair:
     """Two policies: `first` has the higher score in the dream, or comes first in a tie.
 
     Attributes:
-        first: The better policy of the two, says the dream.
+        first: The better policy of the two, according to the dream.
         second: The other one.
-        dream: Its difference, and the probability that it would last if one dreamed on.
-        real: Likewise of the real trials: here the probability is that the dream is right.
+        dream: The difference in the dream, and the probability that more dreams would confirm its sign.
+        real: The same for the real trials; here it is the probability that the dream's order is right.
     """
 
     first: str
@@ -67,9 +67,9 @@ class Statistic:
 
     Attributes:
         value: Of the measured scores.
-        low: Lower end of its 95 % interval, see `policy_eval.statistics.resampling.hierarchical_intervals`.
+        low: Lower end of its 95% interval, see `policy_eval.statistics.resampling.hierarchical_intervals`.
         high: Upper end.
-        standing: Share of perfect simulators, with as many trials, that do no better.
+        standing: Share of perfect simulators with as many trials that do no better.
     """
 
     value: float
@@ -85,8 +85,8 @@ class Agreement:
     Attributes:
         statistics: By name; those that need more policies are missing, and `refusal` says why.
         ceiling: 1st and 10th percentile, from the bad end, and median of each statistic for a
-            perfect simulator; that of the bias is of its size.
-        refusal: Why nothing is said about correlations and ranks; `None` when it is.
+            perfect simulator; for the bias, of its absolute value.
+        refusal: Why correlations and ranks are not given; `None` when they are.
         warnings: What to keep in mind when reading the figures.
     """
 
@@ -117,7 +117,7 @@ class Ranking:
         predicted: Real score of each from real and dreamed trials together, where some starts
             were tried both ways.
         pairs: Every pair of policies.
-        agreement: With reality, where there are real trials.
+        agreement: Agreement with reality, where there are real trials.
     """
 
     order: tuple[str, ...]
@@ -164,7 +164,7 @@ def rank(
     if not dream:
         raise ValueError("nothing to rank: there is no policy")
     if real is not None and set(dream) != set(real):
-        raise ValueError(f"dreamed are the policies {sorted(dream)}, real trials are of {sorted(real)}")
+        raise ValueError(f"the dreams are of the policies {sorted(dream)}, the real trials of {sorted(real)}")
     order = tuple(sorted(dream, key=lambda name: (-dream[name].mean, name)))
     options = {"resamples": resamples, "seed": seed}
     pairs = []
@@ -201,7 +201,8 @@ def agree(
     """Every statistic of agreement with its interval and its noise ceiling.
 
     With fewer than `MIN_POLICIES` policies only bias, RMSE and regret are given; their intervals
-    then hold for these very policies on other starts, since so few say nothing about a population.
+    then hold for exactly these policies on other starts, because so few policies say nothing about a
+    population.
     """
     s, r = means(dream, order), means(real, order)
     enough = len(order) >= MIN_POLICIES
@@ -228,7 +229,7 @@ def agree(
 
 
 def _sized(name: str, values: Column) -> Column:
-    """The size of a bias; everything else as it is."""
+    """The absolute value of a bias; every other statistic unchanged."""
     return np.abs(values) if name == "bias" else values
 
 
@@ -241,7 +242,7 @@ def refusal(policies: int) -> str:
         + (
             "."
             if policies < 2
-            else f": with {policies}, a dream that knows nothing correlates above {TELLING} with "
+            else f": with {policies}, a dream that is unrelated to reality correlates above {TELLING} with "
             f"reality in {chance:.0%} of the cases (in {chance_of(TELLING, MIN_POLICIES):.0%} with "
             f"{MIN_POLICIES})."
         )
@@ -249,7 +250,7 @@ def refusal(policies: int) -> str:
 
 
 def warnings_of(dream: Mapping[str, Scores], real: Mapping[str, Scores], order: Sequence[str]) -> list[str]:
-    """What makes the figures of agreement less than they seem."""
+    """Reasons to read the figures of agreement with care."""
     found = []
     for place, scores in (("the dream", dream), ("reality", real)):
         values = means(scores, order)

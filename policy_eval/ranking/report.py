@@ -1,4 +1,4 @@
-"""A ranking for people: a table in the terminal and a page that stands alone."""
+"""Show a ranking: a table in the terminal and a self-contained page."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ WORDS = {
     "calibration_intercept": "calibration intercept",
     "top1_regret": "top-1 regret",
 }
-LOOKS = tuple(product("osD^vP", (f"C{number}" for number in range(10))))  # of policies in a plot
-LEADERBOARD = ("policy", "dream", "95 % interval", "real", "95 % interval", "real, with dreams")
-AGREEMENT = ("statistic", "value", "95 % interval", "standing", "ceiling p1", "p10", "median")
+LOOKS = tuple(product("osD^vP", (f"C{number}" for number in range(10))))  # of the policies in a plot
+LEADERBOARD = ("policy", "dream", "95% interval", "real", "95% interval", "real, with dreams")
+AGREEMENT = ("statistic", "value", "95% interval", "standing", "ceiling p1", "p10", "median")
 
 
 def print_ranking(report: Mapping[str, Any], console: Console | None = None) -> None:
@@ -68,19 +68,19 @@ def write_report(report: Mapping[str, Any], videos: Sequence[tuple[Path, str]], 
             page.heading("Agreement of dream and reality")
             page.table(AGREEMENT, agreement_rows(report))
             page.text(
-                "Standing: the share of perfect simulators, with as many trials, that do no "
+                "Standing: the share of perfect simulators with as many trials that do no "
                 "better. The ceiling's percentiles are counted from the bad end."
             )
             draw_scatter(report, Path(folder) / "scatter.png")
             page.picture(
                 Path(folder) / "scatter.png",
-                "Dreamed against real score with 95 % intervals; within the band lie 95 % of the "
-                "policies of a perfect simulator with as many trials.",
+                "Dreamed against real score with 95% intervals; 95% of the policies of a perfect "
+                "simulator with as many trials lie within the band.",
             )
         for line in remarks(report):
             page.text(line)
         if len(report["policies"]) > 1:
-            page.heading("Which of two is better")
+            page.heading("Which of two policies is better")
             draw_pairs(report, Path(folder) / "pairs.png")
             page.picture(
                 Path(folder) / "pairs.png",
@@ -130,7 +130,7 @@ def agreement_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def remarks(report: Mapping[str, Any]) -> list[str]:
-    """What the figures need to be understood: refusals, warnings, the optimism test."""
+    """Remarks that explain the figures: refusals, warnings, the optimism test."""
     lines = []
     agreement, optimism = report["agreement"], report["optimism"]
     if agreement is not None:

@@ -1,4 +1,4 @@
-"""The trials behind a ranking, cut into cells that processes share and that survive a kill."""
+"""The trials of a ranking, split into cells: processes share them, and finished cells are kept after a kill."""
 
 import json
 import multiprocessing
@@ -37,19 +37,19 @@ SIMULATORS = 5
 
 @dataclass(frozen=True)
 class TrialSetup:
-    """What the trials of a ranking are made with; every process has its own copy.
+    """The setup of the trials of a ranking; every process has its own copy.
 
     Attributes:
         world: Folder of the world model, or `hf://USER/NAME@REV`.
         judge: Folder of the judge of dreamed frames, likewise.
         data: Recorded episodes to start from.
-        episodes: How many of them, the first ones.
-        horizon: Most steps of a trial.
+        episodes: Number of episodes to start from, the first ones.
+        horizon: Maximum number of steps of a trial.
         real: The real environment, a name or `module:Class`; `none` without one.
         num_steps: Denoising steps per frame.
         num_envs: Dreams in a batch.
         seed: Seed of the dreams' noise.
-        copy_last: Whether the dream is the control in which nothing happens.
+        copy_last: Whether the dream is the control whose frames never change.
         stored: Whether real trials come from a file; the dream then has the spaces of the
             environment that `data` was recorded in.
         device: Where the networks run; see `choose_device`.
@@ -115,7 +115,7 @@ class TrialSetup:
 
     @cached_property
     def simulators(self) -> RealEnvs:
-        """The real environment, several times."""
+        """Several copies of the real environment."""
         size = self.loaded_starts.source.size[0]
         return RealEnvs(
             lambda: make_simulator(self.place, size=size, time_limit=self.horizon),
@@ -143,7 +143,7 @@ class TrialSetup:
 
 @dataclass(frozen=True)
 class Cell:
-    """Some trials of one policy in one place: the unit of work, and one file.
+    """Some trials of one policy in one place: one unit of work, stored in one file.
 
     Attributes:
         place: `dream`, `real`, or `replay`: a dream under the actions of failed real trials.
@@ -211,17 +211,17 @@ def run_cells(
     processes: int = 1,
     progress: Callable[[Cell], None] = lambda cell: None,
 ) -> None:
-    """Do the cells whose files are not there yet, each in one process with one thread.
+    """Run the cells whose files do not exist yet, each in one process with one thread.
 
     Args:
-        setup: What they are made with.
-        cells: What to do.
+        setup: The setup of the trials.
+        cells: The cells to run.
         out: Folder of the files.
-        processes: Number of processes; with 1 the cells are done in this one.
-        progress: Told of every cell that is there.
+        processes: Number of processes; with 1 the cells run in this one.
+        progress: Called with every finished cell.
 
     Raises:
-        ValueError: A file is of a cell that was made with something else.
+        ValueError: The file of a cell was made with another setup.
     """
     missing = []
     for cell in cells:
@@ -254,7 +254,7 @@ def read_cell(setup: TrialSetup, cell: Cell, out: Path) -> dict:
     """The contents of a cell's file.
 
     Raises:
-        ValueError: It was made with something else, naming what.
+        ValueError: The file was made with another setup; the message names the difference.
     """
     file = cell.file(out)
     stored = json.loads(file.read_text())
@@ -267,7 +267,7 @@ def read_cell(setup: TrialSetup, cell: Cell, out: Path) -> dict:
 
 
 def run_cell(setup: TrialSetup, cell: Cell, out: Path) -> None:
-    """Do the trials of a cell and write its file."""
+    """Run the trials of a cell and write its file."""
     trials: list[Trial] = []
     scores = play(setup, cell, out, trials.append if cell.place == "real" else None)
     failed = {trial.seed: trial.actions.tolist() for trial in trials if trial.outcome == 0}
@@ -278,7 +278,7 @@ def run_cell(setup: TrialSetup, cell: Cell, out: Path) -> None:
 
 
 def play(setup: TrialSetup, cell: Cell, out: Path, record: Callable[[Trial], None] | None = None) -> Scores:
-    """The trials of a cell; `out` is where the actions of a replay come from."""
+    """Run the trials of a cell; the actions of a replay are read from `out`."""
     envs = setup.simulators if cell.place == "real" else setup.dream
     policy: Policy
     if cell.place == "replay":
@@ -298,7 +298,7 @@ def failed_actions(cell: Cell, out: Path) -> dict[int, list[list[float]]]:
 
 
 def replays(setup: TrialSetup, policies: Mapping[str, str | Path], out: Path, *, limit: int) -> tuple[list[Cell], int]:
-    """Cells that dream failed real trials again, as many of each policy, and how many failed."""
+    """Cells that dream failed real trials again, up to as many for each policy, and the number of failures."""
     index = {seed: start for start, seed in enumerate(setup.loaded_starts.seeds)}
     cells, failures = [], 0
     each = -(-limit // len(policies))
@@ -329,7 +329,7 @@ def _made_with(setup: TrialSetup, cell: Cell) -> dict:
 
 
 def _prepare(setup: TrialSetup, out: Path) -> None:
-    """Set up a worker: one thread, and an end when the parent ends, killed or not."""
+    """Set up a worker with one thread; it ends when its parent ends, even if the parent is killed."""
     global _work_with
     torch.set_num_threads(1)
     _work_with = (setup, out)

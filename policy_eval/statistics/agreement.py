@@ -1,7 +1,7 @@
 """How well dreamed scores agree with real ones: plain statistics, for many samples at once.
 
 Every function takes two arrays `n p`: `n` samples (one, or the draws of a bootstrap) of the scores
-of the same `p` policies. A side on which all policies score alike orders nothing, so its
+of the same `p` policies. If all policies have the same score on one side, the
 correlations are 0, where a textbook would leave them undefined.
 """
 
@@ -79,7 +79,7 @@ def calibration_intercept(dream: Table, real: Table) -> Column:
 
 
 def top1_regret(dream: Table, real: Table) -> Column:
-    """What choosing the dream's best policy costs in real score; the mean over a tie for best."""
+    """The real score lost by choosing the dream's best policy; the mean over a tie for best."""
     best = dream == dream.max(-1, keepdims=True)
     chosen = (real * best).sum(-1) / best.sum(-1)
     return real.max(-1) - chosen
@@ -101,7 +101,7 @@ STATISTICS: dict[str, Statistic] = {
 CORRELATIONS = ("pearson", "spearman", "kendall", "calibration_slope", "calibration_intercept")
 """Statistics of how scores vary together, as opposed to errors."""
 ORDER_CLAIMS = (*CORRELATIONS, "mmrv", "mmrv_tie_safe")
-"""Statistics that say something about how policies compare, not worth saying of very few."""
+"""Statistics that compare the policies with each other; they mean little for very few policies."""
 
 QUALITY: dict[str, Callable[[Column], Column]] = {
     "pearson": lambda value: value,
@@ -115,11 +115,11 @@ QUALITY: dict[str, Callable[[Column], Column]] = {
     "calibration_intercept": lambda value: -np.abs(value),
     "top1_regret": np.negative,
 }
-"""The higher the better: what "no worse than" means for each statistic."""
+"""Quality of a value of each statistic, higher is better; it defines "no worse than"."""
 
 
 def chance_of(r: float, policies: int) -> float:
-    """Chance that a dream that knows nothing reaches a Pearson correlation above `r`.
+    """Chance that a dream that is unrelated to reality reaches a Pearson correlation above `r`.
 
     Exact for normal scores: `r` has the density `(1 - r^2)^((p - 4) / 2)` up to a factor, so the
     chance is that of `t = r sqrt((p - 2) / (1 - r^2))`; here summed on a fine grid of angles.

@@ -7,7 +7,7 @@ from policy_eval.statistics.agreement import QUALITY, STATISTICS, Column
 
 
 def smoothed_rates(rates: Float64[np.ndarray, "p"], trials: Int64[np.ndarray, "p"]) -> Float64[np.ndarray, "p"]:
-    """Half a success and half a failure added (Jeffreys): no rate is certain to be 0 or 1."""
+    """Rates with half a success and half a failure added (Jeffreys), so that none is 0 or 1."""
     return (rates * trials + 0.5) / (trials + 1)
 
 
@@ -21,9 +21,9 @@ def noise_ceiling(
 ) -> dict[str, Column]:
     """The distribution of every statistic of agreement for a perfect simulator.
 
-    Both places are given the same success rates, and numbers of successes are drawn from binomial
+    Dream and reality have the same success rates, and the numbers of successes are drawn from binomial
     distributions, independently: two measurements of the same policies. A simulator that repeats
-    the outcome of every single start, not the rates alone, can come out above this ceiling.
+    the outcome of every single start, and not only the rates, can exceed this ceiling.
 
     Args:
         rates: Success rate of each policy, the same in dream and reality.

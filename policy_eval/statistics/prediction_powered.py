@@ -1,4 +1,4 @@
-"""The real success rate from few real trials and many dreamed ones, without trusting the dream."""
+"""The real success rate from few real trials and many dreamed ones, even if the dream is wrong."""
 
 from dataclasses import dataclass
 
@@ -14,11 +14,11 @@ class PredictionPowered:
 
     Attributes:
         score: The estimate.
-        low: Lower end of its 95 % interval.
+        low: Lower end of its 95% interval.
         high: Upper end.
-        weight: How much the dream was believed, 0 (not at all) to 1.
-        paired: Starts tried both really and in the dream.
-        extra: Starts that were only dreamed from.
+        weight: Weight of the dream, 0 (not used) to 1.
+        paired: Number of starts tried both in reality and in the dream.
+        extra: Number of starts tried only in the dream.
     """
 
     score: float
@@ -39,16 +39,16 @@ def prediction_powered(
     """Prediction-powered inference (arXiv 2301.09633), its weight tuned as in 2311.01453.
 
     `theta = w mean(extra) + mean(real - w dream)`: unbiased however wrong the dream is, and the
-    narrower the better dream and reality agree start by start. The weight that makes the variance
+    interval is narrower the better dream and reality agree start by start. The weight that makes the variance
     `w^2 var(dream) / m + var(real - w dream) / n` smallest is
-    `w = cov(real, dream) / (var(dream) (1 + n / m))`, here cut to 0..1. Without extra dreams it is
+    `w = cov(real, dream) / (var(dream) (1 + n / m))`, here clipped to 0..1. Without extra dreams it is
     0 and the estimate is the mean of the real trials.
 
     Args:
         real: Outcomes of the real trials.
         dream: Outcomes of the dreams from the same starts, in the same order.
         extra: Outcomes of dreams from other starts of the same kind.
-        level: Coverage of the interval: Wilson's without belief in the dream, else a normal one cut
+        level: Coverage of the interval: Wilson's where the weight is 0, else a normal one clipped
             to 0..1.
 
     Raises:

@@ -18,7 +18,7 @@ def wilson_interval(mean: float, n: int, *, level: float = 0.95) -> Interval:
     """Wilson's score interval (1927) of a success rate.
 
     Outcomes between 0 and 1 vary less than successes and failures of the same mean do, so for
-    graded outcomes it is wider than need be.
+    graded outcomes it is wider than necessary.
 
     Args:
         mean: The rate measured, 0 to 1.
@@ -34,7 +34,7 @@ def wilson_interval(mean: float, n: int, *, level: float = 0.95) -> Interval:
 
 @dataclass(frozen=True)
 class PairOrder:
-    """Two policies in one place.
+    """The comparison of two policies in one place.
 
     Attributes:
         probability: That the first is better, ties counting half.
@@ -56,9 +56,9 @@ def pair_order(
 ) -> PairOrder:
     """Bootstrap over the starts that two policies share.
 
-    Starts are drawn with replacement, the same for both, so one that is hard for both does not blur
-    their difference. Where they share fewer than two, both are drawn on their own. The probability
-    is never quite 0 or 1, which `resamples` draws cannot tell from `0.5 / resamples`.
+    Starts are drawn with replacement, the same for both, so a start that is hard for both does not
+    blur their difference. If they share fewer than two, the starts of each are drawn separately. The
+    probability is kept `0.5 / resamples` away from 0 and 1: `resamples` draws cannot tell these apart.
     """
     _, mine, other = np.intersect1d(first.seeds, second.seeds, return_indices=True)
     rng = np.random.default_rng(seed)
@@ -84,11 +84,11 @@ def _drawn_means(values: Float64[np.ndarray, "e"], resamples: int, rng: np.rando
 
 
 def resampled_scores(places: Sequence[Sequence[Scores]], *, resamples: int = 4000, seed: int = 0) -> list[Table]:
-    """Scores of every policy in every place on starts drawn anew, the same for all.
+    """Scores of every policy in every place on resampled starts, the same for all.
 
     Returns:
         An array `n p` for each place. Where none of a policy's own starts is drawn, its score is
-        the one it has.
+        the measured one.
     """
     every = np.unique(np.concatenate([scores.seeds for place in places for scores in place]))
     rng = np.random.default_rng(seed)
@@ -118,7 +118,7 @@ def hierarchical_intervals(
 
     The estimand: what the statistic would be on average over sets of policies drawn from the same
     population, each policy measured with as many trials from as many starts. That is the number to
-    hold against a noise ceiling with the same trials; for a correlation it is lower than that of
+    compare with a noise ceiling with the same trials; for a correlation it is lower than that of
     the unknown true success rates.
 
     Correlations (`CORRELATIONS`) are drawn by policy alone, with all trials of each: the spread
@@ -126,7 +126,7 @@ def hierarchical_intervals(
     section 3.8), and drawing trials anew as well would count it twice and pull every sample towards
     0. Errors (MMRV, bias, RMSE, regret) are drawn in both stages, because all policies share the
     starts, and because a set with one policy twice orders its pairs too easily.
-    `benchmarks/coverage.py` shows how often the intervals hold the estimand.
+    `benchmarks/coverage.py` shows how often the intervals contain the estimand.
 
     Args:
         statistics: What to compute, see `policy_eval.statistics.agreement`.
@@ -162,8 +162,8 @@ def policy_intervals(
 ) -> dict[str, Interval]:
     """Bootstrap intervals over policies, bias-corrected and accelerated.
 
-    A bootstrap sample of p policies varies by (p - 1) / p too little, so its tails are taken
-    further out by as much (Hesterberg 2015, "narrowness bias", arXiv 1411.5279).
+    The variance of a bootstrap sample of p policies is too small by the factor (p - 1) / p, so its
+    tails are moved outwards to correct that (Hesterberg 2015, "narrowness bias", arXiv 1411.5279).
 
     Args:
         statistics: What to compute, see `policy_eval.statistics.agreement`.
@@ -203,7 +203,7 @@ def _point(
 def start_intervals(
     statistics: dict[str, Statistic], dream: Table, real: Table, *, level: float = 0.95
 ) -> dict[str, Interval]:
-    """Percentile intervals from scores on resampled starts, for these very policies."""
+    """Percentile intervals from scores on resampled starts, for exactly these policies."""
     ends = [(1 - level) / 2, (1 + level) / 2]
     return {name: tuple(np.quantile(statistic(dream, real), ends).tolist()) for name, statistic in statistics.items()}
 
@@ -218,7 +218,7 @@ def bca_interval(
         samples: Its bootstrap samples.
         jackknife: Its values with one unit left out, for the acceleration.
         level: Coverage.
-        units: How many units were drawn, to correct the narrowness of the samples; not corrected
+        units: Number of units drawn, to correct the narrowness of the samples; no correction
             when not given.
     """
     n = len(samples)

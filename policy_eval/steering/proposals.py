@@ -10,11 +10,11 @@ from worldmodel.streaming.noise import stream_noise
 def jitter(
     plans: Float[Tensor, "n h a"], k: int, sigma: float | Float[Tensor, "a"], seeds: Int[Tensor, "n"], step: int
 ) -> Float[Tensor, "n k h a"]:
-    """The plan itself and `k - 1` plans that lie beside it.
+    """The plan itself and `k - 1` plans near it.
 
     RoboMonkey draws its candidates from a Gaussian about the policy's samples; here each candidate
-    has one Gaussian offset for all its steps, since noise that changes with every step averages
-    out. A function of the seed of the stream and of the step alone.
+    has one Gaussian offset for all its steps, because noise that changes with every step averages
+    out. The offsets depend only on the seed of the stream and on the step.
     """
     noise = stream_noise(seeds, torch.full_like(seeds, step), [k, 1, plans.shape[-1]])
     noise[:, 0] = 0

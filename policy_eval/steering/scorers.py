@@ -19,8 +19,8 @@ class Candidates:
 
     Attributes:
         plans: Raw actions; of each stream the first plan is the policy's own.
-        imagined: One clip for every plan, those of a stream side by side: the present frame, and
-            the dreamt ones. `None` when nothing was imagined.
+        imagined: A clip with one row for every plan, those of a stream side by side: the present
+            frame, then the dreamt ones. `None` when nothing was imagined.
     """
 
     plans: Float[Tensor, "n k h a"]
@@ -28,13 +28,13 @@ class Candidates:
 
 
 Scorer = Callable[[Candidates], Float[Tensor, "n k"]]
-"""Higher is better; of equals the first is taken."""
+"""Higher is better; of equal plans the first is taken."""
 
 
 def by_value(judge: Judge) -> Scorer:
-    """The judge's reward of the last imagined frame: the value of V-GPS, of a state it leads to.
+    """The judge's reward of the last imagined frame, in place of the value function of V-GPS.
 
-    V-GPS learns Q(s, a) offline; here the world model says what the actions lead to.
+    V-GPS learns Q(s, a) offline; here the world model predicts the state that the actions lead to.
     """
 
     def score(candidates: Candidates) -> Float[Tensor, "n k"]:
@@ -64,14 +64,14 @@ def by_verifier(verify: Callable[[UInt8[Tensor, "b v H W 3"]], Float[Tensor, "b"
 def by_agreement(
     decode: Callable[[Clip], Float[Tensor, "b t a"]], commanded: Callable[[Clip], Float[Tensor, "b t a"]]
 ) -> Scorer:
-    """Whether what is seen to be done is what was meant ("Do What You Say").
+    """Whether the imagined frames show the planned actions ("Do What You Say").
 
-    Minus the mean squared difference between the actions that an inverse-dynamics model reads off
-    the imagined frames and those of the plan. The paper asks a vision-language model whether the
+    Minus the mean squared difference between the actions that an inverse-dynamics model decodes
+    from the imagined frames and those of the plan. The paper asks a vision-language model whether the
     simulated outcome fits the plan in words; here the plan is the actions.
 
     Args:
-        decode: Reads actions off a clip, as `InverseDynamics.decode` does.
+        decode: Decodes the actions of a clip, as `InverseDynamics.decode` does.
         commanded: The clip's own actions in the same units, as `InverseDynamics.commanded`.
     """
 
@@ -84,7 +84,7 @@ def by_agreement(
 
 
 def nearest_the_mean(candidates: Candidates) -> Float[Tensor, "n k"]:
-    """A control without imagination: the plan nearest the mean of all, the majority's."""
+    """A control without imagination: the plan nearest to the mean of all plans."""
     offset = candidates.plans - candidates.plans.mean(1, keepdim=True)
     return -offset.square().mean((2, 3))
 

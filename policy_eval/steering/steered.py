@@ -1,9 +1,9 @@
 """Best-of-K steering: propose K plans, imagine each, score, and carry out the best.
 
-One interface for three papers that differ in the scorer: a value (V-GPS,
-arXiv 2410.13816), whether the imagined outcome is what was meant ("Do What You Say",
-arXiv 2510.16281), and a verifier's opinion (RoboMonkey, arXiv 2506.17811). The scorer is any
-callable; the policy is neither changed nor asked for more than a plan.
+One interface for three papers that differ in the scorer: a value (V-GPS, arXiv 2410.13816), the
+agreement of the imagined outcome with the plan ("Do What You Say", arXiv 2510.16281), and a
+verifier's score (RoboMonkey, arXiv 2506.17811). The scorer is any callable. The policy is not
+changed; it only has to return plans.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from worldmodel.world_model import WorldModel
 
 @runtime_checkable
 class Planner(Protocol):
-    """A policy that can say what it is going to do, without doing it."""
+    """A policy that can return its plan without carrying it out."""
 
     def plan(self, observation: Observations) -> Float[Tensor, "n h a"]:
         """Raw actions of the next `h` steps."""
@@ -32,7 +32,7 @@ class Planner(Protocol):
 
 
 class SteeredPolicy:
-    """Another policy, steered by imagination.
+    """A policy whose plans are compared in imagination before one is carried out.
 
     ```python
     steered = SteeredPolicy(policy, by_value(judge), world, k=16, sigma=30.0)
@@ -40,11 +40,11 @@ class SteeredPolicy:
     ```
 
     Args:
-        policy: Who plans, and who carries on after its plan in the imagined futures.
-        scorer: Who chooses.
-        world: Who imagines; `None` for scorers that look at the plans alone.
-        k: Plans to choose from.
-        sigma: How far the plans lie apart, in raw units of the action.
+        policy: Makes the plans, and acts in the imagined futures after the end of a plan.
+        scorer: Scores the plans; the best one is chosen.
+        world: The world model that imagines; `None` for scorers that use only the plans.
+        k: Number of plans to choose from.
+        sigma: Standard deviation of the plans' offsets, in raw units of the action.
         lookahead: Imagined steps, at least as many as a plan has.
         context: Past frames that a dream begins with.
         num_steps: Denoising steps per frame.
@@ -81,7 +81,7 @@ class SteeredPolicy:
 
     @torch.no_grad()
     def act(self, observation: Observations) -> Float[Tensor, "n a"]:
-        """The next action of the best plan; chooses anew when it has been carried out."""
+        """The next action of the best plan; a new one is chosen when it has been carried out."""
         self.seen = [*self.seen, observation][-self.context :]
         if not self.queue:
             best = self.choose(observation)
@@ -103,7 +103,7 @@ class SteeredPolicy:
     def imagine(self, plans: Float[Tensor, "n k h a"]) -> Clip:
         """Dream every plan; the policy goes on acting in the dream when its plan is over.
 
-        The plans of a stream share the noise of their dreams, so they differ by actions alone.
+        The plans of a stream share the noise of their dreams, so they differ only by their actions.
 
         Returns:
             The present frame and `lookahead` dreamt ones of `n k` streams.

@@ -12,13 +12,13 @@ from policy_eval.policies.cloned import ClonedPolicy
 class Actor(nn.Module):
     """A Gaussian around the action of a cloned policy, with its own learnt spread.
 
-    Only the perceptron and the spread learn. The convolutions stay as they were cloned from real
-    pictures: what they see is encoded once for actor, prior and critic, and they cannot come to
-    look for the artefacts of a dream (Dreamer 4, 2509.24527, likewise learns heads on a frozen
-    trunk). Actions are the policy's normalised ones; `raw` makes commands of them.
+    Only the perceptron and the spread are trained. The convolutions stay as they were cloned from
+    real pictures: frames are encoded once for actor, prior and critic, and the features cannot adapt
+    to the artefacts of a dream (Dreamer 4, 2509.24527, likewise learns heads on a frozen
+    trunk). Actions are the policy's normalised ones; `raw` turns them into commands.
 
     Args:
-        policy: Whom to improve; its weights are copied.
+        policy: The policy to improve; its weights are copied.
         std: Spread at the beginning, in standard deviations of the demonstrated actions.
 
     Raises:

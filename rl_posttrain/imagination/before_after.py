@@ -28,16 +28,16 @@ def before_after(
     horizon: int,
     episodes: int | None = None,
 ) -> dict[str, Scores]:
-    """Let policies act for real from the same starts, and film the first of them.
+    """Let policies act in the real environment from the same starts, and write videos of the first starts.
 
     Args:
-        policies: Folders or `module:name`, by the words that label them.
+        policies: Folders or `module:name`, by their labels in the videos.
         real: The environment, a name or `module:Class`.
-        starts: Recorded episodes that the trials begin like.
+        starts: Recorded episodes whose starts the trials use.
         out: Folder of the videos.
-        videos: How many.
-        horizon: Most actions of a trial.
-        episodes: Trials of each policy; as many as videos when not given.
+        videos: Number of videos.
+        horizon: Maximum number of actions of a trial.
+        episodes: Number of trials of each policy; as many as videos when not given.
 
     Returns:
         The trials of every policy, on the same starts.
@@ -48,7 +48,7 @@ def before_after(
     source = open_episodes(starts)
     number = videos if episodes is None else episodes
     if number > len(source):
-        raise ValueError(f"{starts}: {len(source)} episodes to start from, asked for are {number}")
+        raise ValueError(f"{starts}: {len(source)} episodes to start from, {number} needed")
     chosen = Starts(source, range(number))
     size = source.size[0]
     envs = RealEnvs(lambda: make_simulator(real, size=size, time_limit=horizon), chosen, num_envs=min(number, 10))
@@ -72,7 +72,7 @@ def before_after(
 
 
 def side_by_side(trials: Mapping[str, Trial]) -> UInt8[np.ndarray, "m height width 3"]:
-    """Trials left to right, the first camera over the others; a finished one stands still."""
+    """Trials left to right, the first camera above the others; a finished one shows its last frame."""
     length = max(len(trial.frames) for trial in trials.values())
     columns = []
     for name, trial in trials.items():

@@ -1,4 +1,4 @@
-"""Settings of imagination, and whether their numbers make sense."""
+"""Settings of imagination, and the check of their numbers."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,72 +12,72 @@ class ImagineConfig:
     """Improve a cloned policy inside a world model; an update takes about a minute of one core."""
 
     world: str | Path
-    """Folder of the world model, or hf://USER/NAME@REV; best one that has seen this policy fail."""
+    """Folder of the world model, or hf://USER/NAME@REV; best one trained on failures of this policy."""
     judge: str | Path
     """Folder of the judge, likewise."""
     policy: str | Path
-    """Folder of the cloned policy to begin from, likewise."""
+    """Folder of the cloned policy to start from, likewise."""
     data: Path
-    """Recorded episodes that dreams begin from; see `first_frames`."""
+    """Recorded episodes that dreams start from; see `first_frames`."""
     out: Path
     """Folder of the improved policy, of the log, and of the state for `--resume`."""
     ranking: Path | None = None
-    """`ranking.json` of this world model and judge (`worldmodel rank --real`). One that does not
-    rank policies is refused: there dreams improve and the policy gets worse."""
+    """`ranking.json` of this world model and judge (`worldmodel rank --real`). A world model
+    that does not rank policies is refused: in it the dreams improve while the policy gets worse."""
     updates: int = 18
-    """Most updates, each of `streams` dreams."""
+    """Maximum number of updates, each of `streams` dreams."""
     minutes: float | None = None
     """Time after which the run ends; `None`: no limit."""
     clock: Literal["wall", "cpu"] = "wall"
-    """What minutes are counted in; CPU time of the process is fair on a shared machine."""
+    """Clock of `minutes`; with cpu, the CPU time of the process, other programs on the machine do not matter."""
     streams: int = 40
     """Dreams per update, side by side."""
     noise_seeds: int = 2
-    """Dreams of every start, under other noise, which tell where not to trust them."""
+    """Dreams of every start, each under other noise; where they disagree, they are not trusted."""
     persistence: float = 0.8
     """Correlation of the exploration noise from one action to the next; 0 for white noise."""
     horizon: int = 30
     """Actions of a dream."""
     first_frames: bool = True
-    """Begin every dream from the first frame of an episode; else from any before a success."""
+    """Start every dream from the first frame of an episode; otherwise from any frame before a success."""
     context: int = 4
-    """Real frames that a dream is shown first; one for the first frame of an episode."""
+    """Real frames that a dream starts with; only one if it starts from the first frame of an episode."""
     num_steps: int = 2
     """Denoising steps per frame."""
     temperature: float = 1.0
-    """Scale of the dreams' noise, in place of the world model's own; at 0 noise seeds agree."""
+    """Scale of the dreams' noise, in place of the world model's own; at 0 all noise seeds agree."""
     pool: int = 512
-    """Starts that priorities are kept of."""
+    """Number of starts that have a priority."""
     priority: float = 0.6
-    """Exponent of the TD error in the chance of a start; 0 draws uniformly."""
+    """Exponent of the TD error in the probability of a start; 0 draws uniformly."""
     correction: float = 0.4
-    """Exponent of the importance weights at first; it grows to 1 over the run. Of an actor that
-    imitates, the critic alone is weighted."""
+    """Initial exponent of the importance weights; it grows to 1 over the run. With the objective
+    imitation, only the critic is weighted."""
     refresh_interval: int = 5
-    """Updates between exchanges of a tenth of the pool, where the critic errs least."""
+    """Updates between exchanges of a tenth of the pool: the starts where the critic's error is smallest."""
     trust: bool = True
-    """Weight rewards by the agreement of noise seeds, if that is found to tell the error. An actor
-    that imitates weighs its successes by their share of the noise seeds instead."""
+    """Weight rewards by the agreement of noise seeds, if a check finds that it predicts the error. The
+    objective imitation weights a success by the share of its noise seeds that succeed instead."""
     held_out: float = 0.1
-    """Share of the episodes, the last ones, that only measure."""
+    """Share of the episodes, the last ones, that are only used to measure."""
     validation_starts: int = 32
-    """Held-out frames that the actor is measured from, every time the same."""
+    """Number of held-out frames that the actor is measured from, every time the same."""
     validation_horizon: int = 30
     """Actions of those dreams."""
     validation_interval: int = 3
     """Updates between measurements."""
     patience: int = 6
-    """Measurements without a better one after which the run ends."""
+    """The run ends after this many measurements without a better one."""
     save_interval: int = 3
     """Updates between saved states."""
     real: str = "none"
     """Real environment, a name or module:Class, for videos before and after; the run itself never sees it."""
     real_data: Path | None = None
-    """Recorded episodes that the videos begin like; `data` when not given."""
+    """Recorded episodes whose starts the videos use; `data` when not given."""
     videos: int = 4
-    """How many."""
+    """Number of videos."""
     video_steps: int = 60
-    """Longest of them."""
+    """Maximum number of steps of a video."""
     resume: bool = False
     """Continue exactly where `out` stopped."""
     overwrite: bool = False

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from rl_posttrain.imagination.estimators import expected_value, symlog, two_hot
 
 LIMIT = 10.0
-"""Returns beyond this are put on the outermost bin."""
+"""Larger returns are put on the outermost bin."""
 
 
 class Critic(nn.Module):

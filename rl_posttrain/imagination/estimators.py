@@ -60,7 +60,7 @@ def lambda_returns(
         rewards: Reward of action `i`.
         values: Values of the `t + 1` frames, before and after every action.
         continues: 0 where action `i` ended the episode, else 1.
-        discount: Of each step, 0 to 1.
+        discount: Discount of each step, 0 to 1.
         decay: The lambda, 0 for one-step targets, 1 for the whole imagined return.
     """
     steps = rewards.shape[1]
@@ -91,7 +91,7 @@ def importance_weights(
     `beta = 1` undoes the prioritisation in expectation (1511.05952, section 3.4).
 
     Args:
-        probabilities: Of all `n` items.
+        probabilities: Probabilities of all `n` items.
         picked: Probabilities of the items that were drawn.
         beta: 0 to 1.
     """
@@ -114,15 +114,15 @@ def shaped_rewards(
         successes: Whether action `i` solved the task.
         potentials: How good each of the `t + 1` frames is.
         trust: Weight of each reward, 0 to 1.
-        shaping: Weight of the potential against a success, which is worth 1.
-        discount: Of each step.
+        shaping: Weight of the potential, relative to a success, which is worth 1.
+        discount: Discount of each step.
     """
     gained = discount * potentials[:, 1:] - potentials[:, :-1]
     return trust * (successes + shaping * gained)
 
 
 def trust(disagreement: Float[Tensor, "*n"], scale: float) -> Float[Tensor, "*n"]:
-    """`exp(-d / scale)`, 1 where dreams of other noise show the same (Vista, 2405.17398)."""
+    """`exp(-d / scale)`, 1 where dreams under other noise agree (Vista, 2405.17398)."""
     return (-disagreement / scale).exp()
 
 
@@ -160,10 +160,10 @@ def pmpo_loss(
     weighted. The size of the advantages does not matter, so their scale need not be known.
 
     Args:
-        log_probs: Of the actions taken, under the policy that is improved.
+        log_probs: Log-probabilities of the actions taken, under the policy that is improved.
         advantages: Return minus value.
-        kl: To the prior, at the same frames.
-        weights: Of each item, at least 0; 0 leaves it out.
+        kl: Divergence from the prior, at the same frames.
+        weights: Weight of each item, at least 0; 0 leaves it out.
         alpha: Share of the good actions.
         beta: Weight of the divergence.
     """

@@ -6,23 +6,23 @@ from pathlib import Path
 from policy_eval.ranking.trials import fingerprint
 
 UNKNOWN = (
-    "Whether this world model ranks policies rightly is not known: see `worldmodel rank --real`, "
-    "and name its ranking.json by --ranking. In one that does not, dreams improve and the policy "
+    "It is not known whether this world model ranks policies correctly: run `worldmodel rank --real` "
+    "and pass its ranking.json with --ranking. If it does not, the dreams improve while the policy "
     "gets worse."
 )
-WORST_STANDING = 0.1  # of perfect simulators with as many trials, the share that does no better
+WORST_STANDING = 0.1  # share of perfect simulators with as many trials that do no better
 
 
 def check_ranking(file: Path | None, world: str | Path, judge: str | Path) -> str:
     """What a `ranking.json` says of a world model and a judge, in a sentence.
 
     Args:
-        file: Of `worldmodel rank` with real trials; `None` when there is none.
+        file: Written by `worldmodel rank` with real trials; `None` when there is none.
         world: Folder of the world model, or `hf://USER/NAME@REV`.
         judge: Folder of the judge.
 
     Raises:
-        ValueError: The file is no ranking, or is one by another world model, or says nothing of
+        ValueError: The file is no ranking, was made with another world model or has no
             correlations; or the dream ranks worse than nine in ten perfect simulators.
     """
     if file is None:
@@ -41,8 +41,8 @@ def check_ranking(file: Path | None, world: str | Path, judge: str | Path) -> st
     figures = f"Pearson {pearson['value']:.2f}, nine in ten perfect simulators {ceiling['p10']:.2f}"
     if pearson["standing"] < WORST_STANDING:
         raise ValueError(
-            f"{file}: this dream does not rank policies ({figures}), so one that improves in it "
-            "may get worse; without --ranking the run begins nevertheless"
+            f"{file}: this dream does not rank policies ({figures}), so a policy that improves in "
+            "it may get worse; without --ranking the run begins nevertheless"
         )
     by = "" if ranked["judge"] == fingerprint(judge) else ", with another judge"
     return f"This dream ranks policies about as a perfect simulator would{by} ({figures})."

@@ -1,4 +1,4 @@
-"""Learning from what succeeded: the actor repeats its own successes in all dreams so far."""
+"""Learning from successes: the actor repeats its own successes in all dreams so far."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,13 @@ FILE = "memory.safetensors"
 
 @dataclass(frozen=True)
 class Memory:
-    """Every frame of the dreams that ended in success, up to it; a pure value.
+    """Every frame, up to the success, of the dreams that succeeded; immutable.
 
     Attributes:
         features: What the actor saw.
         actions: Normalised actions taken there, exploration included.
         weights: Share of the noise seeds under which the same exploration succeeded, above 0: a
-            success that hangs on the dream's noise counts for less.
+            success that depends on the dream's noise counts for less.
     """
 
     features: Float[Tensor, "n f"]
@@ -42,7 +42,7 @@ class Memory:
         return cls(none(learner.actor.num_features), none(len(learner.actor.std)), none())
 
     def add(self, imagined: Imagined, noise_seeds: int) -> "Memory":
-        """A memory with these dreams' successes, too; stream `j * n + i` is of start `i`."""
+        """A memory that also has the successes of these dreams; stream `j * n + i` is of start `i`."""
         kept = imagined.running & imagined.solved[:, None]
         solved = rearrange(imagined.solved.float(), "(k n) -> k n", k=noise_seeds)
         share = repeat(solved.mean(0), "n -> (k n) t", k=noise_seeds, t=kept.shape[1])
@@ -71,8 +71,8 @@ def imitate(
     The objective is `pmpo_loss` with `alpha = 1` and success in the place of the advantage's sign:
     `-mean ln pi + beta mean KL(pi || prior)` over what led to success. It is self-imitation
     (Oh et al. 2018, 1806.05635) with the outcome as filter; VLAW clones a policy on its imagined
-    successes in the same way. What failed teaches nothing, so nothing pushes the actor to where
-    it has never been, and what is learnt from adds up over the updates.
+    successes in the same way. Failures are not used, so nothing pushes the actor to where it has
+    never been, and the successes to learn from add up over the updates.
 
     Raises:
         ValueError: The loss is not finite.

@@ -25,16 +25,16 @@ from worldmodel.training.checkpoint import MovingAverage
 
 @dataclass(frozen=True)
 class LearnConfig:
-    """How actor and critic learn from what was imagined."""
+    """How actor and critic learn from imagined rollouts."""
 
     objective: Literal["imitation", "pmpo"] = "imitation"
-    """What moves the actor: its own successes in all dreams so far, or the sign of the advantage
+    """What the actor learns from: its own successes in all dreams so far, or the sign of the advantage
     in the latest dreams (Dreamer 4)."""
     std: float = 0.5
-    """Spread of the actor at first, and of the prior, in deviations of demonstrated actions; with
-    `imitation` it is the largest, and every start explores with a random share of it."""
+    """Initial spread of the actor, and that of the prior, in standard deviations of demonstrated actions;
+    with `imitation` it is the largest, and every start explores with a random share of it."""
     actor_rate: float = 5e-4
-    """Learning rate of the actor; `pmpo` wants a fifth of it."""
+    """Learning rate of the actor; `pmpo` needs a fifth of it."""
     critic_rate: float = 1e-3
     """Learning rate of the critic."""
     warmup: int = 6
@@ -44,13 +44,13 @@ class LearnConfig:
     minibatch: int = 240
     """Frames per optimiser step."""
     discount: float = 0.98
-    """Of each step."""
+    """Discount of each step."""
     decay: float = 0.95
-    """Lambda of the returns: 0 trusts the critic alone, 1 the dream alone."""
+    """Lambda of the returns: 0 uses only the critic, 1 only the dream."""
     shaping: float = 1.0
-    """Weight of the judge's reward, as a potential, against a success."""
+    """Weight of the judge's reward, as a potential, relative to a success."""
     alpha: float = 0.5
-    """Weight of good actions against bad ones."""
+    """Weight of good actions, 0 to 1; bad actions have the rest (`pmpo`)."""
     beta: float = 0.3
     """Weight of the divergence from the prior."""
     imitation_steps: int = 50
@@ -60,7 +60,7 @@ class LearnConfig:
 
 
 class Learner(nn.Module):
-    """Actor, critic, and the prior that the actor begins from."""
+    """Actor, critic, and the prior that the actor starts from."""
 
     def __init__(self, policy: ClonedPolicy, config: LearnConfig):
         super().__init__()
@@ -78,7 +78,7 @@ class Learner(nn.Module):
 
 @dataclass(frozen=True)
 class Experience:
-    """Imagined frames with what they teach; `n` of them, of all streams, before a success.
+    """Imagined frames to learn from: the `n` frames of all streams before a success.
 
     Attributes:
         features: What actor and critic see.
@@ -110,10 +110,10 @@ def learn_from(
     config: LearnConfig,
     trust_scale: float | None,
 ) -> tuple[Experience, Float[Tensor, "n"], dict[str, float]]:
-    """Returns and advantages of what was imagined, under the target critic.
+    """Returns and advantages of imagined rollouts, under the target critic.
 
     Args:
-        learner: Its critic judges the start, the moving average of its critic all frames.
+        learner: Its critic gives the values of the starts, the moving average of its critic those of all frames.
         average: The moving average.
         imagined: Rollouts, stream `j * n + i` from start `i`.
         importance: Weight of every start.
@@ -121,8 +121,8 @@ def learn_from(
         trust_scale: Disagreement at which a reward counts `1 / e`; `None` trusts all dreams.
 
     Returns:
-        Experience, absolute TD error of every start (mean over its noise seeds), and what to show:
-        `return` (discounted, trusted rewards only), `solved` and `value_error`, the root mean
+        Experience, absolute TD error of every start (mean over its noise seeds), and figures to
+        show: `return` (discounted, trusted rewards only), `solved` and `value_error`, the root mean
         square of return minus value.
     """
     average.swap(learner)

@@ -1,4 +1,4 @@
-"""Where an imagination run stands: step, time, progress line, table of updates, TensorBoard."""
+"""The progress of an imagination run: step, time, progress line, table of updates, TensorBoard."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +18,8 @@ class ImagineLog(RunClock):
 
     Args:
         out: Folder of the tables and of TensorBoard's `log`.
-        updates: How many updates a run has at most.
-        minutes: How long it takes at most.
+        updates: Maximum number of updates of a run.
+        minutes: Maximum duration of the run.
         clock: `wall` or `cpu`.
     """
 

@@ -24,10 +24,10 @@ class Imagined:
         frames: All cameras of the world model.
         features: What the actor sees of them.
         actions: Normalised actions of the actor.
-        prior: What the prior would have done most likely.
+        prior: The most likely actions of the prior.
         potentials: The judge's reward of every frame.
         successes: Whether the judge saw a success after the action.
-        running: Whether there had been none before it.
+        running: Whether there had been no success before the action.
         disagreement: Standard deviation of the pictures over the noise seeds of one start, root
             mean square over pixels, 0..1; 0 with one seed.
     """
@@ -64,21 +64,22 @@ def imagine_rollouts(
     vary: bool = False,
     num_steps: int = 2,
 ) -> Imagined:
-    """Let an actor act in dreams that begin from real frames.
+    """Let an actor act in dreams that start from real frames.
 
     Stream `j * n + i` is start `i` under noise seed `j`. The dreams of a start share the actor's
-    exploration noise, but each acts on what it sees itself, so all of them are its own experience.
+    exploration noise, but in each dream the actor acts on what that dream shows, so all are its own
+    experience.
 
     Args:
-        world: Dreams.
+        world: The world model.
         judge: Reward and success of every frame.
-        actor: Who acts.
-        prior: Whom it is compared with.
-        clips: Real frames of each of the `n` starts, the last one is where it begins.
-        horizon: Actions.
+        actor: The policy that acts.
+        prior: The policy that it is compared with.
+        clips: Real frames of each of the `n` starts; the dream begins after the last one.
+        horizon: Number of actions.
         bounds: Lowest and highest command; others are clipped.
-        seed: Of the dreams' noise and of exploration.
-        noise_seeds: Dreams of every start.
+        seed: Seed of the dreams' noise and of exploration.
+        noise_seeds: Number of dreams of every start.
         explore: Draw actions; otherwise take the most likely ones.
         persistence: Correlation of the exploration noise from one action to the next, 0 to 1.
         vary: Scale the exploration of each start by a number drawn from 0 to 1.
@@ -129,7 +130,7 @@ def persistent_noise(
     """Standard normal noise whose correlation after `i` actions is `persistence ** i`.
 
     White noise averages out before it moves anything: an arm follows the mean of its targets.
-    Noise that lasts explores further, while every single action remains a draw from the actor's
+    Correlated noise explores further, while every single action is still a draw from the actor's
     Gaussian (Eberhard et al. 2023, Pink Noise Is All You Need; here of first order).
     """
     fresh = torch.randn(number, horizon, action_dim, generator=generator)

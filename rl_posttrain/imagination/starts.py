@@ -12,14 +12,14 @@ from rl_posttrain.imagination.estimators import importance_weights, priority_pro
 
 @dataclass(frozen=True)
 class StartPool:
-    """A pool of anchors with a priority each, drawn from and refreshed as training goes.
+    """A pool of anchors, each with a priority; training draws from it and refreshes it.
 
-    A pure value: `update` and `refresh` return a new pool, and `draw` depends on the generator
+    It is immutable: `update` and `refresh` return a new pool, and `draw` depends on the generator
     alone, so that a resumed run draws what an uninterrupted one does.
 
     Attributes:
         index: Which anchors are in the pool.
-        errors: Their last absolute TD error, that of the worst when not visited yet.
+        errors: Their last absolute TD error; for those not visited yet, the largest of the others.
         visited: How often each was drawn since it came into the pool.
     """
 
@@ -40,7 +40,7 @@ class StartPool:
         """Places in the pool, with replacement, and their importance weights.
 
         Args:
-            number: How many.
+            number: Number of places.
             rng: Source of randomness.
             alpha: Exponent of the priorities; 0 draws uniformly.
             beta: Exponent of the importance weights.
@@ -51,7 +51,7 @@ class StartPool:
         return places, importance_weights(probabilities, probabilities[places], beta)
 
     def update(self, places: Int64[np.ndarray, "m"], errors: Float[Tensor, "m"]) -> "StartPool":
-        """Note the TD errors of starts that were just used; of several, the last one counts."""
+        """Note the TD errors of starts that were just used; if there are several for one, the last counts."""
         noted, visited = self.errors.clone(), self.visited.copy()
         for place, error in zip(places.tolist(), errors.abs().tolist(), strict=True):
             noted[place] = error

@@ -1,9 +1,9 @@
 """Improve a policy inside a world model, without a real step. `worldmodel imagine`.
 
-Dreams begin from real frames, rather where the critic errs; the cloned policy acts in them with
-noise; a judge rewards and ends them; the critic learns lambda-returns; the actor repeats what
-succeeded (or learns the sign of the advantage) and stays close to the clone. What is kept is the
-actor that does best in dreams of held-out frames.
+Dreams start from recorded frames, more often from those where the critic's error is large. The
+cloned policy acts in them with noise, and a judge rewards and ends them. The critic learns
+lambda-returns; the actor repeats what succeeded (or learns the sign of the advantage) and stays
+close to the clone. The actor that does best in dreams of held-out frames is kept.
 """
 
 import json
@@ -46,11 +46,11 @@ class Setting:
     """All that does not change in a run.
 
     Attributes:
-        world: Dreams.
-        judge: Rewards.
+        world: The world model.
+        judge: Gives the rewards.
         source: The recorded episodes.
-        train: Where dreams begin.
-        held_out: Where measuring dreams begin.
+        train: Frames that dreams start from.
+        held_out: Frames that the measuring dreams start from.
         bounds: Lowest and highest action of the recorded episodes.
         trust_scale: See `learn_from`.
         reward_scale: Factor of the judge's reward that makes its range as wide as a success's.
@@ -122,7 +122,7 @@ def check_fit(world: WorldModel, judge: LearnedJudge, policy: ClonedPolicy, sour
         (f"state dims of {source.name}", source.state_dim, world.state_dim),
     ):
         if mine != theirs:
-            raise ValueError(f"{name}: {mine}, expected is {theirs}")
+            raise ValueError(f"{name}: {mine}, expected {theirs}")
     if not set(shown.views) <= set(views):
         raise ValueError(f"the policy sees {shown.views}, the world model {views}")
     if shown.state_dim not in (0, world.state_dim):
@@ -130,7 +130,7 @@ def check_fit(world: WorldModel, judge: LearnedJudge, policy: ClonedPolicy, sour
 
 
 def prepare(config: ImagineConfig, world: World, judge: Judge, source: EpisodeSource) -> Setting:
-    """Split the starts and read off the range of the actions.
+    """Split the starts and read the range of the actions.
 
     Raises:
         ValueError: Too few episodes for the split.
@@ -154,7 +154,7 @@ def prepare(config: ImagineConfig, world: World, judge: Judge, source: EpisodeSo
 def check_disagreement(config: ImagineConfig, setting: Setting) -> Calibration | None:
     """Whether noise seeds disagree where the world model is wrong about recorded actions.
 
-    It is asked once and kept in `calibration.json` for a resumed run. `None` without `trust`.
+    It is measured once and kept in `calibration.json` for a resumed run. `None` without `trust`.
     """
     if not config.trust or config.noise_seeds == 1:
         return None
@@ -251,7 +251,7 @@ def one_update(
     pool: StartPool,
     log: ImagineLog,
 ) -> tuple[Imagined, StartPool, dict[str, float]]:
-    """Dream from the pool's starts and learn from it; with imitation, the critic alone."""
+    """Dream from the pool's starts and learn from it; with imitation, only the critic learns here."""
     rng = np.random.default_rng([config.seed, 4, log.step])
     places, importance = pool.draw(
         config.streams // config.noise_seeds, rng, alpha=config.priority, beta=correction_at(config, log.step)
@@ -294,7 +294,7 @@ def measure(config: ImagineConfig, setting: Setting, learner: Learner) -> tuple[
 def better(returns: Float[Tensor, "n"], best: Float[Tensor, "n"]) -> bool:
     """Whether the mean gain over the same starts is above its standard error.
 
-    Otherwise the best of many equal actors, that is the luckiest, would be kept.
+    Otherwise the luckiest of many equal actors would be kept.
     """
     gain = returns - best
     return float(gain.mean()) > float(gain.std(correction=0)) / max(len(gain) - 1, 1) ** 0.5

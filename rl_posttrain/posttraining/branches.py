@@ -1,9 +1,9 @@
 """Self-generated prefixes, candidates branched from their end, and a parallel pass over them.
 
-A stream begins from a few recorded frames, goes on for a random while under the recorded actions,
-and branches there: every candidate gets the same actions and other noise. The candidates share the
-past, so in training it is encoded once for all of them: the frames that predictions start from lie
-behind each other on the time axis, and each sees the past and its own branch.
+A stream starts from a few recorded frames, goes on for a random number of frames under the recorded
+actions, and branches there: every candidate gets the same actions and other noise. The candidates
+share the past, so in training it is encoded once for all of them: the frames that predictions start
+from follow each other on the time axis, and each sees the past and its own branch.
 """
 
 from collections.abc import Sequence
@@ -30,11 +30,11 @@ class Branches:
     Attributes:
         past: The first frame of the stream and the last ones before the current frame.
         past_states: Their states, or `None`.
-        past_actions: What was done at them.
+        past_actions: The actions applied at them.
         index: Index in the stream of every past frame and, last, of the current one; `q = p + 1`.
         current: The frames that predictions start from: the current one, then generated ones.
         current_states: Their states, or `None`.
-        actions: What is done at them, the same in every candidate.
+        actions: The actions applied at them, the same in every candidate.
         sample: The generated frames.
         sample_states: The generated states, or `None`.
         truth: The recorded frames in their place.
@@ -189,7 +189,7 @@ def _before(current: Tensor, sample: Tensor, candidates: int) -> Tensor:
 
 
 def branch_visibility(index: Int[Tensor, "q"], candidates: int, length: int, window: int) -> Visibility:
-    """Who sees whom among the past, then the frames of every candidate one after another.
+    """Which frames each frame sees; the past comes first, then the frames of one candidate after another.
 
     A frame sees itself, those of its window in the past and in its own branch, and frame 0.
     """
@@ -206,8 +206,8 @@ def branch_visibility(index: Int[Tensor, "q"], candidates: int, length: int, win
 def encode_branches(world: WorldModel, branches: Branches) -> EncodedFrames:
     """Encode past and branches in one parallel pass; returns the part of the `k m` branch frames.
 
-    The cache of a stream remembers keys made from a longer past than is passed here; apart from
-    that both ways of encoding agree.
+    The cache of a stream holds keys made from a longer past than the one here; apart from that both
+    ways of encoding agree.
     """
     candidates, length = branches.current.shape[1:3]
     latents = _line(branches.past, branches.current)

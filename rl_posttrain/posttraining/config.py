@@ -1,4 +1,4 @@
-"""Settings of post-training, and whether they fit."""
+"""Settings of post-training, and the check that they fit."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,56 +28,55 @@ class PosttrainConfig:
     inverse_dynamics: str | Path | None = None
     """Folder of inverse dynamics, which decode actions, for two more rewards; from `worldmodel inverse-dynamics`."""
     objective: Objective = "nft"
-    """Contrast the candidates by reward; or, as controls, regress to what was recorded: from
-    self-generated frames (self-rollout), from recorded ones (teacher-forced); or the first two
-    together (combined)."""
+    """nft contrasts the candidates by reward. The controls regress to the recording: self-rollout from
+    self-generated frames, teacher-forced from recorded ones. combined is nft and self-rollout."""
     steps: int = 300
     """Updates."""
     minutes: float | None = None
     """Time after which the run ends; `None`: no limit."""
     clock: Literal["wall", "cpu"] = "wall"
-    """What minutes are counted in."""
+    """Clock of `minutes`: wall time, or CPU time of the process."""
     groups: int = 4
     """Starts per update, over all processes."""
     candidates: int = 4
     """Branches per start; the supervised controls draw one."""
     keep: int = 0
-    """How many best and how many worst candidates of a group take part; 0 for all."""
+    """How many of the best and of the worst candidates of a group take part; 0 for all."""
     context: int = 4
     """Recorded frames that a stream is shown."""
     prefix: int = 24
-    """Most frames that the model rolls out by itself before the branches."""
+    """Maximum number of frames that the model rolls out by itself before the branches."""
     branch: int = 4
     """Frames of a candidate."""
     num_steps: int = 2
     """Denoising steps of the sampler that is improved; with 1 it is nearly deterministic."""
     temperature: float = 1.0
-    """Scale of the noise of candidates and updates. A contrast needs some, so that candidates
-    differ; prefixes and evaluations are dreamt at the world model's own, which is what it is used
-    with."""
+    """Scale of the noise of candidates and updates. A contrast needs noise, so that
+    candidates differ. Prefixes and evaluations use the world model's own temperature, like all other
+    uses of it."""
     beta: float = 1.0
     """`b` of the objective."""
     advantage_limit: float = 1.0
-    """Where advantages are clipped."""
+    """Advantages are clipped to this size."""
     old_decay_rate: float = 0.001
-    """By how much the decay of the old policy grows with every update."""
+    """How much the decay of the old policy grows with every update."""
     old_decay: float = 0.5
     """Largest decay of the old policy."""
     kl_weight: float = 0.0
-    """Weight of the squared distance to the world model before; PersistWorld found no effect."""
+    """Weight of the squared distance to the original world model; PersistWorld found no effect."""
     supervision: float = 1.0
     """Weight of the regression in the combined objective."""
     learning_rate: float = 3e-6
-    """Learning rate, constant after the warm-up. The knob that matters: 3e-4 harmed a world model
-    within seven updates (objects 5 px further off, less motion) while its rewards looked fine, and
-    3e-5 one that was trained long within sixty, rewards included; adapters stand more."""
+    """Learning rate, constant after the warm-up; the most important setting. 3e-4 harmed a world model
+    within seven updates (objects 5 px further off, less motion) while its rewards looked fine. 3e-5
+    harmed one that was trained for long within sixty, rewards included. Adapters tolerate more."""
     warmup: int = 10
     """Warm-up updates."""
     lora_rank: int = 0
     """Rank of the low-rank adapters that are trained in place of the weights and merged into them
-    at the end; 0 trains the weights. Adapters take a larger --learning-rate. Needs peft."""
+    at the end; 0 trains the weights. Adapters need a larger --learning-rate. Needs peft."""
     muon: bool = True
-    """Muon for hidden matrices; otherwise AdamW for all, which adapters always have."""
+    """Muon for hidden matrices; otherwise AdamW for all. Adapters always use AdamW."""
     clip_norm: float = 1.0
     """Largest gradient norm."""
     average_decay: float = 0.95
@@ -91,8 +90,8 @@ class PosttrainConfig:
     validation_starts: int = 1
     """Windows of each held-out episode."""
     patience: int = 4
-    """Validations without a better unrewarded measure after which the run stops; the best world
-    model is kept. 0 never stops and keeps the last."""
+    """The run stops after this many validations without a better unrewarded measure, and keeps the best
+    world model. 0 never stops and keeps the last one."""
     save_interval: int = 50
     """Updates between training states."""
     resume: bool = False

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 SMOOTH = 10
-"""Most updates that the drawn reward is the mean of; a third of them when there are fewer."""
+"""The drawn reward is the mean of this many updates, but at most of a third of all of them."""
 
 
 def plot_run(updates: Sequence[Mapping], evaluations: Sequence[Mapping], file: Path) -> None:

@@ -1,7 +1,7 @@
-"""What tells a better world from a hacked reward: held-out rollouts scored by other measures.
+"""Distinguish a better world model from a hacked reward: score held-out rollouts by other measures.
 
 A contrastive reward can be raised by blur, by standing still or by ignoring the action. So every
-evaluation looks at position errors of the objects, sharpness, the energy of motion and the response
+evaluation measures position errors of the objects, sharpness, the energy of motion and the response
 to other actions, none of which is rewarded by default.
 """
 
@@ -37,7 +37,7 @@ class HeldOut:
     Attributes:
         clip: 8 frames of context and the horizon, one row per window.
         episodes: The episode of each window.
-        robot_type: Whose objects are looked for.
+        robot_type: Decides which objects are searched for.
     """
 
     clip: Clip
@@ -86,7 +86,7 @@ def dream(world: WorldModel, clip: Clip, actions: Float[Tensor, "b m a"], *, num
 
 
 def high_frequency(frames: UInt8[Tensor, "b t v H W 3"]) -> Float[Tensor, "b"]:
-    """Mean square of the discrete Laplacian: what blur takes away and noise adds."""
+    """Mean square of the discrete Laplacian: blur lowers it, noise raises it."""
     kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
     pictures = rearrange(frames.float() / 255, "b t v h w c -> (b t v c) 1 h w")
     edges = conv2d(pictures, kernel.to(frames.device)[None, None])
@@ -110,7 +110,7 @@ def action_response(
 ) -> Float[Tensor, "b"]:
     """Mean absolute difference to the dream under other actions and the same noise; 0..255.
 
-    The others are those of another window, and where there is only one, its last ones in reverse.
+    The other actions are those of another window; if there is only one window, its own in reverse.
     """
     frames = min(RESPONSE_FRAMES, held_out.horizon)
     actions = rollout.imagined.actions
@@ -171,7 +171,7 @@ def score(
 
 
 def held_back(scores: Mapping[str, float], rewarded: Sequence[str]) -> tuple[str, float]:
-    """The unrewarded measure that early stopping goes by, the lower the better.
+    """The unrewarded measure that early stopping uses; lower is better.
 
     The mean position error of the objects where they can be found, else the error of the state
     where that is not rewarded, else how far motion and sharpness are from those of the recording.

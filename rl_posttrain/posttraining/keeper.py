@@ -1,4 +1,4 @@
-"""Evaluations of a post-training run: which world model is kept, and what is shown of it."""
+"""Evaluations of a post-training run: keep the best world model, and write tables, curves and videos."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +19,7 @@ VIDEOS = 2
 
 
 def is_over(values: Sequence[float], patience: int) -> bool:
-    """Whether the best of the values so far, that is the lowest, is `patience` evaluations old; never with 0."""
+    """Whether the best (lowest) of the values so far is `patience` evaluations old; never with 0."""
     return bool(patience) and len(values) - 1 - values.index(min(values)) >= patience
 
 
@@ -32,11 +32,11 @@ class Keeper:
     """Evaluates, keeps the best world model, and writes the tables, the curves and the videos.
 
     Args:
-        config: Of the run.
-        base: The world model before.
-        source, held_out: Where the evaluation episodes are.
-        rewards: What is rewarded.
-        log: The run's.
+        config: Configuration of the run.
+        base: The world model before post-training.
+        source, held_out: The data set and its evaluation episodes.
+        rewards: The rewards of the run.
+        log: Log of the run.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from worldmodel.world_model import WorldModel
 
 
 def twin(world: WorldModel) -> WorldModel:
-    """A copy that has trained weights of its own and shares those that are not trained."""
+    """A copy that has its own trained weights and shares the weights that are not trained."""
     return copy.deepcopy(world, {id(p): p for p in world.parameters() if not p.requires_grad})
 
 

@@ -70,7 +70,7 @@ def kl_penalty(predicted: Float[Tensor, "*n"], reference: Float[Tensor, "*n"]) -
 def old_policy_decay(step: int, rate: float = 0.001, largest: float = 0.5) -> float:
     """How much of the old policy stays after update `step`: `min(rate step, largest)`.
 
-    DiffusionNFT's and PersistWorld's schedule. At decay 0 the old policy is the trained one: the
+    The schedule of DiffusionNFT and PersistWorld. At decay 0 the old policy is the trained one: the
     samples are on-policy and the gap of both predictions is 0 before every update.
     """
     return min(rate * step, largest)

@@ -105,7 +105,7 @@ def begin(config: PosttrainConfig) -> Accelerator:
     """Device, number format, TensorBoard and the seed.
 
     Raises:
-        ValueError: Several processes were launched; evaluation and early stopping know only one.
+        ValueError: Several processes were launched; evaluation and early stopping support only one.
     """
     check_out(config.out, "state/state.json", "world.json", overwrite=config.overwrite, resume=config.resume)
     accelerator = start_accelerator(config.device, config.out)
@@ -117,11 +117,11 @@ def begin(config: PosttrainConfig) -> Accelerator:
 def check_processes(number: int) -> None:
     """Raise a `ValueError` where more than one process was launched."""
     if number > 1:
-        raise ValueError(f"post-training runs in 1 process, launched are {number}")
+        raise ValueError(f"post-training runs in 1 process, {number} were launched")
 
 
 def policies(config: PosttrainConfig, base: WorldModel) -> tuple[WorldModel, WorldModel]:
-    """The policy that is trained and the old one, which begins as its equal."""
+    """The policy that is trained and the old one, which starts as its copy."""
     world = adapted(base, config.lora_rank) if config.lora_rank else twin(base)
     return world, twin(world)
 
@@ -132,7 +132,7 @@ def plain(config: PosttrainConfig, world: WorldModel) -> WorldModel:
 
 
 def apply_gradients(optimizers: Sequence[torch.optim.Optimizer], learning_rate: float) -> None:
-    """One step of every optimiser; the gradients are used up."""
+    """One step of every optimiser; then the gradients are cleared."""
     for optimizer in optimizers:
         optimizer.param_groups[0]["lr"] = learning_rate
         optimizer.step()
@@ -140,7 +140,7 @@ def apply_gradients(optimizers: Sequence[torch.optim.Optimizer], learning_rate: 
 
 
 def follow(old: WorldModel, world: WorldModel, decay: float) -> None:
-    """Move what is trained of the old policy to the new one; `decay` of it stays."""
+    """Move the trained weights of the old policy to those of the new one; a share `decay` of the old stays."""
     before, now = ([p.detach() for p in policy.parameters() if p.requires_grad] for policy in (old, world))
     torch._foreach_lerp_(before, now, 1 - decay)
 
@@ -220,9 +220,9 @@ def judge(
 def measure_spread(
     config: PosttrainConfig, base: WorldModel, source: EpisodeSource, train: range, rewards: RewardMix
 ) -> RewardMix:
-    """Before training: how much the candidates of a group differ, against different starts.
+    """Measure before training how much the candidates of a group differ, compared with different starts.
 
-    Writes `spread.json` and says so when the sampler is too deterministic for a contrast. The
+    Writes `spread.json` and prints a warning if the sampler is too deterministic for a contrast. The
     rollouts also set the typical penalty of executability.
     """
     if not config.contrastive:

@@ -74,8 +74,8 @@ class Update(nn.Module):
         world: The policy that is trained.
         old: The policy that generates; never receives a gradient.
         reference: The world model before post-training; needed where `weights.kl` is not 0.
-        weights: Of the terms.
-        loss: Settings of the pretraining loss, whose weight of moving pixels serves here, too.
+        weights: Weights of the terms.
+        loss: Settings of the pretraining loss; its weight of moving pixels is used here, too.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ def branch_loss(
     """Loss of a batch of branches, and its parts without gradient.
 
     Every generated frame is noised to one of the sampler's own noise levels and predicted with the
-    sampler's step size, so what is improved is the sampler that made it. The weight of a pixel is
+    sampler's step size, so the update improves the sampler that made it. The weight of a pixel is
     that of the pretraining loss; the identity of the contrastive loss holds for any weighted norm.
 
     Returns:
@@ -142,7 +142,7 @@ def branch_loss(
 
 
 def _supervision(world: WorldModel, encoded: EncodedFrames, batch: BranchBatch, loss: LossConfig) -> Float[Tensor, ""]:
-    """Regression to what was recorded, from the frames that the model generated itself."""
+    """Regression to the recording, from the frames that the model generated itself."""
     branches, candidates = batch.branches, batch.tau.shape[1]
     truth = repeat(branches.truth, "b m ... -> b k m ...", k=candidates)
     states = branches.truth_states

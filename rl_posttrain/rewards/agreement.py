@@ -1,4 +1,4 @@
-"""Rewards of agreement: of states, of actions that can be read off the frames, of the energy of motion."""
+"""Rewards of agreement: of states, of actions decoded from the frames, of the energy of motion."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ def motion_energy(frames: UInt8[Tensor, "b t v H W 3"]) -> Float[Tensor, "b"]:
 
 
 def motion_agreement(rollout: Rollout, floor: float = 0.1) -> Float[Tensor, "b"]:
-    """`-|log((energy + floor) / (recorded energy + floor))|`: 0 where as much moves as it should.
+    """`-|log((energy + floor) / (recorded energy + floor))|`: 0 if as much moves as was recorded.
 
     A video that stands still to avoid errors is punished, and so is one that flickers.
     """
@@ -41,10 +41,10 @@ def motion_agreement(rollout: Rollout, floor: float = 0.1) -> Float[Tensor, "b"]
 
 @dataclass(frozen=True)
 class Agreement:
-    """Minus the mean square distance of decoded and commanded actions, in their deviations.
+    """Minus the mean square distance of decoded and commanded actions, in their standard deviations.
 
     A motionless video, which is smooth and within all limits, decodes to other actions than those
-    commanded. Relative targets count from the imagined state.
+    commanded. Relative targets are relative to the imagined state.
 
     Attributes:
         dynamics: Decodes the frames.

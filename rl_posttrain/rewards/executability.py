@@ -21,7 +21,7 @@ def motion(
     """Velocity, acceleration and jerk, per control step.
 
     EVA takes actions for positions: their differences are velocities. A displacement action is a
-    velocity itself, so everything moves one order up.
+    velocity itself, so its differences are accelerations.
     """
     velocity = actions if displacement else actions.diff(dim=1)
     acceleration = velocity.diff(dim=1)
@@ -35,7 +35,7 @@ def shortest(displacement: bool) -> int:
 
 @dataclass(frozen=True)
 class Limits:
-    """What real motion stays within, per action dim; from actions decoded from real video.
+    """The limits of real motion, per action dim; measured on actions decoded from real video.
 
     Attributes:
         velocity, acceleration: 99th percentile of the absolute values.
@@ -83,7 +83,7 @@ def violations(actions: Float[Tensor, "b t a"], limits: Limits) -> Float[Tensor,
 
 
 def penalty(actions: Float[Tensor, "b t a"], limits: Limits) -> Float[Tensor, "b"]:
-    """`P`: mean Huber of jerk and acceleration in their deviations, plus `violations`.
+    """`P`: mean Huber of jerk and acceleration in their standard deviations, plus `violations`.
 
     EVA does not publish its weights and Huber widths: here all are 1, in units that real motion
     sets per dim.
@@ -100,7 +100,7 @@ class Executability:
 
     Attributes:
         dynamics: Decodes the frames.
-        limits: Of real motion.
+        limits: Limits of real motion.
         typical: `P0`, the median penalty of the base model's rollouts, above 0.
         gamma: Steepness.
     """

@@ -54,8 +54,8 @@ def mean_over_views(values: Float[Tensor, "b v"], clip: Clip) -> Float[Tensor, "
 def moving_fidelity(rollout: Rollout) -> Float[Tensor, "b"]:
     """PSNR where something moves, in dB, the mean over the cameras that are there.
 
-    What counts is the `change_mask` of recording and dream against the recorded frame at which the
-    dream begins, so a small object weighs as much as a large background. The squared error in it,
+    The error is measured in the `change_mask` of recording and dream against the recorded frame at
+    which the dream begins, so a small object weighs as much as a large background. The squared error in it,
     over all frames, is divided by the area that changes in the recording alone: a masked PSNR would
     rise with every faint change that a dream invents, because they dilute the other errors. 50 dB
     where nothing changes.

@@ -26,17 +26,17 @@ class RewardWeights:
     """How much each reward counts, in units of its spread within a group."""
 
     fidelity: float = 1.0
-    """Likeness to the recording on every camera."""
+    """Similarity to the recording on every camera."""
     agreement: float = 1.0
-    """Decoded actions like the commanded ones; with --inverse-dynamics."""
+    """Agreement of decoded and commanded actions; needs --inverse-dynamics."""
     executability: float = 0.5
-    """Decoded actions that a robot could execute; with --inverse-dynamics."""
+    """Whether a robot could execute the decoded actions; needs --inverse-dynamics."""
     state: float = 0.0
-    """Predicted states like the recorded ones; 0 keeps them as an unrewarded measure."""
+    """Agreement of predicted and recorded states; with 0 it is measured, but not rewarded."""
     motion: float = 0.0
-    """As much motion as was recorded."""
+    """Agreement of the amount of motion with the recording."""
     moving_area: float = 0.0
-    """Likeness to the recording where something moves, however small it is."""
+    """Similarity to the recording where something moves, however small it is."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RewardMix:
     """Rewards by name, their weights, and the inverse dynamics behind them.
 
     Attributes:
-        rewards: What is computed; fidelity always is.
+        rewards: The rewards to compute; fidelity is always one of them.
         weights: 0 or more for each.
         dynamics: `None` without inverse dynamics.
     """
@@ -55,7 +55,7 @@ class RewardMix:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Rewards that count."""
+        """Names of the rewards whose weight is not 0."""
         return tuple(name for name, weight in self.weights.items() if weight)
 
     def terms(self, rollout: Rollout) -> dict[str, Float[Tensor, "b"]]:
@@ -67,7 +67,7 @@ class RewardMix:
         return weighted_sum({name: terms[name] for name in self.names}, self.weights)
 
     def calibrated(self, rollout: Rollout) -> "RewardMix":
-        """With `P0` of executability as the median penalty of the base model's rollouts."""
+        """A copy in which `P0` of executability is the median penalty of `rollout`, one of the base model."""
         known = self.rewards.get("executability")
         if known is None:
             return self
@@ -86,18 +86,18 @@ def build_rewards(
     *,
     branch: int,
 ) -> RewardMix:
-    """The rewards of a run; those that need what is not there are left out.
+    """The rewards of a run; rewards whose inputs are missing are left out.
 
     Args:
-        weights: Of the rewards.
+        weights: Weights of the rewards.
         world: The base model.
         source: Recorded episodes.
-        train: Those to take the limits of real motion from.
+        train: Episodes from which the limits of real motion are taken.
         inverse_dynamics: Folder, or `None`.
-        branch: Actions of a candidate.
+        branch: Number of actions of a candidate.
 
     Raises:
-        ValueError: The inverse dynamics are of other cameras, or branches are too short.
+        ValueError: The inverse dynamics have other cameras, or branches are too short.
     """
     reason = lpips_reason(world)
     if reason is not None:
@@ -149,6 +149,6 @@ def lpips_reason(world: WorldModel) -> str | None:
 def weighted_sum(terms: Mapping[str, Float[Tensor, "b k"]], weights: Mapping[str, float]) -> Float[Tensor, "b k"]:
     """Standardise every term within each group, then add them up by weight.
 
-    So a term counts by how it ranks the candidates of a group, not by its scale.
+    So the scale of a term does not matter, only how it compares the candidates of a group.
     """
     return sum(weights[name] * group_advantages(term) for name, term in terms.items())

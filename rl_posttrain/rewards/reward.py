@@ -1,4 +1,4 @@
-"""What a reward scores, and what it is."""
+"""What a reward is, and the rollouts that it scores."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from worldmodel.data.clip import Clip
 
 @dataclass(frozen=True)
 class Rollout:
-    """What was imagined beside what was recorded, under the same actions; rewards score this.
+    """Imagined frames and the recorded ones, under the same actions; rewards score this.
 
     Attributes:
         imagined: `t + 1` frames, the first the one at which the first action is applied, with the

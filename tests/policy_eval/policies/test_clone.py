@@ -176,8 +176,8 @@ def test_what_does_not_fit_is_named(data, tmp_path):
     blind.reset([0])
     no_picture = {"observation.state": torch.zeros(1, 2)}
     for call, message in (
-        (with_config(demos=13), "12 successful episodes, asked for are 13"),
-        (with_config(views=("front",)), r"views are \('top', 'wrist'\), asked for is \('front',\)"),
+        (with_config(demos=13), "12 successful episodes, 13 needed"),
+        (with_config(views=("front",)), r"views are \('top', 'wrist'\), --views is \('front',\)"),
         (with_config(relative_to={0: 2}), "relative_to has 0: 2, the data has 2 action dims"),
         (with_config(relative_to=RELATIVE, proprioception=False), "proprioception is off"),
         (with_config(chunk=0), "chunk is at least 1, got 0"),

@@ -277,7 +277,7 @@ def test_pooling_removes_the_means_of_the_tasks():
 def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match="there is no policy"):
         rank({})
-    with pytest.raises(ValueError, match=r"dreamed are the policies \['a', 'b'\].*\['a'\]"):
+    with pytest.raises(ValueError, match=r"the dreams are of the policies \['a', 'b'\].*\['a'\]"):
         rank(rates([1, 2]), rates([1]))
 
 

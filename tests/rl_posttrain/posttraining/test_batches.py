@@ -169,5 +169,5 @@ def test_the_old_policy_begins_as_the_trained_one():
     world, old = policies(config(), base)
     pairs = zip(base.parameters(), world.parameters(), old.parameters(), strict=True)
     assert all(torch.equal(a, b) and torch.equal(a, c) and b is not c and a is not b for a, b, c in pairs)
-    with pytest.raises(ValueError, match="runs in 1 process, launched are 2"):
+    with pytest.raises(ValueError, match="runs in 1 process, 2 were launched"):
         check_processes(2)
