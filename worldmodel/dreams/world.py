@@ -1,4 +1,4 @@
-"""The interface of world models for dreams, so that a simulator can replace one; streams with contexts of two lengths."""
+"""The interface of a world model in dreams, which a simulator can have, too; streams with contexts of two lengths."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
