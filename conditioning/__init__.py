@@ -1,4 +1,4 @@
-"""What the transformer is told besides pixels: actions, states, cameras, noise level.
+"""The inputs of the transformer besides pixels: actions, states, cameras, noise level.
 
 Everything in `__all__` is imported when it is first used.
 """

@@ -1,7 +1,7 @@
-"""Three ways to tell the network the action: a token, a modulation, or cross-attention.
+"""Three ways to pass the action to the network: a token, a modulation, or cross-attention.
 
-All three share one embedding of the normalised action; the injection is chosen by
-`ConditionerConfig.injection`. Token: the action joins the space attention of its frame. AdaLN: it
+All three share one embedding of the normalised action; `ConditionerConfig.injection` chooses the
+way. Token: the action joins the space attention of its frame. AdaLN: it
 scales and shifts every normalisation of its frame (DiT, 2212.09748; DWS, 2502.07825).
 Cross-attention: every token of a frame attends to the action tokens of that frame, through a gate
 that starts at zero (ACWM-Phys, 2605.08567).
@@ -30,10 +30,10 @@ class ActionEmbedding(nn.Module):
 
 
 class Modulation(nn.Module):
-    """One vector per frame to the six scales, shifts and gates of a block (AdaLN-single).
+    """Map one vector per frame to the six scales, shifts and gates of a block (AdaLN-single).
 
     One projection is shared by all blocks (PixArt-alpha, 2310.00426); each block adds its own bias.
-    Zero-initialised: every block starts as plain pre-norm.
+    The projection starts at zero, so every block starts as plain pre-norm.
     """
 
     def __init__(self, width: int):

@@ -1,4 +1,4 @@
-"""Which camera, and which place in its picture, a token belongs to."""
+"""Embedding of the camera that a token belongs to, and of the token's position in the picture."""
 
 import torch
 from jaxtyping import Float
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class CameraEmbedding(nn.Module):
-    """Learned embedding of view and of grid position, shared positions across views."""
+    """Learned embedding of view and of grid position; all views share the position embedding."""
 
     def __init__(self, num_views: int, grid: tuple[int, int], width: int):
         super().__init__()

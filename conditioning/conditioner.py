@@ -1,4 +1,4 @@
-"""From raw actions and states to what the transformer reads."""
+"""Turn raw actions and states into inputs of the transformer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from conditioning.trees import tree_map
 
 @dataclass(frozen=True)
 class ConditionerConfig:
-    """What the world model is told besides pixels."""
+    """The inputs of the world model besides pixels."""
 
     action_dim: int
     """Width of one raw action; 0 for unlabelled video."""
@@ -29,19 +29,19 @@ class ConditionerConfig:
     injection: Literal["token", "adaln", "cross"] = "token"
     """How actions reach the transformer."""
     relative_to: Mapping[int, int] = field(default_factory=dict)
-    """{action dim: state dim}: that action is an absolute target; feed it minus the state."""
+    """{action dim: state dim}: this action is an absolute target; the network gets it minus the state."""
     latent_dim: int = 0
-    """Width of the latent action that stands for the real one; 0 for none."""
+    """Width of the latent action that replaces the real one; 0 for none."""
 
     @property
     def told_dim(self) -> int:
-        """Width of the actions that the world model is given: real ones, or else latent ones."""
+        """Width of the actions that the world model is given: real ones, or latent ones where there are none."""
         return self.action_dim * self.stride or self.latent_dim
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the transformer reads of one stretch of frames.
+    """The conditioning of a sequence of frames, as the transformer reads it.
 
     Attributes:
         tokens: Tokens that join the space attention of their frame.
@@ -54,27 +54,27 @@ class Conditioning:
     action_tokens: Float[Tensor, "b t c d"] | None
 
     def rows(self, rows: Bool[Tensor, "b"]) -> "Conditioning":
-        """The same of some clips of the batch."""
+        """The conditioning of the selected clips of the batch."""
         return tree_map(lambda part: part[rows], self)
 
     def frames(self, chosen: Bool[Tensor, "b t"]) -> "Conditioning":
-        """The same of some frames, as clips of one frame each."""
+        """The conditioning of the selected frames, as clips of one frame each."""
         return tree_map(lambda part: part[chosen][:, None], self)
 
     def tail(self, start: int) -> "Conditioning":
-        """The same of the frames from `start` on."""
+        """The conditioning of the frames from `start` on."""
         return tree_map(lambda part: part[:, start:], self)
 
 
 class Conditioner(nn.Module):
     """Normalise actions and states, embed them, and route them to the transformer.
 
-    States are mapped to [-1, 1] by their 1st and 99th percentile, and so are actions, after those
-    of `relative_to` became displacements from the current state. What the world model predicts of
-    the next state is its displacement in units of `displacement_scale`.
+    States are mapped to [-1, 1] by their 1st and 99th percentiles. Actions are mapped in the same
+    way, after those of `relative_to` have become displacements from the current state. The world
+    model predicts the displacement of the state to the next frame, in units of `displacement_scale`.
 
-    With `latent_dim` the transformer is told latent actions: as they are given when there are no
-    real ones, and otherwise those that the controller makes of the real action and the state.
+    With `latent_dim` the transformer reads latent actions. Where there are no real actions, the
+    caller passes latent ones; otherwise the controller computes them from the real action and the state.
     """
 
     def __init__(self, config: ConditionerConfig, width: int):
@@ -98,7 +98,7 @@ class Conditioner(nn.Module):
         state_range: Float[Tensor, "2 s"],
         displacement_scale: Float[Tensor, "s"],
     ) -> None:
-        """Set the normalisation: low and high of actions (relative ones) and of states."""
+        """Set the normalisation from the low and the high end of the (relative) actions and of the states."""
         for name, (low, high) in (("action", action_range), ("state", state_range)):
             getattr(self, f"{name}_center").copy_((low + high) / 2)
             getattr(self, f"{name}_scale").copy_(((high - low) / 2).clamp(min=1e-6))
@@ -123,11 +123,11 @@ class Conditioner(nn.Module):
     def normalised_actions(
         self, actions: Float[Tensor, "b t a"], states: Float[Tensor, "b t s"] | None
     ) -> Float[Tensor, "b t a"]:
-        """Raw actions mapped to [-1, 1], after those of `relative_to` became displacements."""
+        """Raw actions mapped to [-1, 1], after those of `relative_to` have become displacements."""
         return (self.relative(actions, states) - self.action_center) / self.action_scale
 
     def told(self, actions: Float[Tensor, "b t a"], states: Float[Tensor, "b t s"] | None) -> Float[Tensor, "b t l"]:
-        """What is embedded of actions: normalised real ones, or latent ones over their range."""
+        """The actions to embed: real actions, normalised, or latent actions divided by their range."""
         if not self.config.action_dim:
             return actions / LATENT_RANGE
         normalised = self.normalised_actions(actions, states)
@@ -146,7 +146,7 @@ class Conditioner(nn.Module):
         """Embed raw actions and states of `shape = (b, t)` frames.
 
         Main arguments: `actions` (`None`: no action is known) and `states`.
-        Other arguments: `present` is false where the action shall count as unknown.
+        Other arguments: `present` is false where the action counts as unknown.
 
         Raises:
             ValueError: If the widths are not those of the configuration.

@@ -1,11 +1,11 @@
-"""Latent actions: what happened between two frames of video that came without actions.
+"""Latent actions describe what happened between two frames of video that has no recorded actions.
 
-An inverse-dynamics encoder reads two frames and names what happened by a few numbers; the world
-model, which sees the first frame and these numbers, has to predict the second ("Learning Latent
-Action World Models in the Wild", 2601.05230). Unless the numbers carry little, the second frame
-itself is smuggled through them. The constraint is a Gaussian bottleneck (the paper's noisy
-continuous latent, DreamDojo's KL): the latent is sampled, and its information is paid for in nats.
-A small controller then turns the real actions of a robot into latent ones.
+An inverse-dynamics encoder reads two frames and describes what happened in a few numbers. The world
+model sees the first frame and these numbers and has to predict the second ("Learning Latent Action
+World Models in the Wild", 2601.05230). If the numbers could carry much information, the encoder
+would copy the second frame into them. A Gaussian bottleneck prevents this (the paper's noisy
+continuous latent, DreamDojo's KL): the latent is sampled, and the loss has a penalty on its
+information in nats. A small controller then turns the real actions of a robot into latent ones.
 """
 
 import torch
@@ -20,7 +20,7 @@ LATENT_RANGE = 3.0  # standard deviations of the prior that are mapped to [-1, 1
 
 
 class LatentActionEncoder(nn.Module):
-    """Inverse dynamics: two consecutive frames to a Gaussian over latent actions.
+    """Inverse dynamics: map two consecutive frames to a Gaussian over latent actions.
 
     Args:
         latent_shape: `(c, h, w)` of one view's latent.
@@ -40,12 +40,12 @@ class LatentActionEncoder(nn.Module):
         self.hidden = nn.Linear(num_views * (width // 2) * height * rows, 8 * width)
         self.out = nn.Linear(8 * width, 2 * latent_dim)
         with torch.no_grad():
-            self.out.bias[latent_dim:] = -4.0  # begin with little noise, so that it is listened to
+            self.out.bias[latent_dim:] = -4.0  # little noise at first, so that the latent is used
 
     def forward(
         self, latents: Float[Tensor, "b t v c h w"]
     ) -> tuple[Float[Tensor, "b t-1 a"], Float[Tensor, "b t-1 a"]]:
-        """Mean and log-variance of the latent action between every two frames."""
+        """Mean and log-variance of the latent action between every two consecutive frames."""
         batch, views = len(latents), latents.shape[2]
         change = latents[:, 1:] - latents[:, :-1]
         pairs = torch.cat([latents[:, :-1], change], dim=3)
@@ -57,7 +57,7 @@ class LatentActionEncoder(nn.Module):
 
 
 class LatentController(nn.Module):
-    """Real action and state to the latent action that means the same; two hidden layers.
+    """Map a real action and the state to the latent action with the same effect; two hidden layers.
 
     Args:
         action_dim: Width of the real action.
@@ -85,21 +85,21 @@ def sample_latent(
 
 
 def information(mean: Float[Tensor, "*b a"], log_variance: Float[Tensor, "*b a"]) -> Float[Tensor, "*b"]:
-    """Nats that a latent action carries at most: its KL divergence from the standard normal.
+    """The most nats that a latent action can carry: its KL divergence from the standard normal.
 
-    `KL = 1/2 sum_i (mean_i^2 + var_i - log var_i - 1)` (1312.6114, appendix B); its average bounds
-    the mutual information of frames and latent from above.
+    `KL = 1/2 sum_i (mean_i^2 + var_i - log var_i - 1)` (1312.6114, appendix B); its average is an
+    upper bound on the mutual information of frames and latent.
     """
     return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum(-1)
 
 
 def spread_error(mean: Float[Tensor, "b t a"]) -> Float[Tensor, ""]:
-    """How far the means of a batch fall short of a standard deviation of 1, and off a mean of 0.
+    """Penalty on latent means whose standard deviation over a batch is below 1, or whose average is not 0.
 
     `mean_i max(0, 1 - std_i)^2 + average_i^2`, the variance term of VICReg (2105.04906) and a mean
-    term, as in 2601.05230. Without it an encoder whose answers differ by less than its noise is not
-    listened to, and so never learns to differ; a constant mean then hides it from the count of
-    nats.
+    term, as in 2601.05230. Without this penalty the world model ignores an encoder whose outputs
+    differ by less than its noise, and then the encoder never learns to vary its outputs. The number
+    of nats does not show this failure, because a constant mean counts as nats, too.
     """
     rows = mean.flatten(0, 1)
     lacking = (1 - rows.std(0, correction=0)).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Absolute targets as displacements from the state: what the robot is asked to do, wherever it stands."""
+"""Turn absolute targets into displacements from the state, which do not depend on where the robot is."""
 
 from collections.abc import Mapping
 

@@ -1,7 +1,7 @@
 """The command line: one small table, and a frozen dataclass behind every command.
 
-This is the composition root, the only module that imports upwards in the staircase of packages. It
-imports a command's module when that command runs, so `worldmodel --help` answers at once.
+This is the composition root, the only module that imports packages above its own. It imports a
+command's module when that command runs, so `worldmodel --help` answers at once.
 """
 
 import difflib
@@ -39,7 +39,7 @@ COMMANDS = {
         "Train a world model from video and actions.", "worldmodel.training.pretrain", "PretrainCommand", "pretrain"
     ),
     "rollout": Command(
-        "Write a video of an episode: truth over dream, all cameras.",
+        "Write a video that shows a recorded episode above its dream, for all cameras.",
         "worldmodel.dreams.rollout",
         "RolloutConfig",
         "rollout",
@@ -69,7 +69,7 @@ COMMANDS = {
         "rank_policies",
     ),
     "calibrate": Command(
-        "Set a judge's threshold so that dreams succeed as often as reality did.",
+        "Set a judge's threshold so that dreams succeed as often as the real trials did.",
         "policy_eval.judge.calibration",
         "CalibrateConfig",
         "calibrate_judge",
@@ -99,12 +99,12 @@ COMMANDS = {
         "align",
     ),
     "bench": Command(
-        "Measure how fast a world model is, and how close to the limit of the hardware.",
+        "Measure how fast a world model is, and what share of the hardware's peak speed it reaches.",
         "worldmodel.bench.measure",
         "BenchConfig",
         "bench",
     ),
-    "info": Command("Print what is in a data set.", "worldmodel.data.info", "InfoConfig", "info"),
+    "info": Command("Show what is in a data set.", "worldmodel.data.info", "InfoConfig", "info"),
     "demo": Command(
         "Open a page on which you drive a world model with the arrow keys.", "demos.page.app", "DemoConfig", "run_demo"
     ),
@@ -116,7 +116,7 @@ COMMANDS = {
     ),
 }
 
-TRAINS = ("pretrain", "posttrain", "align", "bench")  # long enough to restart the process for
+TRAINS = ("pretrain", "posttrain", "align", "bench")  # commands that are faster after a restart of the process
 
 OVERVIEW = """\
 usage: worldmodel COMMAND [options]
@@ -155,13 +155,13 @@ def run(name: str, arguments: Sequence[str]) -> None:
 
 
 def fail(message: str) -> int:
-    """Print `message` as the one line the user sees; returns the exit status of a wrong call."""
+    """Print `message` as one line on stderr; returns the exit status of a user's mistake."""
     print(message, file=sys.stderr)
     return 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns 0, or 2 after one line that says what was wrong."""
+    """Run one command; returns 0, or 2 after one line about a user's mistake, or 130 after an interrupt."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview(), end="")

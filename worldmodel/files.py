@@ -1,4 +1,4 @@
-"""Files: written so that a reader sees either the old or the new one, whole; JSON read back into dataclasses."""
+"""Write files so that a reader sees either the whole old one or the whole new one; read JSON into dataclasses."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def read_object(file: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 
     Raises:
-        ValueError: It is no JSON, or something other than an object.
+        ValueError: The file is not JSON, or holds something other than an object.
     """
     try:
         values = json.loads(file.read_text())
@@ -56,16 +56,16 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def from_json(kind: type[T], values: object, where: str) -> T:
-    """Build a dataclass from what `asdict` and JSON made of one: lists become tuples, keys integers.
+    """Build a dataclass from the JSON of its `asdict`; lists become tuples and keys integers again.
 
     Args:
         kind: The dataclass; its fields are numbers, strings, booleans, `Literal`, tuples, lists,
             mappings, dataclasses, or one of these or `None`.
-        values: What JSON holds.
+        values: The parsed JSON.
         where: The file and the field, for messages.
 
     Raises:
-        ValueError: A field is unknown, missing or of another type; names it and what was found.
+        ValueError: A field is unknown, missing or of another type; the message names it and the value found.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{where} is {_shown(values)}, expected an object")

@@ -71,5 +71,5 @@ class Report:
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """An address that contains what it leads to; `kind` is a media type, as in image/png."""
+    """A data URI that contains `content`; `kind` is its media type, such as image/png."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,4 +1,4 @@
-"""Folders of models: found here, beside this package or on a hub; read and written in one way.
+"""Find, read and write model folders: local ones, those that ship with this package, and those on the hub.
 
 A model folder holds a description (JSON, `world.json`, `policy.json`, ...) and
 `weights.safetensors`. Nothing in it is ever unpickled.
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from worldmodel.files import from_json, read_object, write_json, write_weights
 
 FORMAT = 1
-"""Of the descriptions that this version writes, and the newest that it reads."""
+"""Format number of the descriptions that this version writes; also the newest one that it reads."""
 WEIGHTS = "weights.safetensors"
 SHIPPED = "checkpoints"
 """First part of the names of models that ship with this package."""
 PLACES = (Path(__file__).parent, Path(__file__).parents[1])
-"""Where `SHIPPED` lies: inside an installed package, or beside the package in a checkout."""
+"""Where the folder `SHIPPED` is: inside an installed package, or beside the package in a checkout."""
 HUB = re.compile(r"hf://(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 Description = TypeVar("Description")
@@ -32,7 +32,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def shipped(path: str | Path) -> Path:
-    """The path; a relative one that is not there and begins with `checkpoints` is looked for beside this package."""
+    """The path; one that does not exist and begins with `checkpoints` is searched for beside this package."""
     path = Path(path)
     if path.exists() or path.parts[:1] != (SHIPPED,):
         return path
@@ -40,10 +40,10 @@ def shipped(path: str | Path) -> Path:
 
 
 def find_folder(model: str | Path) -> Path:
-    """The folder of a model: one that is there, a shipped one, or `hf://USER/NAME@REV` fetched from the hub.
+    """The folder of a model: a local one, a shipped one, or `hf://USER/NAME@REV` downloaded from the hub.
 
     Raises:
-        ValueError: There is no such folder, naming similar ones, or it cannot be fetched.
+        ValueError: There is no such folder (the message names similar ones), or it cannot be downloaded.
     """
     if str(model).startswith("hf://"):
         return _fetch(str(model))
@@ -56,10 +56,10 @@ def find_folder(model: str | Path) -> Path:
 
 
 def find_model(model: str | Path, description: str) -> Path:
-    """The folder of a model that holds the file `description`; takes what `find_folder` takes.
+    """The folder of a model that holds the file `description`; `model` is as in `find_folder`.
 
     Raises:
-        ValueError: There is no such folder, or something else is in it, naming what.
+        ValueError: There is no such folder, or the file is not in it; the message lists the files that are.
     """
     folder = find_folder(model)
     if not (folder / description).is_file():
@@ -70,20 +70,20 @@ def find_model(model: str | Path, description: str) -> Path:
 
 
 def find_optional(model: str | Path, description: str) -> Path | None:
-    """The folder of a model that one can do without; `None` where no folder holds the file `description`.
+    """The folder of an optional model; `None` where no folder holds the file `description`.
 
     Raises:
-        ValueError: It is one of the hub, and cannot be fetched.
+        ValueError: It is a model on the hub that cannot be downloaded.
     """
     folder = find_folder(model) if str(model).startswith("hf://") else shipped(model)
     return folder if (folder / description).is_file() else None
 
 
 def save_model(folder: str | Path, file: str, description: object, tensors: Mapping[str, Tensor]) -> None:
-    """Write a model folder, each of its two files whole.
+    """Write the two files of a model folder, each atomically.
 
     Args:
-        folder: Where; made if it is not there.
+        folder: The folder to write; it is made if it does not exist.
         file: Name of the description.
         description: A dataclass with all that is needed to build the model.
         tensors: The weights.
@@ -95,16 +95,16 @@ def save_model(folder: str | Path, file: str, description: object, tensors: Mapp
 
 
 def check_out(folder: Path, *files: str, overwrite: bool, resume: bool | None = None) -> None:
-    """Refuse to write over what an earlier run left in its folder.
+    """Refuse to overwrite the files of an earlier run.
 
     Args:
-        folder: Where a command is about to write.
-        files: Names below it by which an earlier run is known.
-        overwrite: What the user says of `--overwrite`.
-        resume: What the user says of `--resume`; `None` for a command that has none.
+        folder: The folder that a command is about to write to.
+        files: Names of files in it that only an earlier run can have written.
+        overwrite: Whether the user passed `--overwrite`.
+        resume: Whether the user passed `--resume`; `None` for a command without this option.
 
     Raises:
-        ValueError: One of the files is there, and the user said nothing of it, or both.
+        ValueError: One of the files exists and the user passed neither option, or the user passed both.
     """
     if overwrite and resume:
         raise ValueError(f"{folder}: --resume continues the run there, --overwrite begins anew; pass one of them")
@@ -128,12 +128,12 @@ def load_model(
         model: Folder, or `hf://USER/NAME@REV`.
         file: Name of the description.
         kind: Dataclass of the description.
-        build: Makes the model of the description and of the folder; its weights are overwritten.
+        build: Makes the model from the description and the folder; its weights are then overwritten.
         apart_from: Prefixes of weights that `build` reads from elsewhere.
 
     Raises:
-        ValueError: The folder, the description or the weights are missing or not those of such a
-            model; names the file, the field or tensor, and both values.
+        ValueError: The folder, the description or the weights are missing or belong to another kind
+            of model; the message names the file, the field or tensor, and both values.
     """
     folder = find_model(model, file)
     described = read_description(folder / file, kind)
@@ -158,7 +158,7 @@ def read_description(file: Path, kind: type[Description]) -> Description:
 
 
 def _fill(model: nn.Module, file: Path, apart_from: tuple[str, ...]) -> None:
-    """Overwrite the weights of `model` by those in `file`."""
+    """Overwrite the weights of `model` with those in `file`."""
     if not file.is_file():
         raise ValueError(f"{file}: missing")
     try:
@@ -181,7 +181,7 @@ def _few(names: list[str]) -> str:
 
 
 def _fetch(name: str) -> Path:
-    """The folder to which a model on the hub is downloaded, JSON and safetensors only."""
+    """Download the JSON and safetensors files of a model on the hub, and return their folder."""
     parts = HUB.fullmatch(name)
     if parts is None:
         raise ValueError(f"{name}: expected hf://USER/NAME or hf://USER/NAME@REVISION")
@@ -194,7 +194,7 @@ def _fetch(name: str) -> Path:
 
 
 def _looked_in(path: Path) -> str:
-    """Where a folder was looked for, and what is called alike there."""
+    """Part of a message: where a folder was searched for, and folders with similar names there."""
     roots = [Path(path.root)] if path.is_absolute() else [Path()]
     if path.parts[:1] == (SHIPPED,):
         roots += [place for place in PLACES if (place / SHIPPED).is_dir()]
@@ -206,7 +206,7 @@ def _looked_in(path: Path) -> str:
 
 
 def _near(root: Path, path: Path) -> list[Path]:
-    """Folders below `root` that are called like the first part of `path` that is not there."""
+    """Folders below `root` with names similar to the first part of `path` that does not exist."""
     known = Path(path.root)
     for part in path.parts[1:] if path.is_absolute() else path.parts:
         if (root / known / part).is_dir():

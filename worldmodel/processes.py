@@ -1,4 +1,4 @@
-"""Dreams in several processes, one thread each: how a world model uses more cores than one."""
+"""Run dreams in several processes with one thread each, so that a world model uses more than one core."""
 
 import multiprocessing
 import os
@@ -17,13 +17,13 @@ _barrier: Barrier | None = None
 def run_in_processes(function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]) -> list[Result]:
     """`[function(*each) for each in arguments]` in as many processes as there are calls.
 
-    Small matrices share badly among threads; so each process has one thread. Calls that use
-    `wait_for_the_others` go on together, each in a process of its own; when one of them fails
+    Several threads hardly speed up the products of small matrices, so each process has one thread.
+    Calls that use `wait_for_the_others` wait there for all other calls; when one of these fails
     before, the others fail at once, too.
 
     Args:
-        function: At module level, so that a fresh process finds it.
-        arguments: What each process calls it with; they and the results are pickled.
+        function: Defined at module level, so that a new process can import it.
+        arguments: The arguments of each call; they and the results are pickled.
     """
     context = multiprocessing.get_context("spawn")
     number = len(arguments)
@@ -33,17 +33,17 @@ def run_in_processes(function: Callable[..., Result], arguments: Sequence[tuple[
 
 
 def wait_for_the_others() -> None:
-    """Wait until every process of `run_in_processes` is here; alone, go on at once.
+    """Wait until every process of `run_in_processes` has made this call; elsewhere, return at once.
 
     Raises:
-        threading.BrokenBarrierError: If another one failed, or is not here after ten minutes.
+        threading.BrokenBarrierError: Another process failed, or did not come within ten minutes.
     """
     if _barrier is not None:
         _barrier.wait(timeout=600)
 
 
 def end_with_parent() -> None:
-    """Let this process end when the one that started it does, killed or not."""
+    """Let this process end when the process that started it ends, even if that one is killed."""
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
@@ -69,7 +69,7 @@ def _call(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """PyTorch with one thread: frames this small are slower on two."""
+    """Run PyTorch with one thread; frames this small are slower with two."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

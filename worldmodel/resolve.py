@@ -1,4 +1,4 @@
-"""Objects by `module:name`: how the command line takes an environment, a behaviour or a policy of yours."""
+"""Find objects by `module:name`: you can name your own environment, behaviour or policy so on the command line."""
 
 import difflib
 import importlib
@@ -16,7 +16,7 @@ from typing import Any
 
 SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 MOST_NAMES = 8
-"""Names that a message lists."""
+"""Largest number of names that a message lists."""
 
 
 def is_spec(text: str) -> bool:
@@ -25,19 +25,19 @@ def is_spec(text: str) -> bool:
 
 
 def resolve(spec: str, what: str) -> Any:
-    """The object that `module:name` names; nothing is called.
+    """The object that `module:name` names; it is not called.
 
-    A module is looked for in the current folder first and then where Python finds installed modules.
+    A module is searched for in the current folder first and then where Python finds installed modules.
 
     Args:
         spec: `module:name`.
-        what: What the object is for, in a word, for the messages.
+        what: One word for the use of the object, for the messages.
 
     Raises:
-        ValueError: `spec` has another form, the module is not there or does not import, or it has no such name.
+        ValueError: `spec` has another form, there is no such module, importing it fails, or it has no such name.
     """
     if not is_spec(spec):
-        raise ValueError(f"{what} {spec!r} has not the form module:name, as in my_module:my_name")
+        raise ValueError(f"{what} {spec!r} does not have the form module:name, as in my_module:my_name")
     module_name, _, name = spec.partition(":")
     module = _import(module_name, f"{what} {spec}")
     if not hasattr(module, name):
@@ -54,12 +54,12 @@ def has_module(spec: str) -> bool:
         return True
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # the package that it is said to be in is missing
+    except ModuleNotFoundError:  # the package that should contain the module is missing
         return False
 
 
 def check_methods(thing: object, methods: Sequence[str], spec: str, what: str) -> None:
-    """Check that an object has the methods that its use needs.
+    """Check that an object has the `methods` that it needs.
 
     Raises:
         ValueError: One is missing; the message names it and what the object has.
@@ -72,7 +72,7 @@ def check_methods(thing: object, methods: Sequence[str], spec: str, what: str) -
 
 
 def kind_of(thing: object) -> str:
-    """What an object is, in words: `the class Foo`, `the function foo`, `an object of the class Foo`."""
+    """The kind of an object in words: `the class Foo`, `the function foo`, `an object of the class Foo`."""
     if isinstance(thing, type):
         return f"the class {thing.__name__}"
     if inspect.isfunction(thing) or inspect.isbuiltin(thing):
@@ -100,7 +100,7 @@ def one_line(error: BaseException) -> str:
 def source_hash(spec: str, what: str) -> str:
     """A hash of the source text of the module of `module:name`; it changes when the file is edited.
 
-    Other modules and files that the module reads are not looked at.
+    Other modules and files that the module reads are not part of the hash.
 
     Raises:
         ValueError: The object cannot be resolved.
@@ -129,7 +129,7 @@ def _import(name: str, sought: str) -> ModuleType:
 
 
 def _failed(name: str, sought: str, error: Exception) -> str:
-    """Says that a module is there and does not import, and where the error came from."""
+    """The message about a module that exists but cannot be imported, with the place of the error."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     where = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
     return f"{sought}: the module {name} does not import: {one_line(error)}{where}"

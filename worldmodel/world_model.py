@@ -39,14 +39,14 @@ class WorldModelConfig:
     max_steps: int = 4
     """Most denoising steps that shortcut training covers; a power of two."""
     temperature: float = 1.0
-    """Scale of the noise that dreams start from; 1 is what was trained, 0 makes them repeatable."""
+    """Scale of the noise that dreams start from; 1 is the value in training, 0 makes dreams deterministic."""
     robot_type: str = ""
     """`robot_type` of the training data."""
 
 
 @dataclass(frozen=True)
 class WorldDescription:
-    """What `world.json` holds."""
+    """The content of `world.json`."""
 
     config: WorldModelConfig
     codec: Literal["pixels", "codec"]
@@ -69,14 +69,14 @@ class WorldModel(nn.Module):
         codec: Frames to latents; pixels when `None`.
 
     Attributes:
-        train_data: What it was trained on, one dictionary per data set.
+        train_data: The data that it was trained on, one dictionary per data set.
         view_weight: Weight of each camera in the loss, mean 1.
-        latent_encoder: Names what happened between two frames, when there are latent actions.
+        latent_encoder: Computes the latent action between two frames; `None` without latent actions.
         dit: The network; it is used through the `Backbone` protocol alone.
-        sampler: From noise to a clean frame; `worldmodel.model.flow.sample` by default. Another one
-            is used by everything that dreams.
-        fast: Whether streams may use `FoldedEngine`, which computes the same up to rounding; False
-            streams with the modules themselves.
+        sampler: Turns noise into a clean frame; `worldmodel.model.flow.sample` by default. If you set
+            another one, everything that dreams uses it.
+        fast: Whether streams may use `FoldedEngine`, which computes the same up to rounding; if False,
+            streams run the modules themselves.
     """
 
     def __init__(self, config: WorldModelConfig, codec: LatentCodec | None = None):
@@ -96,7 +96,7 @@ class WorldModel(nn.Module):
             LatentActionEncoder(self.latent_shape, len(config.views), latent_dim) if latent_dim else None
         )
         if self.latent_encoder is not None and config.conditioner.action_dim:
-            self.latent_encoder.requires_grad_(False)  # the controller has taken its place
+            self.latent_encoder.requires_grad_(False)  # the controller replaces it
         self.dit: Backbone = VideoDiT(
             config.dit,
             num_views=len(config.views),
@@ -116,16 +116,16 @@ class WorldModel(nn.Module):
 
     @property
     def describes(self) -> bool:
-        """Whether latent actions, read off the frames, stand for actions that nobody recorded."""
+        """Whether latent actions, computed from the frames, replace actions that were not recorded."""
         return self.latent_encoder is not None and self.action_dim == 0
 
     @torch.no_grad()
     def latent_actions(self, frames: UInt8[Tensor, "b t v H W 3"]) -> Float[Tensor, "b t-1 l"]:
-        """The most likely latent action between every two frames; needs a `latent_encoder`."""
+        """The most likely latent action between every two consecutive frames; needs a `latent_encoder`."""
         return self.latent_encoder(self.codec.encode(frames.to(self.device)))[0]
 
     def train(self, mode: bool = True) -> "WorldModel":
-        """Switch between training and use; the engine is built anew, see `worldmodel.streaming.engine.fingerprint`."""
+        """Switch between training and evaluation; drops the engine, see `worldmodel.streaming.engine.fingerprint`."""
         self._engine = None
         return super().train(mode)
 
@@ -140,7 +140,7 @@ class WorldModel(nn.Module):
 
     @property
     def knows_no_action(self) -> bool:
-        """Whether training ever left the action out, so that `None` means something to it."""
+        """Whether it was ever trained without actions, so that it can continue with `None` as the action."""
         unlabelled = any(not noted.get("actions", True) for noted in self.train_data)
         return self.action_dim == 0 or self.latent_encoder is not None or unlabelled
 
@@ -189,7 +189,7 @@ class WorldModel(nn.Module):
         )
 
     def engine(self) -> FoldedEngine | PlainEngine:
-        """What computes a step of a stream with the weights as they are now; built when they have changed."""
+        """The engine that computes a step of a stream with the current weights; rebuilt when they have changed."""
         if not (self.fast and foldable(self.dit)):
             return PlainEngine(self.dit, 1 / self.config.max_steps)
         if self._engine is None or not self._engine.is_current:
@@ -197,7 +197,7 @@ class WorldModel(nn.Module):
         return self._engine
 
     def bound(self, latents: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
-        """Keep pixel latents in [-1, 1]; an autoencoder's latents are left alone."""
+        """Clamp pixel latents to [-1, 1]; an autoencoder's latents are returned unchanged."""
         return latents.clamp(-1, 1) if isinstance(self.codec, PixelCodec) else latents
 
     def predict(
@@ -234,7 +234,7 @@ class WorldModel(nn.Module):
         """Load what `save` wrote, from a folder or `hf://USER/NAME@REV`.
 
         Raises:
-            ValueError: There is no world model, naming what is wrong; see `load_model`.
+            ValueError: There is no world model, or it is malformed; see `load_model`.
         """
 
         def build(said: WorldDescription, path: Path) -> WorldModel:

@@ -44,7 +44,7 @@ def test_a_file_written_after_the_folder_was_looked_at_is_found(here):
 @pytest.mark.parametrize("spec", ["plain", "a:b:c", "./a.py:b", "a-b:c", ":b", "a:", "metaworld:push-v3", "a.:b"])
 def test_what_has_another_form_is_no_spec(spec):
     assert not is_spec(spec)
-    assert message(spec) == f"thing {spec!r} has not the form module:name, as in my_module:my_name"
+    assert message(spec) == f"thing {spec!r} does not have the form module:name, as in my_module:my_name"
 
 
 def test_a_missing_module_is_named_with_the_folder_and_the_nearest_file(here):

@@ -1,1 +1,1 @@
-"""How fast a world model is, and how near to what the hardware allows."""
+"""How fast a world model is, and what share of the hardware's peak speed it reaches."""

@@ -1,4 +1,4 @@
-"""How fast a world model is, and how near to what the hardware allows: `worldmodel bench`."""
+"""How fast a world model is, and what share of the hardware's peak speed it reaches: `worldmodel bench`."""
 
 import os
 import platform
@@ -35,7 +35,7 @@ class BenchConfig:
     world: str | Path
     """Folder of the world model, or hf://USER/NAME@REV."""
     device: str = "auto"
-    """Where it runs: auto is CUDA where there is one, else the CPU, in one thread; others go by name."""
+    """Where it runs: auto is CUDA where there is one, else the CPU with one thread; you can name any other device."""
     batch: tuple[int, ...] = (1, 8, 32)
     """Streams side by side."""
     num_steps: tuple[int, ...] = (1, 2, 4)
@@ -49,19 +49,19 @@ class BenchConfig:
     data: Path | None = None
     """Data set to measure training on; without it training is not measured."""
     rounds: int = 5
-    """Turns that every combination takes; they are interleaved."""
+    """Turns of every combination; those of different combinations are interleaved."""
     frames: int = 6
     """Frames per turn."""
     long: int = 1000
-    """Length of the stream whose cost per step is drawn."""
+    """Length of the stream whose cost per step is plotted."""
     workers: tuple[int, ...] = (1, 2)
     """Processes that dream at once, to see how throughput grows; on the CPU only."""
     clock: ClockName = "wall"
-    """What seconds are counted in; CPU time of the process is fair on a shared machine."""
+    """Clock that counts the seconds; CPU time of the process is fair on a shared machine."""
 
 
 def bench(config: BenchConfig) -> dict[str, Any]:
-    """Measure, print, and write what was asked for; returns the report.
+    """Measure, print the report, and write the files that `config` names; returns the report.
 
     Raises:
         ValueError: If a number is below 1, or the device is not there.
@@ -141,8 +141,8 @@ def measure_grid(world: WorldModel, config: BenchConfig, roof: float) -> list[di
 def measure_recompute(world: WorldModel, config: BenchConfig, length: int) -> dict[str, Any]:
     """Seconds per frame with the cache and without it, in turns, at the first number of steps.
 
-    `plain` is the streaming of the modules themselves, without the engine: the fair comparison,
-    since recomputing runs the modules, too.
+    `plain` streams with the modules themselves, without the fast engine. It is the fair comparison,
+    because recomputing runs the modules, too.
     """
     clock, num_steps = CLOCKS[config.clock], config.num_steps[0]
     context = noise_clip(world, 1, length)
@@ -187,7 +187,7 @@ def measure_processes(config: BenchConfig) -> list[dict[str, Any]]:
 
 
 def stream_rate(folder: str | Path, batch: int, num_steps: int, frames: int) -> float:
-    """Frames per second of wall time in this process, beside the others'."""
+    """Frames per second of wall time in this process, while the other processes run."""
     world = WorldModel.load(folder)
     stream = TimedStream(world, noise_clip(world, batch, 2), num_steps, time.perf_counter)
     stream.advance(2)
@@ -224,7 +224,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def describe(world: WorldModel, config: BenchConfig) -> dict[str, Any]:
-    """What was measured, and on what."""
+    """Facts about the world model and the machine of a measurement."""
     cpu = platform.processor() or platform.machine()
     name = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else cpu
     return {

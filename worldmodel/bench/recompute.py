@@ -1,7 +1,7 @@
 """The next frame without a cache: the whole context is read again, as most world models do.
 
-The same weights give the same frame; what it costs grows with the context. Only the benchmark and
-the tests use it.
+The same weights give the same frame; the cost grows with the context. Only the benchmark and the
+tests use it.
 """
 
 import torch
@@ -18,7 +18,7 @@ from worldmodel.world_model import WorldModel
 def recomputed_step(
     world: WorldModel, context: Clip, actions: Float[Tensor, "b a"] | None, *, num_steps: int = 2
 ) -> Observation:
-    """What `world.stream(context).step(actions)` shows, from the frames alone; at temperature 0.
+    """The result of `world.stream(context).step(actions)` at temperature 0, computed from the frames alone.
 
     Args:
         world: A separable world model.

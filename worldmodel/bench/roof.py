@@ -1,4 +1,4 @@
-"""What the hardware allows: arithmetic of one step, and the best matrix product of this device."""
+"""The peak speed of the hardware: arithmetic of one step, and the fastest matrix product of this device."""
 
 import copy
 import time
@@ -28,17 +28,17 @@ def count_flops(function: Callable[[], object]) -> int:
 
 
 def step_flops(stream: Stream, actions: Float[Tensor, "b a"] | None, num_steps: int) -> int:
-    """Floating point operations of one step of all streams, which stay where they are.
+    """Floating point operations of one step of all streams; the streams are not advanced.
 
-    Zeros that the engine pads its matrices with are not counted: of its arithmetic and that of the
-    modules it stands for, the smaller one is what a step needs.
+    The engine pads its matrices with zeros, which should not count. So a step needs the smaller one
+    of two numbers: the operations of the engine, and those of the modules that it replaces.
     """
     ways = [Stream(world, stream.snapshot().state) for world in (stream.world, plainly(stream.world))]
     return min(count_flops(lambda way=way: way.step(actions, num_steps=num_steps)) for way in ways)
 
 
 def plainly(world: WorldModel) -> WorldModel:
-    """The same world model with the same weights, which streams by the modules themselves."""
+    """The same world model with the same weights, which streams with the modules themselves."""
     other = copy.copy(world)
     other.fast = False
     return other
@@ -73,6 +73,6 @@ def best_gemm(
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for the work that a GPU was given; a CPU has done it already."""
+    """Wait until a GPU has done its work; a CPU has done it already."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

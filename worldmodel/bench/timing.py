@@ -1,4 +1,4 @@
-"""Timing of streams. Everything that is compared is interleaved, because neighbours are noisy."""
+"""Timing of streams. Measurements to compare are interleaved, because other programs disturb the timing."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -24,12 +24,12 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 @dataclass
 class Timings:
-    """Seconds of every step of one stream of batches.
+    """Seconds of every step of one `TimedStream`.
 
     Attributes:
-        total: Raw action in, NumPy pictures out.
-        codec: Of that, latents to pictures.
-        conversion: Of that, pictures to the CPU and to NumPy.
+        total: From the raw action to NumPy pictures.
+        codec: The part of it from latents to pictures.
+        conversion: The part of it that moves pictures to the CPU and to NumPy.
     """
 
     total: list[float] = field(default_factory=list)
@@ -38,19 +38,19 @@ class Timings:
 
     @property
     def model(self) -> list[float]:
-        """What is left: the model alone."""
+        """The rest: the model alone."""
         parts = zip(self.total, self.codec, self.conversion, strict=True)
         return [total - codec - conversion for total, codec, conversion in parts]
 
 
 class TimedStream:
-    """`batch` dreams side by side with everything that is needed to go on.
+    """`batch` dreams side by side with everything that is needed to continue them.
 
     Args:
         world: The world model.
         context: One clip of real frames for each stream.
         num_steps: Denoising steps per frame.
-        clock: Tells the seconds.
+        clock: Returns the seconds.
     """
 
     def __init__(self, world: WorldModel, context: Clip, num_steps: int, clock: Clock):

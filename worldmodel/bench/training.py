@@ -17,7 +17,7 @@ from worldmodel.world_model import WorldModel
 
 @dataclass(frozen=True)
 class TrainingSpeed:
-    """What one process trains.
+    """Training speed of one process.
 
     Attributes:
         frames_per_second: Predicted frames of the clips; self-forwarded ones count once.

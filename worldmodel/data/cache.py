@@ -32,13 +32,13 @@ class EpisodeCache:
     """An `EpisodeSource` whose frames are decoded once into a memory-mapped uint8 file.
 
     The first use decodes every episode, several at a time, with a progress bar; later ones open the
-    file. The cache is built aside and moved into place whole, so a killed build leaves none. It is
-    built again when the fingerprint of the source has changed. Of several processes that want the
-    same cache one builds it and the others wait.
+    file. The cache is built in another folder and then moved into place, so a killed build leaves
+    none. It is built again when the fingerprint of the source has changed. When several processes
+    need the same cache, one builds it and the others wait.
 
     Args:
         source: Any episode source; `read` is called from several threads.
-        folder: Where caches live; by default `default_cache_folder()`.
+        folder: The folder of all caches; by default `default_cache_folder()`.
 
     Raises:
         ValueError: From the source, when an episode cannot be read.
@@ -79,7 +79,7 @@ class EpisodeCache:
         return self._seeds[episode]
 
     def read(self, episode: int, start: int, stop: int, stride: int = 1) -> Clip:
-        """Frames `start, start + stride, ... < stop` of an episode, and what lies between them.
+        """Frames `start, start + stride, ... < stop` of an episode, and the actions between them.
 
         Raises:
             ValueError: If there is no such episode, or the range is empty or leaves the episode.
@@ -167,7 +167,7 @@ class EpisodeCache:
 
 
 def _spans(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Episode, first frame and end of stretches short enough to decode at native size."""
+    """Episode, first frame and end of spans that are short enough to decode at native size."""
     return [
         (episode, start, min(start + PIECE_FRAMES, length))
         for episode, length in enumerate(lengths)
@@ -176,7 +176,7 @@ def _spans(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
 
 
 def _columns(piece: Clip, rows: int) -> dict[str, Tensor]:
-    """One row per frame of every table; that after an episode's last frame is never read."""
+    """One row per frame of every table; rows that a table lacks are 0, and are never read."""
     columns = {}
     for name in TABLES:
         values = getattr(piece, name)

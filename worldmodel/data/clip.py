@@ -1,4 +1,4 @@
-"""The one record that flows through the package: a stretch of an episode."""
+"""The record in which the package passes data around: a part of an episode."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -42,7 +42,7 @@ class Clip:
         return tree_map(function, self)
 
     def head(self, num_frames: int) -> "Clip":
-        """The first `num_frames` frames of clips with one batch axis, with what lies between."""
+        """The first `num_frames` frames of clips with one batch axis, with the actions between them."""
         frames = {name: getattr(self, name) for name in ("frames", "states")}
         between = {name: getattr(self, name) for name in ("actions", "rewards", "successes")}
         cut = {k: None if v is None else v[:, :num_frames] for k, v in frames.items()}

@@ -31,7 +31,7 @@ def open_folder(path: Path | str, size: tuple[int, int] | None = None) -> TableS
 
     Each table is optional, `.npy` or `.csv` (comma-separated, with or without a line of names), one
     row per frame; actions, rewards and successes may lack the row of the last frame. All episodes
-    have the same cameras, picture sizes, frame rate and tables. Hidden files are passed over.
+    have the same cameras, picture sizes, frame rate and tables. Hidden files are ignored.
 
     Args:
         path: The folder that holds the `episode_*` folders.

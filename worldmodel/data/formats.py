@@ -1,4 +1,4 @@
-"""One door for every format that episodes are kept in."""
+"""Open episodes in any supported format."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ FORMATS: list[tuple[Callable[[Path], object], Callable[[Path | str, tuple[int, i
     (episode_folders, open_folder),
     (hdf5_files, open_hdf5),
 ]
-"""One line for each format: what is true of a path in that format, and what opens it; the first that fits is used."""
+"""One line for each format: a function that recognises a path, and one that opens it; the first match is used."""
 
 
 def open_episodes(
@@ -31,7 +31,7 @@ def open_episodes(
         path: A LeRobot folder (v2.0, v2.1, v3.0), a folder of `episode_*/<camera>.mp4`, or an HDF5
             file (or a folder of such) in the layout of robomimic and LIBERO.
         size: `(H, W)` of the frames to read; by default the cameras' own size where they agree,
-            else the largest height and the largest width. Aspect is kept, the rest is padding.
+            else the largest height and the largest width. The aspect ratio is kept, the rest is padding.
         views: Names of the cameras to read, in this order; by default all.
 
     Raises:

@@ -37,7 +37,7 @@ class Demo:
         file: The HDF5 file.
         group: Path of its group, `data/demo_3`.
         sizes: `(H, W)` of every camera's pictures, by the name of their data set.
-        compression: Of the first camera.
+        compression: Compression of the first camera's pictures.
     """
 
     file: Path
@@ -86,11 +86,11 @@ def open_hdf5(path: Path | str, size: tuple[int, int] | None = None) -> TableSou
     """Open demonstrations in the layout of robomimic (2108.03298) and LIBERO (2306.03310).
 
     Cameras are `obs/<camera>_image` (or `_rgb`), uint8, shown as they are stored: LIBERO stores
-    them upside down. The state joins the proprioception keys of `PROPRIOCEPTION` that are there.
+    them upside down. The state concatenates those keys of `PROPRIOCEPTION` that exist.
     `actions` and `rewards` are optional. Frames per second are `control_freq` of `env_args`, or 20.
 
     Args:
-        path: An HDF5 file, or a folder of such with the same robot.
+        path: An HDF5 file, or a folder of such files with the same robot.
         size: `(H, W)` of the frames to read; see `open_episodes`.
 
     Raises:
@@ -211,7 +211,7 @@ def _table(
     if values.ndim > 2 or values.dtype.kind not in "fiub":
         found = f"{values.dtype} {values.shape}"
         fail(file, f"{group.name}/{name}", found, "numbers (frames, width)", episode)
-    if values.ndim and len(values) not in rows:  # before memory is taken for them
+    if values.ndim and len(values) not in rows:  # before memory is allocated for them
         expected = " or ".join(map(str, rows))
         fail(file, f"number of rows of {group.name}/{name}", len(values), expected, episode)
     try:

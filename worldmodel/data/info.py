@@ -1,4 +1,4 @@
-"""What is in a data set, in a few lines, and what is suspicious about it."""
+"""Describe a data set in a few lines, and list what is suspicious about it."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def info(config: InfoConfig) -> None:
 
 
 def describe(source: TableSource) -> dict[str, str]:
-    """The facts of a data set that fit on a line each."""
+    """The facts of a data set, each in one line."""
     lengths = source.lengths
     frames, fps = sum(lengths), source.fps
     height, width = source.size
@@ -62,7 +62,7 @@ def describe(source: TableSource) -> dict[str, str]:
 
 
 def codecs(source: TableSource, camera: int) -> str:
-    """How the pictures of a camera are compressed, every file looked at once."""
+    """How the pictures of a camera are compressed; every file is read once."""
     first = {source.pictures.file(e, camera): e for e in reversed(range(len(source)))}
     found = Counter(source.pictures.codec(episode, camera) for episode in first.values())
     return " and ".join(found)

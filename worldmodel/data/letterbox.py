@@ -1,4 +1,4 @@
-"""Fitting pictures of one size into a frame of another, aspect kept, with black padding."""
+"""Fit pictures of one size into a frame of another, with the same aspect ratio and black padding."""
 
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ class Letterbox:
         return (self.target[0] - self.inner[0]) // 2, (self.target[1] - self.inner[1]) // 2
 
     def fit(self, frames: UInt8[Tensor, "t h w 3"]) -> UInt8[Tensor, "t H W 3"]:
-        """Scale (antialiased) and pad; the very same pixels where the size fits already."""
+        """Scale (antialiased) and pad; the pixels do not change where the size fits already."""
         if self.source == self.target:
             return frames
         (top, left), (height, width) = self.corner, self.inner

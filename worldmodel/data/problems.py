@@ -1,4 +1,4 @@
-"""What a well-formed data set may still have wrong: found by looking at numbers and pictures."""
+"""Problems that a well-formed data set may still have, found in its numbers and pictures."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ OUTLIER = 20.0  # standard deviations
 
 
 def find_problems(source: TableSource, *, look_at: int = 8) -> list[str]:
-    """Everything suspicious, one line each; empty when nothing is.
+    """Everything suspicious in a data set, one line each; empty when nothing is.
 
     Args:
         source: An opened data set.

@@ -61,7 +61,7 @@ def sample_clips(
 
 
 def _join(first: Clip, rest: Clip) -> Clip:
-    """The first frame of `first`, with what is done there, before the frames of `rest`."""
+    """The first frame of `first`, with the action there, before the frames of `rest`."""
     timeless = {"view_mask": rest.view_mask, "pixel_mask": rest.pixel_mask}
     columns = {f.name: (getattr(first, f.name), getattr(rest, f.name)) for f in fields(Clip)}
     joined = {

@@ -77,7 +77,7 @@ class VideoPictures:
 
 @dataclass(frozen=True)
 class SelectedPictures:
-    """Some cameras of other pictures, in another order: `cameras[i]` is there what `i` is here."""
+    """Some cameras of `pictures`, in another order: camera `i` is camera `cameras[i]` of `pictures`."""
 
     pictures: Pictures
     cameras: tuple[int, ...]
@@ -162,7 +162,7 @@ class TableSource:
         )
 
     def select(self, views: Sequence[str], size: tuple[int, int] | None = None) -> "TableSource":
-        """The same episodes with some of the cameras, in the given order; `size` as on opening.
+        """The same episodes with some of the cameras, in the given order; `size` is as in `open_episodes`.
 
         Raises:
             ValueError: If there is no such camera, or one is named twice.

@@ -1,4 +1,4 @@
-"""Real frames of recorded episodes, before a success, that imagined rollouts begin from."""
+"""Real frames of recorded episodes, before a success, from which imagined rollouts begin."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from worldmodel.data import Clip, EpisodeSource
 
 @dataclass(frozen=True)
 class Anchors:
-    """Real frames to begin from, before the first success of their episodes.
+    """Real frames from which rollouts begin, before the first success of their episodes.
 
     Attributes:
-        episodes: Episode of each.
-        frames: Index of the frame in it.
+        episodes: Episode of each frame.
+        frames: Index of each frame in its episode.
     """
 
     episodes: Int64[np.ndarray, "n"]
@@ -31,11 +31,11 @@ class Anchors:
     ) -> "Anchors":
         """All frames of the episodes that lie before a success, with `context - 1` before them.
 
-        The first frame of an episode is among them, though nothing precedes it; with `first_frames`
-        there are no others.
+        The first frame of an episode is among them, although no frames precede it; with
+        `first_frames` there are no others.
 
         Raises:
-            ValueError: There is none.
+            ValueError: There is no such frame.
         """
         found = []
         for episode in episodes:
@@ -56,7 +56,7 @@ class Anchors:
 
 
 def contexts(source: EpisodeSource, anchors: Anchors, *, context: int) -> list[Clip]:
-    """What the world model is shown of each: `context` real frames, one for a first frame."""
+    """The context of a dream from each anchor: `context` real frames, or one for a first frame."""
     clips = []
     for episode, frame in zip(anchors.episodes.tolist(), anchors.frames.tolist(), strict=True):
         first = frame - context + 1 if frame else 0

@@ -1,21 +1,21 @@
-"""What a dream is shown before it begins, and whether data and world model fit."""
+"""The context of a dream, and a check that data and world model fit."""
 
 from worldmodel.data.clip import Clip, EpisodeSource
 from worldmodel.world_model import WorldModel
 
 CONTEXT_FRAMES = 8
-"""Recorded frames that a world model is shown before it dreams."""
+"""Recorded frames that a world model reads before it dreams."""
 
 
 def context_of(clip: Clip) -> Clip:
-    """The first 8 frames of `clip` with what happened between them."""
+    """The first 8 frames of `clip` with the actions between them."""
     return clip.head(CONTEXT_FRAMES)
 
 
 def check_views(world: WorldModel, source: EpisodeSource) -> None:
     """Raise a `ValueError` with both values when the data does not fit the world model.
 
-    A world model without actions or states may be shown data that has some; they are not used.
+    A world model without actions or states can read data that has some; they are not used.
     """
     pairs = {
         "views": (tuple(source.views), tuple(world.views)),

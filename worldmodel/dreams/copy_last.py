@@ -1,4 +1,4 @@
-"""A world in which nothing ever happens: the control that every world model has to beat."""
+"""A world model that copies the last frame: the baseline that every world model has to beat."""
 
 from dataclasses import replace
 
@@ -13,16 +13,16 @@ from worldmodel.world_model import WorldModel
 
 
 class CopyLastStream(Stream):
-    """Shows the last frame and state again, whatever is done."""
+    """A stream that repeats its last frame and state under every action."""
 
     def _advance(self, actions: Tensor | None, num_steps: int, temperature: float) -> StreamState:
         return replace(self._state, frame=self._state.frame + 1)
 
 
 class CopyLastWorld(WorldModel):
-    """A world model whose streams stand still; loads the folder of a world model."""
+    """A world model whose streams never change; it loads the folder of any world model."""
 
     @torch.no_grad()
     def stream(self, context: Clip, *, seeds: Seeds = 0) -> CopyLastStream:
-        """As of any world model."""
+        """Begin streams, as `WorldModel.stream` does."""
         return CopyLastStream(self, begin(self, context, seeds))

@@ -34,23 +34,23 @@ class DreamEnv(VectorEnv):
     stream are a pure function of its seed: `reset(seed=s)` gives stream `i` the seed `s + i`, as in
     Gymnasium. `reset(options={"starts": indices})` chooses the starts instead, and the noise is
     then a function of `seed` below and of the start's reset seed. `options={"reset_mask": mask}`
-    leaves the other streams alone; `starts`, then, still has one entry per stream.
+    leaves the other streams as they are; `starts` then still has one entry per stream.
 
-    With autoreset `SAME_STEP` (DIAMOND and most of RL) a finished stream begins anew at once, and
+    With autoreset `SAME_STEP` (as in DIAMOND and most of RL) a finished stream begins anew at once, and
     the last frame of the old one is in `info["final_obs"]`. With `DISABLED` it stands still, with
     reward 0, until it is reset.
 
     Args:
         world: The world model, with frames at every step of the data (stride 1).
         starts: The real frames that dreams begin from.
-        judge: Says what each dreamt frame is worth.
+        judge: Gives the reward and the success of each dreamt frame.
         num_envs: Streams in a batch.
         horizon: Steps after which an episode is truncated.
         num_steps: Denoising steps per frame.
         seed: Seed of the noise of chosen starts, and of a `reset` without a seed.
         autoreset_mode: `SAME_STEP` or `DISABLED`.
-        like: The real environment; its spaces are taken over. By default the spaces are read off
-            the data: actions within their range, states without bounds.
+        like: The real environment; its spaces are taken over. By default the spaces come from the
+            data: actions within their range, states without bounds.
 
     Raises:
         ValueError: World model, starts and spaces do not fit, or a number is out of range.
@@ -102,8 +102,8 @@ class DreamEnv(VectorEnv):
         """Begin dreams; see the class for `seed` and `options`.
 
         Raises:
-            ValueError: An option is unknown or has not one entry per stream, or there is no such
-                start.
+            ValueError: An option is unknown or does not have one entry per stream, or there is no
+                such start.
         """
         options = options or {}
         unknown = set(options) - {"starts", "reset_mask"}
@@ -167,7 +167,7 @@ class DreamEnv(VectorEnv):
         return self._seeds.integers(2**31, size=number).tolist()
 
     def _begin_at_random(self, streams: np.ndarray, seeds: Sequence[int]) -> None:
-        """Begin each stream from a start, and with noise, that its seed decides on."""
+        """Begin each stream; its seed determines the start and the noise."""
         draws = [np.random.default_rng(seed) for seed in seeds]
         starts = [int(rng.integers(len(self.starts))) for rng in draws]
         self._begin(streams, starts, [int(rng.integers(2**40)) for rng in draws])
@@ -194,7 +194,7 @@ class DreamEnv(VectorEnv):
             self._observations[name][streams] = values[rows]
 
     def _show(self, streams: np.ndarray, frames: Tensor, states: Tensor | None) -> None:
-        """Put what was dreamt into the observations of the given streams."""
+        """Write dreamt frames and states to the observations of the given streams."""
         for name, values in self._columns(frames, states).items():
             self._observations[name][streams] = values[streams]
 
@@ -210,7 +210,7 @@ class DreamEnv(VectorEnv):
         return {name: values.copy() for name, values in self._observations.items()}
 
     def _finals(self, finished: np.ndarray) -> dict[str, Any]:
-        """The last observations of the finished streams, the way Gymnasium hands them over."""
+        """The last observations of the finished streams, in the format of Gymnasium."""
         last = np.full(self.num_envs, None, object)
         success = np.zeros(self.num_envs, bool)
         mask = np.zeros(self.num_envs, bool)

@@ -52,14 +52,14 @@ def dream_episode(
 def compare(
     truth: UInt8[Tensor, "m v H W 3"], dream: UInt8[Tensor, "m v H W 3"], views: Sequence[str]
 ) -> UInt8[np.ndarray, "m height width 3"]:
-    """Truth over dream, views side by side with their names, enlarged without smoothing."""
+    """The truth above the dream, views side by side with their names, enlarged without smoothing."""
     return side_by_side({"truth": truth, "dream": dream}, views)
 
 
 def side_by_side(
     kinds: Mapping[str, UInt8[Tensor, "t v H W 3"]], views: Sequence[str]
 ) -> UInt8[np.ndarray, "t height width 3"]:
-    """Kinds of frames below each other, cameras side by side with their names, enlarged."""
+    """One row for each kind of frames, cameras side by side with their names, enlarged."""
     rows = []
     for kind, frames in kinds.items():
         scale = max(1, round(PICTURE_HEIGHT / frames.shape[2]))

@@ -12,7 +12,7 @@ from worldmodel.world_model import WorldModel
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """Which episode to dream and where the video goes."""
+    """Which episode to dream and where to write the video."""
 
     world: str | Path
     """Folder of the world model, or hf://USER/NAME@REV."""
@@ -23,7 +23,7 @@ class RolloutConfig:
     episode: int = 0
     """Index of the episode."""
     start: int = 0
-    """First of the eight recorded frames that the world model is shown."""
+    """First of the eight recorded frames that the world model reads before it dreams."""
     horizon: int | None = None
     """Dreamt frames; up to the end of the episode when not given."""
     num_steps: int = 2
@@ -31,11 +31,11 @@ class RolloutConfig:
     seed: int = 0
     """Seed of the dream's noise."""
     device: str = "auto"
-    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
+    """Where the networks run: auto is CUDA where there is one, else the CPU; you can name any other device."""
 
 
 def rollout(config: RolloutConfig) -> None:
-    """Dream one episode under its recorded actions and write truth over dream, all cameras.
+    """Dream one episode under its recorded actions, and write a video of the truth above the dream.
 
     Raises:
         ValueError: The data does not fit the world model, or the stretch lies outside the episode.

@@ -29,7 +29,7 @@ class StableBaselinesEnv(VecEnv):
     """A Gymnasium vector environment as a `VecEnv` of Stable-Baselines3 (Raffin et al. 2021).
 
     Finished streams begin anew in the same step, and the last observation of the old episode is in
-    `infos[i]["terminal_observation"]`, as Stable-Baselines3 has it. Dots in the keys of
+    `infos[i]["terminal_observation"]`, as Stable-Baselines3 expects it. Dots in the keys of
     observations become underscores.
 
     Args:
@@ -62,7 +62,7 @@ class StableBaselinesEnv(VecEnv):
         self.actions = actions
 
     def step_wait(self) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, list[dict]]:
-        """Apply the actions: observations, rewards, which streams are over, and their facts."""
+        """Apply the actions; returns observations, rewards, which episodes are over, and the infos."""
         observation, rewards, terminated, truncated, info = self.envs.step(self.actions)
         dones = terminated | truncated
         infos: list[dict] = [{} for _ in dones]

@@ -69,7 +69,7 @@ class Starts:
         )
 
     def spaces(self) -> tuple[spaces.Dict, spaces.Box]:
-        """Spaces of one observation and of one action as far as the data shows them.
+        """Spaces of one observation and of one action, derived from the data.
 
         Actions lie within the range of the data; states are not bounded.
         """

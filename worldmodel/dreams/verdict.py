@@ -1,4 +1,4 @@
-"""What a judge says of a frame, and how it sees the observation of an environment."""
+"""The verdict of a judge on a frame, and the observation of an environment in the form that a judge reads."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from worldmodel.streaming.state import Observation
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says of one frame of every stream.
+    """The verdict of a judge on one frame of every stream.
 
     Attributes:
-        rewards: Reward of having come here.
+        rewards: Reward for reaching the frame.
         successes: Whether the task is solved.
     """
 
@@ -29,7 +29,7 @@ Judge = Callable[[Observation], Verdict]
 
 
 def observed(observation: Mapping[str, np.ndarray], views: Sequence[str]) -> Observation:
-    """The observation of a Gymnasium environment as the world model and its judges see it."""
+    """The observation of a Gymnasium environment in the form that the world model and judges read."""
     pictures = [observation[f"observation.images.{view}"] for view in views]
     states = observation.get("observation.state")
     return Observation(

@@ -1,4 +1,4 @@
-"""What dreams need of a world model, so that a simulator may stand in for it; streams of contexts of two lengths."""
+"""The interface of a world model in dreams, which a simulator can have, too; streams with contexts of two lengths."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -12,7 +12,7 @@ from worldmodel.streaming.state import Observation
 
 @runtime_checkable
 class RunningStream(Protocol):
-    """What dreams need of a `worldmodel.streaming.stream.Stream`."""
+    """The part of `worldmodel.streaming.stream.Stream` that dreams use."""
 
     observation: Observation
 
@@ -27,7 +27,7 @@ class RunningStream(Protocol):
 
 @runtime_checkable
 class World(Protocol):
-    """What dreams need of a world model."""
+    """The part of a world model that dreams use."""
 
     views: Sequence[str]
 
@@ -37,7 +37,7 @@ class World(Protocol):
 
 
 def begin(world: World, clips: Sequence[Clip], seeds: Sequence[int]) -> RunningStream:
-    """Start a stream per clip; they are of one frame, or all longer ones of the same length."""
+    """Start a stream per clip; clips may have one frame, and all longer ones have the same length."""
     stream = world.stream(stack_clips([final_frame(clip) for clip in clips]), seeds=list(seeds))
     long = [i for i, clip in enumerate(clips) if len(clip.frames) > 1]
     if long:

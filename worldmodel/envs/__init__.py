@@ -34,14 +34,14 @@ __all__ = [
 
 
 def is_foreign(name: str) -> bool:
-    """Whether `name` has the form `module:Class`, so that it is no environment of this package."""
+    """Whether `name` has the form `module:Class`, so that it is not an environment of this package."""
     return is_spec(name) and not name.startswith(METAWORLD)
 
 
 def check_env_name(name: str) -> None:
     """Raise a `ValueError` if `name` is neither an environment of this package nor `module:Class`.
 
-    Whether Meta-World has a task and a module a class shows when the environment is made.
+    Whether Meta-World has the task, or the module has the class, is only checked when the environment is made.
     """
     if name in ENVIRONMENTS or name.startswith(METAWORLD) or is_foreign(name):
         return
@@ -55,7 +55,7 @@ def check_env_name(name: str) -> None:
 def has_simulator(name: str) -> bool:
     """Whether `name` is an environment that can be made here, so that a simulator can run beside a dream.
 
-    Of `module:Class` only the module is looked for: on another machine it may be missing.
+    For `module:Class` only the module is searched for: it may be missing on another machine.
     """
     return name in ENVIRONMENTS or name.startswith(METAWORLD) or (is_foreign(name) and has_module(name))
 
@@ -66,12 +66,12 @@ def make_env(name: str, **options: int | str) -> gymnasium.Env:
     Args:
         name: One of `ENV_NAMES`, `metaworld:` and a task, or `module:Class` for any class derived
             from `gymnasium.Env`; see `docs/extend/environment.md`.
-        options: Passed on. The environments here take `size` (side of the pictures in pixels),
+        options: Passed to the class. The environments here take `size` (side of the pictures in pixels),
             `time_limit` (steps) and `shift` (one controlled change, for tests out of distribution).
 
     Raises:
-        ValueError: There is no environment of that name, what it needs is not installed, its class
-            does not take an option, or the class lacks what an environment needs.
+        ValueError: There is no environment of that name, a package that it needs is not installed,
+            its class does not take an option, or the class is not a complete environment.
     """
     kind = env_class(name)
     accepted = accepted_options(name)
@@ -89,12 +89,12 @@ def make_env(name: str, **options: int | str) -> gymnasium.Env:
 
 
 def make_simulator(name: str, **wishes: int) -> gymnasium.Env:
-    """The environment `name` with those of the options that its class takes.
+    """Make the environment `name` with those of the options that its class takes.
 
     Args:
         name: As for `make_env`.
         wishes: `size` and `time_limit`. A class that does not take them has pictures of its own
-            size, and ends episodes when it likes; who needs another size has to check.
+            size, and ends episodes by its own rule; a caller that needs a size has to check it.
 
     Raises:
         ValueError: As `make_env`.

@@ -1,4 +1,4 @@
-"""Names of those who act while data are recorded, and the built-in behaviour of any environment: random actions."""
+"""Names of the behaviours that data are recorded with, and random actions, the behaviour of any environment."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -15,7 +15,7 @@ MIXTURE: dict[Behaviour, float] = {"play": 0.5, "noisy": 0.3, "expert": 0.2}
 RANDOM = "random"
 KNOWN = ("mixture", *MIXTURE, RANDOM)
 PERSISTENCE = 0.9
-"""How much of a random action stays in the next one."""
+"""Share of a random action that is kept in the next one."""
 SPREAD = 0.6
 """Standard deviation of a random action, where 1 is half of the action's range."""
 
@@ -31,7 +31,7 @@ def check_behaviour(name: str) -> None:
 
 
 def choose_behaviour(wanted: str, rng: np.random.Generator) -> str:
-    """The wanted behaviour; of a mixture half play, 30% noisy expert, 20% expert."""
+    """The wanted behaviour; a mixture is 50% play, 30% noisy expert and 20% expert."""
     if wanted != "mixture":
         return wanted
     names = list(MIXTURE)
@@ -39,10 +39,10 @@ def choose_behaviour(wanted: str, rng: np.random.Generator) -> str:
 
 
 def random_actions(space: spaces.Box, rng: np.random.Generator) -> Iterator[Float[np.ndarray, "a"]]:
-    """Smooth random actions without end: each is mostly the one before, and all of the range is reached.
+    """Endless smooth random actions: each is close to the one before, and they reach the whole range.
 
-    Each dim is an autoregressive process, `x <- 0.9 x + sqrt(1 - 0.9^2) 0.6 noise`, cut to -1..1
-    and stretched to the range of the action space.
+    Each dim is an autoregressive process, `x <- 0.9 x + sqrt(1 - 0.9^2) 0.6 noise`, clipped to
+    -1..1 and stretched to the range of the action space.
 
     Raises:
         ValueError: The action space has no bounds.

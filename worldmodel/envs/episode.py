@@ -1,4 +1,4 @@
-"""One episode in an environment: acted out, and written as an episode of a LeRobot data set."""
+"""Run one episode in an environment, and write it as an episode of a LeRobot data set."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from worldmodel.data.lerobot.write import LeRobotSchema, stage_episode
 from worldmodel.envs.protocol import IMAGES, STATE, describe, name_of, succeeded
 
 STEPS_AFTER_SUCCESS = 3  # so that there are pictures of it
-LONGEST_EPISODE = 10_000  # steps after which an environment is taken for one that never ends
+LONGEST_EPISODE = 10_000  # steps after which an episode is assumed never to end
 
 Act = Callable[[dict[str, np.ndarray]], np.ndarray]
-"""From the observation of one environment to one action."""
+"""Maps the observation of one environment to one action."""
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One recorded episode of t steps; row i is what was seen before action i.
+    """One recorded episode of t steps; row i holds the observation before action i.
 
     Attributes:
         frames: Pictures of every view, uint8 `t H W 3`.
         actions: Float32 `t a`.
-        states: What the robot knows of itself, float32 `t s`, or `None`.
+        states: Proprioceptive states, float32 `t s`, or `None`.
         rewards: Reward of each action, float32 `t`.
         successes: Success after each action, bool `t`.
     """
@@ -37,7 +37,7 @@ class Episode:
 
 
 def schema_of(env: gymnasium.Env, name: str = "") -> LeRobotSchema:
-    """What a row of a recording of `env` holds; `name` is how it was made."""
+    """The schema of a recording of `env`; `name` is the name with which `env` was made."""
     facts = describe(env, name)
     return LeRobotSchema(
         fps=facts.fps,
@@ -56,20 +56,20 @@ def act_out(
     length: int | None,
     stop_on_success: bool | None = None,
 ) -> Episode:
-    """Record from where `env` stands to the end of the episode.
+    """Record from the current state of `env` to the end of the episode.
 
-    Where the environment ends it by itself with success or failure, one more row shows how it
-    ended: the last observation, with the last action, reward and success once more. Every picture
-    of a LeRobot data set is seen before an action, so there would else be none of the end.
+    Where the environment itself ends the episode with success or failure, one more row shows how it
+    ended: the last observation, with the last action, reward and success repeated. Every picture of
+    a LeRobot data set was taken before an action, so without this row no picture would show the end.
 
     Args:
-        env: Has been reset.
-        observation: What it shows.
-        act: An action for an observation; cut to the action space.
-        length: Most steps, at least 1; `None` leaves it to the environment to end.
-        stop_on_success: `None` ends when the environment is terminated or truncated. Otherwise it
-            is stepped on: `True` ends `STEPS_AFTER_SUCCESS` steps after the first success, `False`
-            after `length` steps.
+        env: The environment, which has been reset.
+        observation: Its current observation.
+        act: Returns the action for an observation; the action is clipped to the action space.
+        length: Largest number of steps, at least 1; with `None` the environment ends the episode.
+        stop_on_success: With `None` the episode ends when the environment is terminated or truncated.
+            Otherwise it goes on: with `True` until `STEPS_AFTER_SUCCESS` steps after the first
+            success, with `False` for `length` steps.
 
     Raises:
         ValueError: The environment has not ended after `LONGEST_EPISODE` steps.
@@ -119,6 +119,6 @@ def stage(
     *,
     name: str = "",
 ) -> None:
-    """Write an episode of `env` below `out`, to be gathered by `finalise`; `name` is how `env` was made."""
+    """Write an episode of `env` below `out`, where `finalise` finds it; `env` was made with the name `name`."""
     schema, task = schema_of(env, name), describe(env, name).task
     stage_episode(out, index, schema=schema, **vars(episode), task=task, metadata=metadata)

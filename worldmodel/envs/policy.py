@@ -1,4 +1,4 @@
-"""Who acts, in an environment or in a dream: the protocol of a policy, and policies by `module:name`."""
+"""The protocol of a policy, which acts in an environment or in a dream, and policies by `module:name`."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +17,17 @@ Observations = Mapping[str, Tensor]
 
 @runtime_checkable
 class Policy(Protocol):
-    """Whatever acts; it sees what a robot sees and never the simulator.
+    """A policy chooses actions; it gets the observations of a robot and never sees the simulator.
 
     A policy that plans several actions at once queues them inside. Three more attributes are
-    optional, and used where a policy has them:
+    optional, and are used where a policy has them:
 
     - `plan(observation)` returns the raw actions of the next `h` steps, `n h a`, and changes nothing
       in the policy; `policy_eval.steering` steers such policies.
     - `chunk` is the number of actions that are planned at once.
     - `watch(env)` is called with the simulator before each episode is recorded, for a scripted
-      behaviour that needs more than a robot sees. Such a policy can record and cannot be ranked.
+      behaviour that needs more than a robot's observations. You can record with such a policy, but
+      you cannot rank it.
     """
 
     def reset(self, seeds: Sequence[int]) -> None:
@@ -39,7 +40,7 @@ class Policy(Protocol):
 
 
 class CallablePolicy:
-    """A policy without memory, of a plain function from observations to actions."""
+    """A policy without memory, made from a plain function from observations to actions."""
 
     def __init__(self, function: Callable[[Observations], Float[Tensor, "n a"]]):
         self.function = function
@@ -48,7 +49,7 @@ class CallablePolicy:
         """Nothing to forget."""
 
     def act(self, observation: Observations) -> Float[Tensor, "n a"]:
-        """What the function says."""
+        """The actions that the function returns."""
         return self.function(observation)
 
 
@@ -93,7 +94,7 @@ def ask(policy: Policy, observation: Mapping[str, np.ndarray]) -> Float[np.ndarr
     """The action of a policy for the observation of one environment.
 
     Raises:
-        ValueError: The policy returns something else than one action, as a tensor.
+        ValueError: The policy returns something other than a tensor with one action.
     """
     with torch.no_grad():
         actions = policy.act({name: torch.from_numpy(value)[None] for name, value in observation.items()})
@@ -104,7 +105,7 @@ def ask(policy: Policy, observation: Mapping[str, np.ndarray]) -> Float[np.ndarr
 
 
 def _acts(found: object) -> bool:
-    """Whether an object has a method of a policy, so that it means to be one."""
+    """Whether an object has a method of a policy, so that it is probably meant as one."""
     return not isinstance(found, type) and (hasattr(found, "act") or hasattr(found, "reset"))
 
 
@@ -112,7 +113,7 @@ def _takes(function: Callable[..., Any], *arguments: object) -> bool:
     """Whether a callable can be called with these arguments."""
     try:
         inspect.signature(function).bind(*arguments)
-    except (TypeError, ValueError):  # it cannot, or it is not written in Python and does not say
+    except (TypeError, ValueError):  # it cannot, or it is not written in Python and has no signature
         return False
     return True
 

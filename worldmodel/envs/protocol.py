@@ -1,4 +1,4 @@
-"""What an environment is: a `gymnasium.Env` with LeRobot's keys. All else about it is derived here."""
+"""An environment is a `gymnasium.Env` with LeRobot's keys. All other facts about it are derived here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ SUCCESS_KEYS = ("success", "is_success")
 
 @dataclass(frozen=True)
 class EnvFacts:
-    """What has to be known of an environment beside its spaces.
+    """The facts about an environment besides its spaces.
 
-    An environment may have an attribute of the same name to say something else than the default;
-    `episode_steps` may also be a method, from the name of the behaviour to the number of steps.
+    An environment can have an attribute of the same name, which replaces the default; `episode_steps`
+    can also be a method that takes the name of the behaviour and returns the number of steps.
 
     Attributes:
-        name: How `worldmodel.envs.make_env` makes it again; `module:Class` by default.
+        name: The name with which `worldmodel.envs.make_env` makes it again; `module:Class` by default.
         task: The task in words; empty by default.
         fps: Frames per second, `metadata["render_fps"]`.
         views: Height and width in pixels of each camera, from the observation space.
         action_names: A name for each dim of an action; `action_0` and so on by default.
         state_names: Likewise of `observation.state`; empty where there is none.
-        stops_on_success: By default `None`: an episode ends when `step` says that it is terminated
-            or truncated. An environment that may be stepped on after it has terminated can have its
-            recordings last to their full length (`False`) or end three steps after the first
-            success (`True`).
+        stops_on_success: By default `None`: an episode ends when `step` returns terminated or
+            truncated. If an environment allows more steps after it has terminated, its recordings
+            can last to their full length (`False`) or end three steps after the first success
+            (`True`).
     """
 
     name: str
@@ -44,14 +44,14 @@ class EnvFacts:
 
 
 def describe(env: gymnasium.Env, name: str = "") -> EnvFacts:
-    """Check an environment, and derive what it does not say itself.
+    """Check an environment, and derive the facts that it does not state itself.
 
     Args:
         env: The environment; need not have been reset.
-        name: How it was made; by default its own `name` or `module:Class`.
+        name: The name with which it was made; by default its own `name` or `module:Class`.
 
     Raises:
-        ValueError: It lacks what an environment needs; the message says what is there instead.
+        ValueError: A part of an environment is missing or wrong; the message says what was found.
     """
     name = name or name_of(env)
     _check_methods(env, name)
@@ -74,18 +74,18 @@ def describe(env: gymnasium.Env, name: str = "") -> EnvFacts:
 
 
 def name_of(env: gymnasium.Env) -> str:
-    """How `worldmodel.envs.make_env` makes an environment again: its own `name`, or `module:Class`."""
+    """The name with which `worldmodel.envs.make_env` makes an environment again: its own, or `module:Class`."""
     return _own(env, "name", f"{type(env).__module__}:{type(env).__qualname__}")
 
 
 def episode_limit(env: gymnasium.Env, behaviour: str) -> int | None:
-    """Most steps of a recorded episode, `None` where the environment does not say.
+    """Largest number of steps of a recorded episode, `None` where the environment does not state one.
 
-    It is, in this order, the environment's own `episode_steps`, its `time_limit`, or the
+    It is the first that exists of the environment's own `episode_steps`, its `time_limit`, and the
     `max_episode_steps` of its `gymnasium` registration.
 
     Raises:
-        ValueError: It is no whole number of at least 1.
+        ValueError: It is not a whole number of at least 1.
     """
     registered = None if env.spec is None else env.spec.max_episode_steps
     steps = _own(env, "episode_steps", _own(env, "time_limit", registered))
@@ -101,18 +101,18 @@ def episode_limit(env: gymnasium.Env, behaviour: str) -> int | None:
 def succeeded(terminated: bool, info: Mapping[str, Any]) -> bool:
     """Whether the task is solved after a step.
 
-    `info["success"]` or `info["is_success"]` says so; in an environment that has neither, to
-    terminate is to succeed.
+    This is `info["success"]` or `info["is_success"]`; in an environment that has neither, an episode
+    that terminates is a success.
     """
     said = [bool(info[key]) for key in SUCCESS_KEYS if key in info]
     return any(said) if said else bool(terminated)
 
 
 def begin(env: gymnasium.Env, seed: int, name: str = "") -> dict[str, np.ndarray]:
-    """Reset an environment with a seed, check what it shows, and return it.
+    """Reset an environment with a seed, check its observation, and return it.
 
     Raises:
-        ValueError: The observation is not what the observation space says.
+        ValueError: The observation does not fit the observation space.
     """
     observation, _ = env.reset(seed=seed)
     where = f"environment {name or name_of(env)}"

@@ -1,4 +1,4 @@
-"""Recording who acts in an environment as a LeRobot data set. `worldmodel record ENV --out D`."""
+"""Record a behaviour in an environment as a LeRobot data set. `worldmodel record ENV --out D`."""
 
 import functools
 import json
@@ -40,10 +40,10 @@ class RecordConfig:
         out: Folder of the LeRobot data set; an interrupted recording there is continued.
         episodes: Number of episodes.
         seed: Episode i starts from the reset seed `seed * 100000 + i`.
-        behaviour: Who acts. PushT and Meta-World have an expert, noisy (the expert with noise on
-            its actions), play that pushes the object about, and mixture, which draws one of the
-            three for each episode. Every environment has random, smooth random actions. Or
-            module:name for a policy of yours. By default mixture where there is one, else random.
+        behaviour: Who acts. PushT and Meta-World have expert, noisy (the expert with noise on its
+            actions), play (which pushes the object about) and mixture (which draws one of the three
+            for each episode). Every environment has random (smooth random actions). You can also
+            name your own policy as module:name. By default mixture where there is one, else random.
         shift: One controlled change of the environment, for tests out of distribution. PushT has
             start-region, agent-speed and action-noise, Meta-World start-region, camera and
             action-noise. Empty for none.
@@ -69,12 +69,12 @@ class RecordConfig:
 
     @property
     def who(self) -> str:
-        """The behaviour, also where none was asked for."""
+        """The behaviour that acts: the given one, or the default."""
         return self.behaviour or ("mixture" if scripts_of(environment(self)) else RANDOM)
 
     @property
     def content(self) -> dict[str, object]:
-        """The settings, and the source text of yours, that decide what is in the data set."""
+        """The settings, and hashes of the user's source files, on which the content of the data set depends."""
         content = {name: getattr(self, name) for name in ("env", "episodes", "seed", "behaviour", "shift", "size")}
         content |= {"behaviour": self.who, "size": self.size or common_side(environment(self))}
         if self.horizon is not None:
@@ -115,7 +115,7 @@ def _policy(spec: str) -> Policy:
 
 
 def check(config: RecordConfig) -> None:
-    """Check the settings, and say who acts where nobody was asked for and the environment has no script.
+    """Check the settings; prints that random actions are recorded, if no behaviour is given and there is no script.
 
     Raises:
         ValueError: There is no such environment or behaviour, a number is out of range, or the
@@ -148,7 +148,7 @@ def check(config: RecordConfig) -> None:
 
 
 def actor(behaviour: str, env: gymnasium.Env, rng: np.random.Generator, reset_seed: int) -> Act:
-    """Who acts in an episode that begins: a script, random actions, or a policy of yours."""
+    """The actions of an episode that begins: of a script, random ones, or of the user's policy."""
     if is_spec(behaviour):
         policy = _policy(behaviour)
         if watches(policy):
@@ -160,7 +160,7 @@ def actor(behaviour: str, env: gymnasium.Env, rng: np.random.Generator, reset_se
 
 
 def simulate_episode(config: RecordConfig, reset_seed: int) -> tuple[Episode, str]:
-    """One episode and who acted in it; a pure function of the settings and the reset seed."""
+    """One episode and the behaviour in it; a pure function of the settings and the reset seed."""
     env = environment(config)
     rng = np.random.default_rng([reset_seed, 1])
     behaviour = choose_behaviour(config.who, rng)
@@ -186,7 +186,7 @@ def record_episode(config: RecordConfig, index: int) -> int:
 
 
 def start_worker() -> None:
-    """One thread per process, and no process outlives a recording that was killed."""
+    """Use one thread per process, and end this process when the recording is killed."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -209,7 +209,7 @@ def recorded(config: RecordConfig, indices: list[int]) -> Iterator[int]:
 
 
 def prepare(config: RecordConfig) -> None:
-    """Claim the folder `out` for this recording, or check that it is this recording's.
+    """Claim the folder `out` for this recording, or check that it already belongs to it.
 
     Raises:
         ValueError: The folder holds something else, or a recording with other settings.
@@ -239,8 +239,8 @@ def record(config: RecordConfig) -> Path:
     """Record the episodes of `config`; returns the folder of the LeRobot data set.
 
     A recording that was killed continues where it was: episodes are pure functions of the settings
-    and their reset seed, so the data are the same as without the interruption. A complete one is
-    left alone.
+    and their reset seed, so the data are the same as without the interruption. A complete recording
+    is not changed.
     """
     check(config)  # a wrong setting is refused before the folder is claimed
     prepare(config)

@@ -22,5 +22,5 @@ def scripts_of(env: gymnasium.Env) -> str | None:
 
 
 def behave(behaviour: Behaviour, env: gymnasium.Env, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Actions without end; a pure function of the environment's states and the generator."""
+    """Endless actions; a pure function of the environment's states and the generator."""
     return importlib.import_module(scripts_of(env)).behave(behaviour, env, rng)

@@ -7,7 +7,7 @@ other, so that a loss of fidelity has one cause.
 from collections.abc import Sequence
 
 NOISE = 2.0
-"""How much larger than the noisy expert's the noise of `action-noise` is."""
+"""The noise of `action-noise`, as a multiple of the noisy expert's."""
 
 
 def check_shift(name: str, shift: str, known: Sequence[str]) -> None:

@@ -50,7 +50,7 @@ def dream(
 
 @dataclass(frozen=True)
 class Recorded:
-    """What really happened in a batch of windows.
+    """The recorded frames of a batch of windows.
 
     Attributes:
         frames: All the frames of the windows, context first.
@@ -75,7 +75,7 @@ class DreamComparison:
         horizons: Where to compare, counted from 1.
         num_steps: Denoising steps per frame.
         alterations: The altered actions to dream beside the recorded ones.
-        rivals: World models whose masks join those of the masked PSNR.
+        rivals: World models whose dreams also add to the mask of the masked PSNR.
 
     Attributes:
         table: The scores so far.
@@ -142,7 +142,7 @@ class DreamComparison:
             self._score_gap(alteration, recorded, dreamed, other)
 
     def _read(self, windows: Sequence[Window]) -> Clip:
-        """The windows with what the world model can be told of them."""
+        """Read the windows, without the actions or states that the world model does not use."""
         clip = read_windows(self.source, windows, horizon=self.horizon, stride=self.world.stride)
         actions = clip.actions if self.world.action_dim else None
         return replace(clip, actions=actions, states=clip.states if self.world.state_dim else None)

@@ -25,7 +25,7 @@ def bootstrap_interval(
         seed: Seed of the resampling.
 
     Returns:
-        Lower and upper end, or `None` with fewer than two groups, which say nothing about spread.
+        Lower and upper end, or `None` with fewer than two groups, which do not show the spread.
     """
     _, index = np.unique(groups, return_inverse=True)
     counts = np.bincount(index)

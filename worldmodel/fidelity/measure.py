@@ -56,13 +56,13 @@ class FidelityConfig:
     starts: int = 4
     """Evenly spaced windows per episode."""
     alterations: tuple[Alteration, ...] = ALTERATIONS
-    """Altered actions that are dreamed beside the recorded ones; each costs as much as they do."""
+    """Altered actions that are dreamed besides the recorded ones; each takes as long as these."""
     seed: int = 0
     """Seed of the dreams' noise, of the shuffling and of the bootstrap."""
     batch: int = 16
     """Windows that are dreamed at a time."""
     device: str = "auto"
-    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
+    """Where the networks run: auto is CUDA where there is one, else the CPU; you can name any other device."""
 
 
 def fidelity(config: FidelityConfig) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def measure_fidelity(
 
     Window i is dreamed from 8 recorded frames with noise seed `seed + i`, under the recorded and
     under altered actions, so that a gap between the two is due to the actions alone. Means are over
-    windows; intervals (95 %) come from a bootstrap over episodes.
+    windows; intervals (95%) come from a bootstrap over episodes.
 
     Main arguments: `world`, `source`, `horizon` and `num_steps`.
     Other arguments: `alterations` are dreamed, too. The masked PSNR is taken on the union of the
@@ -139,7 +139,7 @@ def measure_fidelity(
     Returns:
         `cameras.<view>.<metric>.<horizon>`, `copy_last` likewise, `codec.<view>.<metric>`,
         `objects.<object>.<metric>.<horizon>` (also in `copy_last`), and in dB
-        `action_following.<alteration>.psnr_gap.<horizon>`, over the cameras and under `cameras` for
+        `action_following.<alteration>.psnr_gap.<horizon>` over all cameras, and under `cameras` for
         each. `intervals` and `n` are parallel trees. `None` where nothing could be measured.
 
     Raises:

@@ -17,13 +17,13 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from torchvision.models import AlexNet_Weights
 
 MSE_FLOOR = 1e-5
-"""Smallest mean squared error on the [0, 1] scale, so PSNR ends at 50 dB."""
+"""Smallest mean squared error on the [0, 1] scale, so PSNR is at most 50 dB."""
 
 CHANGE_THRESHOLD = 0.1
 """A pixel counts as changed when one of its channels differs by more than this, on [0, 1]."""
 
 LPIPS_MIN_SIDE = 31
-"""AlexNet's two poolings leave nothing of a smaller picture."""
+"""Smallest side of a picture in pixels; AlexNet's two poolings leave nothing of a smaller one."""
 
 
 def valid_region(pixel_mask: Bool[Tensor, "H W"]) -> tuple[slice, slice]:
@@ -69,11 +69,11 @@ def change_mask(
     predictions: Mapping[str, UInt8[Tensor, "*b H W 3"]],
     last_context: UInt8[Tensor, "*b H W 3"],
 ) -> Bool[Tensor, "*b H W"]:
-    """Pixels where the truth or any prediction left the last context frame, dilated by 1.
+    """Pixels where the truth or any prediction differs from the last context frame, dilated by 1.
 
     A change is a difference of more than 0.1 (on [0, 1]) in some channel. The union over the truth
-    and all the predictions means that every model is judged on the same pixels, and that a model
-    is charged for what it invents as well as for what it misses.
+    and all the predictions means that every model is scored on the same pixels, and that changes
+    which a model invents count as well as changes which it misses.
     """
     reference = _unit(last_context)
     changed = torch.stack(
@@ -123,20 +123,20 @@ class Lpips:
         reason = self.missing_reason()
         if reason is not None:
             raise ValueError(reason)
-        with warnings.catch_warnings():  # lpips still speaks torchvision's old `pretrained`
+        with warnings.catch_warnings():  # lpips still uses torchvision's old `pretrained`
             warnings.simplefilter("ignore", UserWarning)
             self._network = LPIPS(net="alex", verbose=False).to(device)
         self._device = device
 
     @staticmethod
     def trunk_path() -> Path:
-        """Where the AlexNet weights have to lie."""
+        """The file in which the AlexNet weights are expected."""
         file_name = AlexNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
         return Path(torch.hub.get_dir()) / "checkpoints" / file_name
 
     @classmethod
     def missing_reason(cls) -> str | None:
-        """Why LPIPS cannot be measured, with the way out, or `None` when it can."""
+        """Why LPIPS cannot be measured, and what to do about it; `None` when it can."""
         path, url = cls.trunk_path(), AlexNet_Weights.IMAGENET1K_V1.url
         if path.exists():
             return None
@@ -151,7 +151,7 @@ class Lpips:
         """Distance of each frame.
 
         Raises:
-            ValueError: The frames are smaller than the network can see.
+            ValueError: The frames are too small for the network.
         """
         if min(truth.shape[-3:-1]) < LPIPS_MIN_SIDE:
             size = "x".join(str(side) for side in truth.shape[-3:-1])

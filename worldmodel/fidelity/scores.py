@@ -47,7 +47,7 @@ class ScoreTable:
         """Nested means, with `intervals` and `n` as parallel trees.
 
         Args:
-            episodes: The episode of every window; what the bootstrap resamples.
+            episodes: The episode of every window; the bootstrap resamples episodes.
             seed: Seed of the bootstrap.
 
         Returns:

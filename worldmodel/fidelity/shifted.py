@@ -46,10 +46,10 @@ def measure_shifted(
 
 
 def shifted_table(report: Mapping[str, Any]) -> Table:
-    """In- and out-of-distribution rows side by side; in brackets the gain over the copied frame.
+    """Table of in- and out-of-distribution rows; in brackets the gain over copying the last frame.
 
     Args:
-        report: Of `measure_fidelity`, with the reports of `measure_shifted` under `shifted`.
+        report: That of `measure_fidelity`, with the reports of `measure_shifted` under `shifted`.
     """
     rows = {IN_DISTRIBUTION: report, **report["shifted"]}
     horizons = [str(horizon) for horizon in report["metadata"]["horizons"]]
@@ -98,7 +98,7 @@ def _cell(value: float | None, baseline: float | None, pattern: str, sign: int) 
 
 
 def _at(tree: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
-    """What lies at `path`; empty where a shifted data set has no such object."""
+    """The values at `path`; empty where a shifted data set has no such object."""
     for key in path:
         tree = tree.get(key, {})
     return tree

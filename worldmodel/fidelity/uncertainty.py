@@ -18,26 +18,26 @@ from worldmodel.streaming.noise import mix_seed
 from worldmodel.streaming.state import Observation
 
 QUANTILE = 0.9
-"""A reward counts `1 / e` where the disagreement is as large as this quantile."""
+"""A reward is multiplied by `1 / e` where the disagreement is as large as this quantile."""
 STARTS = 32
-"""Most starts that are dreamt from."""
+"""Largest number of starts from which dreams begin."""
 WORTH_USING = 0.1
-"""Least mean correlation within a horizon, below which disagreement is not used."""
+"""Smallest mean correlation within a step for which disagreement is used."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What disagreement says of the error, over recorded actions.
+    """How well disagreement predicts the error, under recorded actions.
 
     Attributes:
-        starts: Anchors that were dreamt from.
-        horizon: Steps of each.
+        starts: Number of anchors from which dreams began.
+        horizon: Steps of each dream.
         spearman: Rank correlation of disagreement and picture error over all steps. Both grow with
-            the horizon, so this one flatters.
+            the horizon, so this value is too high.
         spearman_within: Mean over steps of the rank correlation over starts, at that step.
         spearman_judge: The same against the error of the judge's reward.
         spearman_within_judge: Likewise, within steps.
-        scale: The disagreement at which a reward counts `1 / e`.
+        scale: The disagreement at which a reward is multiplied by `1 / e`.
         used: Whether rewards are weighted by it.
     """
 
@@ -56,7 +56,7 @@ class Calibration:
 
     @property
     def sentence(self) -> str:
-        """What was found, for the terminal."""
+        """The result in one sentence, for the terminal."""
         verdict = "so rewards are weighted by it" if self.used else "so it is not used"
         return (
             f"disagreement of noise seeds and picture error over {self.starts} starts: rank "
@@ -81,13 +81,13 @@ def calibrate(
     """Dream recorded actions from real frames, and compare disagreement with the true error.
 
     Args:
-        world: Dreams.
-        judge: Its reward is compared too.
+        world: The world model that dreams.
+        judge: Its reward is compared, too.
         source: The episodes.
-        anchors: Where to begin; those too close to an episode's end are left out, and
-            of the others all but the first 32.
+        anchors: Where dreams begin; those too close to an episode's end are left out, and only the
+            first 32 of the others are used.
         horizon: Steps.
-        context: Real frames shown.
+        context: Real frames before each dream.
         noise_seeds: Dreams of every start, at least 2.
         seed: Of the noise.
         num_steps: Denoising steps per frame.
@@ -150,7 +150,7 @@ def disagreement(frames: UInt8[Tensor, "b t v H W 3"], noise_seeds: int) -> Floa
     """Standard deviation over noise seeds, root mean square over pixels, on the scale 0..1.
 
     Vista's uncertainty (2405.17398, section 3.4) is the mean variance; its root is in grey levels,
-    and so on the scale of the error.
+    as the error is.
     """
     if noise_seeds == 1:
         return torch.zeros(frames.shape[:2], device=frames.device)

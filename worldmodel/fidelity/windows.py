@@ -1,4 +1,4 @@
-"""Which stretches of held-out episodes are dreamed, and under which actions."""
+"""Choose the windows of held-out episodes that are dreamed, and the actions under which they are dreamed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def evenly_spaced_windows(
 ) -> list[Window]:
     """`starts` windows of every episode, from its beginning to the last one that fits.
 
-    Fewer where an episode has not that many different starts.
+    There are fewer where an episode does not have that many different starts.
 
     Args:
         source: The data to measure on.
@@ -87,13 +87,13 @@ def read_windows(source: EpisodeSource, windows: Sequence[Window], *, horizon: i
 
 
 def shuffled_partners(windows: Sequence[Window], *, seed: int) -> list[Window] | None:
-    """For every window one of another episode, whose actions it gets.
+    """For every window, a window of another episode whose actions it gets.
 
-    Episodes are put on a random ring and each takes the next one's actions, from the window of the
-    same rank, so that no episode keeps its own and none is used twice.
+    The episodes are put in a random circular order, and each takes the actions of the next one, from
+    the window of the same rank. So no episode keeps its own actions, and none is used twice.
 
     Returns:
-        In the order of `windows`, or `None` when there is only one episode.
+        The partners in the order of `windows`, or `None` when there is only one episode.
     """
     by_episode: dict[int, list[Window]] = {}
     for window in windows:
@@ -122,7 +122,7 @@ def holding_actions(
         actions: Recorded actions, for their shape; the actions of a stride are concatenated.
         state: State of the last context frame; needed where `relative_to` is not empty.
         relative_to: `{action dim: state dim}` of the actions that are absolute targets. The other
-            ones are taken for velocities or displacements, which are zero at rest.
+            ones are assumed to be velocities or displacements, which are zero at rest.
         stride: Actions concatenated in one.
     """
     hold = torch.zeros_like(rearrange(actions, "b m (k a) -> b m k a", k=stride))

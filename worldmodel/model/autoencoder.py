@@ -1,4 +1,4 @@
-"""Latents from a frozen diffusers autoencoder; apart from `codec`, as diffusers loads slowly."""
+"""Latents from a frozen diffusers autoencoder; not in `codec`, because diffusers is slow to import."""
 
 from pathlib import Path
 
@@ -15,14 +15,14 @@ AUTOENCODERS = {kind.__name__: kind for kind in (AutoencoderTiny, AutoencoderKL,
 
 
 class AutoencoderCodec(nn.Module):
-    """A frozen diffusers autoencoder, frame by frame.
+    """A frozen diffusers autoencoder that codes every frame by itself.
 
-    The causal video autoencoder `AutoencoderKLWan` codes the first frame of a video alone; here
-    every frame is such a first frame, so that one action still yields one frame.
+    The causal video autoencoder `AutoencoderKLWan` codes the first frame of a video by itself; here
+    every frame is coded as a first frame, so that one action still yields one frame.
 
     Args:
         autoencoder: `AutoencoderTiny`, `AutoencoderKL` or `AutoencoderKLWan`.
-        chunk: Frames coded at once, to bound memory.
+        chunk: Frames coded at once, to limit memory.
     """
 
     def __init__(self, autoencoder: AutoencoderTiny | AutoencoderKL | AutoencoderKLWan, chunk: int = 64):
@@ -50,8 +50,8 @@ class AutoencoderCodec(nn.Module):
         """Load a diffusers autoencoder from a folder or `hf://USER/NAME@REV`.
 
         Raises:
-            ValueError: There is none, its `_class_name` is none of `AUTOENCODERS`, or its weights
-                are no safetensors.
+            ValueError: There is none, its `_class_name` is not in `AUTOENCODERS`, or its weights
+                are not in a safetensors file.
         """
         folder = find_model(folder, "config.json")
         name = read_object(folder / "config.json").get("_class_name")

@@ -1,4 +1,4 @@
-"""What a world model asks of its network, so that another one can take the place of `VideoDiT`."""
+"""The interface between a world model and its network, so that another network can replace `VideoDiT`."""
 
 from typing import Protocol, runtime_checkable
 
@@ -12,39 +12,39 @@ from worldmodel.model.layers import TimeCache, TimeStep, Visibility
 
 @runtime_checkable
 class EncodedFrames(Protocol):
-    """What a backbone has read of `b` stretches of `t` frames, for `decode`.
+    """The result of `Backbone.encode` for `b` clips of `t` frames, which `decode` needs.
 
     Attributes:
-        conditioning: What happens at the frames.
+        conditioning: The conditioning of the frames.
     """
 
     conditioning: Conditioning
 
     def rows(self, rows: Bool[Tensor, "b"]) -> "EncodedFrames":
-        """The same of some clips of the batch."""
+        """The part for the selected clips of the batch."""
         ...
 
     def frames(self, chosen: Bool[Tensor, "b t"]) -> "EncodedFrames":
-        """The chosen frames as clips of one frame each; only of a `separable` backbone."""
+        """The part for the chosen frames, as clips of one frame each; only for a `separable` backbone."""
         ...
 
     def tail(self, start: int) -> "EncodedFrames":
-        """The same for predictions from frame `start` on; they still see the frames before."""
+        """The part for predictions from frame `start` on; these still see the frames before it."""
         ...
 
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A network that reads frames once each and denoises the frame after each, in any number of steps.
+    """A network that reads each frame once and denoises the frame after it in any number of steps.
 
-    It is a `torch.nn.Module`, too. `decode` at index `i` predicts the frame after frame `i` from the frames up to
-    frame `i` that it may see. A frame at noise level tau is `tau * x + (1 - tau) * noise`.
+    It is also a `torch.nn.Module`. `decode` at index `i` predicts the frame after frame `i` from those of the frames
+    up to frame `i` that are visible to it. A frame at noise level tau is `tau * x + (1 - tau) * noise`.
 
     Attributes:
         device: Where its weights are.
         window: Frames of history that it sees, besides the first frame of a stream.
-        separable: Whether `decode` looks at nothing but what `encode` made of the one frame before.
-        rewrites: Whether a frame is read for the cache by `decode`, at noise level 1, instead of by `encode`.
+        separable: Whether `decode` uses nothing but the encoding of the one frame before.
+        rewrites: Whether `decode`, called at noise level 1, writes a frame to the cache instead of `encode`.
         reads_noise: Whether a prediction at noise level 0 depends on the noise.
     """
 
@@ -70,7 +70,7 @@ class Backbone(Protocol):
         visibility: Visibility | None = None,
         step: TimeStep | None = None,
     ) -> EncodedFrames:
-        """Read clean frames and what happens at them; see `VideoDiT.encode` for the arguments."""
+        """Read clean frames and their conditioning; see `VideoDiT.encode` for the arguments."""
         ...
 
     def decode(
@@ -81,5 +81,8 @@ class Backbone(Protocol):
         tau: Float[Tensor, "b t"],
         step_size: Float[Tensor, "b t"],
     ) -> tuple[Float[Tensor, "b t v c h w"], Float[Tensor, "b t s"] | None]:
-        """The clean next latents and state displacements; `tau` and `step_size` say how noisy the guess is."""
+        """Predict the clean next latents and state displacements from noisy ones.
+
+        `tau` is the noise level of the noisy ones, `step_size` the size of the denoising step that follows.
+        """
         ...

@@ -37,13 +37,13 @@ class DiTConfig:
     window: int = 8
     """Frames of history that time attention sees, besides the pinned first frame."""
     time_interval: int = 2
-    """Every how many blocks one attends over time."""
+    """One block in this many attends over time; 1 means all of them."""
     patch: Literal[2, 4, 8, 16] = 8
     """Latent pixels along one side of a token."""
     pixels: Literal["conv", "patch"] = "conv"
     """Convolutional stem and head with skips from the current frame, or plain linear patches."""
     reference: bool = False
-    """The convolutional head also sees the first frame, so that a fixed background stays."""
+    """Whether the convolutional head also sees the first frame, which keeps a fixed background the same."""
     head_width: int = 64
     """Width of one attention head."""
     num_registers: int = 2
@@ -52,7 +52,7 @@ class DiTConfig:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the decoder needs of a stretch of frames; computed once per frame.
+    """The encoder's result for a sequence of frames, which the decoder needs; computed once per frame.
 
     Attributes:
         tokens: Conditioning tokens first, then those of the views.
@@ -75,7 +75,7 @@ class Encoded:
     step: TimeStep | None
 
     def rows(self, rows: Bool[Tensor, "b"]) -> "Encoded":
-        """The same of some clips of the batch; not while streaming."""
+        """The part for the selected clips of the batch; not while streaming."""
         return replace(
             self,
             tokens=self.tokens[rows],
@@ -87,7 +87,7 @@ class Encoded:
         )
 
     def frames(self, chosen: Bool[Tensor, "b t"]) -> "Encoded":
-        """The chosen frames as clips of one frame; not for a decoder that attends over time."""
+        """The part for the chosen frames, as clips of one frame; not for a decoder that attends over time."""
         clip = chosen.nonzero()[:, 0]
         return replace(
             self,
@@ -101,7 +101,7 @@ class Encoded:
         )
 
     def tail(self, start: int) -> "Encoded":
-        """The same of the frames from `start` on; not for a decoder that attends over time."""
+        """The part for the frames from `start` on; not for a decoder that attends over time."""
         return replace(
             self,
             tokens=self.tokens[:, start:],
@@ -111,7 +111,7 @@ class Encoded:
         )
 
     def _stem(self, chosen: Tensor | tuple[slice, ...]) -> StemOutput:
-        """The stem's output of the chosen clips and frames; clips, frames and views are its rows."""
+        """The stem's output for the chosen clips and frames; its rows are clips, frames and views."""
         leading = self.current.shape[:3]
 
         def cut(flat: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ class VideoDiT(nn.Module):
         injection: How actions arrive; see `conditioning.action`.
 
     Raises:
-        ValueError: If sizes do not divide.
+        ValueError: If the latent is not a multiple of the patch, or the width not one of `head_width`.
     """
 
     def __init__(
@@ -252,14 +252,14 @@ class VideoDiT(nn.Module):
         visibility: Visibility | None = None,
         step: TimeStep | None = None,
     ) -> Encoded:
-        """Read clean frames and what happens at them; once per frame.
+        """Read clean frames and their conditioning; runs once per frame.
 
         Main arguments: `latents` and their `conditioning`.
         Other arguments: `view_mask` is false where a camera is missing; `history` limits the
-        frames that time attention sees (default: the window); `gap` is how many frames after the
-        first the second was recorded; `reference` is the first frame of the stream (default:
-        the first of `latents`); `visibility` says which frames each frame sees in place of
-        `history` and `gap`, e.g. those of its own branch; `step` streams one frame.
+        frames that time attention sees (default: the window); the second frame was recorded `gap`
+        frames after the first; `reference` is the first frame of the stream (default: the first of
+        `latents`); `visibility` replaces `history` and `gap` and says which frames each frame sees,
+        e.g. those of its own branch; `step` streams one frame.
         """
         batch, frames, views = latents.shape[:3]
         stem = self.stem(rearrange(latents, "b t v c h w -> (b t v) c h w"))
@@ -290,10 +290,10 @@ class VideoDiT(nn.Module):
         tau: Float[Tensor, "b t"],
         step_size: Float[Tensor, "b t"],
     ) -> tuple[Float[Tensor, "b t v c h w"], Float[Tensor, "b t s"] | None]:
-        """Predict the clean next latents and state displacements; once per denoising step.
+        """Predict the clean next latents and state displacements; runs once per denoising step.
 
-        `noisy[:, i]` is the noisy version, at level `tau[:, i]`, of the frame after frame `i`. It
-        enters multiplied by tau: at tau = 0 it says nothing, so the network need not learn that.
+        `noisy[:, i]` is the noisy version, at level `tau[:, i]`, of the frame after frame `i`. It is
+        multiplied by tau first: at tau = 0 it is pure noise, and the network need not learn to ignore it.
         """
         batch, _, views = noisy.shape[:3]
         flat_noisy = rearrange(expand(tau, noisy) * noisy, "b t v c h w -> (b t v) c h w")

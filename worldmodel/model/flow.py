@@ -1,8 +1,8 @@
 """Flow matching in x-space: tau = 1 is data, the network predicts the clean sample.
 
 `z = tau x + (1 - tau) noise`; along the straight path the velocity is `(x_hat - z) / (1 - tau)`.
-Shortcut forcing (Dreamer 4, 2509.24527; shortcut models, 2410.12557) also tells the network how
-large a step it is about to take and makes one large step agree with two half steps.
+Shortcut forcing (Dreamer 4, 2509.24527; shortcut models, 2410.12557) also gives the network the
+size of the next step, and trains one large step to agree with two half steps.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def shortcut_target(
     """Clean samples that make one step of `step_size` equal two half steps (Dreamer 4, eq. 7).
 
     In x-space: `x* = z + (1 - tau) (b' + b'') / 2`, where b' and b'' are the velocities of the two
-    half steps. The caller takes it without gradient.
+    half steps. The caller computes it without gradients.
     """
     half = step_size / 2
     first = [velocity(p, x, tau) for p, x in zip(z, predict(z, tau, half), strict=True)]

@@ -91,7 +91,7 @@ class Visibility:
 def causal_visibility(num_frames: int, window: int, device: torch.device, *, gap: int = 1) -> Visibility:
     """A frame sees itself, the `window - 1` frames before it, and frame 0 (pinned).
 
-    `gap` is how many frames after frame 0 the second frame of the clip was recorded.
+    The second frame of the clip was recorded `gap` frames after frame 0.
     """
     index = torch.arange(num_frames, device=device)
     index[1:] += gap - 1
@@ -107,20 +107,20 @@ def attend(
 ) -> Float[Tensor, "*b n d"]:
     """Softmax attention; `bias` is added to the scores.
 
-    On CPUs the written-out form is used: for a few hundred tokens in bf16 it is 2x faster forward
-    and 4x backward than PyTorch's flash kernel there.
+    On CPUs the products are written out: for a few hundred tokens in bf16 this is 2x faster forward
+    and 4x faster backward than PyTorch's flash kernel.
     """
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if bias is not None:
         scores = scores + bias
-    with torch.autocast("cpu", enabled=False):  # which would take the softmax in fp32
+    with torch.autocast("cpu", enabled=False):  # it would compute the softmax in fp32
         return scores.softmax(-1) @ v
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer norm in the number format of its input; autocast would leave bf16 for fp32."""
+    """Layer norm in the number format of its input; autocast would change bf16 to fp32."""
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Normalise the last axis; sums are taken in fp32 inside the kernel."""
@@ -162,19 +162,19 @@ class TimeAttention(nn.Module):
         self.distance_bias = nn.Parameter(torch.zeros(num_heads, window + 1))
 
     def bias(self, distance: Int[Tensor, "*b k"], visible: Bool[Tensor, "*b k"]) -> Float[Tensor, "h *b k"]:
-        """Learned bias of a distance in frames; the last entry serves all beyond the window."""
+        """Learned bias of a distance in frames; the last entry is for all distances beyond the window."""
         bias = self.distance_bias[:, distance.clamp(0, self.window)]
         return bias.masked_fill(~visible, float("-inf"))
 
     def forward(self, x: Float[Tensor, "b t n d"], visibility: Visibility) -> Float[Tensor, "b t n d"]:
-        """All frames of a clip at once."""
+        """Attend over all frames of a clip at once."""
         q, k, v = rearrange(self.qkv(x), "b t n (three h d) -> three b n h t d", three=3, h=self.num_heads)
         bias = self.bias(visibility.distance, visibility.visible)
         y = attend(q, k, v, bias.to(q.dtype))
         return self.out(rearrange(y, "b n h t d -> b t n (h d)"))
 
     def stream(self, x: Float[Tensor, "b 1 n d"], layer: int, step: TimeStep) -> Float[Tensor, "b 1 n d"]:
-        """One new frame against the ring cache; writes its keys and values there."""
+        """Write the keys and values of one new frame to the ring cache, and attend to the cache."""
         q, k, v = rearrange(self.qkv(x), "b 1 n (three h d) -> three b n h d", three=3, h=self.num_heads)
         cache = step.cache
         cache.write(layer, step.slot, k, v)

@@ -1,4 +1,4 @@
-"""Where and in which number format networks run: the device of a command, and bf16 where it computes in it."""
+"""The device on which a command runs its networks, and their number format: bf16 where the device has it."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +12,7 @@ _full: ContextVar[bool] = ContextVar("full precision", default=False)
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Compute in fp32 inside, whatever the hardware: slower, to compare with."""
+    """Compute in fp32 inside this context on any hardware: slower, for comparisons."""
     token = _full.set(True)
     try:
         yield
@@ -21,7 +21,7 @@ def full_precision() -> Iterator[None]:
 
 
 def compute_dtype(device: torch.device | str) -> torch.dtype:
-    """bf16 on CUDA devices and CPUs that have bf16 arithmetic, else fp32 (there bf16 is slower).
+    """bf16 on CUDA devices and CPUs that have bf16 arithmetic, else fp32 (bf16 would be slower).
 
     Inside `full_precision` it is fp32.
     """
@@ -44,13 +44,13 @@ def autocast(device: torch.device | str) -> AbstractContextManager:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """CUDA where there is one, else the CPU; any other device, MPS included, by its name.
+    """For `auto`, CUDA where there is one, else the CPU; any other device, MPS included, by its name.
 
     Args:
-        name: `auto`, or what PyTorch calls a device: `cpu`, `cuda`, `cuda:1`, `mps`, ...
+        name: `auto`, or PyTorch's name of a device: `cpu`, `cuda`, `cuda:1`, `mps`, ...
 
     Raises:
-        ValueError: There is no such device on this machine; names those that there are.
+        ValueError: There is no such device on this machine; the message names those that it has.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -65,20 +65,20 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def command_device(name: str) -> torch.device:
-    """`choose_device`, said in one line by the first command of a process that runs there."""
+    """`choose_device`, and print the device in one line; a process prints each device only once."""
     device = choose_device(name)
     say_device(device)
     return device
 
 
-@cache  # a command that runs others says it once
+@cache  # a command that runs others prints it once
 def say_device(device: torch.device) -> None:
-    """Print the device and how it computes."""
+    """Print the device and its number format."""
     print(f"device: {describe(device)}", flush=True)
 
 
 def describe(device: torch.device) -> str:
-    """A device and how it computes, as in `cpu (2 threads, fp32)`."""
+    """A device, its threads or its model, and its number format, as in `cpu (2 threads, fp32)`."""
     details = ["bf16" if compute_dtype(device) == torch.bfloat16 else "fp32"]
     if device.type == "cpu":
         threads = torch.get_num_threads()

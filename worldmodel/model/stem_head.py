@@ -1,4 +1,4 @@
-"""Into tokens and back out: convolutional stem and head, and plain patches to compare with."""
+"""Map latents to tokens and back: a convolutional stem and head, and plain patches for comparison."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +14,7 @@ STAGE_CHANNELS = (16, 24, 64, 128)  # full, half, quarter, eighth resolution
 
 @dataclass(frozen=True)
 class StemOutput:
-    """Tokens of a latent and the feature maps they came through, finest first."""
+    """Tokens of a latent, and the feature maps between latent and tokens, finest first."""
 
     tokens: Float[Tensor, "f l d"]
     maps: tuple[Float[Tensor, "f ..."], ...]
@@ -39,7 +39,7 @@ class ConvStem(nn.Module):
 
 
 class ConvHead(nn.Module):
-    """Tokens to a latent, joined on the way up with the stem's maps of the current frame.
+    """Map tokens to a latent; every stage also gets the stem's feature map of the current frame.
 
     The result is a residual on the current frame, zero at initialisation. With `reference` the head
     also sees the first frame of the stream at full resolution.
@@ -95,7 +95,7 @@ class PatchStem(nn.Module):
 
 
 class PatchHead(nn.Module):
-    """Plain linear patches out (DiT), without skips; zero at initialisation."""
+    """Map tokens to plain linear patches (DiT), without skips; zero at initialisation."""
 
     def __init__(self, channels: int, width: int, num_stages: int, *, reference: bool = False):
         super().__init__()

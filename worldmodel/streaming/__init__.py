@@ -1,1 +1,1 @@
-"""A running rollout, and what makes it fast."""
+"""Running rollouts, and the engines that compute them."""

@@ -1,4 +1,4 @@
-"""How streams begin and go on: pure functions of their state, but for the cache that they write to."""
+"""Begin and advance streams: pure functions of their state, except that they write to its cache."""
 
 import math
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ Seeds = int | Sequence[int]
 
 @runtime_checkable
 class Parts(Protocol):
-    """What streams need of a `WorldModel`, where each of them is explained."""
+    """The parts of a `WorldModel` that streams use; they are explained there."""
 
     dit: Backbone
     conditioner: Conditioner
@@ -42,16 +42,16 @@ class Parts(Protocol):
         ...
 
     def bound(self, latents: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
-        """The nearest latents that pictures can have."""
+        """Clamp latents to the values that pictures can have."""
         ...
 
     def engine(self) -> FoldedEngine | PlainEngine:
-        """What computes a step with the weights as they are now."""
+        """The engine that computes a step with the current weights."""
         ...
 
 
 def begin(world: Parts, context: Clip, seeds: Seeds) -> StreamState:
-    """Read the context; the state is that of its last frame.
+    """Read the context; returns the state at its last frame.
 
     Raises:
         ValueError: Context or seeds do not fit.
@@ -92,18 +92,18 @@ def seed_of_each(seeds: Seeds, streams: int) -> Int[Tensor, "b"]:
 
 
 def check_actions(world: Parts, state: StreamState, actions: Tensor | None) -> None:
-    """Raise a `ValueError` when the streams cannot be given these actions; the conditioner checks their width."""
+    """Raise a `ValueError` when these actions do not fit the streams; the conditioner checks their width."""
     if actions is None and not world.knows_no_action:
         raise ValueError(
-            "this world model was told an action at every frame of its training: it does not know what happens "
-            "without one, got None"
+            "actions are None, but this world model was trained with an action at every frame: it does not know "
+            "what happens without one"
         )
     if actions is not None and len(actions) != len(state):
         raise ValueError(f"got actions for {len(actions)} streams, there are {len(state)}")
 
 
 def observe(world: Parts, state: StreamState, actions: Tensor | None, latent: Tensor, states: Tensor | None) -> None:
-    """Let the cache know the current frame, and that `latent` and `states` follow."""
+    """Write the current frame to the cache, when the next frame is known to be `latent` and `states`."""
     engine = world.engine()
     clean = (latent,)
     if states is not None:
@@ -114,7 +114,7 @@ def observe(world: Parts, state: StreamState, actions: Tensor | None, latent: Te
 def advance(
     world: Parts, state: StreamState, actions: Tensor | None, num_steps: int, temperature: float
 ) -> StreamState:
-    """Dream the next frame of every stream; the cache of `state` is written to."""
+    """Dream the next frame of every stream; writes to the cache of `state`."""
     engine, sampler = world.engine(), world.sampler
 
     def run(state: StreamState, actions: Tensor | None, *noise: Tensor) -> tuple[Tensor, ...]:
@@ -143,7 +143,7 @@ def draw_noise(world: Parts, state: StreamState, temperature: float) -> tuple[Te
 
 
 def _shapes(world: Parts, state: StreamState) -> list[tuple[int, ...]]:
-    """Shapes of what is denoised of one stream."""
+    """Shapes of the tensors that are denoised for one stream."""
     latent = tuple(state.latent.shape[1:])
     return [latent] if state.states is None else [latent, tuple(state.states.shape[1:])]
 

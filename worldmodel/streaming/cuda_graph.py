@@ -1,6 +1,6 @@
 """A streamed step as a CUDA graph: one launch per frame instead of one per kernel.
 
-A frame of a small model is hundreds of kernels of a few microseconds each, which a CPU launches
+A frame of a small model takes hundreds of kernels of a few microseconds each, which a CPU launches
 more slowly than a GPU runs them. The shapes of a stream never change, so its step is recorded once
 and replayed from then on.
 """
@@ -13,16 +13,17 @@ from torch import Tensor
 
 from worldmodel.streaming.state import StreamState
 
-EAGER_STEPS = 2  # of a stream, before its step is recorded; kernels are chosen and loaded in them
-VARYING = ("frame", "latent", "reference", "states", "view_mask")  # of a state, between steps
+EAGER_STEPS = 2  # of a stream before its step is recorded; they choose and load the kernels
+VARYING = ("frame", "latent", "reference", "states", "view_mask")  # fields of a state that change from step to step
 
 
 class RecordedStep:
     """The kernels that a function launches, recorded once.
 
     Args:
-        step: Reads its arguments and memory that stays where it is, and writes to such memory only.
-        inputs: Its arguments; later ones are copied over them, and must have the same shapes.
+        step: The function. Besides its arguments it reads only memory that is never moved, and it
+            writes only to such memory.
+        inputs: Its first arguments; later ones are copied over them and must have the same shapes.
     """
 
     def __init__(self, step: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]):
@@ -32,7 +33,7 @@ class RecordedStep:
             self.outputs = step(*self.inputs)
 
     def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """What the function returns for `inputs`."""
+        """The function's result for `inputs`."""
         for held, given in zip(self.inputs, inputs, strict=True):
             held.copy_(given)
         self.graph.replay()
@@ -46,11 +47,11 @@ def replayed(
     actions: Tensor | None,
     noise: Sequence[Tensor],
 ) -> tuple[Tensor, ...]:
-    """`run(state, actions, *noise)`; on a GPU from the third step of a stream on as a CUDA graph.
+    """`run(state, actions, *noise)`; on a GPU it is a CUDA graph from the third step of a stream on.
 
     Args:
         run: One step; it writes to the cache of its state in place.
-        key: Tells `run` from other functions and keeps alive what it reads besides its arguments.
+        key: Identifies `run`, and keeps the objects alive that it reads besides its arguments.
         state: The streams; graphs are kept with their cache, so a copy records its own.
         actions: Raw actions; `None` means no action is known.
         noise: Further arguments of `run`.

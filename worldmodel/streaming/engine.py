@@ -1,8 +1,8 @@
-"""The streaming step of `VideoDiT`, made fast: weights and noise levels folded, one frame.
+"""A fast streaming step of `VideoDiT`: one frame at a time, with the noise levels folded into the weights.
 
-It serves the separable architecture with convolutional stem and head whose actions are tokens or
-AdaLN. The modules themselves stay the reference (`worldmodel.streaming.plain`): they train, they
-stream every other architecture, and a test compares the two.
+It supports the separable architecture with convolutional stem and head whose actions are tokens or
+AdaLN. The modules themselves are the reference (`worldmodel.streaming.plain`): they are trained,
+they stream every other architecture, and a test compares the two.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from worldmodel.streaming.state import StreamState
 
 
 def foldable(dit: Backbone) -> bool:
-    """Whether `FoldedEngine` knows this architecture."""
+    """Whether `FoldedEngine` supports this architecture."""
     if not isinstance(dit, VideoDiT):
         return False
     plain = all(block.cross is None for block in [*dit.encoder, *dit.decoder])
@@ -33,7 +33,7 @@ def foldable(dit: Backbone) -> bool:
 
 
 def fingerprint(dit: VideoDiT) -> int:
-    """Changes when the weights are replaced, moved or written to in place.
+    """A number that changes when the weights are replaced, moved or written to in place.
 
     Writes that PyTorch's version counters miss are missed here, too: those of fused optimisers and
     those through `.data`. `WorldModel.train` and `eval` therefore drop the engine.
@@ -43,11 +43,11 @@ def fingerprint(dit: VideoDiT) -> int:
 
 @dataclass(frozen=True)
 class EncodedFrame:
-    """What is computed once per frame.
+    """The results that are computed once per frame.
 
     Attributes:
         tokens: Conditioning tokens first, then those of the views.
-        skips: What the head joins of the current frame.
+        skips: The part of every stage of the head that depends on the current frame alone.
         current: The current frame, views as rows.
         mask: False on tokens of missing views.
     """
@@ -62,7 +62,7 @@ class FoldedEngine:
     """The transformer of a world model, folded for streaming.
 
     Args:
-        dit: Whose weights are folded, as they are now; `foldable`.
+        dit: The transformer whose current weights are folded; it must be `foldable`.
     """
 
     replays = True
@@ -92,7 +92,7 @@ class FoldedEngine:
 
     @property
     def is_current(self) -> bool:
-        """Whether weights and number format are still those of the transformer."""
+        """Whether the weights and the number format are still those of the transformer."""
         return self.fingerprint == fingerprint(self.dit) and self.dtype == compute_dtype(self.dit.device)
 
     def encode(self, state: StreamState, conditioning: Conditioning) -> EncodedFrame:
@@ -124,7 +124,7 @@ class FoldedEngine:
     ) -> tuple[Float[Tensor, "b ..."], ...]:
         """The clean latents, and state displacements where there is a state.
 
-        At tau = 0 the network is told nothing of the noisy parts, and they are not read.
+        At tau = 0 the noisy parts are pure noise, and they are not read.
         """
         x = encoded.tokens + self.entry
         condition, width, told = self.num_condition, (x.shape[-1],), None
@@ -144,7 +144,7 @@ class FoldedEngine:
         return latent, self.dit.state_out(last.float())
 
     def remember(self, encoded: EncodedFrame, clean: tuple[Float[Tensor, "b ..."], ...]) -> None:
-        """Nothing: `encode` reads a frame when the next one is asked for."""
+        """Do nothing: `encode` writes a frame to the cache when the next one is computed."""
 
     @torch.no_grad()
     def decoder(self, tau: float, step_size: float) -> list[FoldedBlock]:
@@ -157,7 +157,7 @@ class FoldedEngine:
         return self.decoders[tau, step_size]
 
     def _picture(self, latent: Float[Tensor, "*f c h w"]) -> Float[Tensor, "f h w c"]:
-        """Latents as convolutions read them; views and streams are rows."""
+        """Latents in the layout of the convolutions; views and streams are rows."""
         flat = latent.flatten(0, -4)
         return flat.to(self.dtype, memory_format=torch.channels_last).permute(0, 2, 3, 1)
 

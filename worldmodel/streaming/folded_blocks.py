@@ -1,9 +1,9 @@
-"""Transformer blocks with all that is constant while streaming folded into their weights.
+"""Transformer blocks into whose weights everything is folded that is constant while streaming.
 
 A stream runs the same weights at the same few noise levels, over and over. So the scale, shift and
-gate of a noise level go into the normalisation and into the output matrices of their block, the
-scale of the attention goes into the queries, and the weights are cast once instead of at every
-call, in the layout that the hardware reads (`worldmodel.streaming.onednn`).
+gate of a noise level are multiplied into the normalisation and into the output matrices of their
+block, and the scale of the attention into the queries. The weights are cast once instead of at
+every call, in the layout that the hardware reads (`worldmodel.streaming.onednn`).
 """
 
 import torch
@@ -17,7 +17,7 @@ from worldmodel.streaming.onednn import Matrix
 
 
 def matrix(linear: nn.Module) -> Float[Tensor, "o i"]:
-    """The matrix that a linear map applies; also of one that is wrapped in an adapter."""
+    """The matrix of a linear map, also of one that is wrapped in an adapter."""
     inputs = linear.in_features
     device = next(linear.parameters()).device
     basis = torch.eye(inputs + 1, inputs, device=device)  # the last row is the zero vector
@@ -30,7 +30,7 @@ class FoldedTime:
 
     Args:
         norm: The normalisation before it.
-        attention: What is folded.
+        attention: The module to fold.
         dtype: Number format of the weights.
     """
 
@@ -50,10 +50,10 @@ class FoldedTime:
         slot: Int[Tensor, "b"],
         distance: Int[Tensor, "b k"],
     ) -> Float[Tensor, "b n d"]:
-        """`x` plus its attention to the cache, to which its keys and values are written.
+        """`x` plus its attention to the cache; writes its keys and values to the cache first.
 
         `distance` indexes the learned bias: the distance in frames up to the window, and one more
-        for empty slots. Every token and head is a head of its own with a single query.
+        for empty slots. Every pair of token and head is treated as a head with a single query.
         """
         qkv = self.qkv(F.layer_norm(x, self.width, *self.norm))
         heads = self.bias.shape[1]
@@ -68,10 +68,10 @@ class FoldedBlock:
     """Space attention and MLP of one frame, with time attention before them where the block has it.
 
     Args:
-        block: What is folded; without cross-attention.
+        block: The block to fold; it has no cross-attention.
         dtype: Number format of the weights.
-        modulation: Scales, shifts and gates of one noise level; without them those of a modulated
-            block come with every call, as actions by AdaLN do.
+        modulation: Scales, shifts and gates of one noise level. If a modulated block is folded
+            without them, they are passed with every call; this is so for actions by AdaLN.
     """
 
     def __init__(self, block: Block, dtype: torch.dtype, modulation: Float[Tensor, "6 d"] | None = None):
@@ -103,7 +103,7 @@ class FoldedBlock:
     ) -> Float[Tensor, "b n d"]:
         """`x` after space attention and MLP; tokens where `mask` is false are not attended to.
 
-        `modulation` is that of every stream, where it was not folded.
+        `modulation` holds that of every stream, where it was not folded.
         """
         if self.modulation_bias is None:
             x = self.out.plus(self._attend(F.layer_norm(x, self.width, *self.space_norm), mask), x)
@@ -116,7 +116,7 @@ class FoldedBlock:
         return x + (1 + gate2) * self.down(self.up.gelu(told))
 
     def _attend(self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n d"]:
-        """Values of the tokens that each token attends to."""
+        """The attention of every token, before the output matrix."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         y = attend_in_space(q, k, v, mask, fused=x.device.type != "cpu")
         return rearrange(y, "b h n d -> b n (h d)")
@@ -132,9 +132,9 @@ def attend_in_time(
 ) -> Float[Tensor, "b n h d"]:
     """Attention of every token and head to its own past; the queries are scaled already.
 
-    With a single query each the products are element-wise: on a CPU that takes a third of the time
-    of the `fused` kernel, which is made for many queries; stream by stream, lest the products of
-    many leave the processor's cache.
+    Each has a single query, so the products are element-wise: on a CPU this takes a third of the
+    time of the `fused` kernel, which is made for many queries. It is computed stream by stream, so
+    that the products stay in the processor's cache.
     """
     if not fused:
         attended = torch.empty_like(q)
@@ -160,7 +160,7 @@ def attend_in_space(
 ) -> Float[Tensor, "b h n d"]:
     """Attention of every token to those of its frame; the queries are scaled already.
 
-    Not `fused` it is three plain operators, which on a CPU without matrix units take half the time.
+    Without `fused` it is three plain operators, which take half the time on a CPU without matrix units.
     """
     if fused:
         seen = None if mask is None else mask[:, None, None]

@@ -1,9 +1,10 @@
 """Convolutional stem and head for streaming, with channels last and nothing computed twice.
 
-The head joins the tokens on their way up with feature maps of the current frame. A 1x1 convolution
-of a concatenation is a sum of two linear maps: the one of the maps is computed once per frame, not
-once per denoising step, and the other before the pixels are shuffled, on a quarter of the rows. So
-both give the 2x2 pixels of a place as its channels, and they are shuffled once, after the sum.
+Every stage of the head concatenates upsampled tokens and a feature map of the current frame, and
+applies a 1x1 convolution. This is a sum of two linear maps: the one of the feature map is computed
+once per frame, not once per denoising step, and the one of the tokens before the pixel shuffle, on
+a quarter of the rows. So the channels of both are the 2x2 pixels of a place, and the pixels are
+shuffled once, after the sum.
 """
 
 from dataclasses import dataclass
@@ -31,8 +32,8 @@ def shuffled_matrix(weight: Float[Tensor, "o c"]) -> Float[Tensor, "four_o four_
 def paired_convolution(weight: Float[Tensor, "o i 3 3"]) -> Float[Tensor, "four_o i 4 4"]:
     """A 4x4 convolution of stride 2 whose channels are the 2x2 pixels of a 3x3 convolution.
 
-    Four times the outputs of a thin convolution fill the vector units; its channels are `(row,
-    column, output channel)`.
+    A convolution with few output channels does not fill the vector units, one with four times as
+    many does. The channels are `(row, column, output channel)`.
     """
     outputs, inputs = weight.shape[:2]
     wide = weight.new_zeros(2, 2, outputs, inputs, 4, 4)
@@ -55,7 +56,7 @@ def gathered_convolution(weight: Float[Tensor, "o i"]) -> Float[Tensor, "four_o 
 class GatheredMatrix:
     """A strided convolution of many channels on a small map, as one matrix product.
 
-    oneDNN has no fast kernel for it on some processors, where it took two fifths of a frame.
+    oneDNN has no fast kernel for it on some processors, where it took 40% of the time of a frame.
 
     Args:
         convolution: 4x4 with stride 2 and padding 1, as in `ConvStem`.
@@ -83,7 +84,7 @@ class FoldedStem:
     def __call__(
         self, latent: Float[Tensor, "f h w c"]
     ) -> tuple[Float[Tensor, "f y x d"], list[Float[Tensor, "f ..."]]]:
-        """Tokens of a latent and the feature maps they came through, finest first."""
+        """Tokens of a latent, and the feature maps between latent and tokens, finest first."""
         x, maps = latent, []
         for stage in self.stages[:-1]:
             x = F.silu(stage(x), inplace=True)
@@ -96,9 +97,9 @@ class HeadStage:
     """One doubling of the resolution.
 
     Attributes:
-        up: Of the coarse map, before the pixel shuffle.
-        skip: Of what is joined, in the same order.
-        convolution: What follows the shuffle.
+        up: Matrix for the coarse map, applied before the pixel shuffle.
+        skip: Convolution of the feature map that is added, with channels in the same order.
+        convolution: Convolution after the shuffle.
     """
 
     up: Matrix
@@ -133,7 +134,7 @@ class FoldedHead:
     def skips(
         self, maps: list[Float[Tensor, "f ..."]], current: Float[Tensor, "f h w c"], reference: Float[Tensor, "f h w c"]
     ) -> list[Float[Tensor, "f ..."]]:
-        """What each stage joins, coarse to fine; once per frame."""
+        """The term that each stage adds, coarse to fine; computed once per frame."""
         pictures = torch.cat([current, reference], dim=-1) if self.reference else current
         joined = zip(self.stages, [*reversed(maps), pictures], strict=True)
         return [stage.skip(each) for stage, each in joined]
@@ -145,7 +146,7 @@ class FoldedHead:
         current: Float[Tensor, "f c h w"],
         noisy: Float[Tensor, "f h w c"] | None,
     ) -> Float[Tensor, "f c h w"]:
-        """The clean next latent; `noisy` is multiplied by tau already, `None` where that is 0."""
+        """The clean next latent; `noisy` is already multiplied by tau, and `None` where tau is 0."""
         x = tokens
         for stage, skip in zip(self.stages, skips, strict=True):
             if stage is self.stages[-1] and noisy is not None:
@@ -154,7 +155,7 @@ class FoldedHead:
                 F.silu(stage.up.plus(x, skip), inplace=True), "f h w (p q o) -> f (h p) (w q) o", p=2, q=2
             )
             x = F.silu(stage.convolution(joined), inplace=True)
-        # Channels last, as the next frame is read.
+        # Channels last, the layout in which the next frame is read.
         clean = torch.empty_like(current, memory_format=torch.channels_last)
         shuffled = "f c (h p) (w q) -> f h w p q c"
         residual = rearrange(self.last(x), "f h w (p q c) -> f h w p q c", p=2, q=2)

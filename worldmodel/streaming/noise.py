@@ -1,4 +1,4 @@
-"""Seeds made of seeds, and the noise of streams."""
+"""Seeds derived from other seeds, and the noise of streams."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def mix_seed(*parts: int) -> int:
-    """One seed of several whole numbers of at least 0, in [0, 2^63): any change of a part gives another one.
+    """A seed in [0, 2^63) derived from several whole numbers of at least 0; if one of them changes, so does the seed.
 
     NumPy's `SeedSequence` hashes them, so seeds that differ by one are as unrelated as any others.
     """

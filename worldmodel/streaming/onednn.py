@@ -1,8 +1,8 @@
 """Matrices and convolutions with fixed weights, in the layout that the hardware reads.
 
-oneDNN would lay a bf16 weight out anew at every call, which for the few rows of one frame costs as
-much as the product itself. Here that happens once, and what follows a product is fused into it.
-Elsewhere, in fp32 or on other devices, the plain operators run.
+oneDNN would change the layout of a bf16 weight at every call, which takes as long as the product
+itself when a frame has few rows. Here it happens once, and the operation after a product is fused
+into it. In fp32 and on other devices the plain operators run.
 """
 
 import torch
@@ -15,7 +15,7 @@ ONEDNN = torch.ops.mkldnn  # fused operators, as torch.compile uses them
 
 
 def packs(weight: Tensor) -> bool:
-    """Whether oneDNN multiplies by this weight."""
+    """Whether this weight is packed for oneDNN."""
     cpu = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
     return cpu and weight.dtype == torch.bfloat16 and ONEDNN._is_mkldnn_bf16_supported()
 

@@ -1,4 +1,4 @@
-"""The streaming step by the backbone's own modules: the reference, and for every architecture."""
+"""The streaming step that runs the backbone's own modules: the reference, for every architecture."""
 
 import torch
 from jaxtyping import Float
@@ -12,11 +12,11 @@ from worldmodel.streaming.state import StreamState
 
 
 class PlainEngine:
-    """Streams with the modules as they are, so it never has to be built anew.
+    """An engine that runs the modules as they are, so it never has to be rebuilt.
 
     Args:
-        backbone: Any.
-        smallest_step: Step size that finished frames are read with, see `Backbone.rewrites`.
+        backbone: Any backbone.
+        smallest_step: Step size with which finished frames are read, see `Backbone.rewrites`.
     """
 
     replays = False
@@ -25,7 +25,7 @@ class PlainEngine:
         self.backbone, self.smallest_step = backbone, smallest_step
 
     def encode(self, state: StreamState, conditioning: Conditioning) -> EncodedFrames:
-        """Read the current frame of every stream, with what happens at it."""
+        """Read the current frame of every stream with its conditioning."""
         slot = state.cache.reserve(state.frame)
         with autocast(self.backbone.device):
             return self.backbone.encode(
@@ -48,6 +48,6 @@ class PlainEngine:
         return tuple(part[:, 0].float() for part in (latent, moved) if part is not None)
 
     def remember(self, encoded: EncodedFrames, clean: tuple[Float[Tensor, "b ..."], ...]) -> None:
-        """Let the cache know the frame that has become certain."""
+        """Write a finished frame to the cache, where `decode` does this; see `Backbone.rewrites`."""
         if self.backbone.rewrites:
             self.decode(encoded, clean, 1.0, self.smallest_step)

@@ -1,4 +1,4 @@
-"""Where running rollouts stand. A `Stream` owns its state; nobody else holds one."""
+"""The state of running rollouts. A `Stream` owns its state; no other object holds one."""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from worldmodel.model.layers import TimeCache
 
 @dataclass(frozen=True)
 class Observation:
-    """What one step of the world model shows.
+    """The result of one step of the world model.
 
     Attributes:
         frames: RGB pictures of every view, 0..255.
@@ -24,13 +24,13 @@ class Observation:
 
 @dataclass(frozen=True)
 class StreamState:
-    """Where each of `b` independent streams stands.
+    """The state of `b` independent streams.
 
     Attributes:
         cache: Ring of past keys and values; written to in place.
         frame: Index of the current frame in its stream.
-        latent: The current frame.
-        frames: Its pictures.
+        latent: Latents of the current frame.
+        frames: Pictures of the current frame.
         reference: The first frame of the stream.
         states: The current raw proprioceptive state.
         seeds: Noise seed of each stream, on the CPU.

@@ -14,7 +14,7 @@ from worldmodel.streaming.state import Observation, StreamState
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where the streams of a `Stream` stood; made by `Stream.snapshot`, it never changes."""
+    """A saved state of a `Stream`; made by `Stream.snapshot`, it never changes."""
 
     state: StreamState
 
@@ -29,9 +29,9 @@ class Stream:
         ...
     ```
 
-    What a stream shows depends on its context, its seed and its actions alone, not on the other
-    streams of the batch (in a batch of another size up to rounding). A stream always computes with
-    the weights and the sampler that its world model has now.
+    The frames of a stream depend only on its context, its seed and its actions, not on the other
+    streams of the batch (up to rounding in a batch of another size). A stream always computes with
+    the current weights and the current sampler of its world model.
 
     Args:
         world: The world model.
@@ -47,12 +47,12 @@ class Stream:
 
     @property
     def observation(self) -> Observation:
-        """What the streams show now: the last frame of the context, or the last one that was dreamt."""
+        """The current frame of each stream: the last frame of the context, or the last dreamt one."""
         return Observation(self._state.frames, self._state.states)
 
     @property
     def latent(self) -> Float[Tensor, "b v c h w"]:
-        """The latents of what the streams show now."""
+        """The latents of the current frame of each stream."""
         return self._state.latent
 
     @property
@@ -72,8 +72,8 @@ class Stream:
             temperature: Scale of the noise; `config.temperature` when not given.
 
         Raises:
-            ValueError: The actions do not fit, there are none and the world model never learned
-                what happens without one, or `num_steps` is none of the allowed numbers.
+            ValueError: The actions do not fit, they are `None` and the world model was never
+                trained without actions, or `num_steps` is not one of the allowed numbers.
         """
         world = self.world
         if num_steps not in world.allowed_steps:
@@ -92,7 +92,7 @@ class Stream:
         num_steps: int = 2,
         temperature: float | None = None,
     ) -> Iterator[Observation]:
-        """Dream one frame for each of `m` actions, each when the iterator is asked for it.
+        """Dream one frame for each of `m` actions; a frame is computed when the iterator reaches it.
 
         Args:
             actions: Raw actions in order; `None` means that none is known.
@@ -121,7 +121,7 @@ class Stream:
         self._state = self._state.put(index, begin(self.world, context, seeds))
 
     def branch(self, k: int = 1, *, seeds: Sequence[int] | None = None) -> "Stream":
-        """`b k` new streams that go on from here, the branches of a stream side by side; these stay as they are.
+        """`b k` new streams that continue from here, the branches of a stream side by side; these do not change.
 
         Args:
             k: Branches per stream; 1 makes a copy.
@@ -139,11 +139,11 @@ class Stream:
         return type(self)(self.world, state)
 
     def snapshot(self) -> Snapshot:
-        """Where all streams stand now, for `restore`."""
+        """Save the state of all streams, for `restore`."""
         return Snapshot(self._state.select(torch.arange(len(self))))
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go back to where the streams stood; a snapshot can be restored any number of times.
+        """Go back to the state in a snapshot; a snapshot can be restored any number of times.
 
         Raises:
             ValueError: It was taken of another number of streams.

@@ -1,4 +1,4 @@
-"""The accelerator of a training: its device, its number format and its TensorBoard."""
+"""The accelerator of a training run: its device, its number format and its TensorBoard."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from worldmodel.model.precision import choose_device, compute_dtype, say_device
 
 
 def start_accelerator(device: str, out: Path) -> Accelerator:
-    """Start `accelerate`, which has the last word on the device where several processes train.
+    """Start `accelerate`, which chooses the device when several processes train.
 
     Args:
         device: `auto`, or a device by name; see `choose_device`.

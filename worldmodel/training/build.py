@@ -1,4 +1,4 @@
-"""From data and settings to a world model ready to train."""
+"""Build a world model from data and settings, ready to train."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +19,10 @@ from worldmodel.world_model import WorldModel, WorldModelConfig
 
 
 def note_training(world: WorldModel, source: EpisodeSource, episodes: Sequence[int]) -> None:
-    """Let a world model remember its training data, to refuse it as test data later.
+    """Note the training data in a world model, so that it can be refused as test data later.
 
-    Only the folder's name is kept: world models are shared, local paths are not. What it was trained
-    on before is not listed again. `"actions": False` says that no action was told.
+    Only the folder's name is kept: world models are shared, local paths are not. An entry that is
+    there already is not added again. `"actions": False` means that it was trained without actions.
     """
     seeds = [source.reset_seed(episode) for episode in episodes]
     noted = {
@@ -53,9 +53,9 @@ def build_world(
 ) -> WorldModel:
     """A world model that fits `source`, normalised by the statistics of `episodes`.
 
-    With `init` the architecture (how actions are injected, too), the codec, the temperature, and
-    all weights and statistics of equal shape come from that world model. If it was told latent
-    actions, a controller learns to make them of real ones.
+    With `init` the architecture (with the injection of actions), the codec, the temperature, and
+    all weights and statistics of equal shape come from that world model. If it has latent actions,
+    a controller learns to compute them from real ones.
 
     Raises:
         ValueError: If `init` has other views, another frame size or another width of latent
@@ -122,11 +122,11 @@ def _set_statistics(world: WorldModel, source: EpisodeSource, episodes: Sequence
 def view_weight(
     source: EpisodeSource, episodes: Sequence[int], stride: int, *, num_episodes: int = 32
 ) -> Float32[Tensor, "v"]:
-    """One over the mean square change of each camera's picture, scaled to mean 1.
+    """The inverse of the mean square change of each camera's picture, scaled to mean 1.
 
-    So every camera counts by its error relative to copying its last frame; a wrist camera, where
-    everything moves, would otherwise drown a fixed one. The first `num_episodes` episodes are
-    looked at.
+    So the error of every camera counts relative to the error of copying its last frame; otherwise a
+    wrist camera, where everything moves, would outweigh a fixed one. The change is measured in the
+    first `num_episodes` episodes.
     """
     squares = torch.zeros(len(source.views))
     seen = list(episodes)[:num_episodes]

@@ -23,7 +23,7 @@ def fit(
     """Train `module` in place by AdamW; leaves it in evaluation mode.
 
     Args:
-        module: What is trained.
+        module: The module to train.
         loss_of: The loss of the minibatch of a step, 0 to `steps - 1`. It draws the minibatch
             itself, from a seeded generator or as a function of the step.
         steps: Optimiser steps, at least 1.

@@ -1,4 +1,4 @@
-"""From latent actions to real ones, and how much leaks through them."""
+"""Train a controller that maps real actions to latent ones, and measure what leaks through latent actions."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,11 +25,11 @@ def fit_controller(
     learning_rate: float = 2e-3,
     seed: int = 0,
 ) -> float:
-    """Train the controller to make of (state, real action) what the encoder reads off the frames.
+    """Train the controller to compute, from state and real action, the latent action of the encoder.
 
-    Least squares on the encoder's means (2601.05230), each weighted by its precision `1 / var`:
-    what is noise anyway does not count. The last fifth of the pairs of the labelled `episodes` is
-    held out. Everything else stays as it is.
+    Least squares on the encoder's means (2601.05230), each weighted by its precision `1 / var`, so
+    that noise counts little. The last fifth of the pairs of the labelled `episodes` is held out.
+    Everything else stays as it is.
 
     Returns:
         R2 on the held-out pairs: 1 minus the weighted squared error over that of the mean latent.
@@ -64,7 +64,7 @@ def fit_controller(
 def _pairs(
     world: WorldModel, source: EpisodeSource, episodes: Sequence[int]
 ) -> tuple[Float[Tensor, "n told"], Float[Tensor, "n l"], Float[Tensor, "n l"]]:
-    """Normalised actions and states; latent actions of the frames and their precision, mean 1."""
+    """Normalised actions and states; latent actions of the frames; their precision, scaled to mean 1."""
     told, latent, log_variance, count = [], [], [], 0
     for episode in episodes:
         length = source.lengths[episode]
@@ -88,15 +88,15 @@ def _pairs(
 
 @torch.no_grad()
 def leakage(world: WorldModel, giver: Clip, taker: Clip, *, num_steps: int = 1) -> dict[str, float]:
-    """How much of another clip's scene comes through its latent actions.
+    """Measure how much of a clip's scene is copied into another clip through its latent actions.
 
     `transfer`: the taker's frame is continued under the giver's latent action, and under its own.
-    What comes closer to the giver's scene has leaked: `1 - error / error under its own`, squared
-    errors against the giver's frame *before* the action, so that the same motion in both scenes
-    counts for nothing; 0 is no leak, 1 a full copy.
-    `cut`: the encoder is shown a cut from the taker's frame to that frame of the giver (the test of
-    2601.05230), and the dream under what it says is compared likewise. Here a change that is the
-    action's business, such as of the light, counts, too.
+    If the first dream is closer to the giver's scene, the scene has leaked. The value is
+    `1 - error / error under its own`, with squared errors against the giver's frame *before* the
+    action, so that the same motion in both scenes does not count; 0 is no leak, 1 a full copy.
+    `cut`: the encoder reads a cut from the taker's frame to that frame of the giver (the test of
+    2601.05230), and the dream under the resulting latent action is compared in the same way. This
+    also counts changes that a latent action should describe, such as a change of the light.
 
     Args:
         world: A world model of unlabelled video with latent actions.

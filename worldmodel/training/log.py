@@ -1,4 +1,4 @@
-"""Where a run stands: step, time, progress line, loss table, TensorBoard."""
+"""The progress of a run: step, time, progress line, loss table, TensorBoard."""
 
 import json
 import time
@@ -33,9 +33,9 @@ class RunClock:
     """Steps and seconds of a run, earlier sessions included; `start` begins a session.
 
     Args:
-        total_steps: How many steps a run has at most.
-        minutes: How long it takes at most; `None`: no limit.
-        clock: Tells the seconds, one of `CLOCKS`.
+        total_steps: Largest number of steps of a run.
+        minutes: Longest duration of a run; `None`: no limit.
+        clock: Returns the seconds, one of `CLOCKS`.
     """
 
     def __init__(self, total_steps: int, minutes: float | None, clock: Callable[[], float]):
@@ -53,12 +53,12 @@ class RunClock:
         self.look()
 
     def count(self) -> None:
-        """Count a step, and look at the clock for the next one."""
+        """Count a step, and read the clock for the next one."""
         self.step += 1
         self.look()
 
     def look(self) -> None:
-        """Look at the clock: `done` stands still in between, so that all of a step agree on it."""
+        """Read the clock; `done` changes only here, so that it has one value throughout a step."""
         self.seconds_seen = self.seconds
 
     @property
@@ -68,13 +68,13 @@ class RunClock:
 
     @property
     def done(self) -> float:
-        """Share of the run that is over, the larger one of steps and of minutes."""
+        """Share of the run that is over: the larger one of the shares of steps and of minutes."""
         share = self.step / self.total_steps
         return share if self.minutes is None else max(share, self.seconds_seen / 60 / self.minutes)
 
     @property
     def progress(self) -> dict:
-        """What a saved state needs to know."""
+        """Step and seconds, for a saved state."""
         return {"step": self.step, "seconds": self.seconds}
 
 
@@ -102,7 +102,7 @@ class Table:
 
 
 class RunLog(RunClock):
-    """Count and show the steps and the seconds of a run; all processes go by the first clock.
+    """Count and show the steps and the seconds of a run; all processes use the first one's clock.
 
     Every step appends `step,loss` to `losses.csv`; a resumed run first drops the rows that it is
     about to repeat. `name` stands before the progress bar.
@@ -146,7 +146,7 @@ class RunLog(RunClock):
             self.table.close()
 
     def look(self) -> None:
-        """Look at the clock of the first process."""
+        """Read the clock of the first process."""
         seen = torch.tensor(self.seconds, device=self.accelerator.device)
         self.seconds_seen = broadcast(seen).item()
 

@@ -26,9 +26,9 @@ class LossConfig:
     ramp_floor: float = 0.4
     """Loss weight at tau = 0; the weight is 0.9 tau + floor (Dreamer 4 has 0.1)."""
     shortcut_interval: int = 4
-    """Every how many rows of a batch one is a shortcut row; 0 for none."""
+    """One row of a batch in this many is a shortcut row; 0 for none."""
     motion_contrast: float = 6.0
-    """How much more a clearly moving pixel weighs than a resting one (1: no motion weight)."""
+    """Weight of a clearly moving pixel relative to that of a resting one (1: no motion weight)."""
     motion_saturation: float = 0.1
     """Change of a pixel, on the scale [-1, 1], above which it counts as clearly moving."""
     state_weight: float = 0.05
@@ -36,23 +36,23 @@ class LossConfig:
     context_noise: float = 0.05
     """Largest standard deviation of the noise added to context frames."""
     erased: float = 0.0
-    """Share of the clips, for each camera, with a patch taken back to the clip's first frame."""
+    """Share of the clips, for each camera, in which a patch shows the clip's first frame instead."""
     forward_fraction: float = 0.6
     """Share of batches whose context is partly the model's own prediction."""
     forward_replaced: float = 0.5
-    """Share of context frames replaced in such a batch; the others stay as anchors."""
+    """Share of context frames that are replaced in such a batch; the others stay real."""
     forward_passes: int = 2
-    """Most parallel passes; after `n` passes a run of replaced frames carries `n`-step errors."""
+    """Most parallel passes; after `n` passes, consecutive replaced frames have the errors of `n` steps."""
     largest_gap: int = 64
-    """Most frames between the first frame of a clip, which stays in sight, and the second."""
+    """Most frames between the first frame of a clip, which stays visible, and the second."""
     forward_start: float = 0.4
     """Share of the run after which self-forwarding begins; early predictions teach little."""
     latent_nats: float = 8.0
-    """What a latent action may carry for nothing; the more, the more of the next frame leaks."""
+    """Nats that a latent action may carry without a penalty; with more, more of the next frame leaks."""
     latent_weight: float = 1e-3
-    """Price of every nat beyond."""
+    """Penalty on every nat beyond `latent_nats`."""
     latent_spread: float = 0.1
-    """Price of latent actions that differ too little from one another."""
+    """Weight of the penalty on latent actions that differ too little from one another."""
     latent_dropped: float = 0.1
     """Share of batches without latent actions, so that "no action" is learned, too."""
 
@@ -63,7 +63,7 @@ class Draws:
 
     Attributes:
         tau, step_size: Noise level and step size of each predicted frame.
-        shortcut: Clips whose goal is what two half steps reach, not the data.
+        shortcut: Clips whose target is the result of two half steps, not the data.
         noise: Noise of the predicted latents.
         state_noise: Noise of the predicted state displacements.
         context_noise: Noise to be added to the context latents, already scaled.
@@ -71,8 +71,8 @@ class Draws:
         replaced: Context frames that become the model's own predictions.
         passes: Self-forwarding passes of this batch; 0 for none.
         history: Frames of history that time attention sees in this batch.
-        gap: How many frames after the first frame of the clips the second was recorded. A stream
-            keeps its first frame in sight for ever; the gap shows it from afar in short clips.
+        gap: The second frame of the clips was recorded `gap` frames after the first. A stream always
+            sees its first frame; the gap gives short clips such a distant first frame.
         latent_noise: Noise of the latent actions; `None` where they are dropped, or there are none.
     """
 
@@ -103,9 +103,9 @@ def draw(
 ) -> Draws:
     """Draw the random numbers of a batch of clips with `frames` frames, on the world's device.
 
-    `largest_gap` is what the data allows (default: 1). Clips of two frames have no gap: nothing
-    would be left to predict. A GPU draws its noise itself, from the seed of `generator`: a CPU
-    would need longer for that than the GPU for the training step.
+    `largest_gap` is the largest gap that the data allows (default: 1). Clips of two frames have no
+    gap: no frame would be left to predict. A GPU draws its noise itself, from the seed of
+    `generator`: on a CPU this would take longer than the training step on the GPU.
     """
     shape, steps, device = (batch, frames - 1), world.config.max_steps, world.device
     noise_generator = generator
@@ -157,11 +157,11 @@ def draw(
 
 
 def erased_patches(latent: tuple[int, ...], share: float, generator: torch.Generator) -> Bool[Tensor, "b t v 1 h w"]:
-    """A rectangle of a share of the clips' cameras, from some frame after the first to the last.
+    """Draw a rectangle for a share of the clips' cameras, from some frame after the first to the last.
 
-    Where a dream has lost a thing, the frames it reads show what was there before. The network can
-    only learn to draw it again, from the state and older frames, if training shows it the like.
-    Sides are an eighth to a half of the picture's.
+    Where a dream has lost an object, the frames that it reads show the background instead. The
+    network can learn to draw the object again, from the state and older frames, only if this happens
+    in training. The sides are an eighth to a half of the picture's.
     """
     batch, frames, views, _, *sides = latent
     cameras = (batch, views)
@@ -184,8 +184,8 @@ def motion_weight(
     """DWS's motion weight (2502.07825): softmax over the cells of a picture, mean 1.
 
     `w = N softmax(log(contrast) min(|target - current|, saturation) / saturation)`: a cell that
-    changes by `saturation` or more weighs `contrast` times a resting one. Temperature and
-    saturation are ours; the paper publishes neither.
+    changes by `saturation` or more weighs `contrast` times as much as a resting one. We chose
+    temperature and saturation; the paper publishes neither.
     """
     change = reduce((target - current).abs(), "b t v c h w -> b t v h w", "max")
     moving = (change / saturation).clamp(max=1)
@@ -245,16 +245,16 @@ def training_loss(
 def _describe(
     world: WorldModel, clip: Clip, latents: Tensor, draws: Draws, config: LossConfig
 ) -> tuple[Clip, Float[Tensor, ""]]:
-    """Give unlabelled video latent actions, unless they are dropped; and what these cost.
+    """Add latent actions to unlabelled video, unless they are dropped; returns also their penalty.
 
-    Nats up to `latent_nats` are free ("free bits", 1606.04934): priced from the first one, the
-    latent is silenced before the network has learned to listen to it.
+    Nats up to `latent_nats` are free ("free bits", 1606.04934): with a penalty on all of them, the
+    latent would lose its information before the network has learned to use it.
     """
     mean, log_variance = world.latent_encoder(latents)
     actions = None
     if draws.latent_noise is not None:
         actions = sample_latent(mean, log_variance, draws.latent_noise)
-    known = slice(int(draws.gap > 1), None)  # what lies in the gap is not predicted
+    known = slice(int(draws.gap > 1), None)  # frames in the gap are not predicted
     mean, log_variance = mean[:, known], log_variance[:, known]
     excess = (information(mean, log_variance) - config.latent_nats).clamp(min=0).mean()
     cost = config.latent_weight * excess + config.latent_spread * spread_error(mean)
@@ -300,7 +300,7 @@ def _self_forward(
 def _next_frames(
     world: WorldModel, encoded: EncodedFrames, noise: tuple[Tensor, ...], wanted: Bool[Tensor, "b t"]
 ) -> tuple[Float[Tensor, "n ..."], ...]:
-    """One-step predictions of what follows the wanted frames; of others only where it must be."""
+    """One-step predictions of the frames after the wanted ones; others are computed only if they must be."""
     if world.dit.separable:
         encoded = encoded.frames(wanted)
         noise = tuple(part[wanted][:, None] for part in noise)
@@ -312,7 +312,7 @@ def _next_frames(
 def _with_shortcut_rows(
     world: WorldModel, encoded: EncodedFrames, draws: Draws, target: tuple[Tensor, ...], noisy: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
-    """The data as goal, and on shortcut rows what two half steps would reach."""
+    """The training target: the data, and on shortcut rows the result of two half steps."""
     rows = draws.shortcut
     if not rows.any():
         return target
@@ -331,7 +331,7 @@ def _with_shortcut_rows(
 
 
 def presence(world: WorldModel, clip: Clip, latents: Tensor) -> Tensor:
-    """The camera's weight where a cell shows something, 0 on padding and missing views."""
+    """The weight of every cell: that of its camera, 0 on padding and missing views."""
     present = latents.new_ones(len(latents), 1, len(world.views), 1, *world.latent_shape[1:])
     if clip.pixel_mask is not None:
         cell = world.codec.downsampling

@@ -12,12 +12,12 @@ TUNABLES = {
 
 
 def keep_freed_memory() -> None:
-    """Start this program anew with a C library that keeps what is freed; the same process.
+    """Restart this program in the same process, with a C library that keeps freed memory.
 
-    By default glibc maps every large tensor afresh, and the kernel clears its pages: 85,000 page
-    faults and an eighth of the time of a training step on a CPU. The C library reads these
-    settings when a program starts, so a running one cannot change them. Where there is no glibc,
-    or `GLIBC_TUNABLES` has been set already, nothing happens.
+    By default glibc maps new memory for every large tensor, and the kernel clears its pages: this
+    takes 85,000 page faults and an eighth of the time of a training step on a CPU. The C library
+    reads these settings when a program starts, so a running one cannot change them. Where there is
+    no glibc, or `GLIBC_TUNABLES` has been set already, nothing happens.
     """
     if platform.libc_ver()[0] != "glibc" or "GLIBC_TUNABLES" in os.environ:
         return

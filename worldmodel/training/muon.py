@@ -1,7 +1,8 @@
 """Muon (Jordan et al., 2024), batched, in the number format that the device computes in.
 
-`torch.optim.Muon` orthogonalises matrix by matrix and in bf16 wherever it runs. A CPU without bf16
-arithmetic multiplies such matrices twenty times more slowly than in fp32: half of a training step.
+`torch.optim.Muon` orthogonalises matrix by matrix, and in bf16 on every device. A CPU without bf16
+arithmetic multiplies such matrices twenty times more slowly than in fp32; this took half of the time
+of a training step.
 """
 
 from collections import defaultdict
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from worldmodel.model.precision import compute_dtype
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of s, s^3 and s^5 in one Newton-Schulz step
-NUM_STEPS = 5  # which leave singular values between about .7 and 1.2
+NUM_STEPS = 5  # which leave singular values between about 0.7 and 1.2
 
 
 def orthogonalise(matrices: Float[Tensor, "k m n"]) -> Float[Tensor, "k m n"]:
@@ -46,7 +47,7 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:
         """Update every matrix that has a gradient; those of one shape are orthogonalised at once.
 
-        `closure` is there for the signature of optimisers, and is not called.
+        `closure` belongs to the signature of optimisers; it is not called.
         """
         for group in self.param_groups:
             alike = defaultdict(list)

@@ -28,8 +28,8 @@ def build_optimizers(model: nn.Module, learning_rate: float, *, muon: bool) -> l
 
 
 def learning_rate_factor(step: int, progress: float, *, warmup: int, decay: float = 0.5) -> float:
-    """Linear warm-up over `warmup` steps, constant, linear to zero over the last `decay` of a run.
+    """Linear warm-up over `warmup` steps, then constant, then linear to 0 over the last `decay` of a run.
 
-    `progress` in [0, 1] is how much of the run is over.
+    `progress` in [0, 1] is the share of the run that is over.
     """
     return min((step + 1) / max(warmup, 1), 1.0) * min((1.0 - progress) / decay, 1.0)

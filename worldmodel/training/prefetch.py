@@ -12,9 +12,9 @@ class Ahead(Generic[T]):
     """Makes the batch of a step while the step before it is computed, in a thread.
 
     Args:
-        make: From the number of a step to its batch; must depend on nothing else.
-        enabled: Otherwise a batch is made when it is asked for, as on a CPU, where reading and
-            computing would share the cores.
+        make: Makes the batch of a step from its number; must depend on nothing else.
+        enabled: If False, a batch is made when it is requested. This is right for a CPU, where
+            reading and computing would share the cores.
     """
 
     def __init__(self, make: Callable[[int], T], *, enabled: bool):
@@ -29,11 +29,11 @@ class Ahead(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Forget what nobody asked for."""
+        """Drop the batch that was not requested."""
         self.pool.shutdown(cancel_futures=True)
 
     def __call__(self, step: int) -> T:
-        """The batch of `step`; begins that of the next one. Raises what `make` raises."""
+        """The batch of `step`; starts to make that of the next one. Errors of `make` are raised here."""
         if not self.enabled:
             return self.make(step)
         now = self.coming.pop(step, None) or self.pool.submit(self.make, step)

@@ -41,13 +41,13 @@ class PretrainConfig:
     minutes: float | None = None
     """Time after which the run ends, with its learning rate decayed; `None`: no limit."""
     clock: Literal["wall", "cpu"] = "wall"
-    """What minutes are counted in; CPU time of the process is fair on a shared machine."""
+    """Clock that counts the minutes; CPU time of the process is fair on a shared machine."""
     batch: int = 8
     """Clips per optimiser step, over all processes."""
     frames: int = 10
-    """Frames per clip: one from afar, and consecutive ones, all but the first predicted."""
+    """Frames per clip: one earlier frame, then consecutive ones, of which all but the first are predicted."""
     long_interval: int = 0
-    """Every how many batches one has clips of twice as many predicted frames; 0 for never."""
+    """One batch in this many has clips with twice as many predicted frames; 0 for none."""
     stride: int = 1
     """Data frames per model frame; the actions in between are concatenated."""
     views: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class PretrainConfig:
     size: tuple[int, int] | None = None
     """Height and width to resize to; by default the data's own."""
     relative_to: dict[int, int] = field(default_factory=dict)
-    """Action dim and state dim pairs: absolute targets that are fed relative to the state."""
+    """Pairs of action dim and state dim: these actions are absolute targets; the network gets them minus the state."""
     injection: Literal["token", "adaln", "cross"] = "adaln"
     """How actions reach the transformer."""
     use_actions: bool = True
@@ -77,13 +77,13 @@ class PretrainConfig:
     compile: bool = False
     """`torch.compile` the transformer."""
     validation_episodes: int = 8
-    """Last episodes of the data, never trained on, that validation uses."""
+    """Number of episodes at the end of the data that are used for validation and never for training."""
     validation_interval: int = 1000
     """Steps between validations."""
     save_interval: int = 500
     """Steps between training states."""
     init: str | Path | None = None
-    """A world model to start from, e.g. one pretrained without actions; gives the architecture."""
+    """A world model to start from, e.g. one pretrained without actions; it also sets the architecture."""
     resume: bool = False
     """Continue exactly where `out` stopped."""
     overwrite: bool = False
@@ -91,7 +91,7 @@ class PretrainConfig:
     seed: int = 0
     """Seed of weights, batches and noise."""
     device: str = "auto"
-    """Where it trains: auto is CUDA where there is one, else the CPU; others go by name."""
+    """Where it trains: auto is CUDA where there is one, else the CPU; you can name any other device."""
     dit: DiTConfig = field(default_factory=DiTConfig)
     """The transformer."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -197,10 +197,10 @@ def pretrain(config: PretrainConfig) -> Path:
 
 
 def clip_shape(config: PretrainConfig, step: int) -> tuple[int, int]:
-    """Clips and frames per clip of a batch; long clips are half as many, so the cost stays.
+    """Number of clips of a batch and of frames per clip; there are half as many long clips, at the same cost.
 
-    Most batches are short and cheap to attend over, a few show what lies further back, as in
-    Dreamer 4 (2509.24527).
+    Most batches have short clips, which are cheap to attend over; a few have long clips, which show
+    more of the past, as in Dreamer 4 (2509.24527).
     """
     if config.long_interval and step % config.long_interval == config.long_interval - 1:
         return max(config.batch // 2, 1), 2 * config.frames - 1

@@ -1,4 +1,4 @@
-"""A quick look during training: held-out rollouts as numbers and as a video."""
+"""Quick validation during training: held-out rollouts as numbers and as a video."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -29,11 +29,11 @@ ROUNDING = 0.25  # of a frame: how far a time stamp may lie from the frame it na
 
 @dataclass(frozen=True)
 class Episode:
-    """What `meta/` says of one episode; the row of it is kept for columns such as `reset_seed`.
+    """The facts about one episode in `meta/`; its row is kept for columns such as `reset_seed`.
 
     Attributes:
         file: The table or JSON-lines file that lists the episode.
-        videos: Per camera key the mp4 and the first frame of the episode in it.
+        videos: For each camera key, the mp4 and the first frame of the episode in it.
     """
 
     index: int
@@ -48,8 +48,8 @@ def read_episodes(info: Info) -> list[Episode]:
     """All episodes in order of their index, `0, 1, ...`.
 
     Raises:
-        ValueError: If an episode is missing, doubled or empty, a file is missing, or the numbers
-            of one episode disagree.
+        ValueError: If an episode is missing, listed twice or empty, a file is missing, or the
+            numbers of one episode disagree.
     """
     episodes = _read_v2(info) if info.per_episode else _read_v30(info)
     episodes.sort(key=lambda episode: episode.index)
@@ -61,7 +61,7 @@ def read_episodes(info: Info) -> list[Episode]:
 
 
 def check_totals(info: Info, episodes: Sequence[Episode]) -> None:
-    """The totals of `meta/info.json` against the episodes.
+    """Check the totals of `meta/info.json` against the episodes.
 
     Raises:
         ValueError: If they disagree.
@@ -157,7 +157,7 @@ def _first_frame(info: Info, file: Path, row: dict[str, Any], prefix: str, index
 
 
 def _check_overlap(episodes: Sequence[Episode]) -> None:
-    """No frame of a video belongs to two episodes."""
+    """Check that no frame of a video belongs to two episodes."""
     spans: dict[Path, list[tuple[int, Episode, str]]] = {}
     for episode in episodes:
         for key, (path, first) in episode.videos.items():
@@ -263,7 +263,7 @@ def _counter(info: Info, episode: Episode, table: pa.Table, name: str) -> Shaped
 
 
 def _check_counters(info: Info, episode: Episode, table: pa.Table) -> None:
-    """`frame_index`, `timestamp` and `index` count the frames of the episode."""
+    """Check that `frame_index`, `timestamp` and `index` count the frames of the episode."""
     steps = np.arange(episode.length)
     first = episode.row.get("dataset_from_index")
     expectations = {

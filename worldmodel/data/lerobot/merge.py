@@ -1,4 +1,4 @@
-"""Merging staged episodes into the few files of a LeRobot v3.0 data set."""
+"""Merge staged episodes into the few files of a LeRobot v3.0 data set."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -59,7 +59,7 @@ def recorded_policies(path: Path | str) -> tuple[str | None, ...]:
 
 
 def _check_videos(info: Info, episodes: list[Episode]) -> None:
-    """Every container holds the frames that the episodes take from it, of the declared size."""
+    """Check that every video file holds the frames of its episodes, in the declared size."""
     ends: dict[Path, tuple[str, int, int]] = {}
     for episode in episodes:
         for key, (path, first) in episode.videos.items():
@@ -82,7 +82,7 @@ def _check_videos(info: Info, episodes: list[Episode]) -> None:
 
 
 def _check_times(info: Info, path: Path, key: str, video: VideoInfo) -> None:
-    """Where time stamps name frames, frame n is shown at n / fps seconds."""
+    """Check that frame n is shown at n / fps seconds, where frames are named by time stamps."""
     late = np.abs(video.seconds * info.fps - np.arange(video.num_frames)) > 0.5
     if late.any():
         frame = int(late.argmax())

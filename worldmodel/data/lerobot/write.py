@@ -35,13 +35,13 @@ def stage_episode(
     task: str,
     metadata: Mapping[str, int | float | str],
 ) -> None:
-    """Encode and stage one episode of t rows; row i is what was seen before action i.
+    """Encode and stage one episode of t rows; row i holds the observation before action i.
 
     Several processes may stage into one folder. A killed call leaves nothing staged; an episode
     that is there already is replaced.
 
     Args:
-        folder: The data set to be.
+        folder: Folder of the new data set.
         index: Number of the episode.
         schema: What the arrays must look like.
         frames: RGB pictures of every view, `t H W 3`.

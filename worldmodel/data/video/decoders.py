@@ -54,7 +54,7 @@ class VideoInfo:
 
     @property
     def seconds(self) -> Float64[np.ndarray, "t"]:
-        """Presentation time of every frame after the first."""
+        """Presentation time of every frame, counted from the first one."""
         return (np.array(self.pts) - self.pts[0]) * float(self.time_base)
 
 
@@ -103,8 +103,8 @@ def video_info(path: Path | str) -> VideoInfo:
 class PyAVDecoder:
     """Frames by index through PyAV: seek to the keyframe before, decode up to the frame.
 
-    Damage that ffmpeg notices is an error, where it would by default guess the picture. That cannot
-    be asked of a stream that is not closed: it lacks what precedes the keyframe by design.
+    Damage that ffmpeg notices is an error; by default ffmpeg would guess the picture. This check is
+    not possible for a stream that is not closed: by design, it lacks frames before the keyframe.
     """
 
     def __init__(self, path: Path, info: VideoInfo):
@@ -143,7 +143,7 @@ class PyAVDecoder:
         self.container.close()
 
     def decode(self, index: int, start: int | None = None) -> av.VideoFrame:
-        """One decoded frame, going on from the frame before or from the keyframe `start`.
+        """One decoded frame, decoded on from the frame before or from the keyframe `start`.
 
         Raises:
             ValueError: The frame cannot be decoded, or only with damage.
@@ -184,8 +184,8 @@ class PyAVDecoder:
 class DecordDecoder:
     """Frames by index through decord.
 
-    decord says nothing of damage or of keyframes that need earlier frames, so a frame is decoded by
-    PyAV once before decord may give it.
+    decord does not report damage, or keyframes that need earlier frames, so PyAV decodes a frame
+    once before decord may return it.
     """
 
     def __init__(self, path: Path, info: VideoInfo):

@@ -1,4 +1,4 @@
-"""Reading video frames by index, and writing videos for people."""
+"""Read video frames by index."""
 
 import os
 import threading
@@ -26,10 +26,10 @@ def count_frames(path: Path | str) -> int:
 class VideoReader:
     """Frames of one video by presentation index.
 
-    decord decodes H.264, H.265 and VP9, PyAV everything else: LeRobot's AV1, keyframes with earlier
-    frames behind them or that need earlier frames (decord gives a wrong picture there), more than 8
-    bits (wrong colours), the odd width that decord cannot copy, and machines without decord. Both
-    give the same frame for the same index.
+    decord decodes H.264, H.265 and VP9. PyAV decodes everything else: LeRobot's AV1; keyframes that
+    need earlier frames, or that are stored before earlier frames (decord gives a wrong picture
+    there); more than 8 bits (wrong colours); an odd width that decord cannot copy; and all videos on
+    machines without decord. Both give the same frame for the same index.
 
     Args:
         path: The video file.

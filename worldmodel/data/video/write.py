@@ -1,4 +1,4 @@
-"""Writing mp4 files: encoding one episode, and joining files without encoding them again."""
+"""Write mp4 files: encode one episode, and join files without encoding them again."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -20,9 +20,9 @@ KEYFRAME_INTERVAL = 2
 def encode_video(file: Path, frames: UInt8[np.ndarray, "t H W 3"], fps: int) -> None:
     """Encode one episode with H.264.
 
-    Colour is kept at full resolution, because halving it would wash out objects of a few pixels;
-    every second frame is a keyframe, so that any frame is read with one seek. One thread and no
-    B-frames: the file depends on the frames alone, and files can be joined packet by packet.
+    Colour is kept at full resolution, because half of it would blur objects of a few pixels. Every
+    second frame is a keyframe, so that any frame is read with one seek. With one thread and no
+    B-frames the file depends on the frames alone, and files can be joined packet by packet.
 
     Args:
         file: The mp4 to write.
@@ -52,8 +52,8 @@ def concatenate_videos(file: Path, parts: Sequence[Path], lengths: Sequence[int]
         fps: Frames per second of all parts.
 
     Raises:
-        ValueError: A part holds another number of frames than `lengths` says, or was encoded with
-            other settings than the first part.
+        ValueError: The number of frames of a part is not that in `lengths`, or a part was encoded
+            with other settings than the first part.
     """
     with av.open(file, "w", format="mp4", options={"movflags": "faststart"}) as output:
         target, header, first = None, b"", 0
@@ -102,7 +102,7 @@ PEOPLE_CONSTANT_RATE_FACTOR = 18
 def write_video(
     path: Path | str, frames: UInt8[np.ndarray, "t H W 3"], fps: float | int, *, crf: int = PEOPLE_CONSTANT_RATE_FACTOR
 ) -> None:
-    """Write an mp4 that every browser and player shows: H.264, 4:2:0, playable while it loads.
+    """Write an mp4 that every browser and player can show: H.264, 4:2:0, playable while it loads.
 
     Frames of odd height or width are extended by repeating the last row or column.
 

@@ -17,7 +17,7 @@ from worldmodel.envs.metaworld.render import SceneRenderer, fixed_camera, free_c
 from worldmodel.envs.metaworld.shift import CAMERA, SHIFTS, move_start_region
 from worldmodel.envs.shift import check_shift
 
-STEPS_PER_SECOND = 80  # of Meta-World, each five of MuJoCo's
+STEPS_PER_SECOND = 80  # steps of Meta-World; each is five steps of MuJoCo
 PLAY_STEPS = 60
 STATE_LOW = (-0.525, 0.348, -0.0525, 0.0)
 STATE_HIGH = (0.525, 1.025, 0.7, 1.0)
@@ -43,9 +43,9 @@ class MetaWorld(gymnasium.Env):
             1, float32.
 
     An action is four numbers from -1 to 1: how far the hand's target moves along x, y and z, in
-    `action_repeat` centimetres, and the gripper's force, positive to close. The reward is
-    Meta-World's, 0 to 10, and success (`info["success"]`) its own too, both of the state that the
-    action leads to; success terminates. A start is a pure function of the seed.
+    `action_repeat` centimetres, and the gripper's force, positive to close. The reward, 0 to 10, and
+    the success (`info["success"]`) are those of Meta-World, for the state that the action leads to;
+    success terminates. A start is a pure function of the seed.
 
     Args:
         name: `metaworld:` and a task, as in `metaworld:push-v3`.
@@ -55,7 +55,7 @@ class MetaWorld(gymnasium.Env):
         shift: One controlled change, for tests out of distribution. `start-region`: the object
             starts in the strip beside the usual region in x, half as wide. `camera`: the scene
             camera stands 15 degrees further round and 5 degrees lower. `action-noise`: every
-            behaviour is as noisy as the noisy expert, and twice. Empty for none.
+            behaviour has twice the noise of the noisy expert. Empty for none.
 
     Raises:
         ValueError: There is no such task or shift, or a number is out of range.
@@ -154,7 +154,7 @@ class MetaWorld(gymnasium.Env):
             raise ValueError(f"an action of {self.name} is four finite numbers, got {action!r}")
         motion = motion.clip(-1, 1)
         for _ in range(self.action_repeat):
-            self.simulator.curr_path_length = 0  # the time limit is ours
+            self.simulator.curr_path_length = 0  # this class has its own time limit
             self.vector, reward, _, _, info = self.simulator.step(motion)
         self.steps += 1
         success = bool(info["success"])

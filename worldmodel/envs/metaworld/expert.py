@@ -28,7 +28,7 @@ Point = Float[np.ndarray, "3"]
 
 
 def behave(behaviour: Behaviour, env: MetaWorld, rng: np.random.Generator) -> Iterator[Action]:
-    """Actions without end; a pure function of the environment's states and the generator."""
+    """Endless actions; a pure function of the environment's states and the generator."""
     actions = play(env, rng) if behaviour == "play" else expert(env)
     if env.shift == "action-noise":
         return with_noise(actions, rng, scale=NOISE)
@@ -40,7 +40,7 @@ def expert(env: MetaWorld) -> Iterator[Action]:
     policy = ENV_POLICY_MAP[env.name.removeprefix("metaworld:")]()
     while True:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that its actions are clipped
+            warnings.simplefilter("ignore")  # it warns that its actions are clipped
             action = policy.get_action(env.vector)
         yield action.clip(-1, 1)
 
@@ -63,7 +63,7 @@ def play(env: MetaWorld, rng: np.random.Generator) -> Iterator[Action]:
 
 
 def drive(env: MetaWorld, aim: Point, gripper: float, *, limit: int, gain: float = GAIN) -> Iterator[Action]:
-    """Towards a point until the hand is within 2 cm of it, or for `limit` actions."""
+    """Move towards a point until the hand is within 2 cm of it, or for `limit` actions."""
     for _ in range(limit):
         offset = aim - env.hand_position
         if np.linalg.norm(offset) < REACH:
@@ -72,12 +72,12 @@ def drive(env: MetaWorld, aim: Point, gripper: float, *, limit: int, gain: float
 
 
 def random_gain(rng: np.random.Generator) -> float:
-    """From a slow approach to full speed."""
+    """A random gain, from a slow approach to full speed."""
     return GAIN * np.exp(rng.uniform(np.log(0.3), 0.0))
 
 
 def inside(point: Point) -> Point:
-    """The nearest point of the space that play keeps to."""
+    """The nearest point inside the space in which play stays."""
     return point.clip(PLAY_LOW, PLAY_HIGH)
 
 
@@ -87,7 +87,7 @@ def raised(point: Point, height: float) -> Point:
 
 
 def push(env: MetaWorld, rng: np.random.Generator) -> Iterator[Action]:
-    """Go round to a random side of the object, rather an outer one, and push through it."""
+    """Go round to a random side of the object, more often an outer one, and push through it."""
     goal = MIDDLE + rng.normal(0, 0.08, 2)
     forwards = np.append(goal - env.object_position[:2], 0.0)
     angle = np.arctan2(forwards[1], forwards[0]) + rng.normal(0, 0.8)
@@ -113,7 +113,7 @@ def carry(env: MetaWorld, rng: np.random.Generator) -> Iterator[Action]:
 
 
 def roam(env: MetaWorld, rng: np.random.Generator) -> Iterator[Action]:
-    """To a random place."""
+    """Move to a random place."""
     aim, gripper = rng.uniform(PLAY_LOW, PLAY_HIGH), rng.uniform(-1, 1)
     yield from drive(env, aim, gripper, limit=10, gain=random_gain(rng))
 

@@ -1,7 +1,7 @@
 """Import this before MuJoCo: it prepares drawing without a display.
 
-Without a display MuJoCo has to be told to draw in software. And Triton crashes the process when it
-is imported after OSMesa, as both bring an LLVM of their own; so it is imported here, before.
+Without a display MuJoCo must be set to draw in software. Triton crashes the process when it is
+imported after OSMesa, because each contains its own LLVM; so it is imported here first.
 """
 
 import ctypes.util

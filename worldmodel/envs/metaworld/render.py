@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 MAX_GEOMS = 1000
 MAX_SIZE = 480  # of MuJoCo's off-screen buffer, which is 640 x 480
 PLAIN = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_HAZE)
-"""Effects that are left out: they take nine tenths of the time and are a pixel wide at most."""
+"""Effects that are left out: they take 90% of the time and are at most a pixel wide."""
 
 Camera = mujoco.MjvCamera
 
@@ -98,7 +98,7 @@ class SceneRenderer:
 
     @functools.cached_property
     def canvas(self) -> Canvas:
-        """Made when the first picture is drawn."""
+        """The canvas, made when the first picture is drawn."""
         return canvas(self.task, self.model, self.size)
 
     def picture(self, data: mujoco.MjData, camera: Camera) -> UInt8[np.ndarray, "size size 3"]:

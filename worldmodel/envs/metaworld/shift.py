@@ -4,7 +4,7 @@ from gymnasium import spaces
 
 SHIFTS = ("start-region", "camera", "action-noise")
 CAMERA = {"azimuth": 150.0, "elevation": -30.0}
-"""The scene camera of `camera` in degrees: 15 further round and 5 lower than the usual one."""
+"""The scene camera of the shift `camera`, in degrees: 15 further round and 5 lower than the usual one."""
 
 
 def move_start_region(task: str, region: spaces.Box) -> None:
@@ -14,8 +14,8 @@ def move_start_region(task: str, region: spaces.Box) -> None:
     becomes 0.1..0.2 m, within reach of hand and play; what else is random stays as it is.
 
     Args:
-        task: Its name, for the message.
-        region: From which the task draws its random vector; changed in place.
+        task: Name of the task, for the message.
+        region: The region from which the task draws its random vector; changed in place.
 
     Raises:
         ValueError: The object's x is not random in this task.

@@ -1,4 +1,4 @@
-"""PushT from two cameras, and PushT-Position: the same world with a task small policies learn."""
+"""PushT from two cameras, and PushT-Position: the same world with a task that small policies can learn."""
 
 import os
 
@@ -23,7 +23,7 @@ Observation = dict[str, np.ndarray]
 
 
 class PushT(PushTEnv):
-    """gym-pusht's world seen by two cameras, with a time limit.
+    """The world of gym-pusht seen by two cameras, with a time limit.
 
     Observations:
         `observation.images.top`: the whole table, uint8 `size size 3`.
@@ -32,7 +32,7 @@ class PushT(PushTEnv):
 
     An action is the agent's target (x, y) in world units, 0..512, followed for 0.1 s by
     gym-pusht's PD control; targets outside are clipped. The reward is the covered share of the goal
-    over 0.95, at most 1; success (`info["success"]`) is a coverage above 0.95 and terminates.
+    divided by 0.95, at most 1; success (`info["success"]`) is a coverage above 0.95 and terminates.
     A start is a pure function of the seed and the same as gym-pusht's.
 
     Args:
@@ -40,8 +40,7 @@ class PushT(PushTEnv):
         time_limit: Steps after which an episode is truncated.
         shift: One controlled change, for tests out of distribution. `start-region`: the block
             starts outside the usual square. `agent-speed`: behaviours move the agent twice as fast.
-            `action-noise`: every behaviour is as noisy as the noisy expert, and twice. Empty for
-            none.
+            `action-noise`: every behaviour has twice the noise of the noisy expert. Empty for none.
 
     Raises:
         ValueError: There is no such shift, or a number is out of range.

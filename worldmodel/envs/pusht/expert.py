@@ -40,7 +40,7 @@ MAX_PUSH = 150.0  # world units
 NUM_LOOKS = 12
 SUBSTEPS_PER_LOOK = 3
 SUBSTEP = 0.01
-WAY_COST = 0.02  # world units of error that one unit of detour is worth
+WAY_COST = 0.02  # world units of error that cost as much as one unit of detour
 HOLD_STEPS = 5
 REPLAN_STEPS = 4
 POSITION_LEAD = 60.0
@@ -51,7 +51,7 @@ PUSH_WIDTH = 30.0
 
 
 def behave(behaviour: Behaviour, env: PushT, rng: np.random.Generator) -> Iterator[Point]:
-    """Targets without end; a pure function of the environment's states and the generator."""
+    """Endless targets; a pure function of the environment's states and the generator."""
     if behaviour == "play":
         targets = play(env, rng)
     elif env.name == "pusht-position":
@@ -119,7 +119,7 @@ class Push:
     Attributes:
         start: Where it begins.
         end: Where it stops.
-        score: Error it leaves, plus the price of the way.
+        score: Error that remains after it, plus the cost of the way.
     """
 
     start: Point
@@ -172,7 +172,7 @@ def best_push(model: PushModel, env: PushT, rng: np.random.Generator) -> Push:
 def push_to_pose(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
     """Bring the block into the goal's pose: go round, push straight, look again.
 
-    After a success it holds still for a moment and then plays on, so that no data are idle.
+    After a success it holds still for a moment and then goes on with play, so that the agent is never idle.
     """
     model = PushModel()
     while not env.solved:
@@ -188,9 +188,9 @@ def push_to_pose(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
 def push_to_position(env: PushT) -> Iterator[Point]:
     """Bring the block's centre of gravity to the goal's: go round, then push straight.
 
-    A law of the current state, so that a policy can copy it: behind the block, as seen from the
-    goal, it pushes; anywhere else it walks a circle around the block, the shorter way, but always
-    the same way when it stands about opposite.
+    It depends on the current state alone, so that a policy can copy it. Behind the block, as seen
+    from the goal, the agent pushes. Anywhere else it moves on a circle around the block, the shorter
+    way; when it is about opposite, both ways are about as long, and it always takes the same one.
     """
     while True:
         if env.solved:

@@ -31,7 +31,7 @@ SHARES = (0.74, 0.08, 0.14, 0.04)
 
 
 def play(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
-    """Targets without end: pushes from all sides, dashes across the block, free motion, pauses."""
+    """Endless targets: pushes from all sides, dashes across the block, free motion, pauses."""
     motions = {"push": push, "cross": cross, "roam": roam, "pause": pause}
     while True:
         yield from motions[str(rng.choice(MOTIONS, p=SHARES))](env, rng)
@@ -45,8 +45,8 @@ def random_lead(rng: np.random.Generator) -> float:
 def random_contact(env: PushT, rng: np.random.Generator) -> tuple[Point, Point]:
     """Where to stand before a push and the point to push at, on a random side of the block.
 
-    Rather a near one than a far one and, the nearer the block is to a wall, rather one that leads
-    to the middle.
+    Near places are more likely than far ones; the nearer the block is to a wall, the more likely are
+    pushes towards the middle.
     """
     pose, agent = env.block_pose, env.agent_position
     offset = (MIDDLE - env.block_centre) / FAR_DISTANCE
@@ -78,9 +78,9 @@ def push(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
 
 
 def drive_inside(env: PushT, path: list[Point], lead: float, limit: int) -> Generator[Point, None, bool]:
-    """`drive`, but a block near a wall is pushed out slowly, then no further.
+    """`drive`, but a block near a wall is pushed outwards slowly, and then no further.
 
-    Forced on it would pass through the wall. Returns whether it ended for that reason.
+    A block that is pushed further would pass through the wall. Returns whether it ended for that reason.
     """
     for target in drive(env, path, lead, limit=limit):
         offset = env.block_centre - MIDDLE
@@ -101,7 +101,7 @@ def touches(env: PushT, target: Point) -> bool:
 
 
 def cross(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
-    """Straight from here across the block to a point behind it."""
+    """Move straight across the block to a point behind it."""
     offset = env.block_centre + rng.normal(0, 25, 2) - env.agent_position
     distance = max(float(np.linalg.norm(offset)), 1.0)
     end = env.agent_position + offset * (1 + rng.uniform(10, 140) / distance)
@@ -110,7 +110,7 @@ def cross(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
 
 
 def roam(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
-    """To a random place on the table, round the block."""
+    """Move to a random place on the table, round the block."""
     goal = rng.uniform(*TABLE, 2)
     path = way_round(env.agent_position, goal, env.block_pose)
     yield from drive(env, path, rng.uniform(90, 500), limit=16)

@@ -101,7 +101,7 @@ def shortest_path(nodes: Float[np.ndarray, "n 2"], pose: Float[np.ndarray, "3"])
         reachable = np.where(open_nodes, distance, np.inf)
         near = int(reachable.argmin())
         if not np.isfinite(reachable[near]):
-            return []  # shut in: straight through
+            return []  # no clear way: go straight
         open_nodes[near] = False
         better = open_nodes & (distance[near] + lengths[near] < distance)
         distance[better] = distance[near] + lengths[near][better]
@@ -123,10 +123,10 @@ def towards(start: Point, goal: Point, lead: float) -> Point:
 def drive(
     env: PushT, path: Sequence[Point], lead: float, *, limit: int = 40, reach: float | None = None
 ) -> Iterator[Point]:
-    """Targets along a path, at most `lead` units ahead of the agent: its speed.
+    """Targets along a path, at most `lead` units ahead of the agent, which sets its speed.
 
-    Ends when the agent is within `reach` of the last waypoint (the faster the wider, when not
-    given), or after `limit` steps.
+    Ends when the agent is within `reach` of the last waypoint (by default, a faster agent has a
+    larger reach), or after `limit` steps.
     """
     waypoints = list(path)
     near = max(8.0, 0.15 * min(lead, 150.0)) if reach is None else reach

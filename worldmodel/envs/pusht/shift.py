@@ -17,11 +17,11 @@ Point = Float[np.ndarray, "2"]
 
 
 def outer_start(corners: Float[np.ndarray, "n 2"], centre: Point, rng: np.random.Generator) -> Float[np.ndarray, "5"]:
-    """A start of `start-region`: the block where it never starts otherwise, clear of the walls.
+    """A start of the shift `start-region`: the block lies where it never starts otherwise, clear of the walls.
 
     Its place lies outside the square 100..400 that gym-pusht draws from, in x or in y; the agent
-    is drawn as in gym-pusht. As there, the block is put in its place first and then turned about
-    its centre of gravity.
+    is drawn as in gym-pusht. As in gym-pusht, the block is put in its place first and then turned
+    about its centre of gravity.
 
     Args:
         corners: The block's corners in its own frame, world units.
@@ -42,7 +42,7 @@ def outer_start(corners: Float[np.ndarray, "n 2"], centre: Point, rng: np.random
 
 
 def faster(env, targets: Iterator[Point]) -> Iterator[Point]:
-    """The targets of `agent-speed`: twice as far from the agent, so that it moves twice as fast.
+    """The targets of the shift `agent-speed`: twice as far from the agent, so that it moves twice as fast.
 
     gym-pusht's control is a spring and a damper: the speed is proportional to the distance of the
     target. Physics stay as they are; targets beyond the table end at its edge.
