@@ -15,7 +15,7 @@ from worldmodel.model.backbone import Backbone, EncodedFrames
 from worldmodel.model.codec import LatentCodec, PixelCodec
 from worldmodel.model.dit import DiTConfig, VideoDiT
 from worldmodel.model.flow import Level, Sampler, sample
-from worldmodel.model_folder import load_model, save_model
+from worldmodel.model.folder import load_model, save_model
 from worldmodel.streaming.advance import Seeds, begin
 from worldmodel.streaming.engine import FoldedEngine, foldable
 from worldmodel.streaming.plain import PlainEngine

@@ -27,8 +27,8 @@ from policy_eval.judge.judge import LearnedJudge
 from worldmodel.data import open_episodes
 from worldmodel.dreams.context import check_views
 from worldmodel.envs import has_simulator
+from worldmodel.model.folder import find_folder, find_optional, shipped
 from worldmodel.model.precision import command_device
-from worldmodel.model_folder import find_folder, find_optional, shipped
 from worldmodel.world_model import WorldModel
 
 ASSETS = Path(__file__).parent

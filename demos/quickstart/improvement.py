@@ -9,7 +9,7 @@ from rl_posttrain.imagination.before_after import before_after
 from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.train import imagine
 from worldmodel.envs.record import RecordConfig, record
-from worldmodel.model_folder import find_optional
+from worldmodel.model.folder import find_optional
 
 ENV = "pusht-position"
 START_SEED, TRIAL_SEED = 21, 31

@@ -8,7 +8,7 @@ from policy_eval.ranking.command import RankConfig, rank_policies
 from policy_eval.ranking.rank import Ranking
 from policy_eval.scores import Scores
 from worldmodel.envs.record import RecordConfig, record
-from worldmodel.model_folder import find_optional
+from worldmodel.model.folder import find_optional
 
 ENV = "pusht-position"
 START_SEED = 32

@@ -31,8 +31,8 @@ from worldmodel.fidelity.measure import measure_fidelity
 from worldmodel.fidelity.report import plot_fidelity
 from worldmodel.files import write_json
 from worldmodel.html import Report
+from worldmodel.model.folder import find_optional, shipped
 from worldmodel.model.precision import choose_device, command_device, describe
-from worldmodel.model_folder import find_optional, shipped
 from worldmodel.training.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
 

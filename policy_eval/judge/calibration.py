@@ -28,8 +28,8 @@ from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Verdict
 from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.files import write_json
+from worldmodel.model.folder import check_out
 from worldmodel.model.precision import command_device
-from worldmodel.model_folder import check_out
 from worldmodel.processes import single_thread
 from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel

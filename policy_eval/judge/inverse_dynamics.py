@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from conditioning.relative import relative_actions
 from policy_eval.policies.cloned import expected_places
 from worldmodel.data.clip import Clip
-from worldmodel.model_folder import load_model, save_model
+from worldmodel.model.folder import load_model, save_model
 
 SHARPNESS = 10.0
 """Inverse temperature of the spatial softmax at the start of training."""

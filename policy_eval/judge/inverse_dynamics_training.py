@@ -14,8 +14,8 @@ from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.files import write_json
+from worldmodel.model.folder import check_out
 from worldmodel.model.precision import autocast, command_device
-from worldmodel.model_folder import check_out
 from worldmodel.training.fit import fit
 from worldmodel.world_model import WorldModel
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from policy_eval.policies.cloned import KeypointEncoder
 from worldmodel.dreams.verdict import Verdict
-from worldmodel.model_folder import load_model, save_model
+from worldmodel.model.folder import load_model, save_model
 from worldmodel.streaming.state import Observation
 
 

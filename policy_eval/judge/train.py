@@ -18,8 +18,8 @@ from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.judge.scores import best_threshold, dream_again, judge_episodes, judge_report
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
+from worldmodel.model.folder import check_out
 from worldmodel.model.precision import autocast, command_device
-from worldmodel.model_folder import check_out
 from worldmodel.training.fit import fit
 from worldmodel.world_model import WorldModel
 

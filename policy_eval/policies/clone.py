@@ -13,8 +13,8 @@ from conditioning.relative import check_relative_to, relative_actions
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
+from worldmodel.model.folder import check_out
 from worldmodel.model.precision import autocast, command_device
-from worldmodel.model_folder import check_out
 from worldmodel.training.fit import fit
 
 

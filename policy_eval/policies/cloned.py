@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from policy_eval.policies.policy import Observations
-from worldmodel.model_folder import load_model, save_model
+from worldmodel.model.folder import load_model, save_model
 from worldmodel.streaming.noise import stream_noise
 
 

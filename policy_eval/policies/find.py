@@ -8,7 +8,7 @@ import torch
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.policy import Policy
 from worldmodel.envs.policy import resolve_policy, watches
-from worldmodel.model_folder import shipped
+from worldmodel.model.folder import shipped
 from worldmodel.resolve import is_spec, resolve
 
 POLICY_FILE = "policy.json"

@@ -19,8 +19,8 @@ from policy_eval.ranking.trials import Cell, TrialSetup, cut, gather, replays, r
 from policy_eval.scores import Scores
 from worldmodel.envs import check_env_name
 from worldmodel.files import write_json
+from worldmodel.model.folder import shipped
 from worldmodel.model.precision import choose_device, command_device
-from worldmodel.model_folder import shipped
 from worldmodel.processes import single_thread
 
 

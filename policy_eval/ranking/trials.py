@@ -25,8 +25,8 @@ from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
 from worldmodel.envs import has_simulator, is_foreign, make_simulator
 from worldmodel.files import write_json
+from worldmodel.model.folder import find_folder
 from worldmodel.model.precision import choose_device
-from worldmodel.model_folder import find_folder
 from worldmodel.processes import end_with_parent
 from worldmodel.resolve import source_hash
 from worldmodel.world_model import WorldModel

@@ -32,8 +32,8 @@ from worldmodel.dreams.verdict import Judge
 from worldmodel.dreams.world import World
 from worldmodel.fidelity.uncertainty import STARTS, Calibration, calibrate
 from worldmodel.files import write_json
+from worldmodel.model.folder import check_out
 from worldmodel.model.precision import command_device
-from worldmodel.model_folder import check_out
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
 from worldmodel.world_model import WorldModel

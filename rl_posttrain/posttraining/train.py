@@ -26,7 +26,7 @@ from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.files import write_json
-from worldmodel.model_folder import check_out
+from worldmodel.model.folder import check_out
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.build import note_training

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from worldmodel.files import read_object
 from worldmodel.model.codec import to_frames, to_signed
-from worldmodel.model_folder import find_model
+from worldmodel.model.folder import find_model
 
 AUTOENCODERS = {kind.__name__: kind for kind in (AutoencoderTiny, AutoencoderKL, AutoencoderKLWan)}
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.model.dit import DiTConfig
-from worldmodel.model_folder import check_out
+from worldmodel.model.folder import check_out
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.build import build_world

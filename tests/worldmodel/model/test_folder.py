@@ -10,11 +10,11 @@ from places import ROOT
 from safetensors.torch import load_file, save_file
 from tiny import tiny_world
 
-import worldmodel.model_folder as model_folder
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
-from worldmodel.model_folder import check_out, find_folder, find_model, find_optional, shipped
+from worldmodel.model import folder as model_folder
+from worldmodel.model.folder import check_out, find_folder, find_model, find_optional, shipped
 from worldmodel.world_model import WorldModel
 
 LOOKS = {"views": ("top",), "size": (16, 16)}

@@ -23,7 +23,7 @@ FORMAT = 1
 WEIGHTS = "weights.safetensors"
 SHIPPED = "checkpoints"
 """First part of the names of models that ship with this package."""
-PLACES = (Path(__file__).parent, Path(__file__).parents[1])
+PLACES = (Path(__file__).parents[1], Path(__file__).parents[2])
 """Where the folder `SHIPPED` is: inside an installed package, or beside the package in a checkout."""
 HUB = re.compile(r"hf://(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
