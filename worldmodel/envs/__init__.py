@@ -77,7 +77,7 @@ def make_env(name: str, **options: int | str) -> gymnasium.Env:
     accepted = accepted_options(name)
     if accepted is not None and (unknown := sorted(set(options) - accepted)):
         takes = f"takes {', '.join(sorted(accepted))}" if accepted else "takes no options"
-        raise ValueError(f"environment {name}: asked for is {unknown[0]}, but the class {kind.__name__} {takes}")
+        raise ValueError(f"environment {name}: you asked for {unknown[0]}, but the class {kind.__name__} {takes}")
     arguments = (name,) if name.startswith(METAWORLD) else ()
     try:
         inspect.signature(kind).bind(*arguments, **options)

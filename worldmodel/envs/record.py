@@ -142,7 +142,7 @@ def check(config: RecordConfig) -> None:
         )
     if config.behaviour is None and who == RANDOM:
         print(
-            f"{config.env} has no script, so smooth random actions are recorded; let somebody else act with "
+            f"{config.env} has no script, so smooth random actions are recorded; you can pass your own behaviour as "
             "--behaviour module:name"
         )
 
@@ -226,7 +226,8 @@ def prepare(config: RecordConfig) -> None:
                 )
             if old != new:
                 raise ValueError(
-                    f"{config.out} holds a recording with {name} = {old!r}, asked for is {new!r}; choose another folder"
+                    f"{config.out} holds a recording with {name} = {old!r}, you asked for {new!r}; "
+                    "choose another folder"
                 )
     elif config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
         raise ValueError(f"{config.out} exists and is not a recording; choose another folder")

@@ -45,7 +45,7 @@ def read(folder: str, episode: int = 0):
 
 def test_a_recording_of_a_foreign_environment_is_a_data_set(square, capsys):
     assert record(square, "--out", "data", "--episodes", "3", "--seed", "2") == 0
-    said = f"{square} has no script, so smooth random actions are recorded; let somebody else act"
+    said = f"{square} has no script, so smooth random actions are recorded; you can pass your own behaviour"
     assert said in capsys.readouterr().out.replace("\n", " ")
     source = open_episodes("data")
     assert (source.robot_type, source.fps, source.views, source.lengths) == (square, 10, ("top",), (12, 12, 12))
@@ -127,7 +127,7 @@ def test_a_recording_continues_unless_the_source_text_has_changed(square, capsys
     assert record(*flags) == 0
     assert "is complete" in capsys.readouterr().out
     assert record(*flags, "--horizon", "5") == 2
-    assert "with horizon = None, asked for is 5" in capsys.readouterr().err
+    assert "with horizon = None, you asked for 5" in capsys.readouterr().err
     with Path(f"{square.partition(':')[0]}.py").open("a") as file:
         file.write("# another line\n")
     assert record(*flags) == 2
@@ -198,8 +198,8 @@ FLAGS = [
         ("--behaviour", "POLICIES:Lists"),
         "a policy returns a torch.Tensor of the shape (n, a), here with n = 1, got list",
     ),
-    (("--size", "32"), "asked for is size, but the class Square takes no options"),
-    (("--shift", "camera"), "asked for is shift, but the class Square takes no options"),
+    (("--size", "32"), "you asked for size, but the class Square takes no options"),
+    (("--shift", "camera"), "you asked for shift, but the class Square takes no options"),
     (("--horizon", "0"), "horizon is at least 1, got 0"),
 ]
 

@@ -124,9 +124,9 @@ def test_a_complete_recording_is_left_alone(config, recorded, capsys):
 
 
 def test_other_settings_are_refused(config, recorded):
-    with pytest.raises(ValueError, match="with episodes = 3, asked for is 4"):
+    with pytest.raises(ValueError, match="with episodes = 3, you asked for 4"):
         record(dataclasses.replace(config, episodes=4))
-    with pytest.raises(ValueError, match="with behaviour = 'noisy', asked for is 'play'"):
+    with pytest.raises(ValueError, match="with behaviour = 'noisy', you asked for 'play'"):
         record(dataclasses.replace(config, behaviour="play"))
 
 

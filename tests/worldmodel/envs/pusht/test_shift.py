@@ -110,5 +110,5 @@ def test_the_recording_names_its_shift(tmp_path):
     assert source.shift == "start-region"
     state = make_env("pusht", shift="start-region").reset(seed=source.reset_seed(0))[0]
     np.testing.assert_array_equal(source.read(0, 0, 1).states[0], state["observation.state"])
-    with pytest.raises(ValueError, match="with shift = 'start-region', asked for is ''"):
+    with pytest.raises(ValueError, match="with shift = 'start-region', you asked for ''"):
         record(dataclasses.replace(config, shift=""))
