@@ -88,6 +88,7 @@ def run_tests(copy: Path, tests: Sequence[str]) -> int | None:
     """The exit status of the fast ones of these tests; `None` when they took too long."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]
     environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a copy is compiled once, and each fault alone after that
     with (copy / "tests.log").open("w") as log:
         try:
             settings = {"cwd": copy, "env": environment, "stdout": log, "stderr": subprocess.STDOUT}

@@ -6,6 +6,7 @@ import pytest
 from rank_set import write_rank_set
 
 from policy_eval.judge.judge import LearnedJudge
+from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.envs.record import RecordConfig, record
 from worldmodel.world_model import WorldModel
@@ -83,9 +84,8 @@ def test_the_command_aligns_and_ranks_again(made, tmp_path):
     assert (alone / "8/judge").is_dir() and not (alone / "8/world").exists()
 
 
-def test_rollouts_from_the_test_starts_are_refused(made, tmp_path):
-    result = run(flags(made, tmp_path / "out", seed=5), flags(made, tmp_path / "out", rollouts=3))
-    said = [line for line in result.stdout.splitlines() if not line.startswith("device: ")]
-    assert said == ["2", "2"], result.stderr
-    assert "would begin from the test starts [500000, 500001, 500002]" in result.stderr
-    assert "--rollouts are numbers of at least 4, got [3]" in result.stderr
+def test_rollouts_from_the_test_starts_are_refused(made, tmp_path, capsys):
+    assert main(flags(made, tmp_path / "out", seed=5)) == 2
+    assert "would begin from the test starts [500000, 500001, 500002]" in capsys.readouterr().err
+    assert main(flags(made, tmp_path / "out", rollouts=3)) == 2
+    assert "--rollouts are numbers of at least 4, got [3]" in capsys.readouterr().err

@@ -2,14 +2,13 @@
 
 import json
 import math
-import subprocess
-import sys
+import runpy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from places import ROOT
+from places import BENCHMARKS
 from rank_set import write_rank_set
 from square_world import write_episodes
 
@@ -162,22 +161,11 @@ def test_a_policy_without_rollouts_is_refused(config, made):
         calibrate_judge(replace(config, data=made.starts))
 
 
-def test_what_graded_policies_do_is_recorded_by_name(made, tmp_path):
+def test_what_graded_policies_do_is_recorded_by_name(made, tmp_path, monkeypatch):
     """`benchmarks/rollouts.py` plays on for the whole horizon of the task."""
-    out = tmp_path / "recorded"
-    command = [
-        sys.executable,
-        "benchmarks/rollouts.py",
-        "--task",
-        "pusht-position",
-        "--policies",
-        str(made.policies),
-        "--episodes",
-        "3",
-        "--out",
-        str(out),
-    ]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    script, out = runpy.run_path(str(BENCHMARKS / "rollouts.py")), tmp_path / "recorded"
+    script["main"](script["RolloutsConfig"]("pusht-position", out, policies=(made.policies,), episodes=3))
     assert recorded_policies(out) == ("policy-0", "policy-1", "policy-0")
     source = open_episodes(out)
     assert set(source.lengths) == {60}

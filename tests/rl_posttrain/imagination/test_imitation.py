@@ -49,7 +49,7 @@ def test_the_actor_comes_to_do_what_succeeded_and_the_prior_holds_it():
     """One remembered action: without a prior the actor learns it; the optimum with `beta` = 3 lies
     at a quarter of the way from the prior, since both terms are squares over the same spread."""
     for beta, share in ((0.0, 1.0), (3.0, 0.25)):
-        config = LearnConfig(actor_rate=1e-2, beta=beta, imitation_steps=300, minibatch=4)
+        config = LearnConfig(actor_rate=2e-2, beta=beta, imitation_steps=150, minibatch=4)
         made = learner(config)
         features = torch.zeros(1, made.actor.num_features)
         start = made.prior(features)
