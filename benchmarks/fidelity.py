@@ -39,7 +39,7 @@ class FidelityBars:
     batch: int = 16
     """Windows that are dreamed at a time."""
     device: str = "auto"
-    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
+    """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class AlignConfig:
     seed: int = 77
     """Rollouts start from the reset seeds `seed * 100000 + i`; none may be the seed of a start in `data`."""
     device: str = "auto"
-    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
+    """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
 
 def align(config: AlignConfig) -> dict:

@@ -69,7 +69,7 @@ class DemoConfig:
     visitors: int = 16
     """Maximum number of visitors at a time."""
     device: str = "auto"
-    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
+    """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
 
 def find_starts(config: DemoConfig, world: WorldModel) -> tuple[list[Start], Callable[[int], Start] | None]:

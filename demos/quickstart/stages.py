@@ -77,7 +77,7 @@ class QuickstartConfig:
     install_seconds: float = 0.0
     """How long the installation took, for the table of timings."""
     device: str = "auto"
-    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
+    """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
     @property
     def start(self) -> Path | None:

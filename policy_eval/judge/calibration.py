@@ -67,7 +67,7 @@ class CalibrateConfig:
     overwrite: bool = False
     """Replace what an earlier run left in `out`."""
     device: str = "auto"
-    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
+    """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
 
 class Listener:

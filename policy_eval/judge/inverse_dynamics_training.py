@@ -59,7 +59,7 @@ class InverseDynamicsTraining:
     seed: int = 0
     """Seed of weights, batches and dreams."""
     device: str = "auto"
-    """Where it trains and dreams: auto is CUDA where there is one, else the CPU; others go by name."""
+    """Where it trains and dreams: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
 
 def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:

@@ -61,7 +61,7 @@ class JudgeConfig:
     seed: int = 0
     """Seed of weights and batches."""
     device: str = "auto"
-    """Where it trains and dreams: auto is CUDA where there is one, else the CPU; others go by name."""
+    """Where it trains and dreams: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
 
 @dataclass(frozen=True)

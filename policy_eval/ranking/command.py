@@ -66,7 +66,7 @@ class RankConfig:
     seed: int = 0
     """Seed of the dreams' noise and of the resampling."""
     device: str = "auto"
-    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
+    """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
     @property
     def real_table(self) -> Path | None:

@@ -85,7 +85,7 @@ class ImagineConfig:
     seed: int = 0
     """Seed of dreams, exploration and batches."""
     device: str = "auto"
-    """Where the networks run: auto is CUDA where there is one, else the CPU; others go by name."""
+    """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
     learn: LearnConfig = field(default_factory=LearnConfig)
     """How actor and critic learn."""
 

@@ -101,7 +101,7 @@ class PosttrainConfig:
     seed: int = 0
     """Seed of prefixes, branches and noise."""
     device: str = "auto"
-    """Where it trains: auto is CUDA where there is one, else the CPU; others go by name."""
+    """Where it trains: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
     reward: RewardWeights = field(default_factory=RewardWeights)
     """Weights of the rewards."""
     loss: LossConfig = field(default_factory=LossConfig)
