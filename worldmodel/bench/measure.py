@@ -35,7 +35,7 @@ class BenchConfig:
     world: str | Path
     """Folder of the world model, or hf://USER/NAME@REV."""
     device: str = "auto"
-    """Where it runs: auto is CUDA where there is one, else the CPU with one thread; you can name any other device."""
+    """Where it runs: auto is CUDA where there is one, else the CPU with one thread; you can also name a device."""
     batch: tuple[int, ...] = (1, 8, 32)
     """Streams side by side."""
     num_steps: tuple[int, ...] = (1, 2, 4)

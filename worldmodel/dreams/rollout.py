@@ -31,7 +31,7 @@ class RolloutConfig:
     seed: int = 0
     """Seed of the dream's noise."""
     device: str = "auto"
-    """Where the networks run: auto is CUDA where there is one, else the CPU; you can name any other device."""
+    """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
 
 def rollout(config: RolloutConfig) -> None:

@@ -62,7 +62,7 @@ class FidelityConfig:
     batch: int = 16
     """Windows that are dreamed at a time."""
     device: str = "auto"
-    """Where the networks run: auto is CUDA where there is one, else the CPU; you can name any other device."""
+    """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
 
 def fidelity(config: FidelityConfig) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class PretrainConfig:
     seed: int = 0
     """Seed of weights, batches and noise."""
     device: str = "auto"
-    """Where it trains: auto is CUDA where there is one, else the CPU; you can name any other device."""
+    """Where it trains: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
     dit: DiTConfig = field(default_factory=DiTConfig)
     """The transformer."""
     loss: LossConfig = field(default_factory=LossConfig)
