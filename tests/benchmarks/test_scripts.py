@@ -67,7 +67,7 @@ def test_the_probe_finds_two_squares_and_ignores_what_it_cannot_see():
             frame[y : y + 4, x : x + 4, channel] = 220
     points = torch.from_numpy(corners + 2.0).float()  # the middle of 4 pixels
     points[500:550] = 99.0  # outside the picture
-    probe = script["fit_probe"](torch.from_numpy(frames[:550]), points[:550], 100)
+    probe = script["fit_probe"](torch.from_numpy(frames[:550]), points[:550], 80)
     with torch.no_grad():
         found = probe(torch.from_numpy(frames[550:]))
     assert (found - points[550:]).norm(dim=-1).mean() < 2

@@ -24,9 +24,9 @@ def run(folder, *, missing, ci, workers):
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu: needs a CUDA device\n")
     (folder / "test_body.py").write_text(BODY.format(missing=missing))
     shutil.copy(ROOT / "tests" / "conftest.py", folder)
-    environment = {**os.environ, "CI": ci, "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "CI": ci, "CUDA_VISIBLE_DEVICES": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     environment.pop("PYTEST_ADDOPTS", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-n", workers, "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "xdist.plugin", "-n", workers, "-p", "no:cacheprovider"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 

@@ -13,6 +13,7 @@ from policy_eval.policies.clone import CloneConfig, clone, read_demonstrations
 from policy_eval.policies.cloned import ClonedPolicy, KeypointEncoder, PolicyConfig
 from policy_eval.policies.policy import CallablePolicy, Policy
 from policy_eval.real_envs import RealEnvs
+from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.dreams.starts import Starts
 
@@ -190,12 +191,19 @@ def test_what_does_not_fit_is_named(data, tmp_path):
             call()
 
 
-def test_the_command_clones(data, tmp_path):
-    command = [sys.executable, "-m", "worldmodel.cli", "clone", "--data", str(data)]
-    command += ["--out", str(tmp_path / "policy"), "--steps", "3", "--demos", "2"]
-    command += ["--views", "wrist", "--no-proprioception", "--action-noise", "0.5"]
-    result = subprocess.run(command, capture_output=True, text=True)
+OF_THE_WRIST = ("--steps", "3", "--demos", "2", "--views", "wrist", "--no-proprioception", "--action-noise", "0.5")
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_clones(data, tmp_path):
+    command = ["-m", "worldmodel.cli", "clone", "--data", data, "--out", tmp_path / "policy", *OF_THE_WRIST]
+    result = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "from 2 demonstrations" in result.stdout
+    assert ClonedPolicy.load(tmp_path / "policy").config.views == ("wrist",)
+
+
+def test_the_command_clones(data, tmp_path, capsys):
+    assert main(["clone", "--data", str(data), "--out", str(tmp_path / "policy"), *OF_THE_WRIST]) == 0
+    assert "from 2 demonstrations" in capsys.readouterr().out
     config = ClonedPolicy.load(tmp_path / "policy").config
     assert (config.views, config.state_dim, config.action_noise) == (("wrist",), 0, 0.5)

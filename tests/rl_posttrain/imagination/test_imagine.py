@@ -16,6 +16,7 @@ from policy_eval.real_envs import RealEnvs
 from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.learner import LearnConfig
 from rl_posttrain.imagination.train import imagine, improve, prepare
+from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Verdict
@@ -154,17 +155,30 @@ def folders(data, tmp_path_factory) -> dict[str, Path]:
     return {name: root / name for name in ("world", "judge", "policy")} | {"data": data}
 
 
-def test_the_command_improves_and_leaves_a_policy(folders, tmp_path):
-    command = [sys.executable, "-m", "worldmodel.cli", "imagine", "--out", str(tmp_path / "out")]
+def small_run(folders: dict[str, Path], out: Path) -> list[str]:
+    """The words of a command of two updates."""
+    command = ["imagine", "--out", str(out)]
     for name, folder in folders.items():
         command += [f"--{name}", str(folder)]
     command += ["--updates", "2", "--streams", "4", "--horizon", "2", "--validation-starts", "2"]
     command += ["--validation-horizon", "2", "--validation-interval", "1", "--num-steps", "1"]
-    command += ["--learn.warmup", "1", "--context", "2", "--pool", "8"]
+    return [*command, "--learn.warmup", "1", "--context", "2", "--pool", "8"]
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_improves_a_policy(folders, tmp_path):
+    command = [sys.executable, "-m", "worldmodel.cli", *small_run(folders, tmp_path / "out")]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "disagreement of noise seeds" in result.stdout
-    assert "held-out frames" in " ".join(result.stdout.split())
+    assert (tmp_path / "out/policy.json").is_file()
+
+
+def test_the_command_improves_and_leaves_a_policy(folders, tmp_path, capsys):
+    assert main(small_run(folders, tmp_path / "out")) == 0
+    said = capsys.readouterr().out
+    assert "disagreement of noise seeds" in said
+    assert "held-out frames" in " ".join(said.split())
     ClonedPolicy.load(tmp_path / "out")
     report = json.loads((tmp_path / "out/imagination.json").read_text())
     assert report["updates"] == 2 and report["calibration"]["horizon"] == 2

@@ -109,6 +109,7 @@ def test_a_stopped_run_resumes_exactly(rank, world_folder, tmp_path):
         torch.testing.assert_close(second.state_dict()[name], value, msg=name)
 
 
+@pytest.mark.slow
 def test_adapters_train_as_a_command(world_folder, tmp_path):
     out = tmp_path / "out"
     call = arguments(world_folder, out, "--steps", "1", "--lora-rank", "2")

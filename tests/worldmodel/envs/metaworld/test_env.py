@@ -131,6 +131,7 @@ print(before.std() > 20 and (before == after).all())
     assert (run.returncode, run.stdout) == (0, "True\n"), run.stderr
 
 
+@pytest.mark.slow
 def test_processes_that_drew_end_without_complaint(tmp_path):
     """OSMesa is gone when Python frees what is left at its end."""
     command = ["-m", "worldmodel.cli", "record", "metaworld:reach-v3", "--episodes", "2", "--out"]
