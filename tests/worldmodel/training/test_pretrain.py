@@ -123,7 +123,10 @@ def test_labelled_training_starts_from_unlabelled_pretraining(tmp_path):
     run(*command(tmp_path / "robot", *options, "--init", str(tmp_path / "video")))
     robot = WorldModel.load(tmp_path / "robot")
     assert robot.action_dim == 2
-    assert robot.train_data == video.train_data  # the same episodes, listed once
+    (noted,) = video.train_data
+    labelled = {name: value for name, value in noted.items() if name != "actions"}
+    assert noted["actions"] is False and robot.train_data == [noted, labelled]
+    assert video.knows_no_action and robot.knows_no_action
 
 
 @pytest.mark.slow
