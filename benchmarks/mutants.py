@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from queue import Queue
 
@@ -28,6 +29,8 @@ ROOT = Path(__file__).parents[1]
 LEFT_OUT = (".git", ".venv", "runs", "checkpoints", "docs", "__pycache__", ".ruff_cache", ".pytest_cache", "*.egg-info")
 SECONDS = 300
 """Tests that take longer count as failed: a fault may hang them."""
+SECOND = count(1_000_000_000)
+"""When the next fault is said to be written."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +102,20 @@ def run_tests(copy: Path, tests: Sequence[str]) -> int | None:
 
 @contextmanager
 def faulty(copy: Path, mutant: Mutant) -> Iterator[None]:
-    """The fault in the copy, taken back at the end."""
+    """The fault in the copy, taken back at the end.
+
+    Compiled files are told apart by the second in which their source was written: each fault gets one of its own.
+    """
     file = copy / mutant.file
-    whole = file.read_text()
+    whole, second = file.read_text(), next(SECOND)
+    written = file.stat().st_mtime
     file.write_text(whole.replace(mutant.text, mutant.fault))
+    os.utime(file, (second, second))
     try:
         yield
     finally:
         file.write_text(whole)
+        os.utime(file, (written, written))
 
 
 def verdict(copy: Path, mutant: Mutant) -> str:
