@@ -45,7 +45,9 @@ def velocity(
 
 def euler_step(z: Float[Tensor, "*b"], x_hat: Float[Tensor, "*b"], tau: float, step_size: float) -> Float[Tensor, "*b"]:
     """Move `z` from noise level `tau` to `tau + step_size`: `z + step_size (x_hat - z) / (1 - tau)`."""
-    return z.lerp(x_hat.to(z.dtype), step_size / (1 - tau))
+    share = step_size / (1 - tau)
+    x_hat = x_hat.to(z.dtype)
+    return x_hat if share == 1 else z.lerp(x_hat, share)  # the last step ends at the prediction, whose layout is kept
 
 
 def shortcut_target(
