@@ -56,6 +56,7 @@ def test_the_table_of_ablations_is_of_means_over_seeds():
     assert row.endswith("| 0.0 / 0.0 / 0.0 |")
 
 
+@pytest.mark.slow
 def test_the_probe_finds_two_squares_and_ignores_what_it_cannot_see():
     pytest.importorskip("metaworld")
     script = runpy.run_path(str(BENCHMARKS / "arm.py"))

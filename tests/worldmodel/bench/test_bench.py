@@ -180,6 +180,7 @@ def test_training_speed_counts_frames_and_waiting():
     assert torch.equal(world.dit.condition_embedding, before)
 
 
+@pytest.mark.slow
 def test_the_command_writes_everything_that_it_promises(tmp_path, capsys):
     world = tiny_world(SMALL)
     world.save(tmp_path / "world")

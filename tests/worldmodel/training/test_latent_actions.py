@@ -156,6 +156,7 @@ def test_no_scene_leaks_through_a_narrow_bottleneck(world):
     assert found["transfer"] < 0.08, found
 
 
+@pytest.mark.slow
 def test_the_leakage_test_finds_a_leak():
     """Trained on cuts with room for a scene, a scene is what the latent carries."""
     leaky = train(nats=60.0, weight=1e-3, latent_dim=8, cuts=True, steps=300)

@@ -22,6 +22,7 @@ print(os.getpid(), sys.argv[1], faults)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc")
 def test_freed_tensors_are_used_again():
     def faults(environment):
