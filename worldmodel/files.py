@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -13,6 +14,36 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 T = TypeVar("T")
+HUB = re.compile(r"hf:/{1,2}(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")  # a Path has one slash
+
+
+def is_on_hub(name: str | Path) -> bool:
+    """Whether a user means `hf://...`, something on the hub."""
+    return str(name).startswith("hf:/")
+
+
+def fetch_from_hub(name: str | Path, patterns: list[str] | None = None, *, kind: str = "model") -> Path:
+    """Download `hf://USER/NAME@REV`, and return its folder; without a network, what was downloaded before is used.
+
+    Args:
+        name: `hf://USER/NAME`, with `@REV` for a branch, tag or commit.
+        patterns: Which files; all by default.
+        kind: `model` or `dataset`.
+
+    Raises:
+        ValueError: The name has another form, or the files are neither on the hub nor downloaded.
+    """
+    from huggingface_hub import snapshot_download
+
+    parts = HUB.fullmatch(str(name))
+    if parts is None:
+        raise ValueError(f"{name}: expected hf://USER/NAME or hf://USER/NAME@REVISION")
+    wanted = {"revision": parts["revision"], "allow_patterns": patterns, "repo_type": kind}
+    try:
+        return Path(snapshot_download(parts["name"], **wanted))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{name}: cannot be fetched from the hub: {reason}") from error
 
 
 def write_atomically(file: Path, write: Callable[[Path], None]) -> None:

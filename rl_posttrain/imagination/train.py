@@ -26,7 +26,6 @@ from rl_posttrain.imagination.log import ImagineLog, summary
 from rl_posttrain.imagination.rollouts import Imagined, imagine_rollouts
 from rl_posttrain.imagination.starts import StartPool
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
-from worldmodel.data.statistics import action_state_statistics
 from worldmodel.dreams.anchors import Anchors, contexts
 from worldmodel.dreams.verdict import Judge
 from worldmodel.dreams.world import World
@@ -36,6 +35,7 @@ from worldmodel.model.folder import check_out
 from worldmodel.model.precision import command_device
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
+from worldmodel.training.statistics import action_state_statistics
 from worldmodel.world_model import WorldModel
 
 REFRESH_SHARE = 0.1

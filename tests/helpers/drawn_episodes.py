@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
 from conditioning.conditioner import ConditionerConfig
-from worldmodel.data.clip import Clip
+from worldmodel.data.clip import Clip, Origin
 from worldmodel.dreams.verdict import Verdict
 from worldmodel.model.dit import DiTConfig
 from worldmodel.streaming.advance import begin
@@ -46,6 +46,11 @@ class DrawnEpisodes:
         full = torch.ones(len(views), *size, dtype=torch.bool)
         self.pixel_mask = full if pixel_mask is None else pixel_mask
         self.fingerprint = f"drawn {self.lengths}"
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Every episode of one data set."""
+        return tuple(Origin(self.name, self.fingerprint, episode) for episode in range(len(self)))
 
     def __len__(self) -> int:
         return len(self.lengths)

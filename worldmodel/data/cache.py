@@ -49,12 +49,13 @@ class EpisodeCache:
         self.lengths, self.size = source.lengths, source.size
         self.action_dim, self.state_dim = source.action_dim, source.state_dim
         self.pixel_mask, self.robot_type = source.pixel_mask, source.robot_type
-        self.fingerprint = source.fingerprint
+        self.fingerprint, self.origins = source.fingerprint, source.origins
         self._tasks = tuple(source.task(i) for i in range(len(source)))
         self._seeds = tuple(source.reset_seed(i) for i in range(len(source)))
         self._clip_mask = None if bool(self.pixel_mask.all()) else self.pixel_mask
         self._first = np.concatenate([[0], np.cumsum(self.lengths)]).tolist()
-        key = f"{Path(source.name).resolve()} {tuple(source.size)} {tuple(source.views)}"
+        episodes = [(str(Path(each.name).resolve()), each.number) for each in source.origins]
+        key = f"{episodes} {tuple(source.size)} {tuple(source.views)}"
         root = default_cache_folder() if folder is None else folder
         root.mkdir(parents=True, exist_ok=True)
         self.folder = root / hashlib.sha256(key.encode()).hexdigest()[:16]

@@ -63,9 +63,24 @@ def stack_clips(clips: Sequence[Clip]) -> Clip:
     return Clip(**columns)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Which recorded episode this is, however it was opened: the same in every selection of a data set.
+
+    Attributes:
+        name: The data set, as the user gave it.
+        fingerprint: Of the data set's files.
+        number: The episode's number in the data set.
+    """
+
+    name: str
+    fingerprint: str
+    number: int
+
+
 @runtime_checkable
 class EpisodeSource(Protocol):
-    """One data folder of episodes, whatever its layout.
+    """Episodes of one data set or of several, whatever their layout.
 
     Attributes:
         name: The folder as the user gave it, for messages.
@@ -78,6 +93,7 @@ class EpisodeSource(Protocol):
         pixel_mask: False on letterbox padding.
         robot_type: `robot_type` of `meta/info.json`, an environment's name for recorded data.
         fingerprint: Changes whenever the files of the source change.
+        origins: Where each episode comes from.
     """
 
     name: str
@@ -90,6 +106,7 @@ class EpisodeSource(Protocol):
     pixel_mask: Bool[Tensor, "v H W"]
     robot_type: str
     fingerprint: str
+    origins: tuple[Origin, ...]
 
     def __len__(self) -> int:
         """Number of episodes."""

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from worldmodel.data.checks import fail, matrix, the_same
+from worldmodel.data.options import Request
 from worldmodel.data.source import Rows, TableSource, VideoPictures, fingerprint, letterboxes
 from worldmodel.data.video.decoders import VideoInfo, video_info
 
@@ -26,7 +27,7 @@ def episode_folders(folder: Path) -> list[Path]:
     return sorted(found, key=order)
 
 
-def open_folder(path: Path | str, size: tuple[int, int] | None = None) -> TableSource:
+def open_folder(path: Path, request: Request) -> TableSource:
     """Open `episode_*/<camera>.mp4` with `actions`, `states`, `rewards`, `successes` beside them.
 
     Each table is optional, `.npy` or `.csv` (comma-separated, with or without a line of names), one
@@ -35,7 +36,7 @@ def open_folder(path: Path | str, size: tuple[int, int] | None = None) -> TableS
 
     Args:
         path: The folder that holds the `episode_*` folders.
-        size: `(H, W)` of the frames to read; see `open_episodes`.
+        request: What to read of it.
 
     Raises:
         ValueError: If an episode differs from the others, or a file is malformed; the message names
@@ -59,7 +60,7 @@ def open_folder(path: Path | str, size: tuple[int, int] | None = None) -> TableS
         the_same(f"size of {view}", {row[camera]: infos[row[camera]].size for row in videos})
         for camera, view in enumerate(views)
     ]
-    size, boxes = letterboxes(sizes, size)
+    size, boxes = letterboxes(sizes, request.size)
     return TableSource(
         name=str(path),
         views=views,

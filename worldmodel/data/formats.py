@@ -1,12 +1,24 @@
 """Open episodes in any supported format."""
 
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from worldmodel.data.clip import EpisodeSource
 from worldmodel.data.folder import episode_folders, open_folder
 from worldmodel.data.hdf5 import hdf5_files, open_hdf5
+from worldmodel.data.joined import JoinedSource
 from worldmodel.data.lerobot.read import open_lerobot
+from worldmodel.data.options import DataOptions, Request
 from worldmodel.data.source import TableSource
+from worldmodel.files import fetch_from_hub, is_on_hub
+
+SHOWN = 3  # notes in one warning
+
+
+class DataWarning(UserWarning):
+    """Something odd about a data set that does not change what is read, or something that is left out."""
 
 
 def is_lerobot(folder: Path) -> bool:
@@ -14,7 +26,7 @@ def is_lerobot(folder: Path) -> bool:
     return (folder / "meta").exists()
 
 
-FORMATS: list[tuple[Callable[[Path], object], Callable[[Path | str, tuple[int, int] | None], TableSource]]] = [
+FORMATS: list[tuple[Callable[[Path], object], Callable[[Path, Request], TableSource]]] = [
     (is_lerobot, open_lerobot),
     (episode_folders, open_folder),
     (hdf5_files, open_hdf5),
@@ -23,21 +35,52 @@ FORMATS: list[tuple[Callable[[Path], object], Callable[[Path | str, tuple[int, i
 
 
 def open_episodes(
-    path: Path | str, size: tuple[int, int] | None = None, views: Sequence[str] | None = None
-) -> TableSource:
-    """Open a data set and check everything that needs no decoding.
+    data: str | Path | Sequence[str | Path],
+    size: tuple[int, int] | None = None,
+    views: Sequence[str] | None = None,
+    options: DataOptions | None = None,
+) -> EpisodeSource:
+    """Open one or several data sets and check everything that needs no decoding.
 
     Args:
-        path: A LeRobot folder (v2.0, v2.1, v3.0), a folder of `episode_*/<camera>.mp4`, or an HDF5
-            file (or a folder of such) in the layout of robomimic and LIBERO.
+        data: A LeRobot folder (v2.0, v2.1, v3.0), a folder of `episode_*/<camera>.mp4`, an HDF5
+            file (or a folder of such) in the layout of robomimic and LIBERO, or `hf://USER/SET@REV`; or several
+            with the same cameras, frame rate, actions and states.
         size: `(H, W)` of the frames to read; by default the cameras' own size where they agree,
             else the largest height and the largest width. The aspect ratio is kept, the rest is padding.
         views: Names of the cameras to read, in this order; by default all.
+        options: Which episodes and columns to read; all by default. `episodes` counts in each data set.
 
     Raises:
         ValueError: If the data is malformed in any way, or lacks a camera; the message names file,
             episode, field and both values.
+
+    Warns:
+        DataWarning: Something about the data is odd; `worldmodel info` lists all of it.
     """
-    fitting = [opener for fits, opener in FORMATS if fits(Path(path))]
-    source = (fitting or [open_lerobot])[0](path, size)
-    return source if views is None else source.select(views, size)
+    chosen = asdict(options or DataOptions())
+    request = Request(**chosen, size=size, views=None if views is None else tuple(views))
+    paths = [data] if isinstance(data, str | Path) else list(data)
+    if not paths:
+        raise ValueError("no data set is given")
+    sources = [open_set(path, request) for path in paths]
+    for source in sources:
+        _warn(source)
+    return sources[0] if len(sources) == 1 else JoinedSource(sources)
+
+
+def open_set(path: str | Path, request: Request) -> TableSource:
+    """Open one data set; `path` is as in `open_episodes`."""
+    path = fetch_from_hub(path, kind="dataset") if is_on_hub(path) else Path(path)
+    fitting = [opener for fits, opener in FORMATS if fits(path)]
+    source = (fitting or [open_lerobot])[0](path, request)
+    selected = request.views is None or request.views == source.views
+    return source if selected else source.select(request.views, request.size)
+
+
+def _warn(source: TableSource) -> None:
+    if not source.notes:
+        return
+    more = len(source.notes) - SHOWN
+    rest = f"; and {more} more, worldmodel info {source.name} lists them" if more > 0 else ""
+    warnings.warn(f"{source.name}: {'; '.join(source.notes[:SHOWN])}{rest}", DataWarning, stacklevel=3)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from worldmodel.data.checks import fail, matrix, the_same
+from worldmodel.data.options import Request
 from worldmodel.data.source import Rows, TableSource, fingerprint, letterboxes
 
 SUFFIXES = (".hdf5", ".h5")
@@ -82,7 +83,7 @@ def hdf5_files(path: Path) -> list[Path]:
     return sorted(file for file in path.glob("*") if file.suffix in SUFFIXES)
 
 
-def open_hdf5(path: Path | str, size: tuple[int, int] | None = None) -> TableSource:
+def open_hdf5(path: Path, request: Request) -> TableSource:
     """Open demonstrations in the layout of robomimic (2108.03298) and LIBERO (2306.03310).
 
     Cameras are `obs/<camera>_image` (or `_rgb`), uint8, shown as they are stored: LIBERO stores
@@ -91,7 +92,7 @@ def open_hdf5(path: Path | str, size: tuple[int, int] | None = None) -> TableSou
 
     Args:
         path: An HDF5 file, or a folder of such files with the same robot.
-        size: `(H, W)` of the frames to read; see `open_episodes`.
+        request: What to read of it.
 
     Raises:
         ValueError: If a file is malformed or differs from the others; the message names file,
@@ -117,7 +118,7 @@ def open_hdf5(path: Path | str, size: tuple[int, int] | None = None) -> TableSou
         the_same(f"presence of {table}", dict(zip(places, present, strict=True)))
         the_same(f"width of {table}", dict(zip(places, widths, strict=True)))
     cameras = tuple(name for name, _ in sizes)
-    size, boxes = letterboxes((own for _, own in sizes), size)
+    size, boxes = letterboxes((own for _, own in sizes), request.size)
     return TableSource(
         name=str(path),
         views=tuple(_view(name) for name in cameras),

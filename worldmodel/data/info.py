@@ -1,15 +1,17 @@
 """Describe a data set in a few lines, and list what is suspicious about it."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from worldmodel.data.formats import open_episodes
+from worldmodel.data.formats import open_set
+from worldmodel.data.options import DataOptions, Request
 from worldmodel.data.problems import find_problems
 from worldmodel.data.source import TableSource
 
@@ -18,21 +20,23 @@ from worldmodel.data.source import TableSource
 class InfoConfig:
     """Which data set to describe."""
 
-    data: tyro.conf.Positional[Path]
-    """LeRobot folder (v2.0, v2.1, v3.0), folder of `episode_*/<camera>.mp4`, or HDF5 file(s)."""
+    data: tyro.conf.Positional[str | Path]
+    """LeRobot folder, folder of videos, HDF5 file(s), or hf://USER/SET@REV."""
     look_at: int = 8
     """Episodes whose pictures are decoded in search of problems; 0 for none."""
+    options: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
+    """What to read of it."""
 
 
 def info(config: InfoConfig) -> None:
     """Print episodes, cameras, tasks, the ranges of actions and states, and problems found."""
-    source = open_episodes(config.data)
+    source = open_set(config.data, Request(**asdict(config.options)))
     console = Console()
     for name, value in describe(source).items():
         console.print(f"{name:9} {value}", highlight=False, soft_wrap=True, markup=False)
     if source.action_dim or source.state_dim:
         console.print(range_table(source))
-    problems = find_problems(source, look_at=config.look_at)
+    problems = [*source.notes, *find_problems(source, look_at=config.look_at)]
     for problem in problems:
         console.print(f"problem   {problem}", highlight=False, soft_wrap=True, markup=False)
     if not problems:

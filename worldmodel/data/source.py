@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
 from worldmodel.data.checks import fail
-from worldmodel.data.clip import Clip
-from worldmodel.data.letterbox import Letterbox
+from worldmodel.data.clip import Clip, Origin
 from worldmodel.data.video.decoders import video_info
+from worldmodel.data.video.letterbox import Letterbox
 from worldmodel.data.video.read import read_frames
 
 
@@ -106,6 +106,8 @@ class TableSource:
         rows: Actions, states, rewards, successes and task of every episode.
         seeds: The simulator seed of every episode, where it was recorded.
         shift: The controlled shift that the data was recorded with; empty for none.
+        numbers: Number of every episode in the data set; empty where all of it was opened.
+        notes: What is odd about the data set, and what was left out of it; one line each.
     """
 
     name: str
@@ -121,6 +123,14 @@ class TableSource:
     rows: tuple[Rows, ...]
     seeds: tuple[int | None, ...]
     shift: str = ""
+    numbers: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Where each episode comes from."""
+        numbers = self.numbers or range(len(self))
+        return tuple(Origin(self.name, self.fingerprint, number) for number in numbers)
 
     @property
     def action_dim(self) -> int:

@@ -28,8 +28,8 @@ class Window:
 def trained_episodes(train_data: Sequence[Mapping[str, Any]], source: EpisodeSource) -> list[int]:
     """Episodes of `source` that a world model was trained on.
 
-    An episode counts when it is listed under the fingerprint of `source`, or when the training data
-    was recorded from the same environment with the same reset seed, whatever file it lies in.
+    An episode counts when its number is listed under the fingerprint of its data set, or when the training
+    data was recorded from the same environment with the same reset seed, whatever file it lies in.
 
     Args:
         train_data: `WorldModel.train_data`: `fingerprint`, `episodes`, `reset_seeds`, `robot_type`.
@@ -40,12 +40,12 @@ def trained_episodes(train_data: Sequence[Mapping[str, Any]], source: EpisodeSou
     """
     listed, seeds = set(), set()
     for data in train_data:
-        if data["fingerprint"] == source.fingerprint:
-            listed.update(data["episodes"])
+        listed.update((data["fingerprint"], number) for number in data["episodes"])
         if data["robot_type"] == source.robot_type and data["reset_seeds"] is not None:
             seeds.update(data["reset_seeds"])
     seeds.discard(None)
-    return [e for e in range(len(source)) if e in listed or source.reset_seed(e) in seeds]
+    known = [(origin.fingerprint, origin.number) in listed for origin in source.origins]
+    return [e for e in range(len(source)) if known[e] or source.reset_seed(e) in seeds]
 
 
 def evenly_spaced_windows(

@@ -5,18 +5,16 @@ A model folder holds a description (JSON, `world.json`, `policy.json`, ...) and
 """
 
 import difflib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from worldmodel.files import from_json, read_object, write_json, write_weights
+from worldmodel.files import fetch_from_hub, from_json, is_on_hub, read_object, write_json, write_weights
 
 FORMAT = 1
 """Format number of the descriptions that this version writes; also the newest one that it reads."""
@@ -25,7 +23,6 @@ SHIPPED = "checkpoints"
 """First part of the names of models that ship with this package."""
 PLACES = (Path(__file__).parents[1], Path(__file__).parents[2])
 """Where the folder `SHIPPED` is: inside an installed package, or beside the package in a checkout."""
-HUB = re.compile(r"hf://(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 Description = TypeVar("Description")
 Model = TypeVar("Model", bound=nn.Module)
@@ -45,8 +42,8 @@ def find_folder(model: str | Path) -> Path:
     Raises:
         ValueError: There is no such folder (the message names similar ones), or it cannot be downloaded.
     """
-    if str(model).startswith("hf://"):
-        return _fetch(str(model))
+    if is_on_hub(model):
+        return fetch_from_hub(model, ["*.json", "*.safetensors"])
     folder = shipped(model)
     if folder.is_dir():
         return folder
@@ -75,7 +72,7 @@ def find_optional(model: str | Path, description: str) -> Path | None:
     Raises:
         ValueError: It is a model on the hub that cannot be downloaded.
     """
-    folder = find_folder(model) if str(model).startswith("hf://") else shipped(model)
+    folder = find_folder(model) if is_on_hub(model) else shipped(model)
     return folder if (folder / description).is_file() else None
 
 
@@ -178,19 +175,6 @@ def _fill(model: nn.Module, file: Path, apart_from: tuple[str, ...]) -> None:
 
 def _few(names: list[str]) -> str:
     return "none" if not names else ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _fetch(name: str) -> Path:
-    """Download the JSON and safetensors files of a model on the hub, and return their folder."""
-    parts = HUB.fullmatch(name)
-    if parts is None:
-        raise ValueError(f"{name}: expected hf://USER/NAME or hf://USER/NAME@REVISION")
-    patterns = ["*.json", "*.safetensors"]
-    try:
-        return Path(snapshot_download(parts["name"], revision=parts["revision"], allow_patterns=patterns))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{name}: cannot be fetched from the hub: {reason}") from error
 
 
 def _looked_in(path: Path) -> str:

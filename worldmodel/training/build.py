@@ -11,10 +11,10 @@ from torch import Tensor
 from conditioning.conditioner import ConditionerConfig
 from conditioning.relative import check_relative_to
 from worldmodel.data import EpisodeSource
-from worldmodel.data.statistics import action_state_statistics
 from worldmodel.model.codec import LatentCodec
 from worldmodel.model.dit import DiTConfig
 from worldmodel.training.latent_actions import fit_controller
+from worldmodel.training.statistics import action_state_statistics
 from worldmodel.world_model import WorldModel, WorldModelConfig
 
 
@@ -24,18 +24,23 @@ def note_training(world: WorldModel, source: EpisodeSource, episodes: Sequence[i
     Only the folder's name is kept: world models are shared, local paths are not. An entry that is
     there already is not added again. `"actions": False` means that it was trained without actions.
     """
-    seeds = [source.reset_seed(episode) for episode in episodes]
-    noted = {
-        "name": Path(source.name).name,
-        "fingerprint": source.fingerprint,
-        "robot_type": source.robot_type,
-        "episodes": list(episodes),
-        "reset_seeds": None if None in seeds else seeds,
-    }
-    if not world.action_dim:
-        noted["actions"] = False
-    if noted not in world.train_data:
-        world.train_data.append(noted)
+    sets: dict[tuple[str, str], list[int]] = {}
+    for episode in episodes:
+        origin = source.origins[episode]
+        sets.setdefault((origin.name, origin.fingerprint), []).append(episode)
+    for (name, fingerprint), members in sets.items():
+        seeds = [source.reset_seed(episode) for episode in members]
+        noted = {
+            "name": Path(name).name,
+            "fingerprint": fingerprint,
+            "robot_type": source.robot_type,
+            "episodes": [source.origins[episode].number for episode in members],
+            "reset_seeds": None if None in seeds else seeds,
+        }
+        if not world.action_dim:
+            noted["actions"] = False
+        if noted not in world.train_data:
+            world.train_data.append(noted)
 
 
 def build_world(

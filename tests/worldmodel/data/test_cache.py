@@ -17,7 +17,7 @@ from worldmodel.data import cache as dataset
 from worldmodel.data.cache import default_cache_folder
 from worldmodel.data.clip import Clip
 from worldmodel.data.sample import sample_clips
-from worldmodel.data.statistics import action_state_statistics
+from worldmodel.training.statistics import action_state_statistics
 
 FIELDS = ("frames", "actions", "states", "rewards", "successes", "pixel_mask")
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from worldmodel.data.lerobot.episodes import Episode, check_totals, read_episodes, read_rows, recorded_shift, reset_seed
 from worldmodel.data.lerobot.tables import Info, fail, read_info
+from worldmodel.data.options import Request
 from worldmodel.data.source import TableSource, VideoPictures, fingerprint, letterboxes
 from worldmodel.data.video.decoders import VideoInfo, video_info
 
@@ -13,12 +14,12 @@ PREFIX = "observation.images."
 PARTS = ("meta", "data", "videos")
 
 
-def open_lerobot(path: Path | str, size: tuple[int, int] | None = None) -> TableSource:
+def open_lerobot(path: Path, request: Request) -> TableSource:
     """Open a LeRobot data set and check everything that needs no decoding.
 
     Args:
         path: Folder that holds `meta/info.json`.
-        size: `(H, W)` of the frames to read; see `open_episodes`.
+        request: What to read of it.
 
     Raises:
         ValueError: If the folder is malformed in any way; the message names file, episode, field
@@ -30,7 +31,7 @@ def open_lerobot(path: Path | str, size: tuple[int, int] | None = None) -> Table
     rows = read_rows(info, episodes)
     _check_videos(info, episodes)
     check_totals(info, episodes)
-    size, boxes = letterboxes((info.features[key].shape[:2] for key in info.cameras), size)
+    size, boxes = letterboxes((info.features[key].shape[:2] for key in info.cameras), request.size)
     videos = tuple(tuple(episode.videos[key] for key in info.cameras) for episode in episodes)
     return TableSource(
         name=str(path),

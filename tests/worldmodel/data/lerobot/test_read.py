@@ -22,7 +22,7 @@ from small_sets import (
 )
 
 from worldmodel.data import EpisodeSource, open_episodes
-from worldmodel.data.letterbox import Letterbox
+from worldmodel.data.video.letterbox import Letterbox
 from worldmodel.data.video.read import read_frames
 from worldmodel.data.video.write import encode_video
 
