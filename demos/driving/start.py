@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from worldmodel.data.clip import Clip
+from worldmodel.data.options import DataPath
 from worldmodel.data.source import TableSource
 from worldmodel.dreams.context import CONTEXT_FRAMES
 from worldmodel.envs import has_simulator, make_simulator
@@ -124,14 +125,17 @@ def camera_frames(name: str, observation: Mapping[str, np.ndarray], world: World
     return torch.stack(pictures)
 
 
-def action_names(world: WorldModel, data: Path | None, environment: str) -> tuple[str, ...]:
+def action_names(world: WorldModel, data: DataPath | None, environment: str) -> tuple[str, ...]:
     """What the action dims are called: by a LeRobot data set, the environment, or their numbers."""
     numbers = tuple(f"dim {dim + 1}" for dim in range(world.action_dim))
-    info = None if data is None else data / "meta" / "info.json"
+    first = data[0] if isinstance(data, tuple) else data
+    info = None if first is None else Path(first) / "meta" / "info.json"
     if info is not None and info.is_file():
-        names = json.loads(info.read_text())["features"]["action"].get("names")
+        names = json.loads(info.read_text())["features"].get("action", {}).get("names")
         if isinstance(names, dict):  # as older LeRobot data has it: {"motors": [...]}
             names = next(iter(names.values()), None)
+        if isinstance(names, list) and len(names) == 1 and isinstance(names[0], list):
+            names = names[0]
     elif has_simulator(environment):
         names = describe(make_simulator(environment)).action_names
     else:

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from demos.page.policies import RankingSetup, find_policies, find_worlds, polici
 from demos.page.quality import quality_tab
 from policy_eval.judge.judge import LearnedJudge
 from worldmodel.data import open_episodes
+from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.dreams.context import check_views
 from worldmodel.envs import has_simulator
 from worldmodel.model.folder import find_folder, find_optional, shipped
@@ -47,7 +48,7 @@ class DemoConfig:
 
     world: str | Path = "checkpoints/pusht"
     """Folder of the world model, or hf://USER/NAME@REV."""
-    data: Path | None = None
+    data: DataPath | None = None
     """Data set to start from, beside fresh episodes of the environment."""
     judge: str | Path = "checkpoints/judges/pusht-position"
     """Folder of a judge, which scores futures and trials; left out where it does not fit."""
@@ -68,6 +69,8 @@ class DemoConfig:
     """Do not open the page in the default browser."""
     visitors: int = 16
     """Maximum number of visitors at a time."""
+    reading: ReadOptions = field(default_factory=DataOptions)
+    """Which episodes and columns of the data to read."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -87,7 +90,7 @@ def find_starts(config: DemoConfig, world: WorldModel) -> tuple[list[Start], Cal
                 "from a data set; pass --data"
             )
         return [fresh(FRESH_SEED + number) for number in range(NUM_STARTS)], fresh
-    source = open_episodes(config.data, size=tuple(world.size), views=world.views)
+    source = open_episodes(config.data, tuple(world.size), world.views, config.reading)
     check_views(world, source)
     spread = sorted({round(i * (len(source) - 1) / (NUM_STARTS - 1)) for i in range(NUM_STARTS)})
     return [start_from_data(source, world, episode=episode) for episode in spread], fresh

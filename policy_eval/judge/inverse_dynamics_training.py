@@ -11,6 +11,7 @@ from torch.nn.functional import smooth_l1_loss
 from conditioning.relative import check_relative_to
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.files import write_json
@@ -29,7 +30,7 @@ TEST_FRAMES = 64
 class InverseDynamicsTraining:
     """Learn to decode actions from recorded frames, and measure it on held-out episodes."""
 
-    data: Path
+    data: DataPath
     """Data set of episodes with actions."""
     out: Path
     """Folder of the model and of its `report.json`."""
@@ -58,6 +59,8 @@ class InverseDynamicsTraining:
     """Replace what an earlier run left in `out`."""
     seed: int = 0
     """Seed of weights, batches and dreams."""
+    reading: ReadOptions = field(default_factory=DataOptions)
+    """Which episodes and columns of the data to read."""
     device: str = "auto"
     """Where it trains and dreams: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -73,7 +76,7 @@ def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
     device = command_device(config.device)
     world = None if config.world is None else WorldModel.load(config.world, device)
     shape = () if world is None else (tuple(world.size), world.views)
-    source = EpisodeCache(open_episodes(config.data, *shape))
+    source = EpisodeCache(open_episodes(config.data, *shape, options=config.reading))
     if not source.action_dim:
         raise ValueError(f"{source.name}: no actions to learn to decode")
     train, held_out = split_episodes(source, config.validation_episodes)

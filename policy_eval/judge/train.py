@@ -1,7 +1,7 @@
 """Train a judge on recorded episodes and measure it. `worldmodel judge --data D --out J`."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from policy_eval.judge.goal import GoalImageJudge
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.judge.scores import best_threshold, dream_again, judge_episodes, judge_report
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
 from worldmodel.model.precision import autocast, command_device
@@ -33,7 +34,7 @@ DREAMS = 64
 class JudgeConfig:
     """Train a judge of single frames on recorded episodes with `next.success`, and measure it."""
 
-    data: Path
+    data: DataPath
     """Data set of episodes, which should include failures and near misses."""
     out: Path
     """Folder of the judge and of its `report.json`."""
@@ -60,6 +61,8 @@ class JudgeConfig:
     """Replace what an earlier run left in `out`."""
     seed: int = 0
     """Seed of weights and batches."""
+    reading: ReadOptions = field(default_factory=DataOptions)
+    """Which episodes and columns of the data to read."""
     device: str = "auto"
     """Where it trains and dreams: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -94,7 +97,7 @@ def train_judge(config: JudgeConfig) -> dict:
     check_out(config.out, "judge.json", overwrite=config.overwrite)
     device = command_device(config.device)
     dream = dreamer(config, device)
-    source = EpisodeCache(open_episodes(config.data))
+    source = EpisodeCache(open_episodes(config.data, options=config.reading))
     train, calibration, test = split(source, config.held_out)
     tested = source
     if config.test_data is not None:

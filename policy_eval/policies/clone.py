@@ -12,6 +12,7 @@ from torch.nn.functional import smooth_l1_loss
 from conditioning.relative import check_relative_to, relative_actions
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
 from worldmodel.model.precision import autocast, command_device
@@ -22,7 +23,7 @@ from worldmodel.training.fit import fit
 class CloneConfig:
     """Clone a small visuomotor policy from the successful episodes of a data set."""
 
-    data: Path
+    data: DataPath
     """Data set of demonstrations with `next.success`."""
     out: Path
     """Folder of the policy."""
@@ -52,6 +53,8 @@ class CloneConfig:
     """Replace what an earlier run left in `out`."""
     seed: int = 0
     """Seed of weights and batches."""
+    reading: ReadOptions = field(default_factory=DataOptions)
+    """Which episodes and columns of the data to read."""
     device: str = "auto"
     """Where it trains: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -81,7 +84,7 @@ def clone(config: CloneConfig) -> Path:
     """
     check_out(config.out, "policy.json", overwrite=config.overwrite)
     device = command_device(config.device)
-    source = EpisodeCache(open_episodes(config.data))
+    source = EpisodeCache(open_episodes(config.data, options=config.reading))
     views = check_clone(config, source)
     demonstrations = read_demonstrations(config, source, views)
     policy_config = PolicyConfig(

@@ -2,12 +2,14 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -17,6 +19,7 @@ from policy_eval.ranking.rank import Ranking, Score, rank
 from policy_eval.ranking.report import print_ranking, write_report
 from policy_eval.ranking.trials import Cell, TrialSetup, cut, gather, replays, run_cells
 from policy_eval.scores import Scores
+from worldmodel.data.options import ColumnOptions, DataOptions, DataPath, chosen_episodes
 from worldmodel.envs import check_env_name
 from worldmodel.files import write_json
 from worldmodel.model.folder import shipped
@@ -38,14 +41,14 @@ class RankConfig:
     policies: tuple[str | Path, ...]
     """Folders of policies, folders of such folders, or module:name for a policy of yours. A policy
     has the name of its folder, or the name after the colon."""
-    data: Path
+    data: DataPath
     """Recorded episodes with reset seeds, held out from all training; trials start from their first frames."""
     out: Path
     """Folder for ranking.json, report.html, videos, and the finished cells."""
     horizon: int
     """Maximum number of steps of a trial."""
-    episodes: int = 100
-    """Dreamed trials of each policy, from the first episodes of the data."""
+    episodes: int | str = 100
+    """Dreamed trials of each policy: a number for the first episodes of the data, or which, such as 0:50,60."""
     real: str = "none"
     """The real trials: the environment in which they are made (pusht-position, metaworld:TASK, module:Class), or a JSON
     file of stored ones (scores by policy, like `real.json` beside the shipped policies), or none."""
@@ -65,8 +68,22 @@ class RankConfig:
     """Processes that share the cells; each has one thread."""
     seed: int = 0
     """Seed of the dreams' noise and of the resampling."""
+    columns: Annotated[ColumnOptions, tyro.conf.arg(name="")] = field(default_factory=ColumnOptions)
+    """Which columns of the data to read."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
+
+    @property
+    def num_episodes(self) -> int:
+        """Dreamed trials of each policy."""
+        if isinstance(self.episodes, int):
+            return self.episodes
+        return len(chosen_episodes(str(self.data), sys.maxsize, self.episodes))
+
+    @property
+    def selection(self) -> str:
+        """Which episodes to read; empty for all."""
+        return self.episodes if isinstance(self.episodes, str) else ""
 
     @property
     def real_table(self) -> Path | None:
@@ -80,12 +97,13 @@ class RankConfig:
             world=self.world,
             judge=self.judge,
             data=self.data,
-            episodes=self.episodes,
+            reading=DataOptions(**asdict(self.columns), episodes=self.selection),
+            episodes=self.num_episodes,
             horizon=self.horizon,
             real="none" if self.real_table else self.real,
             stored=self.real_table is not None,
             num_steps=self.num_steps,
-            num_envs=min(self.num_envs, self.episodes),
+            num_envs=min(self.num_envs, self.num_episodes),
             seed=self.seed,
             copy_last=self.control == "copy-last",
             device=self.device,
@@ -104,8 +122,8 @@ def rank_policies(config: RankConfig) -> Ranking:
     policies = find_policies(config.policies)
     setup = config.setup
     config.out.mkdir(parents=True, exist_ok=True)
-    dreams = cut(["dream"], policies, range(config.episodes), setup.num_envs)
-    tried = config.episodes if config.real_episodes is None else config.real_episodes
+    dreams = cut(["dream"], policies, range(setup.episodes), setup.num_envs)
+    tried = setup.episodes if config.real_episodes is None else config.real_episodes
     with_trials = setup.real != "none"
     trials = cut(["real"], policies, range(tried), setup.num_envs) if with_trials else []
     real = None
@@ -140,14 +158,16 @@ def rank_policies(config: RankConfig) -> Ranking:
 
 def check(config: RankConfig) -> None:
     """Raise a `ValueError` for numbers out of range or settings that contradict each other."""
-    for name in ("episodes", "horizon", "num_envs", "workers"):
+    for name in ("horizon", "num_envs", "workers"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is at least 1, got {getattr(config, name)}")
+    if config.num_episodes < 1:
+        raise ValueError(f"--episodes is at least 1, got {config.episodes}")
     tried = config.real_episodes
-    if tried is not None and not 1 <= tried <= config.episodes:
+    if tried is not None and not 1 <= tried <= config.num_episodes:
         raise ValueError(
             f"--real-episodes is 1 to --episodes, since real starts are dreamed from too; got "
-            f"{tried} and {config.episodes}"
+            f"{tried} and {config.num_episodes}"
         )
     if config.real_table is not None and not config.real_table.is_file():
         raise ValueError(f"--real {config.real}: no such file of real trials")

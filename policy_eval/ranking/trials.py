@@ -4,7 +4,7 @@ import json
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +20,7 @@ from policy_eval.policies.policy import Observations, Policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
 from worldmodel.data import open_episodes
+from worldmodel.data.options import DataOptions, DataPath
 from worldmodel.dreams.copy_last import CopyLastWorld
 from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
@@ -43,7 +44,8 @@ class TrialSetup:
         world: Folder of the world model, or `hf://USER/NAME@REV`.
         judge: Folder of the judge of dreamed frames, likewise.
         data: Recorded episodes to start from.
-        episodes: Number of episodes to start from, the first ones.
+        reading: Which episodes and columns of the data to read.
+        episodes: Number of episodes to start from, the first ones of those.
         horizon: Maximum number of steps of a trial.
         real: The real environment, a name or `module:Class`; `none` without one.
         num_steps: Denoising steps per frame.
@@ -57,7 +59,7 @@ class TrialSetup:
 
     world: str | Path
     judge: str | Path
-    data: str | Path
+    data: DataPath
     episodes: int
     horizon: int
     real: str = "none"
@@ -67,6 +69,7 @@ class TrialSetup:
     copy_last: bool = False
     stored: bool = False
     device: str = "auto"
+    reading: DataOptions = field(default_factory=DataOptions)
 
     @cached_property
     def loaded_world(self) -> WorldModel:
@@ -87,7 +90,7 @@ class TrialSetup:
             ValueError: There are fewer episodes than asked for.
         """
         world = self.loaded_world
-        source = open_episodes(self.data, size=tuple(world.size), views=world.views)
+        source = open_episodes(self.data, tuple(world.size), world.views, self.reading)
         if not 1 <= self.episodes <= len(source):
             raise ValueError(f"{source.name}: has {len(source)} episodes to start from, --episodes is {self.episodes}")
         return Starts(source, range(self.episodes))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from rl_posttrain.imagination.learner import LearnConfig
+from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class ImagineConfig:
     """Folder of the judge, likewise."""
     policy: str | Path
     """Folder of the cloned policy to start from, likewise."""
-    data: Path
+    data: DataPath
     """Recorded episodes that dreams start from; see `first_frames`."""
     out: Path
     """Folder of the improved policy, of the log, and of the state for `--resume`."""
@@ -84,6 +85,8 @@ class ImagineConfig:
     """Replace what an earlier run left in `out`."""
     seed: int = 0
     """Seed of dreams, exploration and batches."""
+    reading: ReadOptions = field(default_factory=DataOptions)
+    """Which episodes and columns of the data to read."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
     learn: LearnConfig = field(default_factory=LearnConfig)

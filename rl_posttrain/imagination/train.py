@@ -81,7 +81,7 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
     world.config = replace(world.config, temperature=config.temperature)
     judge = LearnedJudge.load(config.judge, device)
     policy = ClonedPolicy.load(config.policy, device)
-    source = EpisodeCache(open_episodes(config.data, size=tuple(world.size), views=world.views))
+    source = EpisodeCache(open_episodes(config.data, tuple(world.size), world.views, config.reading))
     check_fit(world, judge, policy, source)
     low, high = judge.reward_range
     scale = 1 / (high - low) if high > low else 1.0

@@ -7,6 +7,7 @@ from typing import Literal
 from rl_posttrain.posttraining.updates import UpdateWeights
 from rl_posttrain.rewards.mix import RewardWeights
 from worldmodel.data import EpisodeSource
+from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.dreams.context import check_views
 from worldmodel.fidelity.windows import trained_episodes
 from worldmodel.training.loss import LossConfig
@@ -21,7 +22,7 @@ class PosttrainConfig:
 
     world: str | Path
     """Folder of the world model to start from, or hf://USER/NAME@REV."""
-    data: Path
+    data: DataPath
     """Recorded episodes; the last ones are only evaluated on."""
     out: Path
     """Folder of the better world model, of tables, curves and videos."""
@@ -100,6 +101,8 @@ class PosttrainConfig:
     """Replace what an earlier run left in `out`."""
     seed: int = 0
     """Seed of prefixes, branches and noise."""
+    reading: ReadOptions = field(default_factory=DataOptions)
+    """Which episodes and columns of the data to read."""
     device: str = "auto"
     """Where it trains: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
     reward: RewardWeights = field(default_factory=RewardWeights)

@@ -49,7 +49,7 @@ def posttrain(config: PosttrainConfig) -> Path:
     """
     accelerator = begin(config)
     base = WorldModel.load(config.world, accelerator.device)
-    source = EpisodeCache(open_episodes(config.data, tuple(base.size), base.views))
+    source = EpisodeCache(open_episodes(config.data, tuple(base.size), base.views, config.reading))
     train, held_out = split_episodes(source, config.validation_episodes)
     check(config, base, source, held_out)
     world, old = policies(config, base)

@@ -6,7 +6,7 @@ import resource
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from worldmodel.bench.timing import WARM_UP, ClockName, TimedStream, interleave,
 from worldmodel.bench.training import training_speed
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.data.clip import Clip
+from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.files import write_json
 from worldmodel.model.precision import command_device, compute_dtype
 from worldmodel.processes import run_in_processes, wait_for_the_others
@@ -34,6 +35,8 @@ class BenchConfig:
 
     world: str | Path
     """Folder of the world model, or hf://USER/NAME@REV."""
+    reading: ReadOptions = field(default_factory=DataOptions)
+    """Which episodes and columns of the data to read."""
     device: str = "auto"
     """Where it runs: auto is CUDA where there is one, else the CPU with one thread; you can also name a device."""
     batch: tuple[int, ...] = (1, 8, 32)
@@ -46,7 +49,7 @@ class BenchConfig:
     """JSON file for the report; only a table is printed when not given."""
     plot: Path | None = None
     """Picture file for the plot; beside the report when not given."""
-    data: Path | None = None
+    data: DataPath | None = None
     """Data set to measure training on; without it training is not measured."""
     rounds: int = 5
     """Turns of every combination; those of different combinations are interleaved."""
@@ -199,7 +202,7 @@ def stream_rate(folder: str | Path, batch: int, num_steps: int, frames: int) -> 
 
 def measure_training(world: WorldModel, config: BenchConfig) -> dict[str, Any]:
     """Training speed without self-forwarding, and with two passes of it."""
-    source = EpisodeCache(open_episodes(config.data, world.size, world.views))
+    source = EpisodeCache(open_episodes(config.data, world.size, world.views, config.reading))
     settings = {"steps": config.rounds, "clock": CLOCKS[config.clock]}
     speeds = {str(passes): asdict(training_speed(world, source, passes=passes, **settings)) for passes in (0, 2)}
     return {"passes": speeds}

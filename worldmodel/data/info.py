@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import tyro
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from worldmodel.data.formats import open_set
-from worldmodel.data.options import DataOptions, Request
+from worldmodel.data.options import DataOptions, ReadOptions, Request
 from worldmodel.data.problems import find_problems
 from worldmodel.data.source import TableSource
 
@@ -24,13 +23,13 @@ class InfoConfig:
     """LeRobot folder, folder of videos, HDF5 file(s), or hf://USER/SET@REV."""
     look_at: int = 8
     """Episodes whose pictures are decoded in search of problems; 0 for none."""
-    options: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
-    """What to read of it."""
+    reading: ReadOptions = field(default_factory=DataOptions)
+    """Which episodes and columns of the data to read."""
 
 
 def info(config: InfoConfig) -> None:
     """Print episodes, cameras, tasks, the ranges of actions and states, and problems found."""
-    source = open_set(config.data, Request(**asdict(config.options)))
+    source = open_set(config.data, Request(**asdict(config.reading)))
     console = Console()
     for name, value in describe(source).items():
         console.print(f"{name:9} {value}", highlight=False, soft_wrap=True, markup=False)

@@ -2,22 +2,32 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 SHOWN = 5  # reasons in one message
 
 
 @dataclass(frozen=True)
-class DataOptions:
-    """Which episodes and columns of a data set are read."""
+class ColumnOptions:
+    """Which columns of a data set are read, and what happens to broken episodes."""
 
-    episodes: str = ""
-    """Episodes to read: `50` for the first 50, or places and ranges such as `0:50,60`; by default all."""
     skip_broken: bool = False
     """Leave out episodes that are broken; by default one broken episode refuses the data set."""
     action_keys: tuple[str, ...] = ()
     """Columns that hold the action, side by side in this order; found by their names if not given."""
     state_keys: tuple[str, ...] = ()
     """Columns that hold the state, side by side in this order; found by their names if not given."""
+
+
+@dataclass(frozen=True)
+class DataOptions(ColumnOptions):
+    """Which episodes and columns of a data set are read."""
+
+    episodes: str = ""
+    """Episodes to read: `50` for the first 50, or places and ranges such as `0:50,60`; by default all."""
 
 
 @dataclass(frozen=True)
@@ -104,3 +114,9 @@ def ranges(numbers: Sequence[int]) -> str:
         else:
             parts.append([number])
     return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else f"{part[0]}" for part in parts)
+
+
+DataPath = Annotated[str | Path | tuple[str | Path, ...], tyro.conf.arg(metavar="DATA [DATA ...]")]
+"""The type of a command's `--data`: one data set, or several as one; see `open_episodes`."""
+ReadOptions = Annotated[DataOptions, tyro.conf.arg(name="")]
+"""The type of a command's field `reading`: its flags have no prefix."""

@@ -1,9 +1,10 @@
 """A recorded episode beside the dream of it, as a video. `worldmodel rollout`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from worldmodel.data import open_episodes
+from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.data.video.write import write_video
 from worldmodel.dreams.film import compare, dream_episode
 from worldmodel.model.precision import command_device
@@ -16,7 +17,7 @@ class RolloutConfig:
 
     world: str | Path
     """Folder of the world model, or hf://USER/NAME@REV."""
-    data: Path
+    data: DataPath
     """Data set of the episode."""
     out: Path
     """The video, an mp4 file."""
@@ -30,6 +31,8 @@ class RolloutConfig:
     """Denoising steps per frame."""
     seed: int = 0
     """Seed of the dream's noise."""
+    reading: ReadOptions = field(default_factory=DataOptions)
+    """Which episodes and columns of the data to read."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -41,7 +44,7 @@ def rollout(config: RolloutConfig) -> None:
         ValueError: The data does not fit the world model, or the stretch lies outside the episode.
     """
     world = WorldModel.load(config.world, command_device(config.device))
-    source = open_episodes(config.data, size=tuple(world.size), views=world.views)
+    source = open_episodes(config.data, tuple(world.size), world.views, config.reading)
     truth, dream = dream_episode(
         world,
         source,

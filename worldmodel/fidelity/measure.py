@@ -1,7 +1,7 @@
 """How faithful a world model is to held-out episodes: `worldmodel fidelity`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.data.clip import EpisodeSource
+from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.dreams.context import CONTEXT_FRAMES, check_views
 from worldmodel.fidelity.comparison import DreamComparison
 from worldmodel.fidelity.report import plot_fidelity, print_fidelity
@@ -37,7 +38,7 @@ class FidelityConfig:
 
     world: str | Path
     """Folder of the world model, or hf://USER/NAME@REV."""
-    data: Path
+    data: DataPath
     """Data set of held-out episodes."""
     shifted: tuple[Path, ...] = ()
     """Held-out data sets with one controlled shift each, measured beside `data`."""
@@ -61,6 +62,8 @@ class FidelityConfig:
     """Seed of the dreams' noise, of the shuffling and of the bootstrap."""
     batch: int = 16
     """Windows that are dreamed at a time."""
+    reading: ReadOptions = field(default_factory=DataOptions)
+    """Which episodes and columns of the data to read."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -95,7 +98,7 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
         report["metadata"]["world"] = str(config.world)
         return report
 
-    report = measure(open_episodes(config.data, size=tuple(world.size), views=world.views))
+    report = measure(open_episodes(config.data, tuple(world.size), world.views, config.reading))
     if config.shifted:
         report["shifted"] = measure_shifted(config.shifted, tuple(world.size), world.views, measure)
     print_fidelity(report)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.model.dit import DiTConfig
 from worldmodel.model.folder import check_out
@@ -32,7 +33,7 @@ from worldmodel.world_model import WorldModel
 class PretrainConfig:
     """Train a world model from a folder of episodes."""
 
-    data: Path
+    data: DataPath
     """Data set: a LeRobot folder, plain videos, or HDF5; see `worldmodel info`."""
     out: Path
     """Folder for the world model, the training state, logs and validation videos."""
@@ -90,6 +91,8 @@ class PretrainConfig:
     """Replace what an earlier run left in `out`."""
     seed: int = 0
     """Seed of weights, batches and noise."""
+    reading: ReadOptions = field(default_factory=DataOptions)
+    """Which episodes and columns of the data to read."""
     device: str = "auto"
     """Where it trains: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
     dit: DiTConfig = field(default_factory=DiTConfig)
@@ -143,7 +146,7 @@ def pretrain(config: PretrainConfig) -> Path:
     check_out(config.out, "state/state.json", "world.json", overwrite=config.overwrite, resume=config.resume)
     accelerator = start_accelerator(config.device, config.out)
     torch.manual_seed(config.seed)
-    source = EpisodeCache(open_episodes(config.data, config.size, config.views or None))
+    source = EpisodeCache(open_episodes(config.data, config.size, config.views or None, config.reading))
     train, held_out = split_episodes(source, config.validation_episodes)
     world = build_world(
         source,
