@@ -48,6 +48,11 @@ class DrawnEpisodes:
         self.fingerprint = f"drawn {self.lengths}"
 
     @property
+    def own_size(self) -> tuple[int, int]:
+        """The size of the pictures."""
+        return self.size
+
+    @property
     def origins(self) -> tuple[Origin, ...]:
         """Every episode of one data set."""
         return tuple(Origin(self.name, self.fingerprint, episode) for episode in range(len(self)))
@@ -64,6 +69,11 @@ class DrawnEpisodes:
     def states(self, episode: int, index: Tensor) -> Float32[Tensor, "t 2"]:
         """(frame index, episode)."""
         return torch.stack([index.float(), torch.full(index.shape, float(episode))], dim=1)
+
+    def columns(self, episode: int, stride: int = 1) -> Clip:
+        """The tables of a whole episode."""
+        clip = self.read(episode, 0, self.lengths[episode], stride)
+        return replace(clip, frames=clip.frames[:, :0, :0, :0])
 
     def read(self, episode: int, start: int, stop: int, stride: int = 1) -> Clip:
         """A stretch of an episode; the actions of a stride are concatenated."""

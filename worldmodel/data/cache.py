@@ -2,17 +2,20 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
 from einops import rearrange
 from filelock import FileLock
+from jaxtyping import UInt8
 from rich.progress import Progress
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -21,6 +24,7 @@ from worldmodel.data.clip import Clip, EpisodeSource
 
 TABLES = ("actions", "states", "rewards", "successes")
 PIECE_FRAMES = 128
+PIECE_BYTES = 2**26  # of decoded pictures; long episodes and large pictures do not fill the memory
 
 
 def default_cache_folder() -> Path:
@@ -32,21 +36,22 @@ class EpisodeCache:
     """An `EpisodeSource` whose frames are decoded once into a memory-mapped uint8 file.
 
     The first use decodes every episode, several at a time, with a progress bar; later ones open the
-    file. The cache is built in another folder and then moved into place, so a killed build leaves
-    none. It is built again when the fingerprint of the source has changed. When several processes
-    need the same cache, one builds it and the others wait.
+    file. Its size is compared with the free space of the disk before anything is decoded. The cache is
+    built in another folder and then moved into place, so a killed build leaves none. It is built again
+    when the fingerprint of the source has changed. When several processes need the same cache, one
+    builds it and the others wait.
 
     Args:
         source: Any episode source; `read` is called from several threads.
         folder: The folder of all caches; by default `default_cache_folder()`.
 
     Raises:
-        ValueError: From the source, when an episode cannot be read.
+        ValueError: From the source, when an episode cannot be read; or the cache does not fit on the disk.
     """
 
     def __init__(self, source: EpisodeSource, folder: Path | None = None):
         self.name, self.views, self.fps = source.name, source.views, source.fps
-        self.lengths, self.size = source.lengths, source.size
+        self.lengths, self.size, self.own_size = source.lengths, source.size, source.own_size
         self.action_dim, self.state_dim = source.action_dim, source.state_dim
         self.pixel_mask, self.robot_type = source.pixel_mask, source.robot_type
         self.fingerprint, self.origins = source.fingerprint, source.origins
@@ -91,23 +96,33 @@ class EpisodeCache:
                 f"{self.name}: episode {episode}, frames {start}:{stop}:{stride} are not within "
                 f"0:{self.lengths[episode]} with a stride of at least 1"
             )
-        first = self._first[episode]
-        at = slice(first + start, first + stop, stride)
-        frames = torch.from_numpy(np.array(self._frames[at]))
-        between = slice(first + start, first + start + (len(frames) - 1) * stride)
-        chunks = {
-            name: rearrange(self._tables[name][between], "(t k) ... -> t k ...", k=stride)
-            for name in ("actions", "rewards", "successes")
-            if name in self._tables
-        }
-        return Clip(
-            frames=frames,
-            actions=chunks["actions"].flatten(1).clone() if "actions" in chunks else None,
-            states=self._tables["states"][at].clone() if "states" in self._tables else None,
-            rewards=chunks["rewards"].sum(1) if "rewards" in chunks else None,
-            successes=chunks["successes"].any(1) if "successes" in chunks else None,
-            pixel_mask=self._clip_mask,
-        )
+        first = self._first[episode] + start
+        frames = torch.from_numpy(np.array(self._frames[first : first + stop - start : stride]))
+        return Clip(frames=frames, pixel_mask=self._clip_mask, **self._between(first, stop - start, stride))
+
+    def columns(self, episode: int, stride: int = 1) -> Clip:
+        """The tables of a whole episode as in `read`, without a picture: `frames` has no pixels."""
+        self._check_episode(episode)
+        length = self.lengths[episode]
+        empty = torch.empty(len(range(0, length, stride)), 0, 0, 0, 3, dtype=torch.uint8)
+        return Clip(empty, **self._between(self._first[episode], length, stride))
+
+    def _between(self, first: int, length: int, stride: int) -> dict[str, Tensor]:
+        """States at the frames from row `first` on; actions, rewards and successes of the strides between them."""
+        found = {}
+        if "states" in self._tables:
+            found["states"] = self._tables["states"][first : first + length : stride].clone()
+        rows = slice(first, first + (length - 1) // stride * stride)
+        for name in ("actions", "rewards", "successes"):
+            if name in self._tables:
+                found[name] = rearrange(self._tables[name][rows], "(t k) ... -> t k ...", k=stride)
+        if "actions" in found:
+            found["actions"] = found["actions"].flatten(1).clone()
+        if "rewards" in found:
+            found["rewards"] = found["rewards"].sum(1)
+        if "successes" in found:
+            found["successes"] = found["successes"].any(1)
+        return found
 
     def _check_episode(self, episode: int) -> None:
         if not 0 <= episode < len(self):
@@ -133,8 +148,8 @@ class EpisodeCache:
 
     def _decode(self, source: EpisodeSource, folder: Path) -> None:
         shape = (sum(self.lengths), len(self.views), *self.size, 3)
-        frames = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.uint8, shape)
-        spans = _spans(self.lengths)
+        frames = FramesFile(folder / "frames.npy", shape)
+        spans = _spans(self.lengths, piece_frames(source))
         columns: list[dict[str, Tensor]] = [{} for _ in spans]
         stopped = threading.Event()
 
@@ -146,7 +161,7 @@ class EpisodeCache:
                 episode, start, stop = spans[number]
                 row = self._first[episode] + start
                 piece = source.read(episode, start, min(stop + 1, self.lengths[episode]))
-                frames[row : row + stop - start] = piece.frames[: stop - start].numpy()
+                frames.write(row, piece.frames[: stop - start].numpy())
                 columns[number] = _columns(piece, stop - start)
                 progress.advance(task)
 
@@ -162,17 +177,76 @@ class EpisodeCache:
                     future.result()
             finally:
                 stopped.set()
-        frames.flush()
+        frames.close()
         tables = {name: torch.cat([part[name] for part in columns]) for name in columns[0]}
         save_file(tables, folder / "tables.safetensors")
 
 
-def _spans(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Episode, first frame and end of spans that are short enough to decode at native size."""
+class FramesFile:
+    """A npy file that several threads fill; it is not memory-mapped, so a full disk is an error and no crash.
+
+    Args:
+        path: The file; its space on the disk is reserved at once.
+        shape: Of the array of bytes.
+
+    Raises:
+        ValueError: The array does not fit on the disk.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]):
+        self.path, self.row = path, math.prod(shape[1:])
+        need, free = math.prod(shape), shutil.disk_usage(path.parent).free
+        if need > free:
+            self._fail(f"needs {need / 1e9:.2f} GB and {free / 1e9:.2f} GB are free")
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            self.start = file.tell()
+            file.truncate(self.start + need)
+        self.file = os.open(path, os.O_WRONLY)
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self.file, 0, self.start + need)
+            except OSError as error:
+                os.close(self.file)
+                self._fail(f"needs {need / 1e9:.2f} GB: {error.strerror}")
+
+    def write(self, row: int, frames: UInt8[np.ndarray, "t v H W 3"]) -> None:
+        """Write frames at rows `row, row + 1, ...`.
+
+        Raises:
+            ValueError: The disk is full.
+        """
+        left, at = memoryview(np.ascontiguousarray(frames)).cast("B"), self.start + row * self.row
+        while left:
+            try:
+                done = os.pwrite(self.file, left, at)
+            except OSError as error:
+                self._fail(f"cannot be written: {error.strerror}")
+            left, at = left[done:], at + done
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.file)
+
+    def _fail(self, what: str) -> NoReturn:
+        raise ValueError(
+            f"{self.path}: the cache of decoded frames {what}; set WORLDMODEL_CACHE to a folder on another disk, "
+            "or choose a smaller --size or fewer --episodes"
+        )
+
+
+def piece_frames(source: EpisodeSource) -> int:
+    """How many frames of a source are decoded at once."""
+    frame = math.prod(source.own_size) * 3 * len(source.views)
+    return max(min(PIECE_FRAMES, PIECE_BYTES // frame), 1)
+
+
+def _spans(lengths: Sequence[int], longest: int) -> list[tuple[int, int, int]]:
+    """Episode, first frame and end of spans of at most `longest` frames."""
     return [
-        (episode, start, min(start + PIECE_FRAMES, length))
+        (episode, start, min(start + longest, length))
         for episode, length in enumerate(lengths)
-        for start in range(0, length, PIECE_FRAMES)
+        for start in range(0, length, longest)
     ]
 
 

@@ -90,6 +90,7 @@ class EpisodeSource(Protocol):
         action_dim: Width of one action; 0 for unlabelled video.
         state_dim: Width of `observation.state`; 0 when the data has none.
         size: `(H, W)` of the frames that `read` returns.
+        own_size: The largest `(H, W)` of the cameras, before resizing.
         pixel_mask: False on letterbox padding.
         robot_type: `robot_type` of `meta/info.json`, an environment's name for recorded data.
         fingerprint: Changes whenever the files of the source change.
@@ -103,6 +104,7 @@ class EpisodeSource(Protocol):
     action_dim: int
     state_dim: int
     size: tuple[int, int]
+    own_size: tuple[int, int]
     pixel_mask: Bool[Tensor, "v H W"]
     robot_type: str
     fingerprint: str
@@ -114,6 +116,10 @@ class EpisodeSource(Protocol):
 
     def read(self, episode: int, start: int, stop: int, stride: int = 1) -> Clip:
         """Read frames `start, start + stride, ... < stop` of an episode, without a batch axis."""
+        ...
+
+    def columns(self, episode: int, stride: int = 1) -> Clip:
+        """The tables of a whole episode as in `read`, without decoding a picture: `frames` has no pixels."""
         ...
 
     def task(self, episode: int) -> str:

@@ -12,6 +12,7 @@ from worldmodel.data.joined import JoinedSource
 from worldmodel.data.lerobot.read import open_lerobot
 from worldmodel.data.options import DataOptions, Request
 from worldmodel.data.source import TableSource
+from worldmodel.data.video.letterbox import FrameBudget
 from worldmodel.files import fetch_from_hub, is_on_hub
 
 SHOWN = 3  # notes in one warning
@@ -36,7 +37,7 @@ FORMATS: list[tuple[Callable[[Path], object], Callable[[Path, Request], TableSou
 
 def open_episodes(
     data: str | Path | Sequence[str | Path],
-    size: tuple[int, int] | None = None,
+    size: tuple[int, int] | FrameBudget | None = None,
     views: Sequence[str] | None = None,
     options: DataOptions | None = None,
 ) -> EpisodeSource:
@@ -48,6 +49,7 @@ def open_episodes(
             with the same cameras, frame rate, actions and states.
         size: `(H, W)` of the frames to read; by default the cameras' own size where they agree,
             else the largest height and the largest width. The aspect ratio is kept, the rest is padding.
+            A `FrameBudget` makes large pictures smaller.
         views: Names of the cameras to read, in this order; by default all.
         options: Which episodes and columns to read; all by default. `episodes` counts in each data set.
 

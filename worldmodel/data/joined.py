@@ -30,6 +30,7 @@ class JoinedSource:
         self.views, self.size, self.fps = first.views, first.size, first.fps
         self.action_dim, self.state_dim = first.action_dim, first.state_dim
         self.robot_type = first.robot_type
+        self.own_size = max(source.own_size for source in sources)
         self.lengths = tuple(length for source in sources for length in source.lengths)
         self.origins = tuple(origin for source in sources for origin in source.origins)
         self.fingerprint = hashlib.sha256("".join(source.fingerprint for source in sources).encode()).hexdigest()
@@ -48,6 +49,11 @@ class JoinedSource:
         """Read frames `start, start + stride, ... < stop` of an episode, without a batch axis."""
         source, number = self._place(episode)
         return source.read(number, start, stop, stride)
+
+    def columns(self, episode: int, stride: int = 1) -> Clip:
+        """The tables of a whole episode as in `read`, without decoding a picture: `frames` has no pixels."""
+        source, number = self._place(episode)
+        return source.columns(number, stride)
 
     def task(self, episode: int) -> str:
         """The task in words, or an empty string."""

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import tyro
 
+from worldmodel.data.video.letterbox import FrameBudget
+
 SHOWN = 5  # reasons in one message
 
 
@@ -35,12 +37,12 @@ class Request(DataOptions):
     """All that a format is asked for.
 
     Attributes:
-        size: `(H, W)` of the frames to read; `None` for the cameras' own.
+        size: `(H, W)` of the frames to read, or a rule for it; `None` for the cameras' own.
         views: Names of the cameras to read, in this order; `None` for all. Other cameras need not
             even exist.
     """
 
-    size: tuple[int, int] | None = None
+    size: tuple[int, int] | FrameBudget | None = None
     views: tuple[str, ...] | None = None
 
 

@@ -1,6 +1,7 @@
 """Episodes of any format: tables in memory, pictures read on demand."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -12,11 +13,13 @@ from einops import rearrange, reduce
 from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
+from worldmodel.data.cache import default_cache_folder
 from worldmodel.data.checks import fail
 from worldmodel.data.clip import Clip, Origin
 from worldmodel.data.video.decoders import video_info
-from worldmodel.data.video.letterbox import Letterbox
+from worldmodel.data.video.letterbox import FrameBudget, Letterbox
 from worldmodel.data.video.read import read_frames
+from worldmodel.files import read_object, write_json
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,11 @@ class TableSource:
         return tuple(Origin(self.name, self.fingerprint, number) for number in numbers)
 
     @property
+    def own_size(self) -> tuple[int, int]:
+        """The largest `(H, W)` of the cameras, before resizing."""
+        return max(box.source[0] for box in self.boxes), max(box.source[1] for box in self.boxes)
+
+    @property
     def action_dim(self) -> int:
         """Width of one action; 0 for unlabelled video."""
         return 0 if self.rows[0].actions is None else self.rows[0].actions.shape[1]
@@ -171,7 +179,14 @@ class TableSource:
             **_columns(self.rows[episode], indices, stride),
         )
 
-    def select(self, views: Sequence[str], size: tuple[int, int] | None = None) -> "TableSource":
+    def columns(self, episode: int, stride: int = 1) -> Clip:
+        """The tables of a whole episode as in `read`, without decoding a picture: `frames` has no pixels."""
+        self._check_episode(episode)
+        indices = np.arange(0, self.lengths[episode], stride)
+        no_pixels = torch.empty(len(indices), 0, 0, 0, 3, dtype=torch.uint8)
+        return Clip(no_pixels, **_columns(self.rows[episode], indices, stride))
+
+    def select(self, views: Sequence[str], size: tuple[int, int] | FrameBudget | None = None) -> "TableSource":
         """The same episodes with some of the cameras, in the given order; `size` is as in `open_episodes`.
 
         Raises:
@@ -224,26 +239,54 @@ class TableSource:
 
 
 def letterboxes(
-    sizes: Iterable[tuple[int, int]], size: tuple[int, int] | None
+    sizes: Iterable[tuple[int, int]], size: tuple[int, int] | FrameBudget | None
 ) -> tuple[tuple[int, int], tuple[Letterbox, ...]]:
     """The common frame size and how each camera's `(H, W)` fits into it.
 
-    `size` by default is the largest height and the largest width.
+    `size` by default is the largest height and the largest width; a `FrameBudget` may make it smaller.
     """
     sizes = list(sizes)
-    if size is None:
-        size = max(height for height, _ in sizes), max(width for _, width in sizes)
+    own = max(height for height, _ in sizes), max(width for _, width in sizes)
+    if isinstance(size, FrameBudget):
+        size = size.size(own)
+    elif size is None:
+        size = own
     return tuple(size), tuple(Letterbox(own, tuple(size)) for own in sizes)
 
 
 def fingerprint(folder: Path, files: Iterable[Path]) -> str:
-    """Hash of the names and the content of a data set's files, wherever the folder lies."""
-    digest = sha256()
+    """Hash of the names and the content of a data set's files, wherever the folder lies.
+
+    The content of a file is read again only when its size or its time of change differs from those
+    that were noted in the cache folder.
+    """
+    notes = default_cache_folder() / "digests" / f"{sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.json"
+    known = _noted_digests(notes)
+    digest, found = sha256(), {}
     for path in sorted(path for path in files if path.is_file()):
-        with path.open("rb") as stream:
-            content = file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\0".encode())
+        name, status = path.relative_to(folder).as_posix(), path.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        noted = known.get(name)
+        content = noted[2] if noted and noted[:2] == stamp else _content_hash(path)
+        found[name] = [*stamp, content]
+        digest.update(f"{name}\0{content}\0".encode())
+    if found != known:
+        with suppress(OSError):  # a cache folder that cannot be written to costs time only
+            notes.parent.mkdir(parents=True, exist_ok=True)
+            write_json(notes, found)
     return digest.hexdigest()
+
+
+def _noted_digests(file: Path) -> dict[str, list]:
+    try:
+        return read_object(file)
+    except (OSError, ValueError):
+        return {}
+
+
+def _content_hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
 
 
 def _columns(rows: Rows, indices: np.ndarray, stride: int) -> dict[str, Tensor]:

@@ -73,7 +73,7 @@ class Starts:
 
         Actions lie within the range of the data; states are not bounded.
         """
-        rows = [self.source.read(e, 0, self.source.lengths[e]).actions for e in self.episodes]
+        rows = [self.source.columns(episode).actions for episode in self.episodes]
         actions = torch.cat(rows)
         named = {
             f"observation.images.{view}": spaces.Box(0, 255, (*self.source.size, 3), "uint8") for view in self.views

@@ -68,7 +68,7 @@ def action_state_statistics(
     """
     actions, states, displacements = [], [], []
     for episode in range(len(source)) if episodes is None else episodes:
-        clip = source.read(episode, 0, source.lengths[episode], stride)
+        clip = source.columns(episode, stride)
         if clip.states is not None:
             states.append(clip.states)
             displacements.append(clip.states.diff(dim=0))

@@ -1,9 +1,13 @@
 """The decoded cache against its source, statistics by hand, and clips drawn evenly."""
 
+import errno
 import json
+import os
+import shutil
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,9 +18,11 @@ from small_sets import V21, V30, two_episodes_v30
 
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data import cache as dataset
-from worldmodel.data.cache import default_cache_folder
+from worldmodel.data import source as source_module
+from worldmodel.data.cache import default_cache_folder, piece_frames
 from worldmodel.data.clip import Clip
 from worldmodel.data.sample import sample_clips
+from worldmodel.data.source import fingerprint
 from worldmodel.training.statistics import action_state_statistics
 
 FIELDS = ("frames", "actions", "states", "rewards", "successes", "pixel_mask")
@@ -273,3 +279,64 @@ def test_too_short_episodes_are_refused():
         sample_clips(DrawnEpisodes([5, 8]), length=5, episodes=[0, 1], **options)
     with pytest.raises(ValueError, match="the longest episode has 0 frames, need 9"):
         sample_clips(DrawnEpisodes([5, 8]), length=5, episodes=[], **options)
+
+
+def test_a_file_is_hashed_again_only_when_its_size_or_time_of_change_differs(tmp_path, monkeypatch):
+    hashed = []
+    monkeypatch.setenv("WORLDMODEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(source_module, "_content_hash", lambda path: hashed.append(path.name) or path.read_text())
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in "ab":
+        (folder / name).write_text(name)
+    first = fingerprint(folder, folder.iterdir())
+    assert (hashed, fingerprint(folder, folder.iterdir())) == (["a", "b"], first)
+    assert hashed == ["a", "b"]
+    (folder / "a").write_text("longer")
+    assert fingerprint(folder, folder.iterdir()) != first
+    os.utime(folder / "b", (1, 1))
+    fingerprint(folder, folder.iterdir())
+    assert hashed == ["a", "b", "a", "b"]
+    next((tmp_path / "cache" / "digests").iterdir()).write_text("{damaged")
+    fingerprint(folder, folder.iterdir())
+    assert hashed == ["a", "b"] * 3
+
+
+def test_a_cache_that_does_not_fit_is_refused_before_anything_is_decoded(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5 * 2 * 16 * 16 * 3 - 1))
+    source = CountingEpisodes([5])
+    with pytest.raises(ValueError, match=r"frames\.npy.*GB are free.*WORLDMODEL_CACHE"):
+        EpisodeCache(source, tmp_path)
+    assert source.reads == []
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_disk_that_fills_up_is_an_error_and_leaves_no_half_cache(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = CountingEpisodes([5])
+    for function in ("posix_fallocate", "pwrite"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, full)
+            with pytest.raises(ValueError, match="No space left"):
+                EpisodeCache(source, tmp_path)
+        assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    assert_equal(EpisodeCache(source, tmp_path).read(0, 0, 5), source.read(0, 0, 5))
+
+
+def test_large_pictures_are_decoded_in_smaller_pieces():
+    assert piece_frames(DrawnEpisodes([5])) == 128
+    assert piece_frames(DrawnEpisodes([5], size=(480, 640))) == 36
+    assert piece_frames(DrawnEpisodes([5], size=(9000, 9000))) == 1
+
+
+def test_columns_are_what_read_gives_without_pictures(tmp_path):
+    source = open_episodes(V30)
+    cache = EpisodeCache(source, tmp_path)
+    for stride in (1, 4):
+        whole = source.read(1, 0, source.lengths[1], stride)
+        for found in (source.columns(1, stride), cache.columns(1, stride)):
+            assert found.frames.shape == (len(whole.frames), 0, 0, 0, 3)
+            assert_equal(replace(found, frames=whole.frames, pixel_mask=whole.pixel_mask), whole)

@@ -1,12 +1,36 @@
 """Fit pictures of one size into a frame of another, with the same aspect ratio and black padding."""
 
 from dataclasses import dataclass
+from math import ceil, floor, sqrt
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class FrameBudget:
+    """A rule for the size of frames: the cameras' own size, made smaller if it has too many pixels.
+
+    Attributes:
+        pixels: Largest number of pixels of a frame.
+        multiple: Height and width are multiples of it.
+    """
+
+    pixels: int
+    multiple: int
+
+    def size(self, own: tuple[int, int]) -> tuple[int, int]:
+        """`(H, W)` for cameras of `own` size: with the shape kept as nearly as `multiple` allows.
+
+        Without a change of scale, the sides are rounded up and the rest is padding.
+        """
+        scale = min(1.0, sqrt(self.pixels / (own[0] * own[1])))
+        rounded = ceil if scale == 1 else floor
+        height, width = (max(rounded(side * scale / self.multiple), 1) * self.multiple for side in own)
+        return height, width
 
 
 @dataclass(frozen=True)
