@@ -186,6 +186,7 @@ class WorldModel(nn.Module):
             states=torch.stack([observation.states for observation in seen], dim=1) if self.state_dim else None,
             view_mask=context.view_mask,
             pixel_mask=context.pixel_mask,
+            task=context.task,
         )
 
     def engine(self) -> FoldedEngine | PlainEngine:

@@ -119,7 +119,7 @@ def draw_branches(
         states = None if states is None else torch.cat([states, new[1]], dim=1)
     each = [i for i in range(len(recorded)) for _ in range(candidates)]
     other = [mix_seed(seed, i) for seed in seeds for i in range(candidates)]
-    actions, copied = _cut(clip.actions, slice(now, None)), clip.map(lambda x: x[each])
+    actions, copied = _cut(clip.actions, slice(now, None)), clip.rows(each)
     sample, sample_states, frames = generate(
         stream.branch(candidates, seeds=other),
         None if actions is None else actions[each],

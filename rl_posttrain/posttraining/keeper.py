@@ -108,7 +108,7 @@ class Keeper:
         """Write the first held-out episodes: truth, before, after."""
         if not self.main:
             return
-        clip = self.held_out.clip.map(lambda tensor: tensor[:VIDEOS])
+        clip = self.held_out.clip.rows(slice(VIDEOS))
         actions = clip.actions[:, CONTEXT_FRAMES - 1 :]
         settings = {"num_steps": self.config.num_steps, "seed": self.config.seed}
         after = WorldModel.load(self.config.out, self.base.device)

@@ -98,14 +98,15 @@ class EpisodeCache:
             )
         first = self._first[episode] + start
         frames = torch.from_numpy(np.array(self._frames[first : first + stop - start : stride]))
-        return Clip(frames=frames, pixel_mask=self._clip_mask, **self._between(first, stop - start, stride))
+        task, between = self._tasks[episode], self._between(first, stop - start, stride)
+        return Clip(frames=frames, pixel_mask=self._clip_mask, task=task, **between)
 
     def columns(self, episode: int, stride: int = 1) -> Clip:
         """The tables of a whole episode as in `read`, without a picture: `frames` has no pixels."""
         self._check_episode(episode)
         length = self.lengths[episode]
         empty = torch.empty(len(range(0, length, stride)), 0, 0, 0, 3, dtype=torch.uint8)
-        return Clip(empty, **self._between(self._first[episode], length, stride))
+        return Clip(empty, task=self._tasks[episode], **self._between(self._first[episode], length, stride))
 
     def _between(self, first: int, length: int, stride: int) -> dict[str, Tensor]:
         """States at the frames from row `first` on; actions, rewards and successes of the strides between them."""

@@ -1,7 +1,7 @@
 """The record in which the package passes data around: a part of an episode."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -27,6 +27,7 @@ class Clip:
         successes: `next.success` of each action; true if any within a stride is.
         view_mask: False where a camera is missing; `None` means all are present.
         pixel_mask: False on letterbox padding; `None` means there is no padding.
+        task: The task of the episode in words, or one for each clip of the batch; empty if not known.
     """
 
     frames: UInt8[Tensor, "*b t v H W 3"]
@@ -36,6 +37,7 @@ class Clip:
     successes: Bool[Tensor, "*b t-1"] | None = None
     view_mask: Bool[Tensor, "*b v"] | None = None
     pixel_mask: Bool[Tensor, "*b v H W"] | None = None
+    task: str | tuple[str, ...] = ""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Clip":
         """Apply `function` to every tensor that is present."""
@@ -47,19 +49,30 @@ class Clip:
         between = {name: getattr(self, name) for name in ("actions", "rewards", "successes")}
         cut = {k: None if v is None else v[:, :num_frames] for k, v in frames.items()}
         cut |= {k: None if v is None else v[:, : num_frames - 1] for k, v in between.items()}
-        return Clip(**cut, view_mask=self.view_mask, pixel_mask=self.pixel_mask)
+        return Clip(**cut, view_mask=self.view_mask, pixel_mask=self.pixel_mask, task=self.task)
 
     def to(self, device: torch.device | str) -> "Clip":
         """Move every tensor to `device`."""
         return self.map(lambda tensor: tensor.to(device))
 
+    def rows(self, rows: slice | Tensor | list[int]) -> "Clip":
+        """The chosen clips of a batch."""
+        chosen = self.map(lambda tensor: tensor[rows])
+        if isinstance(self.task, str):
+            return chosen
+        index = torch.arange(len(self.task))[rows.cpu() if isinstance(rows, Tensor) else rows]
+        return replace(chosen, task=tuple(self.task[i] for i in index.tolist()))
+
 
 def stack_clips(clips: Sequence[Clip]) -> Clip:
-    """Stack clips of equal shape along a new leading batch axis."""
+    """Stack clips of equal shape, each of one episode, along a new leading batch axis."""
     columns = {}
     for field in fields(Clip):
         values = [getattr(clip, field.name) for clip in clips]
-        columns[field.name] = None if values[0] is None else torch.stack(values)
+        if field.name == "task":
+            columns["task"] = tuple(values)
+        else:
+            columns[field.name] = None if values[0] is None else torch.stack(values)
     return Clip(**columns)
 
 

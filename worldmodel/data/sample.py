@@ -62,7 +62,7 @@ def sample_clips(
 
 def _join(first: Clip, rest: Clip) -> Clip:
     """The first frame of `first`, with the action there, before the frames of `rest`."""
-    timeless = {"view_mask": rest.view_mask, "pixel_mask": rest.pixel_mask}
+    timeless = {"view_mask": rest.view_mask, "pixel_mask": rest.pixel_mask, "task": rest.task}
     columns = {f.name: (getattr(first, f.name), getattr(rest, f.name)) for f in fields(Clip)}
     joined = {
         name: None if late is None else torch.cat([early[:1], late])

@@ -176,6 +176,7 @@ class TableSource:
         return Clip(
             frames=self._frames(episode, indices),
             pixel_mask=None if bool(mask.all()) else mask,
+            task=self.rows[episode].task,
             **_columns(self.rows[episode], indices, stride),
         )
 
@@ -184,7 +185,7 @@ class TableSource:
         self._check_episode(episode)
         indices = np.arange(0, self.lengths[episode], stride)
         no_pixels = torch.empty(len(indices), 0, 0, 0, 3, dtype=torch.uint8)
-        return Clip(no_pixels, **_columns(self.rows[episode], indices, stride))
+        return Clip(no_pixels, task=self.rows[episode].task, **_columns(self.rows[episode], indices, stride))
 
     def select(self, views: Sequence[str], size: tuple[int, int] | FrameBudget | None = None) -> "TableSource":
         """The same episodes with some of the cameras, in the given order; `size` is as in `open_episodes`.

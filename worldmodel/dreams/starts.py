@@ -66,6 +66,7 @@ class Starts:
             frames=self.frames[index][:, None],
             states=None if self.states is None else self.states[index][:, None],
             pixel_mask=None if self.pixel_mask is None else self.pixel_mask[index],
+            task=tuple(self.source.task(self.episodes[start]) for start in starts),
         )
 
     def spaces(self) -> tuple[spaces.Dict, spaces.Box]:

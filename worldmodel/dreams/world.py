@@ -52,4 +52,5 @@ def final_frame(clip: Clip) -> Clip:
         states=None if clip.states is None else clip.states[-1:],
         view_mask=clip.view_mask,
         pixel_mask=clip.pixel_mask,
+        task=clip.task,
     )

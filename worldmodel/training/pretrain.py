@@ -243,7 +243,7 @@ def batch(
     if not config.use_actions:
         clip = replace(clip, actions=None)
     rows = process_rows(clips, accelerator)
-    clip = clip.map(lambda tensor: tensor[rows])
+    clip = clip.rows(rows)
     return clip.to(accelerator.device), draws.rows(rows.start, rows.stop)
 
 
