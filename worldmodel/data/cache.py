@@ -1,4 +1,4 @@
-"""A data set decoded once into a memory-mapped file."""
+"""A data set decoded once into one file."""
 
 import hashlib
 import json
@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from worldmodel.data.clip import Clip, EpisodeSource
+from worldmodel.data.video.read import release_readers
 
 TABLES = ("actions", "states", "rewards", "successes")
 PIECE_FRAMES = 128
@@ -33,7 +34,7 @@ def default_cache_folder() -> Path:
 
 
 class EpisodeCache:
-    """An `EpisodeSource` whose frames are decoded once into a memory-mapped uint8 file.
+    """An `EpisodeSource` whose frames are decoded once into a file of bytes.
 
     The first use decodes every episode, several at a time, with a progress bar; later ones open the
     file. Its size is compared with the free space of the disk before anything is decoded. The cache is
@@ -67,7 +68,7 @@ class EpisodeCache:
         with FileLock(f"{self.folder}.lock"):
             if not self._is_current():
                 self._build(source)
-            self._frames = np.load(self.folder / "frames.npy", mmap_mode="r")
+            self._frames = FramesReader(self.folder / "frames.npy")
             self._tables = load_file(self.folder / "tables.safetensors")
 
     def __len__(self) -> int:
@@ -97,7 +98,7 @@ class EpisodeCache:
                 f"0:{self.lengths[episode]} with a stride of at least 1"
             )
         first = self._first[episode] + start
-        frames = torch.from_numpy(np.array(self._frames[first : first + stop - start : stride]))
+        frames = torch.from_numpy(self._frames.read(range(first, first + stop - start, stride)))
         task, between = self._tasks[episode], self._between(first, stop - start, stride)
         return Clip(frames=frames, pixel_mask=self._clip_mask, task=task, **between)
 
@@ -164,6 +165,7 @@ class EpisodeCache:
                 piece = source.read(episode, start, min(stop + 1, self.lengths[episode]))
                 frames.write(row, piece.frames[: stop - start].numpy())
                 columns[number] = _columns(piece, stop - start)
+                release_readers(keep=len(self.views))
                 progress.advance(task)
 
         num_threads = os.cpu_count() or 1
@@ -234,6 +236,29 @@ class FramesFile:
             f"{self.path}: the cache of decoded frames {what}; set WORLDMODEL_CACHE to a folder on another disk, "
             "or choose a smaller --size or fewer --episodes"
         )
+
+
+class FramesReader:
+    """Rows of a npy file of bytes; they are read, not memory-mapped, so pages of the file are not counted as ours."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        array = np.load(path, mmap_mode="r")
+        self.shape, self.start, self.row = array.shape[1:], array.offset, math.prod(array.shape[1:])
+        self.file = path.open("rb", buffering=0)
+
+    def read(self, rows: range) -> UInt8[np.ndarray, "t v H W 3"]:
+        """The frames at `rows`."""
+        frames = np.empty((len(rows), *self.shape), np.uint8)
+        parts = [(frames, rows.start)] if rows.step == 1 else zip(frames, rows, strict=True)
+        for part, row in parts:
+            left, at = memoryview(part).cast("B"), self.start + row * self.row
+            while left:
+                done = os.preadv(self.file.fileno(), [left], at)
+                if not done:
+                    raise ValueError(f"{self.path}: is cut short; remove its folder, and it is made again")
+                left, at = left[done:], at + done
+        return frames
 
 
 def piece_frames(source: EpisodeSource) -> int:

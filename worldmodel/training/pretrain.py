@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.data.sample import sample_clips, split_episodes
+from worldmodel.data.video.letterbox import FrameBudget
 from worldmodel.model.dit import DiTConfig
-from worldmodel.model.folder import check_out
+from worldmodel.model.folder import check_out, find_model, read_description
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.build import build_world
@@ -26,7 +27,7 @@ from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.prefetch import Ahead
 from worldmodel.training.validate import validate
-from worldmodel.world_model import WorldModel
+from worldmodel.world_model import WorldDescription, WorldModel
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,11 @@ class PretrainConfig:
     """Data frames per model frame; the actions in between are concatenated."""
     views: tuple[str, ...] = ()
     """Cameras to train on, by name; by default all."""
-    size: tuple[int, int] | None = None
-    """Height and width to resize to; by default the data's own."""
+    size: tuple[int, int] | Literal["auto", "native"] = "auto"
+    """Height and width of the frames; native: the data's own; auto: the data's own, made smaller in the same shape if
+    a picture has more than `picture_pixels`."""
+    picture_pixels: int = 96 * 128
+    """Pixels of a frame up to which `size auto` keeps the data's own size."""
     relative_to: dict[int, int] = field(default_factory=dict)
     """Pairs of action dim and state dim: these actions are absolute targets; the network gets them minus the state."""
     injection: Literal["token", "adaln", "cross"] = "adaln"
@@ -106,6 +110,7 @@ class BaseConfig(PretrainConfig):
     """About 100M weights, one large GPU."""
 
     steps: int = 100_000
+    picture_pixels: int = 240 * 320
     batch: int = 32
     frames: int = 17
     warmup: int = 500
@@ -146,7 +151,7 @@ def pretrain(config: PretrainConfig) -> Path:
     check_out(config.out, "state/state.json", "world.json", overwrite=config.overwrite, resume=config.resume)
     accelerator = start_accelerator(config.device, config.out)
     torch.manual_seed(config.seed)
-    source = EpisodeCache(open_episodes(config.data, config.size, config.views or None, config.reading))
+    source = EpisodeCache(open_data(config))
     train, held_out = split_episodes(source, config.validation_episodes)
     world = build_world(
         source,
@@ -197,6 +202,30 @@ def pretrain(config: PretrainConfig) -> Path:
                 average.swap(world)
     accelerator.end_training()
     return config.out
+
+
+def open_data(config: PretrainConfig) -> EpisodeSource:
+    """Open the data in the size to train in; one line says so where it is not the data's own."""
+    source = open_episodes(config.data, frame_size(config), config.views or None, config.reading)
+    (height, width), (own_height, own_width) = source.size, source.own_size
+    if (height, width) != (own_height, own_width):
+        print(f"pictures of {own_width} x {own_height} are read at {width} x {height}; --size sets another size")
+    return source
+
+
+def frame_size(config: PretrainConfig) -> tuple[int, int] | FrameBudget | None:
+    """The size to read in: chosen, that of the world model to start from, or the data's own within the budget.
+
+    With a codec, whose latents are smaller than pictures, `auto` keeps the data's own size.
+    """
+    if not isinstance(config.size, str):
+        return config.size
+    if config.size == "native" or config.codec is not None:
+        return None
+    if config.init is not None:
+        file = find_model(config.init, "world.json") / "world.json"
+        return tuple(read_description(file, WorldDescription).config.size)
+    return FrameBudget(config.picture_pixels, config.dit.patch)
 
 
 def clip_shape(config: PretrainConfig, step: int) -> tuple[int, int]:

@@ -133,7 +133,7 @@ def read_frames(path: Path | str, indices: Sequence[int]) -> UInt8[np.ndarray, "
     return reader.read(indices)
 
 
-def release_readers() -> None:
-    """Close the videos that `read_frames` keeps open for this thread."""
-    while _open.readers:
-        _open.readers.popitem()[1].close()
+def release_readers(keep: int = 0) -> None:
+    """Close the videos that `read_frames` keeps open for this thread, all but the last `keep`."""
+    while len(_open.readers) > keep:
+        _open.readers.popitem(last=False)[1].close()
