@@ -24,6 +24,7 @@ from worldmodel.training.build import build_world
 from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
 from worldmodel.training.log import CLOCKS, RunLog
 from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
+from worldmodel.training.malloc import check_memory, training_bytes
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.prefetch import Ahead
 from worldmodel.training.validate import validate
@@ -151,7 +152,12 @@ def pretrain(config: PretrainConfig) -> Path:
     check_out(config.out, "state/state.json", "world.json", overwrite=config.overwrite, resume=config.resume)
     accelerator = start_accelerator(config.device, config.out)
     torch.manual_seed(config.seed)
-    source = EpisodeCache(open_data(config))
+    recorded = open_data(config)
+    if accelerator.device.type == "cpu" and config.codec is None:
+        clips = max(config.batch // accelerator.num_processes, 1)
+        shape = {"views": len(recorded.views), "size": recorded.size, "clips": clips, "frames": config.frames}
+        check_memory(training_bytes(config.dit, **shape))
+    source = EpisodeCache(recorded)
     train, held_out = split_episodes(source, config.validation_episodes)
     world = build_world(
         source,

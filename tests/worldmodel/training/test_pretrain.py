@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from places import LEROBOT_V30
+from tiny import tiny_world
 
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.model.dit import DiTConfig
@@ -19,7 +20,7 @@ from worldmodel.training.build import build_world
 from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.prefetch import Ahead
-from worldmodel.training.pretrain import PretrainConfig, clip_shape
+from worldmodel.training.pretrain import PretrainConfig, clip_shape, frame_size, open_data
 from worldmodel.world_model import WorldModel
 
 DATA = LEROBOT_V30
@@ -226,3 +227,30 @@ def test_batches_made_ahead_are_those_asked_for(enabled):
             batches(7)
     assert made[:3] == [3, 4, 5]
     assert (6 in made) == enabled
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ((64, 64), (64, 64)),
+        ((90, 100), (96, 104)),  # padded to whole patches
+        ((480, 640), (96, 128)),
+        ((720, 1280), (80, 144)),
+        ((128, 96), (128, 96)),
+    ],
+)
+def test_large_pictures_become_smaller_in_the_same_shape(own, expected, tmp_path):
+    budget = frame_size(PretrainConfig(tmp_path, tmp_path))
+    assert budget.size(own) == expected
+
+
+def test_the_size_of_the_frames_can_be_chosen(tmp_path, capsys):
+    config = PretrainConfig(LEROBOT_V30, tmp_path, validation_episodes=1, picture_pixels=32 * 32)
+    assert open_data(config).size == (32, 32)
+    assert "pictures of 96 x 96 are read at 32 x 32" in capsys.readouterr().out
+    assert open_data(replace(config, size="native")).size == (96, 96)
+    assert open_data(replace(config, size=(48, 96))).size == (48, 96)
+    assert open_data(replace(config, codec="vae")).size == (96, 96)
+    world = tmp_path / "world"
+    tiny_world(size=(64, 64)).save(world)
+    assert frame_size(replace(config, init=world)) == (64, 64)
