@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from conditioning.action import ActionEmbedding
+from conditioning.angles import on_the_circle, shortest, wrapped
 from conditioning.latent_action import LATENT_RANGE, LatentController
 from conditioning.noise import FourierMLP
 from conditioning.relative import relative_actions
@@ -32,6 +33,8 @@ class ConditionerConfig:
     """{action dim: state dim}: this action is an absolute target; the network gets it minus the state."""
     latent_dim: int = 0
     """Width of the latent action that replaces the real one; 0 for none."""
+    angles: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    """{state dim: (low, high)}: this state is an angle that wraps from high to low."""
 
     @property
     def told_dim(self) -> int:
@@ -72,6 +75,7 @@ class Conditioner(nn.Module):
     States are mapped to [-1, 1] by their 1st and 99th percentiles. Actions are mapped in the same
     way, after those of `relative_to` have become displacements from the current state. The world
     model predicts the displacement of the state to the next frame, in units of `displacement_scale`.
+    Differences of angles are taken the short way round, and the network sees their cosine and sine.
 
     With `latent_dim` the transformer reads latent actions. Where there are no real actions, the
     caller passes latent ones; otherwise the controller computes them from the real action and the state.
@@ -89,7 +93,7 @@ class Conditioner(nn.Module):
         latent_dim = config.latent_dim
         self.action = ActionEmbedding(latent_dim or chunk, width)
         self.controller = LatentController(chunk, config.state_dim, latent_dim) if latent_dim and chunk else None
-        self.state = FourierMLP(config.state_dim, width) if config.state_dim else None
+        self.state = FourierMLP(config.state_dim + len(config.angles), width) if config.state_dim else None
         self.num_tokens = int(config.injection == "token") + int(config.state_dim > 0)
 
     def set_statistics(
@@ -113,10 +117,26 @@ class Conditioner(nn.Module):
         if states is None:
             raise ValueError(f"relative_to={dict(self.config.relative_to)} needs states, got none")
         chunks = rearrange(actions, "b t (k a) -> b t k a", k=self.config.stride)
-        moved = relative_actions(chunks, states[:, :, None], self.config.relative_to)
+        moved = relative_actions(chunks, states[:, :, None], self.config.relative_to, angles=self.config.angles)
         return rearrange(moved, "b t k a -> b t (k a)")
 
-    def normalised_states(self, states: Float[Tensor, "b t s"]) -> Float[Tensor, "b t s"]:
+    def displacement(self, states: Float[Tensor, "*b s"], start: Float[Tensor, "*b s"]) -> Float[Tensor, "*b s"]:
+        """The change from `start` to `states`, in units of `displacement_scale`."""
+        return shortest(states - start, self.config.angles) / self.displacement_scale
+
+    def moved(self, start: Float[Tensor, "*b s"], displacement: Float[Tensor, "*b s"]) -> Float[Tensor, "*b s"]:
+        """The states after a displacement in units of `displacement_scale`."""
+        return wrapped(start + displacement * self.displacement_scale, self.config.angles)
+
+    def seen_states(self, states: Float[Tensor, "*b s"]) -> Float[Tensor, "*b c"]:
+        """States as the network reads them: normalised, and angles as cosine and sine."""
+        if not self.config.angles:
+            return self.normalised_states(states)
+        straight = [dim for dim in range(self.config.state_dim) if dim not in self.config.angles]
+        circle = on_the_circle(states, self.config.angles)
+        return torch.cat([self.normalised_states(states)[..., straight], circle], dim=-1)
+
+    def normalised_states(self, states: Float[Tensor, "*b s"]) -> Float[Tensor, "*b s"]:
         """Raw states mapped to [-1, 1]."""
         return (states - self.state_center) / self.state_scale
 
@@ -164,7 +184,7 @@ class Conditioner(nn.Module):
         action = self.action(told, present)
         tokens = [action] if self.config.injection == "token" else []
         if self.state is not None:
-            tokens.append(self.state(self.normalised_states(states)))
+            tokens.append(self.state(self.seen_states(states)))
         empty = action.new_zeros(*shape, 0, action.shape[-1])
         return Conditioning(
             tokens=torch.stack(tokens, dim=2) if tokens else empty,

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from jaxtyping import Float
 from torch import Tensor
 
+from conditioning.angles import Angles, shortest
+
 
 def relative_actions(
     actions: Float[Tensor, "*b a"],
@@ -12,6 +14,7 @@ def relative_actions(
     relative_to: Mapping[int, int],
     *,
     cap: float | None = None,
+    angles: Angles | None = None,
 ) -> Float[Tensor, "*b a"]:
     """A copy of the actions in which the state is subtracted from the absolute targets.
 
@@ -20,10 +23,13 @@ def relative_actions(
         states: The state in which each action is carried out.
         relative_to: Action dim and state dim pairs of the absolute targets.
         cap: Longest displacement of these dims together; longer ones are shortened to it.
+        angles: State dims that are angles; displacements from them are taken the short way round.
     """
     moved = actions.clone()
     for action, state in relative_to.items():
         moved[..., action] -= states[..., state]
+    turning = {action: angles[state] for action, state in relative_to.items() if state in (angles or {})}
+    moved = shortest(moved, turning)
     if cap is not None and relative_to:
         dims = list(relative_to)
         length = moved[..., dims].norm(dim=-1, keepdim=True).clamp_min(1e-6)

@@ -161,7 +161,7 @@ def _parts(world: WorldModel, branches: Branches, latents: Tensor, states: Tenso
     flat = rearrange(latents, "b k m ... -> b (k m) ...")
     if states is None:
         return (flat,)
-    moved = (states - branches.current_states) / world.conditioner.displacement_scale
+    moved = world.conditioner.displacement(states, branches.current_states)
     return flat, rearrange(moved, "b k m s -> b (k m) s")
 
 

@@ -1,10 +1,11 @@
 """Rewards of agreement: of states, of actions decoded from the frames, of the energy of motion."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from conditioning.angles import Angles, shortest
 from policy_eval.judge.inverse_dynamics import InverseDynamics
 from rl_posttrain.rewards.reward import Rollout
 
@@ -15,13 +16,16 @@ class StateAgreement:
 
     Attributes:
         scale: What counts as 1 in every dim, e.g. the usual displacement between two frames.
+        angles: State dims that are angles.
     """
 
     scale: Float[Tensor, "s"]
+    angles: Angles = field(default_factory=dict)
 
     def __call__(self, rollout: Rollout) -> Float[Tensor, "b"]:
         """Scores, 0 is best."""
-        error = (rollout.imagined.states - rollout.reference.states)[:, 1:] / self.scale
+        difference = shortest(rollout.imagined.states - rollout.reference.states, self.angles)
+        error = difference[:, 1:] / self.scale
         return -error.square().mean(dim=(1, 2))
 
 

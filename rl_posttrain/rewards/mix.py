@@ -105,7 +105,7 @@ def build_rewards(
     rewards: dict[str, Reward] = {"fidelity": Fidelity(None if reason else Lpips(world.device))}
     chosen = {"fidelity": weights.fidelity}
     if weights.state and world.state_dim:
-        rewards["state"] = StateAgreement(world.conditioner.displacement_scale.clone())
+        rewards["state"] = StateAgreement(world.conditioner.displacement_scale.clone(), world.conditioner.config.angles)
         chosen["state"] = weights.state
     if weights.motion:
         rewards["motion"], chosen["motion"] = motion_agreement, weights.motion

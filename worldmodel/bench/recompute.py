@@ -47,6 +47,5 @@ def recomputed_step(
         clean = world.sampler(lambda z, tau, step_size: world.predict(last, z, tau, step_size), silence, num_steps)
     states = None
     if world.state_dim:
-        moved = clean[1][:, 0].float() * world.conditioner.displacement_scale
-        states = context.states[:, -1] + moved
+        states = world.conditioner.moved(context.states[:, -1], clean[1][:, 0].float())
     return Observation(world.codec.decode(world.bound(clean[0][:, 0].float())), states)

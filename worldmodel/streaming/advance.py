@@ -107,7 +107,7 @@ def observe(world: Parts, state: StreamState, actions: Tensor | None, latent: Te
     engine = world.engine()
     clean = (latent,)
     if states is not None:
-        clean = latent, (states - state.states) / world.conditioner.displacement_scale
+        clean = latent, world.conditioner.displacement(states, state.states)
     engine.remember(engine.encode(state, _condition(world, state, actions)), clean)
 
 
@@ -123,7 +123,7 @@ def advance(
         clean = sampler(lambda z, tau, step_size: engine.decode(encoded, z, tau, step_size), z, num_steps)
         latent = world.bound(clean[0])
         engine.remember(encoded, (latent, *clean[1:]))
-        moved = [state.states + part * world.conditioner.displacement_scale for part in clean[1:]]
+        moved = [world.conditioner.moved(state.states, part) for part in clean[1:]]
         return latent, world.codec.decode(latent), *moved
 
     silent = temperature == 0 or (num_steps == 1 and not world.dit.reads_noise)

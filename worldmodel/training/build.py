@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from conditioning.angles import found_angles
 from conditioning.conditioner import ConditionerConfig
 from conditioning.relative import check_relative_to
 from worldmodel.data import EpisodeSource
 from worldmodel.model.codec import LatentCodec
 from worldmodel.model.dit import DiTConfig
 from worldmodel.training.latent_actions import fit_controller
-from worldmodel.training.statistics import action_state_statistics
+from worldmodel.training.statistics import action_state_statistics, state_angles
 from worldmodel.world_model import WorldModel, WorldModelConfig
 
 
@@ -55,12 +56,13 @@ def build_world(
     codec: str | Path | None,
     init: str | Path | None,
     latent_dim: int = 0,
+    angles: Sequence[int] | Literal["auto", "none"] = "auto",
 ) -> WorldModel:
     """A world model that fits `source`, normalised by the statistics of `episodes`.
 
     With `init` the architecture (with the injection of actions), the codec, the temperature, and
     all weights and statistics of equal shape come from that world model. If it has latent actions,
-    a controller learns to compute them from real ones.
+    a controller learns to compute them from real ones. `angles` are the state dims that wrap; see `state_angles`.
 
     Raises:
         ValueError: If `init` has other views, another frame size or another width of latent
@@ -76,6 +78,8 @@ def build_world(
     action_dim = source.action_dim if use_actions else 0
     relative_to = dict(relative_to) if action_dim else {}
     check_relative_to(relative_to, data=source.name, action_dim=action_dim, state_dim=source.state_dim)
+    turning = state_angles(source, angles) if start is None else start.config.conditioner.angles
+    _tell_angles(source, turning, relative_to, action_dim)
     conditioner = ConditionerConfig(
         action_dim=action_dim,
         state_dim=source.state_dim,
@@ -83,6 +87,7 @@ def build_world(
         injection=injection,
         relative_to=relative_to,
         latent_dim=latent_dim,
+        angles=turning,
     )
     config = WorldModelConfig(
         views=tuple(source.views),
@@ -104,6 +109,18 @@ def build_world(
     return world
 
 
+def _tell_angles(
+    source: EpisodeSource, angles: Mapping[int, tuple[float, float]], relative_to: Mapping[int, int], action_dim: int
+) -> None:
+    """Say which states are angles, and which actions would need to be relative to them."""
+    for dim, (low, high) in angles.items():
+        print(f"state dim {dim} is an angle that wraps from {high:.4g} to {low:.4g}; --angles says otherwise")
+    if action_dim:
+        actions = [source.columns(episode).actions for episode in range(len(source))]
+        for dim in set(found_angles(actions)) - {a for a, state in relative_to.items() if state in angles}:
+            print(f"action dim {dim} jumps by a whole turn, too; --relative-to {dim} STATE makes it a displacement")
+
+
 def _load_codec(folder: str | Path | None) -> LatentCodec | None:
     if folder is None:
         return None
@@ -113,7 +130,13 @@ def _load_codec(folder: str | Path | None) -> LatentCodec | None:
 
 
 def _set_statistics(world: WorldModel, source: EpisodeSource, episodes: Sequence[int]) -> None:
-    statistics = action_state_statistics(source, relative_to=world.relative_to, stride=world.stride, episodes=episodes)
+    statistics = action_state_statistics(
+        source,
+        relative_to=world.relative_to,
+        stride=world.stride,
+        episodes=episodes,
+        angles=world.config.conditioner.angles,
+    )
     none = torch.zeros(2, 0)
     action, state, displacement = statistics.action, statistics.state, statistics.displacement
     world.conditioner.set_statistics(

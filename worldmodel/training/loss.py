@@ -269,7 +269,7 @@ def _encode(world: WorldModel, clip: Clip, context: Tensor, states: Tensor | Non
 def _target(world: WorldModel, latent: Tensor, next_states: Tensor | None, states: Tensor | None) -> tuple[Tensor, ...]:
     if states is None:
         return (latent,)
-    return latent, (next_states - states) / world.conditioner.displacement_scale
+    return latent, world.conditioner.displacement(next_states, states)
 
 
 def _self_forward(
@@ -291,7 +291,7 @@ def _self_forward(
     replaced[:, 1:][wanted] = world.bound(clean[0])
     if states is None:
         return replaced, None
-    moved = past[wanted] + clean[1] * world.conditioner.displacement_scale
+    moved = world.conditioner.moved(past[wanted], clean[1])
     replaced_states = clip.states[:, :-1].clone()
     replaced_states[:, 1:][wanted] = moved
     return replaced, replaced_states

@@ -62,6 +62,8 @@ class PretrainConfig:
     """Pixels of a frame up to which `size auto` keeps the data's own size."""
     relative_to: dict[int, int] = field(default_factory=dict)
     """Pairs of action dim and state dim: these actions are absolute targets; the network gets them minus the state."""
+    angles: tuple[int, ...] | Literal["auto", "none"] = "auto"
+    """State dims that are angles and wrap; auto: those that jump by a whole turn somewhere in the data."""
     injection: Literal["token", "adaln", "cross"] = "adaln"
     """How actions reach the transformer."""
     use_actions: bool = True
@@ -170,6 +172,7 @@ def pretrain(config: PretrainConfig) -> Path:
         codec=config.codec,
         init=config.init,
         latent_dim=config.latent_actions,
+        angles=config.angles,
     ).to(accelerator.device)
     if config.compile:
         world.dit.encode = torch.compile(world.dit.encode)
