@@ -59,7 +59,7 @@ class SimulatorWorld:
     """
 
     def __init__(self, make: Callable[[], gymnasium.Env], source: EpisodeSource):
-        self.make, self.source, self.views = make, source, tuple(source.views)
+        self.make, self.source, self.views, self.stride = make, source, tuple(source.views), 1
         self.envs: list[gymnasium.Env] = []
         self.places: dict[bytes, tuple[int, int]] = {}
         for episode in range(len(source)):

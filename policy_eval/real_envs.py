@@ -35,14 +35,15 @@ class RealEnvs(VectorEnv):
         make: Makes one simulator; see `docs/extend/environment.md` for what it needs.
         starts: The recorded starts.
         num_envs: Number of simulators, stepped one after the other.
+        stride: Steps of a simulator for which an action is held, as in a world model of this stride; rewards add up.
     """
 
-    def __init__(self, make: Callable[[], gymnasium.Env], starts: Starts, *, num_envs: int):
+    def __init__(self, make: Callable[[], gymnasium.Env], starts: Starts, *, num_envs: int, stride: int = 1):
         super().__init__()
         if num_envs < 1:
             raise ValueError(f"num_envs is at least 1, got {num_envs}")
         self.envs = [make() for _ in range(num_envs)]
-        self.starts, self.num_envs = starts, num_envs
+        self.starts, self.num_envs, self.stride = starts, num_envs, stride
         self.metadata = dict(self.envs[0].metadata) | {"autoreset_mode": AutoresetMode.DISABLED}
         self.single_observation_space = self.envs[0].observation_space
         self.single_action_space = self.envs[0].action_space
@@ -76,14 +77,16 @@ class RealEnvs(VectorEnv):
     def step(
         self, actions: np.ndarray
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Apply one action per simulator."""
+        """Apply one action per simulator, for `stride` steps."""
         rewards = np.zeros(self.num_envs)
         for index, env in enumerate(self.envs):
-            if self._finished[:, index].any():
-                continue
-            self._current[index], rewards[index], terminated, truncated, info = env.step(actions[index])
-            self._successes[index] = succeeded(terminated, info)
-            self._finished[:, index] = terminated or self._successes[index], truncated
+            for _ in range(self.stride):
+                if self._finished[:, index].any():
+                    break
+                self._current[index], reward, terminated, truncated, info = env.step(actions[index])
+                rewards[index] += reward
+                self._successes[index] = succeeded(terminated, info)
+                self._finished[:, index] = terminated or self._successes[index], truncated
         terminated, truncated = self._finished.copy()
         info = {"success": self._successes.copy(), "_success": np.ones(self.num_envs, bool)}
         return self._stacked(), rewards, terminated, truncated, info

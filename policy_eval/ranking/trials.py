@@ -119,11 +119,12 @@ class TrialSetup:
     @cached_property
     def simulators(self) -> RealEnvs:
         """Several copies of the real environment."""
-        size = self.loaded_starts.source.size[0]
+        size, stride = self.loaded_starts.source.size[0], self.loaded_world.stride
         return RealEnvs(
-            lambda: make_simulator(self.place, size=size, time_limit=self.horizon),
+            lambda: make_simulator(self.place, size=size, time_limit=self.horizon * stride),
             self.loaded_starts,
             num_envs=min(SIMULATORS, self.episodes),
+            stride=stride,
         )
 
     @cached_property

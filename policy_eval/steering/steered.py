@@ -18,6 +18,7 @@ from policy_eval.policies.policy import Observations
 from policy_eval.steering.proposals import jitter
 from policy_eval.steering.scorers import Candidates, Scorer
 from worldmodel.data import Clip
+from worldmodel.dreams.world import held
 from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
 
@@ -116,7 +117,7 @@ class SteeredPolicy:
             if not queue:
                 queue = list(self.policy.plan(self._observed(seen[-1])).unbind(1))
             actions.append(queue.pop(0))
-            seen.append(stream.step(actions[-1], num_steps=self.num_steps))
+            seen.append(stream.step(held(actions[-1], self.world.stride), num_steps=self.num_steps))
         return Clip(
             frames=torch.stack([each.frames for each in seen], 1),
             actions=torch.stack(actions, 1),
@@ -131,7 +132,7 @@ class SteeredPolicy:
         if self.world.state_dim:
             states = torch.stack([o["observation.state"] for o in self.seen], 1)
         between = self.done[len(self.done) - len(self.seen) + 1 :]
-        actions = torch.stack(between, 1) if between else None
+        actions = torch.stack([held(action, self.world.stride) for action in between], 1) if between else None
         return Clip(frames=frames, actions=actions, states=states)
 
     def _observed(self, dreamt: Observation) -> Observations:

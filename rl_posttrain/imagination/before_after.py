@@ -1,6 +1,7 @@
 """A policy before and after, from the same real starts, side by side in videos."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ def before_after(
     videos: int,
     horizon: int,
     episodes: int | None = None,
+    stride: int = 1,
 ) -> dict[str, Scores]:
     """Let policies act in the real environment from the same starts, and write videos of the first starts.
 
@@ -38,6 +40,7 @@ def before_after(
         videos: Number of videos.
         horizon: Maximum number of actions of a trial.
         episodes: Number of trials of each policy; as many as videos when not given.
+        stride: Steps of the environment for which an action is held, as in a world model of this stride.
 
     Returns:
         The trials of every policy, on the same starts.
@@ -51,7 +54,9 @@ def before_after(
         raise ValueError(f"{starts}: {len(source)} episodes to start from, {number} needed")
     chosen = Starts(source, range(number))
     size = source.size[0]
-    envs = RealEnvs(lambda: make_simulator(real, size=size, time_limit=horizon), chosen, num_envs=min(number, 10))
+    limit = horizon * stride
+    make = partial(make_simulator, real, size=size, time_limit=limit)
+    envs = RealEnvs(make, chosen, num_envs=min(number, 10), stride=stride)
     trials: dict[str, dict[int, Trial]] = {name: {} for name in policies}
     scores = {}
     for name, spec in policies.items():
@@ -67,7 +72,7 @@ def before_after(
     out.mkdir(parents=True, exist_ok=True)
     for index, seed in enumerate(chosen.seeds[:videos]):
         film = side_by_side({name: trials[name][seed] for name in policies})
-        write_video(out / f"start_{index}.mp4", film, source.fps)
+        write_video(out / f"start_{index}.mp4", film, source.fps / stride)
     return scores
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from rl_posttrain.imagination.actor import Actor
 from worldmodel.data import Clip
 from worldmodel.dreams.verdict import Judge, Verdict
-from worldmodel.dreams.world import World, begin
+from worldmodel.dreams.world import World, begin, held
 from worldmodel.fidelity.uncertainty import disagreement
 from worldmodel.streaming.noise import mix_seed
 
@@ -71,7 +71,7 @@ def imagine_rollouts(
     experience.
 
     Args:
-        world: The world model.
+        world: The world model; an action is held over its stride.
         judge: Reward and success of every frame.
         actor: The policy that acts.
         prior: The policy that it is compared with.
@@ -106,7 +106,7 @@ def imagine_rollouts(
         if explore:
             action = action + actor.std * repeat(noise, "n a -> (k n) a", k=noise_seeds)
         commands = actor.raw(action, seen.states if own else None).clamp(*bounds)
-        seen = stream.step(commands, num_steps=num_steps)
+        seen = stream.step(held(commands, world.stride), num_steps=num_steps)
         actions.append(action)
         looks.append(look())
     frames = torch.stack([frame for frame, _, _ in looks], 1)

@@ -102,6 +102,7 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
             config.out / "videos",
             videos=config.videos,
             horizon=config.video_steps,
+            stride=world.stride,
         )
     print(summary(config.out, report))
     return report
@@ -112,7 +113,6 @@ def check_fit(world: WorldModel, judge: LearnedJudge, policy: ClonedPolicy, sour
     views, size = tuple(world.views), tuple(world.size)
     shown = policy.config
     for name, mine, theirs in (
-        ("stride of the world model", world.stride, 1),
         (f"views of {source.name}", tuple(source.views), views),
         ("views of the judge", judge.shape.views, views),
         ("frames of the judge", judge.shape.size, size),
@@ -141,7 +141,7 @@ def prepare(config: ImagineConfig, world: World, judge: Judge, source: EpisodeSo
             f"{source.name}: {len(source)} episodes and held_out {config.held_out} leave none to start from"
         )
     train, held_out = (
-        Anchors.of(source, part, context=config.context, first_frames=config.first_frames)
+        Anchors.of(source, part, context=config.context, first_frames=config.first_frames, stride=world.stride)
         for part in (range(len(source) - number), range(len(source) - number, len(source)))
     )
     chosen = np.random.default_rng([config.seed, 1])
@@ -317,7 +317,7 @@ def dream(
         setting.judge,
         learner.actor,
         learner.prior,
-        contexts(setting.source, anchors, context=config.context),
+        contexts(setting.source, anchors, context=config.context, stride=setting.world.stride),
         horizon=horizon,
         bounds=setting.bounds,
         seed=mix_seed(config.seed, seed),

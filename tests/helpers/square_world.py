@@ -102,6 +102,7 @@ class SquareWorld:
     """
 
     views = ("top", "wrist")
+    stride = 1
 
     def __init__(self, grain: int = 0, steps: int | None = None):
         self.grain, self.left = grain, steps

@@ -261,3 +261,18 @@ def test_what_does_not_fit_is_named(starts):
             evaluate(policy, where, horizon=horizon)
     with pytest.raises(ValueError, match=r"starts \[5\] are not within 0..4"):
         evaluate(narrow, envs, starts=[5], horizon=1)
+
+
+def test_a_real_action_is_held_over_the_stride_of_the_world(starts):
+    """The square moves 2 a step, so with a stride of 3 it moves up to 6 towards the held target."""
+    envs = RealEnvs(SquareEnv, starts, num_envs=5, stride=3)
+    envs.reset(options={"starts": range(5)})
+    before = starts.states.numpy()
+    target = before + np.float32([5, 0])
+    observation, rewards, terminated, truncated, _ = envs.step(target)
+    ends = np.minimum(before[:, 0] + 5, 10)
+    moving = before[:, 0] + 5 < 10
+    np.testing.assert_allclose(observation["observation.state"][moving, 0], ends[moving])
+    path = [before[0, 0] + 2, before[0, 0] + 4, before[0, 0] + 5]
+    assert rewards[0] == pytest.approx(sum(path) / 10)
+    assert terminated.tolist() == (before[:, 0] + 5 >= 10).tolist() and not truncated.any()

@@ -27,12 +27,18 @@ class Anchors:
 
     @classmethod
     def of(
-        cls, source: EpisodeSource, episodes: Sequence[int], *, context: int, first_frames: bool = False
+        cls,
+        source: EpisodeSource,
+        episodes: Sequence[int],
+        *,
+        context: int,
+        first_frames: bool = False,
+        stride: int = 1,
     ) -> "Anchors":
         """All frames of the episodes that lie before a success, with `context - 1` before them.
 
-        The first frame of an episode is among them, although no frames precede it; with
-        `first_frames` there are no others.
+        Frames of the context lie `stride` frames of the data apart. The first frame of an episode is among
+        them, although no frames precede it; with `first_frames` there are no others.
 
         Raises:
             ValueError: There is no such frame.
@@ -40,10 +46,10 @@ class Anchors:
         found = []
         for episode in episodes:
             length = source.lengths[episode]
-            successes = source.read(episode, 0, length).successes
+            successes = source.columns(episode).successes
             if successes is not None and successes.any():
                 length = min(length, int(successes.int().argmax()) + 1)
-            frames = [0] if first_frames else [0, *range(max(context - 1, 1), length)]
+            frames = [0] if first_frames else [0, *range(max((context - 1) * stride, 1), length)]
             found += [(episode, frame) for frame in frames]
         if not found:
             raise ValueError(f"{source.name}: episodes {list(episodes)} hold no frame to start from")
@@ -55,10 +61,10 @@ class Anchors:
         return Anchors(self.episodes[index], self.frames[index])
 
 
-def contexts(source: EpisodeSource, anchors: Anchors, *, context: int) -> list[Clip]:
-    """The context of a dream from each anchor: `context` real frames, or one for a first frame."""
+def contexts(source: EpisodeSource, anchors: Anchors, *, context: int, stride: int = 1) -> list[Clip]:
+    """The context of a dream from each anchor: `context` real frames, `stride` apart, or one for a first frame."""
     clips = []
     for episode, frame in zip(anchors.episodes.tolist(), anchors.frames.tolist(), strict=True):
-        first = frame - context + 1 if frame else 0
-        clips.append(source.read(episode, first, frame + 1))
+        first = frame - (context - 1) * stride if frame else 0
+        clips.append(source.read(episode, first, frame + 1, stride))
     return clips

@@ -1,7 +1,7 @@
 """The world model as a Gymnasium environment: many dreams at once, one action in, one frame out."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Judge
+from worldmodel.dreams.world import held
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.world_model import WorldModel
 
@@ -40,8 +41,11 @@ class DreamEnv(VectorEnv):
     the last frame of the old one is in `info["final_obs"]`. With `DISABLED` it stands still, with
     reward 0, until it is reset.
 
+    A world model of stride `s` shows every `s`-th frame of the data: a step takes one action, which is
+    held for `s` steps of the data, or with `actions="chunk"` the `s` actions side by side.
+
     Args:
-        world: The world model, with frames at every step of the data (stride 1).
+        world: The world model.
         starts: The real frames that dreams begin from.
         judge: Gives the reward and the success of each dreamt frame.
         num_envs: Streams in a batch.
@@ -49,6 +53,7 @@ class DreamEnv(VectorEnv):
         num_steps: Denoising steps per frame.
         seed: Seed of the noise of chosen starts, and of a `reset` without a seed.
         autoreset_mode: `SAME_STEP` or `DISABLED`.
+        actions: Whether an action is `held` over the stride of the world model, or a step takes a `chunk`.
         like: The real environment; its spaces are taken over. By default the spaces come from the
             data: actions within their range, states without bounds.
 
@@ -66,6 +71,7 @@ class DreamEnv(VectorEnv):
         horizon: int,
         num_steps: int = 2,
         seed: int = 0,
+        actions: Literal["held", "chunk"] = "held",
         like: gymnasium.Env | None = None,
         autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
     ):
@@ -77,7 +83,7 @@ class DreamEnv(VectorEnv):
         _check(world, starts)
         self.world, self.starts, self.judge = world, starts, judge
         self.num_envs, self.horizon, self.num_steps, self.seed = num_envs, horizon, num_steps, seed
-        self.metadata = {"autoreset_mode": autoreset_mode, "render_fps": world.fps}
+        self.metadata = {"autoreset_mode": autoreset_mode, "render_fps": world.fps / world.stride}
         self.single_observation_space, self.single_action_space = (
             starts.spaces() if like is None else (like.observation_space, like.action_space)
         )
@@ -86,6 +92,11 @@ class DreamEnv(VectorEnv):
                 f"{starts.source.name}: actions have the shape {self.single_action_space.shape}, "
                 f"those of the world model ({world.action_dim},)"
             )
+        self.repeats = world.stride if actions == "held" else 1
+        if actions == "chunk":
+            space = self.single_action_space
+            low, high = (np.tile(bound, world.stride) for bound in (space.low, space.high))
+            self.single_action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._seeds = np.random.default_rng(seed)
@@ -146,8 +157,8 @@ class DreamEnv(VectorEnv):
                 f"actions are finite numbers of the shape {self.action_space.shape}, got the shape "
                 f"{actions.shape}: {actions.tolist()}"
             )
-        clipped = actions.clip(self.action_space.low, self.action_space.high)
-        dreamt = self._stream.step(torch.from_numpy(clipped), num_steps=self.num_steps)
+        clipped = torch.from_numpy(actions.clip(self.action_space.low, self.action_space.high))
+        dreamt = self._stream.step(held(clipped, self.repeats), num_steps=self.num_steps)
         verdict = self.judge(dreamt)
         running = ~(self._terminated | self._truncated)
         self._show(np.flatnonzero(running), dreamt.frames, dreamt.states)
@@ -225,8 +236,6 @@ class DreamEnv(VectorEnv):
 def _check(world: WorldModel, starts: Starts) -> None:
     """Raise a `ValueError` with both values when dreams cannot begin from `starts`."""
     name = starts.source.name
-    if world.stride != 1:
-        raise ValueError(f"a dream shows every frame: stride 1, the world model has {world.stride}")
     if tuple(world.views) != starts.views:
         raise ValueError(f"{name}: views {starts.views}, the world model {tuple(world.views)}")
     if tuple(world.size) != tuple(starts.source.size):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,13 +28,24 @@ class RunningStream(Protocol):
 
 @runtime_checkable
 class World(Protocol):
-    """The part of a world model that dreams use."""
+    """The part of a world model that dreams use.
+
+    Attributes:
+        views: Names of the cameras.
+        stride: Actions of the data per frame; `RunningStream.step` takes them side by side.
+    """
 
     views: Sequence[str]
+    stride: int
 
     def stream(self, context: Clip, *, seeds: Sequence[int]) -> RunningStream:
         """Begin one stream per clip."""
         ...
+
+
+def held(actions: Float[Tensor, "b a"], stride: int) -> Float[Tensor, "b chunk"]:
+    """One action per stream, held for the `stride` actions of a frame."""
+    return repeat(actions, "b a -> b (k a)", k=stride)
 
 
 def begin(world: World, clips: Sequence[Clip], seeds: Sequence[int]) -> RunningStream:

@@ -96,15 +96,15 @@ def calibrate(
         ValueError: Fewer than three anchors have `horizon` recorded actions after them.
     """
     ends = np.array(source.lengths)[anchors.episodes]
-    anchors = anchors.pick(np.flatnonzero(anchors.frames + horizon < ends)[:STARTS])
+    anchors = anchors.pick(np.flatnonzero(anchors.frames + horizon * world.stride < ends)[:STARTS])
     if len(anchors) < 3:
         raise ValueError(
             f"{source.name}: {len(anchors)} of the drawn frames have {horizon} recorded actions "
             "after them, at least 3 are needed; lower --horizon"
         )
     pairs = zip(anchors.episodes.tolist(), anchors.frames.tolist(), strict=True)
-    truth = stack_clips([source.read(e, f, f + horizon + 1) for e, f in pairs])
-    clips = contexts(source, anchors, context=context) * noise_seeds
+    truth = stack_clips([source.read(e, f, f + horizon * world.stride + 1, world.stride) for e, f in pairs])
+    clips = contexts(source, anchors, context=context, stride=world.stride) * noise_seeds
     stream = begin(world, clips, [mix_seed(seed, i) for i in range(len(clips))])
     spreads, errors, judged = [], [], []
     for i in range(horizon):

@@ -226,3 +226,41 @@ def test_every_update_dreams_anew(data, tmp_path):
     assert torch.equal(dreams[0].frames[:, 0], dreams[1].frames[:, 0])
     assert not torch.equal(dreams[0].actions, dreams[1].actions)
     assert torch.equal(dreams[0].actions, dreams[2].actions)
+
+
+def test_an_imagined_action_is_held_over_the_stride(data):
+    class Strided(SquareWorld):
+        """Carries out the first of the three actions, and remembers all."""
+
+        stride = 3
+
+        def __init__(self):
+            super().__init__()
+            self.chunks = []
+
+        def stream(self, context, *, seeds):
+            stream = super().stream(context, seeds=seeds)
+            step = stream.step
+
+            def first_action(actions, **settings):
+                self.chunks.append(actions)
+                return step(actions[:, :2], **settings)
+
+            stream.step = first_action
+            return stream
+
+    world, learner = Strided(), Learner(square_policy(), LearnConfig(std=1.0))
+    source = open_episodes(data)
+    anchors = Anchors.of(source, range(16), context=2, stride=3)
+    late = np.flatnonzero(anchors.frames > 0)
+    assert len(late) and anchors.frames[late].min() == 3
+    episode, frame = int(anchors.episodes[late[0]]), int(anchors.frames[late[0]])
+    clip = contexts(source, anchors.pick(late[:1]), context=2, stride=3)[0]
+    assert clip.actions.shape == (1, 6)
+    assert torch.equal(clip.frames[0], source.read(episode, frame - 3, frame - 2).frames[0])
+    start = contexts(source, Anchors(np.array([0]), np.array([0])), context=1)
+    parts = world, right_edge, learner.actor, learner.prior, start
+    imagine_rollouts(*parts, horizon=2, bounds=BOUNDS, seed=1)
+    for chunk in world.chunks:
+        assert torch.equal(chunk[:, :2], chunk[:, 2:4]) and torch.equal(chunk[:, :2], chunk[:, 4:])
+    assert len(world.chunks) == 2

@@ -201,3 +201,37 @@ def test_actions_must_be_finite_and_one_per_stream():
     for actions in (np.zeros((2, 2)), np.full((3, 2), np.nan)):
         with pytest.raises(ValueError, match=r"finite numbers of the shape \(3, 2\)"):
             envs.step(actions)
+
+
+def strided(**options) -> tuple[DreamEnv, list[torch.Tensor]]:
+    """Dreams of a world of stride 3, and the actions that it is told."""
+    world = tiny_world(size=(16, 16), relative_to={}, stride=3)
+    envs = DreamEnv(world, Starts(episodes()), never, num_envs=2, horizon=4, **options)
+    envs.reset(seed=0)
+    told, step = [], envs._stream.step
+
+    def telling(actions, **settings):
+        told.append(actions)
+        return step(actions, **settings)
+
+    envs._stream.step = telling
+    return envs, told
+
+
+def test_an_action_is_held_over_the_stride():
+    envs, told = strided()
+    assert envs.single_action_space.shape == (2,)
+    assert envs.metadata["render_fps"] == pytest.approx(10 / 3)
+    actions = envs.action_space.sample()
+    envs.step(actions)
+    assert torch.equal(told[0], torch.from_numpy(np.tile(actions, 3)))
+
+
+def test_a_step_may_take_all_actions_of_the_stride():
+    envs, told = strided(actions="chunk")
+    assert envs.single_action_space.shape == (6,)
+    np.testing.assert_array_equal(envs.single_action_space.high[:2], envs.single_action_space.high[2:4])
+    actions = envs.action_space.sample()
+    observation, *_ = envs.step(actions)
+    assert torch.equal(told[0], torch.from_numpy(actions))
+    assert observation["observation.state"].shape == (2, 2)
