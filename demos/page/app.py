@@ -121,10 +121,10 @@ def add_tabs(config: DemoConfig, world: WorldModel, visitors: Visitors) -> None:
         futures_tab(visitors, world, judge, remark)
     with gr.Tab("Policies"):
         policies = find_policies(shipped(config.policies), world)
-        if judge is None or not policies or world.stride != 1:
+        if judge is None or not policies:
             gr.Markdown(
-                f"Nothing to rank: this needs a world model of stride 1 (it is {world.stride}), a "
-                f"judge in {config.judge} and policies in {config.policies} that fit its pictures."
+                f"Nothing to rank: this needs a judge in {config.judge} and policies in {config.policies} that fit "
+                "the pictures of the world model."
             )
         else:
             worlds = find_worlds(find_folder(config.world), world)

@@ -130,10 +130,10 @@ def make_envs(
     size, count = world.size[0], min(trials, BATCH)
 
     def make() -> Any:
-        return make_simulator(task, size=size, time_limit=horizon)
+        return make_simulator(task, size=size, time_limit=horizon * world.stride)
 
     if simulator:
-        return RealEnvs(make, starts, num_envs=count)
+        return RealEnvs(make, starts, num_envs=count, stride=world.stride)
     return DreamEnv(
         world,
         starts,
