@@ -1,7 +1,7 @@
 """A small ranking that visitors can watch: few policies, few starts, one world model; without the page."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.ranking.rank import Score
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
-from worldmodel.data import Clip
+from worldmodel.data.clip import Clip, Origin
 from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Judge
@@ -50,12 +50,13 @@ class FreshEpisodes:
     def __init__(self, name: str, world: WorldModel, seeds: range):
         env = make_simulator(name, size=world.size[0])
         self.name, self.robot_type, self.fps = name, name, world.fps
-        self.views, self.size = tuple(world.views), tuple(world.size)
+        self.views, self.size, self.own_size = tuple(world.views), tuple(world.size), tuple(world.size)
         self.lengths = (1,) * len(seeds)
         self.action_dim = env.action_space.shape[0]
         self.state_dim = env.observation_space[STATE].shape[0] if world.state_dim else 0
         self.pixel_mask = torch.ones(len(self.views), *self.size, dtype=torch.bool)
         self.fingerprint = f"{name}-{seeds}"
+        self.origins = tuple(Origin(name, self.fingerprint, number) for number in range(len(seeds)))
         self._seeds = seeds
         self._first = []
         for seed in seeds:
@@ -71,6 +72,11 @@ class FreshEpisodes:
     def read(self, episode: int, start: int, stop: int, stride: int = 1) -> Clip:
         """The only frame of an episode."""
         return self._first[episode]
+
+    def columns(self, episode: int, stride: int = 1) -> Clip:
+        """The state of the only frame."""
+        clip = self._first[episode]
+        return replace(clip, frames=clip.frames[:, :0, :0, :0])
 
     def task(self, episode: int) -> str:
         """No description of the task."""

@@ -21,6 +21,7 @@ from policy_eval.judge.inverse_dynamics_training import (
 )
 from worldmodel.cli import main
 from worldmodel.data import Clip, open_episodes
+from worldmodel.data.clip import Origin
 
 DATA = LEROBOT_V30
 SHAPE = InverseDynamicsConfig(
@@ -154,10 +155,14 @@ class Squares:
 
     name, action_dim, state_dim, lengths = "squares", 2, 0, (40, 40, 40, 40)
     views, fps, size, robot_type, fingerprint = ("view",), 10.0, (32, 32), "square", "0"
+    own_size, origins = (32, 32), tuple(Origin("squares", "0", episode) for episode in range(4))
     pixel_mask = torch.ones(1, 32, 32, dtype=torch.bool)
 
     def __len__(self):
         return 4
+
+    def columns(self, episode, stride=1):
+        return self.read(episode, 0, 40, stride)
 
     def task(self, episode):
         return ""

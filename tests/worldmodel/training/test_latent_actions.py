@@ -14,6 +14,7 @@ from tiny import tiny_world
 
 from conditioning.latent_action import LatentActionEncoder, information, sample_latent, spread_error
 from worldmodel.data import Clip
+from worldmodel.data.clip import Origin
 from worldmodel.model.dit import DiTConfig
 from worldmodel.training.build import build_world
 from worldmodel.training.latent_actions import fit_controller, leakage
@@ -170,7 +171,11 @@ class Labelled:
     name, views, fps, size, robot_type, fingerprint = "drawn", ("top",), 10.0, (16, 16), "", "x"
     action_dim, state_dim = 2, 0
     lengths = (2,) * 400
+    own_size, origins = (16, 16), tuple(Origin("drawn", "x", episode) for episode in range(400))
     pixel_mask = torch.ones(1, SIZE, SIZE, dtype=torch.bool)
+
+    def columns(self, episode, stride=1):
+        return self.read(episode, 0, 2, stride)
 
     def __init__(self):
         self.clip = clips(40_000, len(self.lengths))
