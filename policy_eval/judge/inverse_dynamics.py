@@ -36,6 +36,8 @@ class InverseDynamicsConfig:
     """Width of an action, all actions of a stride together."""
     relative_to: dict[int, int] = field(default_factory=dict)
     """Action dim and state dim pairs: absolute targets, decoded as displacements from the state."""
+    angles: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """State dims that are angles, each with the interval at whose ends it wraps."""
     cap: float | None = None
     """Longest displacement of the relative dims together; the frames cannot show a longer one."""
     displacement: bool = True
@@ -156,7 +158,8 @@ class InverseDynamics(nn.Module):
             return clip.actions
         if clip.states is None:
             raise ValueError(f"relative_to={dict(relative_to)} needs states, the clip has none")
-        return relative_actions(clip.actions, clip.states[:, :-1], relative_to, cap=self.config.cap)
+        angles, cap = self.config.angles, self.config.cap
+        return relative_actions(clip.actions, clip.states[:, :-1], relative_to, cap=cap, angles=angles)
 
     def errors(self, clip: Clip) -> Float[Tensor, "b m a"]:
         """Decoded minus commanded actions, in standard deviations of the commands."""

@@ -18,6 +18,7 @@ from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
 from worldmodel.model.precision import autocast, command_device
 from worldmodel.training.fit import fit
+from worldmodel.training.statistics import state_angles
 from worldmodel.world_model import WorldModel
 
 TOLERANCE = 0.25
@@ -123,7 +124,8 @@ def build(
         "views": tuple(source.views),
         "size": tuple(source.size),
         "action_dim": source.action_dim * stride,
-        "relative_to": relative_to,
+        "relative_to": {k * source.action_dim + dim: s for k in range(stride) for dim, s in relative_to.items()},
+        "angles": dict(world.config.conditioner.angles) if world is not None else state_angles(source, "auto"),
         "displacement": config.displacement,
     }
     clips = [whole(source, episode, stride) for episode in train]
@@ -131,7 +133,7 @@ def build(
     if cap is None and relative_to:
         uncapped = InverseDynamics(InverseDynamicsConfig(**shape))
         commands = torch.cat([uncapped.commanded(clip)[0] for clip in clips])
-        cap = float(commands[:, list(relative_to)].norm(dim=-1).median())
+        cap = float(commands[:, list(shape["relative_to"])].norm(dim=-1).median())
     dynamics = InverseDynamics(InverseDynamicsConfig(**shape, cap=cap))
     commands = torch.cat([dynamics.commanded(clip)[0] for clip in clips])
     dynamics.mean.copy_(commands.mean(0))

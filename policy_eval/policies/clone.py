@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
+from conditioning.angles import Angles
 from conditioning.relative import check_relative_to, relative_actions
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
@@ -17,6 +18,7 @@ from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
 from worldmodel.model.precision import autocast, command_device
 from worldmodel.training.fit import fit
+from worldmodel.training.statistics import state_angles
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def clone(config: CloneConfig) -> Path:
         action_dim=source.action_dim,
         state_dim=source.state_dim if config.proprioception else 0,
         relative_to=config.relative_to,
+        angles=state_angles(source, "auto") if config.relative_to else {},
         chunk=config.chunk,
         action_noise=config.action_noise,
     )
@@ -170,6 +173,7 @@ def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Seque
         ValueError: There are fewer successful episodes than asked for.
     """
     index = [list(source.views).index(view) for view in views]
+    angles = state_angles(source, "auto") if config.relative_to else {}
     frames, states, targets = [], [], []
     for episode in range(len(source)):
         if len(targets) == config.demos:
@@ -185,7 +189,7 @@ def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Seque
         frames.append(clip.frames[:end][:, index])
         if config.proprioception:
             states.append(clip.states[:end])
-        targets.append(_plans(clip.actions[:end], clip.states, config))
+        targets.append(_plans(clip.actions[:end], clip.states, config, angles))
     wanted = config.demos if config.demos is not None else 1
     if len(targets) < wanted:
         raise ValueError(f"{source.name}: {len(targets)} successful episodes, {wanted} needed")
@@ -193,11 +197,11 @@ def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Seque
 
 
 def _plans(
-    actions: Float[Tensor, "t a"], states: Float[Tensor, "u s"] | None, config: CloneConfig
+    actions: Float[Tensor, "t a"], states: Float[Tensor, "u s"] | None, config: CloneConfig, angles: Angles
 ) -> Float[Tensor, "t k a"]:
     """The next `chunk` actions at every frame; past the end the last action is repeated."""
     steps = torch.arange(len(actions))[:, None] + torch.arange(config.chunk)
     plans = actions[steps.clamp_max(len(actions) - 1)]
     if not config.relative_to:
         return plans
-    return relative_actions(plans, states[: len(actions), None], config.relative_to, cap=config.cap)
+    return relative_actions(plans, states[: len(actions), None], config.relative_to, cap=config.cap, angles=angles)

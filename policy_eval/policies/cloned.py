@@ -9,6 +9,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from conditioning.angles import wrapped
 from policy_eval.policies.policy import Observations
 from worldmodel.model.folder import load_model, save_model
 from worldmodel.streaming.noise import stream_noise
@@ -28,6 +29,8 @@ class PolicyConfig:
     """Width of `observation.state`; 0 for a policy without proprioception."""
     relative_to: dict[int, int] = field(default_factory=dict)
     """Action dim and state dim pairs: absolute targets, learnt as displacements from the state."""
+    angles: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """State dims that are angles, each with the interval at whose ends it wraps."""
     chunk: int = 1
     """Actions planned at once and then carried out in order."""
     action_noise: float = 0.0
@@ -161,7 +164,8 @@ class ClonedPolicy(nn.Module):
         raw = planned * self.action_std + self.action_mean
         for action, state in self.config.relative_to.items():
             raw[..., action] += states[:, None, state]
-        return raw
+        turning = {a: self.config.angles[s] for a, s in self.config.relative_to.items() if s in self.config.angles}
+        return wrapped(raw, turning)
 
     def _read(self, observation: Observations) -> tuple[Tensor, Tensor | None]:
         """Frames `n v H W 3` and states of the cameras it looks at."""

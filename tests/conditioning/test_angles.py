@@ -7,6 +7,8 @@ from tiny import random_clip, tiny_world
 
 from conditioning.angles import found_angles, on_the_circle, shortest, wrapped
 from conditioning.relative import relative_actions
+from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, build
+from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from rl_posttrain.rewards.agreement import StateAgreement
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip
@@ -126,3 +128,27 @@ def test_agreement_of_states_does_not_punish_a_wrap():
     scale = torch.ones(2)
     assert StateAgreement(scale, RADIANS)(rollout).item() == pytest.approx(-((2 * pi - 6.2) ** 2) / 2, rel=1e-4)
     assert StateAgreement(scale)(rollout).item() == pytest.approx(-(6.2**2) / 2, rel=1e-4)
+
+
+def test_a_policy_commands_angles_within_their_interval():
+    settings = {"views": ("top",), "size": (16, 16), "action_dim": 2, "state_dim": 2, "relative_to": {0: 1}}
+    policy = ClonedPolicy(PolicyConfig(**settings, angles=RADIANS))
+    commands = policy.commands(torch.tensor([[[0.2, 5.0]]]), states([0.0, 3.1]))
+    torch.testing.assert_close(commands, torch.tensor([[[3.3 - 2 * pi, 5.0]]]))
+
+
+def test_inverse_dynamics_decode_every_action_of_a_stride_relative_to_its_state(tmp_path):
+    world = tiny_world(views=("top", "wrist"), size=(16, 16), stride=3, relative_to={1: 1}, angles={1: (-pi, pi)})
+    source = TurningEpisodes([30])
+    dynamics = build(InverseDynamicsTraining(tmp_path, tmp_path), source, range(1), world)
+    assert dynamics.config.relative_to == {1: 1, 3: 1, 5: 1}
+    assert dynamics.config.angles == {1: (-pi, pi)}
+    assert build(InverseDynamicsTraining(tmp_path, tmp_path), source, range(1), None).config.angles == {
+        1: pytest.approx((-pi, pi))
+    }
+    clip = source.read(0, 0, 28, 3).map(lambda tensor: tensor[None])
+    commanded = dynamics.commanded(clip)[0]
+    wanted = clip.actions[0, 4].clone()
+    wanted[1::2] = torch.remainder(wanted[1::2] - clip.states[0, 4, 1] + pi, 2 * pi) - pi
+    scale = (dynamics.config.cap / wanted[1::2].norm()).clamp_max(1)
+    torch.testing.assert_close(commanded[4, 1::2], wanted[1::2] * scale)
