@@ -5,10 +5,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from conditioning.angles import found_angles
 from worldmodel.data.formats import open_set
 from worldmodel.data.options import DataOptions, ReadOptions, Request
 from worldmodel.data.problems import find_problems
@@ -60,8 +62,20 @@ def describe(source: TableSource) -> dict[str, str]:
         "cameras": f"{', '.join(cameras)} pixels, read at {width} x {height}",
         "codecs": ", ".join(f"{view} {codecs(source, i)}" for i, view in enumerate(source.views)),
         **({} if source.action_dim else {"actions": "none: unlabelled video"}),
+        **described_angles(source),
         "tasks": "; ".join(f"{task or 'not named'} ({count})" for task, count in tasks.items()),
     }
+
+
+def described_angles(source: TableSource) -> dict[str, str]:
+    """The states and actions that jump by a whole turn."""
+    parts = []
+    for name in ("actions", "states"):
+        tables = [getattr(rows, name) for rows in source.rows]
+        if tables[0] is not None:
+            found = found_angles([torch.from_numpy(table) for table in tables])
+            parts += [f"{name} dim {dim} wraps from {high:.4g} to {low:.4g}" for dim, (low, high) in found.items()]
+    return {"angles": ", ".join(parts)} if parts else {}
 
 
 def codecs(source: TableSource, camera: int) -> str:
