@@ -36,25 +36,27 @@ class ShipConfig:
     """How it was trained, in words or as a command."""
     limits: str
     """What it cannot do, in a sentence or two."""
+    data: str = ""
+    """Where recorded data comes from and its licence, in words; not needed for simulated data, which has reset seeds."""
 
 
+ORDINALS = {2: "second", 3: "third"}
 CARD = """\
 # {name}
 
 World model of {robot}: cameras {views} at {height} x {width} pixels, {action_dim} action and
-{state_dim} state dimensions, {fps:g} frames/s. {weights:.2f}M weights (moving average, bf16).
+{state_dim} state dimensions, {fps:g} frames/s{stride}. {weights:.2f}M weights (moving average, bf16).
 Noise temperature {temperature:g}, chosen on validation episodes of the training data. Apache-2.0.
 
-- **Data**: {episodes} episodes of `worldmodel record {robot}`, reset seeds {seeds}.
+- **Data**: {data}
 - **Training**: {steps} optimiser steps, {minutes:.0f} minutes. {command}
 - **Machine**: {machine}
 
 ## Fidelity
 
-{windows} windows of {held_out} held-out episodes (other reset seeds), 8 frames of context, recorded
+{windows} windows of {held_out} held-out episodes, 8 frames of context, recorded
 actions; means, for the horizons {horizons}. LPIPS: {lpips}.
-A missing object counts as 32 px of 64.
-
+{objects}
 {table}
 
 ## Use
@@ -118,6 +120,17 @@ def fidelity_table(reports: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def described_data(config: ShipConfig, world: WorldModel, data: dict) -> str:
+    """What the world model was trained on: recorded from a simulator, or as the user says."""
+    count = len(data["episodes"])
+    if data["reset_seeds"] is None:
+        if not config.data:
+            raise ValueError(f"{config.run}: trained on {data['name']}, which has no reset seeds; pass --data")
+        return f"episodes {spans(data['episodes'])} of `{data['name']}`. {config.data}"
+    robot = world.config.robot_type
+    return f"{count} episodes of `worldmodel record {robot}`, reset seeds {spans(data['reset_seeds'])}."
+
+
 def main(config: ShipConfig) -> None:
     """Write weights, the first report and the model card, and print the card."""
     world = WorldModel.load(config.run)
@@ -138,9 +151,12 @@ def main(config: ShipConfig) -> None:
         action_dim=world.action_dim,
         state_dim=world.state_dim,
         fps=world.fps,
+        stride=f" of which every {ORDINALS.get(world.stride, f'{world.stride}th')} is shown"
+        if world.stride > 1
+        else "",
         weights=sum(p.numel() for p in world.parameters()) / 1e6,
-        episodes=len(data["episodes"]),
-        seeds=spans(data["reset_seeds"]),
+        data=described_data(config, world, data),
+        objects="A missing object counts as 32 px of 64.\n" if reports[0].get("objects") else "",
         steps=progress["step"],
         minutes=progress["seconds"] / 60,
         command=config.command,
