@@ -37,7 +37,7 @@ class ShipConfig:
     limits: str
     """What it cannot do, in a sentence or two."""
     data: str = ""
-    """Where recorded data comes from and its licence, in words; not needed for simulated data, which has reset seeds."""
+    """Where recorded data comes from and its licence, in words; simulated data, which has reset seeds, needs none."""
 
 
 ORDINALS = {2: "second", 3: "third"}
@@ -120,6 +120,11 @@ def fidelity_table(reports: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def shown(stride: int) -> str:
+    """Which frames a world model shows, in words."""
+    return "" if stride == 1 else f", of which every {ORDINALS.get(stride, f'{stride}th')} is shown"
+
+
 def described_data(config: ShipConfig, world: WorldModel, data: dict) -> str:
     """What the world model was trained on: recorded from a simulator, or as the user says."""
     count = len(data["episodes"])
@@ -151,9 +156,7 @@ def main(config: ShipConfig) -> None:
         action_dim=world.action_dim,
         state_dim=world.state_dim,
         fps=world.fps,
-        stride=f" of which every {ORDINALS.get(world.stride, f'{world.stride}th')} is shown"
-        if world.stride > 1
-        else "",
+        stride=shown(world.stride),
         weights=sum(p.numel() for p in world.parameters()) / 1e6,
         data=described_data(config, world, data),
         objects="A missing object counts as 32 px of 64.\n" if reports[0].get("objects") else "",
