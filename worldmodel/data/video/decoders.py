@@ -13,7 +13,7 @@ import numpy as np
 from av.video.frame import PictureType
 from jaxtyping import Float64, UInt8
 
-from worldmodel.data.video.turn import UPRIGHT, Turn, stream_turn
+from worldmodel.data.video.turn import UPRIGHT, Turn, has_edit_list, stream_turn
 
 try:
     import decord
@@ -24,6 +24,7 @@ else:
 
 DECORD_ERRORS = () if decord is None else (decord.DECORDError, RuntimeError)
 DECORD_CODECS = {"h264", "hevc", "vp9"}
+SAME_PICTURE = 2.0  # mean difference of two decoders, in grey levels
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class VideoInfo:
         eight_bit: Whether a colour value has 8 bits.
         trimmed: Whether an edit list leaves out frames of the file.
         turn: How a player turns the stored pictures.
+        counted: Whether the container (AVI) has no presentation times, so that frames are counted as they are decoded.
     """
 
     codec: str
@@ -74,6 +76,7 @@ class VideoInfo:
     eight_bit: bool
     trimmed: bool = False
     turn: Turn = UPRIGHT
+    counted: bool = False
 
     @property
     def num_frames(self) -> int:
@@ -113,8 +116,9 @@ def video_info(path: Path | str) -> VideoInfo:
         entries = [(packet.pts, packet.is_keyframe) for packet in packets if not packet.is_discard]
         entered, promised = len(stream.index_entries), stream.frames
         pixels, time_base = stream.codec_context.format, stream.time_base
+        counted = "avi" in container.format.name and not all(is_key for _, is_key in entries)
     header = video_header(path)
-    trimmed = len(entries) < len(packets) or 0 < entered < promised
+    trimmed = len(entries) < len(packets) or (0 < entered != promised and has_edit_list(path))
     if len(packets) < (entered if trimmed else promised):
         raise ValueError(f"{path} is cut short: {len(packets)} frames, its header says {promised}")
     if not entries or any(pts is None for pts, _ in entries):
@@ -132,11 +136,12 @@ def video_info(path: Path | str) -> VideoInfo:
         fps=header.fps,
         pts=pts,
         time_base=time_base,
-        keyframes=keyframes,
+        keyframes=(0,) if counted else keyframes,
         closed=bool((shown >= latest_keyframe).all()),
         eight_bit=pixels is not None and all(part.bits == 8 for part in pixels.components),
         trimmed=trimmed,
         turn=header.turn,
+        counted=counted,
     )
 
 
@@ -229,7 +234,7 @@ class PyAVDecoder:
             if not start <= self.position <= index:
                 self.container.seek(self.info.pts[start], stream=self.stream)
                 self.decoded = self.container.decode(self.stream)
-                self.entry = start
+                self.entry = self.position = start
             frame = self._next(index)
         except av.error.FFmpegError as error:
             reason = str(error)
@@ -243,7 +248,7 @@ class PyAVDecoder:
 
     def _next(self, index: int) -> av.VideoFrame | None:
         for frame in self.decoded:
-            found = self.index_of.get(frame.pts, -1)
+            found = self.position if self.info.counted else self.index_of.get(frame.pts, -1)
             self.position = found + 1
             if found in self.keyframes and frame.pict_type != PictureType.I:
                 self.keyframes_are_whole = False
@@ -258,13 +263,17 @@ class DecordDecoder:
     """Frames by index through decord.
 
     decord does not report damage, or keyframes that need earlier frames, so PyAV decodes a frame
-    once before decord may return it.
+    once before decord may return it. decord seeks wrongly in a trimmed video and in AVI, so that these are
+    read from their beginning. decord turns some videos and others not, so its first frame is compared.
     """
 
     def __init__(self, path: Path, info: VideoInfo):
         self.reader = decord.VideoReader(str(path), num_threads=1)
-        if len(self.reader) != info.num_frames:
+        self.info = info
+        if len(self.reader) != info.num_frames and not info.trimmed:
             raise ValueError(f"{path}: decord finds {len(self.reader)} frames, the file has {info.num_frames}")
+        self.from_start = info.trimmed or info.counted
+        self.turn = UPRIGHT if info.turn == UPRIGHT else self._missing_turn(path)
         self.checker = PyAVDecoder(path, info)
         self.unchecked = np.ones(info.num_frames, bool)
 
@@ -276,7 +285,21 @@ class DecordDecoder:
                 self.unchecked[index] = False
         if not self.checker.keyframes_are_whole:
             raise ValueError(f"{self.checker.path}: a keyframe is not a whole picture")
-        return self.reader.get_batch(list(indices)).asnumpy()
+        if self.from_start:
+            frames = self.reader.get_batch(range(max(indices) + 1)).asnumpy()[list(indices)]
+        else:
+            frames = self.reader.get_batch(list(indices)).asnumpy()
+        return np.stack([self.turn.apply(frame) for frame in frames])
+
+    def _missing_turn(self, path: Path) -> Turn:
+        """The turn that decord leaves to us."""
+        shown = PyAVDecoder(path, self.info).read([0])[0].astype(int)
+        found = self.reader.get_batch([0]).asnumpy()[0]
+        for turn in (UPRIGHT, self.info.turn):
+            turned = turn.apply(found)
+            if turned.shape == shown.shape and np.abs(turned - shown).mean() < SAME_PICTURE:
+                return turn
+        raise ValueError(f"{path}: decord does not show the first frame as a player does")
 
     def close(self) -> None:
         """Release the file."""
@@ -287,6 +310,8 @@ class DecordDecoder:
 def choose_decoder(path: Path, info: VideoInfo) -> DecordDecoder | PyAVDecoder:
     """Decord where it is installed and decodes the stream, PyAV otherwise."""
     known = info.codec in DECORD_CODECS and info.closed and info.eight_bit
+    known = known and not info.trimmed and not info.counted and info.turn == UPRIGHT
+    known = known and not any(side % 2 for side in info.size)  # decord blurs the colours of odd sizes
     if decord is None or not known:
         return PyAVDecoder(path, info)
     try:

@@ -122,6 +122,13 @@ def _track_matrix(file: BinaryIO, start: int) -> tuple[int, int, int, int] | Non
     return values[0], values[1], values[3], values[4]
 
 
+def has_edit_list(path: Path) -> bool:
+    """Whether a file says which stretches of it are shown."""
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        return any(kind == b"elst" for kind, _, _ in _boxes(file, 0, file.tell()))
+
+
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Kind, begin and end of the content of all boxes, those inside others included."""
     while start + 8 <= end:
