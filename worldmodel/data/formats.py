@@ -6,11 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from worldmodel.data.clip import EpisodeSource
-from worldmodel.data.folder import episode_folders, open_folder
 from worldmodel.data.hdf5 import hdf5_files, open_hdf5
 from worldmodel.data.joined import JoinedSource
 from worldmodel.data.lerobot.read import open_lerobot
 from worldmodel.data.options import DataOptions, Request
+from worldmodel.data.plain.layout import holds_episodes
+from worldmodel.data.plain.read import open_folder
 from worldmodel.data.source import TableSource
 from worldmodel.files import fetch_from_hub, is_on_hub
 
@@ -28,8 +29,8 @@ def is_lerobot(folder: Path) -> bool:
 
 FORMATS: list[tuple[Callable[[Path], object], Callable[[Path, Request], TableSource]]] = [
     (is_lerobot, open_lerobot),
-    (episode_folders, open_folder),
     (hdf5_files, open_hdf5),
+    (holds_episodes, open_folder),
 ]
 """One line for each format: a function that recognises a path, and one that opens it; the first match is used."""
 
