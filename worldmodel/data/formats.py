@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from worldmodel.data.clip import EpisodeSource
-from worldmodel.data.hdf5 import hdf5_files, open_hdf5
+from worldmodel.data.hdf5.read import hdf5_files, open_hdf5
 from worldmodel.data.joined import JoinedSource
 from worldmodel.data.lerobot.read import open_lerobot
 from worldmodel.data.options import DataOptions, Request

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from worldmodel.data.checks import disagreements
 from worldmodel.data.options import Request, chosen_episodes, intact_episodes
-from worldmodel.data.plain.agree import disagreements
 from worldmodel.data.plain.cameras import Camera, PlainPictures, open_camera
 from worldmodel.data.plain.layout import EpisodeFiles, Layout, find_layout, summary
 from worldmodel.data.plain.rows import EpisodeTables, read_rows

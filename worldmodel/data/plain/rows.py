@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32
 
-from worldmodel.data.checks import fail, matrix
+from worldmodel.data.checks import disagreements, fail, matrix, without_unfinished_end
 from worldmodel.data.options import DataOptions
-from worldmodel.data.plain.agree import disagreements
 from worldmodel.data.plain.arrays import Table, read_table
 from worldmodel.data.plain.columns import Column, find_columns
 from worldmodel.data.plain.layout import EpisodeFiles
@@ -143,19 +142,13 @@ def _add(tables: EpisodeTables, role: str, column: Column, number: int) -> None:
     rows = (length,) if role == "states" else (length, max(length - 1, 1))
     if values.ndim and values.dtype.kind in "fiub":
         tables.offsets[role] = len(values) - length
-    if role != "states" and _ends_unfinished(values, length):
-        values = values[:-1]
+    used = values if role == "states" else without_unfinished_end(values, length)
+    if len(used.shape) and len(used) < len(values):
         tables.notes.append(f"the last row of {role} is not finite; it leads out of the episode and is not used")
-    tables.columns[role] = matrix(column.file, role, values, rows, number)
+    tables.columns[role] = matrix(column.file, role, used, rows, number)
     width = tables.columns[role].shape[1]
     if role in ("rewards", "successes") and width != 1:
         fail(column.file, f"width of {role}", width, 1, number)
-
-
-def _ends_unfinished(values: Shaped[np.ndarray, "..."], length: int) -> bool:
-    """Whether the row of the last frame holds NaN or infinity."""
-    full = values.ndim in (1, 2) and values.dtype.kind == "f" and len(values) == length > 1
-    return full and not np.isfinite(values[-1]).all()
 
 
 def _compare(tables: Mapping[int, EpisodeTables], labels: Mapping[int, str], broken: dict[int, str]) -> None:
