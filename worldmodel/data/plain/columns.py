@@ -18,6 +18,7 @@ class Column:
 
     Attributes:
         unnamed: Whether they come from text without names, where a time or an index may be among them.
+        names: Of the columns, if they are several with names.
         whole_numbers: Columns of such a text that are written without decimals, while others have them.
     """
 
@@ -25,6 +26,7 @@ class Column:
     values: Shaped[np.ndarray, "..."]
     unnamed: bool = False
     whole_numbers: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass
@@ -131,7 +133,8 @@ def _side_by_side(place: Path, parts: Sequence[tuple[Table, list[str]]], *, name
     flat = [array.reshape(len(array), -1) if array.ndim < 3 else array for array in arrays]
     if any(array.ndim != 2 for array in flat):
         fail(table.file, "shape of the columns", [array.shape for array in arrays], "(frames, width)")
-    return Column(table.file, np.concatenate(flat, axis=1), unnamed)
+    several = () if named or unnamed else tuple(name for _, names in parts for name in names)
+    return Column(table.file, np.concatenate(flat, axis=1), unnamed, names=several)
 
 
 def _checked(table: Table, name: str) -> Shaped[np.ndarray, "..."]:

@@ -29,11 +29,13 @@ class EpisodeTables:
     Attributes:
         columns: By role, one row a frame; the last may be missing, except that of states.
         offsets: Rows more than frames, by role; 0 or -1.
+        names: Of the columns of a role, where several have names.
     """
 
     length: int
     columns: dict[str, Float32[np.ndarray, "rows width"]] = field(default_factory=dict)
     offsets: dict[str, int] = field(default_factory=dict)
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     used: set[Path] = field(default_factory=set)
     unread: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -142,6 +144,7 @@ def _add(tables: EpisodeTables, role: str, column: Column, number: int) -> None:
     rows = (length,) if role == "states" else (length, max(length - 1, 1))
     if values.ndim and values.dtype.kind in "fiub":
         tables.offsets[role] = len(values) - length
+    tables.names[role] = column.names
     used = values if role == "states" else without_unfinished_end(values, length)
     if len(used.shape) and len(used) < len(values):
         tables.notes.append(f"the last row of {role} is not finite; it leads out of the episode and is not used")
@@ -165,6 +168,8 @@ def _compare(tables: Mapping[int, EpisodeTables], labels: Mapping[int, str], bro
         whole = {number: found for number, found in tables.items() if number not in broken}
         widths = {number: found.columns[role].shape[1:] for number, found in whole.items()}
         reasons = disagreements(f"width of {role}", widths, labels)
+        names = {number: found.names[role] for number, found in whole.items() if found.names[role]}
+        reasons |= disagreements(f"columns of {role}", names, labels)
         offsets = {number: found.offsets[role] for number, found in whole.items() if found.length > 1}
         full = 2 * list(offsets.values()).count(0) >= len(offsets)
         for number, offset in offsets.items():
