@@ -4,7 +4,7 @@ import codecs
 import csv
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +190,7 @@ def settle_headers(texts: Mapping[int, Text], lengths: Mapping[int, int], exact:
     Returns:
         The files, or a reason why a row cannot be told from a header.
     """
+    texts = {number: _without_empty_rows(text, lengths[number]) for number, text in texts.items()}
     plain = any(text.header is None and not text.first_is_a_count for text in texts.values())
     settled: dict[int, Text | str] = {}
     for number, text in texts.items():
@@ -200,6 +201,14 @@ def settle_headers(texts: Mapping[int, Text], lengths: Mapping[int, int], exact:
             shown = ",".join(text.rows[0][:6])
             settled[number] = f"{text.file}: row 0 is {shown}, a header of numbers or the first of {rows} rows"
     return settled
+
+
+def _without_empty_rows(text: Text, length: int) -> Text:
+    """Without rows of empty cells, as Excel leaves them, that follow the last frame."""
+    rows = text.rows
+    while len(rows) > length and not any(rows[-1]):
+        rows = rows[:-1]
+    return replace(text, rows=rows)
 
 
 def as_table(text: Text) -> Table:
