@@ -116,6 +116,16 @@ def test_flat_videos_with_tables_beside(tmp_path, form):
     assert_true(source)
 
 
+def test_a_video_is_an_episode(tmp_path):
+    for episode in range(2):
+        (tmp_path / f"{'ab'[episode]}.mp4").write_bytes(video(episode, LENGTHS[episode]))
+    source = open_set(tmp_path / "b.mp4", Request())
+    assert (source.views, source.lengths, source.notes) == (("camera",), LENGTHS[1:2], ())
+    assert_true(source, labelled=False)
+    np.save(tmp_path / "b.npy", actions(1, 17))
+    assert_true(open_episodes(tmp_path / "b.mp4"))
+
+
 def test_a_folder_that_is_one_episode(tmp_path):
     folder = write_plain(tmp_path, lengths=LENGTHS[:1]) / "episode_0"
     source = open_episodes(folder)

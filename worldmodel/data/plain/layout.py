@@ -63,7 +63,9 @@ def visible(folder: Path) -> list[Path]:
 
 
 def holds_episodes(path: Path) -> bool:
-    """Whether a folder holds videos or pictures, directly or up to three folders down."""
+    """Whether it is a video, or a folder that holds videos or pictures, directly or up to three folders down."""
+    if path.is_file():
+        return path.suffix.lower() in VIDEOS
     return path.is_dir() and bool(
         files_of(path, VIDEOS | PICTURES)
         or any(_has_pictures(child) or any(map(_has_pictures, _folders(child))) for child in _folders(path))
@@ -76,11 +78,13 @@ def files_of(folder: Path, suffixes: Iterable[str]) -> list[Path]:
 
 
 def find_layout(root: Path) -> Layout:
-    """Sort the files of a folder into episodes.
+    """Sort the files of a folder into episodes; a video is an episode itself.
 
     Raises:
         ValueError: There are no episodes, or the layout can be understood in two ways.
     """
+    if root.is_file():
+        return Layout(_flat(root.parent, [root]).episodes)
     folders, videos = _folders(root), files_of(root, VIDEOS)
     has_tables = any(role_of(file.stem) for file in files_of(root, TABLES))
     nested = [folder for folder in folders if _holds_cameras(folder)]

@@ -25,14 +25,14 @@ def open_folder(path: Path, request: Request) -> TableSource:
     in the notes.
 
     Args:
-        path: The folder.
+        path: The folder, or a single video.
         request: What to read of it.
 
     Raises:
         ValueError: The layout can be understood in two ways, or episodes are broken; the message names all of them.
     """
-    root = Path(path)
-    layout = find_layout(root)
+    layout = find_layout(Path(path))
+    root = Path(path) if Path(path).is_dir() else Path(path).parent
     chosen = chosen_episodes(str(path), len(layout.episodes), request.episodes)
     episodes = {number: layout.episodes[number] for number in chosen}
     views = request.views or _views(episodes.values())
