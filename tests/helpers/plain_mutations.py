@@ -120,7 +120,7 @@ EDITS: dict[str, Callable[[np.random.Generator, Rows], Rows]] = {
     "quotes": lambda rng, rows: [[f'"{cell}"' for cell in row] for row in rows],
     "whole numbers": lambda rng, rows: [[cell.removesuffix(".0") for cell in row] for row in rows],
 }
-ALONE = {"first row cut in one episode", "last row cut", "columns swapped", "column removed"}
+ALONE = {"row doubled", "first row cut in one episode", "last row cut", "columns swapped", "column removed"}
 """Made in one episode: in all at once, nothing tells these from a set that was recorded so."""
 
 

@@ -133,6 +133,15 @@ def test_a_folder_that_is_one_episode(tmp_path):
     assert_true(source)
 
 
+def test_an_episode_with_its_cameras_in_a_folder(tmp_path):
+    np.save(tmp_path / "actions.npy", actions(2, 25))
+    for camera in ("top", "wrist"):
+        write_pictures(tmp_path / "images" / camera, 2)
+    source = open_set(tmp_path, Request())
+    assert (source.views, source.lengths) == (("top", "wrist"), (25,))
+    assert_true(source)
+
+
 def write_pictures(folder, episode, form="{:06d}.png", first=0, length=None):
     folder.mkdir(parents=True)
     for index, picture in enumerate(pictures(episode, length or LENGTHS[episode])):
@@ -308,4 +317,4 @@ def test_two_thousand_episodes_open_fast(tmp_path):
         np.save(tmp_path / f"episode_{number}/actions.npy", actions(0, 21))
     start = time.perf_counter()
     open_episodes(tmp_path)
-    assert time.perf_counter() - start < 150 * 0.006  # seconds; a fifth of it on an idle machine
+    assert time.perf_counter() - start < 150 * 0.006  # seconds; an idle machine needs a fifth of it

@@ -88,10 +88,11 @@ def find_layout(root: Path) -> Layout:
     folders, videos = _folders(root), files_of(root, VIDEOS)
     has_tables = any(role_of(file.stem) for file in files_of(root, TABLES))
     nested = [folder for folder in folders if _holds_cameras(folder)]
-    if nested and not (has_tables and videos):
+    wrapped = bool(nested) and all(folder.name.lower() in WRAPPERS for folder in nested)
+    if nested and not (has_tables and (videos or wrapped)):
         return _episode_folders(root, folders, nested)
     sequences = [folder for folder in folders if files_of(folder, PICTURES)]
-    if has_tables and (videos or sequences or files_of(root, PICTURES)):
+    if has_tables and (videos or wrapped or sequences or files_of(root, PICTURES)):
         _refuse_two_layouts(root, videos)
         return Layout([_episode(root, root.name)])
     if sequences and not videos:
@@ -139,13 +140,12 @@ def _episode_folders(root: Path, folders: list[Path], nested: list[Path]) -> Lay
                 f"{root}: folders {_listed(odd)} hold videos but are named unlike {example}, "
                 f"expected episodes that are named alike"
             )
-        chosen = [
-            folder for folder in folders if folder in nested or ("#" in common and skeleton(folder.name) == common)
-        ]
+        alike = set(nested) | {folder for folder in folders if "#" in common and skeleton(folder.name) == common}
+        chosen = [folder for folder in folders if folder in alike]
     if len(chosen) == 1 and not named:
         _refuse_cameras_named_like_episodes(chosen[0])
-    episodes = [_episode(folder, folder.name) for folder in chosen]
-    return Layout(episodes, [path for path in visible(root) if path not in chosen])
+    episodes, taken = [_episode(folder, folder.name) for folder in chosen], set(chosen)
+    return Layout(episodes, [path for path in visible(root) if path not in taken])
 
 
 def _picture_folders(root: Path, folders: list[Path], sequences: list[Path]) -> Layout:
@@ -154,8 +154,8 @@ def _picture_folders(root: Path, folders: list[Path], sequences: list[Path]) -> 
     like_cameras = all(name.startswith(("cam", "view")) or not re.search(r"\d", name) for name in names)
     like_episodes = all(re.fullmatch(r"(episode|ep|demo|traj\w*|run|seq\w*|rollout)?[-_ ]?\d+", name) for name in names)
     if like_episodes:
-        episodes = [_episode(folder, folder.name) for folder in sequences]
-        return Layout(episodes, [path for path in visible(root) if path not in sequences])
+        episodes, taken = [_episode(folder, folder.name) for folder in sequences], set(sequences)
+        return Layout(episodes, [path for path in visible(root) if path not in taken])
     if like_cameras:
         return Layout([_episode(root, root.name)])
     raise ValueError(

@@ -12,6 +12,7 @@ ROLES = {
 """The spellings of each column; an upper case letter is the same as a lower case one."""
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf|infinity)", re.I)
+NUMBERED = re.compile(r"[ _.]?[\[(]?(\d+)[\])]?")
 INDEX = {"", "index", "idx", "frame", "frames", "frame_index", "frame_id", "step", "steps", "row", "unnamed: 0"}
 INDEX_LIKE = re.compile(r"unnamed: ?\d+|__index_level_\d+__")
 TIME = re.compile(
@@ -41,13 +42,13 @@ def expand(key: str, names: Sequence[str]) -> list[str]:
 
     The numbers must be consecutive from 0 or 1; otherwise no column is meant.
     """
-    same = [name for name in names if name.strip().lower() == key.lower()]
+    key, lowered = key.lower(), {name: name.strip().lower() for name in names}
+    same = [name for name in names if lowered[name] == key]
     if same:
         return same
-    pattern = re.compile(re.escape(key.lower()) + r"[ _.]?[\[(]?(\d+)[\])]?")
     found = {}
     for name in names:
-        match = pattern.fullmatch(name.strip().lower())
+        match = NUMBERED.fullmatch(lowered[name][len(key) :]) if lowered[name].startswith(key) else None
         if match:
             found[int(match[1])] = name
     numbers = sorted(found)
