@@ -1,7 +1,7 @@
 """Tables of numbers in files: npy, npz, json, jsonl and parquet; `worldmodel.data.plain.text` reads CSV."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +80,13 @@ def _npz(file: Path) -> Table:
         fail(file, "number of arrays", 0, "at least 1")
     if len(arrays) == 1 and next(iter(arrays)) == "arr_0":
         return Table(file, whole=arrays["arr_0"])
-    return Table(file, {name: values for name, values in arrays.items() if values.ndim})
+    columns = {name: values for name, values in arrays.items() if values.ndim}
+    return Table(file, columns, notes=_unread(file, arrays.keys() - columns.keys()))
+
+
+def _unread(file: Path, names: Collection[str]) -> tuple[str, ...]:
+    """A note on fields that are no columns."""
+    return (f"fields {', '.join(sorted(names))} of {file.name} are not read",) if names else ()
 
 
 def _json(file: Path) -> Table | None:
@@ -103,7 +109,7 @@ def _from_json(file: Path, content: Any) -> Table | None:
     if isinstance(content, dict):
         lists = {name: values for name, values in content.items() if isinstance(values, list) and values}
         columns = {name: _json_array(file, name, values) for name, values in lists.items()}
-        return Table(file, columns) if columns else None
+        return Table(file, columns, notes=_unread(file, content.keys() - columns.keys())) if columns else None
     if isinstance(content, list):
         return Table(file, whole=_json_array(file, "the list", content))
     return None

@@ -86,7 +86,7 @@ def find_layout(root: Path) -> Layout:
     if root.is_file():
         return Layout(_flat(root.parent, [root]).episodes)
     folders, videos = _folders(root), files_of(root, VIDEOS)
-    has_tables = any(role_of(file.stem) for file in files_of(root, TABLES))
+    has_tables = bool(role_tables(root))
     nested = [folder for folder in folders if _holds_cameras(folder)]
     wrapped = bool(nested) and all(folder.name.lower() in WRAPPERS for folder in nested)
     if nested and not (has_tables and (videos or wrapped)):
@@ -221,6 +221,8 @@ def _sort_in(files: EpisodeFiles, path: Path) -> None:
     suffix = path.suffix.lower()
     if path.is_dir() and files_of(path, PICTURES):
         files.add("camera", path.name, path)
+    elif path.is_dir() and path.name.lower() not in WRAPPERS and len(files_of(path, VIDEOS)) == 1:
+        files.add("camera", path.name, files_of(path, VIDEOS)[0])
     elif path.is_dir() and path.name.lower() in WRAPPERS and _holds_cameras(path):
         for inner in visible(path):
             _sort_in(files, inner)
@@ -242,16 +244,27 @@ def _refuse_two_layouts(root: Path, videos: list[Path]) -> None:
     stems = [video.stem for video in videos]
     beside = [file.name for file in files_of(root, TABLES) if file.stem in stems]
     if beside:
-        tables = [file.name for file in files_of(root, TABLES) if role_of(file.stem)]
         raise ValueError(
-            f"{root}: {_listed(beside)} lie beside videos of the same name and {_listed(tables)} belong to no video, "
+            f"{root}: {_listed(beside)} lie beside videos of the same name and {_listed(role_tables(root))} "
+            f"belong to no video, "
             "expected one episode or one episode a video"
         )
+    numbers = [int(stem) for stem in stems if stem.isdecimal()]
+    if len(numbers) == len(stems) > 1 and numbers in (list(range(len(stems))), list(range(1, len(stems) + 1))):
+        raise ValueError(
+            f"{root}: videos {_listed(stems)} beside {_listed(role_tables(root))} may be episodes or cameras "
+            "of one episode, expected episode_0/<camera>.mp4"
+        )
+
+
+def role_tables(folder: Path) -> list[str]:
+    """Names of the tables that are named like actions, states, rewards or successes."""
+    return [file.name for file in files_of(folder, TABLES) if role_of(file.stem)]
 
 
 def _refuse_cameras_named_like_episodes(folder: Path) -> None:
     stems = [video.stem for video in files_of(folder, VIDEOS)]
-    if len(stems) > 1 and _numbered(stems) and not any(role_of(file.stem) for file in files_of(folder, TABLES)):
+    if len(stems) > 1 and _numbered(stems) and not role_tables(folder):
         raise ValueError(
             f"{folder}: videos {_listed(stems)} may be episodes or cameras of one episode; "
             f"open {folder} itself if they are episodes, name it episode_0 if they are cameras"

@@ -42,6 +42,8 @@ def expand(key: str, names: Sequence[str]) -> list[str]:
 
     The numbers must be consecutive from 0 or 1; otherwise no column is meant.
     """
+    if not names:
+        return []
     key, lowered = key.lower(), {name: name.strip().lower() for name in names}
     same = [name for name in names if lowered[name] == key]
     if same:

@@ -75,10 +75,11 @@ def open_folder(path: Path, request: Request) -> TableSource:
 
 
 def _views(episodes: Iterable[EpisodeFiles]) -> tuple[str, ...]:
-    """The cameras that at least half of the episodes have, in the order of their names."""
+    """The cameras that at least half of the episodes have, in the order of their names; depth is no picture."""
     episodes = list(episodes)
     counts = Counter(camera for files in episodes for camera in files.cameras)
-    return tuple(sorted(camera for camera, count in counts.items() if 2 * count >= len(episodes)))
+    common = sorted(camera for camera, count in counts.items() if 2 * count >= len(episodes))
+    return tuple(camera for camera in common if "depth" not in camera.lower()) or tuple(common)
 
 
 def _open_cameras(
@@ -192,8 +193,10 @@ def _notes(
     if not any(camera.fps for camera in cameras[0].values()):
         notes.append(f"pictures do not tell frames per second, {DEFAULT_FPS:g} are assumed")
     common = set(_views(layout.episodes)) | set(views)
-    extra = [files.cameras[view] for files in episodes for view in files.cameras if view not in common]
-    unread = [*layout.unread, *(path for files in episodes for path in files.unread), *extra]
+    extra = [Path(view) for files in episodes for view in files.cameras if view not in common]
+    if extra:
+        notes.append(f"cameras left out: {summary(extra, str)}; --views can name them")
+    unread = [*layout.unread, *(path for files in episodes for path in files.unread)]
     unread += [file for table in tables for file in table.unread]
     pickles = [path for path in unread if path.suffix.lower() in PICKLES]
     others = [path for path in unread if path not in pickles]
