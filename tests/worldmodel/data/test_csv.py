@@ -84,6 +84,9 @@ RIGHT = {
     ),
     "time and index": lambda v: frame(with_first(v, times(v)), ["time (s)", *NAMES]).to_csv(),
     "step": lambda v: frame(with_first(v, range(len(v))), ["step", *NAMES]).to_csv(index=False),
+    "episode and done": lambda v: (
+        frame(v, NAMES).assign(episode=3, frame=range(len(v)), done=[False] * (len(v) - 1) + [True]).to_csv(index=False)
+    ),
     "numbered columns": lambda v: frame(v, [f"action_{i}" for i in range(4)]).to_csv(index=False),
 }
 

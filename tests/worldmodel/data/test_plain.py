@@ -330,3 +330,33 @@ def test_one_table_beside_numbered_videos_is_refused(tmp_path):
     np.save(tmp_path / "actions.npy", actions(0, 21))
     with pytest.raises(ValueError, match=r"videos 000, 001 beside actions\.npy may be episodes or cameras"):
         open_episodes(tmp_path)
+
+
+def variable_rate(file, times):
+    """A video whose frames are shown at `times`, in milliseconds."""
+    from fractions import Fraction
+
+    import av
+
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for picture, time in zip(pictures(0, len(times)), times, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_a_variable_frame_rate_differs_a_little_between_episodes(tmp_path):
+    for episode, step in enumerate((99, 100, 101)):
+        (tmp_path / f"episode_{episode}").mkdir()
+        variable_rate(tmp_path / f"episode_{episode}/top.mp4", range(0, 20 * step, step))
+    source = open_set(tmp_path, Request())
+    assert source.fps == pytest.approx(10, abs=0.01)
+    (note,) = source.notes
+    assert note.startswith("frames per second are 9.9") and note.endswith(" to 10.1, 10 are used")
+    variable_rate(tmp_path / "episode_1/top.mp4", range(0, 20 * 110, 110))
+    with pytest.raises(ValueError, match=r"episode 1 of 3 is broken .*frames per second is 9\.09, expected"):
+        open_episodes(tmp_path)

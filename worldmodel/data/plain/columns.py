@@ -9,7 +9,7 @@ from jaxtyping import Shaped
 
 from worldmodel.data.checks import fail
 from worldmodel.data.plain.arrays import Table
-from worldmodel.data.plain.names import NUMBER, ROLES, expand, is_index, is_time, role_of
+from worldmodel.data.plain.names import NUMBER, ROLES, expand, is_index, is_mark, is_time, role_of
 
 
 @dataclass
@@ -146,12 +146,14 @@ def _checked(table: Table, name: str) -> Shaped[np.ndarray, "..."]:
 
 
 def _is_no_value(table: Table, name: str) -> bool:
-    """Whether a column is an index or a time.
+    """Whether a column is an index, a time or a mark of the episode.
 
     Raises:
         ValueError: It is named like one, but its values say otherwise.
     """
     values = np.asarray(table.columns[name])
+    if is_mark(name):
+        return True
     if values.ndim != 1 or not (is_index(name) or is_time(name)):
         return False
     steps = np.diff(values.astype(np.float64)) if values.dtype.kind in "fiub" else np.array([np.nan])
@@ -180,6 +182,6 @@ def _leftovers(table: Table, taken: set[str], own: bool | str) -> list[str]:
         )
     notes = list(table.notes)
     for name in aside:
-        kind = "a time" if is_time(name) else "an index"
+        kind = "a time" if is_time(name) else "an index" if is_index(name) else "about the episode"
         notes.append(f"column {name or 'without a name'} of {table.file.name} is {kind} and is not read")
     return notes + ([f"columns {', '.join(rest)} of {table.file.name} are not read"] if rest else [])

@@ -15,6 +15,7 @@ NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf|infini
 NUMBERED = re.compile(r"[ _.]?[\[(]?(\d+)[\])]?")
 INDEX = {"", "index", "idx", "frame", "frames", "frame_index", "frame_id", "step", "steps", "row", "unnamed: 0"}
 INDEX_LIKE = re.compile(r"unnamed: ?\d+|__index_level_\d+__")
+MARKS = {"episode", "episode_index", "episode_id", "task_index", "done", "dones", "terminal", "terminated", "truncated"}
 TIME = re.compile(
     r"t|(time|times|timestamps?|stamp|sec|secs|seconds)"
     r"([ _.\[(-]*(s|sec|secs|seconds|ms|us|ns|utc|unix)?[\])]?)?|elapsed\w*|(ros_)?time_?stamp\w*"
@@ -35,6 +36,11 @@ def is_index(name: str) -> bool:
 def is_time(name: str) -> bool:
     """Whether a column is named like a time."""
     return bool(TIME.fullmatch(name.strip().lower()))
+
+
+def is_mark(name: str) -> bool:
+    """Whether a column is named like a number of the episode, or a mark of its end: no action, whatever its values."""
+    return name.strip().lower() in MARKS
 
 
 def expand(key: str, names: Sequence[str]) -> list[str]:

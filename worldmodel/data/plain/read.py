@@ -13,6 +13,7 @@ from worldmodel.data.source import TableSource, fingerprint, letterboxes
 
 DEFAULT_FPS = 10.0
 PICKLES = {".pkl", ".pickle", ".pt", ".pth"}
+SAME_RATE = 0.02  # relative; the average of a variable frame rate is not the same in every video
 TOLERANCE = 2  # frames by which cameras of an episode may differ
 
 
@@ -59,7 +60,7 @@ def open_folder(path: Path, request: Request) -> TableSource:
     return TableSource(
         name=str(path),
         views=tuple(views),
-        fps=next((camera.fps for camera in first if camera.fps), DEFAULT_FPS),
+        fps=_usual_rate([camera.fps for row in opened for camera in row if camera.fps]) or DEFAULT_FPS,
         size=size,
         robot_type="",
         fingerprint=fingerprint(root, files),
@@ -120,15 +121,28 @@ def _compare_cameras(
         whole = {number: row[view] for number, row in cameras.items() if number not in broken}
         labels = {number: str(camera.path.relative_to(root)) for number, camera in whole.items()}
         sizes = {number: camera.size for number, camera in whole.items()}
-        rates = {number: round(camera.fps, 2) for number, camera in whole.items()}
         found = disagreements(f"size of {view}", sizes, labels)
+        usual = round(_usual_rate([camera.fps for camera in whole.values()]), 2)
+        rates = {
+            number: usual if _alike(camera.fps, usual) else round(camera.fps, 2) for number, camera in whole.items()
+        }
         found |= disagreements("frames per second", rates, labels)
         for number, reason in found.items():
             broken.setdefault(number, reason)
     for number, row in cameras.items():
-        rates = {round(row[view].fps, 2) for view in views if number not in broken and row[view].fps}
-        if len(rates) > 1:
-            broken[number] = f"frames per second of the cameras are {sorted(rates)}, expected one"
+        rates = [row[view].fps for view in views if number not in broken and row[view].fps]
+        if rates and not _alike(min(rates), max(rates)):
+            broken[number] = f"frames per second of the cameras are {min(rates):.4g} and {max(rates):.4g}, expected one"
+
+
+def _usual_rate(rates: Sequence[float]) -> float:
+    """The most common rate; that in the middle where all differ, as with a variable frame rate."""
+    common, count = Counter(round(rate, 2) for rate in rates).most_common(1)[0] if rates else (0.0, 0)
+    return common if count > 1 or not rates else sorted(rates)[len(rates) // 2]
+
+
+def _alike(rate: float, other: float) -> bool:
+    return abs(rate - other) <= SAME_RATE * other
 
 
 def _frames(cameras: Mapping[int, Mapping[str, Camera]]) -> dict[int, tuple[int, float]]:
@@ -190,6 +204,9 @@ def _notes(
 ) -> list[str]:
     notes = [note for table in tables for note in table.notes]
     notes += [camera.note for row in cameras for camera in row.values() if camera.note]
+    rates = [camera.fps for row in cameras for camera in row.values() if camera.fps]
+    if rates and round(min(rates), 2) < round(max(rates), 2):
+        notes.append(f"frames per second are {min(rates):.4g} to {max(rates):.4g}, {_usual_rate(rates):.4g} are used")
     if not any(camera.fps for camera in cameras[0].values()):
         notes.append(f"pictures do not tell frames per second, {DEFAULT_FPS:g} are assumed")
     common = set(_views(layout.episodes)) | set(views)
