@@ -358,5 +358,5 @@ def test_a_variable_frame_rate_differs_a_little_between_episodes(tmp_path):
     (note,) = source.notes
     assert note.startswith("frames per second are 9.9") and note.endswith(" to 10.1, 10 are used")
     variable_rate(tmp_path / "episode_1/top.mp4", range(0, 20 * 110, 110))
-    with pytest.raises(ValueError, match=r"episode 1 of 3 is broken .*frames per second is 9\.09, expected"):
+    with pytest.raises(ValueError, match=r"episode 1 of 3 is broken .*frames per second is 9\.1\d, expected"):
         open_episodes(tmp_path)
