@@ -87,6 +87,9 @@ RIGHT = {
     "episode and done": lambda v: (
         frame(v, NAMES).assign(episode=3, frame=range(len(v)), done=[False] * (len(v) - 1) + [True]).to_csv(index=False)
     ),
+    "dates": lambda v: (
+        frame(v, NAMES).assign(timestamp=pandas.date_range("2026-11-27", periods=len(v), freq="100ms")).to_csv()
+    ),
     "numbered columns": lambda v: frame(v, [f"action_{i}" for i in range(4)]).to_csv(index=False),
 }
 
@@ -113,6 +116,11 @@ def whole(text):
 
 AMBIGUOUS = {
     "first cell empty": (lambda v: "," + csv_text(v, None).partition(",")[2], ["column 0 of row 0 is empty"]),
+    "one name missing": (lambda v: csv_text(v, ("", "y", "z", "g")), ["column without a name is 0.0", "or a name"]),
+    "one name missing, whole numbers": (
+        lambda v: whole(csv_text(v, ("", "y", "z", "g"))),
+        ["1: episode_1/actions.csv: column without a name is 100.0", "or a name"],
+    ),
     "an index without a name, no header": (
         lambda v: frame(v).to_csv(header=False),
         ["column 0 has no name and counts like an index"],
@@ -173,7 +181,7 @@ def test_refused_with_what_is_ambiguous(tmp_path, name):
     with pytest.raises(ValueError) as error:
         open_episodes(write_csv(tmp_path, form))
     assert "\n" not in str(error.value)
-    for word in (str(tmp_path), "episode_0/actions.csv", *words):
+    for word in (str(tmp_path), "/actions.csv", *words):
         assert word in str(error.value)
 
 

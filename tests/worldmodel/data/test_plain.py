@@ -223,10 +223,26 @@ def test_whatever_is_not_read_is_named(tmp_path):
     source = open_set(folder, Request())
     assert_true(source)
     assert source.notes == (
+        "robot_log.csv has the columns a, b, which are not read",
         "cameras left out: spare; --views can name them",
         "not read, because opening them can run programs: actions.pkl (3 times)",
         "not read: calibration/, notes.md, robot_log.csv (3 times)",
     )
+
+
+def test_actions_that_are_not_found_are_missed(tmp_path):
+    def write(part, episode, length):
+        np.savez(part / "data.npz", qpos=states(episode, length), ctrl=actions(episode, length))
+
+    folder = write_plain(tmp_path, cameras=("top",), write=write)
+    source = open_set(folder, Request())
+    assert_true(source, labelled=False)
+    assert source.notes == (
+        "no actions are read, the video is unlabelled; --action-keys can name columns that hold them",
+        "data.npz has the columns qpos, ctrl, which are not read",
+        "not read: data.npz (3 times)",
+    )
+    assert_true(open_episodes(folder, options=DataOptions(action_keys=("ctrl",), state_keys=("qpos",))))
 
 
 def test_layouts_that_can_be_understood_in_two_ways_are_refused(tmp_path):

@@ -26,7 +26,8 @@ class Table:
         whole: The only array of a file that names no columns.
         text: Whether it is text, whose columns have no shape of their own: neighbours belong together.
         notes: What is odd about it.
-        whole_numbers: Columns of `whole` that are written without decimals, while others have them.
+        whole_numbers: Places of the columns of a text whose numbers are all written without decimals.
+        decimals: Places of those whose numbers all have decimals.
     """
 
     file: Path
@@ -35,6 +36,7 @@ class Table:
     text: bool = False
     notes: tuple[str, ...] = ()
     whole_numbers: tuple[int, ...] = ()
+    decimals: tuple[int, ...] = ()
 
 
 def read_table(file: Path) -> Table | None:

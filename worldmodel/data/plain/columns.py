@@ -1,7 +1,8 @@
 """Which columns of an episode's tables are its actions, states, rewards and successes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -67,9 +68,15 @@ def find_columns(
             columns.used.add(table.file)
             taken[table.file] |= set(names)
     for key, table in tables.items():
+        if table.file not in columns.used and table.columns:
+            columns.notes.append(f"{table.file.name} has the columns {_few(table.columns)}, which are not read")
         if table.file in columns.used:
             columns.notes += _leftovers(table, taken[table.file], role_of(key) and not (action_keys or state_keys))
     return columns
+
+
+def _few(names: Collection[str], most: int = 6) -> str:
+    return ", ".join(list(names)[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _by_name(tables: Mapping[str, Table], role: str) -> list[tuple[Table, list[str]]]:
@@ -126,7 +133,7 @@ def _side_by_side(place: Path, parts: Sequence[tuple[Table, list[str]]], *, name
     table, names = parts[0]
     unnamed = table.text and not named and all(name.isdecimal() for name in names)
     if len(arrays) == 1:
-        return Column(table.file, arrays[0], unnamed, table.whole_numbers)
+        return Column(table.file, arrays[0], unnamed, table.whole_numbers if table.decimals else ())
     lengths = [len(array) if array.ndim else 0 for array in arrays]
     if len(set(lengths)) > 1:
         fail(place, "rows of the columns", ", ".join(map(str, lengths)), "the same number in each")
@@ -156,7 +163,10 @@ def _is_no_value(table: Table, name: str) -> bool:
         return True
     if values.ndim != 1 or not (is_index(name) or is_time(name)):
         return False
-    steps = np.diff(values.astype(np.float64)) if values.dtype.kind in "fiub" else np.array([np.nan])
+    if values.dtype.kind in "US" and is_time(name):  # dates
+        steps = np.array([1.0 if before < after else -1.0 for before, after in pairwise(values.tolist())])
+    else:
+        steps = np.diff(values.astype(np.float64)) if values.dtype.kind in "fiub" else np.array([np.nan])
     shown = repr(name) if name else "without a name"
     if is_time(name):
         if not (steps >= 0).all() or (not np.any(steps) and len(steps) > 1):
@@ -165,6 +175,10 @@ def _is_no_value(table: Table, name: str) -> bool:
     if len(steps) and not (np.all(steps == steps[0]) and steps[0] > 0):
         row = int(np.argmax(steps != steps[0])) + 1
         fail(table.file, f"column {shown}", f"{values[row]} after {values[row - 1]}", "an index without gaps")
+    if not name and table.text:
+        place = list(table.columns).index(name)
+        if place not in table.whole_numbers or not (table.decimals or values[0] in (0, 1)):
+            fail(table.file, f"column {shown}", f"{values[0]}, ...", "an index in whole numbers, or a name")
     return True
 
 

@@ -203,6 +203,9 @@ def _notes(
     views: Sequence[str],
 ) -> list[str]:
     notes = [note for table in tables for note in table.notes]
+    leftovers = any(files.unread for files in episodes) or any(table.unread for table in tables)
+    if leftovers and tables[0].rows.actions is None:
+        notes.insert(0, "no actions are read, the video is unlabelled; --action-keys can name columns that hold them")
     notes += [camera.note for row in cameras for camera in row.values() if camera.note]
     rates = [camera.fps for row in cameras for camera in row.values() if camera.fps]
     if rates and round(min(rates), 2) < round(max(rates), 2):

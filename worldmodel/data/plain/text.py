@@ -18,8 +18,8 @@ COMMA_NUMBER = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+")
 COUNT = re.compile(r"\d+")
 WORDS = {
-    "true": "1",
-    "false": "0",
+    "true": "1.0",
+    "false": "0.0",
     "na": "nan",
     "n/a": "nan",
     "null": "nan",
@@ -214,18 +214,16 @@ def _without_empty_rows(text: Text, length: int) -> Text:
 def as_table(text: Text) -> Table:
     """The columns of a file as numbers; those that hold words stay words."""
     columns = list(map(list, zip(*text.rows, strict=True)))
+    facts = {
+        "text": True,
+        "notes": text.notes,
+        "whole_numbers": tuple(place for place, cells in enumerate(columns) if all(map(COUNT.fullmatch, cells))),
+        "decimals": tuple(place for place, cells in enumerate(columns) if _always_decimals(cells, 1)),
+    }
     if text.header is None:
-        decimals = [_always_decimals(cells, 1) for cells in columns]
-        whole_numbers = [place for place, cells in enumerate(columns) if all(map(COUNT.fullmatch, cells))]
-        return Table(
-            text.file,
-            whole=_whole(text),
-            text=True,
-            notes=text.notes,
-            whole_numbers=tuple(whole_numbers) if any(decimals) else (),
-        )
+        return Table(text.file, whole=_whole(text), **facts)
     values = {name: _column(cells) for name, cells in zip(text.header, columns, strict=True)}
-    return Table(text.file, values, text=True, notes=text.notes)
+    return Table(text.file, values, **facts)
 
 
 def _column(cells: list[str]) -> Shaped[np.ndarray, " rows"]:
