@@ -181,6 +181,7 @@ def test_isaac_lab(tmp_path, nested):
     assert (clips[0].frames[3, 0].numpy() == frames(0, 7)[3]).all()
     assert any("joint_vel" in note and "not read" in note for note in source.notes)
     assert any("20 are assumed" in note for note in source.notes)
+    assert "not read: processed_actions" in source.notes
 
 
 def test_isaac_lab_may_say_its_frame_rate(tmp_path):

@@ -31,6 +31,7 @@ PROPRIOCEPTION = (
 )
 JOINTS = ("joint_pos",)  # the state where there is none of these
 CONTROL_FREQUENCY = 20.0  # Hz; that of robosuite where the file does not say
+KNOWN = {"actions", "rewards", "dones", "obs", "next_obs", "states", "initial_state"}
 DEMO = re.compile(r"demo_\d+")
 
 
@@ -80,6 +81,9 @@ def read_demo(file: Path, group: h5py.Group, episode: int, about: About, request
     states = [_find(file, group, there, key, "--state-keys", episode) for key in request.state_keys] or states
     unread = [name for name in there if f"obs/{name}" not in states and name not in cameras.values()]
     notes = [*about.notes]
+    beside = [name for name in group if name not in KNOWN]
+    if beside:
+        notes.append(f"not read: {', '.join(beside[:8])}{' ...' * (len(beside) > 8)}")
     if unread:
         notes.append(f"obs not read: {', '.join(unread[:8])}{' ...' * (len(unread) > 8)}; --state-keys can name them")
     return Demo(

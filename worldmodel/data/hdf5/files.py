@@ -54,18 +54,18 @@ def read_table(
     Raises:
         ValueError: It is missing or malformed.
     """
-    values = member(file, group, name, h5py.Dataset, episode)
+    values, place = member(file, group, name, h5py.Dataset, episode), f"{group.name.rstrip('/')}/{name}"
     if values.ndim > 2 or values.dtype.kind not in "fiub":
         found = f"{values.dtype} {values.shape}"
-        fail(file, f"{group.name}/{name}", found, "numbers (frames, width)", episode)
+        fail(file, place, found, "numbers (frames, width)", episode)
     if values.ndim and len(values) not in rows:  # before memory is allocated for them
-        fail(file, f"number of rows of {group.name}/{name}", len(values), " or ".join(map(str, rows)), episode)
+        fail(file, f"number of rows of {place}", len(values), " or ".join(map(str, rows)), episode)
     try:
         numbers = np.asarray(values[()])
     except BROKEN_FILE as error:
-        raise ValueError(f"{file}: {group.name}/{name} cannot be read: {error}") from error
+        raise ValueError(f"{file}: {place} cannot be read: {error}") from error
     used = without_unfinished_end(numbers, max(rows)) if may_end else numbers
-    return matrix(file, f"{group.name}/{name}", used, rows, episode)
+    return matrix(file, place, used, rows, episode)
 
 
 def data_sets(group: h5py.Group, prefix: str = "") -> dict[str, h5py.Dataset]:
