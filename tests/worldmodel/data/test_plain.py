@@ -111,9 +111,26 @@ def test_flat_videos_with_tables_beside(tmp_path, form):
         else:
             np.save(file, actions(episode, length))
             np.save(tmp_path / f"run_{episode}_states.npy", states(episode, length))
-    source = open_episodes(tmp_path)
+    source = open_set(tmp_path, Request())
     assert source.action_dim == 4
     assert_true(source)
+    said = form.startswith("{}.")
+    assert source.notes == ((f"{form[2:]} files that are named like their videos are read as actions",) if said else ())
+
+
+def test_captions_beside_flat_videos_are_named(tmp_path):
+    for episode, length in enumerate(LENGTHS):
+        (tmp_path / f"clip{episode}.mp4").write_bytes(video(episode, length))
+        (tmp_path / f"clip{episode}.txt").write_text("push the red cube")
+        (tmp_path / f"clip{episode}.json").write_text('{"task": "push"}')
+    source = open_set(tmp_path, Request())
+    assert_true(source, labelled=False)
+    assert source.notes[-1] == ("not read: clip0.txt, clip1.txt, clip2.txt, clip0.json, clip1.json, clip2.json")
+    for episode, length in enumerate(LENGTHS):
+        (tmp_path / f"clip{episode}.json").write_text(
+            json.dumps({"task": "push", "actions": actions(episode, length).tolist()})
+        )
+    assert_true(open_episodes(tmp_path))
 
 
 def test_a_video_is_an_episode(tmp_path):

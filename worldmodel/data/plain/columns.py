@@ -64,6 +64,8 @@ def find_columns(
             fail(place, f"files of {role}", files, f"one, or {option} that names its columns")
         if parts:
             columns.found[role] = _side_by_side(place, parts, named=bool(keys))
+        if any(tables.get(role) is table and role[:-1] not in table.file.stem.lower() for table, _ in parts):
+            columns.notes.append(f"{parts[0][0].file.suffix} files that are named like their videos are read as {role}")
         for table, names in parts:
             columns.used.add(table.file)
             taken[table.file] |= set(names)

@@ -11,6 +11,7 @@ from worldmodel.data.plain.names import ROLES, role_of
 VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm"}
 PICTURES = {".png", ".jpg", ".jpeg"}
 TABLES = {".npy", ".npz", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"}
+ARRAYS = {".npy", ".csv", ".tsv"}  # that hold the actions if they are named like the video and nothing else
 LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
 WRAPPERS = {"videos", "video", "images", "image", "imgs", "frames", "cameras", "rgb"}
 ONE_CAMERA = "camera"  # its name where the files do not name it
@@ -180,7 +181,7 @@ def _flat(root: Path, videos: list[Path]) -> Layout:
         if path in videos:
             continue
         owner, name = _owner(path, stems)
-        if path.is_file() and path.suffix.lower() in TABLES and owner:
+        if path.is_file() and path.suffix.lower() in TABLES and owner and (path.suffix != ".txt" or name in ROLES):
             episodes[owner].add("table", name, path)
         else:
             unread.append(path)
@@ -190,7 +191,7 @@ def _flat(root: Path, videos: list[Path]) -> Layout:
 def _owner(path: Path, stems: list[str]) -> tuple[str, str]:
     """The video that a table lies beside, and what the table is called: `0000.npy`, `0000_states.npy`."""
     if path.stem in stems:
-        return path.stem, "actions"
+        return path.stem, "actions" if path.suffix.lower() in ARRAYS else path.name
     for role in ROLES:
         for spelling in ROLES[role]:
             for stem in stems:
