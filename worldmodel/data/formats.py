@@ -44,9 +44,9 @@ def open_episodes(
     """Open one or several data sets and check everything that needs no decoding.
 
     Args:
-        data: A LeRobot folder (v2.0, v2.1, v3.0), a folder of `episode_*/<camera>.mp4`, an HDF5
-            file (or a folder of such) in the layout of robomimic and LIBERO, or `hf://USER/SET@REV`; or several
-            with the same cameras, frame rate, actions and states.
+        data: A LeRobot folder (v2.0, v2.1, v3.0), a folder of videos or pictures such as
+            `episode_*/<camera>.mp4`, an HDF5 file (or a folder of such) in the layout of robomimic, LIBERO, Isaac
+            Lab or ALOHA, or `hf://USER/SET@REV`; or several with the same cameras, frame rate, actions and states.
         size: `(H, W)` of the frames to read; by default the cameras' own size where they agree,
             else the largest height and the largest width. The aspect ratio is kept, the rest is padding.
         views: Names of the cameras to read, in this order; by default all.
@@ -73,8 +73,8 @@ def open_episodes(
 def open_set(path: str | Path, request: Request) -> TableSource:
     """Open one data set; `path` is as in `open_episodes`."""
     path = fetch_from_hub(path, kind="dataset") if is_on_hub(path) else Path(path)
-    fitting = [opener for fits, opener in FORMATS if fits(path)]
-    source = (fitting or [open_lerobot])[0](path, request)
+    opener = next((opener for fits, opener in FORMATS if fits(path)), open_lerobot)
+    source = opener(path, request)
     selected = request.views is None or request.views == source.views
     return source if selected else source.select(request.views, request.size)
 
