@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
 from worldmodel.data.clip import EpisodeSource
 
@@ -105,3 +106,12 @@ def assert_true(source: EpisodeSource, *, lengths: Sequence[int] = LENGTHS, labe
             assert clip.actions.tolist() == actions(episode, length)[:-1].tolist(), index
         if clip.states is not None:
             assert np.allclose(clip.states.numpy(), states(episode, length)), index
+
+
+def write_pictures(
+    folder: Path, episode: int, form: str = "{:06d}.png", first: int = 0, length: int | None = None
+) -> None:
+    """A folder of numbered pictures."""
+    folder.mkdir(parents=True)
+    for index, picture in enumerate(pictures(episode, length or LENGTHS[episode])):
+        Image.fromarray(picture).save(folder / form.format(index + first), **({"quality": 98} if "jp" in form else {}))

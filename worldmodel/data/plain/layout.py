@@ -14,6 +14,8 @@ TABLES = {".npy", ".npz", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"}
 ARRAYS = {".npy", ".csv", ".tsv"}  # that hold the actions if they are named like the video and nothing else
 LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
 WRAPPERS = {"videos", "video", "images", "image", "imgs", "frames", "cameras", "rgb"}
+EPISODE = re.compile(r"(episode|ep|demo|traj|trajectory|run|seq|sequence|rollout)[-_ ]?\d+")
+SERIAL = 8  # digits of a camera's serial number
 ONE_CAMERA = "camera"  # its name where the files do not name it
 
 
@@ -143,9 +145,9 @@ def _episode_folders(root: Path, folders: list[Path], nested: list[Path]) -> Lay
             )
         alike = set(nested) | {folder for folder in folders if "#" in common and skeleton(folder.name) == common}
         chosen = [folder for folder in folders if folder in alike]
-    if len(chosen) == 1 and not named:
-        _refuse_cameras_named_like_episodes(chosen[0])
     episodes, taken = [_episode(folder, folder.name) for folder in chosen], set(chosen)
+    if not named:
+        _refuse_cameras_named_like_episodes(episodes, chosen)
     return Layout(episodes, [path for path in visible(root) if path not in taken])
 
 
@@ -153,7 +155,7 @@ def _picture_folders(root: Path, folders: list[Path], sequences: list[Path]) -> 
     """Folders of pictures are episodes of one camera, or cameras of one episode."""
     names = [folder.name.lower() for folder in sequences]
     like_cameras = all(name.startswith(("cam", "view")) or not re.search(r"\d", name) for name in names)
-    like_episodes = all(re.fullmatch(r"(episode|ep|demo|traj\w*|run|seq\w*|rollout)?[-_ ]?\d+", name) for name in names)
+    like_episodes = all(name.isdecimal() or EPISODE.fullmatch(name) for name in names)
     if like_episodes:
         episodes, taken = [_episode(folder, folder.name) for folder in sequences], set(sequences)
         return Layout(episodes, [path for path in visible(root) if path not in taken])
@@ -263,13 +265,20 @@ def role_tables(folder: Path) -> list[str]:
     return [file.name for file in files_of(folder, TABLES) if role_of(file.stem)]
 
 
-def _refuse_cameras_named_like_episodes(folder: Path) -> None:
-    stems = [video.stem for video in files_of(folder, VIDEOS)]
-    if len(stems) > 1 and _numbered(stems) and not role_tables(folder):
-        raise ValueError(
-            f"{folder}: videos {_listed(stems)} may be episodes or cameras of one episode; "
-            f"open {folder} itself if they are episodes, name it episode_0 if they are cameras"
+def _refuse_cameras_named_like_episodes(episodes: Sequence[EpisodeFiles], folders: Sequence[Path]) -> None:
+    """Refuse `data/episode_0/top.mp4` and `top/0000.mp4`, where what seem to be cameras may be episodes."""
+    for files, folder in zip(episodes, folders, strict=True):
+        words = all(EPISODE.fullmatch(name.lower()) for name in files.cameras)
+        numbers = all(name.isdecimal() and len(name) < SERIAL for name in files.cameras)
+        numbered = len(files.cameras) > 1 and len(episodes) == 1 and _numbered(list(files.cameras))
+        unclear = words or (
+            (numbers or numbered) and not re.search(r"\d$", folder.name) and "actions" not in files.tables
         )
+        if files.cameras and unclear:
+            raise ValueError(
+                f"{folder}: {_listed(files.cameras)} may be episodes or cameras of one episode; "
+                f"open {folder} itself if they are episodes, name it episode_0 if they are cameras"
+            )
 
 
 def _listed(names: Iterable[str], most: int = 4) -> str:

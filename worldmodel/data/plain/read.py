@@ -13,6 +13,7 @@ from worldmodel.data.source import TableSource, fingerprint, letterboxes
 
 DEFAULT_FPS = 10.0
 PICKLES = {".pkl", ".pickle", ".pt", ".pth"}
+LIKE_TABLES = PICKLES | {".xlsx", ".xls", ".ods", ".mat", ".h5", ".hdf5", ".feather", ".arrow", ".bag", ".db3", ".mcap"}
 SAME_RATE = 0.02  # relative; the average of a variable frame rate is not the same in every video
 TOLERANCE = 2  # frames by which cameras of an episode may differ
 
@@ -203,8 +204,8 @@ def _notes(
     views: Sequence[str],
 ) -> list[str]:
     notes = [note for table in tables for note in table.notes]
-    leftovers = any(files.unread for files in episodes) or any(table.unread for table in tables)
-    if leftovers and tables[0].rows.actions is None:
+    beside = {path.suffix.lower() for files in episodes for path in files.unread}
+    if (beside & LIKE_TABLES or any(table.unread for table in tables)) and tables[0].rows.actions is None:
         notes.insert(0, "no actions are read, the video is unlabelled; --action-keys can name columns that hold them")
     notes += [camera.note for row in cameras for camera in row.values() if camera.note]
     rates = [camera.fps for row in cameras for camera in row.values() if camera.fps]
