@@ -1,0 +1,119 @@
+"""Where the tables and the videos of a LeRobot folder lie."""
+
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from worldmodel.data.checks import fail
+from worldmodel.data.lerobot.episodes import Episode, whole
+from worldmodel.data.lerobot.findings import Findings
+from worldmodel.data.lerobot.info import Info
+
+TEMPLATES = {
+    ("data_path", True): "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+    ("data_path", False): "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+    ("video_path", True): "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+    ("video_path", False): "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+}
+EPISODE_FILE = re.compile(r"episode_?(\d+)\.\w+$")
+PICTURES = {".mp4", ".mkv", ".avi", ".mov", ".webm"}
+UNREADY = (KeyError, IndexError, AttributeError, TypeError, ValueError, OSError)
+
+
+class Files:
+    """The files of a data set; one that is not where the template says is looked for by its name.
+
+    Attributes:
+        tables: All parquet files in `data/`, sorted.
+        videos: All video files in `videos/`, by the camera whose folder they lie in.
+    """
+
+    def __init__(self, info: Info, findings: Findings):
+        self.info, self.findings = info, findings
+        below = [path for part in ("data", "videos") for path in _walk(info.folder / part)]
+        self._present = set(below)
+        self.tables = sorted(path for path in below if path.suffix == ".parquet")
+        self.videos: dict[str, list[Path]] = defaultdict(list)
+        self._by_number: dict[tuple[str, int], list[Path]] = defaultdict(list)
+        for path in below:
+            number = EPISODE_FILE.search(path.name)
+            if path.suffix.lower() in PICTURES:
+                for part in set(path.relative_to(info.folder).parts[1:-1]):
+                    self.videos[part].append(path)
+                    if number:
+                        self._by_number[part, int(number[1])].append(path)
+            elif path.suffix == ".parquet" and number:
+                self._by_number["", int(number[1])].append(path)
+
+    @property
+    def numbers(self) -> set[int]:
+        """Numbers of the episodes that have a table of their own."""
+        return {number for part, number in self._by_number if not part}
+
+    def table(self, index: int) -> Path:
+        """The table of one episode of a set with files per episode.
+
+        Raises:
+            ValueError: There is none.
+        """
+        return self._episode_file("data_path", index, "")
+
+    def video(self, episode: Episode, key: str) -> Path:
+        """The video that holds an episode.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if self.info.per_episode:
+            return self._episode_file("video_path", episode.index, key)
+        return self.shared("video_path", episode, f"videos/{key}", video_key=key)
+
+    def shared(self, field: str, episode: Episode, prefix: str, **names: str) -> Path:
+        """The file with the numbers that `meta/episodes` names.
+
+        Raises:
+            ValueError: No number is named, or there is no such file.
+        """
+        numbers: dict[str, object] = dict(names)
+        for name in ("chunk_index", "file_index"):
+            numbers[name] = whole(episode.row.get(f"{prefix}/{name}"))
+            if numbers[name] is None:
+                found = repr(episode.row.get(f"{prefix}/{name}", "missing"))
+                fail(episode.file, f"{prefix}/{name}", found, "a whole number from 0", episode.index)
+        return self._find(field, episode.index, numbers, [])
+
+    def _episode_file(self, field: str, index: int, key: str) -> Path:
+        names = {"episode_chunk": index // self.info.chunks_size, "episode_index": index}
+        names |= {"chunk_index": names["episode_chunk"], "episode_number": index}
+        names |= {"video_key": key} if key else {}
+        return self._find(field, index, names, self._by_number.get((key, index), []))
+
+    def _find(self, field: str, index: int, names: dict[str, object], alike: list[Path]) -> Path:
+        declared, standard = getattr(self.info, field), TEMPLATES[field, self.info.per_episode]
+        named = self._filled(field, declared, names)
+        usual = self.info.folder / standard.format(**names)
+        for path in [*filter(None, (named,)), usual, *(alike if len(alike) == 1 else [])]:
+            if path in self._present or _is_file(path):
+                if path != named:
+                    self.findings.note(f"{self.info.file}: {field} {declared!r:.100} names no file", index)
+                return path
+        fail(named or usual, f"file named by {field}", "missing", "a file", index)
+
+    def _filled(self, field: str, template: str, names: dict[str, object]) -> Path | None:
+        try:
+            return self.info.folder / template.format(**names) if template else None
+        except UNREADY as error:
+            self.findings.note(f"{self.info.file}: {field} {template!r:.100} cannot be filled in: {error!r:.60}")
+            return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except UNREADY:
+        return False
+
+
+def _walk(folder: Path) -> list[Path]:
+    return [Path(root) / name for root, _, names in os.walk(folder, followlinks=True) for name in names]
