@@ -1,7 +1,8 @@
 """Indexing a video and decoding its frames, by PyAV or decord."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 from av.video.frame import PictureType
 from jaxtyping import Float64, UInt8
 
+from worldmodel.data.video.turn import UPRIGHT, Turn, has_edit_list, stream_turn
+
 try:
     import decord
 except ImportError:  # no wheels for ARM and Mac
@@ -19,8 +22,30 @@ except ImportError:  # no wheels for ARM and Mac
 else:
     decord.logging.set_level(decord.logging.QUIET)
 
-DECORD_ERRORS = () if decord is None else (decord.DECORDError,)
+DECORD_ERRORS = () if decord is None else (decord.DECORDError, RuntimeError)
 DECORD_CODECS = {"h264", "hevc", "vp9"}
+SAME_PICTURE = 2.0  # mean difference of two decoders, in grey levels
+
+
+@dataclass(frozen=True)
+class VideoHeader:
+    """What the container of a video says about it.
+
+    Attributes:
+        codec: Name of the codec as ffmpeg calls it, such as `h264` or `av1`.
+        size: `(H, W)` in pixels as shown, after the turn.
+        fps: Average frames per second.
+        num_frames: Number of frames that are shown; `None` where the container does not say.
+        turn: How a player turns the stored pictures.
+        pixel_aspect: Width of a pixel divided by its height; the pictures are read without this stretch.
+    """
+
+    codec: str
+    size: tuple[int, int]
+    fps: float
+    num_frames: int | None
+    turn: Turn = UPRIGHT
+    pixel_aspect: Fraction = Fraction(1)
 
 
 @dataclass(frozen=True)
@@ -29,13 +54,16 @@ class VideoInfo:
 
     Attributes:
         codec: Name of the codec as ffmpeg calls it, such as `h264` or `av1`.
-        size: `(H, W)` in pixels.
+        size: `(H, W)` in pixels as shown, after the turn.
         fps: Average frames per second.
-        pts: Presentation time of every frame, ascending, in units of `time_base`.
+        pts: Presentation time of every frame that is shown, ascending, in units of `time_base`.
         time_base: Seconds of one unit of `pts`.
         keyframes: Indices of the frames that can be decoded on their own, ascending.
         closed: Whether no frame that follows a keyframe in the file is shown before it.
         eight_bit: Whether a colour value has 8 bits.
+        trimmed: Whether an edit list leaves out frames of the file.
+        turn: How a player turns the stored pictures.
+        counted: Whether the container (AVI) has no presentation times, so that frames are counted as they are decoded.
     """
 
     codec: str
@@ -46,6 +74,9 @@ class VideoInfo:
     keyframes: tuple[int, ...]
     closed: bool
     eight_bit: bool
+    trimmed: bool = False
+    turn: Turn = UPRIGHT
+    counted: bool = False
 
     @property
     def num_frames(self) -> int:
@@ -58,46 +89,92 @@ class VideoInfo:
         return (np.array(self.pts) - self.pts[0]) * float(self.time_base)
 
 
+def video_header(path: Path | str) -> VideoHeader:
+    """Read a video's header, in about a millisecond; `video_info` reads all packets.
+
+    A file that is cut short is not noticed here.
+
+    Raises:
+        ValueError: The file cannot be read, has no video, or is turned by an odd angle.
+    """
+    path = Path(path)
+    with _opened(path) as container:
+        return _header(path, container)
+
+
 def video_info(path: Path | str) -> VideoInfo:
     """Index the packets of a video without decoding them.
 
     Raises:
-        ValueError: The file cannot be read, has no video, or holds fewer frames than its header
-            promises.
+        ValueError: The file cannot be read, has no video, holds fewer frames than its header
+            promises, or is turned by an odd angle.
     """
     path = Path(path)
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        entries = [(packet.pts, packet.is_keyframe) for packet in packets if not packet.is_discard]
+        entered, promised = len(stream.index_entries), stream.frames
+        pixels, time_base = stream.codec_context.format, stream.time_base
+        counted = "avi" in container.format.name and not all(is_key for _, is_key in entries)
+    header = video_header(path)
+    trimmed = len(entries) < len(packets) or (0 < entered != promised and has_edit_list(path))
+    if len(packets) < (entered if trimmed else promised):
+        raise ValueError(f"{path} is cut short: {len(packets)} frames, its header says {promised}")
+    if not entries or any(pts is None for pts, _ in entries):
+        raise ValueError(f"{path} holds {len(entries)} frames, or frames without a time")
+    shown = np.array([pts for pts, _ in entries])
+    latest_keyframe = np.maximum.accumulate(np.where([is_key for _, is_key in entries], shown, shown.min()))
+    entries.sort()
+    keyframes = tuple(index for index, (_, is_key) in enumerate(entries) if is_key)
+    pts = tuple(pts for pts, _ in entries)
+    if len(set(pts)) != len(pts):
+        raise ValueError(f"{path} has {len(pts)} frames at {len(set(pts))} different times")
+    return VideoInfo(
+        codec=header.codec,
+        size=header.size,
+        fps=header.fps,
+        pts=pts,
+        time_base=time_base,
+        keyframes=(0,) if counted else keyframes,
+        closed=bool((shown >= latest_keyframe).all()),
+        eight_bit=pixels is not None and all(part.bits == 8 for part in pixels.components),
+        trimmed=trimmed,
+        turn=header.turn,
+        counted=counted,
+    )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[av.container.InputContainer]:
+    """The container of a video; ffmpeg's errors become a `ValueError` that names the file."""
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise ValueError(f"{path} has no video stream")
-            stream = container.streams.video[0]
-            if stream.codec_context is None:
+            if container.streams.video[0].codec_context is None:
                 raise ValueError(f"{path} is in a codec that ffmpeg does not know")
-            packets = [
-                (packet.pts, packet.is_keyframe)
-                for packet in container.demux(stream)
-                if packet.size and not packet.is_discard
-            ]
-            promised, rate = stream.frames, stream.average_rate
-            codec, size = stream.codec_context.name, (stream.height, stream.width)
-            pixels, time_base = stream.codec_context.format, stream.time_base
+            yield container
     except (av.error.FFmpegError, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a readable video: {error}") from error
-    codec = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9"}.get(codec, codec)
-    if not packets or any(pts is None for pts, _ in packets):
-        raise ValueError(f"{path} holds {len(packets)} frames, or frames without a time")
-    if len(packets) < promised:
-        raise ValueError(f"{path} is cut short: {len(packets)} frames, its header says {promised}")
-    shown = np.array([pts for pts, _ in packets])
-    latest_keyframe = np.maximum.accumulate(np.where([is_key for _, is_key in packets], shown, shown.min()))
-    packets.sort()
-    keyframes = tuple(index for index, (_, is_key) in enumerate(packets) if is_key)
-    pts = tuple(pts for pts, _ in packets)
-    if len(set(pts)) != len(pts):
-        raise ValueError(f"{path} has {len(pts)} frames at {len(set(pts))} different times")
-    closed = bool((shown >= latest_keyframe).all())
-    eight_bit = pixels is not None and all(part.bits == 8 for part in pixels.components)
-    return VideoInfo(codec, size, float(rate or 0), pts, time_base, keyframes, closed, eight_bit)
+
+
+def _header(path: Path, container: av.container.InputContainer) -> VideoHeader:
+    stream = container.streams.video[0]
+    codec, entries = stream.codec_context.name, stream.index_entries
+    num_frames = stream.frames or None
+    if num_frames and len(entries):
+        trimmed = len(entries) != num_frames or entries[0].is_discard or entries[len(entries) - 1].is_discard
+        num_frames = sum(not entry.is_discard for entry in entries) if trimmed else num_frames
+    turn = stream_turn(path, container)
+    return VideoHeader(
+        codec={"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9"}.get(codec, codec),
+        size=turn.size((stream.height, stream.width)),
+        fps=float(stream.average_rate or 0),
+        num_frames=num_frames,
+        turn=turn,
+        pixel_aspect=Fraction(stream.sample_aspect_ratio or 1),
+    )
 
 
 class PyAVDecoder:
@@ -134,7 +211,8 @@ class PyAVDecoder:
                 frame = self.decode(index)
             except ValueError:
                 frame = self.decode(index, start=0)
-            wanted[index] = frame.to_ndarray(format="rgb24", interpolation="BICUBIC")
+            picture = frame.to_ndarray(format="rgb24", interpolation="BICUBIC")
+            wanted[index] = self.info.turn.apply(picture)
         return np.stack([wanted[index] for index in indices])
 
     def close(self) -> None:
@@ -156,7 +234,7 @@ class PyAVDecoder:
             if not start <= self.position <= index:
                 self.container.seek(self.info.pts[start], stream=self.stream)
                 self.decoded = self.container.decode(self.stream)
-                self.entry = start
+                self.entry = self.position = start
             frame = self._next(index)
         except av.error.FFmpegError as error:
             reason = str(error)
@@ -170,7 +248,7 @@ class PyAVDecoder:
 
     def _next(self, index: int) -> av.VideoFrame | None:
         for frame in self.decoded:
-            found = self.index_of.get(frame.pts, -1)
+            found = self.position if self.info.counted else self.index_of.get(frame.pts, -1)
             self.position = found + 1
             if found in self.keyframes and frame.pict_type != PictureType.I:
                 self.keyframes_are_whole = False
@@ -185,13 +263,17 @@ class DecordDecoder:
     """Frames by index through decord.
 
     decord does not report damage, or keyframes that need earlier frames, so PyAV decodes a frame
-    once before decord may return it.
+    once before decord may return it. decord seeks wrongly in a trimmed video and in AVI, so that these are
+    read from their beginning. decord turns some videos and others not, so its first frame is compared.
     """
 
     def __init__(self, path: Path, info: VideoInfo):
         self.reader = decord.VideoReader(str(path), num_threads=1)
-        if len(self.reader) != info.num_frames:
+        self.info = info
+        if len(self.reader) != info.num_frames and not info.trimmed:
             raise ValueError(f"{path}: decord finds {len(self.reader)} frames, the file has {info.num_frames}")
+        self.from_start = info.trimmed or info.counted
+        self.turn = UPRIGHT if info.turn == UPRIGHT else self._missing_turn(path)
         self.checker = PyAVDecoder(path, info)
         self.unchecked = np.ones(info.num_frames, bool)
 
@@ -203,7 +285,21 @@ class DecordDecoder:
                 self.unchecked[index] = False
         if not self.checker.keyframes_are_whole:
             raise ValueError(f"{self.checker.path}: a keyframe is not a whole picture")
-        return self.reader.get_batch(list(indices)).asnumpy()
+        if self.from_start:
+            frames = self.reader.get_batch(range(max(indices) + 1)).asnumpy()[list(indices)]
+        else:
+            frames = self.reader.get_batch(list(indices)).asnumpy()
+        return np.stack([self.turn.apply(frame) for frame in frames])
+
+    def _missing_turn(self, path: Path) -> Turn:
+        """The turn that decord leaves to us."""
+        shown = PyAVDecoder(path, self.info).read([0])[0].astype(int)
+        found = self.reader.get_batch([0]).asnumpy()[0]
+        for turn in (UPRIGHT, self.info.turn):
+            turned = turn.apply(found)
+            if turned.shape == shown.shape and np.abs(turned - shown).mean() < SAME_PICTURE:
+                return turn
+        raise ValueError(f"{path}: decord does not show the first frame as a player does")
 
     def close(self) -> None:
         """Release the file."""
@@ -214,6 +310,8 @@ class DecordDecoder:
 def choose_decoder(path: Path, info: VideoInfo) -> DecordDecoder | PyAVDecoder:
     """Decord where it is installed and decodes the stream, PyAV otherwise."""
     known = info.codec in DECORD_CODECS and info.closed and info.eight_bit
+    known = known and not info.trimmed and not info.counted and info.turn == UPRIGHT
+    known = known and not any(side % 2 for side in info.size)  # decord blurs the colours of odd sizes
     if decord is None or not known:
         return PyAVDecoder(path, info)
     try:

@@ -28,8 +28,8 @@ class VideoReader:
 
     decord decodes H.264, H.265 and VP9. PyAV decodes everything else: LeRobot's AV1; keyframes that
     need earlier frames, or that are stored before earlier frames (decord gives a wrong picture
-    there); more than 8 bits (wrong colours); an odd width that decord cannot copy; and all videos on
-    machines without decord. Both give the same frame for the same index.
+    there); more than 8 bits (wrong colours); odd sizes (blurred colours); trimmed and turned videos;
+    AVI; and all videos on machines without decord. Both give the same frame for the same index.
 
     Args:
         path: The video file.
