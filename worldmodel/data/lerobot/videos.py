@@ -1,14 +1,10 @@
 """Which frames of which video belong to an episode, and whether they are as many as the rows."""
 
-from bisect import bisect_right
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import av
-import av.error
 import numpy as np
 
 from worldmodel.data.checks import fail
@@ -17,8 +13,9 @@ from worldmodel.data.lerobot.files import Files
 from worldmodel.data.lerobot.findings import Findings
 from worldmodel.data.lerobot.info import Info
 from worldmodel.data.lerobot.rows import ROUNDING, EpisodeTable
-from worldmodel.data.video.decoders import VideoInfo, video_info
+from worldmodel.data.video.decoders import VideoHeader, VideoInfo, video_header, video_info
 
+BOXED = {".mp4", ".mov", ".m4v"}
 TOLERANCE = 3  # frames that a video may be longer or shorter than its table
 
 
@@ -31,34 +28,16 @@ class Span:
     frames: int
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a video says about itself without being indexed."""
-
-    frames: int
-    size: tuple[int, int]
-    fps: float
-
-
-def read_header(path: Path) -> Header:
-    """The header of a video; it is indexed where the header does not say how many frames are shown.
+def read_header(path: Path) -> VideoHeader:
+    """The header of a video; it is indexed where the header cannot be right about the number of frames.
 
     Raises:
-        ValueError: It is no readable video.
+        ValueError: It is no readable video, or is cut short.
     """
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0] if container.streams.video else None
-            if stream is not None and stream.frames and stream.average_rate and _is_whole(path):
-                rate = float(stream.average_rate)
-                shown = stream.duration and float(stream.duration * stream.time_base) * rate
-                turned = stream.side_data if hasattr(stream, "side_data") else None
-                if shown and abs(shown - stream.frames) < 0.5 and not turned:
-                    return Header(stream.frames, (stream.height, stream.width), rate)
-    except (av.error.FFmpegError, OSError, UnicodeDecodeError, AttributeError):
-        pass  # the index says what is wrong
-    info = video_info(path)
-    return Header(info.num_frames, info.size, info.fps)
+    header = video_header(path)
+    if header.num_frames is not None and (path.suffix.lower() not in BOXED or _is_whole(path)):
+        return header
+    return replace(header, num_frames=video_info(path).num_frames)
 
 
 def _is_whole(path: Path) -> bool:
@@ -91,8 +70,8 @@ def own_spans(
                 if users.setdefault(path, (number, key)) != (number, key):
                     fail(path, "episodes in this video", f"{users[path][0]} and {number}", "one", number)
                 header = read_header(path)
-                _check_rate(info, path, key, header.frames, header.fps, number)
-                spans[number][key] = Span(path, 0, header.frames)
+                _check_rate(info, path, key, header.num_frames, header.fps, number)
+                spans[number][key] = Span(path, 0, header.num_frames)
                 sizes[key][number] = header.size
     return spans, sizes
 
@@ -103,31 +82,57 @@ def shared_spans(
     cameras: Sequence[str],
     episodes: Mapping[int, Episode],
     tables: Mapping[int, EpisodeTable],
+    wanted: Sequence[int],
     findings: Findings,
 ) -> tuple[dict[int, dict[str, Span]], dict[str, dict[int, tuple[int, int]]]]:
-    """The same for a set with shared videos; `episodes` are all that are listed, `tables` those wanted."""
+    """The same for a set with shared videos; `episodes` and `tables` are all that there are."""
     spans: dict[int, dict[str, Span]] = defaultdict(dict)
     sizes: dict[str, dict[int, tuple[int, int]]] = {key: {} for key in cameras}
     for key in cameras:
-        claims: dict[Path, list[tuple[float, float, int]]] = defaultdict(list)
+        claims: dict[Path, list[Claim]] = defaultdict(list)
         for number, episode in episodes.items():
             with findings.blaming(number):
-                claims[files.video(episode, key)].append(_claim(info, key, episode))
+                claims[files.video(episode, key)].append(_claim(info, key, episode, tables.get(number)))
         for path, within in claims.items():
-            wanted = [claim for claim in within if claim[2] in tables]
+            numbers = [claim.number for claim in within if claim.number in wanted and claim.rows]
+            if not numbers:
+                continue
             try:
-                video = video_info(path) if wanted else None
+                video = video_info(path)
             except ValueError as error:
-                for *_, number in wanted:
+                for number in numbers:
                     findings.blame(number, str(error))
                 continue
-            for span, number in _placed(info, key, path, video, sorted(within), tables, findings):
-                spans[number][key], sizes[key][number] = span, video.size
+            late = _late_frame(info, video)
+            within.sort(key=lambda claim: claim.first)
+            for place, claim in enumerate(within):
+                if claim.number in numbers:
+                    with findings.blaming(claim.number):
+                        _check_rate(info, path, key, video.num_frames, video.fps, claim.number)
+                        span = _placed(key, path, video.num_frames, within, place, findings)
+                        if late is not None and late < claim.first + claim.rows:
+                            shown, expected = f"{video.seconds[late]:.4g} s", f"{late / info.fps:.4g} s"
+                            fail(path, f"time of frame {late} of {key}", shown, expected, claim.number)
+                        spans[claim.number][key], sizes[key][claim.number] = span, video.size
     return spans, sizes
 
 
-def _claim(info: Info, key: str, episode: Episode) -> tuple[float, float, int]:
-    """First frame, end and number of an episode, as `meta/episodes` says."""
+@dataclass(frozen=True)
+class Claim:
+    """Frames `first` to `end` of a video, which an episode of `rows` rows has as `meta/episodes` says."""
+
+    number: int
+    first: int
+    end: float
+    rows: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both time stamps fit to the rows."""
+        return abs(self.end - self.first - self.rows) <= 2 * ROUNDING
+
+
+def _claim(info: Info, key: str, episode: Episode, table: EpisodeTable | None) -> Claim:
     ends = []
     for end in ("from", "to"):
         field = f"videos/{key}/{end}_timestamp"
@@ -138,50 +143,40 @@ def _claim(info: Info, key: str, episode: Episode) -> tuple[float, float, int]:
     if abs(ends[0] - round(ends[0])) > ROUNDING:
         found = f"{ends[0] / info.fps:.6g}"
         fail(episode.file, f"videos/{key}/from_timestamp", found, f"a multiple of 1 / {info.fps:g}", episode.index)
-    return round(ends[0]), ends[1], episode.index
+    return Claim(episode.index, round(ends[0]), ends[1], 0 if table is None else len(table.table))
 
 
-def _placed(
-    info: Info,
-    key: str,
-    path: Path,
-    video: VideoInfo | None,
-    claims: Sequence[tuple[int, float, int]],
-    tables: Mapping[int, EpisodeTable],
-    findings: Findings,
-) -> Iterator[tuple[Span, int]]:
-    """The spans within one shared video; where a time stamp is wrong, only if the neighbours show which."""
-    late = _late_frame(info, video)
-    for place, (first, end, number) in enumerate(claims):
-        if number not in tables:
-            continue
-        with findings.blaming(number):
-            rows = len(tables[number].table)
-            _check_rate(info, path, key, video.num_frames, video.fps, number)
-            before = [stop for _, stop, _ in claims[:place]]
-            following = [start for start, _, _ in claims[place + 1 :]]
-            limit = min([video.num_frames, *following[:1]])
-            frames = end - first
-            if abs(frames - rows) > 2 * ROUNDING:
-                joined = abs(before[-1] - first) < ROUNDING if before else first == 0
-                if not joined:
-                    fail(path, f"frames between videos/{key} time stamps", f"{frames:.4g}", rows, number)
-                findings.note(f"to_timestamp of {key} is {frames:.4g} frames after from_timestamp, not {rows}", number)
-                frames = min(max(frames, rows), limit - first)
-            frames = min(round(frames), limit - first)
-            if frames < rows - TOLERANCE:
-                found = f"{limit}, the end of the video or the start of another episode"
-                fail(path, f"end of the frames of {key}", found, f"at least {first + rows}", number)
-            if late is not None and late < first + rows:
-                shown, expected = f"{video.seconds[late]:.4g} s", f"{late / info.fps:.4g} s"
-                fail(path, f"time of frame {late} of {key}", shown, expected, number)
-            yield Span(path, first, frames), number
+def _placed(key: str, path: Path, num_frames: int, claims: Sequence[Claim], place: int, findings: Findings) -> Span:
+    """The frames of one claim; where its time stamps are wrong, only if the neighbours show which.
+
+    Raises:
+        ValueError: They do not show it, or other episodes have the same frames.
+    """
+    claim = claims[place]
+    first, rows, number = claim.first, claim.rows, claim.number
+    before = [other for other in claims[:place] if other.agrees]
+    following = [other for other in claims[place + 1 :] if other.agrees]
+    taken = next((o for o in before if o.first + o.rows > first), None)
+    taken = taken or next((o for o in following if claim.agrees and o.first < first + rows), None)
+    if taken:
+        fail(path, f"first frame of {key}", first, f"one that is not within episode {taken.number}", number)
+    limit = num_frames
+    frames = round(claim.end) - first
+    if not claim.agrees:
+        joined = abs(claims[place - 1].end - first) < ROUNDING if place else first == 0
+        if not joined:
+            fail(path, f"frames between videos/{key} time stamps", f"{claim.end - first:.4g}", rows, number)
+        limit = min([limit, *(other.first for other in claims[place + 1 : place + 2])])
+        frames = max(frames, min(rows, limit - first))
+        findings.note(f"the time stamps of {key} hold {claim.end - first:.4g} frames, its table {rows} rows", number)
+    available = min(frames, limit - first)
+    if available < rows - TOLERANCE:
+        fail(path, f"number of frames of {key}", limit, f"at least {first + rows}", number)
+    return Span(path, first, available)
 
 
-def _late_frame(info: Info, video: VideoInfo | None) -> int | None:
+def _late_frame(info: Info, video: VideoInfo) -> int | None:
     """The first frame n that is not shown at n / fps seconds."""
-    if video is None:
-        return None
     late = np.abs(video.seconds * info.fps - np.arange(video.num_frames)) > 0.5
     return int(late.argmax()) if late.any() else None
 
@@ -189,3 +184,56 @@ def _late_frame(info: Info, video: VideoInfo | None) -> int | None:
 def _check_rate(info: Info, path: Path, key: str, frames: int, fps: float, number: int) -> None:
     if frames > 1 and abs(fps / info.fps - 1) > 0.01:
         fail(path, f"fps of {key}", f"{fps:g}", f"{info.fps:g}", number)
+
+
+def settled_length(
+    info: Info, episode: Episode, table: EpisodeTable, spans: Mapping[str, Span], findings: Findings
+) -> int:
+    """The number of frames that both the table and the videos hold.
+
+    Raises:
+        ValueError: They differ by more than `TOLERANCE`, or it is not clear which of them is right.
+    """
+    rows, number = len(table.table), episode.index
+    exact = all(span.frames == rows for span in spans.values())
+    ends = [whole(episode.row.get(f"dataset_{end}_index")) for end in ("from", "to")]
+    bounds = None if info.per_episode or None in ends else ends[1] - ends[0]
+    claims = {"length": episode.length, "dataset_to_index - dataset_from_index": bounds}
+    claims = {name: claim for name, claim in claims.items() if claim is not None}
+    wrong = {name: claim for name, claim in claims.items() if claim != rows}
+    if rows == 0:
+        fail(table.file, "number of rows", 0, "at least 1", number)
+    if wrong and not (exact and (spans or len(wrong) < len(claims))):
+        name, claim = next(iter(wrong.items()))
+        fail(table.file, "number of rows", rows, f"{claim}, its {name} in {episode.file}", number)
+    for name, claim in wrong.items():
+        findings.note(f"{name} is {claim}, the table and the videos hold {rows}", number)
+    if (table.begins or not claims) and not exact:
+        frames = next(span.frames for span in spans.values() if span.frames != rows)
+        fail(table.file, "number of rows", f"{rows} and {table.begins}", f"{frames}, the frames of the video", number)
+    for key, span in spans.items():
+        extra = span.frames - rows
+        if abs(extra) > TOLERANCE:
+            fail(span.path, f"number of frames of {key}", span.frames, f"{rows}, the rows of its table", number)
+        if extra:
+            more, then = ("more", "it is not used") if extra > 0 else ("less", "the episode is cut")
+            what = f"{abs(extra)} frame{'s' if abs(extra) > 1 else ''} {more} than the table; {then}"
+            findings.note(f"the video of {key} has {what}", number)
+    return min([rows, *(span.frames for span in spans.values())])
+
+
+def check_exchanged(
+    tables: Mapping[int, EpisodeTable], spans: Mapping[int, Mapping[str, Span]], findings: Findings
+) -> None:
+    """Blame episodes whose videos are longer where those of others are shorter: they may have changed places."""
+    extra: dict[str, dict[int, int]] = defaultdict(dict)
+    for number, cameras in spans.items():
+        for key, span in cameras.items():
+            extra[key][number] = span.frames - len(tables[number].table)
+    for key, differences in extra.items():
+        odd = {number: extra for number, extra in differences.items() if extra}
+        if odd and min(odd.values()) < 0 < max(odd.values()):
+            for number, frames in odd.items():
+                path, rows = spans[number][key].path, len(tables[number].table)
+                others = "and the videos of other episodes differ the other way: are they exchanged?"
+                findings.blame(number, f"{path}: it has {rows + frames} frames, its table {rows} rows, {others}")
