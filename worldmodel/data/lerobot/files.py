@@ -26,24 +26,26 @@ class Files:
 
     Attributes:
         tables: All parquet files in `data/`, sorted.
-        videos: All video files in `videos/`, by the camera whose folder they lie in.
+        videos: All video files in `videos/`, by the names of the folders they lie in.
     """
 
     def __init__(self, info: Info, findings: Findings):
         self.info, self.findings = info, findings
-        below = [path for part in ("data", "videos") for path in _walk(info.folder / part)]
+        self._root = f"{info.folder}/"
+        below = [path for part in ("data", "videos") for path in _walk(f"{info.folder}/{part}")]
         self._present = set(below)
-        self.tables = sorted(path for path in below if path.suffix == ".parquet")
-        self.videos: dict[str, list[Path]] = defaultdict(list)
-        self._by_number: dict[tuple[str, int], list[Path]] = defaultdict(list)
+        self.tables = [Path(path) for path in sorted(below) if path.endswith(".parquet")]
+        self.videos: dict[str, list[str]] = defaultdict(list)
+        self._by_number: dict[tuple[str, int], list[str]] = defaultdict(list)
         for path in below:
-            number = EPISODE_FILE.search(path.name)
-            if path.suffix.lower() in PICTURES:
-                for part in set(path.relative_to(info.folder).parts[1:-1]):
+            folders = path.removeprefix(self._root).split("/")
+            number = EPISODE_FILE.search(folders[-1])
+            if os.path.splitext(path)[1].lower() in PICTURES:
+                for part in set(folders[1:-1]):
                     self.videos[part].append(path)
                     if number:
                         self._by_number[part, int(number[1])].append(path)
-            elif path.suffix == ".parquet" and number:
+            elif path.endswith(".parquet") and number:
                 self._by_number["", int(number[1])].append(path)
 
     @property
@@ -89,31 +91,33 @@ class Files:
         names |= {"video_key": key} if key else {}
         return self._find(field, index, names, self._by_number.get((key, index), []))
 
-    def _find(self, field: str, index: int, names: dict[str, object], alike: list[Path]) -> Path:
+    def _find(self, field: str, index: int, names: dict[str, object], alike: list[str]) -> Path:
         declared, standard = getattr(self.info, field), TEMPLATES[field, self.info.per_episode]
         named = self._filled(field, declared, names)
-        usual = self.info.folder / standard.format(**names)
+        if named in self._present:
+            return Path(named)
+        usual = self._root + standard.format(**names)
         for path in [*filter(None, (named,)), usual, *(alike if len(alike) == 1 else [])]:
             if path in self._present or _is_file(path):
                 if path != named:
                     self.findings.note(f"{self.info.file}: {field} {declared!r:.100} names no file", index)
-                return path
-        fail(named or usual, f"file named by {field}", "missing", "a file", index)
+                return Path(path)
+        fail(Path(named or usual), f"file named by {field}", "missing", "a file", index)
 
-    def _filled(self, field: str, template: str, names: dict[str, object]) -> Path | None:
+    def _filled(self, field: str, template: str, names: dict[str, object]) -> str | None:
         try:
-            return self.info.folder / template.format(**names) if template else None
+            return self._root + template.format(**names) if template else None
         except UNREADY as error:
             self.findings.note(f"{self.info.file}: {field} {template!r:.100} cannot be filled in: {error!r:.60}")
             return None
 
 
-def _is_file(path: Path) -> bool:
+def _is_file(path: str) -> bool:
     try:
-        return path.is_file()
+        return os.path.isfile(path)
     except UNREADY:
         return False
 
 
-def _walk(folder: Path) -> list[Path]:
-    return [Path(root) / name for root, _, names in os.walk(folder, followlinks=True) for name in names]
+def _walk(folder: str) -> list[str]:
+    return [f"{root}/{name}" for root, _, names in os.walk(folder, followlinks=True) for name in names]

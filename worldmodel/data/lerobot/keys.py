@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,12 +29,14 @@ class Keys:
     Attributes:
         columns: All that are read: of numbers, counters and texts.
         pictures: Those that hold pictures.
+        widths: How many numbers a row of a column holds, where declared.
     """
 
     actions: tuple[str, ...]
     states: tuple[str, ...]
     columns: tuple[str, ...]
     pictures: tuple[str, ...]
+    widths: dict[str, int]
 
 
 def choose_keys(info: Info, files: Sequence[Path], options: DataOptions, findings: Findings) -> Keys:
@@ -59,7 +62,8 @@ def choose_keys(info: Info, files: Sequence[Path], options: DataOptions, finding
         unused = [key for key in order if key not in states and key != PANDAS_INDEX]
         findings.note(f"no column is called action; read as video without actions; not used are {unused}")
     others = [name for name in (*COUNTERS, *TEXTS, *OUTCOMES) if name in types]
-    return Keys(actions, states, tuple(dict.fromkeys([*actions, *states, *others])), pictures)
+    widths = {name: prod(feature.shape) for name, feature in info.features.items() if feature.shape is not None}
+    return Keys(actions, states, tuple(dict.fromkeys([*actions, *states, *others])), pictures, widths)
 
 
 def is_picture(kind: pa.DataType) -> bool:

@@ -1,7 +1,8 @@
 """The rows of the tables, cut into episodes and checked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from worldmodel.data.lerobot.files import Files
 from worldmodel.data.lerobot.findings import Findings
 from worldmodel.data.lerobot.info import Info
 from worldmodel.data.lerobot.keys import TEXTS, Keys
-from worldmodel.data.lerobot.tables import is_numeric, numbers, read_table
+from worldmodel.data.lerobot.tables import in_threads, is_numeric, numbers, read_table
 from worldmodel.data.source import Rows
 
 ROUNDING = 0.25  # of a frame: how far a time stamp may lie from the frame it names
@@ -25,30 +26,64 @@ class EpisodeTable:
     """The rows of one episode: those of `file` from row `first` on.
 
     Attributes:
+        arrays: Columns that are read already.
         begins: Which counters do not begin at 0, in words; empty if all do.
     """
 
     file: Path
     first: int
     table: pa.Table
+    arrays: dict[str, Shaped[np.ndarray, "rows width"]]
     begins: str = ""
+
+    def numbers(self, name: str) -> Shaped[np.ndarray, "rows width"]:
+        """A column of numbers; see `tables.numbers`."""
+        return self.arrays[name] if name in self.arrays else numbers(self.file, self.table, name)
+
+
+def _arrays(file: Path, table: pa.Table, ends: Sequence[int]) -> list[dict[str, np.ndarray]]:
+    """The columns of numbers of a long table, cut at `ends`; those that are odd somewhere are left out."""
+    parts: list[dict[str, np.ndarray]] = [{} for _ in ends]
+    for name in table.column_names:
+        try:
+            values = numbers(file, table, name)
+        except ValueError:
+            continue
+        for part, piece in zip(parts, np.split(values, ends[:-1]), strict=True):
+            part[name] = piece
+    return parts
 
 
 def own_tables(files: Files, wanted: Sequence[int], keys: Keys, findings: Findings) -> dict[int, EpisodeTable]:
     """The tables of a set with files per episode; episodes without a readable one are blamed."""
     tables: dict[int, EpisodeTable] = {}
-    seen: dict[Path, int] = {}
+    users: dict[Path, int] = {}
+    read_tables: dict[int, pa.Table] = {}
     for number in wanted:
         with findings.blaming(number):
             file = files.table(number)
-            if seen.setdefault(file, number) != number:
-                fail(file, "episodes in this file", f"{seen[file]} and {number}", "one")
-            table = read_table(file, keys.columns)
+            if file in users:
+                fail(file, "episodes in this file", f"{users[file]} and {number}", "one")
+            users[file] = number
+    read = in_threads(partial(read_table, columns=keys.columns), users)
+    for (file, number), result in zip(users.items(), read, strict=True):
+        with findings.blaming(number):
+            read_tables[number] = result()
+    if len({table.schema for table in read_tables.values()}) == 1:
+        whole_table = pa.concat_tables(read_tables.values())
+        ends = np.cumsum([len(table) for table in read_tables.values()]).tolist()
+        arrays = _arrays(files.info.folder, whole_table, ends)
+    else:
+        arrays = [{} for _ in read_tables]
+    paths = {number: file for file, number in users.items()}
+    for (number, table), columns in zip(read_tables.items(), arrays, strict=True):
+        place = EpisodeTable(paths[number], 0, table, columns)
+        with findings.blaming(number):
             if "episode_index" in table.column_names:
-                found = np.unique(numbers(file, table, "episode_index"))
+                found = np.unique(place.numbers("episode_index"))
                 if found.tolist() != [number]:
-                    fail(file, "episode_index", found.tolist(), [number], number)
-            tables[number] = EpisodeTable(file, 0, table)
+                    fail(place.file, "episode_index", found.tolist(), [number], number)
+            tables[number] = place
     return tables
 
 
@@ -78,10 +113,13 @@ def shared_tables(
             if not members:
                 findings.note(f"{error}; no episode is in it")
             continue
+        ends = [first + count for first, count in sorted(blocks.values())]
+        whole_blocks = ends and ends[-1] == len(table) and len(set(ends)) == len(ends)
+        arrays = dict(zip(ends, _arrays(file, table, ends), strict=True)) if whole_blocks else {}
         for number, (first, count) in blocks.items():
             if number in tables:
                 findings.blame(number, f"rows of it are in {tables[number].file} and in {file}")
-            tables[number] = EpisodeTable(file, first, table.slice(first, count))
+            tables[number] = EpisodeTable(file, first, table.slice(first, count), arrays.get(first + count, {}))
     return tables
 
 
@@ -138,7 +176,7 @@ def check_counters(info: Info, number: int, place: EpisodeTable, findings: Findi
             begins.append(f"{name} begins at {values[0]:.6g}")
     if begins:
         findings.note(f"{' and '.join(begins)}, not at 0; rows and frames are matched by their order", number)
-    return EpisodeTable(place.file, place.first, place.table, " and ".join(begins))
+    return replace(place, begins=" and ".join(begins))
 
 
 def _counter(
@@ -150,7 +188,7 @@ def _counter(
     if not is_numeric(kind):
         findings.note(f"{name} is of type {kind}, not used", number)
         return None
-    values = numbers(place.file, place.table, name)
+    values = place.numbers(name)
     if values.shape[1] != 1:
         findings.note(f"{name} has {values.shape[1]} numbers a row, not used", number)
         return None
@@ -165,6 +203,10 @@ def episode_rows(
     Raises:
         ValueError: A column is missing or holds no numbers, or a number is not finite.
     """
+    for name in (*keys.actions, *keys.states):
+        width = place.numbers(name).shape[1]
+        if width != keys.widths.get(name, width):
+            fail(place.file, f"width of {name}", width, f"{keys.widths[name]} as in meta/info.json", number)
     actions = _side_by_side(number, place, length, keys.actions, findings, leads_out=True)
     states = _side_by_side(number, place, length, keys.states, findings, leads_out=False)
     outcomes = {}
@@ -190,7 +232,7 @@ def _side_by_side(
     """Columns as one matrix; a last row that leads out of the episode may lack numbers and is then left out."""
     if not names:
         return None
-    columns = [numbers(place.file, place.table, name)[:length] for name in names]
+    columns = [place.numbers(name)[:length] for name in names]
     rows = length
     if leads_out and length > 1 and not all(np.isfinite(column[-1]).all() for column in columns):
         rows = length - 1

@@ -13,6 +13,7 @@ from worldmodel.data.lerobot.files import Files
 from worldmodel.data.lerobot.findings import Findings
 from worldmodel.data.lerobot.info import Info
 from worldmodel.data.lerobot.rows import ROUNDING, EpisodeTable
+from worldmodel.data.lerobot.tables import in_threads
 from worldmodel.data.video.decoders import VideoHeader, VideoInfo, video_header, video_info
 
 BOXED = {".mp4", ".mov", ".m4v"}
@@ -63,16 +64,18 @@ def own_spans(
     sizes: dict[str, dict[int, tuple[int, int]]] = {key: {} for key in cameras}
     users: dict[Path, tuple[int, str]] = {}
     for number in tables:
-        episode = Episode(number, None, info.file, {})
         with findings.blaming(number):
             for key in cameras:
-                path = files.video(episode, key)
-                if users.setdefault(path, (number, key)) != (number, key):
+                path = files.video(Episode(number, None, info.file, {}), key)
+                if path in users:
                     fail(path, "episodes in this video", f"{users[path][0]} and {number}", "one", number)
-                header = read_header(path)
-                _check_rate(info, path, key, header.num_frames, header.fps, number)
-                spans[number][key] = Span(path, 0, header.num_frames)
-                sizes[key][number] = header.size
+                users[path] = number, key
+    for (path, (number, key)), header in zip(users.items(), in_threads(read_header, users), strict=True):
+        with findings.blaming(number):
+            header = header()
+            _check_rate(info, path, key, header.num_frames, header.fps, number)
+            spans[number][key] = Span(path, 0, header.num_frames)
+            sizes[key][number] = header.size
     return spans, sizes
 
 
