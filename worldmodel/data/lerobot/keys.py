@@ -10,7 +10,7 @@ import pyarrow as pa
 from worldmodel.data.checks import fail
 from worldmodel.data.lerobot.findings import Findings
 from worldmodel.data.lerobot.info import PREFIX, Info
-from worldmodel.data.lerobot.tables import is_list, is_numeric, read_schema
+from worldmodel.data.lerobot.tables import is_list, is_numeric, is_picture, read_schema
 from worldmodel.data.options import DataOptions
 
 ACTIONS = ("action", "actions")
@@ -64,15 +64,6 @@ def choose_keys(info: Info, files: Sequence[Path], options: DataOptions, finding
     others = [name for name in (*COUNTERS, *TEXTS, *OUTCOMES) if name in types]
     widths = {name: prod(feature.shape) for name, feature in info.features.items() if feature.shape is not None}
     return Keys(actions, states, tuple(dict.fromkeys([*actions, *states, *others])), pictures, widths)
-
-
-def is_picture(kind: pa.DataType) -> bool:
-    """Whether a cell of this type is an encoded picture, or names one."""
-    if isinstance(kind, pa.BaseExtensionType):
-        kind = kind.storage_type
-    if pa.types.is_struct(kind):
-        return {field.name for field in kind} & {"bytes", "path"} != set()
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def _has_numbers(info: Info, name: str, kind: pa.DataType) -> bool:

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -11,13 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from worldmodel.data.lerobot.tables import BROKEN_FILE, is_list
+from worldmodel.data.checks import fail
+from worldmodel.data.lerobot.findings import Findings
+from worldmodel.data.lerobot.tables import BROKEN_FILE, is_list, is_numeric, is_picture, read_schema
+from worldmodel.data.options import ranges
 from worldmodel.data.source import Pictures
 
 CACHED_MB = 256  # of encoded pictures, in every thread that reads
 BATCH = 64  # rows read at a time
+BAD_PICTURE = (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class TablePictures:
         for row, cell in zip(indices.tolist(), _cells(place.file, key, place.first + indices), strict=True):
             try:
                 pictures.append(self._decode(place.file, key, self.numbers[episode], row, cell))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except BAD_PICTURE as error:
                 raise ValueError(f"{place.file}: {key} of frame {row} is not a readable picture: {error}") from error
         sizes = {picture.shape for picture in pictures}
         if len(sizes) > 1:
@@ -68,11 +73,11 @@ class TablePictures:
         """Format of the first picture, such as `png`."""
         place, key = self.places[episode], self.keys[camera]
         cell = _cells(place.file, key, np.array([place.first]))[0]
-        if cell.type is not None and not is_list(cell.type):
+        if not is_list(cell.type):
             try:
                 with Image.open(BytesIO(self._content(place.file, key, self.numbers[episode], 0, cell))) as picture:
                     return f"{picture.format or 'picture'} in tables".lower()
-            except (OSError, ValueError, UnidentifiedImageError):
+            except BAD_PICTURE:
                 return "unreadable pictures in tables"
         return "raw pictures in tables"
 
@@ -89,15 +94,60 @@ class TablePictures:
         value = value if isinstance(value, dict) else {"bytes": value}
         if value.get("bytes"):
             return value["bytes"]
-        name = value.get("path")
-        if not name:
-            raise ValueError("the cell is empty")
-        usual = self.folder / "images" / key / f"episode_{number:06d}"
-        places = [self.folder / name, file.parent / name, usual / Path(name).name, usual / f"frame_{row:06d}.png"]
-        found = next((path for path in places if path.is_file()), None)
-        if found is None:
-            raise ValueError(f"file {name} is missing")
-        return found.read_bytes()
+        path = picture_file(self.folder, file, key, number, row, value.get("path"))
+        if path is None:
+            raise ValueError(f"the cell is empty, and there is no file {value.get('path')!r}")
+        return path.read_bytes()
+
+
+def picture_file(folder: Path, table: Path, key: str, number: int, row: int, name: str | None) -> Path | None:
+    """The file of a picture that a table names, wherever it usually lies; `None` if there is none."""
+    if not isinstance(name, str) or not name:
+        return None
+    usual = folder / "images" / key / f"episode_{number:06d}"
+    paths = [folder / name, table.parent / name, usual / Path(name).name, usual / f"frame_{row:06d}.png"]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def check_pictures(folder: Path, key: str, members: Mapping[int, tuple[Path, int, int]], findings: Findings) -> None:
+    """Blame episodes whose tables lack pictures of a camera; no picture is read where the file says that it has all.
+
+    Args:
+        folder: The data set.
+        key: The column of the camera.
+        members: For each episode its table, its first row and the number of its rows.
+        findings: Takes what is wrong.
+    """
+    for file in dict.fromkeys(file for file, _, _ in members.values()):
+        inside = {number: place for number, place in members.items() if place[0] == file}
+        try:
+            kind = read_schema(file).get(key)
+            if kind is None or not (is_picture(kind) or (is_list(kind) and is_numeric(kind))):
+                fail(file, f"type of {key}", kind or "missing", "pictures")
+            empty = _empty_cells(file, key) if is_picture(kind) else {}
+        except BROKEN_FILE as error:
+            for number in inside:
+                findings.blame(number, str(error))
+            continue
+        for number, (_, first, rows) in inside.items():
+            frames = [row - first for row in empty if first <= row < first + rows]
+            lost = [f for f in frames if picture_file(folder, file, key, number, f, empty[first + f]) is None]
+            if lost:
+                findings.blame(number, f"{file}: {key} has no picture in frames {ranges(lost)}")
+
+
+def _empty_cells(file: Path, key: str) -> dict[int, str | None]:
+    """Rows of a column that hold no bytes, with the names of files that they hold instead."""
+    with pq.ParquetFile(file) as parquet:
+        columns = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
+        place = next((i for i, path in enumerate(columns) if path in (key, f"{key}.bytes")), None)
+        if place is not None:
+            groups = [parquet.metadata.row_group(i).column(place).statistics for i in range(parquet.num_row_groups)]
+            if all(group is not None and group.has_null_count and not group.null_count for group in groups):
+                return {}
+        rows = (cell for batch in parquet.iter_batches(BATCH, columns=[key]) for cell in batch.column(0).to_pylist())
+        cells = [cell if isinstance(cell, dict) else {"bytes": cell} for cell in rows]
+    return {row: cell.get("path") for row, cell in enumerate(cells) if not cell.get("bytes")}
 
 
 @dataclass(frozen=True)

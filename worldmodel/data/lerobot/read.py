@@ -19,7 +19,7 @@ from worldmodel.data.lerobot.files import Files
 from worldmodel.data.lerobot.findings import Findings
 from worldmodel.data.lerobot.info import Info, read_info
 from worldmodel.data.lerobot.keys import Keys, choose_keys, view_names
-from worldmodel.data.lerobot.pictures import MixedPictures, TablePictures, TablePlace
+from worldmodel.data.lerobot.pictures import MixedPictures, TablePictures, TablePlace, check_pictures
 from worldmodel.data.lerobot.rows import (
     EpisodeTable,
     check_counters,
@@ -67,6 +67,9 @@ def open_lerobot(path: Path, request: Request) -> TableSource:
         spans, sizes = own_spans(info, files, in_videos, tables, findings)
     else:
         spans, sizes = shared_spans(info, files, in_videos, episodes, tables, wanted, findings)
+    for key in (key for key, stored in views.values() if stored == "table"):
+        members = {n: (tables[n].file, tables[n].first, len(tables[n].table)) for n in listed if n in tables}
+        check_pictures(folder, key, members, findings)
     lengths = _settle(info, listed, tables, spans, in_videos, findings)
     rows = _read_rows(info, listed, tables, lengths, keys, findings)
     _check_widths(rows, findings)

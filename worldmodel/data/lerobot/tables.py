@@ -105,6 +105,15 @@ def is_numeric(kind: pa.DataType) -> bool:
     return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
 
 
+def is_picture(kind: pa.DataType) -> bool:
+    """Whether a cell of this type is an encoded picture, or names one."""
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if pa.types.is_struct(kind):
+        return {field.name for field in kind} & {"bytes", "path"} != set()
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
 def numbers(file: Path, table: pa.Table, name: str) -> Shaped[np.ndarray, "rows width"]:
     """A column of numbers, or of lists of any depth, as a matrix; NaN where a number is missing.
 

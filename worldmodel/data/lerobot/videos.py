@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from filecmp import cmp
 from pathlib import Path
 
 import numpy as np
@@ -228,15 +229,39 @@ def settled_length(
 def check_exchanged(
     tables: Mapping[int, EpisodeTable], spans: Mapping[int, Mapping[str, Span]], findings: Findings
 ) -> None:
-    """Blame episodes whose videos are longer where those of others are shorter: they may have changed places."""
-    extra: dict[str, dict[int, int]] = defaultdict(dict)
-    for number, cameras in spans.items():
-        for key, span in cameras.items():
-            extra[key][number] = span.frames - len(tables[number].table)
-    for key, differences in extra.items():
-        odd = {number: extra for number, extra in differences.items() if extra}
-        if odd and min(odd.values()) < 0 < max(odd.values()):
-            for number, frames in odd.items():
-                path, rows = spans[number][key].path, len(tables[number].table)
-                others = "and the videos of other episodes differ the other way: are they exchanged?"
-                findings.blame(number, f"{path}: it has {rows + frames} frames, its table {rows} rows, {others}")
+    """Blame episodes whose videos may be those of others.
+
+    Where the videos of one camera are longer than some tables and shorter than others, they may have changed
+    places; where one with another length has the same bytes as another video, it is a copy of it.
+    """
+    extra = {
+        (number, key): span.frames - len(tables[number].table)
+        for number, cameras in spans.items()
+        for key, span in cameras.items()
+    }
+    odd = {place: frames for place, frames in extra.items() if frames}
+    signs: dict[str, set[bool]] = defaultdict(set)
+    for (_, key), frames in odd.items():
+        signs[key].add(frames > 0)
+    exchanged = any(len(both) > 1 for both in signs.values())
+    alike = _by_size(spans) if odd else {}
+    for (number, key), frames in odd.items():
+        span, rows = spans[number][key], len(tables[number].table)
+        has = f"{span.path}: it has {rows + frames} frames, its table {rows} rows"
+        if exchanged:
+            findings.blame(number, f"{has}, and videos of other episodes differ the other way: are they exchanged?")
+        elif span.first == 0 and (original := _same_bytes(span.path, alike)):
+            findings.blame(number, f"{has}, and it is a copy of {original}")
+
+
+def _by_size(spans: Mapping[int, Mapping[str, Span]]) -> dict[int, list[Path]]:
+    sizes: dict[int, list[Path]] = defaultdict(list)
+    for path in {span.path for cameras in spans.values() for span in cameras.values()}:
+        sizes[path.stat().st_size].append(path)
+    return sizes
+
+
+def _same_bytes(path: Path, by_size: Mapping[int, Sequence[Path]]) -> Path | None:
+    """Another video with the same content."""
+    others = by_size.get(path.stat().st_size, [])
+    return next((other for other in others if other != path and cmp(path, other, shallow=False)), None)
