@@ -80,7 +80,10 @@ def mutate_folder(rng: random.Random, folder: Path) -> str:
     elif kind == "rename":
         file.rename(file.with_name(rng.choice(["x", "episode_000009"]) + file.suffix))
     elif kind == "content":
-        kind = mutate_content(rng, file)
+        try:
+            kind = mutate_content(rng, file)
+        except (ValueError, IndexError):  # a change before has left nothing to change
+            kind = "nothing more of"
     return f"{kind} {name}"
 
 
@@ -98,7 +101,7 @@ def mutate_content(rng: random.Random, file: Path) -> str:
         file.write_text("".join(json.dumps(rows[i]) + "\n" for i in order))
         return done
     if file.suffix == ".parquet":
-        table, done = mutate_table(rng, pq.read_table(file))
+        table, done = mutate_table(rng, pq.ParquetFile(file).read())
         pq.write_table(table, file)
         return done
     cut(file, 0.99)(file.parent)

@@ -89,15 +89,6 @@ def whole(value: object) -> int | None:
     return value
 
 
-def check_totals(info: Info, episodes: int, frames: int, findings: Findings) -> None:
-    """Note totals of `meta/info.json` that are not those of the data set."""
-    found = {"total_episodes": episodes, "total_frames": frames}
-    for name, count in found.items():
-        declared = info.totals.get(name, count)
-        if declared != count:
-            findings.note(f"{info.file}: {name} is {declared!s:.20}, found {count}")
-
-
 def read_tasks(info: Info, findings: Findings) -> dict[int, str]:
     """Task texts by `task_index`; empty where the data set has none.
 

@@ -3,6 +3,7 @@
 import os
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from worldmodel.data.checks import fail
@@ -121,3 +122,15 @@ def _is_file(path: str) -> bool:
 
 def _walk(folder: str) -> list[str]:
     return [f"{root}/{name}" for root, _, names in os.walk(folder, followlinks=True) for name in names]
+
+
+def check_totals(info: Info, episodes: Sequence[Episode], files: Files, findings: Findings) -> None:
+    """Note totals of `meta/info.json` that are not those of the data set."""
+    found = {"total_episodes": len(episodes)}
+    if all(episode.length for episode in episodes):
+        found["total_frames"] = sum(episode.length for episode in episodes)
+    if info.per_episode:
+        found["total_videos"] = sum(len(files.videos[key]) for key in info.cameras if key in files.videos)
+    for name, count in found.items():
+        if info.totals.get(name, count) != count:
+            findings.note(f"{info.file}: {name} is {info.totals[name]!s:.20}, found {count}")

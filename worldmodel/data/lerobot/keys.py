@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from worldmodel.data.checks import fail
 from worldmodel.data.lerobot.findings import Findings
-from worldmodel.data.lerobot.info import PREFIX, Info
-from worldmodel.data.lerobot.tables import is_list, is_numeric, is_picture, read_schema
+from worldmodel.data.lerobot.info import Info
+from worldmodel.data.lerobot.tables import is_list, is_numeric, is_picture, number_kind, read_schema
 from worldmodel.data.options import DataOptions
 
 ACTIONS = ("action", "actions")
@@ -61,9 +61,29 @@ def choose_keys(info: Info, files: Sequence[Path], options: DataOptions, finding
         _check_unlabelled(info, order, types)
         unused = [key for key in order if key not in states and key != PANDAS_INDEX]
         findings.note(f"no column is called action; read as video without actions; not used are {unused}")
+    _note_unused(order, actions, states, types, findings)
+    for key in (*actions, *states):
+        declared = info.features[key].dtype if key in info.features else ""
+        kind = number_kind(types[key])
+        if declared.rstrip("0123456789") not in ("", kind):
+            findings.note(f"{info.file}: dtype of {key} is {declared}, the tables hold {kind}")
     others = [name for name in (*COUNTERS, *TEXTS, *OUTCOMES) if name in types]
     widths = {name: prod(feature.shape) for name, feature in info.features.items() if feature.shape is not None}
     return Keys(actions, states, tuple(dict.fromkeys([*actions, *states, *others])), pictures, widths)
+
+
+def _note_unused(
+    columns: Sequence[str],
+    actions: Sequence[str],
+    states: Sequence[str],
+    types: Mapping[str, pa.DataType],
+    findings: Findings,
+) -> None:
+    """Name the columns that sound like an action or a state but are not taken for one."""
+    left = [key for key in columns if key not in (*actions, *states) and (is_list(types[key]) or types[key] in FLOATS)]
+    sounding = [key for key in left if ("action" in key.lower() and actions) or ("state" in key.lower() and not states)]
+    if sounding:
+        findings.note(f"columns that are not used, though they may be actions or states: {', '.join(sounding)}")
 
 
 def _has_numbers(info: Info, name: str, kind: pa.DataType) -> bool:
@@ -109,7 +129,7 @@ def _choose(
         lacking = [key for key in asked if key not in columns]
         if lacking or len(set(asked)) < len(asked):
             found = f"{', '.join(lacking)}, no column of numbers" if lacking else f"{', '.join(asked)}, one twice"
-            fail(info.folder, f"--{what}-keys", found, f"among {sorted(existing)}")
+            fail(info.file, f"--{what}-keys", found, f"among {sorted(existing)}")
         return tuple(asked)
     groups = [(key,) for key in names if key in columns]
     for name in names:
@@ -119,7 +139,7 @@ def _choose(
         return ()
     if len(groups) > 1:
         found = " or ".join(" + ".join(group) for group in groups)
-        fail(info.folder, f"the {what}", f"ambiguous, {found}", f"a choice by --{what}-keys")
+        fail(info.file, f"the {what}", f"ambiguous, {found}", f"a choice by --{what}-keys")
     if groups[0] != (names[0],):
         findings.note(f"the {what} is read from {', '.join(groups[0])}")
     return groups[0]
@@ -131,13 +151,7 @@ def _check_unlabelled(info: Info, columns: Sequence[str], types: Mapping[str, pa
     lost = [key for key in {**info.features, **types} if key.split(".")[0] in ACTIONS and key not in columns]
     if alike or lost:
         found = f"none; {', '.join(alike)} may be it" if alike else f"{', '.join(lost)}, without numbers in the tables"
-        fail(info.folder, "column of the action", found, f"--action-keys with columns among {sorted(types)}")
+        fail(info.file, "column of the action", found, f"--action-keys with columns among {sorted(types)}")
 
 
 FLOATS = (pa.float16(), pa.float32(), pa.float64())
-
-
-def view_names(keys: Sequence[str]) -> dict[str, str]:
-    """The camera key by the name of its view, which is the key without `observation.images.`."""
-    short = [key.removeprefix(PREFIX) for key in keys]
-    return {name if short.count(name) == 1 else key: key for key, name in zip(keys, short, strict=True)}

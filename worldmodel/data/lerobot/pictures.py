@@ -176,7 +176,7 @@ def _colours(values: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     """A picture from numbers 0..255, channels first or last."""
     if values.ndim == 3 and values.shape[0] == 3 and values.shape[2] != 3:
         values = values.transpose(1, 2, 0)
-    whole = values.dtype.kind in "iu" and values.size and 0 <= values.min() and values.max() <= 255
+    whole = values.dtype.kind in "iu" and values.size and values.min() >= 0 and values.max() <= 255
     if values.ndim != 3 or values.shape[2] != 3 or not whole:
         raise ValueError(f"it is an array of {values.dtype} {values.shape}, not of three colours 0..255")
     return values.astype(np.uint8)

@@ -6,19 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from worldmodel.data.checks import fail
-from worldmodel.data.lerobot.episodes import (
-    Episode,
-    check_totals,
-    read_episodes,
-    read_tasks,
-    recorded_shift,
-    reset_seed,
-)
-from worldmodel.data.lerobot.files import Files
+from worldmodel.data.lerobot.cameras import check_sizes, choose_cameras, common_size
+from worldmodel.data.lerobot.episodes import Episode, read_episodes, read_tasks, recorded_shift, reset_seed
+from worldmodel.data.lerobot.files import Files, check_totals
 from worldmodel.data.lerobot.findings import Findings
 from worldmodel.data.lerobot.info import Info, read_info
-from worldmodel.data.lerobot.keys import Keys, choose_keys, view_names
+from worldmodel.data.lerobot.keys import Keys, choose_keys
 from worldmodel.data.lerobot.pictures import MixedPictures, TablePictures, TablePlace, check_pictures
 from worldmodel.data.lerobot.rows import (
     EpisodeTable,
@@ -73,15 +66,14 @@ def open_lerobot(path: Path, request: Request) -> TableSource:
     lengths = _settle(info, listed, tables, spans, in_videos, findings)
     rows = _read_rows(info, listed, tables, lengths, keys, findings)
     _check_widths(rows, findings)
-    own_sizes = {key: _common_size(info, key, sizes[key], wanted, findings) for key in in_videos}
+    own_sizes = {key: common_size(info, key, sizes[key], wanted, findings) for key in in_videos}
     kept, left_out = intact_episodes(str(path), wanted, findings.broken, request)
     pictures = _pictures(folder, list(views.values()), kept, tables, spans)
     for camera, (key, stored) in enumerate(views.values()):
         if stored == "table":
             own_sizes[key] = pictures.read(0, camera, np.array([0])).shape[1:3]
-        _note_size(info, key, own_sizes[key], findings)
-    if all(episode.length for episode in episodes.values()):
-        check_totals(info, len(episodes), sum(episode.length for episode in episodes.values()), findings)
+    check_sizes(info, own_sizes, findings)
+    check_totals(info, list(episodes.values()), files, findings)
     size, boxes = letterboxes((own_sizes[key] for key, _ in views.values()), request.size)
     return TableSource(
         name=str(path),
@@ -140,73 +132,6 @@ def _wanted(
     return wanted
 
 
-def choose_cameras(
-    info: Info,
-    files: Files,
-    keys: Keys,
-    episodes: Mapping[int, Episode],
-    asked: Sequence[str] | None,
-    findings: Findings,
-) -> dict[str, tuple[str, str]]:
-    """Key of each camera by its view, and whether its pictures are in a `video` or in a `table`.
-
-    Raises:
-        ValueError: There is none, one that is asked for does not exist, or the names of the declared
-            cameras are not those of the files.
-    """
-    places = {key: _stored(info, files, keys, episodes, key) for key in info.cameras}
-    undeclared = sorted(({*files.videos, *keys.pictures} & _camera_folders(info, files, keys)) - set(info.cameras))
-    lacking = [key for key, stored in places.items() if not stored]
-    names = view_names(info.cameras)
-    views: dict[str, tuple[str, str]] = {}
-    for view in names if asked is None else asked:
-        key = names.get(view, "")
-        if key not in places or view in views:
-            found = [name for name, other in names.items() if places[other] and not info.features[other].depth]
-            raise ValueError(
-                f"{info.folder}: cameras {list(asked or ())} were asked for, each once, but the data has {found}"
-            )
-        reason = info.features[key].depth or ("" if places[key] else "it has no files")
-        if reason and asked is not None:
-            raise ValueError(f"{info.folder}: camera {view} cannot be read: {reason}")
-        if reason:
-            findings.note(f"camera {key} is left out: {reason}")
-        else:
-            views[view] = key, places[key]
-    if asked is None and undeclared and lacking:
-        fail(info.file, "cameras", f"{lacking}, without files", f"{undeclared}, whose files are there")
-    if asked is None:
-        for key in undeclared:
-            declared = info.features[key].dtype if key in info.features else None
-            if declared is not None:
-                fail(info.file, f"dtype of {key}", repr(declared), "video or image: its pictures are there")
-            findings.note(f"pictures of {key} are there, but {info.file} does not declare it; left out")
-    if not views:
-        fail(info.file, "number of cameras", 0, "at least one camera with pictures")
-    return views
-
-
-def _camera_folders(info: Info, files: Files, keys: Keys) -> set[str]:
-    """Names under which pictures are stored, as far as they can be keys of cameras."""
-    chunks = {part for part in files.videos if part.startswith("chunk")}
-    return ({*files.videos} - chunks) | set(keys.pictures)
-
-
-def _stored(info: Info, files: Files, keys: Keys, episodes: Mapping[int, Episode], key: str) -> str:
-    """Where the pictures of a camera are; empty if there are none."""
-    if key in files.videos:
-        return "video"
-    if key in keys.pictures:
-        return "table"
-    for episode in episodes.values() if info.features[key].dtype == "video" else ():
-        try:
-            files.video(episode, key)
-        except ValueError:
-            continue
-        return "video"
-    return ""
-
-
 def _settle(
     info: Info,
     episodes: Mapping[int, Episode],
@@ -223,7 +148,7 @@ def _settle(
             findings.blame(number, f"{info.folder / 'data'}: no table has rows of it")
         elif all(key in spans.get(number, ()) for key in in_videos):
             with findings.blaming(number):
-                tables[number] = check_counters(info, number, tables[number], findings)
+                tables[number] = check_counters(info, episode, tables[number], findings)
                 lengths[number] = settled_length(info, episode, tables[number], spans.get(number, {}), findings)
     return lengths
 
@@ -254,27 +179,6 @@ def _check_widths(rows: Mapping[int, Rows], findings: Findings) -> None:
         for number, width in widths.items():
             if width != common[0][0]:
                 findings.blame(number, f"width of the {name} is {width}, expected {common[0][0]} as in other episodes")
-
-
-def _common_size(
-    info: Info, key: str, sizes: Mapping[int, tuple[int, int]], wanted: Sequence[int], findings: Findings
-) -> tuple[int, int]:
-    """Picture size of most episodes; others are blamed."""
-    counts = Counter(sizes[number] for number in wanted if number in sizes)
-    declared = info.features[key].size
-    if not counts:
-        return declared or (1, 1)
-    common = max(counts, key=lambda size: (counts[size], size == declared))
-    for number, size in sizes.items():
-        if size != common:
-            findings.blame(number, f"size of {key} is {size}, expected {common} as in other episodes")
-    return common
-
-
-def _note_size(info: Info, key: str, size: tuple[int, int], findings: Findings) -> None:
-    declared = info.features[key].size
-    if declared is not None and declared != size:
-        findings.note(f"{info.file}: shape of {key} is {declared}, the pictures are {size}")
 
 
 def _pictures(

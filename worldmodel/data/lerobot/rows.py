@@ -66,7 +66,7 @@ def own_tables(files: Files, wanted: Sequence[int], keys: Keys, findings: Findin
                 fail(file, "episodes in this file", f"{users[file]} and {number}", "one")
             users[file] = number
     read = in_threads(partial(read_table, columns=keys.columns), users)
-    for (file, number), result in zip(users.items(), read, strict=True):
+    for number, result in zip(users.values(), read, strict=True):
         with findings.blaming(number):
             read_tables[number] = result()
     if len({table.schema for table in read_tables.values()}) == 1:
@@ -149,18 +149,20 @@ def _listed_blocks(
             fail(file, "column episode_index", "missing", "one, or dataset_from_index in meta/episodes")
         bounds[number] = ends
     start = min((first for first, _ in bounds.values()), default=0)
-    if sorted(row for first, stop in bounds.values() for row in range(first - start, stop - start)) != list(range(rows)):
+    if sorted(row for first, stop in bounds.values() for row in range(first - start, stop - start)) != list(
+        range(rows)
+    ):
         fail(file, "number of rows", rows, f"those of episodes {list(members)} as in meta/episodes")
     return {number: (first - start, stop - first) for number, (first, stop) in bounds.items()}
 
 
-def check_counters(info: Info, number: int, place: EpisodeTable, findings: Findings) -> EpisodeTable:
+def check_counters(info: Info, episode: Episode, place: EpisodeTable, findings: Findings) -> EpisodeTable:
     """Check that `frame_index`, `timestamp` and `index` count the frames, from wherever they begin.
 
     Raises:
         ValueError: A row is out of step.
     """
-    steps = np.arange(len(place.table))
+    steps, number = np.arange(len(place.table)), episode.index
     begins = []
     for name, unit in (("frame_index", 1.0), ("timestamp", 1 / info.fps), ("index", 1.0)):
         values = _counter(place, name, number, findings)
@@ -172,6 +174,9 @@ def check_counters(info: Info, number: int, place: EpisodeTable, findings: Findi
             frame = int(wrong.argmax())
             expected = f"{values[0] + frame * unit:.6g} at {info.fps:g} frames per second"
             fail(place.file, f"{name} of frame {frame}", values[frame], expected, number)
+        listed = whole(episode.row.get("dataset_from_index"))
+        if name == "index" and listed is not None and listed != values[0]:
+            findings.note(f"index begins at {values[0]:g}, dataset_from_index is {listed}; neither is used", number)
         if name != "index" and abs(values[0]) > tolerance:
             begins.append(f"{name} begins at {values[0]:.6g}")
     if begins:
@@ -179,9 +184,7 @@ def check_counters(info: Info, number: int, place: EpisodeTable, findings: Findi
     return replace(place, begins=" and ".join(begins))
 
 
-def _counter(
-    place: EpisodeTable, name: str, number: int, findings: Findings
-) -> Shaped[np.ndarray, " rows"] | None:
+def _counter(place: EpisodeTable, name: str, number: int, findings: Findings) -> Shaped[np.ndarray, " rows"] | None:
     if name not in place.table.column_names:
         return None
     kind = place.table.schema.field(name).type
@@ -195,9 +198,7 @@ def _counter(
     return values[:, 0].astype(np.float64)
 
 
-def episode_rows(
-    number: int, place: EpisodeTable, length: int, keys: Keys, task: str, findings: Findings
-) -> Rows:
+def episode_rows(number: int, place: EpisodeTable, length: int, keys: Keys, task: str, findings: Findings) -> Rows:
     """The checked columns of an episode, cut to `length` frames.
 
     Raises:

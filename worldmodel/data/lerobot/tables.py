@@ -98,11 +98,18 @@ def is_list(kind: pa.DataType) -> bool:
 
 def is_numeric(kind: pa.DataType) -> bool:
     """Whether a cell of this type is a number, a truth value, or a list of such."""
+    return number_kind(kind) != ""
+
+
+def number_kind(kind: pa.DataType) -> str:
+    """`float`, `int`, `uint` or `bool`, also of lists of such; empty for all else."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     while is_list(kind):
         kind = kind.value_type
-    return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+    if pa.types.is_integer(kind):
+        return "int" if pa.types.is_signed_integer(kind) else "uint"
+    return "float" if pa.types.is_floating(kind) else "bool" if pa.types.is_boolean(kind) else ""
 
 
 def is_picture(kind: pa.DataType) -> bool:
