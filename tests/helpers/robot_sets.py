@@ -176,17 +176,18 @@ def _write_v3(folder: Path, kind: Kind, cameras: Sequence[str], tables: Sequence
     pq.write_table(pa.table({"task_index": [0], "__index_level_0__": ["do it"]}), folder / "meta" / "tasks.parquet")
 
 
-def faults(source, lengths: Sequence[int] = LENGTHS) -> list[str]:
+def faults(source, lengths: Sequence[int] = LENGTHS, *, chosen: bool = False) -> list[str]:
     """What an opened set returns that was not written; of episodes that were left out only what is said.
 
     Args:
         source: An opened data set; a `TableSource`.
         lengths: The lengths of all episodes that were written.
+        chosen: Whether only some were asked for.
     """
     found = []
     numbers = source.numbers or tuple(range(len(source)))
     notes = " ".join(source.notes)
-    if len(numbers) < len(lengths) and "left out" not in notes:
+    if len(numbers) < len(lengths) and "left out" not in notes and not chosen:
         found.append(f"only episodes {numbers} are opened")
     for place, number in enumerate(numbers):
         length = source.lengths[place]

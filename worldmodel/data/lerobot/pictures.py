@@ -109,8 +109,12 @@ def picture_file(folder: Path, table: Path, key: str, number: int, row: int, nam
     return next((path for path in paths if path.is_file()), None)
 
 
-def check_pictures(folder: Path, key: str, members: Mapping[int, tuple[Path, int, int]], findings: Findings) -> None:
-    """Blame episodes whose tables lack pictures of a camera; no picture is read where the file says that it has all.
+def check_pictures(
+    folder: Path, key: str, members: Mapping[int, tuple[Path, int, int]], findings: Findings
+) -> tuple[int, int] | None:
+    """Blame episodes whose tables lack pictures of a camera, and find the size of the first picture.
+
+    No other picture is read where the file says that it has all.
 
     Args:
         folder: The data set.
@@ -134,6 +138,12 @@ def check_pictures(folder: Path, key: str, members: Mapping[int, tuple[Path, int
             lost = [f for f in frames if picture_file(folder, file, key, number, f, empty[first + f]) is None]
             if lost:
                 findings.blame(number, f"{file}: {key} has no picture in frames {ranges(lost)}")
+    for number, (file, first, _) in members.items():
+        if number not in findings.broken:
+            with findings.blaming(number):
+                pictures = TablePictures(folder, (TablePlace(file, first),), (key,), (number,))
+                return pictures.read(0, 0, np.array([0])).shape[1:3]
+    return None
 
 
 def _empty_cells(file: Path, key: str) -> dict[int, str | None]:

@@ -2,12 +2,18 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-
 from worldmodel.data.lerobot.cameras import check_sizes, choose_cameras, common_size
-from worldmodel.data.lerobot.episodes import Episode, read_episodes, read_tasks, recorded_shift, reset_seed
+from worldmodel.data.lerobot.episodes import (
+    MOST_EPISODES,
+    Episode,
+    read_episodes,
+    read_tasks,
+    recorded_shift,
+    reset_seed,
+)
 from worldmodel.data.lerobot.files import Files, check_totals
 from worldmodel.data.lerobot.findings import Findings
 from worldmodel.data.lerobot.info import Info, read_info
@@ -47,12 +53,15 @@ def open_lerobot(path: Path, request: Request) -> TableSource:
     info = read_info(folder, findings)
     episodes = read_episodes(info, findings)
     files = Files(info, findings)
-    keys = choose_keys(info, _one_table_first(files, episodes), request, findings)
-    tables = {} if info.per_episode else shared_tables(files, episodes, keys, findings)
-    wanted = _wanted(info, episodes, files.numbers if info.per_episode else set(tables), request, findings)
-    views = choose_cameras(info, files, keys, episodes, request.views, findings)
     if info.per_episode:
-        tables = own_tables(files, [number for number in wanted if number in episodes], keys, findings)
+        wanted, total = _wanted(info, episodes, files.numbers, request, findings)
+        keys = choose_keys(info, _own_files(files, [n for n in wanted if n in episodes]), request, findings)
+        tables = own_tables(files, [n for n in wanted if n in episodes], keys, findings)
+    else:
+        keys = choose_keys(info, files.tables, request, findings)
+        tables = shared_tables(files, episodes, keys, findings)
+        wanted, total = _wanted(info, episodes, set(tables), request, findings)
+    views = choose_cameras(info, files, keys, episodes, request.views, findings)
     in_videos = [key for key, stored in views.values() if stored == "video"]
     listed = {number: episodes[number] for number in wanted if number in episodes}
     tables = {number: table for number, table in tables.items() if number in episodes}
@@ -60,18 +69,15 @@ def open_lerobot(path: Path, request: Request) -> TableSource:
         spans, sizes = own_spans(info, files, in_videos, tables, findings)
     else:
         spans, sizes = shared_spans(info, files, in_videos, episodes, tables, wanted, findings)
-    for key in (key for key, stored in views.values() if stored == "table"):
-        members = {n: (tables[n].file, tables[n].first, len(tables[n].table)) for n in listed if n in tables}
-        check_pictures(folder, key, members, findings)
     lengths = _settle(info, listed, tables, spans, in_videos, findings)
     rows = _read_rows(info, listed, tables, lengths, keys, findings)
     _check_widths(rows, findings)
     own_sizes = {key: common_size(info, key, sizes[key], wanted, findings) for key in in_videos}
+    for key in (key for key, stored in views.values() if stored == "table"):
+        members = {n: (tables[n].file, tables[n].first, len(tables[n].table)) for n in listed if n in tables}
+        own_sizes[key] = check_pictures(folder, key, members, findings) or info.features[key].size or (1, 1)
     kept, left_out = intact_episodes(str(path), wanted, findings.broken, request)
     pictures = _pictures(folder, list(views.values()), kept, tables, spans)
-    for camera, (key, stored) in enumerate(views.values()):
-        if stored == "table":
-            own_sizes[key] = pictures.read(0, camera, np.array([0])).shape[1:3]
     check_sizes(info, own_sizes, findings)
     check_totals(info, list(episodes.values()), files, findings)
     size, boxes = letterboxes((own_sizes[key] for key, _ in views.values()), request.size)
@@ -89,7 +95,7 @@ def open_lerobot(path: Path, request: Request) -> TableSource:
         rows=tuple(rows[number] for number in kept),
         seeds=tuple(reset_seed(episodes[number]) for number in kept),
         shift=recorded_shift([episodes[number] for number in kept]),
-        numbers=() if kept == list(range(max(episodes) + 1)) else tuple(kept),
+        numbers=() if kept == list(range(total)) else tuple(kept),
         notes=(*left_out, *findings.notes(kept)),
     )
 
@@ -105,31 +111,27 @@ def recorded_policies(path: Path | str) -> tuple[str | None, ...]:
     return tuple(episode.row.get("policy") for episode in episodes.values())
 
 
-def _one_table_first(files: Files, episodes: Mapping[int, Episode]) -> list[Path]:
-    """The tables, that of a listed episode first."""
-    if not files.tables and files.info.per_episode:
-        found = []
-        for number in episodes:
-            try:
-                found.append(files.table(number))
-            except ValueError:
-                continue
-        return found
-    return files.tables
+def _own_files(files: Files, numbers: Sequence[int]) -> list[Path]:
+    """The tables of episodes, as far as they are there."""
+    found = []
+    for number in numbers:
+        with suppress(ValueError):
+            found.append(files.table(number))
+    return found
 
 
 def _wanted(
     info: Info, episodes: Mapping[int, Episode], found: set[int], request: Request, findings: Findings
-) -> list[int]:
-    """The episodes that were asked for; those of them that are not listed are blamed."""
+) -> tuple[list[int], int]:
+    """The episodes that were asked for, and how many there are; those that are not listed are blamed."""
     listed_in = "meta/episodes.jsonl" if info.per_episode else "meta/episodes"
-    total = max([*episodes, *(number for number in found if number < 2 * len(episodes) + 1000)]) + 1
+    total = max([*episodes, *(number for number in found if number < MOST_EPISODES)]) + 1
     wanted = chosen_episodes(str(info.folder), total, request.episodes)
     for number in wanted:
         if number not in episodes:
             has = "its table is there" if number in found else "it has no table"
             findings.blame(number, f"it is not listed in {listed_in}, {has}")
-    return wanted
+    return wanted, total
 
 
 def _settle(
@@ -141,7 +143,7 @@ def _settle(
     findings: Findings,
 ) -> dict[int, int]:
     """Length of every episode whose table and videos fit together."""
-    check_exchanged(tables, spans, findings)
+    check_exchanged(episodes, tables, spans, findings)
     lengths = {}
     for number, episode in episodes.items():
         if number not in tables:
@@ -150,6 +152,8 @@ def _settle(
             with findings.blaming(number):
                 tables[number] = check_counters(info, episode, tables[number], findings)
                 lengths[number] = settled_length(info, episode, tables[number], spans.get(number, {}), findings)
+        else:
+            findings.blame(number, "it has no frames")
     return lengths
 
 

@@ -227,31 +227,39 @@ def settled_length(
 
 
 def check_exchanged(
-    tables: Mapping[int, EpisodeTable], spans: Mapping[int, Mapping[str, Span]], findings: Findings
+    episodes: Mapping[int, Episode],
+    tables: Mapping[int, EpisodeTable],
+    spans: Mapping[int, Mapping[str, Span]],
+    findings: Findings,
 ) -> None:
     """Blame episodes whose videos may be those of others.
 
     Where the videos of one camera are longer than some tables and shorter than others, they may have changed
-    places; where one with another length has the same bytes as another video, it is a copy of it.
+    places; where one with another length has the same bytes as another video, it is a copy of it; where it is as long
+    as an episode that is broken, it may be that one's.
     """
-    extra = {
-        (number, key): span.frames - len(tables[number].table)
-        for number, cameras in spans.items()
-        for key, span in cameras.items()
-    }
-    odd = {place: frames for place, frames in extra.items() if frames}
+    odd: dict[tuple[int, str], int] = {}
     signs: dict[str, set[bool]] = defaultdict(set)
-    for (_, key), frames in odd.items():
-        signs[key].add(frames > 0)
+    for number, cameras in spans.items():
+        for key, span in cameras.items():
+            if span.frames != len(tables[number].table):
+                odd[number, key] = span.frames
+                signs[key].add(span.frames > len(tables[number].table))
     exchanged = any(len(both) > 1 for both in signs.values())
     alike = _by_size(spans) if odd else {}
+    broken = {e.length: e.index for e in episodes.values() if e.index in findings.broken} if odd else {}
     for (number, key), frames in odd.items():
-        span, rows = spans[number][key], len(tables[number].table)
-        has = f"{span.path}: it has {rows + frames} frames, its table {rows} rows"
+        path = spans[number][key].path
+        has = f"{path}: it has {frames} frames, its table {len(tables[number].table)} rows"
+        copied = not exchanged and spans[number][key].first == 0 and _same_bytes(path, alike)
         if exchanged:
             findings.blame(number, f"{has}, and videos of other episodes differ the other way: are they exchanged?")
-        elif span.first == 0 and (original := _same_bytes(span.path, alike)):
-            findings.blame(number, f"{has}, and it is a copy of {original}")
+        elif copied:
+            findings.blame(number, f"{has}, and it is a copy of {copied}")
+        elif frames in broken and broken[frames] != number:
+            findings.blame(
+                number, f"{has}, and it may be that of episode {broken[frames]}, which is as long and broken"
+            )
 
 
 def _by_size(spans: Mapping[int, Mapping[str, Span]]) -> dict[int, list[Path]]:
