@@ -234,8 +234,8 @@ def check_exchanged(
 ) -> None:
     """Blame episodes whose videos may be those of others.
 
-    Where the videos of one camera are longer than some tables and shorter than others, they may have changed
-    places; where one with another length has the same bytes as another video, it is a copy of it; where it is as long
+    Where the videos of one camera are longer than some tables and shorter than others, or two videos fit to each
+    other's table, they may have changed places; where one with another length has the same bytes as another video, it is a copy of it; where it is as long
     as an episode that is broken, it may be that one's.
     """
     odd: dict[tuple[int, str], int] = {}
@@ -245,12 +245,15 @@ def check_exchanged(
             if span.frames != len(tables[number].table):
                 odd[number, key] = span.frames
                 signs[key].add(span.frames > len(tables[number].table))
-    exchanged = any(len(both) > 1 for both in signs.values())
+    mixed = any(len(both) > 1 for both in signs.values())
+    found = {(frames, len(tables[number].table)) for (number, _), frames in odd.items()}
     alike = _by_size(spans) if odd else {}
     broken = {e.length: e.index for e in episodes.values() if e.index in findings.broken} if odd else {}
     for (number, key), frames in odd.items():
         path = spans[number][key].path
-        has = f"{path}: it has {frames} frames, its table {len(tables[number].table)} rows"
+        rows = len(tables[number].table)
+        has = f"{path}: it has {frames} frames, its table {rows} rows"
+        exchanged = mixed or (rows, frames) in found
         copied = not exchanged and spans[number][key].first == 0 and _same_bytes(path, alike)
         if exchanged:
             findings.blame(number, f"{has}, and videos of other episodes differ the other way: are they exchanged?")

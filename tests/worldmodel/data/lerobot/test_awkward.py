@@ -266,6 +266,19 @@ def test_exchanged_and_copied_videos_are_broken(make):
     assert "episodes 0, 3 of 4" in message and "exchanged" in message
 
 
+def test_videos_exchanged_between_cameras_are_broken(make):
+    folder = make("v2.1")
+    first, last = folder / video_v2(1, "wrist"), folder / video_v2(3, "top")
+    content = first.read_bytes(), last.read_bytes()
+    first.write_bytes(content[1])
+    last.write_bytes(content[0])
+    message = refusal(folder)
+    assert "episodes 1, 3 of 4" in message and "exchanged" in message
+    (folder / rows_v2(1)).unlink()
+    message = refusal(folder)
+    assert "episodes 1, 3 of 4" in message and "as long and broken" in message
+
+
 @pytest.mark.parametrize("kind", ["v2.1", "v3.0"])
 def test_nan_in_the_last_action_is_never_used(make, kind):
     folder = make(kind)
