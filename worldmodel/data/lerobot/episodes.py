@@ -102,6 +102,8 @@ def read_tasks(info: Info, findings: Findings) -> dict[int, str]:
         return {}
     rows = read_json_lines(file, findings) if info.per_episode else python_rows(file, read_table(file))
     tasks: dict[int, str] = {}
+    if not rows:
+        findings.note(f"{file} lists no task")
     for place, row in enumerate(rows):
         index = whole(row.get("task_index"))
         text = next((row[name] for name in TASK_COLUMNS if isinstance(row.get(name), str)), None)

@@ -121,7 +121,12 @@ def _is_file(path: str) -> bool:
 
 
 def _walk(folder: str) -> list[str]:
-    return [f"{root}/{name}" for root, _, names in os.walk(folder, followlinks=True) for name in names]
+    """All files below a folder; hidden ones, which systems and editors leave behind, are none of the data set."""
+    found = []
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [f"{root}/{name}" for name in names if not name.startswith(".")]
+    return found
 
 
 def check_totals(info: Info, episodes: Sequence[Episode], files: Files, findings: Findings) -> None:

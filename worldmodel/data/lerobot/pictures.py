@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from worldmodel.data.checks import fail
 from worldmodel.data.lerobot.findings import Findings
@@ -59,7 +59,8 @@ class TablePictures:
             try:
                 pictures.append(self._decode(place.file, key, self.numbers[episode], row, cell))
             except BAD_PICTURE as error:
-                raise ValueError(f"{place.file}: {key} of frame {row} is not a readable picture: {error}") from error
+                reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
+                raise ValueError(f"{place.file}: {key} of frame {row} is not a readable picture: {reason}") from error
         sizes = {picture.shape for picture in pictures}
         if len(sizes) > 1:
             raise ValueError(f"{place.file}: pictures of {key} differ in size: {sorted(sizes)}")

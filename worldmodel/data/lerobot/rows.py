@@ -169,10 +169,11 @@ def check_counters(info: Info, episode: Episode, place: EpisodeTable, findings: 
         if values is None or not len(values):
             continue
         tolerance = ROUNDING * unit
-        wrong = ~(np.abs(values - values[0] - steps * unit) <= tolerance)
+        begin = values[0] if np.isfinite(values[0]) else 0.0
+        wrong = ~(np.abs(values - begin - steps * unit) <= tolerance)
         if wrong.any():
             frame = int(wrong.argmax())
-            expected = f"{values[0] + frame * unit:.6g} at {info.fps:g} frames per second"
+            expected = f"{begin + frame * unit:.6g} at {info.fps:g} frames per second"
             fail(place.file, f"{name} of frame {frame}", values[frame], expected, number)
         listed = whole(episode.row.get("dataset_from_index"))
         if name == "index" and listed is not None and listed != values[0]:

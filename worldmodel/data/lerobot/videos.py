@@ -235,8 +235,8 @@ def check_exchanged(
     """Blame episodes whose videos may be those of others.
 
     Where the videos of one camera are longer than some tables and shorter than others, or two videos fit to each
-    other's table, they may have changed places; where one with another length has the same bytes as another video, it is a copy of it; where it is as long
-    as an episode that is broken, it may be that one's.
+    other's table, they may have changed places. Where one with another length has the same bytes as another video,
+    it is a copy of it; where it is as long as an episode that is broken, it may be that one's.
     """
     odd: dict[tuple[int, str], int] = {}
     signs: dict[str, set[bool]] = defaultdict(set)
