@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -123,8 +123,10 @@ def check_pictures(
         members: For each episode its table, its first row and the number of its rows.
         findings: Takes what is wrong.
     """
-    for file in dict.fromkeys(file for file, _, _ in members.values()):
-        inside = {number: place for number, place in members.items() if place[0] == file}
+    files: dict[Path, dict[int, tuple[Path, int, int]]] = defaultdict(dict)
+    for number, place in members.items():
+        files[place[0]][number] = place
+    for file, inside in files.items():
         try:
             kind = read_schema(file).get(key)
             if kind is None or not (is_picture(kind) or (is_list(kind) and is_numeric(kind))):

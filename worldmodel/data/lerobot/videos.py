@@ -1,7 +1,7 @@
 """Which frames of which video belong to an episode, and whether they are as many as the rows."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from filecmp import cmp
 from pathlib import Path
@@ -86,12 +86,13 @@ def shared_spans(
     cameras: Sequence[str],
     episodes: Mapping[int, Episode],
     tables: Mapping[int, EpisodeTable],
-    wanted: Sequence[int],
+    wanted: Collection[int],
     findings: Findings,
 ) -> tuple[dict[int, dict[str, Span]], dict[str, dict[int, tuple[int, int]]]]:
     """The same for a set with shared videos; `episodes` and `tables` are all that there are."""
     spans: dict[int, dict[str, Span]] = defaultdict(dict)
     sizes: dict[str, dict[int, tuple[int, int]]] = {key: {} for key in cameras}
+    wanted = set(wanted)
     for key in cameras:
         claims: dict[Path, list[Claim]] = defaultdict(list)
         for number, episode in episodes.items():
@@ -109,11 +110,12 @@ def shared_spans(
                 continue
             late = _late_frame(info, video)
             within.sort(key=lambda claim: claim.first)
+            sides = _neighbours(within)
             for place, claim in enumerate(within):
                 if claim.number in numbers:
                     with findings.blaming(claim.number):
                         _check_rate(info, path, key, video.num_frames, video.fps, claim.number)
-                        span = _placed(key, path, video.num_frames, within, place, findings)
+                        span = _placed(key, path, video.num_frames, within, place, sides[place], findings)
                         if late is not None and late < claim.first + claim.rows:
                             shown, expected = f"{video.seconds[late]:.4g} s", f"{late / info.fps:.4g} s"
                             fail(path, f"time of frame {late} of {key}", shown, expected, claim.number)
@@ -150,18 +152,39 @@ def _claim(info: Info, key: str, episode: Episode, table: EpisodeTable | None) -
     return Claim(episode.index, round(ends[0]), ends[1], 0 if table is None else len(table.table))
 
 
-def _placed(key: str, path: Path, num_frames: int, claims: Sequence[Claim], place: int, findings: Findings) -> Span:
+def _neighbours(claims: Sequence[Claim]) -> list[tuple[Claim | None, Claim | None]]:
+    """For each of the sorted claims those that reach furthest before it and begin next after it, if they agree."""
+    before: list[Claim | None] = [None]
+    for claim in claims[:-1]:
+        last = before[-1]
+        further = claim.agrees and (last is None or claim.first + claim.rows > last.first + last.rows)
+        before.append(claim if further else last)
+    after: list[Claim | None] = [None]
+    for claim in reversed(claims[1:]):
+        after.append(claim if claim.agrees else after[-1])
+    return list(zip(before, reversed(after), strict=True))
+
+
+def _placed(
+    key: str,
+    path: Path,
+    num_frames: int,
+    claims: Sequence[Claim],
+    place: int,
+    neighbours: tuple[Claim | None, Claim | None],
+    findings: Findings,
+) -> Span:
     """The frames of one claim; where its time stamps are wrong, only if the neighbours show which.
 
     Raises:
         ValueError: They do not show it, or other episodes have the same frames.
     """
     claim = claims[place]
+    before, following = neighbours
     first, rows, number = claim.first, claim.rows, claim.number
-    before = [other for other in claims[:place] if other.agrees]
-    following = [other for other in claims[place + 1 :] if other.agrees]
-    taken = next((o for o in before if o.first + o.rows > first), None)
-    taken = taken or next((o for o in following if claim.agrees and o.first < first + rows), None)
+    taken = before if before and before.first + before.rows > first else None
+    if claim.agrees and following and following.first < first + rows:
+        taken = following
     if taken:
         fail(path, f"first frame of {key}", first, f"one that is not within episode {taken.number}", number)
     limit = num_frames
