@@ -223,7 +223,7 @@ NOTES = {
     "lost camera": (
         "v3.0",
         info(lambda i: i["features"].pop("observation.images.top")),
-        ["observation.images.top", "does not declare it"],
+        ["observation.images.top", "declares it not at all"],
     ),
     "action dtype": ("v3.0", info(declare("action", dtype="int64")), ["action", "float", "int64"]),
     "undeclared": ("v3.0", info(lambda i: i["features"].pop("action")), ["column action", "not declared"]),

@@ -26,45 +26,46 @@ def choose_cameras(
             cameras are not those of the files.
     """
     places = {key: _stored(info, files, keys, episodes, key) for key in info.cameras}
-    undeclared = sorted(({*files.videos, *keys.pictures} & _camera_folders(info, files, keys)) - set(info.cameras))
-    lacking = [key for key, stored in places.items() if not stored]
     names = view_names(info.cameras)
+    if asked is None:
+        _check_undeclared(info, files, keys, [key for key, stored in places.items() if not stored], findings)
+    elif not asked or len(set(asked)) < len(asked) or not set(asked) <= set(names):
+        found = [name for name, key in names.items() if places[key] and not info.features[key].depth]
+        raise ValueError(f"{info.folder}: cameras {list(asked)} were asked for, each once, but the data has {found}")
     views: dict[str, tuple[str, str]] = {}
     for view in names if asked is None else asked:
-        key = names.get(view, "")
-        if key not in places or view in views:
-            found = [name for name, other in names.items() if places[other] and not info.features[other].depth]
-            raise ValueError(
-                f"{info.folder}: cameras {list(asked or ())} were asked for, each once, but the data has {found}"
-            )
-        reason = info.features[key].depth or ("" if places[key] else "it has no files")
+        key = names[view]
+        feature, stored = info.features[key], places[key]
+        reason = feature.depth or ("" if stored else "it has no files")
         if reason and asked is not None:
             raise ValueError(f"{info.folder}: camera {view} cannot be read: {reason}")
         if reason:
             findings.note(f"camera {key} is left out: {reason}")
-        else:
-            if (info.features[key].dtype == "video") != (places[key] == "video"):
-                findings.note(
-                    f"{info.file}: dtype of {key} is {info.features[key].dtype}, its pictures are in {places[key]}s"
-                )
-            views[view] = key, places[key]
-    if asked is None and undeclared and lacking:
-        fail(info.file, "cameras", f"{lacking}, without files", f"{undeclared}, whose files are there")
-    if asked is None:
-        for key in undeclared:
-            declared = info.features[key].dtype if key in info.features else None
-            if declared is not None:
-                fail(info.file, f"dtype of {key}", repr(declared), "video or image: its pictures are there")
-            findings.note(f"pictures of {key} are there, but {info.file} does not declare it; left out")
+            continue
+        if (feature.dtype == "video") != (stored == "video"):
+            findings.note(f"{info.file}: dtype of {key} is {feature.dtype}, its pictures are in {stored}s")
+        views[view] = key, stored
     if not views:
         fail(info.file, "number of cameras", 0, "at least one camera with pictures")
     return views
 
 
-def _camera_folders(info: Info, files: Files, keys: Keys) -> set[str]:
-    """Names under which pictures are stored, as far as they can be keys of cameras."""
-    chunks = {part for part in files.videos if part.startswith("chunk")}
-    return ({*files.videos} - chunks) | set(keys.pictures)
+def _check_undeclared(info: Info, files: Files, keys: Keys, lacking: Sequence[str], findings: Findings) -> None:
+    """Name the pictures that are there but are not declared as such.
+
+    Raises:
+        ValueError: They may be those of a declared camera that has none.
+    """
+    undeclared = sorted({*files.cameras, *keys.pictures} - set(info.cameras))
+    unknown = [key for key in undeclared if key not in info.features]
+    if unknown and lacking:
+        fail(info.file, "cameras", f"{list(lacking)}, without files", f"{unknown}, whose files are there")
+    for key in undeclared:
+        dtype = info.features[key].dtype if key in info.features else None
+        if dtype == "":
+            fail(info.file, f"dtype of {key}", "missing", "video or image: its pictures are there")
+        how = "not at all" if dtype is None else f"as {dtype}"
+        findings.note(f"pictures of {key} are there, but {info.file} declares it {how}; left out")
 
 
 def _stored(info: Info, files: Files, keys: Keys, episodes: Mapping[int, Episode], key: str) -> str:

@@ -28,6 +28,7 @@ class Files:
     Attributes:
         tables: All parquet files in `data/`, sorted.
         videos: All video files in `videos/`, by the names of the folders they lie in.
+        cameras: Names of the innermost folders that are no chunks: those of cameras in both layouts.
     """
 
     def __init__(self, info: Info, findings: Findings):
@@ -37,17 +38,20 @@ class Files:
         self._present = set(below)
         self.tables = [Path(path) for path in sorted(below) if path.endswith(".parquet")]
         self.videos: dict[str, list[str]] = defaultdict(list)
+        self.cameras: set[str] = set()
         self._by_number: dict[tuple[str, int], list[str]] = defaultdict(list)
         for path in below:
             folders = path.removeprefix(self._root).split("/")
             number = EPISODE_FILE.search(folders[-1])
             if os.path.splitext(path)[1].lower() in PICTURES:
+                self.cameras.add(next((part for part in folders[-2:0:-1] if not part.startswith("chunk")), ""))
                 for part in set(folders[1:-1]):
                     self.videos[part].append(path)
                     if number:
                         self._by_number[part, int(number[1])].append(path)
             elif path.endswith(".parquet") and number:
                 self._by_number["", int(number[1])].append(path)
+        self.cameras.discard("")
 
     @property
     def numbers(self) -> set[int]:

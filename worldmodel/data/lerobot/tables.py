@@ -18,7 +18,24 @@ from worldmodel.data.lerobot.findings import Findings
 BROKEN_FILE = (OSError, ValueError, MemoryError, RecursionError, OverflowError, pa.ArrowException)
 BOM = "\ufeff"
 THREADS = 4
+POINTER = b"version https://git-lfs"
 T = TypeVar("T")
+
+
+def is_pointer(file: Path) -> bool:
+    """Whether a file is a Git LFS pointer, which stands for a file that was not fetched."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(len(POINTER)) == POINTER
+    except OSError:
+        return False
+
+
+def unreadable(file: Path, kind: str, error: BaseException) -> ValueError:
+    """The error to raise where a file cannot be read as `kind`."""
+    if is_pointer(file):
+        return ValueError(f"{file}: it is a Git LFS pointer, expected {kind}: git lfs pull fetches it")
+    return ValueError(f"{file}: content is not readable {kind}: {' '.join(str(error).split())}")
 
 
 def in_threads(read: Callable[[Path], T], files: Iterable[Path]) -> Iterator[Callable[[], T]]:
@@ -32,7 +49,7 @@ def read_json(file: Path, findings: Findings) -> Any:
     try:
         return json.loads(_text(file, findings))
     except BROKEN_FILE as error:
-        raise ValueError(f"{file}: content is not readable JSON: {error}") from error
+        raise unreadable(file, "JSON", error) from error
 
 
 def read_json_lines(file: Path, findings: Findings) -> list[dict[str, Any]]:
@@ -40,7 +57,7 @@ def read_json_lines(file: Path, findings: Findings) -> list[dict[str, Any]]:
     try:
         rows = [json.loads(line) for line in _text(file, findings).split("\n") if line.strip()]
     except BROKEN_FILE as error:
-        raise ValueError(f"{file}: content is not readable JSON lines: {error}") from error
+        raise unreadable(file, "JSON lines", error) from error
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             fail(file, f"row {number}", type(row).__name__, "a JSON object")
@@ -60,7 +77,7 @@ def read_schema(file: Path) -> dict[str, pa.DataType]:
         schema = pq.read_schema(file)
         names = schema.names
     except BROKEN_FILE as error:
-        raise ValueError(f"{file}: content is not readable parquet: {error}") from error
+        raise unreadable(file, "parquet", error) from error
     if len(set(names)) != len(names):
         fail(file, "columns", names, "distinct names")
     return dict(zip(names, schema.types, strict=True))
@@ -79,7 +96,7 @@ def read_table(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
     except BROKEN_FILE as error:
         if str(error).startswith(str(file)):
             raise
-        raise ValueError(f"{file}: content is not readable parquet: {error}") from error
+        raise unreadable(file, "parquet", error) from error
     return table.select(wanted).combine_chunks()
 
 

@@ -14,7 +14,7 @@ from worldmodel.data.lerobot.files import Files
 from worldmodel.data.lerobot.findings import Findings
 from worldmodel.data.lerobot.info import Info
 from worldmodel.data.lerobot.rows import ROUNDING, EpisodeTable
-from worldmodel.data.lerobot.tables import in_threads
+from worldmodel.data.lerobot.tables import in_threads, is_pointer, unreadable
 from worldmodel.data.video.decoders import VideoHeader, VideoInfo, video_header, video_info
 
 BOXED = {".mp4", ".mov", ".m4v"}
@@ -36,10 +36,13 @@ def read_header(path: Path) -> VideoHeader:
     Raises:
         ValueError: It is no readable video, or is cut short.
     """
-    header = video_header(path)
-    if header.num_frames is not None and (path.suffix.lower() not in BOXED or _is_whole(path)):
-        return header
-    return replace(header, num_frames=video_info(path).num_frames)
+    try:
+        header = video_header(path)
+        if header.num_frames is not None and (path.suffix.lower() not in BOXED or _is_whole(path)):
+            return header
+        return replace(header, num_frames=video_info(path).num_frames)
+    except ValueError as error:
+        raise (unreadable(path, "video", error) if is_pointer(path) else error) from None
 
 
 def _is_whole(path: Path) -> bool:
@@ -105,8 +108,9 @@ def shared_spans(
             try:
                 video = video_info(path)
             except ValueError as error:
+                reason = unreadable(path, "video", error) if is_pointer(path) else error
                 for number in numbers:
-                    findings.blame(number, str(error))
+                    findings.blame(number, str(reason))
                 continue
             late = _late_frame(info, video)
             within.sort(key=lambda claim: claim.first)

@@ -343,6 +343,33 @@ def test_small_oddities_of_the_meta_folder(make):
     assert "shape of" not in notes and source.task(2) == "push it"
 
 
+@pytest.mark.parametrize("kind", ["v2.1", "v3.0"])
+def test_git_lfs_pointers_are_named(make, kind):
+    folder = make(kind)
+    for file in folder.rglob("*.mp4"):
+        file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    message = refusal(folder)
+    assert "episodes 0-3 of 4" in message and "Git LFS pointer" in message and "git lfs pull" in message
+
+
+def test_sounds_and_hidden_files_are_no_cameras(make):
+    folder = make("v2.1")
+    sound = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    each_table(folder, lambda t: t.append_column("sound", pa.array([{"bytes": b"x", "path": None}] * len(t), sound)))
+    edit_json(folder / INFO, lambda i: i["features"].update(sound={"dtype": "audio", "shape": [1]}))
+    for file in list(folder.rglob("episode_*")):
+        file.with_name(f"._{file.name}").write_bytes(b"left by a system")
+    assert opened(folder).notes == ("pictures of sound are there, but meta/info.json declares it as audio; left out",)
+
+
+def test_renamed_camera_is_refused(make):
+    folder = make("v2.1")
+    edit_json(folder / INFO, lambda i: i["features"].update(side=i["features"].pop(f"{PREFIX}top")))
+    message = refusal(folder)
+    assert "['side'], without files" in message and f"['{PREFIX}top'], whose files are there" in message
+    assert opened(folder, views=("wrist",)).views == ("wrist",)
+
+
 def test_tasks_in_words_and_tasks_that_change(make):
     folder = make("v3.0")
     (folder / "meta" / "tasks.parquet").unlink()
