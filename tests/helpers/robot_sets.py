@@ -5,7 +5,7 @@ camera `c`; `action[f] = arange(4) + 100 e + f`, `state[f] = arange(5) + 100 e +
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -13,8 +13,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
+from worldmodel.data.formats import open_set
+from worldmodel.data.options import Request
+from worldmodel.data.source import TableSource
 from worldmodel.data.video.write import concatenate_videos, encode_video
 
 FPS = 10
@@ -126,7 +130,8 @@ def _png(pixels: np.ndarray) -> dict[str, object]:
     return {"bytes": content.getvalue(), "path": None}
 
 
-def _frames(episode: int, length: int, camera: int) -> np.ndarray:
+def frames(episode: int, length: int, camera: int = 0) -> np.ndarray:
+    """The first pictures of an episode."""
     return np.stack([picture(episode, frame, camera) for frame in range(length)])
 
 
@@ -140,7 +145,7 @@ def _write_v2(folder: Path, kind: Kind, cameras: Sequence[str], tables: Sequence
         for camera in kind.videos:
             video = folder / V2_PATHS["video_path"].format(video_key=PREFIX + camera, **names)
             video.parent.mkdir(parents=True, exist_ok=True)
-            encode_video(video, _frames(episode, len(table), cameras.index(camera)), FPS)
+            encode_video(video, frames(episode, len(table), cameras.index(camera)), FPS)
         listed.append({"episode_index": episode, "tasks": ["do it"], "length": len(table)})
     (folder / "meta" / "episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listed))
     (folder / "meta" / "tasks.jsonl").write_text(json.dumps({"task_index": 0, "task": "do it"}) + "\n")
@@ -163,7 +168,7 @@ def _write_v3(folder: Path, kind: Kind, cameras: Sequence[str], tables: Sequence
         video.parent.mkdir(parents=True)
         parts = [video.parent / f"part-{episode}.mp4" for episode in range(len(tables))]
         for episode, part in enumerate(parts):
-            encode_video(part, _frames(episode, lengths[episode], cameras.index(camera)), FPS)
+            encode_video(part, frames(episode, lengths[episode], cameras.index(camera)), FPS)
         concatenate_videos(video, parts, lengths, FPS)
         for part in parts:
             part.unlink()
@@ -194,14 +199,45 @@ def faults(source, lengths: Sequence[int] = LENGTHS, *, chosen: bool = False) ->
         if length > lengths[number] or (length < lengths[number] and "is cut" not in notes):
             found.append(f"episode {number} has {length} frames of {lengths[number]}")
         clip = source.read(place, 0, length)
-        frames = np.arange(length)
+        steps = np.arange(length)
         for view in range(clip.frames.shape[1]):
-            if shown(clip.frames[:, view].numpy()) != [(number, f) for f in frames.tolist()]:
+            if shown(clip.frames[:, view].numpy()) != [(number, f) for f in steps.tolist()]:
                 found.append(f"episode {number}: pictures of {source.views[view]} are others")
-        actions = np.arange(4) + 100 * number + frames[:-1, None]
+        actions = np.arange(4) + 100 * number + steps[:-1, None]
         if clip.actions is None or not np.array_equal(clip.actions.numpy(), actions.astype(np.float32)):
             found.append(f"episode {number}: the actions are others")
-        states = (np.arange(5) + 100 * number + frames[:, None] / 10).astype(np.float32)
+        states = (np.arange(5) + 100 * number + steps[:, None] / 10).astype(np.float32)
         if clip.states is not None and not np.allclose(clip.states.numpy(), states, atol=1e-4):
             found.append(f"episode {number}: the states are others")
     return found
+
+
+def rows_v2(episode: int) -> str:
+    """Table of an episode of a set with files per episode."""
+    return V2_PATHS["data_path"].format(episode_chunk=0, episode_index=episode)
+
+
+def video_v2(episode: int, camera: str = "top") -> str:
+    """Video of an episode of a set with files per episode."""
+    return V2_PATHS["video_path"].format(episode_chunk=0, episode_index=episode, video_key=PREFIX + camera)
+
+
+def each_table(folder: Path, edit: Callable[[pa.Table], pa.Table]) -> None:
+    """Replace every table in `data/`."""
+    for file in (folder / "data").rglob("*.parquet"):
+        pq.write_table(edit(pq.ParquetFile(file).read()), file)
+
+
+def opened(folder: Path, **request: object) -> TableSource:
+    """The set; what it returns is compared with what was written."""
+    source = open_set(folder, Request(**request))
+    assert faults(source, chosen="episodes" in request) == []
+    return source
+
+
+def refusal(folder: Path, **request: object) -> str:
+    """The one line, which names the folder, with which a set is refused."""
+    with pytest.raises(ValueError) as error:
+        open_set(folder, Request(**request))
+    assert str(error.value).startswith(str(folder)) and "\n" not in str(error.value)
+    return str(error.value)
