@@ -150,7 +150,7 @@ def _settle(
             findings.blame(number, f"{info.folder / 'data'}: no table has rows of it")
         elif all(key in spans.get(number, ()) for key in in_videos):
             with findings.blaming(number):
-                tables[number] = check_counters(info, episode, tables[number], findings)
+                tables[number] = check_counters(info, episode, tables[number], findings, by_time=bool(in_videos))
                 lengths[number] = settled_length(info, episode, tables[number], spans.get(number, {}), findings)
         else:
             findings.blame(number, "it has no frames")

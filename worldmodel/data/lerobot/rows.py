@@ -114,8 +114,8 @@ def shared_tables(
                 findings.note(f"{error}; no episode is in it")
             continue
         ends = [first + count for first, count in sorted(blocks.values())]
-        whole_blocks = ends and ends[-1] == len(table) and len(set(ends)) == len(ends)
-        arrays = dict(zip(ends, _arrays(file, table, ends), strict=True)) if whole_blocks else {}
+        one_after_another = [first for first, _ in sorted(blocks.values())] == [0, *ends[:-1]]
+        arrays = dict(zip(ends, _arrays(file, table, ends), strict=True)) if one_after_another else {}
         for number, (first, count) in blocks.items():
             if number in tables:
                 findings.blame(number, f"rows of it are in {tables[number].file} and in {file}")
@@ -156,8 +156,17 @@ def _listed_blocks(
     return {number: (first - start, stop - first) for number, (first, stop) in bounds.items()}
 
 
-def check_counters(info: Info, episode: Episode, place: EpisodeTable, findings: Findings) -> EpisodeTable:
+def check_counters(
+    info: Info, episode: Episode, place: EpisodeTable, findings: Findings, *, by_time: bool
+) -> EpisodeTable:
     """Check that `frame_index`, `timestamp` and `index` count the frames, from wherever they begin.
+
+    Args:
+        info: The frames per second.
+        episode: What `meta/` says.
+        place: The rows.
+        findings: Takes notes.
+        by_time: Whether `timestamp` names frames of a video; otherwise it may be uneven.
 
     Raises:
         ValueError: A row is out of step.
@@ -173,6 +182,9 @@ def check_counters(info: Info, episode: Episode, place: EpisodeTable, findings: 
         wrong = ~(np.abs(values - begin - steps * unit) <= tolerance)
         if wrong.any():
             frame = int(wrong.argmax())
+            if name == "timestamp" and not by_time and _rate_fits(values, info.fps):
+                findings.note("timestamp is uneven, not used", number)
+                continue
             expected = f"{begin + frame * unit:.6g} at {info.fps:g} frames per second"
             fail(place.file, f"{name} of frame {frame}", values[frame], expected, number)
         listed = whole(episode.row.get("dataset_from_index"))
@@ -183,6 +195,12 @@ def check_counters(info: Info, episode: Episode, place: EpisodeTable, findings: 
     if begins:
         findings.note(f"{' and '.join(begins)}, not at 0; rows and frames are matched by their order", number)
     return replace(place, begins=" and ".join(begins))
+
+
+def _rate_fits(seconds: Shaped[np.ndarray, " rows"], fps: float) -> bool:
+    """Whether uneven but ascending time stamps are, on average, those of `fps`."""
+    ascending = len(seconds) > 2 and bool((np.diff(seconds) > 0).all())
+    return ascending and abs((seconds[-1] - seconds[0]) * fps / (len(seconds) - 1) - 1) < 0.1
 
 
 def _counter(place: EpisodeTable, name: str, number: int, findings: Findings) -> Shaped[np.ndarray, " rows"] | None:

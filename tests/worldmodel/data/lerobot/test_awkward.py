@@ -239,3 +239,20 @@ def test_episodes_in_any_order_and_with_integers(make):
     edit_table(folder / EPISODES_V30, lambda rows: rows.take([2, 0, 3, 1]))
     source = opened(folder)
     assert source.lengths == LENGTHS and "dtype of action is float32, the tables hold int" in source.notes[0]
+
+
+def test_uneven_timestamps_matter_only_to_videos(make):
+    def uneven(times):
+        return [time + 0.03 * (row % 3 == 1) for row, time in enumerate(times)]
+
+    folder = make("v3.0 images")
+    edit_table(folder / ROWS_V30, with_values("timestamp", uneven))
+    assert opened(folder).notes == ("timestamp is uneven, not used (episodes 0-3)",)
+    edit_json(folder / INFO, lambda i: i.update(fps=20))
+    assert "timestamp of frame 1 is 0.13" in refusal(folder) and "20 frames per second" in refusal(folder)
+
+
+def test_uneven_timestamps_of_a_video_are_broken(make):
+    folder = make("v3.0")
+    edit_table(folder / ROWS_V30, with_values("timestamp", lambda times: [*times[:30], times[30] + 0.03, *times[31:]]))
+    assert "episode 1 of 4 is broken" in refusal(folder) and "timestamp of frame 9" in refusal(folder)

@@ -153,3 +153,11 @@ def test_selection_keeps_numbers_and_order(make):
     assert source.views == ("wrist", "top") and source.numbers == (3, 1) and source.lengths == (19, 17)
     assert source.read(0, 2, 4).actions.tolist() == [[302, 303, 304, 305]]
     assert shown(source.read(0, 2, 4).frames[:, 1].numpy()) == [(3, 2), (3, 3)]
+
+
+def test_interleaved_rows_do_not_shift_other_episodes(make):
+    folder = make("v3.0")
+    order = [*range(20), 21, 20, *range(22, 82)]
+    edit_table(folder / ROWS_V30, lambda rows: rows.take(order))
+    assert "episodes 0-1 of 4 are broken" in refusal(folder)
+    assert opened(folder, skip_broken=True).numbers == (2, 3)
