@@ -200,7 +200,7 @@ def check_counters(
 def _rate_fits(seconds: Shaped[np.ndarray, " rows"], fps: float) -> bool:
     """Whether uneven but ascending time stamps are, on average, those of `fps`."""
     ascending = len(seconds) > 2 and bool((np.diff(seconds) > 0).all())
-    return ascending and abs((seconds[-1] - seconds[0]) * fps / (len(seconds) - 1) - 1) < 0.1
+    return ascending and bool(abs((seconds[-1] - seconds[0]) * fps / (len(seconds) - 1) - 1) < 0.1)
 
 
 def _counter(place: EpisodeTable, name: str, number: int, findings: Findings) -> Shaped[np.ndarray, " rows"] | None:
