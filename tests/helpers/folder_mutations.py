@@ -1,11 +1,17 @@
-"""Edits of data folders, and random ones drawn by hypothesis."""
+"""Edits of data folders, and random ones."""
+
+import json
+import random
+import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import strategies as st
-from small_sets import edit_json, edit_lines, with_values
+from small_sets import with_values
 
 NAN = float("nan")
+SCALARS = [None, True, False, -3, 0, 1, 3, 200, 1e30, -0.5, NAN, 2**70, "", "a", "{}", "a/b", "7", [], {}, [[1]], [3]]
+FRAME = 0.1  # seconds
 
 
 def at(index, value):
@@ -42,18 +48,6 @@ def as_text(name):
     return edit
 
 
-scalars = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-3, 200),
-    st.sampled_from([1e30, -0.5, NAN, 2**70]),
-    st.text("ab{}/.:", max_size=4),
-    st.just([]),
-    st.just({}),
-    st.just([[1]]),
-)
-
-
 def places(content, path=()):
     """Paths of all values inside a JSON document."""
     items = content.items() if isinstance(content, dict) else enumerate(content)
@@ -63,86 +57,153 @@ def places(content, path=()):
             yield from places(value, (*path, key))
 
 
-def mutate_json(draw, content):
-    """Change or drop one value somewhere."""
+def mutate_folder(rng: random.Random, folder: Path) -> str:
+    """One change of one file, or of two; what was done, in words."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and "stats" not in path.name)
+    file = rng.choice(files)
+    alike = [path for path in files if path.suffix == file.suffix and path != file]
+    other = rng.choice(alike if alike and rng.random() < 0.8 else files)
+    kind = rng.choice(["delete", "cut", "empty", "swap", "copy", "rename", *["content"] * 12])
+    name = file.relative_to(folder)
+    if kind == "delete":
+        file.unlink()
+    elif kind == "cut":
+        cut(file, rng.random())(folder)
+    elif kind == "empty":
+        file.write_bytes(rng.choice([b"", b"{}", b"[]", b"null", b"PAR1", bytes(64)]))
+    elif kind == "swap" and other != file:
+        swap(file, other)(folder)
+        kind = f"swap with {other.relative_to(folder)} of"
+    elif kind == "copy" and other != file:
+        shutil.copy(other, file)
+        kind = f"copy of {other.relative_to(folder)} over"
+    elif kind == "rename":
+        file.rename(file.with_name(rng.choice(["x", "episode_000009"]) + file.suffix))
+    elif kind == "content":
+        try:
+            kind = mutate_content(rng, file)
+        except (ValueError, IndexError):  # a change before has left nothing to change
+            kind = "nothing more of"
+    return f"{kind} {name}"
+
+
+def mutate_content(rng: random.Random, file: Path) -> str:
+    """Change something inside a file."""
+    if file.suffix == ".json":
+        content = json.loads(file.read_text())
+        done = mutate_json(rng, content)
+        file.write_text(json.dumps(content))
+        return done
+    if file.suffix == ".jsonl":
+        rows = [json.loads(line) for line in file.read_text().splitlines() if line]
+        order = list(range(len(rows)))
+        done = mutate_order(rng, order) if rng.random() < 0.5 else mutate_json(rng, rows)
+        file.write_text("".join(json.dumps(rows[i]) + "\n" for i in order))
+        return done
+    if file.suffix == ".parquet":
+        table, done = mutate_table(rng, pq.ParquetFile(file).read())
+        pq.write_table(table, file)
+        return done
+    cut(file, 0.99)(file.parent)
+    return "cut a little of"
+
+
+def mutate_json(rng: random.Random, document) -> str:
+    """Change, drop, rename or exchange values."""
     ignored = {"robot_type"}  # free text: any other string is as good
-    *above, last = draw(st.sampled_from([p for p in places(content) if not ignored & set(p)]))
+    paths = [path for path in places(document) if not ignored & set(path)]
+    *above, last = rng.choice(paths)
+    content = document
     for key in above:
         content = content[key]
-    if draw(st.booleans()) or isinstance(content, list):
-        content[last] = draw(scalars)
-    elif draw(st.booleans()):
-        del content[last]
-    else:
-        content[f"{last}x"] = content.pop(last)
+    kind = rng.choice(["value", "drop", "rename", "exchange"])
+    if kind == "exchange" and isinstance(content, dict) and len(content) > 1:
+        other = rng.choice([key for key in content if key != last])
+        content[last], content[other] = content[other], content[last]
+        return f"exchanged {[*above, last]} and {other} of"
+    if kind == "value" or isinstance(content, list):
+        content[last] = rng.choice(SCALARS)
+        return f"{[*above, last]} = {content[last]!r} in"
+    value = content.pop(last)
+    if kind != "drop":
+        content[f"{last}x"] = value
+    return f"{kind} {[*above, last]} of"
 
 
-def mutate_rows(draw, rows):
-    """Reorder, drop or double elements."""
-    size = len(rows)
-    order = list(range(size))
-    kind = draw(st.sampled_from(["swap", "drop", "double", "none"]))
-    first, second = draw(st.integers(0, size - 1)), draw(st.integers(0, size - 1))
+def mutate_order(rng: random.Random, order: list[int]) -> str:
+    """Reorder, drop or double elements, in place."""
+    size = len(order)
+    kind = rng.choice(["swap", "drop", "double", "none", "first ones", "last ones", "turned", "reversed", "shuffled"])
+    first, second = rng.randrange(size), rng.randrange(size)
+    count = rng.randint(1, min(3, size))
     if kind == "swap":
         order[first], order[second] = order[second], order[first]
     elif kind == "drop":
         del order[first]
     elif kind == "double":
-        order.append(first)
+        order.insert(first, order[first])
+    elif kind == "none":
+        order.clear()
+    elif kind == "first ones":
+        del order[:count]
+    elif kind == "last ones":
+        del order[-count:]
+    elif kind == "turned":
+        order[:] = order[count:] + order[:count]
+    elif kind == "reversed":
+        order.reverse()
     else:
-        order = []
-    return order
+        rng.shuffle(order)
+    return f"rows: {kind} ({first}, {second}, {count})"
 
 
-def mutate_table(draw, rows):
+def mutate_table(rng: random.Random, rows: pa.Table) -> tuple[pa.Table, str]:
+    """Change rows, names, types or cells."""
     names = [name for name in rows.column_names if not name.startswith("stats/")]
-    name = draw(st.sampled_from(names))
-    kind = draw(st.sampled_from(["rows", "drop", "rename", "null", "cell", "type"]))
+    name, other = rng.choice(names), rng.choice(names)
+    kind = rng.choice(["rows", "rows", "drop", "rename", "exchange", "null", "cell", "cell", "type"])
     if kind == "rows":
-        return rows.take(pa.array(mutate_rows(draw, rows), pa.int64()))
+        order = list(range(len(rows)))
+        done = mutate_order(rng, order)
+        return rows.take(pa.array(order, pa.int64())), done
     if kind == "drop":
-        return rows.drop_columns([name])
+        return rows.drop_columns([name]), f"dropped {name} of"
     if kind == "rename":
-        return rename(name, name + "x")(rows)
+        new = rng.choice([f"{name}x", f"{name}s", "action", "actions"])
+        return rename(name, new)(rows), f"{name} renamed to {new} in"
+    if kind == "exchange":
+        back = {name: other, other: name}
+        return rows.rename_columns([back.get(n, n) for n in rows.column_names]), f"exchanged names {name}, {other} in"
     if kind == "type":
-        return as_text(name)(rows)
-    row = draw(st.integers(0, len(rows) - 1))
+        return _other_type(rng, rows, name)
+    row = rng.randrange(len(rows))
     old = rows.column(name).to_pylist()[row]
     if kind == "null":
-        return with_values(name, at(row, None))(rows)
-    if isinstance(old, bool | str) or name in {"next.reward", "tasks"}:
-        return rows  # any other value is as good
-    spoiled = NAN if isinstance(old, float) else old + 1 if isinstance(old, int) else [NAN] * 2
-    return with_values(name, at(row, spoiled))(rows)
+        return with_values(name, at(row, None))(rows), f"null {name} of row {row} in"
+    new = _spoiled(rng, name, old)
+    return with_values(name, at(row, new))(rows), f"{name} of row {row} = {new!s:.30} in"
 
 
-def mutate_file(draw, folder):
-    """One structural change of one file."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and "stats" not in path.name)
-    file = draw(st.sampled_from(files))
-    kind = draw(st.sampled_from(["delete", "cut", "empty", "swap", "content", "content", "content"]))
-    if kind == "delete":
-        file.unlink()
-    elif kind == "cut":
-        cut(file, draw(st.floats(0, 0.999)))(folder)
-    elif kind == "empty":
-        file.write_bytes(draw(st.sampled_from([b"", b"{}", b"[]", b"null", b"PAR1", bytes(64)])))
-    elif kind == "swap":
-        other = draw(st.sampled_from(files))
-        if other != file:
-            swap(file, other)(folder)
-    elif file.suffix == ".json":
-        edit_json(file, lambda content: mutate_json(draw, content))
-    elif file.suffix == ".jsonl":
-        mutate_lines(draw, file)
-    elif file.suffix == ".parquet":
-        pq.write_table(mutate_table(draw, pq.read_table(file)), file)
-    else:
-        cut(file, 0.99)(folder)
+def _other_type(rng: random.Random, rows: pa.Table, name: str) -> tuple[pa.Table, str]:
+    kind = rng.choice(["text", "float64", "int32", "float16"])
+    if kind == "text":
+        return as_text(name)(rows), f"text {name} in"
+    types = {"float64": pa.float64(), "int32": pa.int32(), "float16": pa.float32()}
+    try:
+        values = rows.column(name).cast(types[kind], safe=True)
+    except pa.ArrowException:
+        return as_text(name)(rows), f"text {name} in"
+    return rows.set_column(rows.column_names.index(name), name, values), f"{kind} {name} in"
 
 
-def mutate_lines(draw, file):
-    if draw(st.booleans()):
-        edit_lines(file, lambda rows: [rows[i] for i in mutate_rows(draw, rows)])
-    else:
-        edit_lines(file, lambda rows: (mutate_json(draw, rows), rows)[1])
+def _spoiled(rng: random.Random, name: str, old):
+    """Another value that must not go unnoticed; where any other is as good, the old one."""
+    if isinstance(old, bool | str | dict) or name in {"next.reward", "tasks"} or old is None:
+        return old
+    if name.endswith("_timestamp"):
+        return max(0.0, old + rng.choice([-3, -1, 1, 3, 100]) * FRAME)
+    if isinstance(old, float):
+        return rng.choice([NAN, 1e30])
+    if isinstance(old, int):
+        return max(0, old + rng.choice([-2, -1, 1, 2]))
+    return [NAN] * len(old)

@@ -1,52 +1,102 @@
 """LeRobot folders, v2.0, v2.1 and v3.0."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
+from worldmodel.data.lerobot.cameras import check_sizes, choose_cameras, common_size
+from worldmodel.data.lerobot.episodes import (
+    MOST_EPISODES,
+    Episode,
+    read_episodes,
+    read_tasks,
+    recorded_shift,
+    reset_seed,
+)
+from worldmodel.data.lerobot.files import Files, check_totals
+from worldmodel.data.lerobot.findings import Findings
+from worldmodel.data.lerobot.info import Info, read_info
+from worldmodel.data.lerobot.keys import Keys, choose_keys
+from worldmodel.data.lerobot.pictures import MixedPictures, TablePictures, TablePlace, check_pictures
+from worldmodel.data.lerobot.rows import (
+    EpisodeTable,
+    check_counters,
+    episode_rows,
+    episode_task,
+    own_tables,
+    shared_tables,
+)
+from worldmodel.data.lerobot.videos import Span, check_exchanged, own_spans, settled_length, shared_spans
+from worldmodel.data.options import Request, chosen_episodes, intact_episodes
+from worldmodel.data.source import Pictures, Rows, TableSource, VideoPictures, fingerprint, letterboxes
 
-from worldmodel.data.lerobot.episodes import Episode, check_totals, read_episodes, read_rows, recorded_shift, reset_seed
-from worldmodel.data.lerobot.tables import Info, fail, read_info
-from worldmodel.data.options import Request
-from worldmodel.data.source import TableSource, VideoPictures, fingerprint, letterboxes
-from worldmodel.data.video.decoders import VideoInfo, video_info
-
-PREFIX = "observation.images."
 PARTS = ("meta", "data", "videos")
 
 
 def open_lerobot(path: Path, request: Request) -> TableSource:
     """Open a LeRobot data set and check everything that needs no decoding.
 
+    What is odd but does not change the meaning of the data is a note; what is wrong with an episode
+    breaks that episode, see `intact_episodes`.
+
     Args:
         path: Folder that holds `meta/info.json`.
         request: What to read of it.
 
     Raises:
-        ValueError: If the folder is malformed in any way; the message names file, episode, field
-            and both values.
+        ValueError: If the folder is malformed, or episodes are and are not to be left out; the message
+            names file, episode, field and both values.
     """
     folder = Path(path)
-    info = read_info(folder)
-    episodes = read_episodes(info)
-    rows = read_rows(info, episodes)
-    _check_videos(info, episodes)
-    check_totals(info, episodes)
-    size, boxes = letterboxes((info.features[key].shape[:2] for key in info.cameras), request.size)
-    videos = tuple(tuple(episode.videos[key] for key in info.cameras) for episode in episodes)
+    findings = Findings(folder)
+    info = read_info(folder, findings)
+    episodes = read_episodes(info, findings)
+    files = Files(info, findings)
+    if info.per_episode:
+        wanted, total = _wanted(info, episodes, files.numbers, request, findings)
+        keys = choose_keys(info, _own_files(files, [n for n in wanted if n in episodes]), request, findings)
+        tables = own_tables(files, [n for n in wanted if n in episodes], keys, findings)
+    else:
+        keys = choose_keys(info, files.tables, request, findings)
+        tables = shared_tables(files, episodes, keys, findings)
+        wanted, total = _wanted(info, episodes, set(tables), request, findings)
+    views = choose_cameras(info, files, keys, episodes, request.views, findings)
+    in_videos = [key for key, stored in views.values() if stored == "video"]
+    listed = {number: episodes[number] for number in wanted if number in episodes}
+    tables = {number: table for number, table in tables.items() if number in episodes}
+    if info.per_episode:
+        spans, sizes = own_spans(info, files, in_videos, tables, findings)
+    else:
+        spans, sizes = shared_spans(info, files, in_videos, episodes, tables, wanted, findings)
+    lengths = _settle(info, listed, tables, spans, in_videos, findings)
+    rows = _read_rows(info, listed, tables, lengths, keys, findings)
+    _check_widths(rows, findings)
+    own_sizes = {key: common_size(info, key, sizes[key], wanted, findings) for key in in_videos}
+    for key in (key for key, stored in views.values() if stored == "table"):
+        members = {n: (tables[n].file, tables[n].first, len(tables[n].table)) for n in listed if n in tables}
+        own_sizes[key] = check_pictures(folder, key, members, findings) or info.features[key].size or (1, 1)
+    kept, left_out = intact_episodes(str(path), wanted, findings.broken, request)
+    pictures = _pictures(folder, list(views.values()), kept, tables, spans)
+    check_sizes(info, own_sizes, findings)
+    check_totals(info, list(episodes.values()), files, findings)
+    size, boxes = letterboxes((own_sizes[key] for key, _ in views.values()), request.size)
     return TableSource(
         name=str(path),
-        views=tuple(key.removeprefix(PREFIX) for key in info.cameras),
+        views=tuple(views),
         fps=info.fps,
         size=size,
         robot_type=info.robot_type,
         fingerprint=fingerprint(folder, (f for part in PARTS for f in (folder / part).rglob("*"))),
-        lengths=tuple(episode.length for episode in episodes),
+        lengths=tuple(lengths[number] for number in kept),
         boxes=boxes,
-        cameras=info.cameras,
-        pictures=VideoPictures(videos),
-        rows=tuple(rows),
-        seeds=tuple(reset_seed(episode) for episode in episodes),
-        shift=recorded_shift(episodes),
+        cameras=tuple(key for key, _ in views.values()),
+        pictures=pictures,
+        rows=tuple(rows[number] for number in kept),
+        seeds=tuple(reset_seed(episodes[number]) for number in kept),
+        shift=recorded_shift([episodes[number] for number in kept]),
+        numbers=() if kept == list(range(total)) else tuple(kept),
+        notes=(*left_out, *findings.notes(kept)),
     )
 
 
@@ -56,36 +106,104 @@ def recorded_policies(path: Path | str) -> tuple[str | None, ...]:
     Raises:
         ValueError: If the folder is malformed.
     """
-    return tuple(episode.row.get("policy") for episode in read_episodes(read_info(Path(path))))
+    findings = Findings(Path(path))
+    episodes = read_episodes(read_info(Path(path), findings), findings)
+    return tuple(episode.row.get("policy") for episode in episodes.values())
 
 
-def _check_videos(info: Info, episodes: list[Episode]) -> None:
-    """Check that every video file holds the frames of its episodes, in the declared size."""
-    ends: dict[Path, tuple[str, int, int]] = {}
-    for episode in episodes:
-        for key, (path, first) in episode.videos.items():
-            end = first + episode.length
-            if path not in ends or end > ends[path][2]:
-                ends[path] = key, episode.index, end
-    for path, (key, index, end) in ends.items():
-        video = video_info(path)
-        height, width, _ = info.features[key].shape
-        if video.size != (height, width):
-            fail(path, f"size of {key}", video.size, f"{(height, width)} as in {info.file}", index)
-        exact = info.per_episode
-        if video.num_frames < end or (exact and video.num_frames != end):
-            expected = end if exact else f"at least {end}"
-            fail(path, f"number of frames of {key}", video.num_frames, expected, index)
-        if video.num_frames > 1 and abs(video.fps / info.fps - 1) > 0.01:
-            fail(path, f"fps of {key}", f"{video.fps:g}", f"{info.fps:g}", index)
-        if not exact:
-            _check_times(info, path, key, video)
+def _own_files(files: Files, numbers: Sequence[int]) -> list[Path]:
+    """The tables of episodes, as far as they are there."""
+    found = []
+    for number in numbers:
+        with suppress(ValueError):
+            found.append(files.table(number))
+    return found
 
 
-def _check_times(info: Info, path: Path, key: str, video: VideoInfo) -> None:
-    """Check that frame n is shown at n / fps seconds, where frames are named by time stamps."""
-    late = np.abs(video.seconds * info.fps - np.arange(video.num_frames)) > 0.5
-    if late.any():
-        frame = int(late.argmax())
-        found, expected = f"{video.seconds[frame]:.4g} s", f"{frame / info.fps:.4g} s"
-        fail(path, f"time of frame {frame} of {key}", found, expected)
+def _wanted(
+    info: Info, episodes: Mapping[int, Episode], found: set[int], request: Request, findings: Findings
+) -> tuple[list[int], int]:
+    """The episodes that were asked for, and how many there are; those that are not listed are blamed."""
+    listed_in = "meta/episodes.jsonl" if info.per_episode else "meta/episodes"
+    total = max([*episodes, *(number for number in found if number < MOST_EPISODES)]) + 1
+    wanted = chosen_episodes(str(info.folder), total, request.episodes)
+    for number in wanted:
+        if number not in episodes:
+            has = "its table is there" if number in found else "it has no table"
+            findings.blame(number, f"it is not listed in {listed_in}, {has}")
+    return wanted, total
+
+
+def _settle(
+    info: Info,
+    episodes: Mapping[int, Episode],
+    tables: dict[int, EpisodeTable],
+    spans: Mapping[int, Mapping[str, Span]],
+    in_videos: Sequence[str],
+    findings: Findings,
+) -> dict[int, int]:
+    """Length of every episode whose table and videos fit together."""
+    check_exchanged(episodes, tables, spans, findings)
+    lengths = {}
+    for number, episode in episodes.items():
+        if number not in tables:
+            findings.blame(number, f"{info.folder / 'data'}: no table has rows of it")
+        elif all(key in spans.get(number, ()) for key in in_videos):
+            with findings.blaming(number):
+                tables[number] = check_counters(info, episode, tables[number], findings, by_time=bool(in_videos))
+                lengths[number] = settled_length(info, episode, tables[number], spans.get(number, {}), findings)
+        else:
+            findings.blame(number, "it has no frames")
+    return lengths
+
+
+def _read_rows(
+    info: Info,
+    episodes: Mapping[int, Episode],
+    tables: Mapping[int, EpisodeTable],
+    lengths: Mapping[int, int],
+    keys: Keys,
+    findings: Findings,
+) -> dict[int, Rows]:
+    tasks = read_tasks(info, findings)
+    rows = {}
+    for number, length in lengths.items():
+        with findings.blaming(number):
+            task = episode_task(episodes[number], tables[number], tasks, findings)
+            rows[number] = episode_rows(number, tables[number], length, keys, task, findings)
+            reset_seed(episodes[number])
+    return rows
+
+
+def _check_widths(rows: Mapping[int, Rows], findings: Findings) -> None:
+    """Blame episodes whose actions or states have another width than most."""
+    for name in ("actions", "states"):
+        widths = {number: x.shape[1] for number, each in rows.items() if (x := getattr(each, name)) is not None}
+        common = Counter(widths.values()).most_common(1)
+        for number, width in widths.items():
+            if width != common[0][0]:
+                findings.blame(number, f"width of the {name} is {width}, expected {common[0][0]} as in other episodes")
+
+
+def _pictures(
+    folder: Path,
+    cameras: Sequence[tuple[str, str]],
+    kept: Sequence[int],
+    tables: Mapping[int, EpisodeTable],
+    spans: Mapping[int, Mapping[str, Span]],
+) -> Pictures:
+    in_videos = [key for key, stored in cameras if stored == "video"]
+    in_tables = [key for key, stored in cameras if stored == "table"]
+    videos = VideoPictures(tuple(tuple((spans[n][key].path, spans[n][key].first) for key in in_videos) for n in kept))
+    if not in_tables:
+        return videos
+    places = tuple(TablePlace(tables[number].file, tables[number].first) for number in kept)
+    rows = TablePictures(folder, places, tuple(in_tables), tuple(kept))
+    if not in_videos:
+        return rows
+    return MixedPictures(
+        tuple(
+            (videos, in_videos.index(key)) if stored == "video" else (rows, in_tables.index(key))
+            for key, stored in cameras
+        )
+    )

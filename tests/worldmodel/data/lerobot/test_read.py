@@ -217,7 +217,7 @@ def test_a_gap_in_a_shared_video_is_refused(tmp_path):
                 packet.pts += 1024 * (packet.pts >= 100 * 1024)
                 packet.dts, packet.stream = packet.pts, stream
                 target.mux(packet)
-    message = r"file-000\.mp4: time of frame 100 .*images\.top is 10\.1 s, expected 10 s"
+    message = r"episodes 1-7 of 8 .*file-000\.mp4: episode 1, time of frame 100 .*images\.top is 10\.1 s, expected 10 s"
     with pytest.raises(ValueError, match=message):
         open_episodes(folder)
 

@@ -1,0 +1,305 @@
+"""Which frames of which video belong to an episode, and whether they are as many as the rows."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from filecmp import cmp
+from pathlib import Path
+
+import numpy as np
+
+from worldmodel.data.checks import fail
+from worldmodel.data.lerobot.episodes import Episode, whole
+from worldmodel.data.lerobot.files import Files
+from worldmodel.data.lerobot.findings import Findings
+from worldmodel.data.lerobot.info import Info
+from worldmodel.data.lerobot.rows import ROUNDING, EpisodeTable
+from worldmodel.data.lerobot.tables import in_threads, is_pointer, unreadable
+from worldmodel.data.video.decoders import VideoHeader, VideoInfo, video_header, video_info
+
+BOXED = {".mp4", ".mov", ".m4v"}
+TOLERANCE = 3  # frames that a video may be longer or shorter than its table
+
+
+@dataclass(frozen=True)
+class Span:
+    """The frames of one camera: `frames` of them from frame `first` of a video on."""
+
+    path: Path
+    first: int
+    frames: int
+
+
+def read_header(path: Path) -> VideoHeader:
+    """The header of a video; it is indexed where the header cannot be right about the number of frames.
+
+    Raises:
+        ValueError: It is no readable video, or is cut short.
+    """
+    try:
+        header = video_header(path)
+        if header.num_frames is not None and (path.suffix.lower() not in BOXED or _is_whole(path)):
+            return header
+        return replace(header, num_frames=video_info(path).num_frames)
+    except ValueError as error:
+        raise (unreadable(path, "video", error) if is_pointer(path) else error) from None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the boxes of an MP4 file end with the file; it is cut short otherwise."""
+    size, place = path.stat().st_size, 0
+    with path.open("rb") as stream:
+        while place < size:
+            stream.seek(place)
+            head = stream.read(16)
+            length = int.from_bytes(head[:4], "big")
+            length = int.from_bytes(head[8:16], "big") if length == 1 else length
+            if length < 8:
+                return False
+            place += length
+    return place == size
+
+
+def own_spans(
+    info: Info, files: Files, cameras: Sequence[str], tables: Mapping[int, EpisodeTable], findings: Findings
+) -> tuple[dict[int, dict[str, Span]], dict[str, dict[int, tuple[int, int]]]]:
+    """Spans and picture sizes of a set with a video per episode and camera; episodes that lack one are blamed."""
+    spans: dict[int, dict[str, Span]] = defaultdict(dict)
+    sizes: dict[str, dict[int, tuple[int, int]]] = {key: {} for key in cameras}
+    users: dict[Path, tuple[int, str]] = {}
+    for number in tables:
+        with findings.blaming(number):
+            for key in cameras:
+                path = files.video(Episode(number, None, info.file, {}), key)
+                if path in users:
+                    fail(path, "episodes in this video", f"{users[path][0]} and {number}", "one", number)
+                users[path] = number, key
+    for (path, (number, key)), header in zip(users.items(), in_threads(read_header, users), strict=True):
+        with findings.blaming(number):
+            header = header()
+            _check_rate(info, path, key, header.num_frames, header.fps, number)
+            spans[number][key] = Span(path, 0, header.num_frames)
+            sizes[key][number] = header.size
+    return spans, sizes
+
+
+def shared_spans(
+    info: Info,
+    files: Files,
+    cameras: Sequence[str],
+    episodes: Mapping[int, Episode],
+    tables: Mapping[int, EpisodeTable],
+    wanted: Collection[int],
+    findings: Findings,
+) -> tuple[dict[int, dict[str, Span]], dict[str, dict[int, tuple[int, int]]]]:
+    """The same for a set with shared videos; `episodes` and `tables` are all that there are."""
+    spans: dict[int, dict[str, Span]] = defaultdict(dict)
+    sizes: dict[str, dict[int, tuple[int, int]]] = {key: {} for key in cameras}
+    wanted = set(wanted)
+    for key in cameras:
+        claims: dict[Path, list[Claim]] = defaultdict(list)
+        for number, episode in episodes.items():
+            with findings.blaming(number):
+                claims[files.video(episode, key)].append(_claim(info, key, episode, tables.get(number)))
+        for path, within in claims.items():
+            numbers = [claim.number for claim in within if claim.number in wanted and claim.rows]
+            if not numbers:
+                continue
+            try:
+                video = video_info(path)
+            except ValueError as error:
+                reason = unreadable(path, "video", error) if is_pointer(path) else error
+                for number in numbers:
+                    findings.blame(number, str(reason))
+                continue
+            late = _late_frame(info, video)
+            within.sort(key=lambda claim: claim.first)
+            sides = _neighbours(within)
+            for place, claim in enumerate(within):
+                if claim.number in numbers:
+                    with findings.blaming(claim.number):
+                        _check_rate(info, path, key, video.num_frames, video.fps, claim.number)
+                        span = _placed(key, path, video.num_frames, within, place, sides[place], findings)
+                        if late is not None and late < claim.first + claim.rows:
+                            shown, expected = f"{video.seconds[late]:.4g} s", f"{late / info.fps:.4g} s"
+                            fail(path, f"time of frame {late} of {key}", shown, expected, claim.number)
+                        spans[claim.number][key], sizes[key][claim.number] = span, video.size
+    return spans, sizes
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Frames `first` to `end` of a video, which an episode of `rows` rows has as `meta/episodes` says."""
+
+    number: int
+    first: int
+    end: float
+    rows: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both time stamps fit to the rows."""
+        return abs(self.end - self.first - self.rows) <= 2 * ROUNDING
+
+
+def _claim(info: Info, key: str, episode: Episode, table: EpisodeTable | None) -> Claim:
+    ends = []
+    for end in ("from", "to"):
+        field = f"videos/{key}/{end}_timestamp"
+        value = episode.row.get(field)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+            fail(episode.file, field, repr(value), "seconds from 0", episode.index)
+        ends.append(value * info.fps)
+    if abs(ends[0] - round(ends[0])) > ROUNDING:
+        found = f"{ends[0] / info.fps:.6g}"
+        fail(episode.file, f"videos/{key}/from_timestamp", found, f"a multiple of 1 / {info.fps:g}", episode.index)
+    return Claim(episode.index, round(ends[0]), ends[1], 0 if table is None else len(table.table))
+
+
+def _neighbours(claims: Sequence[Claim]) -> list[tuple[Claim | None, Claim | None]]:
+    """For each of the sorted claims those that reach furthest before it and begin next after it, if they agree."""
+    before: list[Claim | None] = [None]
+    for claim in claims[:-1]:
+        last = before[-1]
+        further = claim.agrees and (last is None or claim.first + claim.rows > last.first + last.rows)
+        before.append(claim if further else last)
+    after: list[Claim | None] = [None]
+    for claim in reversed(claims[1:]):
+        after.append(claim if claim.agrees else after[-1])
+    return list(zip(before, reversed(after), strict=True))
+
+
+def _placed(
+    key: str,
+    path: Path,
+    num_frames: int,
+    claims: Sequence[Claim],
+    place: int,
+    neighbours: tuple[Claim | None, Claim | None],
+    findings: Findings,
+) -> Span:
+    """The frames of one claim; where its time stamps are wrong, only if the neighbours show which.
+
+    Raises:
+        ValueError: They do not show it, or other episodes have the same frames.
+    """
+    claim = claims[place]
+    before, following = neighbours
+    first, rows, number = claim.first, claim.rows, claim.number
+    taken = before if before and before.first + before.rows > first else None
+    if claim.agrees and following and following.first < first + rows:
+        taken = following
+    if taken:
+        fail(path, f"first frame of {key}", first, f"one that is not within episode {taken.number}", number)
+    limit = num_frames
+    frames = round(claim.end) - first
+    if not claim.agrees:
+        joined = abs(claims[place - 1].end - first) < ROUNDING if place else first == 0
+        if not joined:
+            fail(path, f"frames between videos/{key} time stamps", f"{claim.end - first:.4g}", rows, number)
+        limit = min([limit, *(other.first for other in claims[place + 1 : place + 2])])
+        frames = max(frames, min(rows, limit - first))
+        findings.note(f"the time stamps of {key} hold {claim.end - first:.4g} frames, its table {rows} rows", number)
+    available = min(frames, limit - first)
+    if available < rows - TOLERANCE:
+        fail(path, f"number of frames of {key}", limit, f"at least {first + rows}", number)
+    return Span(path, first, available)
+
+
+def _late_frame(info: Info, video: VideoInfo) -> int | None:
+    """The first frame n that is not shown at n / fps seconds."""
+    late = np.abs(video.seconds * info.fps - np.arange(video.num_frames)) > 0.5
+    return int(late.argmax()) if late.any() else None
+
+
+def _check_rate(info: Info, path: Path, key: str, frames: int, fps: float, number: int) -> None:
+    if frames > 1 and abs(fps / info.fps - 1) > 0.01:
+        fail(path, f"fps of {key}", f"{fps:g}", f"{info.fps:g}", number)
+
+
+def settled_length(
+    info: Info, episode: Episode, table: EpisodeTable, spans: Mapping[str, Span], findings: Findings
+) -> int:
+    """The number of frames that both the table and the videos hold.
+
+    Raises:
+        ValueError: They differ by more than `TOLERANCE`, or it is not clear which of them is right.
+    """
+    rows, number = len(table.table), episode.index
+    exact = all(span.frames == rows for span in spans.values())
+    ends = [whole(episode.row.get(f"dataset_{end}_index")) for end in ("from", "to")]
+    bounds = None if info.per_episode or None in ends else ends[1] - ends[0]
+    claims = {"length": episode.length, "dataset_to_index - dataset_from_index": bounds}
+    claims = {name: claim for name, claim in claims.items() if claim is not None}
+    wrong = {name: claim for name, claim in claims.items() if claim != rows}
+    if rows == 0:
+        fail(table.file, "number of rows", 0, "at least 1", number)
+    if wrong and not (exact and (spans or len(wrong) < len(claims))):
+        name, claim = next(iter(wrong.items()))
+        fail(table.file, "number of rows", rows, f"{claim}, its {name} in {episode.file}", number)
+    for name, claim in wrong.items():
+        findings.note(f"{name} is {claim}, the table and the videos hold {rows}", number)
+    if (table.begins or not claims) and not exact:
+        frames = next(span.frames for span in spans.values() if span.frames != rows)
+        fail(table.file, "number of rows", f"{rows} and {table.begins}", f"{frames}, the frames of the video", number)
+    for key, span in spans.items():
+        extra = span.frames - rows
+        if abs(extra) > TOLERANCE:
+            fail(span.path, f"number of frames of {key}", span.frames, f"{rows}, the rows of its table", number)
+        if extra:
+            more, then = ("more", "it is not used") if extra > 0 else ("less", "the episode is cut")
+            what = f"{abs(extra)} frame{'s' if abs(extra) > 1 else ''} {more} than the table; {then}"
+            findings.note(f"the video of {key} has {what}", number)
+    return min([rows, *(span.frames for span in spans.values())])
+
+
+def check_exchanged(
+    episodes: Mapping[int, Episode],
+    tables: Mapping[int, EpisodeTable],
+    spans: Mapping[int, Mapping[str, Span]],
+    findings: Findings,
+) -> None:
+    """Blame episodes whose videos may be those of others.
+
+    Where the videos of one camera are longer than some tables and shorter than others, or two videos fit to each
+    other's table, they may have changed places. Where one with another length has the same bytes as another video,
+    it is a copy of it; where it is as long as an episode that is broken, it may be that one's.
+    """
+    odd: dict[tuple[int, str], int] = {}
+    signs: dict[str, set[bool]] = defaultdict(set)
+    for number, cameras in spans.items():
+        for key, span in cameras.items():
+            if span.frames != len(tables[number].table):
+                odd[number, key] = span.frames
+                signs[key].add(span.frames > len(tables[number].table))
+    mixed = any(len(both) > 1 for both in signs.values())
+    found = {(frames, len(tables[number].table)) for (number, _), frames in odd.items()}
+    alike = _by_size(spans) if odd else {}
+    broken = {e.length: e.index for e in episodes.values() if e.index in findings.broken} if odd else {}
+    for (number, key), frames in odd.items():
+        path = spans[number][key].path
+        rows = len(tables[number].table)
+        has = f"{path}: it has {frames} frames, its table {rows} rows"
+        exchanged = mixed or (rows, frames) in found
+        copied = not exchanged and spans[number][key].first == 0 and _same_bytes(path, alike)
+        if exchanged:
+            findings.blame(number, f"{has}, and videos of other episodes differ the other way: are they exchanged?")
+        elif copied:
+            findings.blame(number, f"{has}, and it is a copy of {copied}")
+        elif frames in broken and broken[frames] != number:
+            findings.blame(
+                number, f"{has}, and it may be that of episode {broken[frames]}, which is as long and broken"
+            )
+
+
+def _by_size(spans: Mapping[int, Mapping[str, Span]]) -> dict[int, list[Path]]:
+    sizes: dict[int, list[Path]] = defaultdict(list)
+    for path in {span.path for cameras in spans.values() for span in cameras.values()}:
+        sizes[path.stat().st_size].append(path)
+    return sizes
+
+
+def _same_bytes(path: Path, by_size: Mapping[int, Sequence[Path]]) -> Path | None:
+    """Another video with the same content."""
+    others = by_size.get(path.stat().st_size, [])
+    return next((other for other in others if other != path and cmp(path, other, shallow=False)), None)
