@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
 from worldmodel.envs import has_simulator, is_foreign, make_simulator
 from worldmodel.files import write_json
-from worldmodel.model.folder import find_folder
+from worldmodel.model.folder import fingerprint
 from worldmodel.model.precision import choose_device
 from worldmodel.processes import end_with_parent
 from worldmodel.resolve import source_hash
@@ -187,14 +186,6 @@ class Replay:
 def policy_fingerprint(spec: str | Path) -> str:
     """Hash of the files of a cloned policy, or of the source text that `module:name` is in."""
     return source_hash(str(spec), "policy") if is_yours(spec) else fingerprint(spec)
-
-
-def fingerprint(folder: str | Path) -> str:
-    """Hash of the weights and the description of a model."""
-    folder = find_folder(folder)
-    files = sorted(folder.glob("*.safetensors"))
-    files += [f for n in ("world", "judge", "policy") for f in folder.glob(f"{n}.json")]
-    return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
 
 
 def cut(places: Sequence[str], policies: Mapping[str, str | Path], starts: Sequence[int], size: int) -> list[Cell]:

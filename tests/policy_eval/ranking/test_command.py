@@ -19,7 +19,7 @@ from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.find import find_policies
 from policy_eval.ranking.command import RankConfig, rank_policies, read_scores, trials_of
 from policy_eval.ranking.disagreements import worst
-from policy_eval.ranking.trials import Cell, Replay, TrialSetup, cut, fingerprint, play
+from policy_eval.ranking.trials import Cell, Replay, TrialSetup, cut, play
 from policy_eval.scores import Scores
 from rl_posttrain.imagination.gate import check_ranking
 from worldmodel.cli import main

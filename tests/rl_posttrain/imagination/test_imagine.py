@@ -204,7 +204,7 @@ def test_what_does_not_fit_is_named(folders, tmp_path):
         (run(temperature=-1.0), "temperature is at least 0, got -1.0"),
         (run(held_out=1.0), "held_out is between 0 and 1, got 1.0"),
         (run(policy=tmp_path / "wide"), r"frames of the policy: \(32, 32\), expected \(16, 16\)"),
-        (run(policy=tmp_path / "chunky", trust=False), "chunk is 1, the policy has 2"),
+        (run(policy=tmp_path / "chunky", trust=False), "chunk of the policy: 2, expected 1"),
         (run(judge=tmp_path / "none"), "none: no such folder"),
         (run(ranking=tmp_path / "none.json"), "none.json: no ranking.json of `worldmodel rank`"),
         (run(resume=True, trust=False), "nothing to resume"),
