@@ -120,6 +120,7 @@ COMMANDS = {
 }
 
 CONTINUES = ("record", "rank", "align")  # commands whose finished parts are kept: the same call goes on
+RESUMES = ("pretrain", "posttrain", "imagine")  # commands that save their state, for --resume
 TRAINS = ("pretrain", "posttrain", "align", "bench")  # commands that are faster after a restart of the process
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # the disk is full or read-only
@@ -178,11 +179,10 @@ def said_of(error: OSError) -> str | None:
 
 def how_to_go_on(name: str, arguments: Sequence[str], error: KeyboardInterrupt) -> str:
     """One line about an interrupted command: what is saved, and the command line that goes on."""
-    options = error.options if isinstance(error, Interrupted) else ()
-    kept = [argument for argument in arguments if argument != "--overwrite" and argument not in options]
-    again = f"worldmodel {shlex.join([name, *kept, *options])}"
-    if isinstance(error, Interrupted):
-        return f"{error}; go on with: {again}"
+    kept = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
+    again = f"worldmodel {shlex.join([name, *kept])}"
+    if name in RESUMES and isinstance(error, Interrupted):
+        return f"{error}; go on with: {again} --resume"
     if name in CONTINUES:
         return f"interrupted; what is finished is kept, go on with: {again}"
     return "interrupted"

@@ -108,7 +108,7 @@ def _runs(process: int) -> bool:
 
 def write_text(file: Path, text: str) -> None:
     """Write a text file."""
-    write_atomically(file, lambda path: path.write_text(text))
+    write_atomically(file, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def write_json(file: Path, value: object) -> None:

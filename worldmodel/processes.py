@@ -22,16 +22,7 @@ _barrier: Barrier | None = None
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was asked to stop; what it has done is saved.
-
-    Args:
-        message: What is saved.
-        options: What has to be added to the command line that goes on.
-    """
-
-    def __init__(self, message: str, *options: str):
-        super().__init__(message)
-        self.options = options
+    """A run was asked to stop; what it has done is saved, as the message says, and `resume` goes on."""
 
 
 class StopRequest:

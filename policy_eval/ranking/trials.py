@@ -1,9 +1,7 @@
 """The trials of a ranking, split into cells: processes share them, and finished cells are kept after a kill."""
 
-import json
-import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +21,10 @@ from worldmodel.dreams.copy_last import CopyLastWorld
 from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
 from worldmodel.envs import has_simulator, is_foreign, make_simulator
-from worldmodel.files import write_json
+from worldmodel.files import read_object, write_json
 from worldmodel.model.folder import fingerprint
 from worldmodel.model.precision import choose_device
-from worldmodel.processes import end_with_parent
+from worldmodel.processes import end_with_parent, work_through
 from worldmodel.resolve import source_hash
 from worldmodel.world_model import WorldModel
 
@@ -226,19 +224,11 @@ def run_cells(
             run_cell(setup, cell, out)
             progress(cell)
         return
-    pool = ProcessPoolExecutor(
-        min(processes, len(missing)),
-        multiprocessing.get_context("spawn"),
-        _prepare,
-        (replace(setup), out),  # a copy, without what the setup has loaded
-    )
-    try:
-        waiting = {pool.submit(_work, cell): cell for cell in missing}
-        for done in as_completed(waiting):
-            done.result()
-            progress(waiting[done])
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    number = min(processes, len(missing))
+    with_this = (replace(setup), out)  # a copy, without what the setup has loaded
+    with closing(work_through(_work, missing, processes=number, start=_prepare, start_with=with_this)) as done:
+        for index, _ in done:
+            progress(missing[index])
 
 
 def read_cell(setup: TrialSetup, cell: Cell, out: Path) -> dict:
@@ -248,7 +238,9 @@ def read_cell(setup: TrialSetup, cell: Cell, out: Path) -> dict:
         ValueError: The file was made with another setup; the message names the difference.
     """
     file = cell.file(out)
-    stored = json.loads(file.read_text())
+    stored = read_object(file)
+    if set(stored) != {"made_with", "scores", "failed"}:
+        raise ValueError(f"{file}: holds {', '.join(stored) or 'nothing'}, expected a finished cell of a ranking")
     expected = _made_with(setup, cell)
     for name in expected | stored["made_with"]:
         old, new = stored["made_with"].get(name), expected.get(name)
@@ -283,7 +275,7 @@ def failed_actions(cell: Cell, out: Path) -> dict[int, list[list[float]]]:
     """The actions of the failed real trials of a cell's policy, by reset seed."""
     found = {}
     for file in sorted((out / "cells" / "real" / cell.policy).glob("*.json")):
-        failed = json.loads(file.read_text())["failed"]
+        failed = read_object(file)["failed"]
         found |= {int(seed): actions for seed, actions in failed.items()}
     return found
 

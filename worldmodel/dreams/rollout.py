@@ -6,6 +6,7 @@ from pathlib import Path
 from worldmodel.data import open_episodes
 from worldmodel.data.video.write import write_video
 from worldmodel.dreams.film import compare, dream_episode
+from worldmodel.model.folder import check_file
 from worldmodel.model.precision import command_device
 from worldmodel.world_model import WorldModel
 
@@ -30,6 +31,8 @@ class RolloutConfig:
     """Denoising steps per frame."""
     seed: int = 0
     """Seed of the dream's noise."""
+    overwrite: bool = False
+    """Replace a video that is there already."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -38,8 +41,10 @@ def rollout(config: RolloutConfig) -> None:
     """Dream one episode under its recorded actions, and write a video of the truth above the dream.
 
     Raises:
-        ValueError: The data does not fit the world model, or the stretch lies outside the episode.
+        ValueError: The data does not fit the world model, the stretch lies outside the episode, or the video is there
+            already.
     """
+    check_file(config.out, overwrite=config.overwrite)
     world = WorldModel.load(config.world, command_device(config.device))
     source = open_episodes(config.data, size=tuple(world.size), views=world.views)
     truth, dream = dream_episode(

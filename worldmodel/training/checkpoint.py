@@ -43,8 +43,7 @@ class RunSettings:
     def __init__(self, config: Any, made_from: Mapping[str, str], *, free: Sequence[str] = ()):
         self.config, self.free = config, (*FREE, *free)
         self.file = config.out / SETTINGS
-        self.values = {name: value for name, value in flat(config).items() if name not in made_from}
-        self.values |= {f"{name} (fingerprint)": value for name, value in made_from.items()}
+        self.values = settings_of(config, made_from)
 
     def check(self) -> None:
         """Compare with the stopped run, when this one is to resume it; prints where its end has moved.
@@ -57,9 +56,7 @@ class RunSettings:
             return
         if not self.file.is_file():
             raise ValueError(f"{self.config.out}: nothing to resume, {SETTINGS} is missing")
-        there = read_object(self.file)
-        differing = [name for name in there | self.values if there.get(name) != self.values.get(name)]
-        said = {name: f"{name} was {_shown(there, name)}, now {_shown(self.values, name)}" for name in differing}
+        said = differences(read_object(self.file), self.values)
         other = [words for name, words in said.items() if name not in (*self.free, *ENDS)]
         if other:
             raise ValueError(
@@ -70,7 +67,7 @@ class RunSettings:
                 print(f"{self.config.out}: {said[name]}: the run ends at another point")
 
     def write(self) -> None:
-        """Note the settings, before anything else is written; a run that begins anew removes what an earlier one left."""
+        """Note the settings, before anything else is written; a run that begins anew removes what an earlier left."""
         if not self.config.resume:
             for pattern in LEFT:
                 for file in self.config.out.glob(pattern):
@@ -82,6 +79,18 @@ class RunSettings:
 def has_state(out: Path) -> bool:
     """Whether a run in this folder has saved its state."""
     return (out / STATE).is_file()
+
+
+def settings_of(config: Any, made_from: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of a configuration; those in `made_from` are fingerprints."""
+    values = {name: value for name, value in flat(config).items() if name not in made_from}
+    return values | {f"{name} (fingerprint)": value for name, value in made_from.items()}
+
+
+def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that differ, each with both values in words."""
+    names = [name for name in {**there, **wanted} if there.get(name) != wanted.get(name)]
+    return {name: f"{name} was {_shown(there, name)}, now {_shown(wanted, name)}" for name in names}
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -98,7 +107,6 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def _shown(values: Mapping[str, Any], name: str) -> str:
     return json.dumps(values[name]) if name in values else "not known"
-
 
 
 class MovingAverage:

@@ -62,7 +62,7 @@ class RunClock:
             Interrupted: The user asked for it.
         """
         if self.stopping:
-            raise Interrupted(f"stopped and saved after step {self.step} of {self.total_steps}", "--resume")
+            raise Interrupted(f"stopped and saved after step {self.step} of {self.total_steps}")
 
     @property
     def seconds(self) -> float:

@@ -24,6 +24,7 @@ from policy_eval.scores import Scores
 from rl_posttrain.imagination.gate import check_ranking
 from worldmodel.cli import main
 from worldmodel.dreams.copy_last import CopyLastWorld
+from worldmodel.model.folder import fingerprint
 
 REAL = ("--real", "pusht-position", "--episodes", "4", "--horizon", "4", "--num-envs", "2")
 ONE = ("--workers", "1")
