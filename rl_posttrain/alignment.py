@@ -32,7 +32,7 @@ from worldmodel.training.checkpoint import SETTINGS, differences, settings_of
 from worldmodel.training.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
 
-FREE = ("out", "workers", "device")
+FREE = ("workers", "device")
 """Settings that a call that goes on may have otherwise, because they do not change what it computes."""
 SHOWN = ("pearson", "spearman", "mmrv_tie_safe", "bias", "rmse")
 
@@ -100,9 +100,9 @@ def align(config: AlignConfig) -> dict:
     least = max(4, 2 * len(find_policies(config.policies)) if config.calibrate else 0)
     if not numbers or numbers[0] < least:
         raise ValueError(f"--rollouts are numbers of at least {least}, got {list(config.rollouts)}")
-    claim(config)
     env = make_simulator(config.real, size=WorldModel.load(config.world).size[0])
     check_apart(config, numbers[-1])
+    claim(config)
     recorded = record(config, env, numbers[-1])
     table = {"0": agreement_of(config, config.world, config.judge, config.out / "before")}
     for number in numbers:

@@ -13,7 +13,9 @@ from worldmodel.files import read_object, read_weights, write_json, write_weight
 
 STATE = "state/state.json"
 SETTINGS = "state/settings.json"
-FREE = ("out", "resume", "overwrite", "device", "save_interval")
+UNNOTED = ("out", "resume", "overwrite")
+"""Settings that say where and how a run is started, and are not kept."""
+FREE = ("device", "save_interval")
 """Settings that a resumed run may have otherwise, because they do not change what it computes."""
 ENDS = ("steps", "updates", "minutes", "clock", "patience")
 """Settings of when a run ends, which a resumed run may have otherwise; it says so."""
@@ -83,7 +85,7 @@ def has_state(out: Path) -> bool:
 
 def settings_of(config: Any, made_from: Mapping[str, str]) -> dict[str, Any]:
     """The fields of a configuration; those in `made_from` are fingerprints."""
-    values = {name: value for name, value in flat(config).items() if name not in made_from}
+    values = {name: value for name, value in flat(config).items() if name not in (*UNNOTED, *made_from)}
     return values | {f"{name} (fingerprint)": value for name, value in made_from.items()}
 
 

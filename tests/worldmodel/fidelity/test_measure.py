@@ -181,7 +181,7 @@ def test_trained_episodes_are_left_out_unless_asked_for() -> None:
     alone = measure_fidelity(tiny_world(), DrawnEpisodes(source.lengths[:1]), horizon=1, alterations=())
     assert held_out["cameras"] == alone["cameras"]
     world.train_data[0]["episodes"].append(0)
-    with pytest.raises(ValueError, match="drawn: all 3 episodes were trained on.*--include-train"):
+    with pytest.raises(ValueError, match=r"drawn: all 3 episodes were trained on.*--include-train"):
         measure_fidelity(world, source, horizon=1)
     world.train_data[0]["episodes"].remove(0)
     report = measure_fidelity(world, source, horizon=1, include_train=True, alterations=())
