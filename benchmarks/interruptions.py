@@ -143,11 +143,19 @@ def run(arguments: Sequence[str], said: Path, kill: tuple[signal.Signals, float]
         if found:
             return Ended(os.waitstatus_to_exitcode(status), said.read_text(), gone, hit)
         if kill is not None and not hit and gone >= kill[1]:
-            os.killpg(process, kill[0])
+            send(process, kill[0])
             hit = True
         if gone > DEADLINE:
-            os.killpg(process, signal.SIGKILL)
+            send(process, signal.SIGKILL)
         time.sleep(0.002)
+
+
+def send(process: int, sent: signal.Signals) -> None:
+    """Send a signal to a command and to its processes, as a terminal does; a fork is alone at first."""
+    try:
+        os.killpg(process, sent)
+    except ProcessLookupError:
+        os.kill(process, sent)
 
 
 def filled(text: str, inputs: Path, out: Path) -> list[str]:

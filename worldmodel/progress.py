@@ -10,6 +10,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from worldmodel.files import naming
+
 INTERVAL = 30.0
 """Seconds between two lines where there is no terminal, and in the log file."""
 LOG = "train.log"
@@ -125,5 +127,5 @@ class ProgressLine:
         if self.bar is None:
             print(self.line, file=sys.stderr, flush=True)
         if self.log is not None:
-            with self.log.open("a") as file:
+            with naming(self.log), self.log.open("a") as file:
                 file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {self.line}\n")

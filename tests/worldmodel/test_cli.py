@@ -4,7 +4,6 @@ import json
 import os
 import re
 import resource
-import signal
 import socket
 import subprocess
 import sys
@@ -137,11 +136,20 @@ def test_rollout(folder):
 def test_fidelity(folder):
     report = folder / "fidelity.json"
     common = ("fidelity", "--world", folder / "world", "--data", folder / "data", "--out", report)
-    refused = worldmodel(*common)
-    assert refused.returncode == 2
-    assert refused.stderr.count("\n") == 1 and "--include-train" in refused.stderr
-    done = worldmodel(*common, "--include-train", "--horizon", 1, "--starts", 1)
+    options = ("--horizon", 1, "--starts", 1)
+    done = worldmodel(*common, *options)
     assert done.returncode == 0, done.stderr
+    assert "2 of 3 episodes were trained on and are left out" in done.stdout
+    assert json.loads(report.read_text())["metadata"]["episodes"] == 1
+    refused = worldmodel(*common, *options)
+    assert refused.returncode == 2
+    assert (
+        refused.stderr == f"worldmodel fidelity: {report} is there already; pass --overwrite to replace it, or choose "
+        "another --out\n"
+    )
+    done = worldmodel(*common, *options, "--include-train", "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(report.read_text())["metadata"]["episodes"] == 3
     assert set(json.loads(report.read_text())["cameras"]) == {"top", "wrist"}
     assert report.with_suffix(".png").exists()
 
@@ -160,4 +168,4 @@ def test_demo(folder):
             assert b"window.driving" in page.read()
         process.terminate()
         process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGTERM
+    assert process.returncode == 0
