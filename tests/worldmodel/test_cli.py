@@ -1,5 +1,6 @@
 """The command line, run as its users run it: in a process of its own."""
 
+import errno
 import json
 import os
 import re
@@ -12,7 +13,8 @@ import urllib.request
 import av
 import pytest
 
-from worldmodel.cli import COMMANDS, main
+from worldmodel.cli import COMMANDS, how_to_go_on, main, said_of
+from worldmodel.processes import Interrupted
 
 
 def worldmodel(*arguments, **environment):
@@ -73,6 +75,34 @@ def test_a_mistake_is_one_line_unless_the_traceback_is_wanted(tmp_path):
     assert finished.stderr.count("\n") == 1
     with pytest.raises(ValueError, match=str(tmp_path)):
         main(["info", str(tmp_path), "--traceback"])
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    assert main(["record", "pusht", "--out", str(out), "--episodes", "1", "--workers", "1"]) == 2
+    assert capsys.readouterr().err == f"worldmodel record: {out}: Not a directory\n"
+    with pytest.raises(NotADirectoryError):
+        main(["record", "pusht", "--out", str(out), "--episodes", "1", "--workers", "1", "--traceback"])
+
+
+def test_a_full_disk_is_one_line_but_a_broken_network_is_not():
+    assert said_of(OSError(errno.ENOSPC, "No space left on device")) == "No space left on device"
+    assert said_of(OSError(errno.EACCES, "Permission denied", "a/b")) == "a/b: Permission denied"
+    assert said_of(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")) is None
+
+
+def test_an_interrupted_command_says_how_to_go_on():
+    words = ["tiny", "--data", "my data", "--overwrite", "--out", "run"]
+    saved = Interrupted("stopped and saved after step 3 of 9")
+    said = how_to_go_on("pretrain", words, saved)
+    assert said == f"{saved}; go on with: worldmodel pretrain tiny --data 'my data' --out run --resume"
+    assert how_to_go_on("pretrain", [*words, "--resume"], saved) == said
+    assert how_to_go_on("pretrain", words, KeyboardInterrupt()) == "interrupted"
+    kept = "interrupted; what is finished is kept, go on with: worldmodel record pusht --out d"
+    assert how_to_go_on("record", ["pusht", "--out", "d"], KeyboardInterrupt()) == kept
+    assert how_to_go_on("align", ["--out", "d"], saved).endswith("go on with: worldmodel align --out d")
+    assert how_to_go_on("quickstart", [], saved) == "interrupted"
 
 
 NETWORK = ("--dit.width", 32, "--dit.head-width", 16, "--dit.encoder-depth", 2, "--dit.decoder-depth", 1)
