@@ -80,6 +80,24 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 
 @contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until the end, so that files that belong together are all written."""
+    came: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {each: signal.getsignal(each) for each in SIGNALS}
+    for each in before:
+        signal.signal(each, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        if came:
+            os.kill(os.getpid(), came[0])
+
+
+@contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
     """Processes that are started inside never see Ctrl-C, which a terminal sends to parent and children alike."""
     resource_tracker.ensure_running()  # its start would end the blocking

@@ -16,6 +16,7 @@ from worldmodel.processes import (
     StopRequest,
     run_in_processes,
     terminate_as_interrupt,
+    undisturbed,
     wait_for_the_others,
     work_through,
 )
@@ -77,6 +78,21 @@ def test_an_ignored_signal_stays_ignored():
         signal.signal(signal.SIGINT, before)
 
 
+def test_a_signal_waits_for_the_end_of_what_belongs_together():
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        with undisturbed():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append(1)
+        done.append(2)
+    assert done == [1]
+    with StopRequest() as stop:
+        with undisturbed():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert not stop.requested
+        assert stop.requested
+
+
 def test_another_thread_takes_no_signal_over():
     seen = []
 
@@ -97,18 +113,14 @@ def test_sigterm_is_an_interrupt_inside():
 
 
 def double(number: int) -> int:
-    """Negative numbers are what kills this process; 99 is a long piece of work."""
+    """Negative numbers kill this process, 99 is a long piece of work, at 5 Ctrl-C is pressed in the terminal."""
     if number < 0:
         os.kill(os.getpid(), signal.SIGKILL)
     if number == 99:
         time.sleep(60)
+    if number == 5:
+        os.kill(os.getpid(), signal.SIGINT)
     return 2 * number
-
-
-def interrupted(number: int) -> int:
-    """As if Ctrl-C had been pressed in a terminal, which tells every process of the group."""
-    os.kill(os.getpid(), signal.SIGINT)
-    return number
 
 
 def no_start() -> None:
@@ -117,7 +129,6 @@ def no_start() -> None:
 
 def test_calls_are_shared_by_processes_which_ctrl_c_does_not_reach():
     assert sorted(work_through(double, [3, 4, 5], processes=2, start=no_start)) == [(0, 6), (1, 8), (2, 10)]
-    assert list(work_through(interrupted, [7], processes=1, start=no_start)) == [(0, 7)]
 
 
 def test_a_killed_process_is_one_line():

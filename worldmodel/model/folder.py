@@ -24,6 +24,7 @@ from worldmodel.files import (
     write_json,
     write_weights,
 )
+from worldmodel.processes import undisturbed
 
 FORMAT = 1
 """Format number of the descriptions that this version writes; also the newest one that it reads."""
@@ -96,7 +97,7 @@ def find_optional(model: str | Path, description: str) -> Path | None:
 
 
 def save_model(folder: str | Path, file: str, description: object, tensors: Mapping[str, Tensor]) -> None:
-    """Write the two files of a model folder, each atomically.
+    """Write the two files of a model folder, each atomically; Ctrl-C waits until both are there.
 
     Args:
         folder: The folder to write; it is made if it does not exist.
@@ -106,8 +107,9 @@ def save_model(folder: str | Path, file: str, description: object, tensors: Mapp
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_weights(folder / WEIGHTS, tensors)
-    write_json(folder / file, {"format": FORMAT, **asdict(description)})
+    with undisturbed():
+        write_weights(folder / WEIGHTS, tensors)
+        write_json(folder / file, {"format": FORMAT, **asdict(description)})
 
 
 def fingerprint(model: str | Path) -> str:

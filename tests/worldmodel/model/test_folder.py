@@ -203,6 +203,16 @@ def test_nothing_is_unpickled(saved):
     assert "weights.safetensors: missing" in refusal(load, folder)
 
 
+def test_another_kind_of_model_is_named(tmp_path):
+    tiny_world().save(tmp_path / "world")
+    ClonedPolicy(PolicyConfig(**LOOKS, action_dim=2, state_dim=2)).save(tmp_path / "policy")
+    said = f"{tmp_path / 'policy'}: this is a policy, not a world model: world.json is missing, there is policy.json"
+    assert refusal(WorldModel.load, tmp_path / "policy").startswith(said)
+    assert "this is a world model, not a judge: judge.json is missing" in refusal(LearnedJudge.load, tmp_path / "world")
+    (tmp_path / "world" / "weights.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0")
+    assert "weights.safetensors: a Git LFS pointer" in refusal(WorldModel.load, tmp_path / "world")
+
+
 def test_an_earlier_run_is_not_written_over(tmp_path):
     check_out(tmp_path / "new", "policy.json", overwrite=False)
     (tmp_path / "policy.json").touch()
