@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ from worldmodel.training.checkpoint import SETTINGS
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 COLD_INTERVAL = 10
 """One run in this many is a process that starts anew."""
+STARTING = 0.1
+"""Seconds in which a fork may not yet have come to its handlers of signals."""
 IMPORTING = 4.0
 """Seconds that a new process takes to import everything."""
 DEADLINE = 600.0
@@ -117,15 +120,25 @@ def start(arguments: Sequence[str], said: Path, *, cold: bool) -> int:
         if cold:
             command = [sys.executable, "-m", "worldmodel.cli", *arguments]
             return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True).pid
+        reading, writing = os.pipe()
         process = os.fork()
         if process:
+            os.close(writing)
+            os.read(reading, 1)  # it is about to begin
+            os.close(reading)
             return process
         os.setsid()
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         status = 1
         try:
+            os.close(reading)
+            os.close(writing)
             status = call(arguments)
+        except KeyboardInterrupt:  # before the command could take it
+            status = 130
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -134,8 +147,8 @@ def start(arguments: Sequence[str], said: Path, *, cold: bool) -> int:
 
 def run(arguments: Sequence[str], said: Path, kill: tuple[signal.Signals, float] | None = None, *, cold: bool) -> Ended:
     """Run a command to its end, or to a signal after some seconds."""
-    began = time.monotonic()
     process = start(arguments, said, cold=cold)
+    began = time.monotonic()
     hit = False
     while True:
         found, status = os.waitpid(process, os.WNOHANG)
@@ -235,8 +248,9 @@ def interrupted_run(
 
 
 def fault(ended: Ended, sent: signal.Signals, *, cold: bool) -> str:
-    """What is wrong with the end of an interrupted process; Python itself is not ready for a signal while it starts."""
-    allowed = {0, 130, -sent} if cold or sent == signal.SIGKILL else {0, 130}
+    """What is wrong with the end of an interrupted process; while it starts, it is not ready for a signal."""
+    starting = cold or ended.seconds < STARTING
+    allowed = {0, 130, -sent} if starting or sent == signal.SIGKILL else {0, 130}
     if ended.status not in (allowed if ended.hit else {0}):
         return f"status {ended.status} after {sent.name}: {last_line(ended)}"
     early = cold and "worldmodel/cli.py" not in ended.said
