@@ -72,7 +72,7 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
 
     Raises:
         ValueError: World, judge, policy and starts do not fit, a number is out of range, or the
-                world model does not rank policies; see `check_ranking`. Or the folder or the run to
+            world model does not rank policies, see `check_ranking`; or the folder or the run to
             resume is another one.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """

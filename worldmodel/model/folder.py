@@ -38,7 +38,7 @@ KINDS = {
     "world.json": "a world model",
     "policy.json": "a policy",
     "judge.json": "a judge",
-    "config.json": "inverse dynamics",
+    "config.json": "inverse dynamics or an autoencoder",
 }
 """Kinds of models by the file that describes them."""
 

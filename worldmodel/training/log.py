@@ -87,12 +87,18 @@ class Table:
     Args:
         file: The table.
         step: Rows from this step on are dropped, and so is what a killed run wrote of half a row.
+
+    Raises:
+        ValueError: The file is no such table.
     """
 
     def __init__(self, file: Path, step: int):
         file.parent.mkdir(parents=True, exist_ok=True)
-        rows = [json.loads(row) for row in whole_lines(file)]
-        self.rows = [row for row in rows if row["step"] < step]
+        try:
+            rows = [json.loads(row) for row in whole_lines(file)]
+            self.rows = [row for row in rows if row["step"] < step]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{file}: not a table of JSON lines with a step: {error!r}") from error
         self.file = file
         if file.exists():
             write_text(file, "".join(json.dumps(row) + "\n" for row in self.rows))

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import torch
 from interrupting import go_on, interrupt_when, rows_in
 from places import LEROBOT_V30
 
 from worldmodel.cli import main
-from worldmodel.training.checkpoint import RunSettings, differences, settings_of
+from worldmodel.training.checkpoint import MovingAverage, RunSettings, differences, load_state, save_state, settings_of
 from worldmodel.training.log import Table, whole_lines
 
 
@@ -84,8 +85,30 @@ def test_half_a_row_of_a_killed_run_is_dropped(tmp_path):
     table.add({"step": 2, "x": float("nan")})
     rows = [json.loads(row) for row in file.read_text().splitlines()]
     assert rows == [{"step": 0, "x": 1}, {"step": 1, "x": 2}, {"step": 2, "x": None}]
+    file.write_text("mine\n")
+    with pytest.raises(ValueError, match=f"{file}: not a table of JSON lines with a step"):
+        Table(file, 2)
     file.write_text("step,loss\n0,0.5\n1")
     assert whole_lines(file) == ["step,loss", "0,0.5"]
+
+
+def test_a_damaged_state_is_named_in_one_line(tmp_path):
+    model = torch.nn.Linear(2, 2)
+    average = MovingAverage(model, 0.9)
+    save_state(tmp_path, model, average, [], {"step": 1, "seconds": 2.0})
+    weights, described = tmp_path / "state-00000001.safetensors", tmp_path / "state.json"
+    good = weights.read_bytes()
+    for content, said in (
+        (b"", "empty"),
+        (good[:-4], "not a safetensors file"),
+        (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
+    ):
+        weights.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{weights}: {said}"):
+            load_state(tmp_path, model, average, [])
+    described.write_text('{"step": 1, "seconds": 2.0}')
+    with pytest.raises(ValueError, match=f"{described}: the field 'file' is missing"):
+        load_state(tmp_path, model, average, [])
 
 
 PRETRAIN = "pretrain tiny --size 16 24 --batch 2 --frames 3 --validation-episodes 1 --long-interval 3 --device cpu"
