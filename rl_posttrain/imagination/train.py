@@ -33,7 +33,15 @@ from worldmodel.files import read_object, write_json
 from worldmodel.model.folder import check_out, fingerprint
 from worldmodel.model.precision import command_device
 from worldmodel.streaming.noise import mix_seed
-from worldmodel.training.checkpoint import STATE, MovingAverage, RunSettings, has_state, load_state, save_state
+from worldmodel.training.checkpoint import (
+    SETTINGS,
+    STATE,
+    MovingAverage,
+    RunSettings,
+    has_state,
+    load_state,
+    save_state,
+)
 from worldmodel.training.statistics import action_state_statistics
 from worldmodel.world_model import WorldModel
 
@@ -77,7 +85,7 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     check_numbers(config)
-    check_out(config.out, STATE, "policy.json", overwrite=config.overwrite, resume=config.resume)
+    check_out(config.out, STATE, "policy.json", SETTINGS, overwrite=config.overwrite, resume=config.resume)
     device = command_device(config.device)
     print(check_ranking(config.ranking, config.world, config.judge))
     world = WorldModel.load(config.world, device)

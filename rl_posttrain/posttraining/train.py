@@ -30,7 +30,15 @@ from worldmodel.model.folder import check_out, fingerprint
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.build import note_training
-from worldmodel.training.checkpoint import STATE, MovingAverage, RunSettings, has_state, load_state, save_state
+from worldmodel.training.checkpoint import (
+    SETTINGS,
+    STATE,
+    MovingAverage,
+    RunSettings,
+    has_state,
+    load_state,
+    save_state,
+)
 from worldmodel.training.log import CLOCKS, RunLog
 from worldmodel.training.loss import draw
 from worldmodel.training.optimizers import build_optimizers
@@ -113,7 +121,7 @@ def begin(config: PosttrainConfig) -> Accelerator:
     Raises:
         ValueError: Several processes were launched; evaluation and early stopping support only one.
     """
-    check_out(config.out, STATE, "world.json", overwrite=config.overwrite, resume=config.resume)
+    check_out(config.out, STATE, "world.json", SETTINGS, overwrite=config.overwrite, resume=config.resume)
     accelerator = start_accelerator(config.device, config.out)
     check_processes(accelerator.num_processes)
     torch.manual_seed(config.seed)

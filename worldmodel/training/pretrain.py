@@ -20,7 +20,15 @@ from worldmodel.model.folder import check_out, fingerprint
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.build import build_world
-from worldmodel.training.checkpoint import STATE, MovingAverage, RunSettings, has_state, load_state, save_state
+from worldmodel.training.checkpoint import (
+    SETTINGS,
+    STATE,
+    MovingAverage,
+    RunSettings,
+    has_state,
+    load_state,
+    save_state,
+)
 from worldmodel.training.log import CLOCKS, RunLog
 from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
@@ -212,7 +220,7 @@ def check_run(out: Path, *, overwrite: bool, resume: bool) -> None:
         ValueError: As `check_out` does.
     """
     if os.environ.get("RANK", "0") == "0":
-        check_out(out, STATE, "world.json", overwrite=overwrite, resume=resume)
+        check_out(out, STATE, "world.json", SETTINGS, overwrite=overwrite, resume=resume)
 
 
 def read_by(config: PretrainConfig, source: EpisodeSource) -> dict[str, str]:

@@ -140,12 +140,15 @@ def test_an_interrupted_run_saves_and_says_how_to_go_on(sent, tmp_path, capsys):
     assert "pretrain: step 25 of 25  loss " in (out / "train.log").read_text()
 
 
-def test_a_run_killed_before_its_first_state_begins_again_with_resume(tmp_path):
+def test_a_run_killed_before_its_first_state_begins_again_with_resume(tmp_path, capsys):
     call = [*PRETRAIN.split(), "--data", str(LEROBOT_V30), "--out", str(tmp_path / "run"), "--steps", "2"]
     assert main(call) == 0
     expected = (tmp_path / "run" / "weights.safetensors").read_bytes()
     for file in (tmp_path / "run" / "state").glob("state*"):
         file.unlink()
+    (tmp_path / "run" / "world.json").unlink()
+    assert main(call) == 2
+    assert "state/settings.json is there already; pass --resume to continue that run" in capsys.readouterr().err
     assert main([*call, "--resume"]) == 0
     assert (tmp_path / "run" / "weights.safetensors").read_bytes() == expected
 
