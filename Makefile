@@ -10,7 +10,7 @@ help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 quickstart: $(STAMP) ## install, record PushT, train, dream, measure; report in runs/quickstart
-	$(BIN)/worldmodel quickstart --install-seconds "$$(cat $(STAMP))"
+	$(BIN)/worldmodel quickstart --overwrite --install-seconds "$$(cat $(STAMP))"
 
 test: $(STAMP) system ## every test, with the line coverage of the five packages (at least 85 %)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -rs --cov --cov-report=term:skip-covered --cov-fail-under=85

@@ -169,6 +169,7 @@ def main(config: FidelityBars) -> None:
                 out=config.out / f"fidelity_{num_steps}_steps.json",
                 device=config.device,
                 batch=config.batch,
+                overwrite=True,
             )
         )
     about = next(iter(reports.values()))["metadata"]

@@ -7,14 +7,12 @@ and on as many episodes of the old data; then the judge's threshold is set on dr
 ones. This module is above evaluation, because evaluation never updates the world model.
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from policy_eval.judge.calibration import CalibrateConfig, calibrate_judge
@@ -26,11 +24,16 @@ from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.envs import make_simulator
 from worldmodel.envs.episode import schema_of
 from worldmodel.envs.protocol import describe
-from worldmodel.files import write_json
+from worldmodel.files import read_object, remove_unfinished, write_json
+from worldmodel.model.folder import fingerprint, first_file
 from worldmodel.model.precision import command_device
+from worldmodel.progress import ProgressLine
+from worldmodel.training.checkpoint import SETTINGS, differences, settings_of
 from worldmodel.training.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
 
+FREE = ("workers", "device")
+"""Settings that a call that goes on may have otherwise, because they do not change what it computes."""
 SHOWN = ("pearson", "spearman", "mmrv_tie_safe", "bias", "rmse")
 
 
@@ -99,6 +102,7 @@ def align(config: AlignConfig) -> dict:
         raise ValueError(f"--rollouts are numbers of at least {least}, got {list(config.rollouts)}")
     env = make_simulator(config.real, size=WorldModel.load(config.world).size[0])
     check_apart(config, numbers[-1])
+    claim(config)
     recorded = record(config, env, numbers[-1])
     table = {"0": agreement_of(config, config.world, config.judge, config.out / "before")}
     for number in numbers:
@@ -110,6 +114,32 @@ def align(config: AlignConfig) -> dict:
         write_json(config.out / "align.json", {"format": 1, "rollouts": table})
     show(table)
     return table
+
+
+def claim(config: AlignConfig) -> None:
+    """Note the settings in `out`, or compare them with those of the alignment that is to go on there.
+
+    Raises:
+        ValueError: The folder holds something else, or an alignment with other settings; the message
+            names each with both values.
+    """
+    file = config.out / "settings.json"
+    read = {name: fingerprint(getattr(config, name)) for name in ("world", "judge")}
+    read |= {name: open_episodes(getattr(config, name)).fingerprint for name in ("world_data", "judge_data", "data")}
+    values = settings_of(config, read)
+    if file.is_file():
+        other = [words for name, words in differences(read_object(file), values).items() if name not in FREE]
+        if other:
+            raise ValueError(f"{config.out} holds an alignment with other settings: {'; '.join(other)}")
+        remove_unfinished(config.out)
+        return
+    found = first_file(config.out)
+    if found is not None:
+        raise ValueError(
+            f"{config.out} holds {found.relative_to(config.out)} and is no alignment; choose another --out"
+        )
+    config.out.mkdir(parents=True, exist_ok=True)
+    write_json(file, values)
 
 
 def check_apart(config: AlignConfig, episodes: int) -> None:
@@ -124,9 +154,7 @@ def check_apart(config: AlignConfig, episodes: int) -> None:
 def record(config: AlignConfig, env: gymnasium.Env, episodes: int) -> Path:
     """The rollouts of all policies in turn."""
     policies = {name: load_policy(spec) for name, spec in find_policies(config.policies).items()}
-    columns = (TextColumn("rollouts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("", total=episodes)
+    with ProgressLine("record", episodes, unit="rollouts") as progress:
         return record_rollouts(
             policies,
             env,
@@ -135,7 +163,7 @@ def record(config: AlignConfig, env: gymnasium.Env, episodes: int) -> Path:
             horizon=config.horizon,
             seed=config.seed,
             name=config.real,
-            progress=lambda done: progress.update(bar, completed=done),
+            progress=progress.update,
         )
 
 
@@ -165,6 +193,7 @@ def fine_tune(
     if config.steps and not (folder / "world" / "world.json").exists():
         start = WorldModel.load(config.world)
         held_out = max(min(8, known // 4), 1)
+        resumes = (folder / "world" / SETTINGS).is_file()
         pretrain(
             PretrainConfig(
                 mixtures["world"],
@@ -180,7 +209,8 @@ def fine_tune(
                 validation_interval=config.steps,
                 save_interval=config.steps,
                 frames=min(10, shortest(mixtures["world"])),
-                overwrite=True,
+                resume=resumes,
+                overwrite=not resumes,
                 device=config.device,
             )
         )
@@ -244,7 +274,7 @@ def agreement_of(config: AlignConfig, world: str | Path, learned: str | Path, ou
         device=config.device,
     )
     rank_policies(replace(settings, num_envs=min(settings.num_envs, config.episodes)))
-    return json.loads((out / "ranking.json").read_text())["agreement"]
+    return read_object(out / "ranking.json")["agreement"]
 
 
 def show(table: dict) -> None:

@@ -5,11 +5,14 @@ command's module when that command runs, so `worldmodel --help` answers at once.
 """
 
 import difflib
+import errno
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from worldmodel.processes import Interrupted, terminate_as_interrupt
 from worldmodel.training.malloc import keep_freed_memory
 
 
@@ -116,7 +119,11 @@ COMMANDS = {
     ),
 }
 
+CONTINUES = ("record", "rank", "align")  # commands whose finished parts are kept: the same call goes on
+RESUMES = ("pretrain", "posttrain", "imagine")  # commands that save their state, for --resume
 TRAINS = ("pretrain", "posttrain", "align", "bench")  # commands that are faster after a restart of the process
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # the disk is full or read-only
 
 OVERVIEW = """\
 usage: worldmodel COMMAND [options]
@@ -160,8 +167,32 @@ def fail(message: str) -> int:
     return 2
 
 
+def said_of(error: OSError) -> str | None:
+    """One line about an error of the operating system: a file that cannot be read or written, or a full disk.
+
+    `None` for other errors, such as those of a network, which name no file.
+    """
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror or error}"
+    return error.strerror if error.errno in DISK else None
+
+
+def how_to_go_on(name: str, arguments: Sequence[str], error: KeyboardInterrupt) -> str:
+    """One line about an interrupted command: what is saved, and the command line that goes on."""
+    kept = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
+    again = f"worldmodel {shlex.join([name, *kept])}"
+    if name in RESUMES and isinstance(error, Interrupted):
+        return f"{error}; go on with: {again} --resume"
+    if name in CONTINUES:
+        return f"interrupted; what is finished is kept, go on with: {again}"
+    return "interrupted"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns 0, or 2 after one line about a user's mistake, or 130 after an interrupt."""
+    """Run one command; returns 0, or 2 after one line about a user's mistake, or 130 after an interrupt.
+
+    An error of the operating system that names a file, or that says that a disk is full, is a user's mistake, too.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview(), end="")
@@ -175,13 +206,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None and name in TRAINS and "--help" not in rest:
         keep_freed_memory()
     try:
-        run(name, rest)
-    except ValueError as error:
-        if show_traceback:
+        with terminate_as_interrupt():
+            run(name, rest)
+    except (ValueError, OSError) as error:
+        said = said_of(error) if isinstance(error, OSError) else error
+        if show_traceback or said is None:
             raise
-        return fail(f"worldmodel {name}: {error}")
-    except KeyboardInterrupt:
-        print(f"worldmodel {name}: interrupted", file=sys.stderr)
+        return fail(f"worldmodel {name}: {said}")
+    except KeyboardInterrupt as error:
+        print(f"worldmodel {name}: {how_to_go_on(name, rest, error)}", file=sys.stderr)
         return 130
     return 0
 

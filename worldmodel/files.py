@@ -1,19 +1,26 @@
 """Write files so that a reader sees either the whole old one or the whole new one; read JSON into dataclasses."""
 
+import errno
 import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 T = TypeVar("T")
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+FULL = re.compile("No space left|StorageFull|File too large|FileTooLarge|quota", re.IGNORECASE)
+UNFINISHED = re.compile(r"\..+\.(?P<process>\d+)\.\w+\.part(\.\w+)?")
+"""Names of the files that `write_atomically` has not finished."""
 HUB = re.compile(r"hf:/{1,2}(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")  # a Path has one slash
 
 
@@ -46,37 +53,126 @@ def fetch_from_hub(name: str | Path, patterns: list[str] | None = None, *, kind:
         raise ValueError(f"{name}: cannot be fetched from the hub: {reason}") from error
 
 
-def write_atomically(file: Path, write: Callable[[Path], None]) -> None:
-    """Call `write` with a temporary path beside `file`, then move it into place."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    os.close(handle)
-    temporary = Path(name)
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Name `file` in the errors of the operating system inside, for example when the disk is full."""
     try:
-        write(temporary)
-        temporary.chmod(0o644)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(file)) from error
+
+
+def write_atomically(file: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` with a temporary path beside `file`, then move it into place.
+
+    The temporary name has the same suffix. An error leaves the old file, and no temporary one.
+
+    Raises:
+        OSError: The file cannot be written; the error names `file`.
+    """
+    with naming(file):
+        prefix, suffix = f".{file.stem}.{os.getpid()}.", f".part{file.suffix}"
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=prefix, suffix=suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            temporary.chmod(0o644)
+            os.replace(temporary, file)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def is_unfinished(file: Path) -> bool:
+    """Whether this is a temporary file of `write_atomically`, perhaps of a process that was killed."""
+    return UNFINISHED.fullmatch(file.name) is not None
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files that killed processes left anywhere below `folder`."""
+    for file in folder.rglob(".*.part*"):
+        found = UNFINISHED.fullmatch(file.name)
+        if found and not _runs(int(found["process"])):
+            file.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file."""
+    write_atomically(file, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def write_json(file: Path, value: object) -> None:
     """Write indented JSON; NaN is an error."""
-    text = json.dumps(value, indent=2, allow_nan=False)
-    write_atomically(file, lambda path: path.write_text(text + "\n"))
+    write_text(file, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_weights(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file."""
+    """Write a safetensors file.
+
+    Raises:
+        OSError: The file cannot be written; the error names it.
+    """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(file, lambda path: save_file(contiguous, path))
+
+    def write(path: Path) -> None:
+        try:
+            save_file(contiguous, path)
+        except SafetensorError as error:  # its errors of the operating system have no number
+            number = errno.ENOSPC if FULL.search(str(error)) else errno.EIO
+            raise OSError(number, os.strerror(number)) from error
+
+    write_atomically(file, write)
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        ValueError: The file is missing, empty, cut off, a Git LFS pointer, or something else; the message names it.
+    """
+    check_whole(file)
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        reason = str(error).splitlines()[0]
+        size = file.stat().st_size
+        raise ValueError(f"{file}: not a safetensors file: {reason}; it has {size} bytes, perhaps a part") from error
+
+
+def check_whole(file: Path) -> None:
+    """Check that a file is there and holds something of its own.
+
+    Raises:
+        ValueError: The file is missing, empty, or a Git LFS pointer.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file}: {'a folder, expected a file' if file.is_dir() else 'missing'}")
+    with file.open("rb") as stream:
+        first = stream.read(len(LFS_POINTER))
+    if not first:
+        raise ValueError(f"{file}: empty")
+    if first == LFS_POINTER:
+        raise ValueError(f"{file}: a Git LFS pointer in place of the file; run git lfs pull")
 
 
 def read_object(file: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 
     Raises:
-        ValueError: The file is not JSON, or holds something other than an object.
+        ValueError: The file is missing, empty, cut off, a Git LFS pointer, not JSON, or holds something other than an
+            object.
     """
+    check_whole(file)
     try:
         values = json.loads(file.read_text())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:

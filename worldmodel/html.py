@@ -5,6 +5,8 @@ import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from worldmodel.files import write_text
+
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 900px; margin: 2em auto; padding: 0 1em; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2em; }
@@ -61,9 +63,10 @@ class Report:
     def write(self, file: Path) -> None:
         """Write the page."""
         title = html.escape(self.title)
-        file.write_text(
+        write_text(
+            file,
             f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-            f"<style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n" + "\n".join(self.parts) + "\n</body></html>\n"
+            f"<style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n" + "\n".join(self.parts) + "\n</body></html>\n",
         )
 
     def _figure(self, content: str, caption: str) -> None:

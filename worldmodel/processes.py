@@ -1,17 +1,151 @@
-"""Run dreams in several processes with one thread each, so that a world model uses more than one core."""
+"""Work in several processes with one thread each, and what Ctrl-C and SIGTERM do to a process.
+
+PyTorch is imported where it is used, since the command line needs this module before anything else.
+"""
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.synchronize import Barrier
+from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-import torch
-
 Result = TypeVar("Result")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _barrier: Barrier | None = None
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was asked to stop; what it has done is saved, as the message says, and `resume` goes on."""
+
+
+class StopRequest:
+    """Turns Ctrl-C and SIGTERM into a flag that a loop reads once a step; a context manager.
+
+    The second signal raises `KeyboardInterrupt` at once. A signal that the process ignores, as
+    `nohup` and shells arrange it for their background, stays ignored. In other threads than the
+    main one nothing happens, because Python allows handlers only there.
+
+    Attributes:
+        requested: Whether a signal has come.
+    """
+
+    def __init__(self):
+        self.requested = False
+        self.before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        """Take the signals over."""
+        if threading.current_thread() is threading.main_thread():
+            for each in SIGNALS:
+                if signal.getsignal(each) != signal.SIG_IGN:
+                    self.before[each] = signal.signal(each, self._ask)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give them back."""
+        for each, handler in self.before.items():
+            signal.signal(each, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        os.write(2, b"\nstopping after this step; a second Ctrl-C stops at once\n")  # safe within any print
+
+
+@contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM raise `KeyboardInterrupt`, as Ctrl-C does, so that files are closed and removed."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until the end, so that files that belong together are all written."""
+    came: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {each: signal.getsignal(each) for each in SIGNALS}
+    for each in before:
+        signal.signal(each, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        if came:
+            os.kill(os.getpid(), came[0])
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started inside never see Ctrl-C, which a terminal sends to parent and children alike."""
+    resource_tracker.ensure_running()  # its start would end the blocking
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def work_through(
+    function: Callable[[Any], Result],
+    calls: Sequence[Any],
+    *,
+    processes: int,
+    start: Callable[..., None],
+    start_with: tuple[Any, ...] = (),
+) -> Iterator[tuple[int, Result]]:
+    """Call `function` with each of `calls` in a pool of new processes; yields the index and the result of each.
+
+    When the iterator is closed early, or an error or Ctrl-C passes through it, the processes end at
+    once and without a word. Close it with `contextlib.closing`.
+
+    Args:
+        function: Defined at module level, so that a new process can import it.
+        calls: The arguments; they and the results are pickled.
+        processes: Number of processes.
+        start: Called once in every process.
+        start_with: Its arguments.
+
+    Raises:
+        ValueError: A process was killed.
+    """
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), start, start_with)
+    try:
+        with deaf_to_interrupts():
+            waiting = {pool.submit(function, call): number for number, call in enumerate(calls)}
+        for done in as_completed(waiting):
+            yield waiting[done], done.result()
+    except BaseException as error:
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        pool.shutdown(cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise ValueError("a worker process was killed, perhaps for lack of memory; take fewer --workers") from error
+        raise
+    pool.shutdown()
 
 
 def run_in_processes(function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]) -> list[Result]:
@@ -28,7 +162,9 @@ def run_in_processes(function: Callable[..., Result], arguments: Sequence[tuple[
     context = multiprocessing.get_context("spawn")
     number = len(arguments)
     barrier = context.Barrier(number)
-    with context.Pool(number, initializer=_begin, initargs=(barrier,)) as pool:
+    with deaf_to_interrupts():
+        pool = context.Pool(number, initializer=_begin, initargs=(barrier,))
+    with pool:
         return pool.starmap(_call, [(function, each) for each in arguments], chunksize=1)
 
 
@@ -54,6 +190,8 @@ def end_with_parent() -> None:
 
 
 def _begin(barrier: Barrier) -> None:
+    import torch
+
     global _barrier
     torch.set_num_threads(1)
     _barrier = barrier
@@ -70,6 +208,8 @@ def _call(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result
 @contextmanager
 def single_thread() -> Iterator[None]:
     """Run PyTorch with one thread; frames this small are slower with two."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,7 +1,6 @@
 """The tab on which policies act in a world: the choice of policies, the leaderboard and the films."""
 
 import html
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from policy_eval.judge.judge import LearnedJudge
 from policy_eval.ranking.rank import Score
 from policy_eval.scores import Scores
 from worldmodel.dreams.copy_last import CopyLastWorld
+from worldmodel.files import read_object
 from worldmodel.world_model import WorldModel
 
 DREAM = "the dream"
@@ -69,7 +69,7 @@ def find_policies(folder: Path, world: WorldModel) -> dict[str, Path]:
     """The policies below `folder` whose actions are those of the world model, by name."""
     found = {}
     for file in sorted(folder.glob("*/policy.json")):
-        described = json.loads(file.read_text()).get("config", {})
+        described = read_object(file).get("config", {})
         views, size = described.get("views", ()), tuple(described.get("size", ()))
         fits = set(views) <= set(world.views) and size == tuple(world.size)
         if fits and described.get("action_dim") == world.action_dim:
@@ -81,7 +81,7 @@ def find_worlds(folder: Path, world: WorldModel) -> dict[str, Path]:
     """The world models beside `folder` with the cameras, size and action dims of `world`, by name."""
     found = {}
     for file in sorted(folder.resolve().parent.glob("*/world.json")):
-        config = json.loads(file.read_text())["config"]
+        config = read_object(file)["config"]
         same = tuple(config["views"]) == world.views and tuple(config["size"]) == world.size
         same = same and config["conditioner"]["action_dim"] == world.action_dim
         if same and file.parent != folder.resolve():
@@ -94,7 +94,7 @@ def stored_trials(folder: Path, names: Mapping[str, Path]) -> dict[str, Score]:
     file = folder / "real.json"
     if not file.is_file():
         return {}
-    stored = json.loads(file.read_text())
+    stored = read_object(file)
     known = {name: Scores.from_json(stored[name]) for name in names if name in stored}
     return {name: Score.of(scores.outcomes) for name, scores in known.items()}
 

@@ -2,7 +2,6 @@
 
 import html
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import gradio as gr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from worldmodel.files import read_object
 from worldmodel.html import data_uri
 
 Line = Mapping[str, float | None]
@@ -38,7 +38,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        report = json.loads(file.read_text())
+        report = read_object(file)
         for name in ("cameras", "copy_last", "metadata"):
             report[name]
     except (KeyError, TypeError, ValueError) as error:

@@ -1,6 +1,5 @@
 """A minute of ranking for the quickstart: three policies in the dream and in the simulator."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from policy_eval.ranking.command import RankConfig, rank_policies
 from policy_eval.ranking.rank import Ranking
 from policy_eval.scores import Scores
 from worldmodel.envs.record import RecordConfig, record
+from worldmodel.files import read_object
 from worldmodel.model.folder import find_optional
 
 ENV = "pusht-position"
@@ -27,7 +27,7 @@ def nothing_to_rank(policies: Path, judge: str | Path) -> str | None:
 
 def three_of(policies: Path) -> tuple[Path, ...]:
     """The best, the middle and the worst policy by their stored real trials."""
-    stored = json.loads((policies / "real.json").read_text())
+    stored = read_object(policies / "real.json")
     scores = [Scores.from_json(each) for each in stored.values()]
     there = [each for each in scores if (policies / each.policy / "policy.json").is_file()]
     order = sorted(there, key=lambda each: -each.mean)

@@ -29,9 +29,9 @@ from worldmodel.dreams.film import compare, dream_episode
 from worldmodel.envs.record import RecordConfig, record
 from worldmodel.fidelity.measure import measure_fidelity
 from worldmodel.fidelity.report import plot_fidelity
-from worldmodel.files import write_json
+from worldmodel.files import write_atomically, write_json
 from worldmodel.html import Report
-from worldmodel.model.folder import find_optional, shipped
+from worldmodel.model.folder import check_out, find_optional, shipped
 from worldmodel.model.precision import choose_device, command_device, describe
 from worldmodel.training.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
@@ -74,6 +74,8 @@ class QuickstartConfig:
     """Minutes of imagination."""
     trials: int = 30
     """Real trials of the policy before and after."""
+    overwrite: bool = False
+    """Replace what an earlier quickstart left in `out`; its recordings are kept where they fit."""
     install_seconds: float = 0.0
     """How long the installation took, for the table of timings."""
     device: str = "auto"
@@ -308,7 +310,12 @@ STAGES: tuple[tuple[Stage, float], ...] = (
 
 
 def run_quickstart(config: QuickstartConfig) -> None:
-    """Run every stage and write `report.html`, `fidelity.json`, `timings.json` and `quickstart.log`."""
+    """Run every stage and write `report.html`, `fidelity.json`, `timings.json` and `quickstart.log`.
+
+    Raises:
+        ValueError: The folder holds something, and `overwrite` is not set.
+    """
+    check_out(config.out, "report.html", overwrite=config.overwrite)
     with logged(config.out / "quickstart.log"):
         _run_stages(config)
 
@@ -372,7 +379,7 @@ def plot(curves: Mapping[str, tuple[Any, Any]], file: Path, x: str, y: str, *, l
         axes.plot(xs, ys, label=name)
     axes.set(xlabel=x, ylabel=y, yscale="log" if logarithmic else "linear")
     axes.legend()
-    figure.savefig(file, dpi=100)
+    write_atomically(file, lambda path: figure.savefig(path, format="png", dpi=100))
 
 
 def machine(device: str) -> dict[str, str | int]:

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from jaxtyping import Float64
-from rich.progress import Progress
 
 from policy_eval.evaluation import evaluate
 from policy_eval.judge.judge import LearnedJudge
@@ -31,6 +30,7 @@ from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
 from worldmodel.model.precision import command_device
 from worldmodel.processes import single_thread
+from worldmodel.progress import ProgressLine
 from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
 
@@ -159,8 +159,7 @@ def dreamt_scores(
 ) -> Float64[np.ndarray, "e"]:
     """Highest score of a dream from the start of every rollout, by the policy that acted there."""
     scores = []
-    with Progress() as progress:
-        bar = progress.add_task("dreams", total=sum(map(len, rows.values())))
+    with ProgressLine("calibrate", sum(map(len, rows.values())), unit="dreams") as progress:
         for name, mine in rows.items():
             starts, listener = Starts(source, mine), Listener(judge)
             dream = DreamEnv(
@@ -178,7 +177,7 @@ def dreamt_scores(
                 listener.highest = None
                 evaluate(policies[name], dream, starts=part, horizon=config.horizon)
                 scores.append(listener.highest[: len(part)])
-                progress.advance(bar, len(part))
+                progress.advance(len(part))
     return np.concatenate(scores)
 
 

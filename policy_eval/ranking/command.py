@@ -1,6 +1,5 @@
 """Rank policies inside a world model. `worldmodel rank --world W --judge J --policies DIR...`."""
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,8 +9,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from policy_eval.policies.find import find_policies
 from policy_eval.ranking.disagreements import film, worst
@@ -21,10 +18,11 @@ from policy_eval.ranking.trials import Cell, TrialSetup, cut, gather, replays, r
 from policy_eval.scores import Scores
 from worldmodel.data.options import ColumnOptions, DataOptions, DataPath, chosen_episodes
 from worldmodel.envs import check_env_name
-from worldmodel.files import write_json
-from worldmodel.model.folder import shipped
+from worldmodel.files import read_object, remove_unfinished, write_json
+from worldmodel.model.folder import first_file, shipped
 from worldmodel.model.precision import choose_device, command_device
 from worldmodel.processes import single_thread
+from worldmodel.progress import ProgressLine
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def rank_policies(config: RankConfig) -> Ranking:
     choose_device(config.device)
     policies = find_policies(config.policies)
     setup = config.setup
-    config.out.mkdir(parents=True, exist_ok=True)
+    claim(config.out)
     dreams = cut(["dream"], policies, range(setup.episodes), setup.num_envs)
     tried = setup.episodes if config.real_episodes is None else config.real_episodes
     with_trials = setup.real != "none"
@@ -156,6 +154,22 @@ def rank_policies(config: RankConfig) -> Ranking:
     return ranking
 
 
+def claim(out: Path) -> None:
+    """Make the folder of a ranking, or go on with the one that is there.
+
+    Raises:
+        ValueError: The folder holds something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: a file, expected a folder")
+    found = first_file(out)
+    ours = ("cells", "ranking.json", "rank.log")
+    if found is not None and not any((out / name).exists() for name in ours):
+        raise ValueError(f"{out} holds {found.relative_to(out)} and is not a ranking; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(out)
+
+
 def check(config: RankConfig) -> None:
     """Raise a `ValueError` for numbers out of range or settings that contradict each other."""
     for name in ("horizon", "num_envs", "workers"):
@@ -182,13 +196,14 @@ def read_scores(file: Path, names: Mapping[str, object]) -> dict[str, Scores]:
         ValueError: A policy is missing, or the file holds something else.
     """
     try:
-        stored = json.loads(file.read_text())
+        stored = read_object(file)
         missing = sorted(set(names) - set(stored))
         if missing:
             raise ValueError(f"no real trials of {', '.join(missing)}")
         return {name: Scores.from_json(stored[name]) for name in names}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{file}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        said = str(error)
+        raise ValueError(said if said.startswith(f"{file}: ") else f"{file}: {said}") from error
 
 
 def imagined_successes(scores: Mapping[str, Scores], failures: int) -> dict | None:
@@ -245,21 +260,16 @@ def settings(config: RankConfig, policies: Mapping[str, str | Path]) -> dict:
 
 
 def run_shown(setup: TrialSetup, name: str, cells: Sequence[Cell], config: RankConfig) -> None:
-    """Run cells and show a progress bar with the remaining time."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        total = sum(len(cell.starts) for cell in cells)
-        task = progress.add_task(name, total=total, note="")
-
-        def done(cell: Cell) -> None:
-            progress.update(task, advance=len(cell.starts), note=f"{cell.policy}, {cell.place}")
-
-        run_cells(setup, cells, config.out, processes=config.workers, progress=done)
+    """Run cells, and show the progress with the remaining time."""
+    total = sum(len(cell.starts) for cell in cells)
+    with ProgressLine(name, total, unit="trials", log=config.out / "rank.log") as progress:
+        try:
+            run_cells(
+                setup,
+                cells,
+                config.out,
+                processes=config.workers,
+                progress=lambda cell: progress.advance(len(cell.starts), f"{cell.policy}, {cell.place}"),
+            )
+        finally:
+            remove_unfinished(config.out)

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from policy_eval.statistics.agreement import STATISTICS
 from policy_eval.statistics.resampling import NORMAL
+from worldmodel.files import write_atomically
 from worldmodel.html import Report
 
 WORDS = {
@@ -169,7 +170,7 @@ def draw_scatter(report: Mapping[str, Any], file: Path) -> None:
         axes.plot(intercept + slope * rates, rates, "--", color="0.4", lw=1, label="calibration")
     axes.set(xlabel="real score", ylabel="dreamed score", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     figure.legend(fontsize=8, loc="outside right upper")
-    figure.savefig(file, dpi=110)
+    write_atomically(file, lambda path: figure.savefig(path, format="png", dpi=110))
 
 
 def draw_pairs(report: Mapping[str, Any], file: Path) -> None:
@@ -195,7 +196,7 @@ def draw_pairs(report: Mapping[str, Any], file: Path) -> None:
         axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
         axes.set_yticks(range(len(names)), names, fontsize=7)
         axes.set_title({"dream": "in the dream", "real": "in real trials"}[place], fontsize=9)
-    figure.savefig(file, dpi=110)
+    write_atomically(file, lambda path: figure.savefig(path, format="png", dpi=110))
 
 
 def _introduction(report: Mapping[str, Any]) -> str:

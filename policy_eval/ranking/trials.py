@@ -1,12 +1,9 @@
 """The trials of a ranking, split into cells: processes share them, and finished cells are kept after a kill."""
 
-import json
-import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +22,10 @@ from worldmodel.dreams.copy_last import CopyLastWorld
 from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
 from worldmodel.envs import has_simulator, is_foreign, make_simulator
-from worldmodel.files import write_json
-from worldmodel.model.folder import find_folder
+from worldmodel.files import read_object, write_json
+from worldmodel.model.folder import fingerprint
 from worldmodel.model.precision import choose_device
-from worldmodel.processes import end_with_parent
+from worldmodel.processes import end_with_parent, work_through
 from worldmodel.resolve import source_hash
 from worldmodel.world_model import WorldModel
 
@@ -193,14 +190,6 @@ def policy_fingerprint(spec: str | Path) -> str:
     return source_hash(str(spec), "policy") if is_yours(spec) else fingerprint(spec)
 
 
-def fingerprint(folder: str | Path) -> str:
-    """Hash of the weights and the description of a model."""
-    folder = find_folder(folder)
-    files = sorted(folder.glob("*.safetensors"))
-    files += [f for n in ("world", "judge", "policy") for f in folder.glob(f"{n}.json")]
-    return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
-
-
 def cut(places: Sequence[str], policies: Mapping[str, str | Path], starts: Sequence[int], size: int) -> list[Cell]:
     """Cells of at most `size` starts, for every policy in every place."""
     batches = [tuple(starts[i : i + size]) for i in range(0, len(starts), size)]
@@ -239,19 +228,11 @@ def run_cells(
             run_cell(setup, cell, out)
             progress(cell)
         return
-    pool = ProcessPoolExecutor(
-        min(processes, len(missing)),
-        multiprocessing.get_context("spawn"),
-        _prepare,
-        (replace(setup), out),  # a copy, without what the setup has loaded
-    )
-    try:
-        waiting = {pool.submit(_work, cell): cell for cell in missing}
-        for done in as_completed(waiting):
-            done.result()
-            progress(waiting[done])
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    number = min(processes, len(missing))
+    with_this = (replace(setup), out)  # a copy, without what the setup has loaded
+    with closing(work_through(_work, missing, processes=number, start=_prepare, start_with=with_this)) as done:
+        for index, _ in done:
+            progress(missing[index])
 
 
 def read_cell(setup: TrialSetup, cell: Cell, out: Path) -> dict:
@@ -261,7 +242,9 @@ def read_cell(setup: TrialSetup, cell: Cell, out: Path) -> dict:
         ValueError: The file was made with another setup; the message names the difference.
     """
     file = cell.file(out)
-    stored = json.loads(file.read_text())
+    stored = read_object(file)
+    if set(stored) != {"made_with", "scores", "failed"}:
+        raise ValueError(f"{file}: holds {', '.join(stored) or 'nothing'}, expected a finished cell of a ranking")
     expected = _made_with(setup, cell)
     for name in expected | stored["made_with"]:
         old, new = stored["made_with"].get(name), expected.get(name)
@@ -296,7 +279,7 @@ def failed_actions(cell: Cell, out: Path) -> dict[int, list[list[float]]]:
     """The actions of the failed real trials of a cell's policy, by reset seed."""
     found = {}
     for file in sorted((out / "cells" / "real" / cell.policy).glob("*.json")):
-        failed = json.loads(file.read_text())["failed"]
+        failed = read_object(file)["failed"]
         found |= {int(seed): actions for seed, actions in failed.items()}
     return found
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from policy_eval.ranking.trials import fingerprint
+from worldmodel.model.folder import fingerprint
 
 UNKNOWN = (
     "It is not known whether this world model ranks policies correctly: run `worldmodel rank --real` "

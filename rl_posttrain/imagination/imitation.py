@@ -6,13 +6,12 @@ from pathlib import Path
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor
 
 from rl_posttrain.imagination.estimators import gaussian_kl, gaussian_log_prob, pmpo_loss
 from rl_posttrain.imagination.learner import LearnConfig, Learner
 from rl_posttrain.imagination.rollouts import Imagined
-from worldmodel.files import write_weights
+from worldmodel.files import read_weights, write_weights
 
 FILE = "memory.safetensors"
 
@@ -60,7 +59,7 @@ class Memory:
     @classmethod
     def load(cls, folder: Path, number: int, device: torch.device) -> "Memory":
         """Read the first `number` frames that `save` wrote; rows are only ever added."""
-        return cls(**{name: rows[:number].to(device) for name, rows in load_file(folder / FILE).items()})
+        return cls(**{name: rows[:number].to(device) for name, rows in read_weights(folder / FILE).items()})
 
 
 def imitate(

@@ -7,14 +7,16 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from worldmodel.training.log import CLOCKS, RunClock, Table, training_bar
+from worldmodel.progress import LOG, ProgressLine
+from worldmodel.training.log import CLOCKS, RunClock, Table
 
 
 class ImagineLog(RunClock):
     """Count updates and seconds, and show them.
 
     Every update appends a row to `updates.jsonl`, every measurement one to `validation.jsonl`; a
-    resumed run first drops the rows that it is about to repeat.
+    resumed run first drops the rows that it is about to repeat. While the log is open, Ctrl-C and
+    SIGTERM set `stopping`.
 
     Args:
         out: Folder of the tables and of TensorBoard's `log`.
@@ -25,26 +27,32 @@ class ImagineLog(RunClock):
 
     def __init__(self, out: Path, updates: int, minutes: float | None, clock: str):
         super().__init__(updates, minutes, CLOCKS[clock])
-        self.out = out
+        self.out, self.resumed = out, False
         self.measured: Mapping[str, float | int] = {}
+
+    def resume(self, progress: Mapping) -> None:
+        """Take over step and seconds of a saved state; it was saved after the measurement of its step."""
+        super().resume(progress)
+        self.resumed = True
 
     def __enter__(self) -> "ImagineLog":
         """Open the tables and the progress line."""
         self.start()
         self.updates = Table(self.out / "updates.jsonl", self.step)
-        self.validations = Table(self.out / "validation.jsonl", self.step + int(self.step > 0))
+        self.validations = Table(self.out / "validation.jsonl", self.step + int(self.resumed))
         self.writer = SummaryWriter(str(self.out / "log"), purge_step=self.step or None)
-        self.bar = training_bar()
-        self.bar.start()
-        self.task = self.bar.add_task("imagine", total=1.0, completed=self.done, note="")
+        self.stop.__enter__()
+        self.bar = ProgressLine("imagine", 1.0, completed=self.done, log=self.out / LOG)
+        self.bar.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close them."""
-        self.bar.stop()
+        self.bar.__exit__(kind, error, trace)
         self.writer.close()
+        self.stop.__exit__(kind, error, trace)
 
     def advance(self, shown: Mapping[str, float | int]) -> None:
         """Record one update."""
@@ -53,12 +61,12 @@ class ImagineLog(RunClock):
             self.writer.add_scalar(f"imagine/{name}", value, self.step)
         self.count()
         note = (
-            f"update {self.step}  return {shown['return']:.3f}  KL {shown['kl']:.3f}  "
+            f"update {self.step} of {self.total_steps}  return {shown['return']:.3f}  KL {shown['kl']:.3f}  "
             f"value error {shown['value_error']:.3f}"
         )
         if self.measured:
             note += f"  held out {self.measured['return']:.3f}"
-        self.bar.update(self.task, completed=self.done, note=note)
+        self.bar.update(self.done, note)
 
     def validation(self, measured: Mapping[str, float | int]) -> None:
         """Record a measurement on held-out frames."""

@@ -6,7 +6,6 @@ lambda-returns; the actor repeats what succeeded (or learns the sign of the adva
 close to the clone. The actor that does best in dreams of held-out frames is kept.
 """
 
-import json
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,15 +29,25 @@ from worldmodel.dreams.anchors import Anchors, contexts
 from worldmodel.dreams.verdict import Judge
 from worldmodel.dreams.world import World
 from worldmodel.fidelity.uncertainty import STARTS, Calibration, calibrate
-from worldmodel.files import write_json
-from worldmodel.model.folder import check_out
+from worldmodel.files import read_object, write_json
+from worldmodel.model.folder import check_out, fingerprint
 from worldmodel.model.precision import command_device
 from worldmodel.streaming.noise import mix_seed
-from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
+from worldmodel.training.checkpoint import (
+    SETTINGS,
+    STATE,
+    MovingAverage,
+    RunSettings,
+    has_state,
+    load_state,
+    save_state,
+)
 from worldmodel.training.statistics import action_state_statistics
 from worldmodel.world_model import WorldModel
 
 REFRESH_SHARE = 0.1
+SHOWN_ONLY = ("ranking", "real", "real_data", "videos", "video_steps")
+"""Settings of what is checked before and shown after a run; a resumed run may have others."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +80,12 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
 
     Raises:
         ValueError: World, judge, policy and starts do not fit, a number is out of range, or the
-            world model does not rank policies; see `check_ranking`.
+            world model does not rank policies, see `check_ranking`; or the folder or the run to
+            resume is another one.
+        Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     check_numbers(config)
-    check_out(config.out, "state/state.json", "policy.json", overwrite=config.overwrite, resume=config.resume)
+    check_out(config.out, STATE, "policy.json", SETTINGS, overwrite=config.overwrite, resume=config.resume)
     device = command_device(config.device)
     print(check_ranking(config.ranking, config.world, config.judge))
     world = WorldModel.load(config.world, device)
@@ -83,9 +94,12 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
     policy = ClonedPolicy.load(config.policy, device)
     source = EpisodeCache(open_episodes(config.data, tuple(world.size), world.views, config.reading))
     check_fit(world, judge, policy, source)
+    settings = RunSettings(config, read_by(config, source), free=SHOWN_ONLY)
+    settings.check()
     low, high = judge.reward_range
     scale = 1 / (high - low) if high > low else 1.0
     setting = replace(prepare(config, world, judge, source), reward_scale=scale)
+    settings.write()
     calibration = check_disagreement(config, setting)
     if calibration is not None:
         print(calibration.sentence)
@@ -108,6 +122,12 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
     return report
 
 
+def read_by(config: ImagineConfig, source: EpisodeSource) -> dict[str, str]:
+    """Fingerprints of what a run reads."""
+    models = {name: fingerprint(getattr(config, name)) for name in ("world", "judge", "policy")}
+    return {"data": source.fingerprint, **models}
+
+
 def check_fit(world: WorldModel, judge: LearnedJudge, policy: ClonedPolicy, source: EpisodeSource) -> None:
     """Raise a `ValueError` with both values when the parts do not belong together."""
     views, size = tuple(world.views), tuple(world.size)
@@ -118,6 +138,7 @@ def check_fit(world: WorldModel, judge: LearnedJudge, policy: ClonedPolicy, sour
         ("frames of the judge", judge.shape.size, size),
         ("frames of the policy", shown.size, size),
         (f"action dims of {source.name}", source.action_dim, world.action_dim),
+        ("chunk of the policy", shown.chunk, 1),
         ("action dims of the policy", shown.action_dim, world.action_dim),
         (f"state dims of {source.name}", source.state_dim, world.state_dim),
     ):
@@ -160,7 +181,7 @@ def check_disagreement(config: ImagineConfig, setting: Setting) -> Calibration |
         return None
     file = config.out / "calibration.json"
     if config.resume and file.is_file():
-        return Calibration(**json.loads(file.read_text()))
+        return Calibration(**read_object(file))
     rng = np.random.default_rng([config.seed, 2])
     number = min(4 * STARTS, len(setting.train))
     picked = setting.train.pick(rng.choice(len(setting.train), number, replace=False))
@@ -185,6 +206,9 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
 
     Update `i` depends on the seed, `i` and the saved state only, so a resumed run repeats an
     uninterrupted one.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     torch.manual_seed(config.seed)
     learner = Learner(policy, config.learn).to(policy.action_mean.device).eval()
@@ -196,7 +220,7 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
     first: dict[str, Any] = {}
     since_best = 0
     log = ImagineLog(config.out, config.updates, config.minutes, config.clock)
-    if config.resume:
+    if config.resume and has_state(config.out):
         progress = load_state(config.out / "state", learner, average, optimizers)
         log.resume(progress)
         pool = StartPool.from_json(progress["pool"])
@@ -204,7 +228,7 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
         best, first, since_best = (progress[k] for k in ("best", "first", "since_best"))
     with log:
         while True:
-            measured_before = config.resume and log.step == log.first_step
+            measured_before = log.resumed and log.step == log.first_step
             due = log.step % config.validation_interval == 0 or log.done >= 1
             if due and not measured_before:
                 average.swap(learner)
@@ -218,13 +242,14 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
                 average.swap(learner)
                 log.validation(measured)
             over = log.done >= 1 or since_best >= config.patience
-            if over or log.step % config.save_interval == 0:
+            if over or log.stopping or log.step % config.save_interval == 0:
                 kept = {"pool": pool.to_json(), "best": best, "first": first} | log.progress
                 kept |= {"since_best": since_best, "remembered": len(memory.actions)}
                 memory.save(config.out / "state")
                 save_state(config.out / "state", learner, average, optimizers, kept)
             if over:
                 break
+            log.leave_if_asked()
             parts = learner, average, optimizers, pool, log
             dreams, pool, shown = one_update(config, setting, *parts)
             if config.learn.objective == "imitation":

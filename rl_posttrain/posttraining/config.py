@@ -9,7 +9,7 @@ from rl_posttrain.rewards.mix import RewardWeights
 from worldmodel.data import EpisodeSource
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.dreams.context import check_views
-from worldmodel.fidelity.windows import trained_episodes
+from worldmodel.fidelity.windows import evenly_spaced_windows, trained_episodes
 from worldmodel.training.loss import LossConfig
 from worldmodel.world_model import WorldModel
 
@@ -145,3 +145,5 @@ def check(config: PosttrainConfig, world: WorldModel, source: EpisodeSource, hel
     known = sorted(set(trained_episodes(world.train_data, source)) & set(held_out))
     if known:
         raise ValueError(f"{source.name}: episodes {known} are held out, but {config.world} was trained on them")
+    horizon, starts = config.validation_horizon, config.validation_starts
+    evenly_spaced_windows(source, starts=starts, horizon=horizon, stride=world.stride, episodes=held_out)

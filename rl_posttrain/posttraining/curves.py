@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from worldmodel.files import write_atomically
+
 SMOOTH = 10
 """The drawn reward is the mean of this many updates, but at most of a third of all of them."""
 
@@ -34,4 +36,4 @@ def plot_run(updates: Sequence[Mapping], evaluations: Sequence[Mapping], file: P
             held.plot(*zip(*points, strict=True), marker="o", label=name)
     held.set(xlabel="updates", ylabel="held out, relative to before")
     held.legend(fontsize=8, ncols=3)
-    figure.savefig(file, dpi=100)
+    write_atomically(file, lambda path: figure.savefig(path, format="png", dpi=100))

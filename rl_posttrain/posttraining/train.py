@@ -26,11 +26,19 @@ from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.files import write_json
-from worldmodel.model.folder import check_out
+from worldmodel.model.folder import check_out, fingerprint
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.build import note_training
-from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
+from worldmodel.training.checkpoint import (
+    SETTINGS,
+    STATE,
+    MovingAverage,
+    RunSettings,
+    has_state,
+    load_state,
+    save_state,
+)
 from worldmodel.training.log import CLOCKS, RunLog
 from worldmodel.training.loss import draw
 from worldmodel.training.optimizers import build_optimizers
@@ -45,11 +53,14 @@ def posttrain(config: PosttrainConfig) -> Path:
 
     Raises:
         ValueError: If data, world model and configuration do not fit, the held-out episodes were
-            trained on, or the loss is not finite.
+            trained on, the folder or the run to resume is another one, or the loss is not finite.
+        Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     accelerator = begin(config)
     base = WorldModel.load(config.world, accelerator.device)
     source = EpisodeCache(open_episodes(config.data, tuple(base.size), base.views, config.reading))
+    settings = RunSettings(config, read_by(config, source))
+    settings.check()
     train, held_out = split_episodes(source, config.validation_episodes)
     check(config, base, source, held_out)
     world, old = policies(config, base)
@@ -67,8 +78,9 @@ def posttrain(config: PosttrainConfig) -> Path:
         clock=CLOCKS[config.clock],
         name="posttrain",
     )
-    if config.resume:
+    if config.resume and has_state(config.out):
         log.resume(load_state(config.out / "state", both, average, optimizers))
+    settings.write()
     rewards = measure_spread(config, base, source, train, rewards)
     model = accelerator.prepare(
         Update(world, old, base if config.kl_weight else None, config.update_weights, config.loss)
@@ -76,7 +88,7 @@ def posttrain(config: PosttrainConfig) -> Path:
     keeper = Keeper(config, base, source, held_out, rewards, log)
 
     with log:
-        if not config.resume:
+        if log.step == 0:
             keeper.evaluate(plain(config, world))
         while log.step < config.steps and log.done < 1 and not keeper.stopped:
             batch, row = next_batch(config, old, source, train, rewards, log.step)
@@ -94,8 +106,10 @@ def posttrain(config: PosttrainConfig) -> Path:
                 keeper.evaluate(plain(config, world))
                 average.swap(both)
             last = last or keeper.stopped
-            if accelerator.is_main_process and (last or log.step % config.save_interval == 0):
+            if accelerator.is_main_process and (last or log.stopping or log.step % config.save_interval == 0):
                 save_state(config.out / "state", both, average, optimizers, log.progress)
+            if not last:
+                log.leave_if_asked()
     keeper.film()
     accelerator.end_training()
     return config.out
@@ -107,11 +121,18 @@ def begin(config: PosttrainConfig) -> Accelerator:
     Raises:
         ValueError: Several processes were launched; evaluation and early stopping support only one.
     """
-    check_out(config.out, "state/state.json", "world.json", overwrite=config.overwrite, resume=config.resume)
+    check_out(config.out, STATE, "world.json", SETTINGS, overwrite=config.overwrite, resume=config.resume)
     accelerator = start_accelerator(config.device, config.out)
     check_processes(accelerator.num_processes)
     torch.manual_seed(config.seed)
     return accelerator
+
+
+def read_by(config: PosttrainConfig, source: EpisodeSource) -> dict[str, str]:
+    """Fingerprints of what a run reads."""
+    decoder = config.inverse_dynamics
+    models = {} if decoder is None else {"inverse_dynamics": fingerprint(decoder)}
+    return {"data": source.fingerprint, "world": fingerprint(config.world), **models}
 
 
 def check_processes(number: int) -> None:

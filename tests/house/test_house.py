@@ -81,3 +81,9 @@ def test_what_is_shipped_names_no_machine_path():
     shipped = [*(ROOT / "checkpoints").rglob("*.json"), *(ROOT / "checkpoints").rglob("*.md")]
     assert len(shipped) > 4
     assert [str(path) for path in shipped if MACHINE_PATH.search(path.read_text())] == []
+
+
+def test_progress_is_shown_by_one_function():
+    """It knows what to do where there is no terminal."""
+    shown = [str(path) for path, text in TEXTS.items() if path.parts[0] in PACKAGES and "rich.progress" in text]
+    assert shown == ["worldmodel/progress.py"]

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from worldmodel.cli import COMMANDS
+from worldmodel.cli import COMMANDS, CONTINUES
 
 OLD = {
     "starts": "data",
@@ -62,3 +62,9 @@ def test_every_model_may_come_from_a_hub(name):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_can_be_resumed_can_be_begun_anew(name):
     assert "overwrite" in options(name) or "resume" not in options(name)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_writes_asks_before_it_replaces(name):
+    """Apart from commands that compare the settings of what is there, and go on."""
+    assert "out" not in options(name) or "overwrite" in options(name) or name in CONTINUES

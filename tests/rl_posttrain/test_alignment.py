@@ -1,11 +1,14 @@
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from rank_set import write_rank_set
 
 from policy_eval.judge.judge import LearnedJudge
+from rl_posttrain.alignment import AlignConfig, claim
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.envs.record import RecordConfig, record
@@ -82,6 +85,32 @@ def test_the_command_aligns_and_ranks_again(made, tmp_path):
     assert len(open_episodes(out / "8/judge-data")) == 12, "6 rollouts, 6 old episodes"
     assert low <= 0 <= high or calibration["dreamt"] == calibration["real"]
     assert (alone / "8/judge").is_dir() and not (alone / "8/world").exists()
+
+
+def test_an_alignment_goes_on_only_with_its_own_settings(made, tmp_path):
+    """The folder is claimed before anything is recorded."""
+    data = tmp_path / "judged"
+    shutil.copytree(made.starts, data)
+    settings = AlignConfig(
+        world=made.world,
+        judge=made.judge,
+        policies=(made.policies,),
+        real="pusht-position",
+        world_data=made.starts,
+        judge_data=data,
+        data=made.starts,
+        out=tmp_path / "out",
+        horizon=4,
+        real_scores=tmp_path / "real.json",
+    )
+    claim(settings)
+    claim(replace(settings, workers=2, device="cpu"))
+    with pytest.raises(
+        ValueError, match=r"holds an alignment with other settings: horizon was 4, now 5; steps was 400"
+    ):
+        claim(replace(settings, horizon=5, steps=1))
+    with pytest.raises(ValueError, match=r"holds data/chunk-000/.* and is no alignment"):
+        claim(replace(settings, out=data))
 
 
 def test_rollouts_from_the_test_starts_are_refused(made, tmp_path, capsys):

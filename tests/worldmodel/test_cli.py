@@ -1,10 +1,10 @@
 """The command line, run as its users run it: in a process of its own."""
 
+import errno
 import json
 import os
 import re
 import resource
-import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +13,8 @@ import urllib.request
 import av
 import pytest
 
-from worldmodel.cli import COMMANDS, main
+from worldmodel.cli import COMMANDS, how_to_go_on, main, said_of
+from worldmodel.processes import Interrupted
 
 
 def worldmodel(*arguments, **environment):
@@ -74,6 +75,34 @@ def test_a_mistake_is_one_line_unless_the_traceback_is_wanted(tmp_path):
     assert finished.stderr.count("\n") == 1
     with pytest.raises(ValueError, match=str(tmp_path)):
         main(["info", str(tmp_path), "--traceback"])
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    assert main(["record", "pusht", "--out", str(out), "--episodes", "1", "--workers", "1"]) == 2
+    assert capsys.readouterr().err == f"worldmodel record: {out}: Not a directory\n"
+    with pytest.raises(NotADirectoryError):
+        main(["record", "pusht", "--out", str(out), "--episodes", "1", "--workers", "1", "--traceback"])
+
+
+def test_a_full_disk_is_one_line_but_a_broken_network_is_not():
+    assert said_of(OSError(errno.ENOSPC, "No space left on device")) == "No space left on device"
+    assert said_of(OSError(errno.EACCES, "Permission denied", "a/b")) == "a/b: Permission denied"
+    assert said_of(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")) is None
+
+
+def test_an_interrupted_command_says_how_to_go_on():
+    words = ["tiny", "--data", "my data", "--overwrite", "--out", "run"]
+    saved = Interrupted("stopped and saved after step 3 of 9")
+    said = how_to_go_on("pretrain", words, saved)
+    assert said == f"{saved}; go on with: worldmodel pretrain tiny --data 'my data' --out run --resume"
+    assert how_to_go_on("pretrain", [*words, "--resume"], saved) == said
+    assert how_to_go_on("pretrain", words, KeyboardInterrupt()) == "interrupted"
+    kept = "interrupted; what is finished is kept, go on with: worldmodel record pusht --out d"
+    assert how_to_go_on("record", ["pusht", "--out", "d"], KeyboardInterrupt()) == kept
+    assert how_to_go_on("align", ["--out", "d"], saved).endswith("go on with: worldmodel align --out d")
+    assert how_to_go_on("quickstart", [], saved) == "interrupted"
 
 
 NETWORK = ("--dit.width", 32, "--dit.head-width", 16, "--dit.encoder-depth", 2, "--dit.decoder-depth", 1)
@@ -137,11 +166,20 @@ def test_rollout(folder):
 def test_fidelity(folder):
     report = folder / "fidelity.json"
     common = ("fidelity", "--world", folder / "world", "--data", folder / "data", "--out", report)
-    refused = worldmodel(*common)
-    assert refused.returncode == 2
-    assert refused.stderr.count("\n") == 1 and "--include-train" in refused.stderr
-    done = worldmodel(*common, "--include-train", "--horizon", 1, "--starts", 1)
+    options = ("--horizon", 1, "--starts", 1)
+    done = worldmodel(*common, *options)
     assert done.returncode == 0, done.stderr
+    assert "2 of 3 episodes were trained on and are left out" in done.stdout
+    assert json.loads(report.read_text())["metadata"]["episodes"] == 1
+    refused = worldmodel(*common, *options)
+    assert refused.returncode == 2
+    assert (
+        refused.stderr == f"worldmodel fidelity: {report} is there already; pass --overwrite to replace it, or choose "
+        "another --out\n"
+    )
+    done = worldmodel(*common, *options, "--include-train", "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(report.read_text())["metadata"]["episodes"] == 3
     assert set(json.loads(report.read_text())["cameras"]) == {"top", "wrist"}
     assert report.with_suffix(".png").exists()
 
@@ -160,4 +198,4 @@ def test_demo(folder):
             assert b"window.driving" in page.read()
         process.terminate()
         process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGTERM
+    assert process.returncode == 0

@@ -1,14 +1,25 @@
 """Several processes, one thread each, that begin together."""
 
+import multiprocessing
 import os
+import signal
 import threading
 import time
+from contextlib import closing
 
 import pytest
 import torch
 
 from worldmodel import processes
-from worldmodel.processes import run_in_processes, wait_for_the_others
+from worldmodel.processes import (
+    SIGNALS,
+    StopRequest,
+    run_in_processes,
+    terminate_as_interrupt,
+    undisturbed,
+    wait_for_the_others,
+    work_through,
+)
 
 
 def meet(number: int, delay: float) -> tuple[int, int, int, float, float]:
@@ -43,3 +54,93 @@ def test_nobody_waits_for_a_process_that_failed(monkeypatch):
 
 def test_a_process_alone_does_not_wait():
     wait_for_the_others()
+
+
+def test_the_first_signal_sets_a_flag_and_the_second_one_stops():
+    before = [signal.getsignal(each) for each in SIGNALS]
+    for each in SIGNALS:
+        with StopRequest() as stop:
+            assert not stop.requested
+            os.kill(os.getpid(), each)
+            assert stop.requested
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), each)
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not stop.requested and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_waits_for_the_end_of_what_belongs_together():
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        with undisturbed():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append(1)
+        done.append(2)
+    assert done == [1]
+    with StopRequest() as stop:
+        with undisturbed():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert not stop.requested
+        assert stop.requested
+
+
+def test_another_thread_takes_no_signal_over():
+    seen = []
+
+    def look() -> None:
+        with StopRequest():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_sigterm_is_an_interrupt_inside():
+    with pytest.raises(KeyboardInterrupt), terminate_as_interrupt():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def double(number: int) -> int:
+    """Negative numbers kill this process, 99 is a long piece of work, at 5 Ctrl-C is pressed in the terminal."""
+    if number < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 99:
+        time.sleep(60)
+    if number == 5:
+        os.kill(os.getpid(), signal.SIGINT)
+    return 2 * number
+
+
+def no_start() -> None:
+    """Nothing to do first."""
+
+
+def test_calls_are_shared_by_processes_which_ctrl_c_does_not_reach():
+    assert sorted(work_through(double, [3, 4, 5], processes=2, start=no_start)) == [(0, 6), (1, 8), (2, 10)]
+
+
+def test_a_killed_process_is_one_line():
+    with pytest.raises(ValueError, match="a worker process was killed, perhaps for lack of memory"):
+        list(work_through(double, [-1], processes=1, start=no_start))
+
+
+def test_processes_end_at_once_when_the_work_is_left(capfd):
+    children = set(multiprocessing.active_children())
+    with closing(work_through(double, [1, 99, 99], processes=2, start=no_start)) as work:
+        assert next(work) == (0, 2)
+        began = time.monotonic()
+    assert time.monotonic() - began < 20
+    assert set(multiprocessing.active_children()) <= children
+    assert capfd.readouterr().err == ""

@@ -23,6 +23,7 @@ from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.data.clip import Clip
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.files import write_json
+from worldmodel.model.folder import check_file
 from worldmodel.model.precision import command_device, compute_dtype
 from worldmodel.processes import run_in_processes, wait_for_the_others
 from worldmodel.training.log import CLOCKS
@@ -61,15 +62,24 @@ class BenchConfig:
     """Processes that dream at once, to see how throughput grows; on the CPU only."""
     clock: ClockName = "wall"
     """Clock that counts the seconds; CPU time of the process is fair on a shared machine."""
+    overwrite: bool = False
+    """Replace a report and a plot that are there already."""
+
+    @property
+    def picture(self) -> Path | None:
+        """The file of the plot."""
+        return self.plot or (self.out and self.out.with_suffix(".png"))
 
 
 def bench(config: BenchConfig) -> dict[str, Any]:
     """Measure, print the report, and write the files that `config` names; returns the report.
 
     Raises:
-        ValueError: If a number is below 1, or the device is not there.
+        ValueError: If a number is below 1, the device is not there, or a file to write is.
     """
     _check(config)
+    for file in (config.out, config.picture):
+        check_file(file, overwrite=config.overwrite)
     torch.set_num_threads(1)
     world = WorldModel.load(config.world, command_device(config.device))
     clock = CLOCKS[config.clock]
@@ -105,9 +115,8 @@ def bench(config: BenchConfig) -> dict[str, Any]:
     if config.out is not None:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(config.out, report)
-    plot = config.plot or (config.out and config.out.with_suffix(".png"))
-    if plot is not None:
-        plot_bench(report, plot)
+    if config.picture is not None:
+        plot_bench(report, config.picture)
     return report
 
 

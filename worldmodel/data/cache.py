@@ -16,12 +16,12 @@ import torch
 from einops import rearrange
 from filelock import FileLock
 from jaxtyping import UInt8
-from rich.progress import Progress
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from worldmodel.data.clip import Clip, EpisodeSource
 from worldmodel.data.video.read import release_readers
+from worldmodel.progress import ProgressLine
 
 TABLES = ("actions", "states", "rewards", "successes")
 PIECE_FRAMES = 128
@@ -166,11 +166,11 @@ class EpisodeCache:
                 frames.write(row, piece.frames[: stop - start].numpy())
                 columns[number] = _columns(piece, stop - start)
                 release_readers(keep=len(self.views))
-                progress.advance(task)
+                progress.advance()
 
         num_threads = os.cpu_count() or 1
-        with Progress() as progress, ThreadPoolExecutor(num_threads) as pool:
-            task = progress.add_task(f"Decoding {source.name}", total=len(spans))
+        shown = ProgressLine(f"decoding {source.name}", len(spans), unit="stretches")
+        with shown as progress, ThreadPoolExecutor(num_threads) as pool:
             # Neighbours go to one thread, so that it reads a video from front to back.
             size = -(-len(spans) // num_threads)
             parts = [range(len(spans))[at : at + size] for at in range(0, len(spans), size)]

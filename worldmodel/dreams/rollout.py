@@ -7,6 +7,7 @@ from worldmodel.data import open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.data.video.write import write_video
 from worldmodel.dreams.film import compare, dream_episode
+from worldmodel.model.folder import check_file
 from worldmodel.model.precision import command_device
 from worldmodel.world_model import WorldModel
 
@@ -33,6 +34,8 @@ class RolloutConfig:
     """Seed of the dream's noise."""
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
+    overwrite: bool = False
+    """Replace a video that is there already."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -41,8 +44,10 @@ def rollout(config: RolloutConfig) -> None:
     """Dream one episode under its recorded actions, and write a video of the truth above the dream.
 
     Raises:
-        ValueError: The data does not fit the world model, or the stretch lies outside the episode.
+        ValueError: The data does not fit the world model, the stretch lies outside the episode, or the video is there
+            already.
     """
+    check_file(config.out, overwrite=config.overwrite)
     world = WorldModel.load(config.world, command_device(config.device))
     source = open_episodes(config.data, tuple(world.size), world.views, config.reading)
     truth, dream = dream_episode(

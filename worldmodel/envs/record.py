@@ -1,29 +1,29 @@
 """Record a behaviour in an environment as a LeRobot data set. `worldmodel record ENV --out D`."""
 
 import functools
-import json
 import os
+import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import torch
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from worldmodel.data.lerobot.write import LeRobotSchema, finalise, staged_episodes
+from worldmodel.data.lerobot.write import STAGING, LeRobotSchema, finalise, staged_episodes
 from worldmodel.envs import check_env_name, is_foreign, make_env
 from worldmodel.envs.behaviour import RANDOM, check_behaviour, choose_behaviour, random_actions
 from worldmodel.envs.episode import Act, Episode, act_out, schema_of, stage
 from worldmodel.envs.policy import Policy, ask, resolve_policy, watches
 from worldmodel.envs.protocol import begin, describe, episode_limit
 from worldmodel.envs.scripts import behave, scripts_of
-from worldmodel.files import write_json
-from worldmodel.processes import end_with_parent, single_thread
+from worldmodel.files import read_object, remove_unfinished, write_json
+from worldmodel.model.folder import first_file
+from worldmodel.processes import end_with_parent, single_thread, work_through
+from worldmodel.progress import ProgressLine
 from worldmodel.resolve import is_spec, source_hash
 
 SEED_STRIDE = 100_000  # episodes of one seed; different seeds never share a start
@@ -200,12 +200,9 @@ def recorded(config: RecordConfig, indices: list[int]) -> Iterator[int]:
         with single_thread():  # as in the other processes, so that a policy acts in the same way
             yield from (record_episode(config, index) for index in indices)
         return
-    with ProcessPoolExecutor(config.processes, mp_context=get_context("spawn"), initializer=start_worker) as pool:
-        futures = [pool.submit(record_episode, config, index) for index in indices]
-        try:
-            yield from (future.result() for future in as_completed(futures))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    work = functools.partial(record_episode, config)
+    with closing(work_through(work, indices, processes=config.processes, start=start_worker)) as done:
+        yield from (frames for _, frames in done)
 
 
 def prepare(config: RecordConfig) -> None:
@@ -216,7 +213,7 @@ def prepare(config: RecordConfig) -> None:
     """
     file = config.out / RECORDING_FILE
     if file.exists():
-        there, wanted = {"shift": ""} | json.loads(file.read_text()), config.content
+        there, wanted = {"shift": ""} | read_object(file), config.content
         for name in there | wanted:
             old, new = there.get(name), wanted.get(name)
             if old != new and name.endswith("_source"):
@@ -229,7 +226,7 @@ def prepare(config: RecordConfig) -> None:
                     f"{config.out} holds a recording with {name} = {old!r}, you asked for {new!r}; "
                     "choose another folder"
                 )
-    elif config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
+    elif config.out.exists() and (not config.out.is_dir() or first_file(config.out) is not None):
         raise ValueError(f"{config.out} exists and is not a recording; choose another folder")
     else:
         config.out.mkdir(parents=True, exist_ok=True)
@@ -246,23 +243,38 @@ def record(config: RecordConfig) -> Path:
     check(config)  # a wrong setting is refused before the folder is claimed
     prepare(config)
     if (config.out / "meta" / "info.json").exists():
+        clean_up(config.out)
         print(f"{config.out} is complete: {config.episodes} episodes of {config.env}")
         return config.out
     done = staged_episodes(config.out)
     missing = [index for index in range(config.episodes) if index not in done]
-    columns = (
-        TextColumn("recording {task.fields[env]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]:.0f} frames/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        task = progress.add_task("", total=config.episodes, completed=len(done), env=config.env, speed=0.0)
-        num_frames = 0
-        for frames in recorded(config, missing):
-            num_frames += frames
-            elapsed = max(progress.tasks[task].elapsed or 0.0, 1e-3)
-            progress.update(task, advance=1, speed=num_frames / elapsed)
+    try:
+        record_missing(config, missing, completed=len(done))
+    except BaseException:
+        clean_up(config.out, keep_episodes=True)
+        raise
     finalise(config.out, config.schema)
+    clean_up(config.out)
     return config.out
+
+
+def record_missing(config: RecordConfig, missing: list[int], *, completed: int) -> None:
+    """Record and stage episodes, and show the progress."""
+    name = f"recording {config.env}"
+    with (
+        ProgressLine(name, config.episodes, unit="episodes", completed=completed) as progress,
+        closing(recorded(config, missing)) as recording,
+    ):
+        num_frames = 0
+        for frames in recording:
+            num_frames += frames
+            progress.advance(note=f"{num_frames / max(progress.elapsed, 1e-3):.0f} frames/s")
+
+
+def clean_up(out: Path, *, keep_episodes: bool = False) -> None:
+    """Remove what processes that were killed have not finished, and the staged episodes of a complete data set."""
+    remove_unfinished(out)
+    if not keep_episodes:
+        shutil.rmtree(out / STAGING, ignore_errors=True)
+    for part in out.glob(f"{STAGING}/part-*"):
+        shutil.rmtree(part, ignore_errors=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.data.clip import EpisodeSource
@@ -25,7 +24,9 @@ from worldmodel.fidelity.windows import (
     trained_episodes,
 )
 from worldmodel.files import write_json
+from worldmodel.model.folder import check_file
 from worldmodel.model.precision import command_device
+from worldmodel.progress import ProgressLine
 from worldmodel.world_model import WorldModel
 
 HORIZONS = (1, 5, 10, 25, 50)
@@ -39,7 +40,7 @@ class FidelityConfig:
     world: str | Path
     """Folder of the world model, or hf://USER/NAME@REV."""
     data: DataPath
-    """Data set of held-out episodes."""
+    """Data set; its episodes that the world model was trained on are left out."""
     shifted: tuple[Path, ...] = ()
     """Held-out data sets with one controlled shift each, measured beside `data`."""
     horizon: int = 50
@@ -64,8 +65,15 @@ class FidelityConfig:
     """Windows that are dreamed at a time."""
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
+    overwrite: bool = False
+    """Replace a report and a plot that are there already."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
+
+    @property
+    def picture(self) -> Path | None:
+        """The file of the plot."""
+        return self.plot or (self.out and self.out.with_suffix(".png"))
 
 
 def fidelity(config: FidelityConfig) -> dict[str, Any]:
@@ -76,8 +84,11 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
         `shifted.<shift>`.
 
     Raises:
-        ValueError: If the data does not fit the world model, was trained on, or is too short.
+        ValueError: If the data does not fit the world model, is too short, or all of it was trained on; or a file to
+            write is there already.
     """
+    check_file(config.out, overwrite=config.overwrite)
+    check_file(config.picture, overwrite=config.overwrite)
     world = WorldModel.load(config.world, command_device(config.device))
     if config.temperature is not None:
         world.config = replace(world.config, temperature=config.temperature)
@@ -96,6 +107,9 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
             show_progress=True,
         )
         report["metadata"]["world"] = str(config.world)
+        left_out = report["metadata"]["left_out"]
+        if left_out:
+            print(f"{source.name}: {left_out} of {len(source)} episodes were trained on and are left out")
         return report
 
     report = measure(open_episodes(config.data, tuple(world.size), world.views, config.reading))
@@ -107,11 +121,8 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
     if config.out is not None:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(config.out, report)
-    plot = config.plot
-    if plot is None and config.out is not None:
-        plot = config.out.with_suffix(".png")
-    if plot is not None:
-        plot_fidelity(report, plot)
+    if config.picture is not None:
+        plot_fidelity(report, config.picture)
     return report
 
 
@@ -129,14 +140,15 @@ def measure_fidelity(
     compared_with: Sequence[WorldModel] = (),
     show_progress: bool = False,
 ) -> dict[str, Any]:
-    """Dream windows of every episode and compare them with the truth.
+    """Dream windows of every held-out episode and compare them with the truth.
 
     Window i is dreamed from 8 recorded frames with noise seed `seed + i`, under the recorded and
     under altered actions, so that a gap between the two is due to the actions alone. Means are over
     windows; intervals (95%) come from a bootstrap over episodes.
 
     Main arguments: `world`, `source`, `horizon` and `num_steps`.
-    Other arguments: `alterations` are dreamed, too. The masked PSNR is taken on the union of the
+    Other arguments: `include_train` measures on episodes that the world model was trained on, too;
+    otherwise they are left out. `alterations` are dreamed, too. The masked PSNR is taken on the union of the
     masks of `world` and of the models in `compared_with`.
 
     Returns:
@@ -146,14 +158,14 @@ def measure_fidelity(
         each. `intervals` and `n` are parallel trees. `None` where nothing could be measured.
 
     Raises:
-        ValueError: If the data does not fit the world model, was trained on, or is too short.
+        ValueError: If the data does not fit the world model, is too short, or all of it was trained on.
     """
     check_views(world, source)
-    trained = _check_held_out(world, source, include_train)
+    measured, trained = _episodes_to_measure(world, source, include_train)
     horizons = [h for h in HORIZONS if h <= horizon]
     if not horizons:
         raise ValueError(f"horizon={horizon}, expected at least {HORIZONS[0]}")
-    windows = evenly_spaced_windows(source, starts=starts, horizon=horizon, stride=world.stride)
+    windows = evenly_spaced_windows(source, starts=starts, horizon=horizon, stride=world.stride, episodes=measured)
     comparison = DreamComparison(
         world,
         source,
@@ -172,7 +184,8 @@ def measure_fidelity(
         "robot_type": source.robot_type,
         "views": list(source.views),
         "size": list(source.size),
-        "episodes": len(source),
+        "episodes": len(measured),
+        "left_out": len(source) - len(measured),
         "windows": len(windows),
         "context_frames": CONTEXT_FRAMES,
         "stride": world.stride,
@@ -181,45 +194,35 @@ def measure_fidelity(
         "num_steps": num_steps,
         "seed": seed,
         "temperature": world.config.temperature,
-        "trained_on": trained,
+        "trained_on": trained if include_train else [],
         "lpips": comparison.lpips_reason,
     }
     return report
 
 
-def _check_held_out(world: WorldModel, source: EpisodeSource, include_train: bool) -> list[int]:
+def _episodes_to_measure(world: WorldModel, source: EpisodeSource, include_train: bool) -> tuple[list[int], list[int]]:
+    """Those to measure on, and those that the world model was trained on."""
     trained = trained_episodes(world.train_data, source)
-    if trained and not include_train:
+    episodes = [e for e in range(len(source)) if include_train or e not in set(trained)]
+    if not episodes:
         raise ValueError(
-            f"{source.name}: episode {trained[0]} was trained on, and so were {len(trained)} of "
-            f"{len(source)} episodes; measure on held-out episodes or pass --include-train"
+            f"{source.name}: all {len(source)} episodes were trained on; measure on held-out episodes or pass "
+            "--include-train"
         )
-    return trained
+    return episodes, trained
 
 
 def _dream_all(
     comparison: DreamComparison, windows: Sequence[Window], batch: int, seed: int, show_progress: bool
 ) -> None:
     partners = shuffled_partners(windows, seed=seed)
-    with _progress_bar(disable=not show_progress) as progress:
-        task = progress.add_task("dreaming", total=len(windows) * comparison.frames_per_window)
+    frames = len(windows) * comparison.frames_per_window
+    with ProgressLine("dreaming", frames, unit="frames", disable=not show_progress) as progress:
         for first in range(0, len(windows), batch):
             part = slice(first, first + batch)
             comparison.add(
                 windows[part],
                 None if partners is None else partners[part],
                 range(seed, seed + len(windows))[part],
-                lambda count: progress.advance(task, count),
+                progress.advance,
             )
-
-
-def _progress_bar(*, disable: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} frames"),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        disable=disable,
-    )

@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL, AutoencoderKLWan, AutoencoderTiny
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from worldmodel.files import read_object
+from worldmodel.files import read_object, read_weights
 from worldmodel.model.codec import to_frames, to_signed
 from worldmodel.model.folder import find_model
 
@@ -57,6 +57,8 @@ class AutoencoderCodec(nn.Module):
         name = read_object(folder / "config.json").get("_class_name")
         if name not in AUTOENCODERS:
             raise ValueError(f"{folder}: _class_name is {name!r}, expected one of {list(AUTOENCODERS)}")
+        for file in sorted(folder.glob("*.safetensors")):
+            read_weights(file)  # names a damaged file, which diffusers does not
         try:
             return cls(AUTOENCODERS[name].from_pretrained(str(folder), use_safetensors=True, local_files_only=True))
         except OSError as error:

@@ -7,14 +7,24 @@ A model folder holds a description (JSON, `world.json`, `policy.json`, ...) and
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from worldmodel.files import fetch_from_hub, from_json, is_on_hub, read_object, write_json, write_weights
+from worldmodel.files import (
+    fetch_from_hub,
+    from_json,
+    is_on_hub,
+    is_unfinished,
+    read_object,
+    read_weights,
+    remove_unfinished,
+    write_json,
+    write_weights,
+)
+from worldmodel.processes import undisturbed
 
 FORMAT = 1
 """Format number of the descriptions that this version writes; also the newest one that it reads."""
@@ -23,6 +33,14 @@ SHIPPED = "checkpoints"
 """First part of the names of models that ship with this package."""
 PLACES = (Path(__file__).parents[1], Path(__file__).parents[2])
 """Where the folder `SHIPPED` is: inside an installed package, or beside the package in a checkout."""
+
+KINDS = {
+    "world.json": "a world model",
+    "policy.json": "a policy",
+    "judge.json": "a judge",
+    "config.json": "inverse dynamics or an autoencoder",
+}
+"""Kinds of models by the file that describes them."""
 
 Description = TypeVar("Description")
 Model = TypeVar("Model", bound=nn.Module)
@@ -62,7 +80,9 @@ def find_model(model: str | Path, description: str) -> Path:
     if not (folder / description).is_file():
         names = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
         there = ", ".join([*names[:6], "..."] if len(names) > 6 else names) or "nothing"
-        raise ValueError(f"{folder}: {description} is missing, there is {there}")
+        other = next((kind for file, kind in KINDS.items() if file in names and description in KINDS), None)
+        said = f"this is {other}, not {KINDS[description]}: " if other else ""
+        raise ValueError(f"{folder}: {said}{description} is missing, there is {there}")
     return folder
 
 
@@ -77,7 +97,7 @@ def find_optional(model: str | Path, description: str) -> Path | None:
 
 
 def save_model(folder: str | Path, file: str, description: object, tensors: Mapping[str, Tensor]) -> None:
-    """Write the two files of a model folder, each atomically.
+    """Write the two files of a model folder, each atomically; Ctrl-C waits until both are there.
 
     Args:
         folder: The folder to write; it is made if it does not exist.
@@ -87,28 +107,68 @@ def save_model(folder: str | Path, file: str, description: object, tensors: Mapp
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_weights(folder / WEIGHTS, tensors)
-    write_json(folder / file, {"format": FORMAT, **asdict(description)})
+    with undisturbed():
+        write_weights(folder / WEIGHTS, tensors)
+        write_json(folder / file, {"format": FORMAT, **asdict(description)})
+
+
+def fingerprint(model: str | Path) -> str:
+    """Hash of the weights and the description of a model."""
+    folder = find_folder(model)
+    files = sorted(folder.glob("*.safetensors"))
+    files += [f for n in ("world", "judge", "policy") for f in folder.glob(f"{n}.json")]
+    return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
 
 
 def check_out(folder: Path, *files: str, overwrite: bool, resume: bool | None = None) -> None:
-    """Refuse to overwrite the files of an earlier run.
+    """Refuse to write into a folder that holds something, unless the user allows it.
+
+    Empty folders count as nothing. Temporary files of killed processes are removed.
 
     Args:
         folder: The folder that a command is about to write to.
-        files: Names of files in it that only an earlier run can have written.
+        files: Names of files in it that only an earlier run can have written, for the message.
         overwrite: Whether the user passed `--overwrite`.
         resume: Whether the user passed `--resume`; `None` for a command without this option.
 
     Raises:
-        ValueError: One of the files exists and the user passed neither option, or the user passed both.
+        ValueError: The folder holds a file and the user passed neither option, or the user passed
+            both; or it is a file.
     """
     if overwrite and resume:
         raise ValueError(f"{folder}: --resume continues the run there, --overwrite begins anew; pass one of them")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: a file, expected a folder")
     there = [folder / file for file in files if (folder / file).exists()]
-    if there and not overwrite and not resume:
-        ways = "" if resume is None else "pass --resume to continue that run, "
+    if overwrite or resume:
+        remove_unfinished(folder)
+        return
+    ways = "" if resume is None else "pass --resume to continue that run, "
+    if there:
         raise ValueError(f"{there[0]} is there already; {ways}pass --overwrite to begin anew, or choose another --out")
+    found = first_file(folder)
+    if found is not None:
+        raise ValueError(
+            f"{folder} is not empty, it holds {found.relative_to(folder)}; pass --overwrite to write beside it, "
+            "or choose another --out"
+        )
+
+
+def first_file(folder: Path) -> Path | None:
+    """A file anywhere below `folder`, or `None`; temporary files do not count."""
+    return next((file for file in sorted(folder.rglob("*")) if not file.is_dir() and not is_unfinished(file)), None)
+
+
+def check_file(file: Path | None, *, overwrite: bool) -> None:
+    """Refuse to replace a file that exists, unless the user passed `--overwrite`.
+
+    Raises:
+        ValueError: It exists, or is a folder.
+    """
+    if file is not None and file.is_dir():
+        raise ValueError(f"{file}: a folder, expected the name of a file")
+    if file is not None and file.exists() and not overwrite:
+        raise ValueError(f"{file} is there already; pass --overwrite to replace it, or choose another --out")
 
 
 def load_model(
@@ -156,12 +216,7 @@ def read_description(file: Path, kind: type[Description]) -> Description:
 
 def _fill(model: nn.Module, file: Path, apart_from: tuple[str, ...]) -> None:
     """Overwrite the weights of `model` with those in `file`."""
-    if not file.is_file():
-        raise ValueError(f"{file}: missing")
-    try:
-        tensors = load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file}: not a safetensors file: {error}") from error
+    tensors = read_weights(file)
     expected = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(apart_from)}
     missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or unexpected:

@@ -13,7 +13,7 @@ def start_accelerator(device: str, out: Path) -> Accelerator:
 
     Args:
         device: `auto`, or a device by name; see `choose_device`.
-        out: Folder of the run; TensorBoard writes to `log` in it.
+        out: Folder of the run; TensorBoard writes to `log` in it, once a `RunLog` is open.
 
     Raises:
         ValueError: There is no such device, or `accelerate` was launched for another kind.
@@ -27,5 +27,4 @@ def start_accelerator(device: str, out: Path) -> Accelerator:
         raise ValueError(f"device {device!r}: accelerate was launched for {accelerator.device}")
     if accelerator.is_main_process:
         say_device(accelerator.device)
-    accelerator.init_trackers("log")
     return accelerator

@@ -1,14 +1,114 @@
-"""Exact resume: weights, their moving average and optimiser states in one file, written atomically."""
+"""Exact resume: weights, their moving average and optimiser states in one file, and the settings of the run."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from worldmodel.files import write_json, write_weights
+from worldmodel.files import read_object, read_weights, write_json, write_weights
+
+STATE = "state/state.json"
+SETTINGS = "state/settings.json"
+UNNOTED = ("out", "resume", "overwrite")
+"""Settings that say where and how a run is started, and are not kept."""
+FREE = ("device", "save_interval")
+"""Settings that a resumed run may have otherwise, because they do not change what it computes."""
+ENDS = ("steps", "updates", "minutes", "clock", "patience")
+"""Settings of when a run ends, which a resumed run may have otherwise; it says so."""
+LEFT = (
+    "state/*.json",
+    "state/*.safetensors",
+    "losses.csv",
+    "updates.jsonl",
+    "evaluations.jsonl",
+    "validation.jsonl",
+    "calibration.json",
+    "train.log",
+)
+"""What a run leaves that a new run there must not read; the finished model stays until the new one takes its place."""
+
+
+class RunSettings:
+    """The settings of a run that can be resumed, kept beside its state and compared when it is resumed.
+
+    Args:
+        config: The configuration, a dataclass with `out`, `resume` and `overwrite`.
+        made_from: Fingerprints of the data and of the models that the run reads, by the name of the
+            setting; they are compared in place of the paths.
+        free: More settings that a resumed run may have otherwise.
+    """
+
+    def __init__(self, config: Any, made_from: Mapping[str, str], *, free: Sequence[str] = ()):
+        self.config, self.free = config, (*FREE, *free)
+        self.file = config.out / SETTINGS
+        self.values = settings_of(config, made_from)
+
+    def check(self) -> None:
+        """Compare with the stopped run, when this one is to resume it; prints where its end has moved.
+
+        Raises:
+            ValueError: There is no stopped run in the folder, or it had other settings; the message
+                names each with both values.
+        """
+        if not self.config.resume:
+            return
+        if not self.file.is_file():
+            raise ValueError(f"{self.config.out}: nothing to resume, {SETTINGS} is missing")
+        said = differences(read_object(self.file), self.values)
+        other = [words for name, words in said.items() if name not in (*self.free, *ENDS)]
+        if other:
+            raise ValueError(
+                f"{self.config.out}: --resume goes on with the settings of the stopped run; {'; '.join(other)}"
+            )
+        for name in ENDS:
+            if name in said:
+                print(f"{self.config.out}: {said[name]}: the run ends at another point")
+
+    def write(self) -> None:
+        """Note the settings, before anything else is written; a run that begins anew removes what an earlier left."""
+        if not self.config.resume:
+            for pattern in LEFT:
+                for file in self.config.out.glob(pattern):
+                    file.unlink()
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.file, self.values)
+
+
+def has_state(out: Path) -> bool:
+    """Whether a run in this folder has saved its state."""
+    return (out / STATE).is_file()
+
+
+def settings_of(config: Any, made_from: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of a configuration; those in `made_from` are fingerprints."""
+    values = {name: value for name, value in flat(config).items() if name not in (*UNNOTED, *made_from)}
+    return values | {f"{name} (fingerprint)": value for name, value in made_from.items()}
+
+
+def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that differ, each with both values in words."""
+    names = [name for name in {**there, **wanted} if there.get(name) != wanted.get(name)]
+    return {name: f"{name} was {_shown(there, name)}, now {_shown(wanted, name)}" for name in names}
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The fields of nested dataclasses as JSON holds them, with names such as `dit.width`."""
+    values: dict[str, Any] = {}
+    for field in fields(config):
+        value, name = getattr(config, field.name), f"{prefix}{field.name}"
+        if is_dataclass(value):
+            values |= flat(value, f"{name}.")
+        else:
+            values[name] = json.loads(json.dumps(value, default=str))
+    return values
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    return json.dumps(values[name]) if name in values else "not known"
 
 
 class MovingAverage:
@@ -65,8 +165,11 @@ def load_state(
     """
     if not (folder / "state.json").is_file():
         raise ValueError(f"{folder}: nothing to resume, state.json is missing")
-    progress = json.loads((folder / "state.json").read_text())
-    tensors = load_file(folder / progress["file"])
+    progress = read_object(folder / "state.json")
+    missing = [name for name in ("step", "seconds", "file") if name not in progress]
+    if missing:
+        raise ValueError(f"{folder / 'state.json'}: the field {missing[0]!r} is missing; it is no state of a run")
+    tensors = read_weights(folder / progress["file"])
     parameters = dict(model.named_parameters())
     expected = {f"model.{name}" for name in average.names}
     found = {name for name in tensors if name.startswith("model.")}

@@ -1,4 +1,4 @@
-"""Train a small module on minibatches, in one process: AdamW, a schedule, a progress bar."""
+"""Train a small module on minibatches, in one process: AdamW, a schedule, a progress line."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
-from worldmodel.training.log import training_bar
+from worldmodel.progress import ProgressLine
 
 
 def fit(
@@ -28,7 +28,7 @@ def fit(
             itself, from a seeded generator or as a function of the step.
         steps: Optimiser steps, at least 1.
         learning_rate: At the first step; it falls to 0 at the end.
-        name: Stands before the progress bar and in errors.
+        name: Stands before the progress line and in errors.
         decay: How the learning rate falls.
 
     Returns:
@@ -44,8 +44,7 @@ def fit(
         schedule = LambdaLR(optimizer, lambda step: 1 - step / steps)
     losses = []
     module.train()
-    with training_bar() as progress:
-        task = progress.add_task(name, total=steps, note="")
+    with ProgressLine(name, steps, unit="steps") as progress:
         for step in range(steps):
             loss = loss_of(step)
             if not torch.isfinite(loss):
@@ -57,7 +56,7 @@ def fit(
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
-            progress.update(task, advance=1, note=f"step {step + 1}  loss {losses[-1]:.4f}")
+            progress.advance(note=f"loss {losses[-1]:.4f}")
     module.eval()
     last = losses[-max(steps // 10, 1) :]
     return sum(last) / len(last)

@@ -10,27 +10,20 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from jaxtyping import Float
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
+
+from worldmodel.files import naming, write_text
+from worldmodel.processes import Interrupted, StopRequest
+from worldmodel.progress import LOG, ProgressLine
 
 CLOCKS = {"wall": time.monotonic, "cpu": time.process_time}
 
 
-def training_bar(*, disable: bool = False) -> Progress:
-    """A progress line of its tasks' description, a bar, their field `note`, and the time."""
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        disable=disable,
-        refresh_per_second=2,
-    )
-
-
 class RunClock:
     """Steps and seconds of a run, earlier sessions included; `start` begins a session.
+
+    Attributes:
+        stop: The wish of the user to stop; `stopping` is its value throughout a step.
 
     Args:
         total_steps: Largest number of steps of a run.
@@ -41,6 +34,7 @@ class RunClock:
     def __init__(self, total_steps: int, minutes: float | None, clock: Callable[[], float]):
         self.total_steps, self.minutes, self.clock = total_steps, minutes, clock
         self.step, self.first_step, self.seconds_before = 0, 0, 0.0
+        self.stop, self.stopping = StopRequest(), False
 
     def resume(self, progress: Mapping) -> None:
         """Take over step and seconds of a saved state."""
@@ -58,8 +52,17 @@ class RunClock:
         self.look()
 
     def look(self) -> None:
-        """Read the clock; `done` changes only here, so that it has one value throughout a step."""
-        self.seconds_seen = self.seconds
+        """Read the clock; `done` and `stopping` change only here, so that they have one value throughout a step."""
+        self.seconds_seen, self.stopping = self.seconds, self.stop.requested
+
+    def leave_if_asked(self) -> None:
+        """End a run whose state has just been saved, if the user asked for it.
+
+        Raises:
+            Interrupted: The user asked for it.
+        """
+        if self.stopping:
+            raise Interrupted(f"stopped and saved after step {self.step} of {self.total_steps}")
 
     @property
     def seconds(self) -> float:
@@ -83,29 +86,43 @@ class Table:
 
     Args:
         file: The table.
-        step: Rows from this step on are dropped.
+        step: Rows from this step on are dropped, and so is what a killed run wrote of half a row.
+
+    Raises:
+        ValueError: The file is no such table.
     """
 
     def __init__(self, file: Path, step: int):
         file.parent.mkdir(parents=True, exist_ok=True)
-        lines = file.read_text().splitlines() if file.exists() else []
-        self.rows = [row for row in map(json.loads, lines) if row["step"] < step]
+        try:
+            rows = [json.loads(row) for row in whole_lines(file)]
+            self.rows = [row for row in rows if row["step"] < step]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{file}: not a table of JSON lines with a step: {error!r}") from error
         self.file = file
-        file.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        if file.exists():
+            write_text(file, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def add(self, row: Mapping[str, object]) -> None:
         """Append a row; NaN becomes null."""
         clean = {k: None if v != v else v for k, v in row.items()}  # NaN differs from itself
         self.rows.append(clean)
-        with self.file.open("a") as table:
+        with naming(self.file), self.file.open("a") as table:
             table.write(json.dumps(clean) + "\n")
+
+
+def whole_lines(file: Path) -> list[str]:
+    """The lines of a file that end; none if there is no file."""
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [line.rstrip("\n") for line in lines if line.endswith("\n")]
 
 
 class RunLog(RunClock):
     """Count and show the steps and the seconds of a run; all processes use the first one's clock.
 
     Every step appends `step,loss` to `losses.csv`; a resumed run first drops the rows that it is
-    about to repeat. `name` stands before the progress bar.
+    about to repeat. `name` stands before the progress line, which `train.log` keeps, too. While the
+    log is open, Ctrl-C and SIGTERM set `stopping`.
     """
 
     def __init__(
@@ -122,33 +139,47 @@ class RunLog(RunClock):
         self.accelerator, self.out, self.name = accelerator, out, name
 
     def __enter__(self) -> "RunLog":
-        """Open the loss table and the progress line."""
+        """Open the tables, TensorBoard and the progress line."""
         self.start()
         self.out.mkdir(parents=True, exist_ok=True)
         main = self.accelerator.is_main_process
         if main:
             file = self.out / "losses.csv"
-            rows = file.read_text().splitlines()[1:] if file.exists() and self.step else []
-            kept = [row for row in rows if int(row.split(",")[0]) < self.step]
-            file.write_text("\n".join(["step,loss", *kept]) + "\n")
+            kept = whole_lines(file)[1 : self.step + 1]  # one row a step
+            write_text(file, "\n".join(["step,loss", *kept]) + "\n")
             self.table = file.open("a", buffering=1)
-        self.bar = training_bar(disable=not main)
-        self.bar.start()
-        self.task = self.bar.add_task(self.name, total=1.0, note="")
+            self.validations = Table(self.out / "validation.jsonl", self.step + int(self.step > 0))
+        if not self.accelerator.trackers:
+            self.accelerator.init_trackers("log")
+        self.stop.__enter__()
+        self.bar = ProgressLine(self.name, 1.0, completed=self.done, log=self.out / LOG, disable=not main)
+        self.bar.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close both."""
-        self.bar.stop()
+        """Close them."""
+        self.bar.__exit__(kind, error, trace)
         if self.accelerator.is_main_process:
             self.table.close()
+        self.stop.__exit__(kind, error, trace)
 
     def look(self) -> None:
-        """Read the clock of the first process."""
-        seen = torch.tensor(self.seconds, device=self.accelerator.device)
-        self.seconds_seen = broadcast(seen).item()
+        """Read the clock and the wish to stop of the first process."""
+        seen = torch.tensor([self.seconds, float(self.stop.requested)], device=self.accelerator.device)
+        seconds, stopping = broadcast(seen).tolist()
+        self.seconds_seen, self.stopping = seconds, bool(stopping)
+
+    def leave_if_asked(self) -> None:
+        """End a run whose state has just been saved, if the user asked for it; TensorBoard is closed.
+
+        Raises:
+            Interrupted: The user asked for it.
+        """
+        if self.stopping:
+            self.accelerator.end_training()
+        super().leave_if_asked()
 
     def advance(
         self, loss: Float[Tensor, ""], parts: Mapping[str, Tensor], *, frames: int, factor: float, note: str = ""
@@ -162,20 +193,19 @@ class RunLog(RunClock):
         if not torch.isfinite(torch.tensor(value)):
             raise ValueError(f"step {self.step}: loss is {value}; lower --learning-rate")
         if self.accelerator.is_main_process:
-            self.table.write(f"{self.step},{value:.9g}\n")
+            with naming(self.out / "losses.csv"):
+                self.table.write(f"{self.step},{value:.9g}\n")
         self.count()
         if self.step % 10 == 0:
             scalars = {f"loss/{name}": part.item() for name, part in parts.items()}
             self.scalars({"loss/total": value, "learning_rate_factor": factor, **scalars})
-        speed = (self.step - self.first_step) * frames / (self.clock() - self.started)
-        shown = f"step {self.step}  loss {value:.5f}  {speed:.0f} frames/s  {note}"
-        self.bar.update(self.task, completed=self.done, note=shown.rstrip())
+        speed = (self.step - self.first_step) * frames / max(self.clock() - self.started, 1e-9)
+        shown = f"step {self.step} of {self.total_steps}  loss {value:.5f}  {speed:.0f} frames/s  {note}"
+        self.bar.update(self.done, shown.rstrip())
 
     def validation(self, values: Mapping[str, float]) -> None:
         """Write a validation to TensorBoard and append it, with step and minutes, to a table."""
-        row = {"step": self.step, "minutes": self.seconds / 60, **values}
-        with (self.out / "validation.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        self.validations.add({"step": self.step, "minutes": self.seconds / 60, **values})
         self.scalars(values)
 
     def scalars(self, values: Mapping[str, float]) -> None:

@@ -1,5 +1,6 @@
 """Pretrain a world model from video and actions. `worldmodel pretrain PRESET --data D --out O`."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,11 +18,19 @@ from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.data.video.letterbox import FrameBudget
 from worldmodel.model.dit import DiTConfig
-from worldmodel.model.folder import check_out, find_model, read_description
+from worldmodel.model.folder import check_out, find_model, fingerprint, read_description
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.build import build_world
-from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
+from worldmodel.training.checkpoint import (
+    SETTINGS,
+    STATE,
+    MovingAverage,
+    RunSettings,
+    has_state,
+    load_state,
+    save_state,
+)
 from worldmodel.training.log import CLOCKS, RunLog
 from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
 from worldmodel.training.malloc import check_memory, training_bytes
@@ -149,9 +158,11 @@ def pretrain(config: PretrainConfig) -> Path:
     uninterrupted one, and `n` processes with the same global batch repeat those of one.
 
     Raises:
-        ValueError: If data and configuration do not fit, or the loss is not finite.
+        ValueError: If data and configuration do not fit, the folder or the run to resume is another
+            one, or the loss is not finite.
+        Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
-    check_out(config.out, "state/state.json", "world.json", overwrite=config.overwrite, resume=config.resume)
+    check_run(config.out, overwrite=config.overwrite, resume=config.resume)
     accelerator = start_accelerator(config.device, config.out)
     torch.manual_seed(config.seed)
     recorded = open_data(config)
@@ -159,6 +170,8 @@ def pretrain(config: PretrainConfig) -> Path:
         clips = max(config.batch // accelerator.num_processes, 1)
         shape = {"views": len(recorded.views), "size": recorded.size, "clips": clips, "frames": config.frames}
         check_memory(training_bytes(config.dit, **shape))
+    settings = RunSettings(config, read_by(config, recorded), free=("validation_interval",))
+    settings.check()
     source = EpisodeCache(recorded)
     train, held_out = split_episodes(source, config.validation_episodes)
     world = build_world(
@@ -180,10 +193,12 @@ def pretrain(config: PretrainConfig) -> Path:
     optimizers = build_optimizers(world, config.learning_rate, muon=config.muon)
     average = MovingAverage(world, config.average_decay)
     log = RunLog(accelerator, config.out, total_steps=config.steps, minutes=config.minutes, clock=CLOCKS[config.clock])
-    if config.resume:
+    if config.resume and has_state(config.out):
         log.resume(load_state(config.out / "state", world, average, optimizers))
     model = accelerator.prepare(TrainingStep(world, config.loss))
 
+    if accelerator.is_main_process:
+        settings.write()
     read = partial(batch, config, world, source, train, accelerator)
     with log, Ahead(read, enabled=accelerator.device.type != "cpu") as batches:
         while log.step < config.steps and log.done < 1:
@@ -201,14 +216,16 @@ def pretrain(config: PretrainConfig) -> Path:
             average.update(world, log.step)
             log.advance(loss, parts, frames=clips * (frames - 1), factor=factor)
             last = log.step >= config.steps or log.done >= 1
-            if accelerator.is_main_process and (last or log.step % config.save_interval == 0):
-                save_state(config.out / "state", world, average, optimizers, log.progress)
             if accelerator.is_main_process and (last or log.step % config.validation_interval == 0):
                 average.swap(world)
                 world.save(config.out)
                 found = validate(world, source, held_out, config.out / "validation", log.step)
                 log.validation(found)
                 average.swap(world)
+            if accelerator.is_main_process and (last or log.stopping or log.step % config.save_interval == 0):
+                save_state(config.out / "state", world, average, optimizers, log.progress)
+            if not last:
+                log.leave_if_asked()
     accelerator.end_training()
     return config.out
 
@@ -235,6 +252,22 @@ def frame_size(config: PretrainConfig) -> tuple[int, int] | FrameBudget | None:
         file = find_model(config.init, "world.json") / "world.json"
         return tuple(read_description(file, WorldDescription).config.size)
     return FrameBudget(config.picture_pixels, config.dit.patch)
+
+
+def check_run(out: Path, *, overwrite: bool, resume: bool) -> None:
+    """Check the folder of a run; of several processes the first one does it, before it writes anything.
+
+    Raises:
+        ValueError: As `check_out` does.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        check_out(out, STATE, "world.json", SETTINGS, overwrite=overwrite, resume=resume)
+
+
+def read_by(config: PretrainConfig, source: EpisodeSource) -> dict[str, str]:
+    """Fingerprints of what a run reads."""
+    models = {} if config.init is None else {"init": fingerprint(config.init)}
+    return {"data": source.fingerprint, **models}
 
 
 def clip_shape(config: PretrainConfig, step: int) -> tuple[int, int]:

@@ -1,11 +1,14 @@
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from interrupting import interrupt_when
 from square_world import SquareEnv, write_episodes
 
 from policy_eval.evaluation import evaluate
@@ -48,6 +51,15 @@ def test_a_policy_learns_to_push_the_square_to_the_right(data, tmp_path):
     still = CallablePolicy(lambda observation: observation["observation.state"])
     assert evaluate(still, envs, horizon=7).mean == 0.0
     assert json.loads((tmp_path / "policy/training.json").read_text())["demonstrations"] == 12
+
+
+def test_an_interrupted_command_leaves_nothing(data, tmp_path, capsys):
+    call = ["clone", "--data", str(data), "--out", str(tmp_path / "policy"), "--steps", "1000000"]
+    soon = time.monotonic() + 2
+    with interrupt_when(lambda: time.monotonic() > soon, signal.SIGTERM):
+        assert main(call) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "worldmodel clone: interrupted"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_demonstrations_end_with_success_and_failures_are_left_out(data):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from interrupting import go_on, interrupt_when
 from places import BENCHMARKS, ROOT
 from rank_set import RankSet, write_rank_set
 
@@ -19,11 +20,13 @@ from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.find import find_policies
 from policy_eval.ranking.command import RankConfig, rank_policies, read_scores, trials_of
 from policy_eval.ranking.disagreements import worst
-from policy_eval.ranking.trials import Cell, Replay, TrialSetup, cut, fingerprint, play
+from policy_eval.ranking.trials import Cell, Replay, TrialSetup, cut, play
 from policy_eval.scores import Scores
 from rl_posttrain.imagination.gate import check_ranking
 from worldmodel.cli import main
 from worldmodel.dreams.copy_last import CopyLastWorld
+from worldmodel.files import is_unfinished
+from worldmodel.model.folder import fingerprint
 
 REAL = ("--real", "pusht-position", "--episodes", "4", "--horizon", "4", "--num-envs", "2")
 ONE = ("--workers", "1")
@@ -94,6 +97,36 @@ def test_a_replay_of_a_dreams_own_actions_repeats_its_outcome(made, ranked):
     stored = [row for row in read(ranked)["trials"] if row["place"] == "dream"]
     mine = {r["seed"]: r["outcome"] for r in stored if r["policy"] == "policy-1"}
     assert scores.outcomes.tolist() == [mine[seed] for seed in scores.seeds]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_ranking_keeps_its_cells_and_the_same_call_goes_on(made, ranked, sent, tmp_path, capsys):
+    out = tmp_path / "out"
+    with interrupt_when(lambda: bool(list(out.glob("cells/*/*/*.json"))), sent):
+        assert main(["rank", *made.flags(out, *REAL, *ONE)]) == 130
+    said = capsys.readouterr().err
+    assert "worldmodel rank: interrupted; what is finished is kept, go on with: worldmodel rank" in said
+    assert "Traceback" not in said and not (out / "ranking.json").exists()
+    assert not [file for file in out.rglob("*") if is_unfinished(file)]
+    assert go_on(said) == 0
+    assert read(out)["trials"] == read(ranked)["trials"]
+
+
+def test_a_folder_with_something_else_and_a_damaged_cell_are_named(made, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(["rank", *made.flags(tmp_path, *REAL, *ONE)]) == 2
+    assert f"{tmp_path} holds notes.txt and is not a ranking" in capsys.readouterr().err
+    out = tmp_path / "out"
+    cell = out / "cells" / "real" / "policy-0" / "0-1.json"
+    cell.parent.mkdir(parents=True)
+    for content, said in (
+        ("", "empty"),
+        ('{"made_with', "not JSON"),
+        ("{}", "holds nothing, expected a finished cell"),
+    ):
+        cell.write_text(content)
+        assert main(["rank", *made.flags(out, *REAL, *ONE)]) == 2
+        assert f"{cell}: {said}" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_page_stands_alone(ranked):

@@ -6,8 +6,8 @@ import pytest
 from tiny import tiny_world
 
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
-from policy_eval.ranking.trials import fingerprint
 from rl_posttrain.imagination.gate import check_ranking
+from worldmodel.model.folder import fingerprint
 
 CEILING = {"p1": 0.5, "p10": 0.8, "median": 0.9}
 

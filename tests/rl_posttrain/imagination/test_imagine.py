@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupting import go_on, interrupt_when, rows_in
 from square_world import SIZE, SquareEnv, SquareWorld, right_edge, square_policy, write_episodes
 from tiny import tiny_world
 
@@ -184,6 +185,22 @@ def test_the_command_improves_and_leaves_a_policy(folders, tmp_path, capsys):
     assert report["updates"] == 2 and report["calibration"]["horizon"] == 2
 
 
+def test_an_interrupted_command_goes_on_as_it_says(folders, tmp_path, capsys):
+    more = ["--updates", "4", "--validation-interval", "2", "--save-interval", "100"]
+    assert main([*small_run(folders, tmp_path / "whole"), *more]) == 0
+    out = tmp_path / "out"
+    capsys.readouterr()
+    with interrupt_when(rows_in(out / "updates.jsonl", 1)):
+        assert main([*small_run(folders, out), *more]) == 130
+    said = capsys.readouterr().err
+    assert "worldmodel imagine: stopped and saved after step" in said
+    assert main([*small_run(folders, out), *more, "--resume", "--streams", "8"]) == 2
+    assert "streams was 4, now 8" in capsys.readouterr().err
+    assert go_on(said) == 0
+    for name in ("weights.safetensors", "calibration.json"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
 def test_what_does_not_fit_is_named(folders, tmp_path):
     chunky = square_policy()
     chunky.config = replace(chunky.config, chunk=2)
@@ -204,7 +221,7 @@ def test_what_does_not_fit_is_named(folders, tmp_path):
         (run(temperature=-1.0), "temperature is at least 0, got -1.0"),
         (run(held_out=1.0), "held_out is between 0 and 1, got 1.0"),
         (run(policy=tmp_path / "wide"), r"frames of the policy: \(32, 32\), expected \(16, 16\)"),
-        (run(policy=tmp_path / "chunky", trust=False), "chunk is 1, the policy has 2"),
+        (run(policy=tmp_path / "chunky", trust=False), "chunk of the policy: 2, expected 1"),
         (run(judge=tmp_path / "none"), "none: no such folder"),
         (run(ranking=tmp_path / "none.json"), "none.json: no ranking.json of `worldmodel rank`"),
         (run(resume=True, trust=False), "nothing to resume"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import pytest
 import torch
+from interrupting import go_on, interrupt_when, rows_in
 from places import LEROBOT_V30
 from tiny import tiny_world
 
@@ -109,6 +110,22 @@ def test_a_stopped_run_resumes_exactly(rank, world_folder, tmp_path):
         torch.testing.assert_close(second.state_dict()[name], value, msg=name)
 
 
+def test_an_interrupted_run_goes_on_as_it_says(world_folder, tmp_path, capsys):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    more = ["--learning-rate", "1e-3", "--save-interval", "100", "--steps", "6"]
+    assert main(arguments(world_folder, whole, *more)) == 0
+    capsys.readouterr()
+    with interrupt_when(rows_in(out / "updates.jsonl", 2)):
+        assert main(arguments(world_folder, out, *more)) == 130
+    said = capsys.readouterr().err
+    assert "worldmodel posttrain: stopped and saved after step" in said
+    assert main(arguments(world_folder, out, *more, "--resume", "--groups", "3")) == 2
+    assert "groups was 2, now 3" in capsys.readouterr().err
+    assert go_on(said) == 0
+    for name in ("weights.safetensors", "losses.csv", "spread.json"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+
+
 @pytest.mark.slow
 def test_adapters_train_as_a_command(world_folder, tmp_path):
     out = tmp_path / "out"
@@ -148,3 +165,4 @@ def test_moving_areas_and_inverse_dynamics_are_rewarded(world_folder, tmp_path):
 def test_wrong_settings_are_named(options, words, world_folder, tmp_path, capsys):
     assert main(arguments(world_folder, tmp_path / "out", *options)) == 2
     assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from interrupting import go_on, interrupt_when
 
+from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.data.lerobot.write import staged_episodes
 from worldmodel.envs import make_env
@@ -184,6 +187,40 @@ def assert_same_data(first: Path, second: Path) -> None:
         np.testing.assert_array_equal(values, other[name])
     assert videos(first) == videos(second)
     assert episode_table(first)["reset_seed"] == episode_table(second)["reset_seed"]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_recording_keeps_what_is_finished_and_the_same_call_goes_on(
+    config, recorded, sent, capsys, tmp_path
+):
+    out = tmp_path / "set"
+    words = ["record", config.env, "--out", str(out), "--episodes", "3", "--seed", "4", "--behaviour", "noisy"]
+    with interrupt_when(lambda: bool(staged_episodes(out)), sent):
+        assert main([*words, "--workers", "1"]) == 130
+    said = capsys.readouterr().err
+    assert said.endswith(f"is kept, go on with: worldmodel {' '.join(words)} --workers 1\n")
+    assert len(said.splitlines()) == 2 and staged_episodes(out)
+    assert sorted(path.name for path in out.iterdir()) == [".staging", "recording.json"]
+    assert not list(out.glob(".staging/part-*"))
+    assert go_on(said) == 0
+    assert_same_data(out, recorded)
+    assert sorted(path.name for path in out.iterdir()) == ["data", "meta", "recording.json", "videos"]
+
+
+@pytest.mark.slow
+def test_a_recording_over_processes_ends_quietly_with_its_whole_group(tmp_path):
+    """As Ctrl-C in a terminal, which every process of the group gets."""
+    out = tmp_path / "set"
+    command = [sys.executable, "-m", "worldmodel.cli", "record", "pusht-position", "--episodes", "12", "--workers", "2"]
+    process = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until(lambda: len(staged_episodes(out)) >= 2, "staging two episodes")
+    workers = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "Traceback" not in said
+    assert "interrupted; what is finished is kept, go on with: worldmodel record" in said
+    assert not psutil.wait_procs(workers, timeout=60)[1]
+    assert not list(out.glob(".staging/part-*"))
 
 
 @pytest.mark.slow

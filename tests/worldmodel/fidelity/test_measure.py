@@ -165,7 +165,7 @@ def test_a_world_without_actions_has_no_action_following() -> None:
     assert report["action_following"]["hold"]["psnr_gap"] == {"1": None, "5": None}
 
 
-def test_trained_episodes_are_refused_unless_asked_for() -> None:
+def test_trained_episodes_are_left_out_unless_asked_for() -> None:
     world, source = tiny_world(), DrawnEpisodes([13, 13, 13])
     world.train_data = [
         {
@@ -176,8 +176,14 @@ def test_trained_episodes_are_refused_unless_asked_for() -> None:
             "robot_type": "drawn",
         }
     ]
-    with pytest.raises(ValueError, match="drawn: episode 1 was trained on, and so were 2 of 3"):
+    held_out = measure_fidelity(world, source, horizon=1, alterations=())
+    assert [held_out["metadata"][key] for key in ("episodes", "left_out", "trained_on")] == [1, 2, []]
+    alone = measure_fidelity(tiny_world(), DrawnEpisodes(source.lengths[:1]), horizon=1, alterations=())
+    assert held_out["cameras"] == alone["cameras"]
+    world.train_data[0]["episodes"].append(0)
+    with pytest.raises(ValueError, match=r"drawn: all 3 episodes were trained on.*--include-train"):
         measure_fidelity(world, source, horizon=1)
+    world.train_data[0]["episodes"].remove(0)
     report = measure_fidelity(world, source, horizon=1, include_train=True, alterations=())
     assert report["metadata"]["trained_on"] == [1, 2]
 

@@ -74,3 +74,11 @@ def test_unknown_codec_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"_class_name": "VQModel"}')
     with pytest.raises(ValueError, match="VQModel"):
         AutoencoderCodec.from_pretrained(tmp_path)
+
+
+def test_damaged_weights_are_named(tmp_path):
+    tiny_autoencoder(AutoencoderTiny).save_pretrained(tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(ValueError, match=f"{file}: not a safetensors file"):
+        AutoencoderCodec.from_pretrained(tmp_path)

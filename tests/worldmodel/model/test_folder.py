@@ -1,6 +1,7 @@
 """Model folders: found anywhere, read with one set of errors, fetched only when named so."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsC
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.model import folder as model_folder
-from worldmodel.model.folder import check_out, find_folder, find_model, find_optional, shipped
+from worldmodel.model.folder import check_file, check_out, find_folder, find_model, find_optional, shipped
 from worldmodel.world_model import WorldModel
 
 LOOKS = {"views": ("top",), "size": (16, 16)}
@@ -147,7 +148,7 @@ def test_package_data_comes_before_what_lies_beside_the_package(tmp_path, monkey
 
 
 def test_a_mistyped_path_is_one_line_and_asks_no_hub(tmp_path, monkeypatch):
-    monkeypatch.setattr(model_folder, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "pusht").mkdir(parents=True)
     (tmp_path / "file").touch()
@@ -174,10 +175,10 @@ def test_the_hub_is_asked_for_what_is_named_so(saved, monkeypatch):
         asked.append((name, options))
         return str(folder)
 
-    monkeypatch.setattr(model_folder, "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     load("hf://somebody/a-model")
     load("hf://somebody/a-model@v1.0")
-    patterns = {"allow_patterns": ["*.json", "*.safetensors"]}
+    patterns = {"allow_patterns": ["*.json", "*.safetensors"], "repo_type": "model"}
     assert asked == [
         ("somebody/a-model", {"revision": None, **patterns}),
         ("somebody/a-model", {"revision": "v1.0", **patterns}),
@@ -202,10 +203,19 @@ def test_nothing_is_unpickled(saved):
     assert "weights.safetensors: missing" in refusal(load, folder)
 
 
+def test_another_kind_of_model_is_named(tmp_path):
+    tiny_world().save(tmp_path / "world")
+    ClonedPolicy(PolicyConfig(**LOOKS, action_dim=2, state_dim=2)).save(tmp_path / "policy")
+    said = f"{tmp_path / 'policy'}: this is a policy, not a world model: world.json is missing, there is policy.json"
+    assert refusal(WorldModel.load, tmp_path / "policy").startswith(said)
+    assert "this is a world model, not a judge: judge.json is missing" in refusal(LearnedJudge.load, tmp_path / "world")
+    (tmp_path / "world" / "weights.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0")
+    assert "weights.safetensors: a Git LFS pointer" in refusal(WorldModel.load, tmp_path / "world")
+
+
 def test_an_earlier_run_is_not_written_over(tmp_path):
     check_out(tmp_path / "new", "policy.json", overwrite=False)
     (tmp_path / "policy.json").touch()
-    check_out(tmp_path, "world.json", overwrite=False)
     check_out(tmp_path, "policy.json", overwrite=True)
     check_out(tmp_path, "policy.json", overwrite=False, resume=True)
     said = f"{tmp_path / 'policy.json'} is there already; {{}}pass --overwrite to begin anew, or choose another --out"
@@ -215,6 +225,25 @@ def test_an_earlier_run_is_not_written_over(tmp_path):
         assert str(caught.value) == said.format(ways)
     with pytest.raises(ValueError, match="pass one of them"):
         check_out(tmp_path, "policy.json", overwrite=True, resume=True)
+
+
+def test_a_folder_with_something_else_is_not_written_into(tmp_path):
+    (tmp_path / "state").mkdir()
+    check_out(tmp_path, "world.json", overwrite=False)  # empty folders are nothing
+    (tmp_path / ".world.1.abc.part.json").touch()  # neither is what a killed run had not finished
+    check_out(tmp_path, "world.json", overwrite=False)
+    (tmp_path / "state" / "mine.txt").write_text("mine")
+    said = f"{tmp_path} is not empty, it holds state/mine.txt; pass --overwrite to write beside it, or choose another"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        check_out(tmp_path, "world.json", overwrite=False, resume=False)
+    check_out(tmp_path, "world.json", overwrite=True)
+    assert (tmp_path / "state" / "mine.txt").read_text() == "mine"
+    with pytest.raises(ValueError, match="a file, expected a folder"):
+        check_out(tmp_path / "state" / "mine.txt", "world.json", overwrite=True)
+    with pytest.raises(ValueError, match=re.escape("mine.txt is there already; pass --overwrite to replace it")):
+        check_file(tmp_path / "state" / "mine.txt", overwrite=False)
+    check_file(tmp_path / "new.json", overwrite=False)
+    check_file(tmp_path / "state" / "mine.txt", overwrite=True)
 
 
 def test_what_one_can_do_without_is_none(tmp_path, monkeypatch):
