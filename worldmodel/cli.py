@@ -9,6 +9,7 @@ import errno
 import importlib
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -149,6 +150,7 @@ def run(name: str, arguments: Sequence[str]) -> None:
     """Parse `arguments` into the config of the command `name` and run it."""
     import tyro
 
+    warnings.showwarning = show_warning
     command = COMMANDS[name]
     module = importlib.import_module(command.module)
     config = tyro.cli(
@@ -159,6 +161,12 @@ def run(name: str, arguments: Sequence[str]) -> None:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     getattr(module, command.function)(config)
+
+
+def show_warning(message: Warning | str, category: type[Warning], *where: object) -> None:
+    """Print what is odd about data as one line, and other warnings as Python does."""
+    ours = category.__name__ == "DataWarning"
+    print(f"worldmodel: {message}" if ours else warnings.formatwarning(message, category, *where[:2]), file=sys.stderr)
 
 
 def fail(message: str) -> int:

@@ -5,13 +5,17 @@ import json
 import os
 import re
 import resource
+import shutil
 import socket
 import subprocess
 import sys
 import urllib.request
+import warnings
 
 import av
 import pytest
+from places import LEROBOT_V30
+from tiny import tiny_world
 
 from worldmodel.cli import COMMANDS, how_to_go_on, main, said_of
 from worldmodel.processes import Interrupted
@@ -199,3 +203,25 @@ def test_demo(folder):
         process.terminate()
         process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+def test_what_is_odd_about_data_is_one_line(capsys, tmp_path):
+    folder = with_stale_totals(tmp_path / "set")
+    before = warnings.showwarning
+    try:
+        assert main(["rollout", "--world", str(tmp_path / "world"), "--data", str(folder), "--out", "x.mp4"]) == 2
+        tiny_world(size=(96, 96)).save(tmp_path / "world")
+        main(["rollout", "--world", str(tmp_path / "world"), "--data", str(folder), "--out", str(tmp_path / "x.mp4")])
+    finally:
+        warnings.showwarning = before
+    lines = [line for line in capsys.readouterr().err.splitlines() if "total_frames" in line]
+    assert len(lines) == 1 and lines[0].startswith(f"worldmodel: {folder}: ")
+    assert main(["info", str(folder)]) == 0
+    assert "\nnote      " in capsys.readouterr().out
+
+
+def with_stale_totals(folder):
+    shutil.copytree(LEROBOT_V30, folder)
+    file = folder / "meta" / "info.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "total_frames": 7}))
+    return folder

@@ -37,9 +37,10 @@ def info(config: InfoConfig) -> None:
         console.print(f"{name:9} {value}", highlight=False, soft_wrap=True, markup=False)
     if source.action_dim or source.state_dim:
         console.print(range_table(source))
-    problems = [*source.notes, *find_problems(source, look_at=config.look_at)]
-    for problem in problems:
-        console.print(f"problem   {problem}", highlight=False, soft_wrap=True, markup=False)
+    problems = find_problems(source, look_at=config.look_at)
+    for kind, lines in (("note", source.notes), ("problem", problems)):
+        for line in lines:
+            console.print(f"{kind:9} {line}", highlight=False, soft_wrap=True, markup=False)
     if not problems:
         console.print("problems  none found", highlight=False)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from worldmodel.data.cache import default_cache_folder
 from worldmodel.data.checks import fail
 from worldmodel.data.clip import Clip, Origin
-from worldmodel.data.video.decoders import video_info
+from worldmodel.data.video.decoders import video_header
 from worldmodel.data.video.letterbox import FrameBudget, Letterbox
 from worldmodel.data.video.read import read_frames
 from worldmodel.files import read_object, write_json
@@ -75,7 +75,7 @@ class VideoPictures:
 
     def codec(self, episode: int, camera: int) -> str:
         """Name of the codec as ffmpeg calls it, such as `h264`."""
-        return video_info(self.file(episode, camera)).codec
+        return video_header(self.file(episode, camera)).codec
 
 
 @dataclass(frozen=True)
