@@ -1,7 +1,7 @@
 """Faults of data on disk: one message for all formats, and checks that every format needs."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -70,3 +70,27 @@ def the_same(name: str, values: Mapping[Path, T]) -> T:
         if value != common:
             fail(file, name, value, f"{common} as in the other episodes")
     return common
+
+
+def disagreements(name: str, values: Mapping[int, Hashable], labels: Mapping[int, str]) -> dict[int, str]:
+    """A reason for every episode whose value is not the most common one; the first one wins a tie.
+
+    Args:
+        name: What the value is.
+        values: By the number of the episode.
+        labels: What to call each episode.
+    """
+    if not values:
+        return {}
+    common = Counter(values.values()).most_common(1)[0][0]
+    return {
+        number: f"{labels[number]}: {name} is {value}, expected {common} as in the other episodes"
+        for number, value in values.items()
+        if value != common
+    }
+
+
+def without_unfinished_end(values: Shaped[np.ndarray, "..."], length: int) -> Shaped[np.ndarray, "..."]:
+    """A table of one row a frame, without its last row if that holds NaN or infinity: it leads out of the episode."""
+    full = values.ndim in (1, 2) and values.dtype.kind == "f" and len(values) == length > 1
+    return values[:-1] if full and not np.isfinite(values[-1]).all() else values

@@ -6,11 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from worldmodel.data.clip import EpisodeSource
-from worldmodel.data.folder import episode_folders, open_folder
-from worldmodel.data.hdf5 import hdf5_files, open_hdf5
+from worldmodel.data.hdf5.read import hdf5_files, open_hdf5
 from worldmodel.data.joined import JoinedSource
 from worldmodel.data.lerobot.read import open_lerobot
 from worldmodel.data.options import DataOptions, Request
+from worldmodel.data.plain.layout import holds_episodes
+from worldmodel.data.plain.read import open_folder
 from worldmodel.data.source import TableSource
 from worldmodel.files import fetch_from_hub, is_on_hub
 
@@ -28,8 +29,8 @@ def is_lerobot(folder: Path) -> bool:
 
 FORMATS: list[tuple[Callable[[Path], object], Callable[[Path, Request], TableSource]]] = [
     (is_lerobot, open_lerobot),
-    (episode_folders, open_folder),
     (hdf5_files, open_hdf5),
+    (holds_episodes, open_folder),
 ]
 """One line for each format: a function that recognises a path, and one that opens it; the first match is used."""
 
@@ -43,9 +44,9 @@ def open_episodes(
     """Open one or several data sets and check everything that needs no decoding.
 
     Args:
-        data: A LeRobot folder (v2.0, v2.1, v3.0), a folder of `episode_*/<camera>.mp4`, an HDF5
-            file (or a folder of such) in the layout of robomimic and LIBERO, or `hf://USER/SET@REV`; or several
-            with the same cameras, frame rate, actions and states.
+        data: A LeRobot folder (v2.0, v2.1, v3.0), a folder of videos or pictures such as
+            `episode_*/<camera>.mp4`, an HDF5 file (or a folder of such) in the layout of robomimic, LIBERO, Isaac
+            Lab or ALOHA, or `hf://USER/SET@REV`; or several with the same cameras, frame rate, actions and states.
         size: `(H, W)` of the frames to read; by default the cameras' own size where they agree,
             else the largest height and the largest width. The aspect ratio is kept, the rest is padding.
         views: Names of the cameras to read, in this order; by default all.
@@ -72,8 +73,8 @@ def open_episodes(
 def open_set(path: str | Path, request: Request) -> TableSource:
     """Open one data set; `path` is as in `open_episodes`."""
     path = fetch_from_hub(path, kind="dataset") if is_on_hub(path) else Path(path)
-    fitting = [opener for fits, opener in FORMATS if fits(path)]
-    source = (fitting or [open_lerobot])[0](path, request)
+    opener = next((opener for fits, opener in FORMATS if fits(path)), open_lerobot)
+    source = opener(path, request)
     selected = request.views is None or request.views == source.views
     return source if selected else source.select(request.views, request.size)
 

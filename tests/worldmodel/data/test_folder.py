@@ -167,7 +167,7 @@ FAULTS = {
     "other size": (recode(lambda x: x[:, :16]), ["size of top", "(16, 32)", "(32, 32)"]),
     "other rate": (recode(lambda x: x, fps=20), ["frames per second", "20.0", "10.0"]),
     "no actions": (lambda f: (f / "episode_1/actions.npy").unlink(), ["episode_1", "tables", "states", "actions"]),
-    "unknown table": (save("action.npy", ACTIONS), ["action.npy", "'action'", "actions, states"]),
+    "two spellings": (save("action.npy", ACTIONS), ["episode_1", "action.npy, actions.npy", "one"]),
     "two tables": (write("actions.csv", b"1,2\n"), ["actions.csv, ", "actions.npy", "one"]),
     "rows": (save("actions.npy", ACTIONS[:5]), ["actions.npy", "episode 1", "5", "9 or 8"]),
     "state rows": (save("states.npy", np.zeros((8, 3))), ["states.npy", "8", "expected 9"]),

@@ -92,7 +92,7 @@ FAULTS = {
     "no demos": (lambda f: change(f, lambda d: (d.pop("demo_0"), d.pop("demo_1"))), ["data/demo_*", "0", "at least 1"]),
     "no obs": (drop("obs"), ["episode 1", "/data/demo_1/obs", "missing"]),
     "no cameras": (lambda f: (drop("obs/top_image")(f), drop("obs/wrist_image")(f)), ["episode 1", "cameras", "0"]),
-    "camera missing": (drop("obs/wrist_image"), ["demo_1", "pictures", "wrist_image", "top_image"]),
+    "camera missing": (drop("obs/wrist_image"), ["demo_1", "pictures", "'wrist'", "'top'"]),
     "camera twice": (
         lambda f: change(f, lambda d: d.copy("demo_1/obs/top_image", d["demo_1/obs"], "top_rgb")),
         ["episode 1", "top_rgb", "one each"],

@@ -9,6 +9,7 @@ from patched_mp4 import MATRICES, set_edits, set_matrix
 
 from worldmodel.data.video.decoders import DecordDecoder, PyAVDecoder, video_header, video_info
 from worldmodel.data.video.read import VideoReader, read_frames
+from worldmodel.data.video.write import write_video
 
 LENGTH = 30
 H264 = {"g": "12", "bf": "3", "crf": "5"}
@@ -205,3 +206,11 @@ def test_a_header_tells_what_the_packets_tell(tmp_path):
     (tmp_path / "text.mp4").write_bytes(b"no video" * 99)
     with pytest.raises(ValueError, match=r"text\.mp4 is not a readable video"):
         video_header(tmp_path / "text.mp4")
+
+
+def test_a_header_tells_that_the_file_is_cut_short(tmp_path):
+    path = tmp_path / "video.mp4"
+    write_video(path, np.zeros((40, 64, 64, 3), np.uint8), 10)  # its header comes first
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"video\.mp4 is cut short: .*its header says 40"):
+        video_header(path)

@@ -92,10 +92,10 @@ class VideoInfo:
 def video_header(path: Path | str) -> VideoHeader:
     """Read a video's header, in about a millisecond; `video_info` reads all packets.
 
-    A file that is cut short is not noticed here.
+    Damage inside the file is not noticed here.
 
     Raises:
-        ValueError: The file cannot be read, has no video, or is turned by an odd angle.
+        ValueError: The file cannot be read, has no video, is cut short, or is turned by an odd angle.
     """
     path = Path(path)
     with _opened(path) as container:
@@ -164,6 +164,10 @@ def _header(path: Path, container: av.container.InputContainer) -> VideoHeader:
     codec, entries = stream.codec_context.name, stream.index_entries
     num_frames = stream.frames or None
     if num_frames and len(entries):
+        last, end = entries[len(entries) - 1], path.stat().st_size
+        if last.pos + last.size > end:
+            whole = sum(entry.pos + entry.size <= end for entry in entries)
+            raise ValueError(f"{path} is cut short: {whole} frames, its header says {num_frames}")
         trimmed = len(entries) != num_frames or entries[0].is_discard or entries[len(entries) - 1].is_discard
         num_frames = sum(not entry.is_discard for entry in entries) if trimmed else num_frames
     turn = stream_turn(path, container)

@@ -88,6 +88,7 @@ def _from_matrix(path: Path, matrix: tuple[int, int, int, int]) -> Turn:
 def _frame_matrix(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream
 ) -> tuple[int, int, int, int] | None:
+    stream.codec_context.thread_count = 1
     for frame in container.decode(stream):
         for data in frame.side_data:
             if data.type.name == "DISPLAYMATRIX":

@@ -1,0 +1,1 @@
+"""Plain folders: videos or pictures, with tables beside them."""

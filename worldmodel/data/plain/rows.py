@@ -1,0 +1,222 @@
+"""The actions, states, rewards and successes of every episode of a plain folder."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from worldmodel.data.checks import disagreements, fail, matrix, without_unfinished_end
+from worldmodel.data.options import DataOptions
+from worldmodel.data.plain.arrays import Table, read_table
+from worldmodel.data.plain.columns import Column, find_columns
+from worldmodel.data.plain.layout import EpisodeFiles
+from worldmodel.data.plain.names import ROLES, role_of
+from worldmodel.data.plain.text import Text, as_table, read_text, settle_headers
+from worldmodel.data.source import Rows
+
+TEXT = {".csv", ".tsv", ".txt"}
+UNITS = (1.0, 1e3, 1e6, 1e9)  # of a second, as clocks count
+JITTER = 0.2  # of a frame
+
+
+@dataclass
+class EpisodeTables:
+    """The columns of one episode, and what is said about its files.
+
+    Attributes:
+        columns: By role, one row a frame; the last may be missing, except that of states.
+        offsets: Rows more than frames, by role; 0 or -1.
+        names: Of the columns of a role, where several have names.
+    """
+
+    length: int
+    columns: dict[str, Float32[np.ndarray, "rows width"]] = field(default_factory=dict)
+    offsets: dict[str, int] = field(default_factory=dict)
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    used: set[Path] = field(default_factory=set)
+    unread: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> Rows:
+        """As a source holds them."""
+        found = self.columns
+        rewards, successes = (found[role][:, 0] if role in found else None for role in ("rewards", "successes"))
+        return Rows(
+            task="",
+            actions=found.get("actions"),
+            states=found.get("states"),
+            rewards=rewards,
+            successes=None if successes is None else successes > 0,
+        )
+
+
+def read_rows(
+    root: Path,
+    episodes: Mapping[int, EpisodeFiles],
+    frames: Mapping[int, tuple[int, float]],
+    options: DataOptions,
+    broken: dict[int, str],
+) -> dict[int, EpisodeTables]:
+    """Read the tables of the episodes; add those that cannot be read to `broken`.
+
+    Args:
+        root: The folder.
+        episodes: Their files, by number.
+        frames: Number of frames of each, and frames per second.
+        options: Which columns hold actions and states.
+        broken: Reasons, by number; added to.
+    """
+    texts = _read_texts(episodes, frames, broken)
+    read: dict[int, EpisodeTables] = {}
+    found: dict[int, dict[str, Column]] = {}
+    for number, files in episodes.items():
+        if number in broken:
+            continue
+        length = frames[number][0]
+        try:
+            tables = _tables(files, texts[number])
+            columns = find_columns(root / files.name, tables, options.action_keys, options.state_keys)
+            read[number] = EpisodeTables(length, used=columns.used, notes=columns.notes)
+            read[number].unread = [file for file in files.tables.values() if file not in columns.used]
+            found[number] = columns.found
+            for role, column in columns.found.items():
+                _add(read[number], role, column, number)
+        except ValueError as error:
+            broken[number] = str(error)
+            read.pop(number, None)
+    whole = {number: tables for number, tables in read.items() if number not in broken}
+    _compare(whole, {number: files.name for number, files in episodes.items()}, broken)
+    _refuse_hidden_columns({number: found[number] for number in whole}, frames, broken)
+    return {number: read.get(number, EpisodeTables(0)) for number in episodes}
+
+
+def _read_texts(
+    episodes: Mapping[int, EpisodeFiles], frames: Mapping[int, tuple[int, float]], broken: dict[int, str]
+) -> dict[int, dict[str, Text]]:
+    """The text files of every episode; those named like a role must be readable."""
+    groups: dict[str, dict[int, Text]] = defaultdict(dict)
+    for number, files in episodes.items():
+        for key, file in files.tables.items():
+            if file.suffix.lower() not in TEXT:
+                continue
+            try:
+                groups[key][number] = read_text(file)
+            except ValueError as error:
+                if role_of(key):
+                    broken[number] = str(error)
+    texts: dict[int, dict[str, Text]] = {number: {} for number in episodes}
+    lengths = {number: length for number, (length, _) in frames.items()}
+    for key, group in groups.items():
+        for number, text in settle_headers(group, lengths, exact=key == "states").items():
+            if isinstance(text, Text):
+                texts[number][key] = text
+            elif role_of(key):
+                broken[number] = text
+    return texts
+
+
+def _tables(files: EpisodeFiles, texts: Mapping[str, Text]) -> dict[str, Table]:
+    tables: dict[str, Table] = {}
+    for key, file in files.tables.items():
+        try:
+            if file.suffix.lower() in TEXT:
+                table = as_table(texts[key]) if key in texts else None
+            else:
+                table = read_table(file)
+        except ValueError:
+            if role_of(key):
+                raise
+            table = None
+        if table is not None:
+            tables[key] = table
+        elif role_of(key):
+            fail(file, "content", "no table", f"rows of {key}")
+    return tables
+
+
+def _add(tables: EpisodeTables, role: str, column: Column, number: int) -> None:
+    """Check one column; a last row that leads out of the episode may hold anything."""
+    length, values = tables.length, np.asarray(column.values)
+    rows = (length,) if role == "states" else (length, max(length - 1, 1))
+    if values.ndim and values.dtype.kind in "fiub":
+        tables.offsets[role] = len(values) - length
+    tables.names[role] = column.names
+    used = values if role == "states" else without_unfinished_end(values, length)
+    if len(used.shape) and len(used) < len(values):
+        tables.notes.append(f"the last row of {role} is not finite; it leads out of the episode and is not used")
+    tables.columns[role] = matrix(column.file, role, used, rows, number)
+    width = tables.columns[role].shape[1]
+    if role in ("rewards", "successes") and width != 1:
+        fail(column.file, f"width of {role}", width, 1, number)
+
+
+def _compare(tables: Mapping[int, EpisodeTables], labels: Mapping[int, str], broken: dict[int, str]) -> None:
+    """Tables that half of the episodes have, their widths and numbers of rows must be the same in all."""
+    counts = Counter(role for found in tables.values() for role in found.columns)
+    common = tuple(role for role in ROLES if 2 * counts[role] >= len(tables) > 0)
+    for number, found in tables.items():
+        for role in [role for role in found.columns if role not in common]:
+            del found.columns[role]
+            found.notes.append(f"{role} are not read, because most episodes have none")
+        if len(found.columns) < len(common):
+            broken[number] = f"{labels[number]}: tables are {tuple(found.columns)}, expected {common} as in the others"
+    for role in common:
+        whole = {number: found for number, found in tables.items() if number not in broken}
+        widths = {number: found.columns[role].shape[1:] for number, found in whole.items()}
+        reasons = disagreements(f"width of {role}", widths, labels)
+        names = {number: found.names[role] for number, found in whole.items() if found.names[role]}
+        reasons |= disagreements(f"columns of {role}", names, labels)
+        offsets = {number: found.offsets[role] for number, found in whole.items() if found.length > 1}
+        full = 2 * list(offsets.values()).count(0) >= len(offsets)
+        for number, offset in offsets.items():
+            if offset != (0 if full else -1):
+                expected = "one a frame" if full else "one less than frames"
+                rows = whole[number].length + offset
+                reasons.setdefault(
+                    number,
+                    f"{labels[number]}: number of rows of {role} is {rows}, expected {expected} as in the others",
+                )
+        for number, reason in reasons.items():
+            broken.setdefault(number, reason)
+
+
+def _refuse_hidden_columns(
+    found: Mapping[int, Mapping[str, Column]], frames: Mapping[int, tuple[int, float]], broken: dict[int, str]
+) -> None:
+    """Refuse text without names if one of its columns counts, or passes like time, in every episode."""
+    for role in ("actions", "states"):
+        unnamed = {n: columns[role] for n, columns in found.items() if role in columns and columns[role].unnamed}
+        if not unnamed:
+            continue
+        shared = None
+        for number, column in unnamed.items():
+            kinds = _suspects(column, frames[number][1], alone=len(unnamed) == 1)
+            shared = kinds if shared is None else {place: kinds[place] for place in shared if place in kinds}
+        for place, kind in (shared or {}).items():
+            for number, column in unnamed.items():
+                broken[number] = (
+                    f"{column.file}: column {place} has no name and {kind}, "
+                    f"expected a header that tells it from the {role}"
+                )
+
+
+def _suspects(column: Column, fps: float, *, alone: bool) -> dict[int, str]:
+    """Columns that may be an index or a time, and why."""
+    values = np.asarray(column.values, np.float64)
+    values = values.reshape(len(values), -1)
+    kinds = {}
+    for place in range(values.shape[1]):
+        steps = np.diff(values[:, place])
+        if len(steps) < 2:
+            continue
+        counts = bool((steps == 1).all())
+        written = counts and place in column.whole_numbers and values.shape[1] > 1
+        if written or (counts and not alone and values[0, place] in (0, 1)):
+            kinds[place] = "counts like an index"
+        elif any(np.all(np.abs(steps * fps / unit - 1) < JITTER) for unit in UNITS):
+            kinds[place] = "rises by 1 / fps like a time"
+    return kinds
