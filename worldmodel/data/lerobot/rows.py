@@ -186,7 +186,7 @@ def check_counters(
                 findings.note("timestamp is uneven, not used", number)
                 continue
             expected = f"{begin + frame * unit:.6g} at {info.fps:g} frames per second"
-            fail(place.file, f"{name} of frame {frame}", values[frame], expected, number)
+            fail(place.file, f"{name} of frame {frame}", f"{values[frame]:.6g}", expected, number)
         listed = whole(episode.row.get("dataset_from_index"))
         if name == "index" and listed is not None and listed != values[0]:
             findings.note(f"index begins at {values[0]:g}, dataset_from_index is {listed}; neither is used", number)

@@ -16,6 +16,7 @@ from worldmodel.data.lerobot.info import Info
 from worldmodel.data.lerobot.rows import ROUNDING, EpisodeTable
 from worldmodel.data.lerobot.tables import in_threads, is_pointer, unreadable
 from worldmodel.data.video.decoders import VideoHeader, VideoInfo, video_header, video_info
+from worldmodel.data.video.mp4 import plain_header
 
 BOXED = {".mp4", ".mov", ".m4v"}
 TOLERANCE = 3  # frames that a video may be longer or shorter than its table
@@ -37,10 +38,15 @@ def read_header(path: Path) -> VideoHeader:
         ValueError: It is no readable video, or is cut short.
     """
     try:
+        plain = plain_header(path) if path.suffix.lower() in BOXED else None
+        if plain is not None:
+            return plain
         header = video_header(path)
         if header.num_frames is not None and (path.suffix.lower() not in BOXED or _is_whole(path)):
             return header
         return replace(header, num_frames=video_info(path).num_frames)
+    except OSError as error:
+        raise ValueError(f"{path} is not a readable video: {error}") from error
     except ValueError as error:
         raise (unreadable(path, "video", error) if is_pointer(path) else error) from None
 

@@ -49,5 +49,6 @@ def test_two_thousand_episodes_open_in_seconds(tmp_path):
 def test_no_video_is_indexed_where_the_header_says_all(tmp_path, monkeypatch):
     folder = many_episodes(tmp_path / "d", 3)
     monkeypatch.setattr(videos, "video_info", None)
+    monkeypatch.setattr(videos, "video_header", None)
     source = open_episodes(folder)
     assert source.lengths == (21, 21, 21) and source.views == ("top", "wrist")
