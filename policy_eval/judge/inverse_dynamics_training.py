@@ -52,8 +52,8 @@ class InverseDynamicsTraining:
     """Frames per clip."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW, with cosine decay."""
-    validation_episodes: int = 8
-    """Number of episodes, the last ones of the data, that only measure."""
+    validation_episodes: int | None = None
+    """Number of episodes at the end of the data that only measure; 8 when not given, or a fifth of a small data set."""
     num_steps: int = 2
     """Denoising steps of the dreams."""
     overwrite: bool = False

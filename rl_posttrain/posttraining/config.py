@@ -82,8 +82,8 @@ class PosttrainConfig:
     """Largest gradient norm."""
     average_decay: float = 0.95
     """Decay of the moving average of the weights that is evaluated and saved."""
-    validation_episodes: int = 8
-    """Last episodes of the data, held out."""
+    validation_episodes: int | None = None
+    """Number of episodes at the end of the data, held out; 8 when not given, or a fifth of a small data set."""
     validation_interval: int = 50
     """Updates between validations."""
     validation_horizon: int = 50

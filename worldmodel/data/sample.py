@@ -8,13 +8,18 @@ import torch
 
 from worldmodel.data.clip import Clip, EpisodeSource, stack_clips
 
+HELD_OUT = 8
+"""Episodes that are held out by default; of a small data set a fifth, but at least one."""
 
-def split_episodes(source: EpisodeSource, num_held_out: int) -> tuple[range, range]:
-    """Episodes to train on, and the last ones, held out for validation.
+
+def split_episodes(source: EpisodeSource, num_held_out: int | None) -> tuple[range, range]:
+    """Episodes to train on, and the last ones, held out for validation; `None`: as many as `HELD_OUT` says.
 
     Raises:
         ValueError: If nothing is left to train on.
     """
+    if num_held_out is None:
+        num_held_out = min(HELD_OUT, max(len(source) // 5, 1), len(source) - 1)
     num_train = len(source) - num_held_out
     if num_train < 1:
         raise ValueError(

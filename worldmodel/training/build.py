@@ -142,7 +142,7 @@ def _set_statistics(world: WorldModel, source: EpisodeSource, episodes: Sequence
     world.conditioner.set_statistics(
         torch.stack([action.q01, action.q99]) if world.action_dim else none,
         torch.stack([state.q01, state.q99]) if world.state_dim else none,
-        displacement.std if world.state_dim else torch.zeros(0),
+        displacement.root_mean_square if world.state_dim else torch.zeros(0),
     )
     world.view_weight.copy_(view_weight(source, episodes, world.stride))
 

@@ -93,8 +93,9 @@ class PretrainConfig:
     """Folder of a diffusers autoencoder (Tiny, KL or KLWan); pixels when not given."""
     compile: bool = False
     """`torch.compile` the transformer."""
-    validation_episodes: int = 8
-    """Number of episodes at the end of the data that are used for validation and never for training."""
+    validation_episodes: int | None = None
+    """Number of episodes at the end of the data that are used for validation and never for training; 8 when not given,
+    or a fifth of a small data set."""
     validation_interval: int = 1000
     """Steps between validations."""
     save_interval: int = 500

@@ -26,6 +26,11 @@ class Range:
     q01: Float32[Tensor, "d"]
     q99: Float32[Tensor, "d"]
 
+    @property
+    def root_mean_square(self) -> Float32[Tensor, "d"]:
+        """The size of the values, also of those that hardly differ from one another."""
+        return (self.mean.square() + self.std.square()).sqrt()
+
     @classmethod
     def of(cls, rows: Float32[Tensor, "n d"]) -> "Range":
         """Statistics of the rows."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from drawn_episodes import DrawnEpisodes
 
-from worldmodel.data.sample import sample_clips
+from worldmodel.data.sample import sample_clips, split_episodes
 
 SOURCE = DrawnEpisodes([30, 30, 30], lambda episode, frame: frame, action=lambda episode, frame: 100 * episode + frame)
 
@@ -36,3 +36,16 @@ def test_actions_are_those_at_the_frames_of_the_chosen_episodes():
     assert (clip.states[:, :, 1] == 2).all()
     every = sample_clips(SOURCE, episodes=range(3), **{**settings, "batch": 64})
     assert set(every.states[:, 0, 1].tolist()) == {0.0, 1.0, 2.0}
+
+
+@pytest.mark.parametrize(("total", "held_out"), [(1, 0), (2, 1), (5, 1), (12, 2), (40, 8), (200, 8)])
+def test_a_small_data_set_holds_fewer_episodes_out(total, held_out):
+    train, rest = split_episodes(DrawnEpisodes([5] * total), None)
+    assert (len(train), list(rest)) == (total - held_out, list(range(total - held_out, total)))
+
+
+def test_as_many_episodes_are_held_out_as_asked_for():
+    train, rest = split_episodes(SOURCE, 2)
+    assert (list(train), list(rest)) == ([0], [1, 2])
+    with pytest.raises(ValueError, match="3 episodes, of which --validation-episodes 3 are held out"):
+        split_episodes(SOURCE, 3)
