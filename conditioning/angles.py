@@ -10,6 +10,9 @@ Angles = Mapping[int, tuple[float, float]]
 """{state dim: (low, high)}: the dim is an angle, and `high` is the same angle as `low`."""
 
 
+LARGEST_STEP = 3  # times the largest step elsewhere: a jump that is longer the short way round is no step of an angle
+
+
 def shortest(difference: Float[Tensor, "*b s"], angles: Angles) -> Float[Tensor, "*b s"]:
     """Differences of states, those of angles taken the short way round: within half a turn."""
     turned = difference.clone() if angles else difference
@@ -39,6 +42,8 @@ def on_the_circle(states: Float[Tensor, "*b s"], angles: Angles) -> Float[Tensor
 def found_angles(episodes: Sequence[Float[Tensor, "_ s"]]) -> dict[int, tuple[float, float]]:
     """The dims that jump by a whole turn, in radians or degrees, while they move smoothly otherwise.
 
+    Taken the short way round, a jump of an angle is a step like others; a switch between two values is no angle.
+
     Args:
         episodes: The states of every episode.
     """
@@ -51,6 +56,8 @@ def found_angles(episodes: Sequence[Float[Tensor, "_ s"]]) -> dict[int, tuple[fl
             within = (changes[:, dim] <= 1.01 * turn).all() and not (changes[:, dim][~jumps] > 0.25 * turn).any()
             low = 0.0 if values[:, dim].min() > -0.01 * turn else -turn / 2
             inside = ((values[:, dim] >= low - 0.01 * turn) & (values[:, dim] <= low + 1.01 * turn)).all()
-            if jumps.any() and within and inside:
+            short = (turn - changes[:, dim][jumps]).abs().max() if jumps.any() else torch.tensor(0.0)
+            usual = changes[:, dim][~jumps].max() if (~jumps).any() else torch.tensor(0.0)
+            if jumps.any() and within and inside and short <= LARGEST_STEP * usual:
                 found[dim] = (low, low + turn)
     return found

@@ -100,7 +100,10 @@ def align(config: AlignConfig) -> dict:
     least = max(4, 2 * len(find_policies(config.policies)) if config.calibrate else 0)
     if not numbers or numbers[0] < least:
         raise ValueError(f"--rollouts are numbers of at least {least}, got {list(config.rollouts)}")
-    env = make_simulator(config.real, size=WorldModel.load(config.world).size[0])
+    world = WorldModel.load(config.world)
+    if world.stride != 1:
+        raise ValueError(f"{config.world}: shows every {world.stride}th frame; align records an action at each frame")
+    env = make_simulator(config.real, size=world.size[0])
     check_apart(config, numbers[-1])
     claim(config)
     recorded = record(config, env, numbers[-1])

@@ -95,6 +95,8 @@ def calibrate_judge(config: CalibrateConfig) -> dict:
     check_out(config.out, "judge.json", overwrite=config.overwrite)
     device = command_device(config.device)
     world = WorldModel.load(config.world, device)
+    if world.stride != 1:
+        raise ValueError(f"{config.world}: shows every {world.stride}th frame; calibrate compares every frame")
     source = open_episodes(config.data, size=tuple(world.size), views=world.views)
     specs = find_policies(config.policies)
     actors = chosen_actors(config, source.name, recorded_policies(config.data))

@@ -128,7 +128,7 @@ def build(
         "angles": dict(world.config.conditioner.angles) if world is not None else state_angles(source, "auto"),
         "displacement": config.displacement,
     }
-    clips = [whole(source, episode, stride) for episode in train]
+    clips = [source.columns(episode, stride).map(lambda tensor: tensor[None]) for episode in train]
     cap = config.cap
     if cap is None and relative_to:
         uncapped = InverseDynamics(InverseDynamicsConfig(**shape))

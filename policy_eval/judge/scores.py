@@ -71,7 +71,12 @@ def dream_again(
         num_steps: Denoising steps per frame.
         seed: Seed of the noise.
         batch: Episodes dreamt side by side.
+
+    Raises:
+        ValueError: The world model has a stride.
     """
+    if world.stride != 1:
+        raise ValueError(f"a judge is measured on every frame, the world model shows every {world.stride}th only")
     dreams = []
     for first in range(0, len(episodes), batch):
         batched = episodes[first : first + batch]

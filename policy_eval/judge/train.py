@@ -1,7 +1,7 @@
 """Train a judge on recorded episodes and measure it. `worldmodel judge --data D --out J`."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def train_judge(config: JudgeConfig) -> dict:
     train, calibration, test = split(source, config.held_out)
     tested = source
     if config.test_data is not None:
-        tested = EpisodeCache(open_episodes(config.test_data))
+        tested = EpisodeCache(open_episodes(config.test_data, options=replace(config.reading, episodes="")))
         calibration, test = range(calibration.start, test.stop), range(len(tested))
     rows, seen = read_frames(source, train), None
     if config.dreams:

@@ -1,7 +1,6 @@
 """Rank policies inside a world model. `worldmodel rank --world W --judge J --policies DIR...`."""
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +22,9 @@ from worldmodel.model.folder import first_file, shipped
 from worldmodel.model.precision import choose_device, command_device
 from worldmodel.processes import single_thread
 from worldmodel.progress import ProgressLine
+
+MOST_EPISODES = 10**6
+"""More trials of a policy than anybody makes."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,10 @@ class RankConfig:
         """Dreamed trials of each policy."""
         if isinstance(self.episodes, int):
             return self.episodes
-        return len(chosen_episodes(str(self.data), sys.maxsize, self.episodes))
+        if any(part.strip().endswith(":") for part in self.episodes.split(",")):
+            raise ValueError(f"--episodes {self.episodes}: a range needs an end here, such as 10:60")
+        sets = len(self.data) if isinstance(self.data, tuple) else 1
+        return sets * len(chosen_episodes(str(self.data), MOST_EPISODES, self.episodes))
 
     @property
     def selection(self) -> str:
@@ -256,6 +261,8 @@ def trials_of(report: Mapping, place: str) -> dict[str, Scores]:
 def settings(config: RankConfig, policies: Mapping[str, str | Path]) -> dict:
     """The configuration, as JSON can hold it."""
     values = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+    if isinstance(config.data, tuple):
+        values["data"] = [str(each) for each in config.data]
     return values | {"policies": {name: str(spec) for name, spec in policies.items()}}
 
 

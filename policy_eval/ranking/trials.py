@@ -137,6 +137,8 @@ class TrialSetup:
         }
         data = self.loaded_starts.source.fingerprint
         made_with = {"data": data, "horizon": self.horizon, "real": self.place, "dream": dream}
+        columns = [*self.reading.action_keys, *self.reading.state_keys]
+        made_with |= {"stride": self.loaded_world.stride, "columns": columns}
         if is_foreign(self.place):
             made_with["real_source"] = source_hash(self.place, "environment")
         return made_with
@@ -312,7 +314,10 @@ def gather(setup: TrialSetup, cells: Sequence[Cell], out: Path) -> dict[str, Sco
 def _made_with(setup: TrialSetup, cell: Cell) -> dict:
     common = {k: v for k, v in setup.made_with.items() if k != "dream"}
     special = {} if cell.place == "real" else setup.made_with["dream"]
-    return common | special | {"policy": policy_fingerprint(cell.spec), "starts": list(cell.starts)}
+    loaded = setup.loaded_starts
+    origins = [loaded.source.origins[loaded.episodes[start]] for start in cell.starts]
+    begun = {"starts": list(cell.starts), "episodes": [[each.fingerprint, each.number] for each in origins]}
+    return common | special | begun | {"policy": policy_fingerprint(cell.spec)}
 
 
 def _prepare(setup: TrialSetup, out: Path) -> None:

@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from conditioning.angles import shortest
 from policy_eval.judge.inverse_dynamics import InverseDynamics
 from rl_posttrain.rewards.agreement import motion_energy
 from rl_posttrain.rewards.reward import Reward, Rollout
@@ -160,7 +161,8 @@ def score(
     for name, errors in object_errors(held_out, rollout, world.views).items():
         scores[f"error.{name}"] = errors.nanmean(dim=1)
     if world.state_dim:
-        apart = (rollout.imagined.states - rollout.reference.states)[:, 1:]
+        apart = rollout.imagined.states - rollout.reference.states
+        apart = shortest(apart, world.config.conditioner.angles)[:, 1:]
         scores["state_error"] = apart.norm(dim=-1).mean(dim=1)
     if dynamics is not None:
         scores["action_error"] = dynamics.errors(rollout.imagined).square().mean(dim=(1, 2))

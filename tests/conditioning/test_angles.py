@@ -1,3 +1,4 @@
+from dataclasses import replace
 from math import pi
 
 import pytest
@@ -62,6 +63,8 @@ def test_actions_relative_to_an_angle_are_short_displacements():
         ([0.0, 0.1, 0.2, 0.3], None),
         ([0.0, 6.0, 0.0, 3.0], None),  # a step of 3 is no smooth angle
         ([0.0, 100.0, 461.0, 100.0], None),
+        ([0.0, 0.0, 5.0, 5.0, 0.0], None),  # a gripper
+        ([0.0, 300.0, 300.0, 0.0], None),
     ],
 )
 def test_angles_are_found_by_their_jumps(values, expected):
@@ -152,3 +155,19 @@ def test_inverse_dynamics_decode_every_action_of_a_stride_relative_to_its_state(
     wanted[1::2] = torch.remainder(wanted[1::2] - clip.states[0, 4, 1] + pi, 2 * pi) - pi
     scale = (dynamics.config.cap / wanted[1::2].norm()).clamp_max(1)
     torch.testing.assert_close(commanded[4, 1::2], wanted[1::2] * scale)
+
+
+def test_advice_about_actions_that_turn(capsys):
+    class Both(TurningEpisodes):
+        def read(self, episode, start, stop, stride=1):
+            clip = super().read(episode, start, stop, stride)
+            return replace(clip, actions=clip.states[1:])
+
+    settings = {"stride": 1, "injection": "adaln", "use_actions": True, "codec": None, "init": None}
+    dit = tiny_world().config.dit
+    build_world(Both([30, 30]), [0], dit=dit, relative_to={}, **settings)
+    assert "action dim 1 jumps by a whole turn, too; --relative-to 1 STATE" in capsys.readouterr().out
+    build_world(Both([30, 30]), [0], dit=dit, relative_to={1: 1}, **settings)
+    assert "action dim" not in capsys.readouterr().out
+    build_world(Both([30, 30]), [0], dit=dit, relative_to={1: 1}, angles="none", **settings)
+    assert "action dim 1 jumps by a whole turn, too; --angles 1" in capsys.readouterr().out

@@ -16,13 +16,14 @@ import torch
 from einops import rearrange
 from filelock import FileLock
 from jaxtyping import UInt8
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from worldmodel.data.clip import Clip, EpisodeSource
 from worldmodel.data.video.read import release_readers
 from worldmodel.progress import ProgressLine
 
+FORMAT = 2
+"""Changes when frames are cached, or read from the same files, in another way."""
 TABLES = ("actions", "states", "rewards", "successes")
 PIECE_FRAMES = 128
 PIECE_BYTES = 2**26  # of decoded pictures; long episodes and large pictures do not fill the memory
@@ -69,7 +70,7 @@ class EpisodeCache:
             if not self._is_current():
                 self._build(source)
             self._frames = FramesReader(self.folder / "frames.npy")
-            self._tables = load_file(self.folder / "tables.safetensors")
+        self._tables = _tables(source)
 
     def __len__(self) -> int:
         """Number of episodes."""
@@ -134,7 +135,12 @@ class EpisodeCache:
         index = self.folder / "index.json"
         if not index.is_file():
             return False
-        return json.loads(index.read_text())["fingerprint"] == self.fingerprint
+        return json.loads(index.read_text()) == self._index
+
+    @property
+    def _index(self) -> dict[str, object]:
+        """What the frames depend on, besides what is in the name of the folder."""
+        return {"format": FORMAT, "fingerprint": self.fingerprint, "lengths": list(self.lengths)}
 
     def _build(self, source: EpisodeSource) -> None:
         aside = self.folder.with_name(f"{self.folder.name}.building")
@@ -142,7 +148,7 @@ class EpisodeCache:
         aside.mkdir()
         try:
             self._decode(source, aside)
-            (aside / "index.json").write_text(json.dumps({"fingerprint": self.fingerprint}))
+            (aside / "index.json").write_text(json.dumps(self._index))
             shutil.rmtree(self.folder, ignore_errors=True)
             aside.rename(self.folder)
         finally:
@@ -152,7 +158,6 @@ class EpisodeCache:
         shape = (sum(self.lengths), len(self.views), *self.size, 3)
         frames = FramesFile(folder / "frames.npy", shape)
         spans = _spans(self.lengths, piece_frames(source))
-        columns: list[dict[str, Tensor]] = [{} for _ in spans]
         stopped = threading.Event()
 
         def decode(part: range) -> None:
@@ -162,9 +167,7 @@ class EpisodeCache:
                     return
                 episode, start, stop = spans[number]
                 row = self._first[episode] + start
-                piece = source.read(episode, start, min(stop + 1, self.lengths[episode]))
-                frames.write(row, piece.frames[: stop - start].numpy())
-                columns[number] = _columns(piece, stop - start)
+                frames.write(row, source.read(episode, start, stop).frames.numpy())
                 release_readers(keep=len(self.views))
                 progress.advance()
 
@@ -181,8 +184,6 @@ class EpisodeCache:
             finally:
                 stopped.set()
         frames.close()
-        tables = {name: torch.cat([part[name] for part in columns]) for name in columns[0]}
-        save_file(tables, folder / "tables.safetensors")
 
 
 class FramesFile:
@@ -276,13 +277,14 @@ def _spans(lengths: Sequence[int], longest: int) -> list[tuple[int, int, int]]:
     ]
 
 
-def _columns(piece: Clip, rows: int) -> dict[str, Tensor]:
+def _tables(source: EpisodeSource) -> dict[str, Tensor]:
     """One row per frame of every table; rows that a table lacks are 0, and are never read."""
-    columns = {}
-    for name in TABLES:
-        values = getattr(piece, name)
-        if values is not None:
-            values = values[:rows]
-            rest = values.new_zeros(rows - len(values), *values.shape[1:])
-            columns[name] = torch.cat([values, rest])
-    return columns
+    parts: dict[str, list[Tensor]] = {}
+    for episode, length in enumerate(source.lengths):
+        clip = source.columns(episode)
+        for name in TABLES:
+            values = getattr(clip, name)
+            if values is not None:
+                rest = values.new_zeros(length - len(values), *values.shape[1:])
+                parts.setdefault(name, []).append(torch.cat([values, rest]))
+    return {name: torch.cat(rows) for name, rows in parts.items()}

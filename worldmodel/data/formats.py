@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from worldmodel.data.clip import EpisodeSource
@@ -74,9 +74,9 @@ def open_episodes(
 
 def open_set(path: str | Path, request: Request) -> TableSource:
     """Open one data set; `path` is as in `open_episodes`."""
-    path = fetch_from_hub(path, kind="dataset") if is_on_hub(path) else Path(path)
+    name, path = str(path), fetch_from_hub(path, kind="dataset") if is_on_hub(path) else Path(path)
     opener = next((opener for fits, opener in FORMATS if fits(path)), open_lerobot)
-    source = opener(path, request)
+    source = replace(opener(path, request), name=name)
     selected = request.views is None or request.views == source.views
     return source if selected else source.select(request.views, request.size)
 

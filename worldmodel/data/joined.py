@@ -8,23 +8,25 @@ from torch import Tensor
 
 from worldmodel.data.clip import Clip, EpisodeSource
 
-AGREE = ("views", "size", "action_dim", "state_dim")
+AGREE = ("views", "size", "action_dim", "state_dim", "robot_type")
 
 
 class JoinedSource:
     """The episodes of several sources, one after the other; satisfies `EpisodeSource`.
 
     Args:
-        sources: With the same views, frame size, frame rate, action and state width.
+        sources: Of the same robot, with the same views, frame size, frame rate, action and state width.
 
     Raises:
-        ValueError: Two sources differ in one of these, or only one of them has rewards or successes.
+        ValueError: Two sources differ in one of these, only one of them has rewards or successes, or an episode is
+            in both.
     """
 
     def __init__(self, sources: Sequence[EpisodeSource]):
         first = sources[0]
         for other in sources[1:]:
             _check_agreement(first, other)
+        _check_different(sources)
         self.sources = tuple(sources)
         self.name = ", ".join(source.name for source in sources)
         self.views, self.size, self.fps = first.views, first.size, first.fps
@@ -71,11 +73,20 @@ class JoinedSource:
         return self._places[episode]
 
 
+def _check_different(sources: Sequence[EpisodeSource]) -> None:
+    seen: dict[tuple[str, int], EpisodeSource] = {}
+    for source in sources:
+        for origin in source.origins:
+            before = seen.setdefault((origin.fingerprint, origin.number), source)
+            if before is not source:
+                raise ValueError(f"{source.name}: episode {origin.number} is in {before.name}, too")
+
+
 def _check_agreement(first: EpisodeSource, other: EpisodeSource) -> None:
     facts = [(name, getattr(first, name), getattr(other, name)) for name in AGREE]
     facts.append(("frames per second", round(first.fps, 2), round(other.fps, 2)))
     facts.append(("letterbox", first.pixel_mask.tolist(), other.pixel_mask.tolist()))
-    clips = [source.read(0, 0, min(source.lengths[0], 2)) for source in (first, other)]
+    clips = [source.columns(0) for source in (first, other)]
     facts += [(f"column {name}", *(getattr(c, name) is not None for c in clips)) for name in ("rewards", "successes")]
     for name, mine, theirs in facts:
         if mine != theirs:

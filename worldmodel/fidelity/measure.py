@@ -114,7 +114,8 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
 
     report = measure(open_episodes(config.data, tuple(world.size), world.views, config.reading))
     if config.shifted:
-        report["shifted"] = measure_shifted(config.shifted, tuple(world.size), world.views, measure)
+        columns = replace(config.reading, episodes="")
+        report["shifted"] = measure_shifted(config.shifted, tuple(world.size), world.views, measure, columns)
     print_fidelity(report)
     if config.shifted:
         Console().print(shifted_table(report))

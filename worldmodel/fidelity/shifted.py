@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from worldmodel.data import open_episodes
+from worldmodel.data.options import DataOptions
 from worldmodel.data.source import TableSource
 from worldmodel.fidelity.report import METRICS, OBJECT_METRICS
 
@@ -19,6 +20,7 @@ def measure_shifted(
     size: tuple[int, int],
     views: Sequence[str],
     measure: Callable[[TableSource], dict[str, Any]],
+    reading: DataOptions | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The report of every shifted data set, by the shift that its metadata names.
 
@@ -29,13 +31,14 @@ def measure_shifted(
         size: `(H, W)` of the frames to read.
         views: Names of the cameras to read.
         measure: Makes the report of one of them.
+        reading: Which episodes and columns to read.
 
     Raises:
         ValueError: If two data sets have the same shift, or one cannot be measured.
     """
     sources: dict[str, TableSource] = {}
     for folder in folders:
-        source = open_episodes(folder, size=size, views=views)
+        source = open_episodes(folder, size, views, reading)
         name = source.shift or Path(folder).resolve().name
         if name in sources:
             raise ValueError(

@@ -18,6 +18,9 @@ from worldmodel.training.latent_actions import fit_controller
 from worldmodel.training.statistics import action_state_statistics, state_angles
 from worldmodel.world_model import WorldModel, WorldModelConfig
 
+PIECE_FRAMES = 256
+"""Frames that are compared at once; long episodes do not fill the memory."""
+
 
 def note_training(world: WorldModel, source: EpisodeSource, episodes: Sequence[int]) -> None:
     """Note the training data in a world model, so that it can be refused as test data later.
@@ -118,7 +121,9 @@ def _tell_angles(
     if action_dim:
         actions = [source.columns(episode).actions for episode in range(len(source))]
         for dim in set(found_angles(actions)) - {a for a, state in relative_to.items() if state in angles}:
-            print(f"action dim {dim} jumps by a whole turn, too; --relative-to {dim} STATE makes it a displacement")
+            state = relative_to.get(dim)
+            advice = f"--relative-to {dim} STATE makes it a displacement" if state is None else f"--angles {state}"
+            print(f"action dim {dim} jumps by a whole turn, too; {advice}")
 
 
 def _load_codec(folder: str | Path | None) -> LatentCodec | None:
@@ -159,8 +164,12 @@ def view_weight(
     squares = torch.zeros(len(source.views))
     seen = list(episodes)[:num_episodes]
     for episode in seen:
-        frames = source.read(episode, 0, source.lengths[episode], stride).frames.float() / 127.5
-        squares += frames.diff(dim=0).square().mean(dim=(0, 2, 3, 4)).nan_to_num()
+        length, changes, parts = source.lengths[episode], 0, torch.zeros(len(source.views))
+        for start in range(0, max(length - stride, 1), PIECE_FRAMES * stride):
+            stop = min(start + PIECE_FRAMES * stride + 1, length)
+            change = (source.read(episode, start, stop, stride).frames.float() / 127.5).diff(dim=0)
+            changes, parts = changes + len(change), parts + change.square().mean(dim=(2, 3, 4)).sum(0)
+        squares += parts / max(changes, 1)
     weight = (squares / len(seen) + 1e-4).reciprocal()
     return weight / weight.mean()
 

@@ -46,6 +46,11 @@ class CountingEpisodes(DrawnEpisodes):
         self.reads.append((episode, start, stop))
         return super().read(episode, start, stop, stride)
 
+    def columns(self, episode, stride=1):
+        reads, self.reads = self.reads, []
+        columns, self.reads = super().columns(episode, stride), reads
+        return columns
+
 
 @pytest.mark.parametrize("folder", [V21, V30])
 @pytest.mark.parametrize("size", [None, (32, 48)])
@@ -68,7 +73,7 @@ def test_long_episodes_are_decoded_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "PIECE_FRAMES", 4)
     source = CountingEpisodes([9, 1, 4])
     cache = EpisodeCache(source, tmp_path)
-    expected = [(0, 0, 5), (0, 4, 9), (0, 8, 9), (1, 0, 1), (2, 0, 4)]
+    expected = [(0, 0, 4), (0, 4, 8), (0, 8, 9), (1, 0, 1), (2, 0, 4)]
     assert sorted(source.reads) == expected
     plain = DrawnEpisodes([9, 1, 4])
     for episode, length in enumerate(source.lengths):
@@ -340,3 +345,20 @@ def test_columns_are_what_read_gives_without_pictures(tmp_path):
         for found in (source.columns(1, stride), cache.columns(1, stride)):
             assert found.frames.shape == (len(whole.frames), 0, 0, 0, 3)
             assert_equal(replace(found, frames=whole.frames, pixel_mask=whole.pixel_mask), whole)
+
+
+def test_other_columns_of_the_same_frames_are_not_those_of_before(tmp_path):
+    """The same files may be opened with other actions; the frames are decoded once."""
+    EpisodeCache(DrawnEpisodes([5, 6]), tmp_path)
+    other = CountingEpisodes([5, 6], action=lambda episode, frame: 7.0 + frame)
+    cache = EpisodeCache(other, tmp_path)
+    assert other.reads == []
+    assert_equal(cache.read(1, 1, 5), other.read(1, 1, 5))
+
+
+def test_a_cache_of_an_older_kind_is_made_again(tmp_path, monkeypatch):
+    source = CountingEpisodes([5])
+    EpisodeCache(source, tmp_path)
+    monkeypatch.setattr(dataset, "FORMAT", dataset.FORMAT + 1)
+    EpisodeCache(source, tmp_path)
+    assert source.reads == [(0, 0, 5)] * 2

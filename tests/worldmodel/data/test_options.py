@@ -5,7 +5,7 @@ import torch
 from drawn_episodes import DrawnEpisodes
 from places import LEROBOT_V21, LEROBOT_V30
 
-from worldmodel.data import open_episodes
+from worldmodel.data import formats, open_episodes
 from worldmodel.data.formats import DataWarning, _warn
 from worldmodel.data.joined import JoinedSource
 from worldmodel.data.options import DataOptions, chosen_episodes, intact_episodes, ranges
@@ -87,15 +87,26 @@ def test_two_data_sets_are_one():
     ("change", "words"),
     [
         ({"views": ("top",)}, "views"),
+        ({"robot_type": "another"}, "robot_type"),
         ({"size": (8, 8)}, "size"),
         ({"pixel_mask": torch.zeros(2, 16, 16, dtype=torch.bool)}, "letterbox.*--size"),
     ],
 )
 def test_data_sets_that_differ_are_not_joined(change, words):
     with pytest.raises(ValueError, match=words):
-        JoinedSource([DrawnEpisodes([3]), DrawnEpisodes([3], **change)])
+        JoinedSource([DrawnEpisodes([3]), DrawnEpisodes([4], **change)])
 
 
 def test_no_data_set_is_refused():
     with pytest.raises(ValueError, match="no data set"):
         open_episodes([])
+
+
+def test_an_episode_is_not_joined_with_itself():
+    with pytest.raises(ValueError, match=f"{LEROBOT_V21}: episode 1 is in {LEROBOT_V21}, too"):
+        JoinedSource([open_episodes(LEROBOT_V21), open_episodes(LEROBOT_V21, options=DataOptions(episodes="1:2"))])
+
+
+def test_a_data_set_keeps_the_name_that_the_user_gave_it(monkeypatch):
+    monkeypatch.setattr(formats, "fetch_from_hub", lambda name, kind: LEROBOT_V21)
+    assert open_episodes("hf://somebody/pusht@main").origins[0].name == "hf://somebody/pusht@main"
