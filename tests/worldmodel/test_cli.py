@@ -27,6 +27,11 @@ def worldmodel(*arguments, **environment):
     )
 
 
+def python_path(folder) -> str:
+    """`PYTHONPATH` with `folder` in front."""
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def test_help_is_instant_and_lists_every_command():
     seconds = []
     for _ in range(3):
@@ -103,6 +108,23 @@ def test_an_interrupted_command_says_how_to_go_on():
     assert how_to_go_on("record", ["pusht", "--out", "d"], KeyboardInterrupt()) == kept
     assert how_to_go_on("align", ["--out", "d"], saved).endswith("go on with: worldmodel align --out d")
     assert how_to_go_on("quickstart", [], saved) == "interrupted"
+
+
+def test_an_interrupted_process_ends_with_130_wherever_it_was(tmp_path):
+    """CPython remembers an interrupt in a string that it executes, and would end itself by SIGINT."""
+    code = "from dataclasses import dataclass\n@dataclass\nclass Config: pass\ndef go(config): exec('raise KeyboardInterrupt')"
+    (tmp_path / "yours.py").write_text(code)
+    start = (
+        "import sys; from worldmodel import cli; cli.COMMANDS['go'] = cli.Command('', 'yours', 'Config', 'go'); "
+        "sys.argv = ['worldmodel', 'go']; sys.exit(cli.main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", start],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": python_path(tmp_path)},
+    )
+    assert (done.returncode, done.stderr) == (130, "worldmodel go: interrupted\n")
 
 
 NETWORK = ("--dit.width", 32, "--dit.head-width", 16, "--dit.encoder-depth", 2, "--dit.decoder-depth", 1)
