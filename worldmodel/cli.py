@@ -192,7 +192,7 @@ def how_to_go_on(name: str, arguments: Sequence[str], error: KeyboardInterrupt) 
 def end_now(status: int) -> None:
     """End this process with `status`.
 
-    If the interrupt came while Python executed a string, as it does to make a dataclass, it would
+    If the interrupt came while `python -m` executed a string, as for every dataclass, Python would
     otherwise end the process by SIGINT, although the interrupt was caught.
     """
     sys.stdout.flush()

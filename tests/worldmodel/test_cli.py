@@ -111,19 +111,18 @@ def test_an_interrupted_command_says_how_to_go_on():
 
 
 def test_an_interrupted_process_ends_with_130_wherever_it_was(tmp_path):
-    """CPython remembers an interrupt in a string that it executes, and would end itself by SIGINT."""
-    code = "from dataclasses import dataclass\n@dataclass\nclass Config: pass\ndef go(config): exec('raise KeyboardInterrupt')"
-    (tmp_path / "yours.py").write_text(code)
-    start = (
-        "import sys; from worldmodel import cli; cli.COMMANDS['go'] = cli.Command('', 'yours', 'Config', 'go'); "
-        "sys.argv = ['worldmodel', 'go']; sys.exit(cli.main())"
+    """CPython remembers an interrupt in a string that it executes; `python -m` would then end itself by SIGINT."""
+    (tmp_path / "yours.py").write_text(
+        "from dataclasses import dataclass\n@dataclass\nclass Config: pass\n"
+        "def go(config): exec('raise KeyboardInterrupt')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", start],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": python_path(tmp_path)},
+    (tmp_path / "start.py").write_text(
+        "import sys\nfrom worldmodel import cli\ncli.COMMANDS['go'] = cli.Command('', 'yours', 'Config', 'go')\n"
+        "sys.argv = ['worldmodel', 'go']\nsys.exit(cli.main())\n"
     )
+    environment = {**os.environ, "PYTHONPATH": python_path(tmp_path)}
+    command = [sys.executable, "-m", "start"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (130, "worldmodel go: interrupted\n")
 
 
