@@ -7,6 +7,7 @@ command's module when that command runs, so `worldmodel --help` answers at once.
 import difflib
 import errno
 import importlib
+import os
 import shlex
 import sys
 import warnings
@@ -196,6 +197,17 @@ def how_to_go_on(name: str, arguments: Sequence[str], error: KeyboardInterrupt) 
     return "interrupted"
 
 
+def end_now(status: int) -> None:
+    """End this process with `status`.
+
+    If the interrupt came while `python -m` executed a string, as for every dataclass, Python would
+    otherwise end the process by SIGINT, although the interrupt was caught.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns 0, or 2 after one line about a user's mistake, or 130 after an interrupt.
 
@@ -223,6 +235,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(f"worldmodel {name}: {said}")
     except KeyboardInterrupt as error:
         print(f"worldmodel {name}: {how_to_go_on(name, rest, error)}", file=sys.stderr)
+        if argv is None:
+            end_now(130)
         return 130
     return 0
 

@@ -31,6 +31,11 @@ def worldmodel(*arguments, **environment):
     )
 
 
+def python_path(folder) -> str:
+    """`PYTHONPATH` with `folder` in front."""
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def test_help_is_instant_and_lists_every_command():
     seconds = []
     for _ in range(3):
@@ -107,6 +112,22 @@ def test_an_interrupted_command_says_how_to_go_on():
     assert how_to_go_on("record", ["pusht", "--out", "d"], KeyboardInterrupt()) == kept
     assert how_to_go_on("align", ["--out", "d"], saved).endswith("go on with: worldmodel align --out d")
     assert how_to_go_on("quickstart", [], saved) == "interrupted"
+
+
+def test_an_interrupted_process_ends_with_130_wherever_it_was(tmp_path):
+    """CPython remembers an interrupt in a string that it executes; `python -m` would then end itself by SIGINT."""
+    (tmp_path / "yours.py").write_text(
+        "from dataclasses import dataclass\n@dataclass\nclass Config: pass\n"
+        "def go(config): exec('raise KeyboardInterrupt')\n"
+    )
+    (tmp_path / "start.py").write_text(
+        "import sys\nfrom worldmodel import cli\ncli.COMMANDS['go'] = cli.Command('', 'yours', 'Config', 'go')\n"
+        "sys.argv = ['worldmodel', 'go']\nsys.exit(cli.main())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": python_path(tmp_path)}
+    command = [sys.executable, "-m", "start"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (130, "worldmodel go: interrupted\n")
 
 
 NETWORK = ("--dit.width", 32, "--dit.head-width", 16, "--dit.encoder-depth", 2, "--dit.decoder-depth", 1)
