@@ -10,7 +10,7 @@ from worldmodel.data.lerobot.findings import Findings
 from worldmodel.data.lerobot.tables import read_json
 
 CODEBASE_VERSIONS = ("v2.0", "v2.1", "v3.0")
-LAYOUTS = "a LeRobot data set with meta/info.json, videos or folders of videos, or HDF5 files; see docs/formats.md"
+LAYOUTS = "a LeRobot data set with meta/info.json, folders of videos such as episode_*/top.mp4, or HDF5 files"
 PREFIX = "observation.images."
 CHUNK_SIZE = 1000
 
