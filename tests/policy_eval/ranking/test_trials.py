@@ -25,6 +25,7 @@ from policy_eval.ranking.trials import (
     run_cell,
 )
 from policy_eval.scores import Scores
+from worldmodel.data.options import DataOptions
 from worldmodel.files import write_json
 
 
@@ -93,6 +94,8 @@ def test_a_cell_of_other_settings_is_refused(setup, tmp_path):
         ({"seed": 1}, "seed 0, now it is 1"),
         ({"copy_last": True}, "copy_last False, now it is True"),
         ({"horizon": 2}, "horizon 3, now it is 2"),
+        ({"reading": DataOptions(episodes="2:6"), "episodes": 4}, "episodes .*0.*, now it is .*2"),
+        ({"reading": DataOptions(state_keys=("observation.state",))}, "columns .*, now it is .*observation.state"),
     ):
         with pytest.raises(ValueError, match=message):
             read_cell(TrialSetup(**{**settings(setup), **change}), cell, tmp_path)
@@ -111,6 +114,25 @@ def test_steps_and_seed_are_those_of_the_dreams(setup, tmp_path):
     two = dreamt(num_steps=2)
     assert (two == dreamt(num_steps=2)).all()
     assert (two != dreamt(num_steps=1)).any() and (two != dreamt(num_steps=2, seed=1)).any()
+
+
+@pytest.mark.parametrize(
+    ("episodes", "data", "number", "selection"),
+    [
+        (5, "d", 5, ""),
+        ("0:50,60", "d", 51, "0:50,60"),
+        ("7", "d", 7, "7"),
+        ("2:4", ("d", "e"), 4, "2:4"),
+        ("10:", "d", None, "10:"),
+    ],
+)
+def test_episodes_of_a_ranking_are_a_number_or_a_selection(episodes, data, number, selection):
+    config = RankConfig("w", "j", ("p",), data, Path("o"), horizon=7, episodes=episodes)
+    if number is None:
+        with pytest.raises(ValueError, match="--episodes 10:: a range needs an end here"):
+            _ = config.num_episodes
+        return
+    assert (config.num_episodes, config.setup.episodes, config.setup.reading.episodes) == (number, number, selection)
 
 
 def settings(setup: TrialSetup) -> dict:
