@@ -212,19 +212,20 @@ def posttraining(folder: Path) -> Arrays:
 
     dynamics = InverseDynamicsConfig(("top", "wrist"), (64, 64), 2, {0: 0, 1: 1}, keypoints=4, width=8)
     InverseDynamics(dynamics).save(folder / "dynamics")
+    out = folder / "out"
     config = PosttrainConfig(
         world=Path("checkpoints/pusht"),
         data=DATA,
-        out=folder,
+        out=out,
         inverse_dynamics=folder / "dynamics",
         reward=RewardWeights(moving_area=0.3),
         patience=0,
         **POSTTRAIN,
     )
     posttrain(config)
-    found = row_of(folder / "updates.jsonl", "posttraining")
-    found |= row_of(folder / "evaluations.jsonl", "posttraining.evaluated")
-    return {**found, "posttraining.weights": digest(WorldModel.load(folder).state_dict().values())}
+    found = row_of(out / "updates.jsonl", "posttraining")
+    found |= row_of(out / "evaluations.jsonl", "posttraining.evaluated")
+    return {**found, "posttraining.weights": digest(WorldModel.load(out).state_dict().values())}
 
 
 PROBES = {
