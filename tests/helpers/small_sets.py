@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from places import DATA
 
 from worldmodel.data.clip import EpisodeSource
@@ -75,6 +76,6 @@ def digest(source: EpisodeSource) -> str:
         clip = source.read(episode, 0, length)
         total.update(f"{source.task(episode)} {source.reset_seed(episode)}".encode())
         for value in (getattr(clip, field.name) for field in fields(clip)):
-            if value is not None:
+            if isinstance(value, torch.Tensor):
                 total.update(value.numpy().tobytes())
     return total.hexdigest()

@@ -27,11 +27,10 @@ from worldmodel.data.lerobot.rows import (
     own_tables,
     shared_tables,
 )
+from worldmodel.data.lerobot.tables import visible_files
 from worldmodel.data.lerobot.videos import Span, check_exchanged, own_spans, settled_length, shared_spans
 from worldmodel.data.options import Request, chosen_episodes, intact_episodes
 from worldmodel.data.source import Pictures, Rows, TableSource, VideoPictures, fingerprint, letterboxes
-
-PARTS = ("meta", "data", "videos")
 
 
 def open_lerobot(path: Path, request: Request) -> TableSource:
@@ -87,7 +86,7 @@ def open_lerobot(path: Path, request: Request) -> TableSource:
         fps=info.fps,
         size=size,
         robot_type=info.robot_type,
-        fingerprint=fingerprint(folder, (f for part in PARTS for f in (folder / part).rglob("*"))),
+        fingerprint=fingerprint(folder, map(Path, (*visible_files(folder / "meta"), *files.below))),
         lengths=tuple(lengths[number] for number in kept),
         boxes=boxes,
         cameras=tuple(key for key, _ in views.values()),
