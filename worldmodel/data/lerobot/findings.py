@@ -4,7 +4,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from worldmodel.data.checks import inside
 from worldmodel.data.options import ranges
+
+PARTS = ("meta", "data", "videos", "images")
 
 
 class Findings:
@@ -51,4 +54,4 @@ class Findings:
         return tuple(lines)
 
     def _short(self, text: str) -> str:
-        return " ".join(text.replace(f"{self.folder}/", "").split())
+        return inside(text, self.folder, PARTS)

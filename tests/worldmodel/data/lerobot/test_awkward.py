@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -111,6 +112,21 @@ def test_ambiguous_and_unknown_actions(make):
     rename_columns(folder, robot_action="targets")
     source = open_set(folder, Request())
     assert source.action_dim == 0 and "not used are ['targets']" in source.notes[0]
+
+
+@pytest.mark.parametrize("name", ["data", "meta", "videos"])
+def test_paths_in_messages_are_shortened_once(make, tmp_path, monkeypatch, name):
+    folder = tmp_path / "inside" / name
+    folder.parent.mkdir()
+    make("v2.1").rename(folder)
+    (folder / rows_v2(1)).unlink()
+    edit_lines(folder / LISTED, lambda rows: [rows[0] | {"tasks": ["other"]}, *rows[1:3]])
+    monkeypatch.chdir(folder.parent)
+    message = refusal(Path(name))
+    assert f"1: {rows_v2(1)}: episode 1, file named by data_path" in message
+    assert "3: it is not listed in meta/episodes.jsonl" in message
+    notes = open_set(Path(name), Request(episodes="0:1")).notes
+    assert any(note.startswith("meta/episodes.jsonl names the task") for note in notes)
 
 
 def test_removed_camera(make):
