@@ -101,7 +101,7 @@ def test_two_action_keys_stand_side_by_side_as_declared(make):
 
 def test_ambiguous_and_unknown_actions(make):
     folder = make("v2.1")
-    each_table(folder, lambda rows: rows.append_column("actions", rows["action"]))
+    each_table(folder, lambda rows: rows.append_column("actions", rows["observation.state"]))
     message = refusal(folder)
     assert "action or actions" in message and "--action-keys" in message
     opened(folder, action_keys=("action",))
@@ -112,6 +112,48 @@ def test_ambiguous_and_unknown_actions(make):
     rename_columns(folder, robot_action="targets")
     source = open_set(folder, Request())
     assert source.action_dim == 0 and "not used are ['targets']" in source.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["v2.1", "v3.0"])
+def test_action_and_state_win_over_their_parts(make, kind):
+    """As in DROID 1.0.1."""
+    folder = make(kind)
+
+    def beside(rows):
+        rows = rows.append_column("action.joint_velocity", rows["observation.state"])
+        rows = rows.append_column("action.gripper_position", rows["timestamp"])
+        return rows.append_column("observation.state.joints", rows["action"])
+
+    declared = {"action.gripper_position": 1, "action.joint_velocity": 5, "observation.state.joints": 4}
+    each_table(folder, beside)
+    parts = {name: {"dtype": "float32", "shape": [width], "names": None} for name, width in declared.items()}
+    edit_json(folder / INFO, lambda i: i["features"].update(parts))
+    assert opened(folder).notes == (
+        "the action is read from action; not used are action.gripper_position, action.joint_velocity",
+        "the state is read from observation.state; not used are observation.state.joints",
+    )
+    assert open_set(folder, Request(action_keys=("action.joint_velocity",))).action_dim == 5
+    each_table(folder, lambda rows: rows.rename_columns([{"action": "a"}.get(n, n) for n in rows.column_names]))
+    edit_json(folder / INFO, lambda i: i["features"].update(a=i["features"].pop("action")))
+    source = open_set(folder, Request())
+    assert source.action_dim == 6
+    assert source.notes[0] == "the action is read from action.gripper_position, action.joint_velocity"
+
+
+def test_equal_actions_twice_are_read_once(make):
+    folder = make("v3.0")
+    nan = [[float("nan")] * 4]
+
+    def twice(rows):
+        return rows.append_column("actions", pa.array(rows["action"].to_pylist(), pa.list_(pa.float64())))
+
+    edit_table(folder / ROWS_V30, with_values("action", lambda values: [*values[:-1], *nan]))
+    edit_table(folder / ROWS_V30, twice)
+    notes = opened(folder).notes
+    assert "actions holds the same numbers as action" in notes
+    assert "the action is read from action; not used are actions" in notes
+    edit_table(folder / ROWS_V30, with_values("actions", lambda values: [*values[1:], *nan]))
+    assert "ambiguous, action or actions" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["data", "meta", "videos"])
