@@ -25,6 +25,7 @@ from worldmodel.data.lerobot.rows import (
     episode_rows,
     episode_task,
     own_tables,
+    same_outcomes,
     shared_tables,
 )
 from worldmodel.data.lerobot.tables import visible_files
@@ -91,7 +92,7 @@ def open_lerobot(path: Path, request: Request) -> TableSource:
         boxes=boxes,
         cameras=tuple(key for key, _ in views.values()),
         pictures=pictures,
-        rows=tuple(rows[number] for number in kept),
+        rows=same_outcomes([rows[number] for number in kept]),
         seeds=tuple(reset_seed(episodes[number]) for number in kept),
         shift=recorded_shift([episodes[number] for number in kept]),
         numbers=() if kept == list(range(total)) else tuple(kept),

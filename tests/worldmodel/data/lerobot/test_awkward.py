@@ -156,6 +156,54 @@ def test_equal_actions_twice_are_read_once(make):
     assert "ambiguous, action or actions" in refusal(folder)
 
 
+def with_outcomes(rewards, successes):
+    """An edit of a table: outcomes that are functions of the frame."""
+
+    def edit(rows):
+        frames = range(len(rows))
+        rows = rows.append_column("next.reward", pa.array([rewards(frame) for frame in frames]))
+        rows = rows.append_column("next.success", pa.array([successes(frame) for frame in frames]))
+        return rows.append_column("next.done", pa.array(["no"] * len(rows)))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("rewards", "successes", "words"),
+    [
+        (lambda frame: float("nan"), lambda frame: None, ["not a finite number in every row", "holds null"]),
+        (lambda frame: "one", lambda frame: "yes", ["next.reward is left out: it holds string", "holds string"]),
+        (lambda frame: None, lambda frame: [True, False], ["holds null", "2 numbers a row, expected 1"]),
+        (lambda frame: [1.0] * (frame % 2 + 1), lambda frame: None if frame else True, ["it holds list", "some rows"]),
+    ],
+)
+def test_outcomes_that_are_no_numbers_are_left_out(make, rewards, successes, words):
+    folder = make("v2.1")
+    each_table(folder, with_outcomes(rewards, successes))
+    source = opened(folder)
+    clip = source.read(1, 0, 5)
+    notes = " | ".join(source.notes)
+    assert clip.rewards is None and clip.successes is None
+    for word in words:
+        assert word in notes
+
+
+def test_rewards_that_are_partly_missing_are_left_out_everywhere(make):
+    folder = make("v2.1")
+    each_table(folder, with_outcomes(float, lambda frame: frame > 10))
+    assert opened(folder).read(1, 0, 3).rewards.tolist() == [0, 1]
+    edit_table(folder / rows_v2(2), with_values("next.reward", lambda x: [*x[:4], float("nan"), *x[5:]]))
+    edit_table(folder / rows_v2(3), lambda rows: rows.drop_columns(["next.success"]))
+    source = opened(folder)
+    assert "next.reward is left out: it is not a finite number in some rows (episode 2)" in source.notes
+    assert "next.success is left out: a table lacks it (episode 3)" in source.notes
+    for episode in range(4):
+        clip = source.read(episode, 0, 12)
+        assert clip.rewards is None and clip.successes is None
+    some = opened(folder, episodes="0,1,3").read(1, 0, 12)
+    assert some.rewards is not None and some.successes is None
+
+
 @pytest.mark.parametrize("name", ["data", "meta", "videos"])
 def test_paths_in_messages_are_shortened_once(make, tmp_path, monkeypatch, name):
     folder = tmp_path / "inside" / name
