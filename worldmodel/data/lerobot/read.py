@@ -194,7 +194,7 @@ def _pictures(
 ) -> Pictures:
     in_videos = [key for key, stored in cameras if stored == "video"]
     in_tables = [key for key, stored in cameras if stored == "table"]
-    videos = VideoPictures(tuple(tuple((spans[n][key].path, spans[n][key].first) for key in in_videos) for n in kept))
+    videos = VideoPictures(tuple(tuple(spans[number][key].place for key in in_videos) for number in kept))
     if not in_tables:
         return videos
     places = tuple(TablePlace(tables[number].file, tables[number].first) for number in kept)

@@ -1,6 +1,6 @@
 """Which frames of which video belong to an episode, and whether they are as many as the rows."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from filecmp import cmp
@@ -24,11 +24,17 @@ TOLERANCE = 3  # frames that a video may be longer or shorter than its table
 
 @dataclass(frozen=True)
 class Span:
-    """The frames of one camera: `frames` of them from frame `first` of a video on."""
+    """The frames of one camera: from the time of row `first` on, `frames` of them; one in `step` of the video."""
 
     path: Path
     first: int
     frames: int
+    step: int = 1
+
+    @property
+    def place(self) -> tuple[Path, int, int]:
+        """The video, the first frame in it, and the step from frame to frame."""
+        return self.path, self.first * self.step, self.step
 
 
 def read_header(path: Path) -> VideoHeader:
@@ -83,8 +89,15 @@ def own_spans(
     for (path, (number, key)), header in zip(users.items(), in_threads(read_header, users), strict=True):
         with findings.blaming(number):
             header = header()
-            _check_rate(info, path, key, header.num_frames, header.fps, number)
-            spans[number][key] = Span(path, 0, header.num_frames)
+            rows = len(tables[number].table)
+            step = _step(info, header.num_frames, header.fps, [rows])
+            frames = -(-header.num_frames // step)
+            if abs(frames - rows) > TOLERANCE:
+                step, frames = 1, header.num_frames
+            _check_rate(info, path, key, frames, header.fps / step, number)
+            if step > 1:
+                findings.note(_stepped(info, key, header.fps, step), number)
+            spans[number][key] = Span(path, 0, frames, step)
             sizes[key][number] = header.size
     return spans, sizes
 
@@ -118,6 +131,7 @@ def shared_spans(
                 for number in numbers:
                     findings.blame(number, str(reason))
                 continue
+            video, step = _at_row_rate(info, key, video, within, findings)
             late = _late_frame(info, video)
             within.sort(key=lambda claim: claim.first)
             sides = _neighbours(within)
@@ -129,7 +143,8 @@ def shared_spans(
                         if late is not None and late < claim.first + claim.rows:
                             shown, expected = f"{video.seconds[late]:.4g} s", f"{late / info.fps:.4g} s"
                             fail(path, f"time of frame {late} of {key}", shown, expected, claim.number)
-                        spans[claim.number][key], sizes[key][claim.number] = span, video.size
+                        spans[claim.number][key] = replace(span, step=step)
+                        sizes[key][claim.number] = video.size
     return spans, sizes
 
 
@@ -218,6 +233,35 @@ def _late_frame(info: Info, video: VideoInfo) -> int | None:
     return int(late.argmax()) if late.any() else None
 
 
+def _step(info: Info, frames: int, fps: float, ends: Sequence[int]) -> int:
+    """How many frames a video shows in the time of a row: more than 1 if its rate is a whole multiple.
+
+    Args:
+        info: The frames per second of the rows.
+        frames: Number of frames of the video.
+        fps: Frames per second of the video.
+        ends: The rows at which episodes in the video end.
+    """
+    step, last = round(fps / info.fps), max(ends)
+    exact = step > 1 and abs(fps / info.fps / step - 1) * last <= ROUNDING
+    return step if exact and -(-frames // step) >= last - TOLERANCE else 1
+
+
+def _at_row_rate(
+    info: Info, key: str, video: VideoInfo, claims: Sequence[Claim], findings: Findings
+) -> tuple[VideoInfo, int]:
+    """A shared video as if it had only the frames at the times of rows, and the step between them."""
+    step = _step(info, video.num_frames, video.fps, [claim.first + claim.rows for claim in claims])
+    if step == 1 or not all(claim.agrees for claim in claims if claim.rows):
+        return video, 1
+    findings.note(_stepped(info, key, video.fps, step))
+    return replace(video, pts=video.pts[::step], fps=video.fps / step), step
+
+
+def _stepped(info: Info, key: str, fps: float, step: int) -> str:
+    return f"the videos of {key} have {fps:g} frames per second, the tables {info.fps:g}; one frame in {step} is read"
+
+
 def _check_rate(info: Info, path: Path, key: str, frames: int, fps: float, number: int) -> None:
     if frames > 1 and abs(fps / info.fps - 1) > 0.01:
         fail(path, f"fps of {key}", f"{fps:g}", f"{info.fps:g}", number)
@@ -267,35 +311,60 @@ def check_exchanged(
 ) -> None:
     """Blame episodes whose videos may be those of others.
 
-    Where the videos of one camera are longer than some tables and shorter than others, or two videos fit to each
-    other's table, they may have changed places. Where one with another length has the same bytes as another video,
-    it is a copy of it; where it is as long as an episode that is broken, it may be that one's.
+    A video with another length than its table may have changed places with others, see `_exchanged`. If it has the
+    same bytes as another video, it is a copy of it; if it is as long as an episode that is broken, it may be that
+    one's. Videos that only are a frame longer or shorter are left to `settled_length`.
     """
-    odd: dict[tuple[int, str], int] = {}
-    signs: dict[str, set[bool]] = defaultdict(set)
-    for number, cameras in spans.items():
-        for key, span in cameras.items():
-            if span.frames != len(tables[number].table):
-                odd[number, key] = span.frames
-                signs[key].add(span.frames > len(tables[number].table))
-    mixed = any(len(both) > 1 for both in signs.values())
-    found = {(frames, len(tables[number].table)) for (number, _), frames in odd.items()}
+    rows = {number: len(table.table) for number, table in tables.items()}
+    odd = {
+        (number, key): (span.frames, rows[number])
+        for number, cameras in spans.items()
+        for key, span in cameras.items()
+        if span.frames != rows[number]
+    }
     alike = _by_size(spans) if odd else {}
     broken = {e.length: e.index for e in episodes.values() if e.index in findings.broken} if odd else {}
-    for (number, key), frames in odd.items():
+    exchanged = _exchanged(odd, rows)
+    for (number, key), (frames, length) in odd.items():
         path = spans[number][key].path
-        rows = len(tables[number].table)
-        has = f"{path}: it has {frames} frames, its table {rows} rows"
-        exchanged = mixed or (rows, frames) in found
-        copied = not exchanged and spans[number][key].first == 0 and _same_bytes(path, alike)
-        if exchanged:
-            findings.blame(number, f"{has}, and videos of other episodes differ the other way: are they exchanged?")
+        has = f"{path}: it has {frames} frames, its table {length} rows"
+        other = exchanged.get((number, key))
+        copied = other is None and spans[number][key].first == 0 and _same_bytes(path, alike)
+        if other is not None:
+            findings.blame(number, f"{has}, and the table of episode {other} has {frames}: are videos exchanged?")
         elif copied:
             findings.blame(number, f"{has}, and it is a copy of {copied}")
         elif frames in broken and broken[frames] != number:
             findings.blame(
                 number, f"{has}, and it may be that of episode {broken[frames]}, which is as long and broken"
             )
+
+
+def _exchanged(odd: Mapping[tuple[int, str], tuple[int, int]], rows: Mapping[int, int]) -> dict[tuple[int, str], int]:
+    """The videos that another order would fit to the tables, and the episode that each may belong to.
+
+    Args:
+        odd: Number of frames, and of rows of the table, for each video where they differ; by episode and camera.
+        rows: Number of rows of every episode.
+
+    Returns:
+        Two videos that fit to each other's tables; all `odd` ones, if one order of them fits to all tables; all of
+        one camera, at least two, if each fits to the table one episode earlier, or later.
+    """
+    owners: dict[int, int] = {}
+    for (number, _), (_, length) in odd.items():
+        owners.setdefault(length, number)
+    pairs = set(odd.values())
+    found = {place: owners[frames] for place, (frames, length) in odd.items() if (length, frames) in pairs}
+    if Counter(frames for frames, _ in odd.values()) == Counter(length for _, length in odd.values()):
+        found = {place: owners[frames] for place, (frames, _) in odd.items()}
+    for key in {key for _, key in odd}:
+        for step in (1, -1):
+            moved = {number: (number + step, frames) for (number, other), (frames, _) in odd.items() if other == key}
+            known = {number: rows[near] == frames for number, (near, frames) in moved.items() if near in rows}
+            if len(known) > 1 and all(known.values()):
+                found |= {(number, key): moved[number][0] for number in known}
+    return found
 
 
 def _by_size(spans: Mapping[int, Mapping[str, Span]]) -> dict[int, list[Path]]:

@@ -7,12 +7,27 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from robot_sets import FPS, KINDS, LENGTHS, PREFIX, each_table, frames, opened, picture, refusal, rows_v2, video_v2
+from robot_sets import (
+    FPS,
+    KINDS,
+    LENGTHS,
+    PREFIX,
+    each_table,
+    frames,
+    opened,
+    picture,
+    refusal,
+    rows_v2,
+    shown,
+    video_v2,
+)
 from small_sets import EPISODES_V30, ROWS_V30, edit_json, edit_lines, edit_table, with_values
 
 from worldmodel.data import open_episodes
 from worldmodel.data.formats import DataWarning, open_set
 from worldmodel.data.options import Request
+from worldmodel.data.video.decoders import video_info
+from worldmodel.data.video.read import read_frames
 from worldmodel.data.video.write import encode_video
 
 INFO = "meta/info.json"
@@ -217,6 +232,26 @@ def test_paths_in_messages_are_shortened_once(make, tmp_path, monkeypatch, name)
     assert "3: it is not listed in meta/episodes.jsonl" in message
     notes = open_set(Path(name), Request(episodes="0:1")).notes
     assert any(note.startswith("meta/episodes.jsonl names the task") for note in notes)
+
+
+@pytest.mark.parametrize("kind", ["v2.1", "v3.0"])
+def test_videos_of_a_multiple_rate_are_read_by_time(make, kind):
+    folder = make(kind)
+    for file in (folder / "videos").rglob(f"{PREFIX}top/**/*.mp4"):
+        pictures = read_frames(file, range(video_info(file).num_frames))
+        encode_video(file, np.repeat(pictures, 3, axis=0)[:-1], 3 * FPS)
+    source = opened(folder)
+    assert source.notes[0].startswith(f"the videos of {PREFIX}top have 30 frames per second, the tables 10; one frame")
+    assert shown(source.read(2, 3, 20, 4).frames[:, 0].numpy()) == [(2, frame) for frame in range(3, 20, 4)]
+
+
+@pytest.mark.parametrize("kind", ["v2.1", "v3.0"])
+@pytest.mark.parametrize("fps", [5, 20])
+def test_a_wrong_rate_is_refused(make, kind, fps):
+    folder = make(kind)
+    each_table(folder, lambda rows: rows.drop_columns(["timestamp"]))
+    edit_json(folder / INFO, lambda i: i.update(fps=fps))
+    assert f"fps of {PREFIX}top is 10, expected {fps}" in refusal(folder)
 
 
 def test_removed_camera(make):
