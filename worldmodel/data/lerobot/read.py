@@ -28,6 +28,7 @@ from worldmodel.data.lerobot.rows import (
     same_outcomes,
     shared_tables,
 )
+from worldmodel.data.lerobot.statistics import check_statistics
 from worldmodel.data.lerobot.tables import visible_files
 from worldmodel.data.lerobot.videos import Span, check_exchanged, own_spans, settled_length, shared_spans
 from worldmodel.data.options import Request, chosen_episodes, intact_episodes
@@ -72,6 +73,8 @@ def open_lerobot(path: Path, request: Request) -> TableSource:
     lengths = _settle(info, listed, tables, spans, in_videos, findings)
     rows = _read_rows(info, listed, tables, lengths, keys, findings)
     _check_widths(rows, findings)
+    whole = {number: tables[number] for number in rows if number not in findings.broken}
+    check_statistics(info, whole, (*keys.actions, *keys.states), findings)
     own_sizes = {key: common_size(info, key, sizes[key], wanted, findings) for key in in_videos}
     for key in (key for key, stored in views.values() if stored == "table"):
         members = {n: (tables[n].file, tables[n].first, len(tables[n].table)) for n in listed if n in tables}
