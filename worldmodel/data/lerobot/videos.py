@@ -1,6 +1,6 @@
 """Which frames of which video belong to an episode, and whether they are as many as the rows."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from filecmp import cmp
@@ -311,59 +311,67 @@ def check_exchanged(
 ) -> None:
     """Blame episodes whose videos may be those of others.
 
-    A video with another length than its table may have changed places with others, see `_exchanged`. If it has the
-    same bytes as another video, it is a copy of it; if it is as long as an episode that is broken, it may be that
-    one's. Videos that only are a frame longer or shorter are left to `settled_length`.
+    Videos with another length than their tables may have changed places, if their lengths fit to each other's tables
+    (or to the next table, in a row). If one has the same bytes as another video, it is a copy of it; if it is as long
+    as an episode that is broken, it may be that one's. All others are left to `settled_length`.
     """
     rows = {number: len(table.table) for number, table in tables.items()}
-    odd = {
-        (number, key): (span.frames, rows[number])
-        for number, cameras in spans.items()
-        for key, span in cameras.items()
-        if span.frames != rows[number]
-    }
+    frames = {(number, key): span.frames for number, cameras in spans.items() for key, span in cameras.items()}
+    odd = {(number, key): count for (number, key), count in frames.items() if count != rows[number]}
     alike = _by_size(spans) if odd else {}
     broken = {e.length: e.index for e in episodes.values() if e.index in findings.broken} if odd else {}
-    exchanged = _exchanged(odd, rows)
-    for (number, key), (frames, length) in odd.items():
-        path = spans[number][key].path
-        has = f"{path}: it has {frames} frames, its table {length} rows"
-        other = exchanged.get((number, key))
-        copied = other is None and spans[number][key].first == 0 and _same_bytes(path, alike)
-        if other is not None:
-            findings.blame(number, f"{has}, and the table of episode {other} has {frames}: are videos exchanged?")
+    owners = _in_circles(odd, rows) | _late(odd, frames, rows)
+    for number, key in sorted({*odd, *owners}):
+        path, count = spans[number][key].path, frames[number, key]
+        has = f"{path}: it has {count} frames, its table {rows[number]} rows"
+        owner = owners.get((number, key))
+        copied = owner is None and spans[number][key].first == 0 and _same_bytes(path, alike)
+        if owner is not None:
+            findings.blame(number, f"{has}, and the table of episode {owner} has {count}: are videos exchanged?")
         elif copied:
             findings.blame(number, f"{has}, and it is a copy of {copied}")
-        elif frames in broken and broken[frames] != number:
-            findings.blame(
-                number, f"{has}, and it may be that of episode {broken[frames]}, which is as long and broken"
-            )
+        elif count in broken and broken[count] != number:
+            findings.blame(number, f"{has}, and it may be that of episode {broken[count]}, which is as long and broken")
 
 
-def _exchanged(odd: Mapping[tuple[int, str], tuple[int, int]], rows: Mapping[int, int]) -> dict[tuple[int, str], int]:
-    """The videos that another order would fit to the tables, and the episode that each may belong to.
+def _in_circles(odd: Mapping[tuple[int, str], int], rows: Mapping[int, int]) -> dict[tuple[int, str], int]:
+    """The videos that would fit to the tables if they changed places, and the episode that each may belong to.
 
     Args:
-        odd: Number of frames, and of rows of the table, for each video where they differ; by episode and camera.
+        odd: Number of frames of each video that does not have that of the rows; by episode and camera.
         rows: Number of rows of every episode.
-
-    Returns:
-        Two videos that fit to each other's tables; all `odd` ones, if one order of them fits to all tables; all of
-        one camera, at least two, if each fits to the table one episode earlier, or later.
     """
-    owners: dict[int, int] = {}
-    for (number, _), (_, length) in odd.items():
-        owners.setdefault(length, number)
-    pairs = set(odd.values())
-    found = {place: owners[frames] for place, (frames, length) in odd.items() if (length, frames) in pairs}
-    if Counter(frames for frames, _ in odd.values()) == Counter(length for _, length in odd.values()):
-        found = {place: owners[frames] for place, (frames, _) in odd.items()}
+    owner = {rows[number]: number for number, _ in odd}
+    leads: dict[int, set[int]] = defaultdict(set)
+    for (number, _), count in odd.items():
+        leads[rows[number]].add(count)
+    circles = {(length, count) for length, counts in leads.items() for count in counts if _leads(leads, count, length)}
+    return {(number, key): owner[count] for (number, key), count in odd.items() if (rows[number], count) in circles}
+
+
+def _leads(leads: Mapping[int, Collection[int]], start: int, end: int) -> bool:
+    """Whether a way leads from `start` to `end`."""
+    seen, left = set(), [start]
+    while left and end not in seen:
+        place = left.pop()
+        if place not in seen:
+            seen.add(place)
+            left += leads.get(place, ())
+    return end in seen
+
+
+def _late(
+    odd: Mapping[tuple[int, str], int], frames: Mapping[tuple[int, str], int], rows: Mapping[int, int]
+) -> dict[tuple[int, str], int]:
+    """The videos of a camera that are those of the next episode, or of the one before, as nearly all lengths show."""
+    found = {}
     for key in {key for _, key in odd}:
         for step in (1, -1):
-            moved = {number: (number + step, frames) for (number, other), (frames, _) in odd.items() if other == key}
-            known = {number: rows[near] == frames for number, (near, frames) in moved.items() if near in rows}
-            if len(known) > 1 and all(known.values()):
-                found |= {(number, key): moved[number][0] for number in known}
+            near = [number for number, other in odd if other == key and number + step in rows]
+            fits = [number for number in near if frames[number, key] == rows[number + step]]
+            if len(fits) > 1 and 4 * len(fits) >= 3 * len(near):
+                between = [n for n in range(min(fits), max(fits) + 1) if frames.get((n, key)) == rows.get(n + step)]
+                found |= {(number, key): number + step for number in between if (number, key) in frames}
     return found
 
 

@@ -114,12 +114,14 @@ def test_three_videos_in_a_circle_are_an_exchange(make):
     encode_lengths(folder, {0: 19, 1: 21, 3: 17})
     assert "episodes 0-1, 3 of 4" in refusal(folder)
     assert opened(folder, skip_broken=True).numbers == (2,)
+    encode_lengths(folder, {2: 26})
+    assert opened(folder, skip_broken=True).numbers == (2,)
 
 
 def test_videos_that_are_late_by_an_episode_are_an_exchange(tmp_path):
-    folder = write_set(tmp_path / "d", KINDS["v2.1"], lengths=(20, 21, 22, 23))
-    encode_lengths(folder, {1: 20, 2: 21, 3: 22})
-    assert "episodes 1-3 of 4" in refusal(folder)
+    folder = write_set(tmp_path / "d", KINDS["v2.1"], lengths=(20, 21, 21, 22, 23))
+    encode_lengths(folder, {1: 20, 2: 21, 3: 21, 4: 22})
+    assert "episodes 1-4 of 5" in refusal(folder)
 
 
 def test_exchanged_and_copied_videos_are_broken(make):
