@@ -298,6 +298,7 @@ def test_linked_folders_are_part_of_the_data_set(tmp_path):
         target = tmp_path / part.replace("/", "-")
         (folder / part).rename(target)
         (folder / part).symlink_to(target)
+    (folder / "data" / "again").symlink_to(folder / "data")
     assert open_episodes(folder).fingerprint == open_episodes(V30).fingerprint
 
 
