@@ -1,6 +1,5 @@
 """Faults of data on disk: one message for all formats, and checks that every format needs."""
 
-import re
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -16,18 +15,6 @@ def fail(file: Path, field: str, found: object, expected: object, episode: int |
     """Raise a `ValueError` that names file, episode, field and both values."""
     where = "" if episode is None else f"episode {episode}, "
     raise ValueError(f"{file}: {where}{field} is {found!s:.200}, expected {expected!s:.200}")
-
-
-def inside(text: str, folder: Path, parts: Sequence[str] = ()) -> str:
-    """`text` in one line, the paths in it that begin with `folder` relative to it.
-
-    Args:
-        text: What is said about files.
-        folder: The data set.
-        parts: What a path inside it begins with; anything if not given.
-    """
-    following = f"(?=(?:{'|'.join(parts)})\\b)" if parts else ""
-    return " ".join(re.sub(rf"(?<![\w./\\'\"-]){re.escape(str(folder))}/{following}", "", text).split())
 
 
 def finite(

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from worldmodel.data.checks import disagreements, inside
+from worldmodel.data.checks import disagreements
 from worldmodel.data.options import Request, chosen_episodes, intact_episodes
 from worldmodel.data.plain.cameras import Camera, PlainPictures, open_camera
 from worldmodel.data.plain.layout import EpisodeFiles, Layout, find_layout, summary
@@ -179,7 +179,7 @@ def _check_lengths(cameras: Mapping[int, Mapping[str, Camera]], broken: dict[int
 
 def _short(root: Path, broken: Mapping[int, str]) -> dict[int, str]:
     """Reasons with paths inside the folder, all in one line."""
-    return {number: inside(reason, root) for number, reason in broken.items()}
+    return {number: " ".join(reason.replace(f"{root}/", "").split()) for number, reason in broken.items()}
 
 
 def _length_notes(
