@@ -23,6 +23,8 @@ class InfoConfig:
 
     data: tyro.conf.Positional[str | Path]
     """LeRobot folder, folder of videos, HDF5 file(s), or hf://USER/SET@REV."""
+    views: tuple[str, ...] = ()
+    """Cameras to read, in this order; the others may be broken. By default all."""
     look_at: int = 8
     """Episodes whose pictures are decoded in search of problems; 0 for none."""
     reading: ReadOptions = field(default_factory=DataOptions)
@@ -31,7 +33,7 @@ class InfoConfig:
 
 def info(config: InfoConfig) -> None:
     """Print episodes, cameras, tasks, the ranges of actions and states, and problems found."""
-    source = open_set(config.data, Request(**asdict(config.reading)))
+    source = open_set(config.data, Request(**asdict(config.reading), views=config.views or None))
     console = Console()
     for name, value in describe(source).items():
         console.print(f"{name:9} {value}", highlight=False, soft_wrap=True, markup=False)

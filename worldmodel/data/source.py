@@ -60,14 +60,14 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class VideoPictures:
-    """Frames in video files; `videos[episode][camera]` is a file and the episode's first frame."""
+    """Frames in video files; `videos[episode][camera]` is a file, and first frame and step of the episode in it."""
 
-    videos: tuple[tuple[tuple[Path, int], ...], ...]
+    videos: tuple[tuple[tuple[Path, int, int], ...], ...]
 
     def read(self, episode: int, camera: int, indices: np.ndarray) -> UInt8[np.ndarray, "t h w 3"]:
         """Decode frames; see `Pictures.read`."""
-        path, first = self.videos[episode][camera]
-        return read_frames(path, (first + indices).tolist())
+        path, first, step = self.videos[episode][camera]
+        return read_frames(path, (first + step * indices).tolist())
 
     def file(self, episode: int, camera: int) -> Path:
         """The video."""

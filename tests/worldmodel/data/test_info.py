@@ -35,6 +35,17 @@ def test_facts_of_every_format(folder, tmp_path, capsys):
         assert printed.count("problem ") == 1 and "cameras differ in size" in printed
 
 
+def test_only_the_cameras_that_are_asked_for_are_described(tmp_path, capsys):
+    folder = write_lerobot(tmp_path / "lerobot")
+    for video in (folder / "videos").glob("*top/**/*.mp4"):
+        video.write_bytes(b"no video")
+    assert main(["info", str(folder)]) == 2
+    assert "top" in capsys.readouterr().err
+    assert main(["info", str(folder), "--views", "wrist"]) == 0
+    printed = capsys.readouterr().out
+    assert "cameras   wrist 24 x 24 pixels, read at 24 x 24" in printed and "none found" in printed
+
+
 def test_malformed_data_is_one_line(folder, tmp_path, capsys):
     file = tmp_path / "data.hdf5"
     file.write_bytes(b"no")

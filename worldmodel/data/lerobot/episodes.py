@@ -8,7 +8,7 @@ from typing import Any
 from worldmodel.data.checks import fail
 from worldmodel.data.lerobot.findings import Findings
 from worldmodel.data.lerobot.info import Info
-from worldmodel.data.lerobot.tables import python_rows, read_json_lines, read_table
+from worldmodel.data.lerobot.tables import python_rows, read_json_lines, read_table, visible_files
 
 MOST_EPISODES = 10**6  # above, an episode_index is taken for an error
 TASK_COLUMNS = ("task", "__index_level_0__", "tasks")
@@ -61,7 +61,7 @@ def _listed(info: Info, findings: Findings) -> list[tuple[Path, list[dict[str, A
     if info.per_episode:
         file = meta / "episodes.jsonl"
         return [(file, read_json_lines(file, findings))]
-    files = sorted((meta / "episodes").rglob("*.parquet"))
+    files = sorted(Path(path) for path in visible_files(meta / "episodes") if path.endswith(".parquet"))
     if not files:
         fail(meta / "episodes", "number of chunk-*/file-*.parquet", 0, "at least 1")
     return [(file, python_rows(file, read_table(file))) for file in files]

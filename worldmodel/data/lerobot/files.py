@@ -10,6 +10,7 @@ from worldmodel.data.checks import fail
 from worldmodel.data.lerobot.episodes import Episode, whole
 from worldmodel.data.lerobot.findings import Findings
 from worldmodel.data.lerobot.info import Info
+from worldmodel.data.lerobot.tables import visible_files
 
 TEMPLATES = {
     ("data_path", True): "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
@@ -26,6 +27,7 @@ class Files:
     """The files of a data set; one that is not where the template says is looked for by its name.
 
     Attributes:
+        below: All files in `data/` and `videos/`.
         tables: All parquet files in `data/`, sorted.
         videos: All video files in `videos/`, by the names of the folders they lie in.
         cameras: Names of the innermost folders that are no chunks: those of cameras in both layouts.
@@ -34,13 +36,13 @@ class Files:
     def __init__(self, info: Info, findings: Findings):
         self.info, self.findings = info, findings
         self._root = f"{info.folder}/"
-        below = [path for part in ("data", "videos") for path in _walk(f"{info.folder}/{part}")]
-        self._present = set(below)
-        self.tables = [Path(path) for path in sorted(below) if path.endswith(".parquet")]
+        self.below = [path for part in ("data", "videos") for path in visible_files(f"{info.folder}/{part}")]
+        self._present = set(self.below)
+        self.tables = [Path(path) for path in sorted(self.below) if path.endswith(".parquet")]
         self.videos: dict[str, list[str]] = defaultdict(list)
         self.cameras: set[str] = set()
         self._by_number: dict[tuple[str, int], list[str]] = defaultdict(list)
-        for path in below:
+        for path in self.below:
             folders = path.removeprefix(self._root).split("/")
             number = EPISODE_FILE.search(folders[-1])
             if os.path.splitext(path)[1].lower() in PICTURES:
@@ -122,15 +124,6 @@ def _is_file(path: str) -> bool:
         return os.path.isfile(path)
     except UNREADY:
         return False
-
-
-def _walk(folder: str) -> list[str]:
-    """All files below a folder; hidden ones, which systems and editors leave behind, are none of the data set."""
-    found = []
-    for root, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [f"{root}/{name}" for name in names if not name.startswith(".")]
-    return found
 
 
 def check_totals(info: Info, episodes: Sequence[Episode], files: Files, findings: Findings) -> None:

@@ -1,10 +1,13 @@
 """What is found while a data set is opened: notes, and the episodes that are broken."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from worldmodel.data.options import ranges
+
+PARTS = ("meta", "data", "videos", "images")
 
 
 class Findings:
@@ -51,4 +54,6 @@ class Findings:
         return tuple(lines)
 
     def _short(self, text: str) -> str:
-        return " ".join(text.replace(f"{self.folder}/", "").split())
+        """`text` in one line, the paths in it that begin with the folder relative to it."""
+        begin = rf"(?<![\w./\\'\"-]){re.escape(str(self.folder))}/(?=(?:{'|'.join(PARTS)})\b)"
+        return " ".join(re.sub(begin, "", text).split())

@@ -5,12 +5,21 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from worldmodel.data.checks import fail
 from worldmodel.data.lerobot.findings import Findings
 from worldmodel.data.lerobot.info import Info
-from worldmodel.data.lerobot.tables import is_list, is_numeric, is_picture, number_kind, read_schema
+from worldmodel.data.lerobot.tables import (
+    is_list,
+    is_numeric,
+    is_picture,
+    number_kind,
+    numbers,
+    read_schema,
+    read_table,
+)
 from worldmodel.data.options import DataOptions
 
 ACTIONS = ("action", "actions")
@@ -55,13 +64,20 @@ def choose_keys(info: Info, files: Sequence[Path], options: DataOptions, finding
     pictures = tuple(name for name, kind in types.items() if is_picture(kind) or name in info.cameras)
     vectors = [name for name in types if name not in (*ASIDE, *pictures) and _has_numbers(info, name, types[name])]
     order = [*(key for key in info.features if key in vectors), *(key for key in vectors if key not in info.features)]
-    actions = _choose(info, "action", ACTIONS, order, options.action_keys, list(types), findings)
-    states = _choose(info, "state", STATES, order, options.state_keys, list(types), findings)
+    named = {"action": (ACTIONS, options.action_keys), "state": (STATES, options.state_keys)}
+    chosen, beside = {}, []
+    for what, (names, asked) in named.items():
+        if asked:
+            chosen[what] = _asked(info, what, order, asked, list(types))
+        else:
+            chosen[what], unused = _choose(info, what, names, order, files, findings)
+            beside += unused
+    actions, states = chosen["action"], chosen["state"]
     if not actions:
         _check_unlabelled(info, order, types)
-        unused = [key for key in order if key not in states and key != PANDAS_INDEX]
+        unused = [key for key in order if key not in (*states, *beside) and key != PANDAS_INDEX]
         findings.note(f"no column is called action; read as video without actions; not used are {unused}")
-    _note_unused(order, actions, states, types, findings)
+    _note_unused([key for key in order if key not in beside], actions, states, types, findings)
     for key in (*actions, *states):
         declared = info.features[key].dtype if key in info.features else ""
         kind = number_kind(types[key])
@@ -116,33 +132,51 @@ def _column_types(info: Info, files: Sequence[Path], findings: Findings) -> dict
     return types
 
 
-def _choose(
-    info: Info,
-    what: str,
-    names: Sequence[str],
-    columns: Sequence[str],
-    asked: Sequence[str],
-    existing: Iterable[str],
-    findings: Findings,
+def _asked(
+    info: Info, what: str, columns: Sequence[str], asked: Sequence[str], existing: Iterable[str]
 ) -> tuple[str, ...]:
-    if asked:
-        lacking = [key for key in asked if key not in columns]
-        if lacking or len(set(asked)) < len(asked):
-            found = f"{', '.join(lacking)}, no column of numbers" if lacking else f"{', '.join(asked)}, one twice"
-            fail(info.file, f"--{what}-keys", found, f"among {sorted(existing)}")
-        return tuple(asked)
-    groups = [(key,) for key in names if key in columns]
-    for name in names:
-        parts = tuple(key for key in columns if key.startswith(f"{name}."))
-        groups += [parts] if parts else []
+    lacking = [key for key in asked if key not in columns]
+    if lacking or len(set(asked)) < len(asked):
+        found = f"{', '.join(lacking)}, no column of numbers" if lacking else f"{', '.join(asked)}, one twice"
+        fail(info.file, f"--{what}-keys", found, f"among {sorted(existing)}")
+    return tuple(asked)
+
+
+def _choose(
+    info: Info, what: str, names: Sequence[str], columns: Sequence[str], files: Sequence[Path], findings: Findings
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns to read, and those beside them that a note names as not used."""
+    parts = {name: tuple(key for key in columns if key.startswith(f"{name}.")) for name in names}
+    whole = [name for name in names if name in columns]
+    groups = [(name,) for name in whole] + [found for name, found in parts.items() if found and name not in whole]
     if not groups:
-        return ()
-    if len(groups) > 1:
+        return (), ()
+    equal = len(groups) == len(whole) > 1 and _are_equal(files, whole)
+    if len(groups) > 1 and not equal:
         found = " or ".join(" + ".join(group) for group in groups)
         fail(info.file, f"the {what}", f"ambiguous, {found}", f"a choice by --{what}-keys")
-    if groups[0] != (names[0],):
-        findings.note(f"the {what} is read from {', '.join(groups[0])}")
-    return groups[0]
+    read, beside = groups[0], (*whole[1:], *(key for name in whole for key in parts[name]))
+    if equal:
+        findings.note(f"{', '.join(whole[1:])} holds the same numbers as {whole[0]}")
+    if beside:
+        findings.note(f"the {what} is read from {read[0]}; not used are {', '.join(beside)}")
+    elif read != (names[0],):
+        findings.note(f"the {what} is read from {', '.join(read)}")
+    return read, beside
+
+
+def _are_equal(files: Sequence[Path], names: Sequence[str]) -> bool:
+    """Whether columns hold the same numbers in all tables."""
+    for file in files:
+        try:
+            table = read_table(file, names)
+            first, *others = (numbers(file, table, name) for name in names)
+        except ValueError:
+            return False
+        for other in others:
+            if first.shape != other.shape or not np.array_equal(first.astype(float), other.astype(float), True):
+                return False
+    return True
 
 
 def _check_unlabelled(info: Info, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> None:

@@ -25,13 +25,14 @@ from worldmodel.data.lerobot.rows import (
     episode_rows,
     episode_task,
     own_tables,
+    same_outcomes,
     shared_tables,
 )
+from worldmodel.data.lerobot.statistics import check_statistics
+from worldmodel.data.lerobot.tables import visible_files
 from worldmodel.data.lerobot.videos import Span, check_exchanged, own_spans, settled_length, shared_spans
 from worldmodel.data.options import Request, chosen_episodes, intact_episodes
 from worldmodel.data.source import Pictures, Rows, TableSource, VideoPictures, fingerprint, letterboxes
-
-PARTS = ("meta", "data", "videos")
 
 
 def open_lerobot(path: Path, request: Request) -> TableSource:
@@ -72,6 +73,8 @@ def open_lerobot(path: Path, request: Request) -> TableSource:
     lengths = _settle(info, listed, tables, spans, in_videos, findings)
     rows = _read_rows(info, listed, tables, lengths, keys, findings)
     _check_widths(rows, findings)
+    whole = {number: tables[number] for number in rows if number not in findings.broken}
+    check_statistics(info, whole, (*keys.actions, *keys.states), findings)
     own_sizes = {key: common_size(info, key, sizes[key], wanted, findings) for key in in_videos}
     for key in (key for key, stored in views.values() if stored == "table"):
         members = {n: (tables[n].file, tables[n].first, len(tables[n].table)) for n in listed if n in tables}
@@ -87,12 +90,12 @@ def open_lerobot(path: Path, request: Request) -> TableSource:
         fps=info.fps,
         size=size,
         robot_type=info.robot_type,
-        fingerprint=fingerprint(folder, (f for part in PARTS for f in (folder / part).rglob("*"))),
+        fingerprint=fingerprint(folder, map(Path, (*visible_files(folder / "meta"), *files.below))),
         lengths=tuple(lengths[number] for number in kept),
         boxes=boxes,
         cameras=tuple(key for key, _ in views.values()),
         pictures=pictures,
-        rows=tuple(rows[number] for number in kept),
+        rows=same_outcomes([rows[number] for number in kept]),
         seeds=tuple(reset_seed(episodes[number]) for number in kept),
         shift=recorded_shift([episodes[number] for number in kept]),
         numbers=() if kept == list(range(total)) else tuple(kept),
@@ -194,7 +197,7 @@ def _pictures(
 ) -> Pictures:
     in_videos = [key for key, stored in cameras if stored == "video"]
     in_tables = [key for key, stored in cameras if stored == "table"]
-    videos = VideoPictures(tuple(tuple((spans[n][key].path, spans[n][key].first) for key in in_videos) for n in kept))
+    videos = VideoPictures(tuple(tuple(spans[number][key].place for key in in_videos) for number in kept))
     if not in_tables:
         return videos
     places = tuple(TablePlace(tables[number].file, tables[number].first) for number in kept)

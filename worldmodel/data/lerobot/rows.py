@@ -229,21 +229,47 @@ def episode_rows(number: int, place: EpisodeTable, length: int, keys: Keys, task
             fail(place.file, f"width of {name}", width, f"{keys.widths[name]} as in meta/info.json", number)
     actions = _side_by_side(number, place, length, keys.actions, findings, leads_out=True)
     states = _side_by_side(number, place, length, keys.states, findings, leads_out=False)
-    outcomes = {}
-    for name in ("next.reward", "next.success"):
-        present = (name,) if name in keys.columns else ()
-        values = _side_by_side(number, place, length, present, findings, leads_out=True)
-        if values is not None and values.shape[1] != 1:
-            fail(place.file, f"width of {name}", values.shape[1], 1, number)
-        outcomes[name] = None if values is None else values[:, 0]
-    successes = outcomes["next.success"]
+    rewards, successes = (
+        _outcome(number, place, length, name, findings) if name in keys.columns else None
+        for name in ("next.reward", "next.success")
+    )
     return Rows(
         task=task,
         actions=actions,
         states=states,
-        rewards=outcomes["next.reward"],
+        rewards=rewards,
         successes=None if successes is None else successes > 0,
     )
+
+
+def _outcome(
+    number: int, place: EpisodeTable, length: int, name: str, findings: Findings
+) -> Float32[np.ndarray, " rows"] | None:
+    """A column that no training of a world model needs: `None`, with a note, where it is not one number a row."""
+    try:
+        values = place.numbers(name)[:length]
+    except ValueError:
+        has = name in place.table.column_names
+        why = f"it holds {place.table.schema.field(name).type}, not one number a row" if has else "a table lacks it"
+        findings.note(f"{name} is left out: {why}", number)
+        return None
+    if values.shape[1] != 1:
+        findings.note(f"{name} is left out: it has {values.shape[1]} numbers a row, expected 1", number)
+        return None
+    with np.errstate(over="ignore"):
+        lacking = ~np.isfinite(values[: max(length - 1, 1), 0].astype(np.float32))
+    if lacking.any():
+        rows = "every row" if lacking.all() else "some rows"
+        findings.note(f"{name} is left out: it is not a finite number in {rows}", number)
+        return None
+    column = _side_by_side(number, place, length, (name,), findings, leads_out=True)
+    return None if column is None else column[:, 0]
+
+
+def same_outcomes(rows: Sequence[Rows]) -> tuple[Rows, ...]:
+    """The rows of all episodes, without rewards or successes where an episode lacks them."""
+    lacking = {name: None for name in ("rewards", "successes") if any(getattr(each, name) is None for each in rows)}
+    return tuple(replace(each, **lacking) for each in rows)
 
 
 def _side_by_side(

@@ -1,6 +1,7 @@
-"""Reading JSON and parquet of a LeRobot folder, every fault reported as a `ValueError`."""
+"""Finding and reading JSON and parquet of a LeRobot folder, every fault reported as a `ValueError`."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +20,30 @@ BROKEN_FILE = (OSError, ValueError, MemoryError, RecursionError, OverflowError, 
 BOM = "\ufeff"
 THREADS = 4
 POINTER = b"version https://git-lfs"
+LEFT_BEHIND = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 T = TypeVar("T")
+
+
+def visible_files(folder: Path | str) -> list[str]:
+    """All files below a folder, also below folders that are links, unless they lead back to where they are.
+
+    Hidden files and those in `LEFT_BEHIND`, which systems and editors leave behind, are none of the data set.
+    """
+    found = []
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if _is_visible(name) and not _leads_back(root, name)]
+        found += [f"{root}/{name}" for name in names if _is_visible(name)]
+    return found
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name not in LEFT_BEHIND
+
+
+def _leads_back(root: str, name: str) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    path = os.path.join(root, name)
+    return os.path.islink(path) and Path(path).resolve() in (Path(root).resolve(), *Path(root).resolve().parents)
 
 
 def is_pointer(file: Path) -> bool:

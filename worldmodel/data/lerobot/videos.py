@@ -24,11 +24,17 @@ TOLERANCE = 3  # frames that a video may be longer or shorter than its table
 
 @dataclass(frozen=True)
 class Span:
-    """The frames of one camera: `frames` of them from frame `first` of a video on."""
+    """The frames of one camera: from the time of row `first` on, `frames` of them; one in `step` of the video."""
 
     path: Path
     first: int
     frames: int
+    step: int = 1
+
+    @property
+    def place(self) -> tuple[Path, int, int]:
+        """The video, the first frame in it, and the step from frame to frame."""
+        return self.path, self.first * self.step, self.step
 
 
 def read_header(path: Path) -> VideoHeader:
@@ -83,8 +89,15 @@ def own_spans(
     for (path, (number, key)), header in zip(users.items(), in_threads(read_header, users), strict=True):
         with findings.blaming(number):
             header = header()
-            _check_rate(info, path, key, header.num_frames, header.fps, number)
-            spans[number][key] = Span(path, 0, header.num_frames)
+            rows = len(tables[number].table)
+            step = _step(info, header.num_frames, header.fps, [rows])
+            frames = -(-header.num_frames // step)
+            if abs(frames - rows) > TOLERANCE:
+                step, frames = 1, header.num_frames
+            _check_rate(info, path, key, frames, header.fps / step, number)
+            if step > 1:
+                findings.note(_stepped(info, key, header.fps, step), number)
+            spans[number][key] = Span(path, 0, frames, step)
             sizes[key][number] = header.size
     return spans, sizes
 
@@ -118,6 +131,7 @@ def shared_spans(
                 for number in numbers:
                     findings.blame(number, str(reason))
                 continue
+            video, step = _at_row_rate(info, key, video, within, findings)
             late = _late_frame(info, video)
             within.sort(key=lambda claim: claim.first)
             sides = _neighbours(within)
@@ -129,7 +143,8 @@ def shared_spans(
                         if late is not None and late < claim.first + claim.rows:
                             shown, expected = f"{video.seconds[late]:.4g} s", f"{late / info.fps:.4g} s"
                             fail(path, f"time of frame {late} of {key}", shown, expected, claim.number)
-                        spans[claim.number][key], sizes[key][claim.number] = span, video.size
+                        spans[claim.number][key] = replace(span, step=step)
+                        sizes[key][claim.number] = video.size
     return spans, sizes
 
 
@@ -218,6 +233,35 @@ def _late_frame(info: Info, video: VideoInfo) -> int | None:
     return int(late.argmax()) if late.any() else None
 
 
+def _step(info: Info, frames: int, fps: float, ends: Sequence[int]) -> int:
+    """How many frames a video shows in the time of a row: more than 1 if its rate is a whole multiple.
+
+    Args:
+        info: The frames per second of the rows.
+        frames: Number of frames of the video.
+        fps: Frames per second of the video.
+        ends: The rows at which episodes in the video end.
+    """
+    step, last = round(fps / info.fps), max(ends)
+    exact = step > 1 and abs(fps / info.fps / step - 1) * last <= ROUNDING
+    return step if exact and -(-frames // step) >= last - TOLERANCE else 1
+
+
+def _at_row_rate(
+    info: Info, key: str, video: VideoInfo, claims: Sequence[Claim], findings: Findings
+) -> tuple[VideoInfo, int]:
+    """A shared video as if it had only the frames at the times of rows, and the step between them."""
+    step = _step(info, video.num_frames, video.fps, [claim.first + claim.rows for claim in claims])
+    if step == 1 or not all(claim.agrees for claim in claims if claim.rows):
+        return video, 1
+    findings.note(_stepped(info, key, video.fps, step))
+    return replace(video, pts=video.pts[::step], fps=video.fps / step), step
+
+
+def _stepped(info: Info, key: str, fps: float, step: int) -> str:
+    return f"the videos of {key} have {fps:g} frames per second, the tables {info.fps:g}; one frame in {step} is read"
+
+
 def _check_rate(info: Info, path: Path, key: str, frames: int, fps: float, number: int) -> None:
     if frames > 1 and abs(fps / info.fps - 1) > 0.01:
         fail(path, f"fps of {key}", f"{fps:g}", f"{info.fps:g}", number)
@@ -267,35 +311,68 @@ def check_exchanged(
 ) -> None:
     """Blame episodes whose videos may be those of others.
 
-    Where the videos of one camera are longer than some tables and shorter than others, or two videos fit to each
-    other's table, they may have changed places. Where one with another length has the same bytes as another video,
-    it is a copy of it; where it is as long as an episode that is broken, it may be that one's.
+    Videos with another length than their tables may have changed places, if their lengths fit to each other's tables
+    (or to the next table, in a row). If one has the same bytes as another video, it is a copy of it; if it is as long
+    as an episode that is broken, it may be that one's. All others are left to `settled_length`.
     """
-    odd: dict[tuple[int, str], int] = {}
-    signs: dict[str, set[bool]] = defaultdict(set)
-    for number, cameras in spans.items():
-        for key, span in cameras.items():
-            if span.frames != len(tables[number].table):
-                odd[number, key] = span.frames
-                signs[key].add(span.frames > len(tables[number].table))
-    mixed = any(len(both) > 1 for both in signs.values())
-    found = {(frames, len(tables[number].table)) for (number, _), frames in odd.items()}
+    rows = {number: len(table.table) for number, table in tables.items()}
+    frames = {(number, key): span.frames for number, cameras in spans.items() for key, span in cameras.items()}
+    odd = {(number, key): count for (number, key), count in frames.items() if count != rows[number]}
     alike = _by_size(spans) if odd else {}
     broken = {e.length: e.index for e in episodes.values() if e.index in findings.broken} if odd else {}
-    for (number, key), frames in odd.items():
-        path = spans[number][key].path
-        rows = len(tables[number].table)
-        has = f"{path}: it has {frames} frames, its table {rows} rows"
-        exchanged = mixed or (rows, frames) in found
-        copied = not exchanged and spans[number][key].first == 0 and _same_bytes(path, alike)
-        if exchanged:
-            findings.blame(number, f"{has}, and videos of other episodes differ the other way: are they exchanged?")
+    owners = _in_circles(odd, rows) | _late(odd, frames, rows)
+    for number, key in sorted({*odd, *owners}):
+        path, count = spans[number][key].path, frames[number, key]
+        has = f"{path}: it has {count} frames, its table {rows[number]} rows"
+        owner = owners.get((number, key))
+        copied = owner is None and spans[number][key].first == 0 and _same_bytes(path, alike)
+        if owner is not None:
+            findings.blame(number, f"{has}, and the table of episode {owner} has {count}: are videos exchanged?")
         elif copied:
             findings.blame(number, f"{has}, and it is a copy of {copied}")
-        elif frames in broken and broken[frames] != number:
-            findings.blame(
-                number, f"{has}, and it may be that of episode {broken[frames]}, which is as long and broken"
-            )
+        elif count in broken and broken[count] != number:
+            findings.blame(number, f"{has}, and it may be that of episode {broken[count]}, which is as long and broken")
+
+
+def _in_circles(odd: Mapping[tuple[int, str], int], rows: Mapping[int, int]) -> dict[tuple[int, str], int]:
+    """The videos that would fit to the tables if they changed places, and the episode that each may belong to.
+
+    Args:
+        odd: Number of frames of each video that does not have that of the rows; by episode and camera.
+        rows: Number of rows of every episode.
+    """
+    owner = {rows[number]: number for number, _ in odd}
+    leads: dict[int, set[int]] = defaultdict(set)
+    for (number, _), count in odd.items():
+        leads[rows[number]].add(count)
+    circles = {(length, count) for length, counts in leads.items() for count in counts if _leads(leads, count, length)}
+    return {(number, key): owner[count] for (number, key), count in odd.items() if (rows[number], count) in circles}
+
+
+def _leads(leads: Mapping[int, Collection[int]], start: int, end: int) -> bool:
+    """Whether a way leads from `start` to `end`."""
+    seen, left = set(), [start]
+    while left and end not in seen:
+        place = left.pop()
+        if place not in seen:
+            seen.add(place)
+            left += leads.get(place, ())
+    return end in seen
+
+
+def _late(
+    odd: Mapping[tuple[int, str], int], frames: Mapping[tuple[int, str], int], rows: Mapping[int, int]
+) -> dict[tuple[int, str], int]:
+    """The videos of a camera that are those of the next episode, or of the one before, as nearly all lengths show."""
+    found = {}
+    for key in {key for _, key in odd}:
+        for step in (1, -1):
+            near = [number for number, other in odd if other == key and number + step in rows]
+            fits = [number for number in near if frames[number, key] == rows[number + step]]
+            if len(fits) > 1 and 4 * len(fits) >= 3 * len(near):
+                between = [n for n in range(min(fits), max(fits) + 1) if frames.get((n, key)) == rows.get(n + step)]
+                found |= {(number, key): number + step for number in between if (number, key) in frames}
+    return found
 
 
 def _by_size(spans: Mapping[int, Mapping[str, Span]]) -> dict[int, list[Path]]:

@@ -2,16 +2,32 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from robot_sets import FPS, KINDS, LENGTHS, PREFIX, each_table, frames, opened, picture, refusal, rows_v2, video_v2
+from robot_sets import (
+    FPS,
+    KINDS,
+    LENGTHS,
+    PREFIX,
+    each_table,
+    frames,
+    opened,
+    picture,
+    refusal,
+    rows_v2,
+    shown,
+    video_v2,
+)
 from small_sets import EPISODES_V30, ROWS_V30, edit_json, edit_lines, edit_table, with_values
 
 from worldmodel.data import open_episodes
 from worldmodel.data.formats import DataWarning, open_set
 from worldmodel.data.options import Request
+from worldmodel.data.video.decoders import video_info
+from worldmodel.data.video.read import read_frames
 from worldmodel.data.video.write import encode_video
 
 INFO = "meta/info.json"
@@ -100,7 +116,7 @@ def test_two_action_keys_stand_side_by_side_as_declared(make):
 
 def test_ambiguous_and_unknown_actions(make):
     folder = make("v2.1")
-    each_table(folder, lambda rows: rows.append_column("actions", rows["action"]))
+    each_table(folder, lambda rows: rows.append_column("actions", rows["observation.state"]))
     message = refusal(folder)
     assert "action or actions" in message and "--action-keys" in message
     opened(folder, action_keys=("action",))
@@ -111,6 +127,131 @@ def test_ambiguous_and_unknown_actions(make):
     rename_columns(folder, robot_action="targets")
     source = open_set(folder, Request())
     assert source.action_dim == 0 and "not used are ['targets']" in source.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["v2.1", "v3.0"])
+def test_action_and_state_win_over_their_parts(make, kind):
+    """As in DROID 1.0.1."""
+    folder = make(kind)
+
+    def beside(rows):
+        rows = rows.append_column("action.joint_velocity", rows["observation.state"])
+        rows = rows.append_column("action.gripper_position", rows["timestamp"])
+        return rows.append_column("observation.state.joints", rows["action"])
+
+    declared = {"action.gripper_position": 1, "action.joint_velocity": 5, "observation.state.joints": 4}
+    each_table(folder, beside)
+    parts = {name: {"dtype": "float32", "shape": [width], "names": None} for name, width in declared.items()}
+    edit_json(folder / INFO, lambda i: i["features"].update(parts))
+    assert opened(folder).notes == (
+        "the action is read from action; not used are action.gripper_position, action.joint_velocity",
+        "the state is read from observation.state; not used are observation.state.joints",
+    )
+    assert open_set(folder, Request(action_keys=("action.joint_velocity",))).action_dim == 5
+    each_table(folder, lambda rows: rows.rename_columns([{"action": "a"}.get(n, n) for n in rows.column_names]))
+    edit_json(folder / INFO, lambda i: i["features"].update(a=i["features"].pop("action")))
+    source = open_set(folder, Request())
+    assert source.action_dim == 6
+    assert source.notes[0] == "the action is read from action.gripper_position, action.joint_velocity"
+
+
+def test_equal_actions_twice_are_read_once(make):
+    folder = make("v3.0")
+    nan = [[float("nan")] * 4]
+
+    def twice(rows):
+        return rows.append_column("actions", pa.array(rows["action"].to_pylist(), pa.list_(pa.float64())))
+
+    edit_table(folder / ROWS_V30, with_values("action", lambda values: [*values[:-1], *nan]))
+    edit_table(folder / ROWS_V30, twice)
+    notes = opened(folder).notes
+    assert "actions holds the same numbers as action" in notes
+    assert "the action is read from action; not used are actions" in notes
+    edit_table(folder / ROWS_V30, with_values("actions", lambda values: [*values[1:], *nan]))
+    assert "ambiguous, action or actions" in refusal(folder)
+
+
+def with_outcomes(rewards, successes):
+    """An edit of a table: outcomes that are functions of the frame."""
+
+    def edit(rows):
+        frames = range(len(rows))
+        rows = rows.append_column("next.reward", pa.array([rewards(frame) for frame in frames]))
+        rows = rows.append_column("next.success", pa.array([successes(frame) for frame in frames]))
+        return rows.append_column("next.done", pa.array(["no"] * len(rows)))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("rewards", "successes", "words"),
+    [
+        (lambda frame: float("nan"), lambda frame: None, ["not a finite number in every row", "holds null"]),
+        (lambda frame: "one", lambda frame: "yes", ["next.reward is left out: it holds string", "holds string"]),
+        (lambda frame: None, lambda frame: [True, False], ["holds null", "2 numbers a row, expected 1"]),
+        (lambda frame: [1.0] * (frame % 2 + 1), lambda frame: None if frame else True, ["it holds list", "some rows"]),
+    ],
+)
+def test_outcomes_that_are_no_numbers_are_left_out(make, rewards, successes, words):
+    folder = make("v2.1")
+    each_table(folder, with_outcomes(rewards, successes))
+    source = opened(folder)
+    clip = source.read(1, 0, 5)
+    notes = " | ".join(source.notes)
+    assert clip.rewards is None and clip.successes is None
+    for word in words:
+        assert word in notes
+
+
+def test_rewards_that_are_partly_missing_are_left_out_everywhere(make):
+    folder = make("v2.1")
+    each_table(folder, with_outcomes(float, lambda frame: frame > 10))
+    assert opened(folder).read(1, 0, 3).rewards.tolist() == [0, 1]
+    edit_table(folder / rows_v2(2), with_values("next.reward", lambda x: [*x[:4], float("nan"), *x[5:]]))
+    edit_table(folder / rows_v2(3), lambda rows: rows.drop_columns(["next.success"]))
+    source = opened(folder)
+    assert "next.reward is left out: it is not a finite number in some rows (episode 2)" in source.notes
+    assert "next.success is left out: a table lacks it (episode 3)" in source.notes
+    for episode in range(4):
+        clip = source.read(episode, 0, 12)
+        assert clip.rewards is None and clip.successes is None
+    some = opened(folder, episodes="0,1,3").read(1, 0, 12)
+    assert some.rewards is not None and some.successes is None
+
+
+@pytest.mark.parametrize("name", ["data", "meta", "videos"])
+def test_paths_in_messages_are_shortened_once(make, tmp_path, monkeypatch, name):
+    folder = tmp_path / "inside" / name
+    folder.parent.mkdir()
+    make("v2.1").rename(folder)
+    (folder / rows_v2(1)).unlink()
+    edit_lines(folder / LISTED, lambda rows: [rows[0] | {"tasks": ["other"]}, *rows[1:3]])
+    monkeypatch.chdir(folder.parent)
+    message = refusal(Path(name))
+    assert f"1: {rows_v2(1)}: episode 1, file named by data_path" in message
+    assert "3: it is not listed in meta/episodes.jsonl" in message
+    notes = open_set(Path(name), Request(episodes="0:1")).notes
+    assert any(note.startswith("meta/episodes.jsonl names the task") for note in notes)
+
+
+@pytest.mark.parametrize("kind", ["v2.1", "v3.0"])
+def test_videos_of_a_multiple_rate_are_read_by_time(make, kind):
+    folder = make(kind)
+    for file in (folder / "videos").rglob(f"{PREFIX}top/**/*.mp4"):
+        pictures = read_frames(file, range(video_info(file).num_frames))
+        encode_video(file, np.repeat(pictures, 3, axis=0)[:-1], 3 * FPS)
+    source = opened(folder)
+    assert source.notes[0].startswith(f"the videos of {PREFIX}top have 30 frames per second, the tables 10; one frame")
+    assert shown(source.read(2, 3, 20, 4).frames[:, 0].numpy()) == [(2, frame) for frame in range(3, 20, 4)]
+
+
+@pytest.mark.parametrize("kind", ["v2.1", "v3.0"])
+@pytest.mark.parametrize("fps", [5, 20])
+def test_a_wrong_rate_is_refused(make, kind, fps):
+    folder = make(kind)
+    each_table(folder, lambda rows: rows.drop_columns(["timestamp"]))
+    edit_json(folder / INFO, lambda i: i.update(fps=fps))
+    assert f"fps of {PREFIX}top is 10, expected {fps}" in refusal(folder)
 
 
 def test_removed_camera(make):

@@ -4,7 +4,20 @@ import shutil
 
 import numpy as np
 import pytest
-from robot_sets import FPS, LENGTHS, PREFIX, each_table, frames, opened, refusal, rows_v2, shown, video_v2
+from robot_sets import (
+    FPS,
+    KINDS,
+    LENGTHS,
+    PREFIX,
+    each_table,
+    frames,
+    opened,
+    refusal,
+    rows_v2,
+    shown,
+    video_v2,
+    write_set,
+)
 from small_sets import EPISODES_V30, ROWS_V30, edit_json, edit_lines, edit_table, with_values
 
 from worldmodel.data import open_episodes
@@ -69,6 +82,46 @@ def test_video_of_quite_another_length_is_broken(make, length):
     folder = make("v2.1")
     encode_video(folder / video_v2(2), frames(2, length), FPS)
     assert "episode 2 of 4 is broken" in refusal(folder)
+
+
+def encode_lengths(folder, lengths, camera="top"):
+    """Give the videos of a camera other lengths, by episode."""
+    for episode, length in lengths.items():
+        encode_video(folder / video_v2(episode, camera), frames(episode, length, camera == "wrist"), FPS)
+
+
+def test_a_frame_more_and_a_frame_less_are_no_exchange(make):
+    folder = make("v2.1")
+    encode_lengths(folder, {0: 22, 2: 24})
+    encode_lengths(folder, {1: 16, 2: 24}, "wrist")
+    source = opened(folder)
+    assert source.lengths == (21, 16, 24, 19)
+    for words in ("top has 1 frame more", "top has 1 frame less", "wrist has 1 frame less"):
+        assert any(words in note for note in source.notes)
+
+
+def test_lengths_that_fit_crosswise_are_an_exchange(make):
+    folder = make("v2.1")
+    encode_lengths(folder, {0: 19, 1: 16, 3: 21})
+    message = refusal(folder)
+    assert "episodes 0, 3 of 4" in message
+    assert "the table of episode 3 has 19: are videos exchanged?" in message
+    assert opened(folder, skip_broken=True).lengths == (16, 25)
+
+
+def test_three_videos_in_a_circle_are_an_exchange(make):
+    folder = make("v2.1")
+    encode_lengths(folder, {0: 19, 1: 21, 3: 17})
+    assert "episodes 0-1, 3 of 4" in refusal(folder)
+    assert opened(folder, skip_broken=True).numbers == (2,)
+    encode_lengths(folder, {2: 26})
+    assert opened(folder, skip_broken=True).numbers == (2,)
+
+
+def test_videos_that_are_late_by_an_episode_are_an_exchange(tmp_path):
+    folder = write_set(tmp_path / "d", KINDS["v2.1"], lengths=(20, 21, 21, 22, 23))
+    encode_lengths(folder, {1: 20, 2: 21, 3: 21, 4: 22})
+    assert "episodes 1-4 of 5" in refusal(folder)
 
 
 def test_exchanged_and_copied_videos_are_broken(make):

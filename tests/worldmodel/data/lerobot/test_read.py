@@ -272,6 +272,36 @@ def test_fingerprint_follows_content_not_place(tmp_path):
     assert open_episodes(folder).fingerprint != before
 
 
+def test_fingerprints_stay_the_same():
+    """Shipped world models know their training data by them."""
+    for folder, begin in ((V21, "93621512e20d053e"), (V30, "205276c3227e4415")):
+        assert open_episodes(folder).fingerprint.startswith(begin)
+
+
+def test_what_systems_leave_behind_does_not_change_the_data_set(tmp_path):
+    folder = shutil.copytree(V30, tmp_path / "d")
+    expected = digest(open_episodes(folder))
+    names = (".DS_Store", "Thumbs.db", "._file-000.parquet")
+    for name in names:
+        for part in ("data", "data/chunk-000", "meta", "meta/episodes/chunk-000", "videos"):
+            (folder / part / name).write_bytes(b"left behind")
+    (folder / "meta" / ".cache").mkdir()
+    (folder / "meta" / ".cache" / "file").write_bytes(b"left behind")
+    source = open_episodes(folder)
+    assert source.fingerprint == open_episodes(V30).fingerprint
+    assert digest(source) == expected
+
+
+def test_linked_folders_are_part_of_the_data_set(tmp_path):
+    folder = shutil.copytree(V30, tmp_path / "d")
+    for part in ("data/chunk-000", "videos/observation.images.top", "meta/episodes"):
+        target = tmp_path / part.replace("/", "-")
+        (folder / part).rename(target)
+        (folder / part).symlink_to(target)
+    (folder / "data" / "again").symlink_to(folder / "data")
+    assert open_episodes(folder).fingerprint == open_episodes(V30).fingerprint
+
+
 def test_a_source_travels_between_processes():
     source = open_episodes(V21)
     again = pickle.loads(pickle.dumps(source))
