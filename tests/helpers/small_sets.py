@@ -76,5 +76,5 @@ def digest(source: EpisodeSource) -> str:
         total.update(f"{source.task(episode)} {source.reset_seed(episode)}".encode())
         for value in (getattr(clip, field.name) for field in fields(clip)):
             if value is not None:
-                total.update(value.numpy().tobytes())
+                total.update(value.encode() if isinstance(value, str) else value.numpy().tobytes())
     return total.hexdigest()

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from worldmodel.data.checks import disagreements, fail, the_same
+from worldmodel.data.checks import disagreements, fail, shortened, the_same
 from worldmodel.data.hdf5.aloha import FPS, is_aloha, read_aloha
 from worldmodel.data.hdf5.demos import About, demo_names, read_about, read_demo
 from worldmodel.data.hdf5.files import member, opened, tree
@@ -56,7 +56,7 @@ def open_hdf5(path: Path, request: Request) -> TableSource:
     demos, broken = _read(places, about, chosen, request)
     _compare(demos, broken)
     prefix = f"{root}/" if root.is_dir() else f"{root}: "
-    short = {number: reason.replace(prefix, "") for number, reason in broken.items()}
+    short = {number: shortened(reason, prefix) for number, reason in broken.items()}
     kept, notes = intact_episodes(str(path), chosen, short, request)
     rows = [demos[number] for number in kept]
     notes += dict.fromkeys(note for demo in rows for note in demo.notes)
