@@ -147,6 +147,11 @@ def _compare(demos: Mapping[int, Demo], broken: dict[int, str]) -> None:
         for number, reason in disagreements(name, values, labels).items():
             broken.setdefault(number, reason)
 
+    for number, demo in demos.items():
+        for view, kind in demo.left_out.items():
+            read = sum(view in other.cameras for other in demos.values())
+            if view not in demo.cameras and 2 * read >= len(demos):
+                broken[number] = f"{labels[number]}: {view} is {kind}, expected uint8 (frames, height, width, 3)"
     compare("pictures", {n: tuple((v, s.size) for v, s in demo.cameras.items()) for n, demo in demos.items()})
     for table in ("actions", "states", "rewards", "successes"):
         values = {number: getattr(demo.rows, table) for number, demo in demos.items()}
