@@ -2,12 +2,14 @@
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
 import numpy as np
 from robot_sets import LENGTHS, faults, frames
 
+from worldmodel.data.hdf5.files import BROKEN_FILE
 from worldmodel.data.source import TableSource
 
 ACTIONS = {"robomimic": "actions", "ALOHA": "action"}
@@ -95,9 +97,7 @@ def damage_hdf5_set(rng: random.Random, folder: Path, kind: str) -> str:
     for episode in episodes:
         rng.setstate(state)
         file = folder / _file(kind, episode)
-        if not h5py.is_hdf5(file):  # a change before has left nothing to change
-            continue
-        with h5py.File(file, "r+") as content:
+        with suppress(*BROKEN_FILE), h5py.File(file, "r+") as content:  # a change before may have cut the file
             group = content[_group(kind, episode)]
             if name in group and (change != "exchanged" or other in group):
                 _change(rng, group, change, name, other if change == "exchanged" else new)
