@@ -2,6 +2,7 @@
 
 import csv
 import io
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,23 @@ from plain_folders import CAMERAS, LENGTHS, actions, assert_true, csv_text, stat
 
 from worldmodel.data.formats import open_set
 from worldmodel.data.options import Request
+from worldmodel.data.source import TableSource
 
 CSV = "actions.csv"
-FORMS = ("pandas", "index", "numbers", "time", "bare", "short")
+FORMS = {
+    "pandas": True,
+    "index": True,
+    "numbers": True,
+    "time": True,
+    "bare": True,
+    "short": True,
+    "%g": True,
+    "one column": True,
+    "blank line": False,
+    "timestep": True,
+    "id": True,
+}
+"""Ways to write the CSV, and whether a folder of it opens."""
 Rows = list[list[str]]
 
 
@@ -30,12 +45,31 @@ def write_form(folder: Path, form: str) -> Path:
             header, rows = ["t", *header], [[f"{index / 10:.3f}", *row] for index, row in enumerate(rows)]
         elif form == "numbers":
             header = ["0", "1", "2", "3"]
+        elif form in ("timestep", "id"):
+            header, rows = [form, *header], [[str(index), *row] for index, row in enumerate(rows)]
         elif form == "short":
             rows = rows[:-1]
-        _save(part / CSV, rows if form == "bare" else [header, *rows])
+        elif form == "%g":
+            rows = [[f"{value:g}" for value in row] for row in values.tolist()]
+        elif form == "one column":
+            header, rows = header[:1], [row[:1] for row in rows]
+        elif form == "blank line":
+            rows[length // 2] = [""]
+        _save(part / CSV, rows if form in ("bare", "%g") else [header, *rows])
         np.save(part / "states.npy", states(episode, length))
 
     return write_plain(folder, write=write)
+
+
+def width_of(form: str) -> int:
+    """How many of the actions a form has."""
+    return 1 if form == "one column" else 4
+
+
+def _is_bare(rows: Rows) -> bool:
+    """Whether the first row holds numbers of the first frame; those of a header are whole, and others are not."""
+    numbers = all(cell.replace(".", "").isdecimal() for cell in rows[0])
+    return numbers and ("." in rows[0][-1] or "." not in rows[1][-1])
 
 
 def _load(file: Path) -> Rows:
@@ -69,23 +103,23 @@ def _cut_rows(rng: np.random.Generator, rows: Rows) -> Rows:
 
 def _swap_columns(rng: np.random.Generator, rows: Rows) -> Rows:
     """Two columns with their names; without names, nothing tells columns apart."""
-    if all(cell.replace(".", "").isdecimal() for cell in rows[0]):
+    if len(rows[0]) < 2 or all(cell.replace(".", "").isdecimal() for cell in rows[0]):
         return rows
     first, second = rng.choice(len(rows[0]), 2, replace=False)
-    for row in rows:
+    for row in [row for row in rows if any(row)]:
         row[first], row[second] = row[second], row[first]
     return rows
 
 
 def _spoil_cell(rng: np.random.Generator, rows: Rows) -> Rows:
-    row = rows[int(rng.integers(1, len(rows) - 2))]
+    row = rows[int(rng.integers(1, len(rows) - 2))] or [""]
     row[int(rng.integers(len(row)))] = str(rng.choice(["", "nan", "oops", "1,5", "inf", "-"]))
     return rows
 
 
 def _add_index(rng: np.random.Generator, rows: Rows) -> Rows:
     start = int(rng.integers(2))
-    bare = rows[0][-1].replace(".", "").isdecimal() and len(rows[0]) == 4 and "." in rows[0][0]
+    bare = _is_bare(rows)
     first = [str(start)] if bare else [str(rng.choice(["", "index", "frame", "Unnamed: 0"]))]
     rest = [[str(start + index + bare)] for index in range(len(rows) - 1)]
     return [new + row for new, row in zip([first, *rest], rows, strict=True)]
@@ -93,7 +127,7 @@ def _add_index(rng: np.random.Generator, rows: Rows) -> Rows:
 
 def _add_time(rng: np.random.Generator, rows: Rows) -> Rows:
     unit, name = rng.choice([1, 1000]), str(rng.choice(["t", "time", "timestamp", "4"]))
-    bare = "." in rows[0][-1]
+    bare = _is_bare(rows)
     times = [repr(float(unit * index / 10)) for index in range(len(rows))]
     first = times[:1] if bare else [name]
     return [
@@ -106,7 +140,7 @@ EDITS: dict[str, Callable[[np.random.Generator, Rows], Rows]] = {
     "first row cut in one episode": lambda rng, rows: rows[:1] + rows[2:],
     "row doubled": lambda rng, rows: rows[:5] + rows[4:],
     "last row cut": lambda rng, rows: rows[:-1],
-    "header removed": lambda rng, rows: rows if "." in rows[0][-1] else rows[1:],
+    "header removed": lambda rng, rows: rows if _is_bare(rows) else rows[1:],
     "header doubled": lambda rng, rows: rows[:1] + rows,
     "header of numbers added": lambda rng, rows: [[str(place) for place in range(len(rows[0]))], *rows],
     "index column added": _add_index,
@@ -252,21 +286,33 @@ def try_mutated_folder(rng: np.random.Generator, root: Path) -> tuple[str, str]:
         AssertionError: Actions are shifted, missing or another column's, or the refusal does not name the folder in one
             line.
     """
-    form = str(rng.choice(FORMS))
+    form = str(rng.choice(list(FORMS)))
     folder = write_form(root / "set", form)
     change = f"{form}: {mutate_plain_folder(rng, folder)}"
     try:
         source = open_set(folder, Request())
-        labelled = source.action_dim > 0
-        try:
-            assert_true(source, labelled=labelled)
-        except AssertionError as error:
-            raise AssertionError(f"{change}: {error}") from error
-        if not labelled:
-            assert source.notes, f"{change}: opens without actions and without a word"
-        result = "right" if labelled else "unlabelled"
+        found = plain_faults(source, form)
+        assert not found, f"{change}: {found}"
+        result = "right" if source.action_dim else "unlabelled"
     except ValueError as error:
         result = str(error)
         assert str(folder) in result and "\n" not in result, f"{change}: {result}"
     shutil.rmtree(root)
     return change, result
+
+
+def plain_faults(source: TableSource, form: str) -> list[str]:
+    """What an opened folder returns that was not written in this form; without actions, a note must say so."""
+    try:
+        assert_true(source, labelled=source.action_dim > 0, width=width_of(form))
+    except AssertionError as error:
+        return [str(error)]
+    return [] if source.action_dim or source.notes else ["opens without actions and without a word"]
+
+
+def damage_plain_folder(rng: random.Random, folder: Path) -> tuple[str, str]:
+    """Write a folder anew in one of `FORMS` and change it; the form, and how."""
+    form = rng.choice(list(FORMS))
+    shutil.rmtree(folder)
+    write_form(folder, form)
+    return form, f"{form}: {mutate_plain_folder(np.random.default_rng(rng.getrandbits(32)), folder)}"

@@ -10,7 +10,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from places import DATA
-from torch import Tensor
 
 from worldmodel.data.clip import EpisodeSource
 
@@ -76,6 +75,6 @@ def digest(source: EpisodeSource) -> str:
         clip = source.read(episode, 0, length)
         total.update(f"{source.task(episode)} {source.reset_seed(episode)}".encode())
         for value in (getattr(clip, field.name) for field in fields(clip)):
-            if isinstance(value, Tensor):
-                total.update(value.numpy().tobytes())
+            if value is not None:
+                total.update(value.encode() if isinstance(value, str) else value.numpy().tobytes())
     return total.hexdigest()

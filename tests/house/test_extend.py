@@ -51,8 +51,8 @@ def test_behaviour(tmp_path):
 
 
 def test_format(tmp_path):
-    printed = run_page(tmp_path, "format")
-    assert printed.strip() == "(16, 24) (12, 12) torch.Size([5, 1, 16, 24, 3]) torch.Size([4, 2])"
+    printed = run_page(tmp_path, "format").splitlines()
+    assert printed == ["(16, 24) (12, 12) torch.Size([5, 1, 16, 24, 3]) torch.Size([4, 2])", "[1]"]
 
 
 def test_links_lead_somewhere():

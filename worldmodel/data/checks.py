@@ -1,5 +1,6 @@
 """Faults of data on disk: one message for all formats, and checks that every format needs."""
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,11 @@ def fail(file: Path, field: str, found: object, expected: object, episode: int |
     """Raise a `ValueError` that names file, episode, field and both values."""
     where = "" if episode is None else f"episode {episode}, "
     raise ValueError(f"{file}: {where}{field} is {found!s:.200}, expected {expected!s:.200}")
+
+
+def shortened(text: str, prefix: str) -> str:
+    """`text` without `prefix` (a folder with its slash, or `FILE: `) where one of the reasons in it begins so."""
+    return re.sub(rf"(^|; ){re.escape(prefix)}", r"\1", text)
 
 
 def finite(

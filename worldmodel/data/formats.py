@@ -4,13 +4,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NoReturn
 
 from worldmodel.data.clip import EpisodeSource
 from worldmodel.data.hdf5.read import hdf5_files, open_hdf5
 from worldmodel.data.joined import JoinedSource
 from worldmodel.data.lerobot.read import open_lerobot
 from worldmodel.data.options import DataOptions, Request
-from worldmodel.data.plain.layout import holds_episodes
+from worldmodel.data.plain.layout import contents, holds_episodes
 from worldmodel.data.plain.read import open_folder
 from worldmodel.data.source import TableSource
 from worldmodel.data.video.letterbox import FrameBudget
@@ -75,10 +76,20 @@ def open_episodes(
 def open_set(path: str | Path, request: Request) -> TableSource:
     """Open one data set; `path` is as in `open_episodes`."""
     name, path = str(path), fetch_from_hub(path, kind="dataset") if is_on_hub(path) else Path(path)
-    opener = next((opener for fits, opener in FORMATS if fits(path)), open_lerobot)
+    opener = next((opener for fits, opener in FORMATS if fits(path)), refuse_unknown)
     source = replace(opener(path, request), name=name)
     selected = request.views is None or request.views == source.views
     return source if selected else source.select(request.views, request.size)
+
+
+def refuse_unknown(path: Path, request: Request) -> NoReturn:
+    """Refuse what no format recognises, and say what it holds."""
+    if not path.exists():
+        raise ValueError(f"{path}: the data set is missing, expected a folder or a file")
+    raise ValueError(
+        f"{path}: {contents(path)}, expected meta/info.json (LeRobot), episode_*/<camera>.mp4 or another layout of "
+        f"docs/formats.md, or HDF5 files"
+    )
 
 
 def _warn(source: TableSource) -> None:

@@ -73,10 +73,10 @@ def test_every_format_gives_the_same_clip(sources, name):
             for field in fields(clip):
                 if name == "hdf5" and field.name == "successes":
                     continue  # robomimic has no such table
-                if field.name == "task":
-                    continue  # a folder has no words
+                if field.name == "task" and not name.startswith("v"):
+                    continue  # these have no tasks
                 found, wanted = getattr(clip, field.name), getattr(expected, field.name)
-                same = wanted is None if found is None else torch.equal(found, wanted)
+                same = torch.equal(found, wanted) if isinstance(found, torch.Tensor) else found == wanted
                 assert same, field.name
 
 

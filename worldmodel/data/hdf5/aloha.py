@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from worldmodel.data.checks import fail
-from worldmodel.data.hdf5.files import data_sets, member, read_table
-from worldmodel.data.hdf5.pictures import Demo, array_of_frames, common_length, encoded_frames
+from worldmodel.data.hdf5.files import data_sets, find_actions, member, read_table
+from worldmodel.data.hdf5.pictures import Demo, array_of_frames, common_length, encoded_frames, left_out_notes, not_rgb
 from worldmodel.data.options import Request
 from worldmodel.data.source import Rows
 
@@ -30,7 +30,8 @@ def read_aloha(file: Path, content: h5py.File, episode: int, request: Request) -
     """
     images = member(file, content, IMAGES, h5py.Group, episode)
     there = sorted(images)
-    views = request.views or tuple(there)
+    left_out = {name: kind for name in there if (kind := not_rgb(member(file, images, name, h5py.Dataset, episode)))}
+    views = request.views or tuple(name for name in there if name not in left_out) or tuple(there)
     if not views or not set(views) <= set(there):
         fail(file, f"cameras in /{IMAGES}", there, list(views) if views else "at least 1", episode)
     stored = {}
@@ -38,7 +39,8 @@ def read_aloha(file: Path, content: h5py.File, episode: int, request: Request) -
         values = member(file, images, view, h5py.Dataset, episode)
         stored[view] = (array_of_frames if values.ndim == 4 else encoded_frames)(file, values, episode)
     length = common_length(file, stored, episode)
-    actions = request.action_keys or ("action",) * ("action" in content)
+    pictures = [f"{IMAGES}/{name}" for name in there]
+    actions = request.action_keys or find_actions(file, content, pictures, episode)
     states = request.state_keys or ("observations/qpos",) * ("observations/qpos" in content)
     actions = [_find(file, content, key, "--action-keys", episode) for key in actions]
     states = [_find(file, content, key, "--state-keys", episode) for key in states]
@@ -48,6 +50,7 @@ def read_aloha(file: Path, content: h5py.File, episode: int, request: Request) -
             "JPEG pictures are read as OpenCV reads them in ALOHA's code: red and blue as in the recorded arrays"
         )
     known = {*actions, *states, "compress_len"}
+    notes += left_out_notes(left_out, views)
     unread = [name for name in data_sets(content) if name not in known and not name.startswith(IMAGES)]
     if unread:
         notes.append(f"not read: {', '.join(unread)}; --action-keys and --state-keys can name them")
@@ -62,6 +65,7 @@ def read_aloha(file: Path, content: h5py.File, episode: int, request: Request) -
             rewards=None,
             successes=None,
         ),
+        left_out=left_out,
         notes=tuple(notes),
         ends_early=any(len(content[name]) < length for name in actions),
     )

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from worldmodel.data.checks import fail
-from worldmodel.data.hdf5.files import BROKEN_FILE, data_sets, member, read_table
-from worldmodel.data.hdf5.pictures import Demo, are_pictures, array_of_frames, common_length
+from worldmodel.data.hdf5.files import BROKEN_FILE, data_sets, find_actions, member, read_table
+from worldmodel.data.hdf5.pictures import Demo, are_pictures, array_of_frames, common_length, left_out_notes, not_rgb
 from worldmodel.data.options import Request
 from worldmodel.data.source import Rows
 
@@ -31,7 +31,7 @@ PROPRIOCEPTION = (
 )
 JOINTS = ("joint_pos",)  # the state where there is none of these
 CONTROL_FREQUENCY = 20.0  # Hz; that of robosuite where the file does not say
-KNOWN = {"actions", "rewards", "dones", "obs", "next_obs", "states", "initial_state"}
+KNOWN = {"actions", "action", "rewards", "dones", "obs", "next_obs", "states", "initial_state"}
 DEMO = re.compile(r"demo_\d+")
 
 
@@ -59,6 +59,11 @@ def read_demo(file: Path, group: h5py.Group, episode: int, about: About, request
     observations = member(file, group, "obs", h5py.Group, episode)
     there = data_sets(observations)
     cameras = _cameras(file, observations, there, episode)
+    pictures = tuple(cameras.values())
+    odd = {view: kind for view, name in cameras.items() if (kind := not_rgb(there[name]))}
+    left_out = odd if len(odd) < len(cameras) else {}
+    if not request.views:
+        cameras = {view: name for view, name in cameras.items() if view not in left_out}
     wanted = {view: cameras[view] for view in request.views or sorted(cameras) if view in cameras}
     stored = {view: array_of_frames(file, there[name], episode) for view, name in wanted.items()}
     if request.views and len(stored) < len(request.views):
@@ -69,7 +74,10 @@ def read_demo(file: Path, group: h5py.Group, episode: int, about: About, request
     ends_early = False
     for role in ("actions", "rewards"):
         keys = request.action_keys if role == "actions" else ()
-        names = [_find(file, group, there, key, "--action-keys", episode) for key in keys] or [role] * (role in group)
+        names = [_find(file, group, there, key, "--action-keys", episode) for key in keys]
+        if not names and role == "actions":
+            names = find_actions(file, group, [f"obs/{name}" for name in pictures], episode)
+        names = names or [role] * (role == "rewards" and role in group)
         columns[role] = _side_by_side(file, group, names, between, episode, may_end=True)
         ends_early |= any(len(group[name]) < length for name in names)
     rewards = columns["rewards"]
@@ -79,8 +87,8 @@ def read_demo(file: Path, group: h5py.Group, episode: int, about: About, request
         f"obs/{key}" for key in JOINTS if key in there
     ]
     states = [_find(file, group, there, key, "--state-keys", episode) for key in request.state_keys] or states
-    unread = [name for name in there if f"obs/{name}" not in states and name not in cameras.values()]
-    notes = [*about.notes]
+    unread = [name for name in there if f"obs/{name}" not in states and name not in pictures]
+    notes = [*about.notes, *left_out_notes(left_out, stored)]
     beside = [name for name in group if name not in KNOWN]
     if beside:
         notes.append(f"not read: {', '.join(beside[:8])}{' ...' * (len(beside) > 8)}")
@@ -97,6 +105,7 @@ def read_demo(file: Path, group: h5py.Group, episode: int, about: About, request
             rewards=None if rewards is None else rewards[:, 0],
             successes=_successes(file, group, length, episode),
         ),
+        left_out=left_out,
         notes=tuple(notes),
         ends_early=ends_early,
     )

@@ -80,6 +80,26 @@ def data_sets(group: h5py.Group, prefix: str = "") -> dict[str, h5py.Dataset]:
     return found
 
 
+def find_actions(file: Path, group: h5py.Group, known: Sequence[str], episode: int) -> list[str]:
+    """`actions` or `action`, whichever there is; nothing if nothing is named so.
+
+    Args:
+        file: For messages.
+        group: The episode.
+        known: Data sets below it that are something else.
+        episode: For messages.
+
+    Raises:
+        ValueError: Both are there, or only data sets whose names have `action` in them, so that one may be meant.
+    """
+    names = [name for name in ("actions", "action") if isinstance(group.get(name), h5py.Dataset)]
+    like = [name for name in data_sets(group) if "action" in name.lower() and name not in known]
+    if len(names) > 1 or (like and not names):
+        found = ", ".join(names or like)
+        fail(file, f"actions of {group.name}", found, "one named action or actions, or --action-keys", episode)
+    return names
+
+
 def tree(group: h5py.Group) -> str:
     """Names, types and shapes of what a file holds, in short."""
     lines: list[str] = []

@@ -1,8 +1,8 @@
 """Frames inside HDF5 files: arrays, or encoded pictures of any length."""
 
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -39,6 +39,7 @@ class Demo:
 
     Attributes:
         cameras: By name.
+        left_out: Cameras whose pictures are not RGB: what they are instead.
         notes: What is odd, or not read.
         ends_early: Whether the file has no action for the last frame.
     """
@@ -47,6 +48,7 @@ class Demo:
     cameras: Mapping[str, Stored]
     length: int
     rows: Rows
+    left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     ends_early: bool = False
 
@@ -88,14 +90,40 @@ def decode(row: object) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
         ValueError: It is no picture.
     """
-    content = row.tobytes() if isinstance(row, np.ndarray) else bytes(row)  # type: ignore[call-overload]
-    with Image.open(io.BytesIO(content)) as picture:
+    with Image.open(io.BytesIO(_bytes(row))) as picture:
         return np.ascontiguousarray(np.asarray(picture.convert("RGB"))[..., ::-1])
 
 
 def are_pictures(values: h5py.Dataset) -> bool:
     """Whether a data set is an array of RGB frames."""
     return values.dtype == np.uint8 and values.ndim == 4 and values.shape[3] == 3 and bool(values.size)
+
+
+def not_rgb(values: h5py.Dataset) -> str:
+    """What pictures are that are no RGB frames of 8 bits, such as depth or labels; an empty string of others."""
+    if values.ndim < 3 and encodes_depth(values):
+        return "pictures of more than 8 bits"
+    other = values.ndim in (3, 4) and values.dtype.kind in "fiub" and not are_pictures(values)
+    return f"{values.dtype} (frames, {', '.join(map(str, values.shape[1:]))})" if other else ""
+
+
+def left_out_notes(left_out: Mapping[str, str], views: Collection[str]) -> list[str]:
+    """A note on cameras that are not read."""
+    named = [f"{name} ({kind})" for name, kind in left_out.items() if name not in views]
+    return [f"cameras left out, because they are not RGB of 8 bits: {', '.join(named)}"] if named else []
+
+
+def encodes_depth(values: h5py.Dataset) -> bool:
+    """Whether the first encoded picture has more than 8 bits a pixel."""
+    try:
+        with Image.open(io.BytesIO(_bytes(values[0]))) as picture:
+            return picture.mode.startswith(("I", "F"))
+    except (*BROKEN_FILE, IndexError):
+        return False
+
+
+def _bytes(row: object) -> bytes:
+    return row.tobytes() if isinstance(row, np.ndarray) else bytes(row)  # type: ignore[call-overload]
 
 
 def array_of_frames(file: Path, values: h5py.Dataset, episode: int) -> Stored:

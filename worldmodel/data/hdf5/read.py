@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from worldmodel.data.checks import disagreements, fail, the_same
+from worldmodel.data.checks import disagreements, fail, shortened, the_same
 from worldmodel.data.hdf5.aloha import FPS, is_aloha, read_aloha
 from worldmodel.data.hdf5.demos import About, demo_names, read_about, read_demo
 from worldmodel.data.hdf5.files import member, opened, tree
@@ -56,7 +56,7 @@ def open_hdf5(path: Path, request: Request) -> TableSource:
     demos, broken = _read(places, about, chosen, request)
     _compare(demos, broken)
     prefix = f"{root}/" if root.is_dir() else f"{root}: "
-    short = {number: reason.replace(prefix, "") for number, reason in broken.items()}
+    short = {number: shortened(reason, prefix) for number, reason in broken.items()}
     kept, notes = intact_episodes(str(path), chosen, short, request)
     rows = [demos[number] for number in kept]
     notes += dict.fromkeys(note for demo in rows for note in demo.notes)
@@ -147,6 +147,11 @@ def _compare(demos: Mapping[int, Demo], broken: dict[int, str]) -> None:
         for number, reason in disagreements(name, values, labels).items():
             broken.setdefault(number, reason)
 
+    for number, demo in demos.items():
+        for view, kind in demo.left_out.items():
+            read = sum(view in other.cameras for other in demos.values())
+            if view not in demo.cameras and 2 * read >= len(demos):
+                broken[number] = f"{labels[number]}: {view} is {kind}, expected uint8 (frames, height, width, 3)"
     compare("pictures", {n: tuple((v, s.size) for v, s in demo.cameras.items()) for n, demo in demos.items()})
     for table in ("actions", "states", "rewards", "successes"):
         values = {number: getattr(demo.rows, table) for number, demo in demos.items()}

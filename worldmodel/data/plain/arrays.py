@@ -39,6 +39,25 @@ class Table:
     decimals: tuple[int, ...] = ()
 
 
+@dataclass
+class Column:
+    """The values of one role, and where they were found.
+
+    Attributes:
+        unnamed: Whether they come from text without names, where a time or an index may be among them.
+        whole_numbers: Columns of such a text that are written without decimals, while others have them.
+        names: Of the columns, if they have names.
+        chosen: Whether the user named them.
+    """
+
+    file: Path
+    values: Shaped[np.ndarray, "..."]
+    unnamed: bool = False
+    whole_numbers: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    chosen: bool = False
+
+
 def read_table(file: Path) -> Table | None:
     """Read a table; `None` for a json file that holds no table.
 
@@ -96,8 +115,26 @@ def _json(file: Path) -> Table | None:
 
 
 def _jsonl(file: Path) -> Table | None:
-    lines = file.read_text(encoding="utf-8-sig").splitlines()
-    return _from_json(file, [json.loads(line) for line in lines if line.strip()])
+    return _from_json(file, [json.loads(line) for line in full_lines(file, file.read_text(encoding="utf-8-sig"))])
+
+
+def full_lines(file: Path, text: str) -> list[str]:
+    """The lines of a text, without blank ones at its end.
+
+    If every second line is blank, all of them are left out: a line end was written twice.
+
+    Raises:
+        ValueError: A blank line lies between others; rows after it would shift.
+    """
+    lines = text.splitlines()
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if len(lines) > 2 and not any(line.strip() for line in lines[1::2]):
+        lines = lines[::2]
+    blank = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
+    if blank is not None:
+        fail(file, f"line {blank}", "blank", "a row, or the end of the table")
+    return lines
 
 
 def _from_json(file: Path, content: Any) -> Table | None:

@@ -2,32 +2,15 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
 
 from worldmodel.data.checks import fail
-from worldmodel.data.plain.arrays import Table
-from worldmodel.data.plain.names import NUMBER, ROLES, expand, is_index, is_mark, is_time, role_of
-
-
-@dataclass
-class Column:
-    """The values of one role, and where they were found.
-
-    Attributes:
-        unnamed: Whether they come from text without names, where a time or an index may be among them.
-        names: Of the columns, if they are several with names.
-        whole_numbers: Columns of such a text that are written without decimals, while others have them.
-    """
-
-    file: Path
-    values: Shaped[np.ndarray, "..."]
-    unnamed: bool = False
-    whole_numbers: tuple[int, ...] = ()
-    names: tuple[str, ...] = ()
+from worldmodel.data.plain.arrays import Column, Table
+from worldmodel.data.plain.clocks import no_value
+from worldmodel.data.plain.names import NUMBER, ROLES, expand, role_of
 
 
 @dataclass
@@ -95,7 +78,7 @@ def _by_name(tables: Mapping[str, Table], role: str) -> list[tuple[Table, list[s
 def _all_columns(table: Table, role: str) -> list[str]:
     """The columns of a file that is named like a role: all but indices, times and other roles."""
     others = {name for other in ROLES for spelling in ROLES[other] for name in expand(spelling, list(table.columns))}
-    names = [name for name in table.columns if name not in others and not _is_no_value(table, name)]
+    names = [name for name in table.columns if name not in others and not no_value(table, name)]
     if table.whole is None and not names:
         fail(table.file, "columns", ", ".join(table.columns), f"at least one of {role}")
     if len(names) > 1 and any(np.ndim(table.columns[name]) > 1 for name in names):
@@ -126,24 +109,27 @@ def _label(table: Table, names: Sequence[str]) -> str:
 
 
 def _side_by_side(place: Path, parts: Sequence[tuple[Table, list[str]]], *, named: bool) -> Column:
-    arrays = []
+    arrays, labels = [], []
     for table, names in parts:
-        for name in names:
-            arrays.append(_checked(table, name))
-        if not names:
-            arrays.append(np.asarray(table.whole))
+        arrays += [_checked(table, name) for name in names] if names else [np.asarray(table.whole)]
+        labels += names or [""]
     table, names = parts[0]
     unnamed = table.text and not named and all(name.isdecimal() for name in names)
     if len(arrays) == 1:
-        return Column(table.file, arrays[0], unnamed, table.whole_numbers if table.decimals else ())
+        single = tuple(labels) if arrays[0].ndim == 1 else ()
+        whole = table.whole_numbers if table.decimals else ()
+        return Column(table.file, arrays[0], unnamed, whole, single, chosen=named)
     lengths = [len(array) if array.ndim else 0 for array in arrays]
     if len(set(lengths)) > 1:
         fail(place, "rows of the columns", ", ".join(map(str, lengths)), "the same number in each")
     flat = [array.reshape(len(array), -1) if array.ndim < 3 else array for array in arrays]
     if any(array.ndim != 2 for array in flat):
         fail(table.file, "shape of the columns", [array.shape for array in arrays], "(frames, width)")
-    several = () if named or unnamed else tuple(name for _, names in parts for name in names)
-    return Column(table.file, np.concatenate(flat, axis=1), unnamed, names=several)
+    several = tuple(name for name, array in zip(labels, flat, strict=True) for _ in range(array.shape[1]))
+    order = {name: place for place, name in enumerate(table.columns)}
+    shown = unnamed and table.decimals
+    whole = tuple(place for place, name in enumerate(names) if shown and order[name] in table.whole_numbers)
+    return Column(table.file, np.concatenate(flat, axis=1), unnamed, whole, several, chosen=named)
 
 
 def _checked(table: Table, name: str) -> Shaped[np.ndarray, "..."]:
@@ -154,40 +140,10 @@ def _checked(table: Table, name: str) -> Shaped[np.ndarray, "..."]:
     return values
 
 
-def _is_no_value(table: Table, name: str) -> bool:
-    """Whether a column is an index, a time or a mark of the episode.
-
-    Raises:
-        ValueError: It is named like one, but its values say otherwise.
-    """
-    values = np.asarray(table.columns[name])
-    if is_mark(name):
-        return True
-    if values.ndim != 1 or not (is_index(name) or is_time(name)):
-        return False
-    if values.dtype.kind in "US" and is_time(name):  # dates
-        steps = np.array([1.0 if before < after else -1.0 for before, after in pairwise(values.tolist())])
-    else:
-        steps = np.diff(values.astype(np.float64)) if values.dtype.kind in "fiub" else np.array([np.nan])
-    shown = repr(name) if name else "without a name"
-    if is_time(name):
-        if not (steps >= 0).all() or (not np.any(steps) and len(steps) > 1):
-            fail(table.file, f"column {shown}", "not ascending", "a time, or another name")
-        return True
-    if len(steps) and not (np.all(steps == steps[0]) and steps[0] > 0):
-        row = int(np.argmax(steps != steps[0])) + 1
-        fail(table.file, f"column {shown}", f"{values[row]} after {values[row - 1]}", "an index without gaps")
-    if not name and table.text:
-        place = list(table.columns).index(name)
-        if place not in table.whole_numbers or not (table.decimals or values[0] in (0, 1)):
-            fail(table.file, f"column {shown}", f"{values[0]}, ...", "an index in whole numbers, or a name")
-    return True
-
-
 def _leftovers(table: Table, taken: set[str], own: bool | str) -> list[str]:
     """Notes on what is left of a table that was read; ambiguous where a text file is named like a role."""
     left = [name for name in table.columns if name not in taken]
-    aside = [name for name in left if _is_no_value(table, name)]
+    aside = {name: kind for name in left if (kind := no_value(table, name))}
     rest = [name for name in left if name not in aside]
     if rest and own and table.text:
         fail(
@@ -197,7 +153,6 @@ def _leftovers(table: Table, taken: set[str], own: bool | str) -> list[str]:
             "--action-keys or --state-keys that name them",
         )
     notes = list(table.notes)
-    for name in aside:
-        kind = "a time" if is_time(name) else "an index" if is_index(name) else "about the episode"
+    for name, kind in aside.items():
         notes.append(f"column {name or 'without a name'} of {table.file.name} is {kind} and is not read")
     return notes + ([f"columns {', '.join(rest)} of {table.file.name} are not read"] if rest else [])

@@ -1,9 +1,11 @@
 """Which files of a plain folder belong to which episode."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from worldmodel.data.plain.names import ROLES, role_of
@@ -288,6 +290,16 @@ def _listed(names: Iterable[str], most: int = 4) -> str:
 
 def _tree(root: Path) -> str:
     return _listed(f"{path.name}/" if path.is_dir() else path.name for path in visible(root)) or "nothing"
+
+
+def contents(root: Path, most: int = 2000) -> str:
+    """What a path holds, in short: its entries, and the first video or picture further down."""
+    if root.is_file():
+        return f"is a file {root.suffix or 'without a suffix'}"
+    below = islice((Path(folder, name) for folder, _, names in os.walk(root) for name in sorted(names)), most)
+    found = next((path for path in below if path.suffix.lower() in VIDEOS | PICTURES), None)
+    deeper = f", videos or pictures lie too deep, such as {found.relative_to(root)}" if found else ""
+    return f"holds {_tree(root)}{deeper}"
 
 
 def summary(paths: Iterable[Path], place: Callable[[Path], str]) -> str:

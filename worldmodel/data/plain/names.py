@@ -13,13 +13,68 @@ ROLES = {
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf|infinity)", re.I)
 NUMBERED = re.compile(r"[ _.]?[\[(]?(\d+)[\])]?")
-INDEX = {"", "index", "idx", "frame", "frames", "frame_index", "frame_id", "step", "steps", "row", "unnamed: 0"}
-INDEX_LIKE = re.compile(r"unnamed: ?\d+|__index_level_\d+__")
 MARKS = {"episode", "episode_index", "episode_id", "task_index", "done", "dones", "terminal", "terminated", "truncated"}
-TIME = re.compile(
-    r"t|(time|times|timestamps?|stamp|sec|secs|seconds)"
-    r"([ _.\[(-]*(s|sec|secs|seconds|ms|us|ns|utc|unix)?[\])]?)?|elapsed\w*|(ros_)?time_?stamp\w*"
-)
+INDEX_LIKE = re.compile(r"|unnamed: ?\d+|__index_level_\d+__")
+INDEX = {"index", "idx", "frame", "frames", "step", "steps", "row", "rows", "timestep", "timesteps"}
+MAYBE_INDEX = {
+    "i",
+    "n",
+    "k",
+    "id",
+    "ids",
+    "no",
+    "nr",
+    "num",
+    "number",
+    "count",
+    "counter",
+    "seq",
+    "sequence",
+    "sample",
+    "samples",
+    "iter",
+    "iteration",
+    "tick",
+    "ticks",
+    "line",
+}
+TIME = {"t", "time", "times", "timestep", "timesteps", "timestamp", "timestamps", "stamp", "stamps", "elapsed"}
+TIME |= {"sec", "secs", "seconds"}
+MAYBE_TIME = {
+    "clock",
+    "epoch",
+    "date",
+    "datetime",
+    "utc",
+    "second",
+    "nsec",
+    "usec",
+    "msec",
+    "millis",
+    "micros",
+    "nanos",
+}
+UNITS = {"s", "ms", "us", "ns", "of", "from", "since", "in", "start", "begin"}
+SOURCES = {
+    "wall",
+    "ros",
+    "unix",
+    "posix",
+    "system",
+    "sys",
+    "sim",
+    "monotonic",
+    "header",
+    "log",
+    "rec",
+    "recording",
+    "recorded",
+}
+SOURCES |= {"camera", "cam", "image", "img", "video", "robot", "env", "episode", "data", "msg"}
+BESIDE = UNITS | SOURCES | {"relative", "rel", "abs", "absolute", "global", "local"}
+"""Words that may stand beside a word for an index or a time, and do not make anything else of it."""
+DIGIT = re.compile(r"(?<!ros)\d", re.I)  # `t1` and `step_0` may be anything
+JOINED = re.compile(r"(?:index|idx|frame|step|row|count(?:er)?|number|num|id|time|stamp|secs?|ros|unix|wall|sim)")
 
 
 def role_of(name: str) -> str:
@@ -27,15 +82,39 @@ def role_of(name: str) -> str:
     return next((role for role, spellings in ROLES.items() if name.lower() in spellings), "")
 
 
+def words_of(name: str) -> list[str]:
+    """The words of a name: of `frame_idx`, `frameIdx` and `frameidx` they are `frame` and `idx`."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    words: list[str] = []
+    for word in re.findall(r"[a-z]+", spaced.lower()):
+        known = word in INDEX | TIME
+        parts = JOINED.findall(word)
+        words += [word] if known or "".join(parts) != word else parts
+    return words
+
+
 def is_index(name: str) -> bool:
-    """Whether a column is named like a count of rows."""
-    name = name.strip().lower()
-    return name in INDEX or bool(INDEX_LIKE.fullmatch(name))
+    """Whether a column is named like a count of rows, and like nothing else."""
+    if INDEX_LIKE.fullmatch(name.strip().lower()):
+        return True
+    words = set() if DIGIT.search(name) else set(words_of(name))
+    return bool(words & INDEX) and words <= INDEX | MAYBE_INDEX | BESIDE
 
 
 def is_time(name: str) -> bool:
-    """Whether a column is named like a time."""
-    return bool(TIME.fullmatch(name.strip().lower()))
+    """Whether a column is named like a time, and like nothing else."""
+    words = set() if DIGIT.search(name) else set(words_of(name))
+    return bool(words & TIME) and words <= INDEX | MAYBE_INDEX | TIME | MAYBE_TIME | BESIDE
+
+
+def may_be_index(name: str) -> bool:
+    """Whether a word of the name may mean a count of rows; the values decide."""
+    return bool(set(words_of(name)) & (INDEX | MAYBE_INDEX))
+
+
+def may_be_time(name: str) -> bool:
+    """Whether a word of the name may mean a time; the values decide."""
+    return bool(set(words_of(name)) & (TIME | MAYBE_TIME))
 
 
 def is_mark(name: str) -> bool:

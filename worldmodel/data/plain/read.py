@@ -4,16 +4,30 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from worldmodel.data.checks import disagreements
+from worldmodel.data.checks import disagreements, fail, shortened
 from worldmodel.data.options import Request, chosen_episodes, intact_episodes
 from worldmodel.data.plain.cameras import Camera, PlainPictures, open_camera
-from worldmodel.data.plain.layout import EpisodeFiles, Layout, find_layout, summary
+from worldmodel.data.plain.layout import (
+    PICTURES,
+    TABLES,
+    EpisodeFiles,
+    Layout,
+    files_of,
+    find_layout,
+    role_tables,
+    summary,
+)
+from worldmodel.data.plain.names import role_of
 from worldmodel.data.plain.rows import EpisodeTables, read_rows
 from worldmodel.data.source import TableSource, fingerprint, letterboxes
 
 DEFAULT_FPS = 10.0
 PICKLES = {".pkl", ".pickle", ".pt", ".pth"}
-LIKE_TABLES = PICKLES | {".xlsx", ".xls", ".ods", ".mat", ".h5", ".hdf5", ".feather", ".arrow", ".bag", ".db3", ".mcap"}
+LIKE_TABLES = (
+    (TABLES - {".txt"})
+    | PICKLES
+    | {".xlsx", ".xls", ".ods", ".mat", ".h5", ".hdf5", ".feather", ".arrow", ".bag", ".db3", ".mcap"}
+)
 SAME_RATE = 0.02  # relative; the average of a variable frame rate is not the same in every video
 TOLERANCE = 2  # frames by which cameras of an episode may differ
 
@@ -56,15 +70,13 @@ def open_folder(path: Path, request: Request) -> TableSource:
     first = [cameras[kept[0]][view] for view in views]
     size, boxes = letterboxes((camera.size for camera in first), request.size)
     opened = [tuple(cameras[number][view] for view in views) for number in kept]
-    files = {file for row in opened for camera in row for file in camera.files}
-    files |= {file for number in kept for file in tables[number].used}
     return TableSource(
         name=str(path),
         views=tuple(views),
         fps=_usual_rate([camera.fps for row in opened for camera in row if camera.fps]) or DEFAULT_FPS,
         size=size,
         robot_type="",
-        fingerprint=fingerprint(root, files),
+        fingerprint=fingerprint(root, _all_files(layout)),
         lengths=tuple(lengths[number] for number in kept),
         boxes=boxes,
         cameras=tuple(views),
@@ -74,6 +86,13 @@ def open_folder(path: Path, request: Request) -> TableSource:
         numbers=tuple(kept) if len(kept) < len(layout.episodes) or kept != sorted(kept) else (),
         notes=tuple(notes),
     )
+
+
+def _all_files(layout: Layout) -> set[Path]:
+    """Every file of every episode, whatever is read: the same data set has the same fingerprint."""
+    cameras = [path for files in layout.episodes for path in files.cameras.values()]
+    pictures = {picture for path in cameras if path.is_dir() for picture in files_of(path, PICTURES)}
+    return {*cameras, *pictures, *(file for files in layout.episodes for file in files.tables.values())}
 
 
 def _views(episodes: Iterable[EpisodeFiles]) -> tuple[str, ...]:
@@ -179,7 +198,7 @@ def _check_lengths(cameras: Mapping[int, Mapping[str, Camera]], broken: dict[int
 
 def _short(root: Path, broken: Mapping[int, str]) -> dict[int, str]:
     """Reasons with paths inside the folder, all in one line."""
-    return {number: " ".join(reason.replace(f"{root}/", "").split()) for number, reason in broken.items()}
+    return {number: " ".join(shortened(reason, f"{root}/").split()) for number, reason in broken.items()}
 
 
 def _length_notes(
@@ -195,6 +214,14 @@ def _length_notes(
     return [f"videos are longer than the shortest camera and are cut: {shown} frames"] if longer else []
 
 
+def _refuse_tables_beside(root: Path, layout: Layout) -> None:
+    """Refuse actions or states in a file or a folder beside the episodes, where none were found in these."""
+    files, folders = role_tables(root), [path.name for path in layout.unread if path.is_dir() and role_of(path.name)]
+    for name in [*(path.name for path in layout.unread if path.name in files), *folders]:
+        there = layout.episodes[0].name
+        fail(root / name, "place", f"beside the episodes, such as {there}", "a table of actions in each of them")
+
+
 def _notes(
     root: Path,
     layout: Layout,
@@ -204,8 +231,12 @@ def _notes(
     views: Sequence[str],
 ) -> list[str]:
     notes = [note for table in tables for note in table.notes]
-    beside = {path.suffix.lower() for files in episodes for path in files.unread}
-    if (beside & LIKE_TABLES or any(table.unread for table in tables)) and tables[0].rows.actions is None:
+    unread = [*layout.unread, *(path for files in episodes for path in files.unread)]
+    unread += [file for table in tables for file in table.unread]
+    unlabelled = tables[0].rows.actions is None
+    if unlabelled:
+        _refuse_tables_beside(root, layout)
+    if unlabelled and any(path.suffix.lower() in LIKE_TABLES and path.is_file() for path in unread):
         notes.insert(0, "no actions are read, the video is unlabelled; --action-keys can name columns that hold them")
     notes += [camera.note for row in cameras for camera in row.values() if camera.note]
     rates = [camera.fps for row in cameras for camera in row.values() if camera.fps]
@@ -217,8 +248,6 @@ def _notes(
     extra = [Path(view) for files in episodes for view in files.cameras if view not in common]
     if extra:
         notes.append(f"cameras left out: {summary(extra, str)}; --views can name them")
-    unread = [*layout.unread, *(path for files in episodes for path in files.unread)]
-    unread += [file for table in tables for file in table.unread]
     pickles = [path for path in unread if path.suffix.lower() in PICKLES]
     others = [path for path in unread if path not in pickles]
     if pickles:

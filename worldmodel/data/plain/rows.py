@@ -10,16 +10,15 @@ from jaxtyping import Float32
 
 from worldmodel.data.checks import disagreements, fail, matrix, without_unfinished_end
 from worldmodel.data.options import DataOptions
-from worldmodel.data.plain.arrays import Table, read_table
-from worldmodel.data.plain.columns import Column, find_columns
+from worldmodel.data.plain.arrays import Column, Table, read_table
+from worldmodel.data.plain.clocks import refuse_hidden_clocks
+from worldmodel.data.plain.columns import find_columns
 from worldmodel.data.plain.layout import EpisodeFiles
 from worldmodel.data.plain.names import ROLES, role_of
 from worldmodel.data.plain.text import Text, as_table, read_text, settle_headers
 from worldmodel.data.source import Rows
 
 TEXT = {".csv", ".tsv", ".txt"}
-UNITS = (1.0, 1e3, 1e6, 1e9)  # of a second, as clocks count
-JITTER = 0.2  # of a frame
 
 
 @dataclass
@@ -90,7 +89,7 @@ def read_rows(
             read.pop(number, None)
     whole = {number: tables for number, tables in read.items() if number not in broken}
     _compare(whole, {number: files.name for number, files in episodes.items()}, broken)
-    _refuse_hidden_columns({number: found[number] for number in whole}, frames, broken)
+    refuse_hidden_clocks({number: found[number] for number in whole}, frames, broken)
     return {number: read.get(number, EpisodeTables(0)) for number in episodes}
 
 
@@ -144,7 +143,8 @@ def _add(tables: EpisodeTables, role: str, column: Column, number: int) -> None:
     rows = (length,) if role == "states" else (length, max(length - 1, 1))
     if values.ndim and values.dtype.kind in "fiub":
         tables.offsets[role] = len(values) - length
-    tables.names[role] = column.names
+    several = len(column.names) > 1 and not column.chosen and not column.unnamed
+    tables.names[role] = column.names if several else ()
     used = values if role == "states" else without_unfinished_end(values, length)
     if len(used.shape) and len(used) < len(values):
         tables.notes.append(f"the last row of {role} is not finite; it leads out of the episode and is not used")
@@ -182,41 +182,3 @@ def _compare(tables: Mapping[int, EpisodeTables], labels: Mapping[int, str], bro
                 )
         for number, reason in reasons.items():
             broken.setdefault(number, reason)
-
-
-def _refuse_hidden_columns(
-    found: Mapping[int, Mapping[str, Column]], frames: Mapping[int, tuple[int, float]], broken: dict[int, str]
-) -> None:
-    """Refuse text without names if one of its columns counts, or passes like time, in every episode."""
-    for role in ("actions", "states"):
-        unnamed = {n: columns[role] for n, columns in found.items() if role in columns and columns[role].unnamed}
-        if not unnamed:
-            continue
-        shared = None
-        for number, column in unnamed.items():
-            kinds = _suspects(column, frames[number][1], alone=len(unnamed) == 1)
-            shared = kinds if shared is None else {place: kinds[place] for place in shared if place in kinds}
-        for place, kind in (shared or {}).items():
-            for number, column in unnamed.items():
-                broken[number] = (
-                    f"{column.file}: column {place} has no name and {kind}, "
-                    f"expected a header that tells it from the {role}"
-                )
-
-
-def _suspects(column: Column, fps: float, *, alone: bool) -> dict[int, str]:
-    """Columns that may be an index or a time, and why."""
-    values = np.asarray(column.values, np.float64)
-    values = values.reshape(len(values), -1)
-    kinds = {}
-    for place in range(values.shape[1]):
-        steps = np.diff(values[:, place])
-        if len(steps) < 2:
-            continue
-        counts = bool((steps == 1).all())
-        written = counts and place in column.whole_numbers and values.shape[1] > 1
-        if written or (counts and not alone and values[0, place] in (0, 1)):
-            kinds[place] = "counts like an index"
-        elif any(np.all(np.abs(steps * fps / unit - 1) < JITTER) for unit in UNITS):
-            kinds[place] = "rises by 1 / fps like a time"
-    return kinds

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 
 from worldmodel.data.checks import fail
-from worldmodel.data.plain.arrays import Table
+from worldmodel.data.plain.arrays import Table, full_lines
 from worldmodel.data.plain.names import NUMBER
 
 COMMA_NUMBER = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
@@ -28,12 +28,12 @@ WORDS = {
     "#n/a": "nan",
 }
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-DECIMALS = 3  # that a header of whole numbers is told from a row of rounded ones
+ENDS_IN_ZERO = re.compile(r"[-+]?\d*\.\d*0([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
 class Text:
-    """The cells of a file, without blank lines; `header` has the names where the first row is no row of numbers."""
+    """The cells of a file; `header` has the names where the first row is no row of numbers."""
 
     file: Path
     rows: list[list[str]]
@@ -43,7 +43,7 @@ class Text:
     @property
     def first_is_a_count(self) -> bool:
         """Whether the first row is 0, 1, 2, ... or 1, 2, 3, ...: it may be a header that pandas made up."""
-        return self.header is None and bool(self.rows) and _counts(self.rows[0])
+        return self.header is None and bool(self.rows) and self.rows[0] != ["1"] and _counts(self.rows[0])
 
 
 def read_text(file: Path) -> Text:
@@ -55,12 +55,15 @@ def read_text(file: Path) -> Text:
     try:
         content = file.read_bytes()
         decoded = content.decode("utf-16" if content.startswith(UTF16) else "utf-8-sig")
-        lines = [line for line in decoded.splitlines() if line.strip()]
+        lines = full_lines(file, decoded)
         comments = [line for line in lines if line.lstrip().startswith("#")]
+        _refuse_commented_rows(file, lines)
         lines = [line for line in lines if not line.lstrip().startswith("#")]
         separator = _separator(lines)
         rows = _cells(lines, separator)
     except (OSError, ValueError, csv.Error, MemoryError) as error:
+        if str(error).startswith(str(file)):
+            raise
         raise ValueError(f"{file}: content is not a readable table: {error}") from error
     if not rows:
         fail(file, "number of rows", 0, "at least 1")
@@ -76,6 +79,16 @@ def read_text(file: Path) -> Text:
     ):
         header = named
     return Text(file, _same_width(file, header, rows), header, notes)
+
+
+def _refuse_commented_rows(file: Path, lines: list[str]) -> None:
+    """Refuse a row of numbers that was made a comment: the rows after it would shift."""
+    for number, line in enumerate(lines):
+        bare = line.strip()
+        words = re.split(r"[\s,;]+", bare.lstrip("# ").rstrip(",;"))
+        above = any(not other.lstrip().startswith("#") for other in lines[:number])
+        if bare.startswith("#") and above and all(map(NUMBER.fullmatch, words)):
+            fail(file, f"line {number + 1}", repr(bare), "a row of numbers, or no row")
 
 
 def _separator(lines: list[str]) -> str:
@@ -143,24 +156,27 @@ def _counts(cells: list[str]) -> bool:
 def _pandas_header(rows: list[list[str]]) -> bool:
     """Whether the first row is the header 0, 1, 2, ... that pandas writes for columns without names.
 
-    With an index, its first cell is empty and the first column counts. Without one, a column whose other
-    numbers are all written with decimals shows that the first row, in whole numbers, is no row of numbers:
-    at least one number ends in `.0` or all have many decimals, so that a whole number would show decimals, too.
+    With an index, its first cell is empty and the first column counts. Without one, only the style of a column
+    proves it: if its other numbers are written with zeros at their ends (`1.0`), and none without a point, the
+    same writer would have written `0.0`. Many decimals prove nothing: `%g` and JavaScript write `0`, then `0.1234`.
     """
     first, rest = rows[0], rows[1:]
     if len(first) > 1 and not first[0] and rest:
         return _counts(first[1:]) and _counts([row[0] for row in rest if row])
-    if not rest or not _counts(first) or any(len(row) != len(first) for row in rest):
+    if not rest or not _counts(first) or first[0] != "0" or any(len(row) != len(first) for row in rest):
         return False
-    return any(_always_decimals([row[place] for row in rest]) for place in range(len(first)))
+    return any(_shows_zeros([row[place] for row in rest]) for place in range(len(first)))
 
 
-def _always_decimals(cells: list[str], enough: int = DECIMALS) -> bool:
-    cells = [cell for cell in cells if cell]
-    if not cells or any(re.fullmatch(r"[-+]?\d+", cell) for cell in cells):
-        return False
-    whole = any(re.search(r"\.0$|[eE]", cell) for cell in cells)
-    return whole or all(len(cell.partition(".")[2]) >= enough for cell in cells)
+def _shows_zeros(cells: list[str]) -> bool:
+    """Whether zeros at the end of decimals are written, and no number without decimals."""
+    return _always_decimals(cells) and any(ENDS_IN_ZERO.fullmatch(cell) for cell in cells)
+
+
+def _always_decimals(cells: list[str]) -> bool:
+    """Whether every number has a decimal point; other words for numbers, such as `nan`, do not count."""
+    cells = [cell for cell in cells if re.search(r"\d", cell)]
+    return bool(cells) and all("." in cell for cell in cells)
 
 
 def _same_width(file: Path, header: list[str] | None, rows: list[list[str]]) -> list[list[str]]:
@@ -192,15 +208,32 @@ def settle_headers(texts: Mapping[int, Text], lengths: Mapping[int, int], exact:
     """
     texts = {number: _without_empty_rows(text, lengths[number]) for number, text in texts.items()}
     plain = any(text.header is None and not text.first_is_a_count for text in texts.values())
-    settled: dict[int, Text | str] = {}
-    for number, text in texts.items():
-        settled[number] = text
-        rows, length = len(text.rows), lengths[number]
-        enough = (length,) if exact else (length, max(length - 1, 1))
-        if text.first_is_a_count and not plain and rows not in enough[1:] and not (exact and rows == length):
-            shown = ",".join(text.rows[0][:6])
-            settled[number] = f"{text.file}: row 0 is {shown}, a header of numbers or the first of {rows} rows"
-    return settled
+    headers = [] if plain else [text.header for text in texts.values()]
+    return {
+        number: text
+        if plain or not text.first_is_a_count
+        else _without_header(text)
+        if text.rows[0] in headers
+        else _settled(text, lengths[number], exact)
+        for number, text in texts.items()
+    }
+
+
+def _without_header(text: Text) -> Text:
+    return replace(text, rows=text.rows[1:], header=text.rows[0])
+
+
+def _settled(text: Text, length: int, exact: bool) -> Text | str:
+    """A first row of 0, 1, 2, ... is a header if there is one row more than frames, and a row if none is missing."""
+    rows, shown = len(text.rows), ",".join(text.rows[0][:6])
+    if rows == length + 1 and text.rows[0][0] == "0":
+        return _without_header(text)
+    if rows == length if exact else rows == max(length - 1, 1) < length:
+        return text
+    return (
+        f"{text.file}: row 0 is {shown}, which may be a header of numbers or the first of {rows} rows, "
+        f"expected names in the first line"
+    )
 
 
 def _without_empty_rows(text: Text, length: int) -> Text:
@@ -218,7 +251,7 @@ def as_table(text: Text) -> Table:
         "text": True,
         "notes": text.notes,
         "whole_numbers": tuple(place for place, cells in enumerate(columns) if all(map(COUNT.fullmatch, cells))),
-        "decimals": tuple(place for place, cells in enumerate(columns) if _always_decimals(cells, 1)),
+        "decimals": tuple(place for place, cells in enumerate(columns) if _always_decimals(cells)),
     }
     if text.header is None:
         return Table(text.file, whole=_whole(text), **facts)

@@ -98,7 +98,7 @@ FAULTS = {
         ["episode 1", "top_rgb", "one each"],
     ),
     "float pictures": (replace("obs/top_image", TOP / 255.0), ["float64", "uint8"]),
-    "channels first": (replace("obs/top_image", TOP.transpose(0, 3, 1, 2)), ["(9, 3, 32, 32)"]),
+    "channels first": (replace("obs/top_image", TOP.transpose(0, 3, 1, 2)), ["uint8 (frames, 3, 32, 32)"]),
     "short camera": (replace("obs/top_image", TOP[:5]), ["episode 1", "frames", "9", "5"]),
     "other size": (replace("obs/top_image", TOP[:, :16]), ["pictures", "(16, 32)", "(32, 32)"]),
     "group for camera": (

@@ -15,6 +15,7 @@ from small_sets import digest
 from worldmodel.data import open_episodes
 from worldmodel.data.formats import open_set
 from worldmodel.data.options import DataOptions, Request
+from worldmodel.fidelity.windows import trained_episodes
 
 pytestmark = pytest.mark.filterwarnings("ignore::worldmodel.data.formats.DataWarning")
 
@@ -245,3 +246,43 @@ def test_a_variable_frame_rate_differs_a_little_between_episodes(tmp_path):
     variable_rate(tmp_path / "episode_1/top.mp4", range(0, 20 * 110, 110))
     with pytest.raises(ValueError, match=r"episode 1 of 3 is broken .*frames per second is 9\.1\d, expected"):
         open_episodes(tmp_path)
+
+
+@pytest.mark.parametrize("options", [{"episodes": "0:2"}, {"episodes": "2,0"}, {"action_keys": ("actions",)}])
+def test_a_selection_is_the_same_data_set(tmp_path, options):
+    folder = write_plain(tmp_path, write=save_actions)
+    whole, part = open_episodes(folder), open_episodes(folder, views=["wrist"], options=DataOptions(**options))
+    assert part.fingerprint == whole.fingerprint
+    assert set(part.origins) <= set(whole.origins)
+    trained = [{"fingerprint": whole.fingerprint, "episodes": [0, 2], "reset_seeds": None, "robot_type": "x"}]
+    assert [part.origins[e].number for e in trained_episodes(trained, part)] == [
+        origin.number for origin in part.origins if origin.number in (0, 2)
+    ]
+
+
+def test_a_broken_episode_that_is_left_out_belongs_to_the_data_set(tmp_path):
+    folder = write_plain(tmp_path)
+    (folder / "episode_1/actions.csv").write_text("")
+    kept = open_episodes(folder, options=DataOptions(skip_broken=True))
+    assert kept.fingerprint == open_episodes(folder, options=DataOptions(episodes="0:1")).fingerprint
+    (folder / "episode_1/actions.csv").write_text("x")
+    assert kept.fingerprint != open_episodes(folder, options=DataOptions(episodes="0:1")).fingerprint
+
+
+def test_a_table_is_not_read_for_blank_lines(tmp_path):
+    def write(part, episode, length):
+        lines = list(map(json.dumps, as_rows(actions(episode, length))))
+        (part / "actions.jsonl").write_text("\n".join([*lines[:4], "", *lines[5:]]))
+
+    with pytest.raises(ValueError, match=r"0: episode_0/actions\.jsonl: line 5 is blank"):
+        open_episodes(write_plain(tmp_path, write=write))
+
+
+def test_paths_are_shortened_at_their_beginning_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_plain(tmp_path / "a", name="data_{}")
+    for episode in range(3):
+        (tmp_path / f"a/data_{episode}").rename(tmp_path / f"a/extra {episode} a")
+    (tmp_path / "a/extra 1 a/actions.csv").write_text("x,y\nno/a/b,1\n")
+    with pytest.raises(ValueError, match=r"\(1: extra 1 a/actions\.csv: .*'no/a/b'"):
+        open_episodes("a")

@@ -150,10 +150,7 @@ AMBIGUOUS = {
         lambda v: csv_text(v).replace("\n3.0,", "\n,", 1) if v[0, 0] == 0 else csv_text(v),
         ["frame 3", "nan"],
     ),
-    "a gap in the index": (
-        lambda v: frame(v, NAMES).drop(index=4).to_csv(),
-        ["without a name is 5.0 after 3.0", "gaps"],
-    ),
+    "a gap in the index": (lambda v: frame(v, NAMES).drop(index=4).to_csv(), ["without a name is 5 after 3", "gaps"]),
     "time that falls": (
         lambda v: frame(with_first(v, times(v)[::-1]), ["t", *NAMES]).to_csv(index=False),
         ["column 't' is not ascending"],
@@ -185,17 +182,77 @@ def test_refused_with_what_is_ambiguous(tmp_path, name):
         assert word in str(error.value)
 
 
-def test_a_header_of_numbers_is_told_from_a_row_by_its_decimals_or_by_the_other_episodes(tmp_path):
-    decimals = write_csv(tmp_path / "decimals", lambda v: "0,1,2,3\n" + csv_text(v[:-1], None), odd)
-    assert open_episodes(decimals).read(0, 0, 2).actions.tolist() == [
-        pytest.approx([0.123456, 1.123456, 2.123456, 3.123456])
-    ]
-    rows = write_csv(tmp_path / "rows", lambda v: whole(csv_text(v, None)))
-    assert_true(open_episodes(rows))  # the first rows of episodes 1 and 2 do not count
-    with pytest.raises(ValueError, match=r"row 0 is 0,1,2,3, a header of numbers or the first of 21 rows"):
-        open_episodes(rows, options=DataOptions(episodes="1"))
+def g(text):
+    """Numbers as `%g` and JavaScript write them: `0`, then `0.1234`."""
+    return "".join(",".join(f"{float(cell):g}" for cell in line.split(",")) + "\n" for line in text.splitlines())
+
+
+def fractions(values):
+    """No whole number but those of the first row of the first episode."""
+    return values + 0.1234 * (np.arange(len(values)) > 0)[:, None]
+
+
+def one(values):
+    return values[:, :1]
+
+
+HEADERS_OR_ROWS = {
+    "%g": lambda v: g(csv_text(v, None)),
+    "%g, one column": lambda v: g(csv_text(one(v), None)),
+    "JavaScript": lambda v: whole(csv_text(v, None)),
+    "a header over one row less": lambda v: "0,1,2,3\n" + whole(csv_text(v[1:], None)),
+    "a header over one row less, fractions": lambda v: "0,1,2,3\n" + csv_text(v[1:], None),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS_OR_ROWS)
+def test_a_first_row_that_counts_is_a_row_if_another_episode_shows_it_and_refused_if_none_does(tmp_path, name):
+    folder = write_csv(tmp_path / "set", HEADERS_OR_ROWS[name], fractions)
+    with pytest.raises(ValueError, match=r"row 0 is 0(,1,2,3)?, which may be a header of numbers or the first of 21"):
+        open_episodes(folder, options=DataOptions(episodes="1"))
+    if "header" not in name:
+        source = open_episodes(folder)  # the first rows of episodes 1 and 2 do not count
+        found = source.read(0, 0, 5).actions
+        assert found.tolist() == [pytest.approx(row[: source.action_dim]) for row in fractions(actions(0, 21))[:4]]
+
+
+def test_a_header_of_numbers_is_told_from_a_row_by_the_number_of_rows_or_by_its_style(tmp_path):
+    rows = write_csv(tmp_path / "rows", lambda v: "0,1,2,3\n" + whole(csv_text(v, None)))
+    assert_true(open_episodes(rows))  # one row more than frames
+    assert_true(open_episodes(rows, options=DataOptions(episodes="1")))
+    style = write_csv(tmp_path / "style", lambda v: frame(v[:-1]).to_csv(index=False))
+    assert_true(open_episodes(style, options=DataOptions(episodes="1")))
+    file = style / "episode_1/actions.csv"
+    file.write_text(
+        "0,1,2,3\n" + csv_text(actions(1, 17)[:-1] + 0.5, None)
+    )  # as the others, but without a whole number
+    found = open_episodes(style).read(1, 0, 3).actions.tolist()
+    assert found == (actions(1, 3)[:2] + 0.5).tolist()
     shorter = write_csv(tmp_path / "shorter", lambda v: whole(csv_text(v[:-1], None)))
-    assert_true(open_episodes(shorter, options=DataOptions(episodes="1")))
+    assert_true(open_episodes(shorter, options=DataOptions(episodes="1")))  # a header would leave two rows less
+
+
+def test_a_blank_line_between_rows_is_refused(tmp_path):
+    folder = write_csv(tmp_path / "set", lambda v: csv_text(v) + "\n  \n")
+    assert_true(open_episodes(folder))
+    for place, blank in ((5, ""), (1, "  "), (0, "")):
+        lines = csv_text(actions(1, 17)).splitlines()
+        lines[place] = blank
+        (folder / "episode_1/actions.csv").write_text("\n".join(lines) + "\n")
+        with pytest.raises(ValueError, match=rf"episode_1/actions\.csv: line {place + 1} is blank, expected a row"):
+            open_episodes(folder)
+
+
+def test_an_empty_cell_of_one_column_is_refused(tmp_path):
+    folder = write_csv(tmp_path / "set", lambda v: csv_text(one(v), ["x"]).replace("\n4.0\n", "\n\n"))
+    with pytest.raises(ValueError, match=r"0: episode_0/actions\.csv: line 6 is blank"):
+        open_episodes(folder)
+
+
+def test_a_row_that_was_made_a_comment_is_refused(tmp_path):
+    folder = write_csv(tmp_path / "set", lambda v: "# by hand\n" + csv_text(v).replace("\n103.0,", "\n#103.0,"))
+    with pytest.raises(ValueError, match=r"1: episode_1/actions\.csv: line 6 is '#103\.0,104\.0,105\.0,106\.0'"):
+        open_episodes(folder)
 
 
 def test_utf_16(tmp_path):

@@ -164,3 +164,39 @@ def test_one_table_beside_numbered_videos_is_refused(tmp_path):
     np.save(tmp_path / "actions.npy", actions(0, 21))
     with pytest.raises(ValueError, match=r"videos 000, 001 beside actions\.npy may be episodes or cameras"):
         open_episodes(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["actions.csv", "states.npy", "Action.parquet", "actions/0000.npy"])
+def test_a_table_of_actions_beside_the_episodes_is_refused(tmp_path, name):
+    write_plain(tmp_path, write=lambda part, episode, length: None)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"")
+    place = name.partition("/")[0]
+    with pytest.raises(
+        ValueError, match=rf"/{place}: place is beside the episodes, such as episode_0, expected a table"
+    ):
+        open_episodes(tmp_path)
+
+
+def test_a_table_beside_the_episodes_is_missed_first(tmp_path):
+    for episode, length in enumerate(LENGTHS):
+        (tmp_path / f"{episode:04d}.mp4").write_bytes(video(episode, length))
+    (tmp_path / "log.csv").write_text("episode,x\n0,1\n")
+    source = open_set(tmp_path, Request())
+    assert source.action_dim == 0
+    assert source.notes[0].startswith("no actions are read, the video is unlabelled")
+    assert "not read: log.csv" in source.notes
+
+
+def test_a_layout_that_is_not_known_is_shown(tmp_path):
+    place = tmp_path / "success/2023-03-01/Wed_Mar_1/recordings/MP4"
+    place.mkdir(parents=True)
+    (place / "1234.mp4").write_bytes(video(0, 21))
+    (tmp_path / "README.md").write_text("")
+    with pytest.raises(ValueError) as error:
+        open_episodes(tmp_path)
+    for words in (f"{tmp_path}: holds README.md, success/", "too deep, such as success/2023", "/MP4/1234.mp4", "HDF5"):
+        assert words in str(error.value)
+    (tmp_path / "data.zip").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"data\.zip: is a file \.zip, expected"):
+        open_episodes(tmp_path / "data.zip")

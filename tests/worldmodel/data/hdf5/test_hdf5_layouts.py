@@ -211,3 +211,100 @@ def test_another_layout_is_shown_beside_those_that_are_known(tmp_path):
     ):
         assert words in message
     assert len(message.splitlines()) == 1 and len(message) < 600
+
+
+def write_demos(file, actions_name="actions", cameras=()):
+    """Demonstrations with one RGB camera; `cameras` are added to it."""
+    with h5py.File(file, "w") as content:
+        for episode, length in enumerate(LENGTHS):
+            demo = content.create_group(f"data/demo_{episode}")
+            demo["obs/top_image"] = frames(episode, length)
+            demo[actions_name] = actions(episode, length, 7)
+            for name, make in cameras:
+                demo[f"obs/{name}"] = make(length)
+    return file
+
+
+def rename_actions(folder, name):
+    for file in folder.glob("*.hdf5"):
+        with h5py.File(file, "r+") as content:
+            content.move("action", name)
+    return folder
+
+
+def test_both_spellings_of_actions_are_read(tmp_path):
+    demos = open_episodes(write_demos(tmp_path / "demos.hdf5", "action"))
+    assert demos.read(1, 0, 4).actions.tolist() == actions(1, 3, 7).tolist()
+    assert not any("action" in note for note in demos.notes)
+    aloha = open_episodes(rename_actions(write_aloha(tmp_path / "aloha"), "actions"))
+    assert aloha.read(1, 0, 4).actions.tolist() == actions(1, 3).tolist()
+
+
+@pytest.mark.parametrize("name", ["joint_action", "obs/last_actions", "Actions", "action_dict/abs_pos"])
+def test_actions_of_another_name_are_refused_unless_they_are_named(tmp_path, name):
+    file = write_demos(tmp_path / "demos.hdf5", name)
+    with pytest.raises(ValueError, match=rf"actions of /data/demo_0 is {name}, expected one named .*--action-keys"):
+        open_episodes(file)
+    assert open_episodes(file, options=DataOptions(action_keys=(name,))).action_dim == 7
+    folder = rename_actions(write_aloha(tmp_path / "aloha"), name)
+    with pytest.raises(ValueError, match=rf"actions of / is {name}, expected one named .*--action-keys"):
+        open_episodes(folder)
+    assert open_episodes(folder, options=DataOptions(action_keys=(name,))).action_dim == 14
+
+
+def test_two_spellings_at_once_are_refused(tmp_path):
+    file = write_demos(tmp_path / "demos.hdf5")
+    with h5py.File(file, "r+") as content:
+        content["data/demo_1/action"] = actions(1, 5, 7)
+    with pytest.raises(ValueError, match="1: episode 1, actions of /data/demo_1 is actions, action, expected one"):
+        open_episodes(file)
+
+
+OTHER_CAMERAS = {
+    "depth of 16 bits": lambda n: np.zeros((n, 24, 32), np.uint16),
+    "depth in a channel": lambda n: np.zeros((n, 24, 32, 1), np.float32),
+    "labels": lambda n: np.zeros((n, 24, 32), np.uint8),
+    "RGBA": lambda n: np.zeros((n, 24, 32, 4), np.uint8),
+    "float": lambda n: np.zeros((n, 24, 32, 3)),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_CAMERAS)
+def test_cameras_that_are_not_rgb_are_left_out(tmp_path, name):
+    make = OTHER_CAMERAS[name]
+    file = write_demos(tmp_path / "demos.hdf5", cameras=[("side_image", make)])
+    source = open_set(file, Request())
+    assert source.views == ("top",)
+    assert (source.read(2, 0, 6).frames[:, 0].numpy() == frames(2, 6)).all()
+    said = [note for note in source.notes if "not RGB of 8 bits: side (" in note]
+    assert len(said) == 1 and not any("obs not read" in note for note in source.notes)
+    with pytest.raises(ValueError, match=r"obs/side_image is .*expected uint8"):
+        open_set(file, Request(views=("side",)))
+    folder = write_aloha(tmp_path / "aloha")
+    for episode, length in enumerate(LENGTHS):
+        with h5py.File(folder / f"episode_{episode}.hdf5", "r+") as content:
+            content["observations/images/cam_depth"] = make(length)
+    source = open_set(folder, Request())
+    assert source.views == ("cam_high", "cam_left_wrist")
+    assert any("not RGB of 8 bits: cam_depth (" in note for note in source.notes)
+    with h5py.File(folder / "episode_1.hdf5", "r+") as content:
+        del content["observations/images/cam_high"]
+        content["observations/images/cam_high"] = make(LENGTHS[1])
+    with pytest.raises(ValueError, match=r"1: episode_1\.hdf5: .*cam_high is .*expected uint8"):
+        open_set(folder, Request())
+    with h5py.File(file, "r+") as content:
+        for episode in range(3):
+            del content[f"data/demo_{episode}/obs/top_image"]
+    with pytest.raises(ValueError, match=r"side_image.*expected uint8 \(frames, height, width, 3\)"):
+        open_set(file, Request())
+
+
+def test_encoded_depth_is_left_out(tmp_path):
+    folder = write_aloha(tmp_path / "set", encoded=True)
+    for episode, length in enumerate(LENGTHS):
+        rows = [cv2.imencode(".png", np.full((24, 32), 999, np.uint16))[1].ravel()] * length
+        with h5py.File(folder / f"episode_{episode}.hdf5", "r+") as content:
+            content["observations/images/cam_depth"] = np.stack(rows)
+    source = open_set(folder, Request())
+    assert source.views == ("cam_high", "cam_left_wrist")
+    assert any("cam_depth (pictures of more than 8 bits)" in note for note in source.notes)
