@@ -67,6 +67,8 @@ def read_text(file: Path) -> Text:
         raise ValueError(f"{file}: content is not a readable table: {error}") from error
     if not rows:
         fail(file, "number of rows", 0, "at least 1")
+    if separator == ",":
+        _refuse_decimal_commas(file, rows)
     rows, notes = _numbers(file, _without_empty_ends(rows))
     header = None
     if _has_words(rows[0]) or _pandas_header(rows):
@@ -133,6 +135,15 @@ def _numbers(file: Path, rows: list[list[str]]) -> tuple[list[list[str]], tuple[
         rows = [[cell.replace(",", ".") if COMMA_NUMBER.fullmatch(cell) else cell for cell in row] for row in rows]
         notes = (f"{file.name} has decimal commas",)
     return [[WORDS.get(cell.lower(), cell) for cell in row] for row in rows], notes
+
+
+def _refuse_decimal_commas(file: Path, rows: list[list[str]]) -> None:
+    """Refuse `0,05` between other whole numbers: a decimal comma that separates nothing."""
+    cells = [cell for row in rows[1:] for cell in row]
+    if len(rows[0]) % 2 == 0 and all(re.fullmatch(r"[-+]?\d+", cell) for cell in cells):
+        row = next((row for row in rows[1:] if any(re.fullmatch(r"0\d+", cell) for cell in row[1::2])), None)
+        if row:
+            fail(file, "a row", ",".join(row[:6]), "decimal points, or semicolons beside decimal commas")
 
 
 def _has_words(row: list[str]) -> bool:

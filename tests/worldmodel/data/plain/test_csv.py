@@ -156,6 +156,10 @@ AMBIGUOUS = {
         ["column 't' is not ascending"],
     ),
     "points and commas": (lambda v: csv_text(v).replace(",", ";").replace("2.0", "2,0"), ["'2,0' beside", "decimal"]),
+    "commas that separate and mark decimals": (
+        lambda v: "".join(f"{x:.2f}\n" for x in v[:, 0] + 0.05).replace(".", ","),
+        ["a row is", ",05", "decimal points"],
+    ),
     "thousands": (lambda v: "a;b\n" + "1,234;5,678\n" * len(v), ["'1,234'", "groups of thousands"]),
     "words": (lambda v: csv_text(v).replace("3.0", "high", 1), ["'high'"]),
     "a word in the first row": (
