@@ -138,12 +138,15 @@ def _numbers(file: Path, rows: list[list[str]]) -> tuple[list[list[str]], tuple[
 
 
 def _refuse_decimal_commas(file: Path, rows: list[list[str]]) -> None:
-    """Refuse `0,05` between other whole numbers: a decimal comma that separates nothing."""
-    cells = [cell for row in rows[1:] for cell in row]
-    if len(rows[0]) % 2 == 0 and all(re.fullmatch(r"[-+]?\d+", cell) for cell in cells):
-        row = next((row for row in rows[1:] if any(re.fullmatch(r"0\d+", cell) for cell in row[1::2])), None)
-        if row:
-            fail(file, "a row", ",".join(row[:6]), "decimal points, or semicolons beside decimal commas")
+    """Refuse whole numbers that may be halves of decimals: `0,05`, or twice as many of them as names."""
+    body = rows[1:]
+    width = len(body[0]) if body else 0
+    if width % 2 or not width or not all(re.fullmatch(r"[-+]?\d+", cell) for row in body for cell in row):
+        return
+    halves = [row for row in body if any(re.fullmatch(r"0\d+", cell) for cell in row[1::2])]
+    if halves or 2 * len(rows[0]) == width:
+        found = ",".join((halves or body)[0][:6])
+        fail(file, "a row", found, "decimal points, or semicolons beside decimal commas")
 
 
 def _has_words(row: list[str]) -> bool:
