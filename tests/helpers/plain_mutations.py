@@ -221,14 +221,15 @@ def _recode(rng: np.random.Generator, folder: Path) -> None:
 def _another_table(rng: np.random.Generator, folder: Path) -> None:
     """The same actions in another kind of file, instead of or beside the CSV."""
     for episode, length in enumerate(LENGTHS):
-        part, values = folder / f"episode_{episode}", actions(episode, length)
+        part = folder / f"episode_{episode}"
+        values = actions(episode, length)[:, : 1 if len(_load(part / CSV)[0]) == 1 else 4]
         kind = rng.choice(["npz", "npy", "log"])
         if kind == "npz":
             np.savez(part / "actions.npz", action=values)
         elif kind == "npy":
             np.save(part / "action.npy", values)
         else:
-            (part / "log.csv").write_text(csv_text(values, [f"action_{place}" for place in range(4)]))
+            (part / "log.csv").write_text(csv_text(values, [f"action_{place}" for place in range(values.shape[1])]))
         if rng.random() < 0.9:
             (part / CSV).unlink(missing_ok=True)
 

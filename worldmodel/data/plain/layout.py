@@ -89,7 +89,8 @@ def find_layout(root: Path) -> Layout:
         ValueError: There are no episodes, or the layout can be understood in two ways.
     """
     if root.is_file():
-        return Layout(_flat(root.parent, [root]).episodes)
+        flat = _flat(root.parent, [root])
+        return Layout(flat.episodes, [path for path in flat.unread if path.is_file() and role_of(path.stem)])
     folders, videos = _folders(root), files_of(root, VIDEOS)
     has_tables = bool(role_tables(root))
     nested = [folder for folder in folders if _holds_cameras(folder)]

@@ -67,6 +67,8 @@ def read_text(file: Path) -> Text:
         raise ValueError(f"{file}: content is not a readable table: {error}") from error
     if not rows:
         fail(file, "number of rows", 0, "at least 1")
+    if separator == ",":
+        _refuse_decimal_commas(file, rows)
     rows, notes = _numbers(file, _without_empty_ends(rows))
     header = None
     if _has_words(rows[0]) or _pandas_header(rows):
@@ -133,6 +135,18 @@ def _numbers(file: Path, rows: list[list[str]]) -> tuple[list[list[str]], tuple[
         rows = [[cell.replace(",", ".") if COMMA_NUMBER.fullmatch(cell) else cell for cell in row] for row in rows]
         notes = (f"{file.name} has decimal commas",)
     return [[WORDS.get(cell.lower(), cell) for cell in row] for row in rows], notes
+
+
+def _refuse_decimal_commas(file: Path, rows: list[list[str]]) -> None:
+    """Refuse whole numbers that may be halves of decimals: `0,05`, or twice as many of them as names."""
+    body = rows[1:]
+    width = len(body[0]) if body else 0
+    if width % 2 or not width or not all(re.fullmatch(r"[-+]?\d+", cell) for row in body for cell in row):
+        return
+    halves = [row for row in body if any(re.fullmatch(r"0\d+", cell) for cell in row[1::2])]
+    if halves or 2 * len(rows[0]) == width:
+        found = ",".join((halves or body)[0][:6])
+        fail(file, "a row", found, "decimal points, or semicolons beside decimal commas")
 
 
 def _has_words(row: list[str]) -> bool:

@@ -99,9 +99,10 @@ def test_a_gap_in_an_index_breaks_an_episode(tmp_path, kind, name):
         (lambda e, f: f, "counts like an index"),
         (lambda e, f: f + 7 + 50 * e, "counts like an index"),
         (lambda e, f: f / 10, "rises by 1 / fps like a time"),
+        (lambda e, f: 5 + (f + np.sin(f) / 3) / 10, "rises by 1 / fps like a time"),
         (lambda e, f: 1.7e9 + 50 * e + f / 7.7, "rises by 1 / fps like a time"),
     ],
-    ids=["from 0", "from anywhere", "seconds", "since 1970"],
+    ids=["from 0", "from anywhere", "seconds", "uneven", "since 1970"],
 )
 def test_a_column_that_counts_or_rises_without_such_a_name_is_refused(tmp_path, kind, clock, what):
     def smooth(episode, length):

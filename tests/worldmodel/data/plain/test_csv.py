@@ -45,6 +45,10 @@ def odd(values):
     return values + 0.123456
 
 
+def one(values):
+    return values[:, :1]
+
+
 RIGHT = {
     "pandas, names": lambda v: frame(v, NAMES).to_csv(index=False),
     "pandas, names and index": lambda v: frame(v, NAMES).to_csv(),
@@ -156,6 +160,14 @@ AMBIGUOUS = {
         ["column 't' is not ascending"],
     ),
     "points and commas": (lambda v: csv_text(v).replace(",", ";").replace("2.0", "2,0"), ["'2,0' beside", "decimal"]),
+    "commas that separate and mark decimals": (
+        lambda v: "".join(f"{x:.2f}\n" for x in v[:, 0] + 0.05).replace(".", ","),
+        ["a row is", ",05", "decimal points"],
+    ),
+    "decimal commas below one name": (
+        lambda v: "x\n" + csv_text(one(v), None).replace(".", ","),
+        ["0: episode_0/actions.csv: a row is 0,0, expected decimal points"],
+    ),
     "thousands": (lambda v: "a;b\n" + "1,234;5,678\n" * len(v), ["'1,234'", "groups of thousands"]),
     "words": (lambda v: csv_text(v).replace("3.0", "high", 1), ["'high'"]),
     "a word in the first row": (
@@ -190,10 +202,6 @@ def g(text):
 def fractions(values):
     """No whole number but those of the first row of the first episode."""
     return values + 0.1234 * (np.arange(len(values)) > 0)[:, None]
-
-
-def one(values):
-    return values[:, :1]
 
 
 HEADERS_OR_ROWS = {

@@ -178,6 +178,13 @@ def test_a_table_of_actions_beside_the_episodes_is_refused(tmp_path, name):
         open_episodes(tmp_path)
 
 
+def test_actions_beside_a_single_video_are_refused(tmp_path):
+    folder = write_plain(tmp_path, lengths=LENGTHS[:1], cameras=("top",)) / "episode_0"
+    with pytest.raises(ValueError, match=r"episode_0/actions\.csv: place is beside the episodes, such as top"):
+        open_episodes(folder / "top.mp4")
+    assert_true(open_episodes(folder))
+
+
 def test_a_table_beside_the_episodes_is_missed_first(tmp_path):
     for episode, length in enumerate(LENGTHS):
         (tmp_path / f"{episode:04d}.mp4").write_bytes(video(episode, length))
