@@ -54,6 +54,7 @@ def test_help_imports_nothing_heavy():
     assert not {"torch", "numpy", "gradio", "diffusers", "tyro"} & set(finished.stdout.split())
 
 
+@pytest.mark.slow
 def test_every_command_explains_every_option():
     calls = [[*name.split(), "--help"] for name in [*COMMANDS, "pretrain tiny"]]
     code = f"from worldmodel.cli import main\nfor call in {calls}:\n    main(call)"

@@ -107,9 +107,16 @@ def test_another_thread_takes_no_signal_over():
 
 
 def test_sigterm_is_an_interrupt_inside():
-    with pytest.raises(KeyboardInterrupt), terminate_as_interrupt():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    """Whoever had a handler before, as the measurement of coverage has, gets it back."""
+    before = signal.getsignal(signal.SIGTERM)
+    for handler in (signal.SIG_DFL, lambda number, frame: None):
+        signal.signal(signal.SIGTERM, handler)
+        try:
+            with pytest.raises(KeyboardInterrupt), terminate_as_interrupt():
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert signal.getsignal(signal.SIGTERM) == handler
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def double(number: int) -> int:
@@ -143,4 +150,5 @@ def test_processes_end_at_once_when_the_work_is_left(capfd):
         began = time.monotonic()
     assert time.monotonic() - began < 20
     assert set(multiprocessing.active_children()) <= children
-    assert capfd.readouterr().err == ""
+    said = [line for line in capfd.readouterr().err.splitlines() if "no-data-collected" not in line]  # by coverage
+    assert said == []

@@ -42,7 +42,8 @@ def config(data: Path, out: Path, **settings) -> ImagineConfig:
     return ImagineConfig("", Path(), Path(), data, out, **{**defaults, **settings})
 
 
-@pytest.mark.parametrize("objective", [pytest.param("imitation", marks=pytest.mark.slow), "pmpo"])
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["imitation", "pmpo"])
 def test_a_policy_improves_in_imagination_and_in_reality(data, tmp_path, objective):
     learn = LearnConfig(
         objective, actor_rate=3e-3, critic_rate=3e-3, warmup=2, minibatch=80, std=1.0, imitation_steps=20

@@ -92,7 +92,8 @@ def test_every_objective_trains_and_writes_what_it_measured(objective, rank, wor
     assert (out / "spread.json").exists() == (objective in ("nft", "combined"))
 
 
-@pytest.mark.parametrize("rank", ["0", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", ["0", "2"])
 def test_a_stopped_run_resumes_exactly(rank, world_folder, tmp_path):
     whole, halted = tmp_path / "whole", tmp_path / "halted"
     more = ["--lora-rank", rank, "--learning-rate", "1e-3"]
@@ -110,6 +111,7 @@ def test_a_stopped_run_resumes_exactly(rank, world_folder, tmp_path):
         torch.testing.assert_close(second.state_dict()[name], value, msg=name)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_as_it_says(world_folder, tmp_path, capsys):
     whole, out = tmp_path / "whole", tmp_path / "out"
     more = ["--learning-rate", "1e-3", "--save-interval", "100", "--steps", "6"]

@@ -328,6 +328,7 @@ GENTLE = settings(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", FOLDERS)
 @GENTLE
 @given(data=st.data())

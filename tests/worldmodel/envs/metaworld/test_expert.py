@@ -18,6 +18,8 @@ from worldmodel.envs.metaworld.expert import with_noise
 from worldmodel.envs.record import RecordConfig, prepare, record, record_episode, simulate_episode
 from worldmodel.envs.scripts import behave
 
+pytestmark = pytest.mark.slow
+
 TASKS = ("reach", "drawer-open", "button-press-topdown", "window-open", "door-open")
 
 

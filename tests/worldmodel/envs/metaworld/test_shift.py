@@ -19,6 +19,8 @@ from worldmodel.envs.metaworld.points import image_points
 from worldmodel.envs.record import RecordConfig, record
 from worldmodel.envs.scripts import behave
 
+pytestmark = pytest.mark.slow
+
 SCENE, WRIST, STATE = "observation.images.scene", "observation.images.wrist", "observation.state"
 PUSH = "metaworld:push-v3"
 
