@@ -9,11 +9,10 @@ from worldmodel.data import open_episodes
 from worldmodel.envs import make_env
 
 try:
-    pass
+    from worldmodel.envs.metaworld.env import MetaWorld
 except ValueError as error:  # it names the package that is missing
     pytest.skip(str(error), allow_module_level=True)
 
-from worldmodel.envs.metaworld.env import MetaWorld
 from worldmodel.envs.metaworld.expert import with_noise
 from worldmodel.envs.record import RecordConfig, prepare, record, record_episode, simulate_episode
 from worldmodel.envs.scripts import behave

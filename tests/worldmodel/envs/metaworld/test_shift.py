@@ -10,11 +10,10 @@ from worldmodel.data import open_episodes
 from worldmodel.envs import make_env
 
 try:
-    pass
+    from worldmodel.envs.metaworld.env import MetaWorld
 except ValueError as error:  # it names the package that is missing
     pytest.skip(str(error), allow_module_level=True)
 
-from worldmodel.envs.metaworld.env import MetaWorld
 from worldmodel.envs.metaworld.points import image_points
 from worldmodel.envs.record import RecordConfig, record
 from worldmodel.envs.scripts import behave
