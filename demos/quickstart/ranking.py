@@ -42,13 +42,13 @@ def rank_three(world: Path, policies: Path, judge: str | Path, out: Path, *, epi
         world: The world model.
         policies: Folder of graded policies with `real.json`.
         judge: The judge of the dreams.
-        out: Folder for starts, `ranking.json`, its page, and a video.
+        out: Folder for `ranking.json`, its page, and a video; the starts are recorded beside it.
         episodes: Starts.
         device: Where the dreams run.
     """
     for stale in ("cells", "videos"):
         shutil.rmtree(out / stale, ignore_errors=True)
-    starts = out / "starts"
+    starts = out.with_name(f"{out.name}-starts")
     record(RecordConfig(ENV, starts, episodes=episodes, seed=START_SEED, behaviour="play"))
     config = RankConfig(
         world=world,
