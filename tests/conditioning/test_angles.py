@@ -171,3 +171,9 @@ def test_advice_about_actions_that_turn(capsys):
     assert "action dim" not in capsys.readouterr().out
     build_world(Both([30, 30]), [0], dit=dit, relative_to={1: 1}, angles="none", **settings)
     assert "action dim 1 jumps by a whole turn, too; --angles 1" in capsys.readouterr().out
+
+
+def test_the_conditioner_takes_the_short_way_from_an_angle():
+    world = tiny_world(angles=RADIANS, relative_to={0: 1})
+    found = world.conditioner.relative(torch.tensor([[[3.1, 5.0]]]), torch.tensor([[[0.0, -3.1]]]))
+    torch.testing.assert_close(found, torch.tensor([[[6.2 - 2 * pi, 5.0]]]))

@@ -194,7 +194,8 @@ def test_an_interrupted_command_goes_on_as_it_says(folders, tmp_path, capsys):
     with interrupt_when(rows_in(out / "updates.jsonl", 1)):
         assert main([*small_run(folders, out), *more]) == 130
     said = capsys.readouterr().err
-    assert "worldmodel imagine: stopped and saved after step" in said
+    step = int(said.split("worldmodel imagine: stopped and saved after step ")[1].split()[0].strip(";,"))
+    assert json.loads((out / "state" / "state.json").read_text())["step"] == step > 0
     assert main([*small_run(folders, out), *more, "--resume", "--streams", "8"]) == 2
     assert "streams was 4, now 8" in capsys.readouterr().err
     assert go_on(said) == 0
