@@ -8,9 +8,7 @@ from torch import Tensor
 
 Angles = Mapping[int, tuple[float, float]]
 """{state dim: (low, high)}: the dim is an angle, and `high` is the same angle as `low`."""
-
-
-LARGEST_STEP = 3  # times the largest step elsewhere: a jump that is longer the short way round is no step of an angle
+LARGEST_STEP = 3  # times the largest other step: how far a jump may be from a whole turn
 
 
 def shortest(difference: Float[Tensor, "*b s"], angles: Angles) -> Float[Tensor, "*b s"]:

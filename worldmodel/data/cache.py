@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -13,12 +14,11 @@ from typing import NoReturn
 
 import numpy as np
 import torch
-from einops import rearrange
 from filelock import FileLock
 from jaxtyping import UInt8
 from torch import Tensor
 
-from worldmodel.data.clip import Clip, EpisodeSource
+from worldmodel.data.clip import Clip, EpisodeSource, columns_at
 from worldmodel.data.video.read import release_readers
 from worldmodel.progress import ProgressLine
 
@@ -100,32 +100,16 @@ class EpisodeCache:
             )
         first = self._first[episode] + start
         frames = torch.from_numpy(self._frames.read(range(first, first + stop - start, stride)))
-        task, between = self._tasks[episode], self._between(first, stop - start, stride)
-        return Clip(frames=frames, pixel_mask=self._clip_mask, task=task, **between)
+        columns = columns_at(self._tables, range(first, first + stop - start, stride))
+        return Clip(frames=frames, pixel_mask=self._clip_mask, task=self._tasks[episode], **columns)
 
     def columns(self, episode: int, stride: int = 1) -> Clip:
         """The tables of a whole episode as in `read`, without a picture: `frames` has no pixels."""
         self._check_episode(episode)
-        length = self.lengths[episode]
-        empty = torch.empty(len(range(0, length, stride)), 0, 0, 0, 3, dtype=torch.uint8)
-        return Clip(empty, task=self._tasks[episode], **self._between(self._first[episode], length, stride))
-
-    def _between(self, first: int, length: int, stride: int) -> dict[str, Tensor]:
-        """States at the frames from row `first` on; actions, rewards and successes of the strides between them."""
-        found = {}
-        if "states" in self._tables:
-            found["states"] = self._tables["states"][first : first + length : stride].clone()
-        rows = slice(first, first + (length - 1) // stride * stride)
-        for name in ("actions", "rewards", "successes"):
-            if name in self._tables:
-                found[name] = rearrange(self._tables[name][rows], "(t k) ... -> t k ...", k=stride)
-        if "actions" in found:
-            found["actions"] = found["actions"].flatten(1).clone()
-        if "rewards" in found:
-            found["rewards"] = found["rewards"].sum(1)
-        if "successes" in found:
-            found["successes"] = found["successes"].any(1)
-        return found
+        first = self._first[episode]
+        frames = range(first, first + self.lengths[episode], stride)
+        empty = torch.empty(len(frames), 0, 0, 0, 3, dtype=torch.uint8)
+        return Clip(empty, task=self._tasks[episode], **columns_at(self._tables, frames))
 
     def _check_episode(self, episode: int) -> None:
         if not 0 <= episode < len(self):
@@ -207,7 +191,7 @@ class FramesFile:
             self.start = file.tell()
             file.truncate(self.start + need)
         self.file = os.open(path, os.O_WRONLY)
-        if hasattr(os, "posix_fallocate"):
+        if sys.platform == "linux":
             try:
                 os.posix_fallocate(self.file, 0, self.start + need)
             except OSError as error:

@@ -1,10 +1,11 @@
 """The record in which the package passes data around: a part of an episode."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Protocol, runtime_checkable
 
 import torch
+from einops import rearrange, reduce
 from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
@@ -74,6 +75,27 @@ def stack_clips(clips: Sequence[Clip]) -> Clip:
         else:
             columns[field.name] = None if values[0] is None else torch.stack(values)
     return Clip(**columns)
+
+
+def columns_at(tables: Mapping[str, Tensor], frames: range) -> dict[str, Tensor]:
+    """States at the frames; actions, rewards and successes of the strides between them.
+
+    Args:
+        tables: `actions`, `states`, `rewards`, `successes`, as far as there are any; one row per frame. Rows of
+            actions, rewards and successes after the last frame may be missing.
+        frames: The rows of the frames.
+    """
+    found = {}
+    if "states" in tables:
+        found["states"] = tables["states"][frames.start : frames[-1] + 1 : frames.step].clone()
+    between = {name: tables[name][frames.start : frames[-1]] for name in tables if name != "states"}
+    if "actions" in between:
+        found["actions"] = rearrange(between["actions"], "(t k) a -> t (k a)", k=frames.step).clone()
+    if "rewards" in between:
+        found["rewards"] = reduce(between["rewards"], "(t k) -> t", "sum", k=frames.step)
+    if "successes" in between:
+        found["successes"] = rearrange(between["successes"], "(t k) -> t k", k=frames.step).any(dim=1)
+    return found
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from einops import rearrange, reduce
 from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
 from worldmodel.data.cache import default_cache_folder
 from worldmodel.data.checks import fail
-from worldmodel.data.clip import Clip, Origin
+from worldmodel.data.clip import Clip, Origin, columns_at
 from worldmodel.data.video.decoders import video_header
 from worldmodel.data.video.letterbox import FrameBudget, Letterbox
 from worldmodel.data.video.read import read_frames
@@ -177,15 +176,15 @@ class TableSource:
             frames=self._frames(episode, indices),
             pixel_mask=None if bool(mask.all()) else mask,
             task=self.rows[episode].task,
-            **_columns(self.rows[episode], indices, stride),
+            **columns_at(_tensors(self.rows[episode]), range(start, stop, stride)),
         )
 
     def columns(self, episode: int, stride: int = 1) -> Clip:
         """The tables of a whole episode as in `read`, without decoding a picture: `frames` has no pixels."""
         self._check_episode(episode)
-        indices = np.arange(0, self.lengths[episode], stride)
-        no_pixels = torch.empty(len(indices), 0, 0, 0, 3, dtype=torch.uint8)
-        return Clip(no_pixels, task=self.rows[episode].task, **_columns(self.rows[episode], indices, stride))
+        frames = range(0, self.lengths[episode], stride)
+        no_pixels = torch.empty(len(frames), 0, 0, 0, 3, dtype=torch.uint8)
+        return Clip(no_pixels, task=self.rows[episode].task, **columns_at(_tensors(self.rows[episode]), frames))
 
     def select(self, views: Sequence[str], size: tuple[int, int] | FrameBudget | None = None) -> "TableSource":
         """The same episodes with some of the cameras, in the given order; `size` is as in `open_episodes`.
@@ -290,19 +289,7 @@ def _content_hash(path: Path) -> str:
         return file_digest(stream, "sha256").hexdigest()
 
 
-def _columns(rows: Rows, indices: np.ndarray, stride: int) -> dict[str, Tensor]:
-    """States at the frames; actions, rewards and successes of the strides between them."""
-    first, last = int(indices[0]), int(indices[-1])
-    columns = {}
-    if rows.states is not None:
-        columns["states"] = torch.from_numpy(rows.states[indices])
-    if rows.actions is not None:
-        actions = torch.from_numpy(rows.actions[first:last])
-        columns["actions"] = rearrange(actions, "(t k) a -> t (k a)", k=stride).clone()
-    if rows.rewards is not None:
-        rewards = torch.from_numpy(rows.rewards[first:last])
-        columns["rewards"] = reduce(rewards, "(t k) -> t", "sum", k=stride)
-    if rows.successes is not None:
-        successes = torch.from_numpy(rows.successes[first:last])
-        columns["successes"] = rearrange(successes, "(t k) -> t k", k=stride).any(dim=1)
-    return columns
+def _tensors(rows: Rows) -> dict[str, Tensor]:
+    """The tables that there are."""
+    tables = {name: getattr(rows, name) for name in ("actions", "states", "rewards", "successes")}
+    return {name: torch.from_numpy(table) for name, table in tables.items() if table is not None}

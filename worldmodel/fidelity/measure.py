@@ -204,7 +204,8 @@ def measure_fidelity(
 def _episodes_to_measure(world: WorldModel, source: EpisodeSource, include_train: bool) -> tuple[list[int], list[int]]:
     """Those to measure on, and those that the world model was trained on."""
     trained = trained_episodes(world.train_data, source)
-    episodes = [e for e in range(len(source)) if include_train or e not in set(trained)]
+    left_out = set() if include_train else set(trained)
+    episodes = [episode for episode in range(len(source)) if episode not in left_out]
     if not episodes:
         raise ValueError(
             f"{source.name}: all {len(source)} episodes were trained on; measure on held-out episodes or pass "
