@@ -37,7 +37,7 @@ from worldmodel.training.malloc import check_memory, training_bytes
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.prefetch import Ahead
 from worldmodel.training.validate import validate
-from worldmodel.world_model import WorldDescription, WorldModel
+from worldmodel.world_model import WorldDescription, WorldModel, WorldModelConfig
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,8 @@ def pretrain(config: PretrainConfig) -> Path:
     if accelerator.device.type == "cpu" and config.codec is None:
         clips = max(config.batch // accelerator.num_processes, 1)
         shape = {"views": len(recorded.views), "size": recorded.size, "clips": clips, "frames": config.frames}
-        check_memory(training_bytes(config.dit, **shape))
+        start = started_from(config)
+        check_memory(training_bytes(config.dit if start is None else start.dit, **shape))
     settings = RunSettings(config, read_by(config, recorded), free=("validation_interval",))
     settings.check()
     source = EpisodeCache(recorded)
@@ -249,10 +250,17 @@ def frame_size(config: PretrainConfig) -> tuple[int, int] | FrameBudget | None:
         return config.size
     if config.size == "native" or config.codec is not None:
         return None
-    if config.init is not None:
-        file = find_model(config.init, "world.json") / "world.json"
-        return tuple(read_description(file, WorldDescription).config.size)
+    start = started_from(config)
+    if start is not None:
+        return tuple(start.size)
     return FrameBudget(config.picture_pixels, config.dit.patch)
+
+
+def started_from(config: PretrainConfig) -> WorldModelConfig | None:
+    """The description of the world model to start from, which sets the architecture."""
+    if config.init is None:
+        return None
+    return read_description(find_model(config.init, "world.json") / "world.json", WorldDescription).config
 
 
 def check_run(out: Path, *, overwrite: bool, resume: bool) -> None:
