@@ -185,7 +185,7 @@ class FramesFile:
         self.path, self.row = path, math.prod(shape[1:])
         need, free = math.prod(shape), shutil.disk_usage(path.parent).free
         if need > free:
-            self._fail(f"needs {need / 1e9:.2f} GB and {free / 1e9:.2f} GB are free")
+            self._fail(f"needs {need / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free")
         with path.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             self.start = file.tell()
@@ -196,7 +196,7 @@ class FramesFile:
                 os.posix_fallocate(self.file, 0, self.start + need)
             except OSError as error:
                 os.close(self.file)
-                self._fail(f"needs {need / 1e9:.2f} GB: {error.strerror}")
+                self._fail(f"needs {need / 1e6:,.1f} MB: {error.strerror}")
 
     def write(self, row: int, frames: UInt8[np.ndarray, "t v H W 3"]) -> None:
         """Write frames at rows `row, row + 1, ...`.

@@ -311,7 +311,7 @@ def test_a_cache_that_does_not_fit_is_refused_before_anything_is_decoded(tmp_pat
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5 * 2 * 16 * 16 * 3 - 1))
     source = CountingEpisodes([5])
-    with pytest.raises(ValueError, match=r"frames\.npy.*GB are free.*WORLDMODEL_CACHE"):
+    with pytest.raises(ValueError, match=r"frames\.npy.*MB are free.*WORLDMODEL_CACHE"):
         EpisodeCache(source, tmp_path)
     assert source.reads == []
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
