@@ -70,12 +70,14 @@ class Demonstrations:
         states: The state then, or `None`.
         targets: The next `k` actions, relative dims as displacements.
         episodes: How many episodes the rows are from.
+        angles: State dims that are angles, from which displacements are taken the short way round.
     """
 
     frames: UInt8[Tensor, "n v H W 3"]
     states: Float[Tensor, "n s"] | None
     targets: Float[Tensor, "n k a"]
     episodes: int
+    angles: dict[int, tuple[float, float]]
 
 
 def clone(config: CloneConfig) -> Path:
@@ -95,7 +97,7 @@ def clone(config: CloneConfig) -> Path:
         action_dim=source.action_dim,
         state_dim=source.state_dim if config.proprioception else 0,
         relative_to=config.relative_to,
-        angles=state_angles(source, "auto") if config.relative_to else {},
+        angles=demonstrations.angles,
         chunk=config.chunk,
         action_noise=config.action_noise,
     )
@@ -193,7 +195,8 @@ def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Seque
     wanted = config.demos if config.demos is not None else 1
     if len(targets) < wanted:
         raise ValueError(f"{source.name}: {len(targets)} successful episodes, {wanted} needed")
-    return Demonstrations(torch.cat(frames), torch.cat(states) if states else None, torch.cat(targets), len(targets))
+    seen = torch.cat(states) if states else None
+    return Demonstrations(torch.cat(frames), seen, torch.cat(targets), len(targets), angles)
 
 
 def _plans(

@@ -138,6 +138,29 @@ def test_futures_are_those_of_the_world():
     torch.testing.assert_close(followed, expected.states, atol=1e-3, rtol=1e-3)
 
 
+def test_plans_are_held_over_the_stride_of_the_world():
+    """Two streams, one plan: the frames are those of a world that takes each action three times."""
+    world = tiny_world(size=(16, 16), stride=3)
+    looked = []
+
+    def keep(candidates: Candidates) -> torch.Tensor:
+        looked.append(candidates)
+        return nearest_the_mean(candidates)
+
+    one = SteeredPolicy(Still(), keep, world, k=1, sigma=0.0, lookahead=2, context=2, num_steps=1)
+    one.reset([3, 4])
+    states = [[[1.0, 1.0], [5.0, 5.0]], [[2.0, 1.0], [5.0, 4.0]], [[2.0, 2.0], [6.0, 4.0]]]
+    chosen = [one.act(seen(each)) for each in states]
+    clip = looked[-1].imagined
+    context = Clip(
+        frames=torch.zeros(2, 2, 2, 16, 16, 3, dtype=torch.uint8),
+        actions=chosen[1].repeat(1, 3)[:, None],
+        states=torch.stack([seen(each)["observation.state"] for each in states[1:]], 1),
+    )
+    expected = world.rollout(context, clip.actions.repeat(1, 1, 3), num_steps=1, seeds=[3, 4])
+    assert (clip.frames[:, 1:].int() - expected.frames.int()).abs().max() <= 1
+
+
 def test_a_dream_begins_after_the_actions_that_were_carried_out():
     """Of the last three frames: the two actions between them, not earlier ones and not the one to be chosen."""
     world = tiny_world(size=(16, 16))

@@ -122,6 +122,31 @@ def test_disagreement_is_compared_with_the_true_error(data):
     assert correlation(torch.tensor([1.0, 2, 3]), torch.tensor([3.0, 5, 9])) == pytest.approx(1, abs=1e-5)
 
 
+def test_disagreement_in_a_world_with_a_stride_is_compared_frame_by_frame(data):
+    """The world carries out three actions a frame, as exactly as the recording shows them."""
+
+    class Strided(SquareWorld):
+        stride = 3
+
+        def stream(self, context, *, seeds):
+            stream = super().stream(context, seeds=seeds)
+            step = stream.step
+
+            def three(actions, **settings):
+                return [step(part, **settings) for part in actions.chunk(3, dim=1)][-1]
+
+            stream.step = three
+            return stream
+
+    source = open_episodes(data)
+    anchors = Anchors.of(source, range(6), context=1, stride=3)
+    options = {"horizon": 2, "context": 1, "noise_seeds": 2, "seed": 0, "num_steps": 1}
+    found = calibrate(Strided(), right_edge, source, anchors, **options)
+    ends = np.array(source.lengths)[anchors.episodes]
+    assert found.starts == sum(anchors.frames + 6 < ends) > 3
+    assert found.spearman_within == 0  # nothing disagrees, and nothing is wrong
+
+
 def test_anchors_lie_before_success_with_room_for_the_context(data):
     source = open_episodes(data)
     x = float(source.read(0, 0, 1).states[0, 0])

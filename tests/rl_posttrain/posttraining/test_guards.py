@@ -1,6 +1,7 @@
 """Dreams of held-out windows and what is measured in them."""
 
 from dataclasses import replace
+from math import pi
 
 import pytest
 import torch
@@ -29,6 +30,20 @@ def test_a_dream_goes_on_where_the_context_ends():
     assert torch.equal(found.reference.states, clip.states[:, 7:])
     assert torch.equal(found.imagined.frames[:, 0], clip.frames[:, 7])
     assert torch.equal(found.imagined.actions, actions)
+
+
+def test_the_error_of_an_angle_is_taken_the_short_way_round():
+    """A dream that stays where it is: at 3.1, while the recording turns on to -3.1."""
+    world, held = tiny_world(random=False, angles={1: (-pi, pi)}), held_out()
+    held.clip.states[..., 1] = 3.1
+    held.clip.states[:, 8:, 1] = -3.1
+    held.clip.states[..., 0] = 0.5
+    found, rollout = score(world, held, rewards={}, dynamics=None, num_steps=1, seed=3)
+    dreamt = rollout.imagined.states[:, 1:]
+    turned = torch.remainder(dreamt[..., 1] + 3.1 + pi, 2 * pi) - pi
+    expected = torch.stack([dreamt[..., 0] - 0.5, turned], dim=-1).norm(dim=-1).mean(dim=1)
+    torch.testing.assert_close(found["state_error"], expected)
+    assert found["state_error"].max() < 3
 
 
 def test_scores_are_those_of_the_dream_under_recorded_actions():

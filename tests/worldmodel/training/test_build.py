@@ -5,6 +5,7 @@ import torch
 from drawn_episodes import DrawnEpisodes
 
 from worldmodel.model.dit import DiTConfig
+from worldmodel.training import build
 from worldmodel.training.build import build_world, view_weight
 from worldmodel.training.checkpoint import MovingAverage
 
@@ -30,6 +31,16 @@ def test_a_camera_weighs_by_one_over_its_change():
     torch.testing.assert_close(view_weight(source, [0, 1, 2], 1, num_episodes=1), expected)
     first, second = 1 / ((8 / 127.5) ** 2 + 1e-4), 1 / ((24 / 127.5) ** 2 + 1e-4)
     assert view_weight(source, [0], 2)[0].item() == pytest.approx(2 * first / (first + second))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_long_episode_is_compared_in_pieces(stride, monkeypatch):
+    """Greys jump now and then, so that a change forgotten or counted twice between two pieces shows."""
+    source = Unequal([23, 9], lambda episode, frame: (7 * frame * frame) % 60)
+    whole = view_weight(source, [0, 1], stride)
+    for frames in (1, 4, 5):
+        monkeypatch.setattr(build, "PIECE_FRAMES", frames)
+        torch.testing.assert_close(view_weight(source, [0, 1], stride), whole)
 
 
 def test_a_world_model_is_built_with_the_statistics_of_its_training_episodes():
