@@ -149,7 +149,7 @@ def test_plans_are_held_over_the_stride_of_the_world():
 
     one = SteeredPolicy(Still(), keep, world, k=1, sigma=0.0, lookahead=2, context=2, num_steps=1)
     one.reset([3, 4])
-    states = [[[1.0, 1.0], [5.0, 5.0]], [[2.0, 1.0], [5.0, 4.0]], [[2.0, 2.0], [6.0, 4.0]]]
+    states = [[[1.0, 9.0], [5.0, 0.0]], [[2.0, 8.0], [5.0, 1.0]], [[2.0, 9.0], [6.0, 1.0]]]
     chosen = [one.act(seen(each)) for each in states]
     clip = looked[-1].imagined
     context = Clip(
@@ -159,6 +159,7 @@ def test_plans_are_held_over_the_stride_of_the_world():
     )
     expected = world.rollout(context, clip.actions.repeat(1, 1, 3), num_steps=1, seeds=[3, 4])
     assert (clip.frames[:, 1:].int() - expected.frames.int()).abs().max() <= 1
+    torch.testing.assert_close(clip.states[:, 1:], expected.states, atol=1e-3, rtol=1e-3)
 
 
 def test_a_dream_begins_after_the_actions_that_were_carried_out():
