@@ -54,6 +54,7 @@ def tree(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_what_is_not_noticed_survives(script, tree, capsys):
     run, config = script["main"], script["MutantsConfig"]
     assert run(config(root=tree, workers=1)) == 1

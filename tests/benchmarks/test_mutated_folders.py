@@ -1,10 +1,12 @@
 import runpy
 
+import pytest
 from places import BENCHMARKS
 
 NUMBER = 28  # seven of each layout
 
 
+@pytest.mark.slow
 def test_damaged_folders_open_right_or_are_refused():
     counts = runpy.run_path(str(BENCHMARKS / "mutated_folders.py"))["run"](NUMBER, seed=5)
     assert len(counts) >= 4
@@ -15,6 +17,7 @@ def test_damaged_folders_open_right_or_are_refused():
     assert min(total[end] for end in ends) > 0 and total["skip-broken refused"] < total["refused"]
 
 
+@pytest.mark.slow
 def test_a_reader_that_shifts_actions_is_a_fault(monkeypatch):
     script = runpy.run_path(str(BENCHMARKS / "mutated_folders.py"))
     opened = script["open_set"]

@@ -41,6 +41,7 @@ def test_a_shipped_checkpoint_comes_with_a_card_of_its_figures(tmp_path):
         assert torch.equal(shipped[name], weight.bfloat16().float()), name
 
 
+@pytest.mark.slow
 def test_the_table_of_ablations_is_of_means_over_seeds():
     table = runpy.run_path(str(BENCHMARKS / "ablations.py"))["table"]
     reports = [measure_fidelity(tiny_world(), SOURCE, horizon=10, seed=seed) for seed in (0, 1)]
@@ -99,6 +100,7 @@ def test_the_signal_of_gradients_is_what_they_have_in_common():
     assert same["signal"] == pytest.approx(1) and same["halves"] == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_gradients_of_all_objectives_are_taken(tmp_path):
     tiny_world_of_pusht().save(tmp_path / "world")
     script = runpy.run_path(str(BENCHMARKS / "gradient_signal.py"))

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 from places import ROOT
 
 BODY = """
@@ -30,6 +31,7 @@ def run(folder, *, missing, ci, workers):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_skip_fails_the_session(tmp_path):
     finished = run(tmp_path, missing=True, ci="true", workers="1")
     assert finished.returncode == 1, finished.stdout + finished.stderr
@@ -37,5 +39,6 @@ def test_a_skip_fails_the_session(tmp_path):
     assert "needs the system package chromium" in finished.stdout
 
 
+@pytest.mark.slow
 def test_the_want_of_a_gpu_does_not(tmp_path):
     assert run(tmp_path, missing=False, ci="true", workers="0").returncode == 0

@@ -45,11 +45,13 @@ def test_environment_and_policy(tmp_path):
     assert all(policy["real"]["n"] == 4 for policy in ranking["policies"])
 
 
+@pytest.mark.slow
 def test_behaviour(tmp_path):
     run_page(tmp_path, "behaviour", "environment")
     assert set(robot_types(tmp_path)) == {"chased", "wandered", "shown"}
 
 
+@pytest.mark.slow
 def test_format(tmp_path):
     printed = run_page(tmp_path, "format").splitlines()
     assert printed == ["(16, 24) (12, 12) torch.Size([5, 1, 16, 24, 3]) torch.Size([4, 2])", "[1]"]

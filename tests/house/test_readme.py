@@ -13,6 +13,7 @@ def python_blocks(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_python_example_runs(tmp_path, monkeypatch):
     code = python_blocks("README.md")[0]
     tiny_world(size=(64, 64)).save(tmp_path / "checkpoints" / "pusht")

@@ -78,6 +78,7 @@ def test_an_unknown_command_is_one_line(capsys):
     assert "the commands are record, pretrain" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_line_unless_the_traceback_is_wanted(tmp_path):
     finished = worldmodel("info", tmp_path)
     assert finished.returncode == 2
@@ -227,6 +228,7 @@ def test_demo(folder):
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_what_is_odd_about_data_is_one_line(capsys, tmp_path):
     folder = with_stale_totals(tmp_path / "set")
     before = warnings.showwarning

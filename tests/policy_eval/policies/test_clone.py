@@ -53,6 +53,7 @@ def test_a_policy_learns_to_push_the_square_to_the_right(data, tmp_path):
     assert json.loads((tmp_path / "policy/training.json").read_text())["demonstrations"] == 12
 
 
+@pytest.mark.slow
 def test_an_interrupted_command_leaves_nothing(data, tmp_path, capsys):
     call = ["clone", "--data", str(data), "--out", str(tmp_path / "policy"), "--steps", "1000000"]
     soon = time.monotonic() + 2

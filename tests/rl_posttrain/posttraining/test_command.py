@@ -113,7 +113,7 @@ def test_a_stopped_run_resumes_exactly(rank, world_folder, tmp_path):
 
 def test_an_interrupted_run_goes_on_as_it_says(world_folder, tmp_path, capsys):
     whole, out = tmp_path / "whole", tmp_path / "out"
-    more = ["--learning-rate", "1e-3", "--save-interval", "100", "--steps", "6"]
+    more = ["--learning-rate", "1e-3", "--save-interval", "100", "--steps", "4"]
     assert main(arguments(world_folder, whole, *more)) == 0
     capsys.readouterr()
     with interrupt_when(rows_in(out / "updates.jsonl", 2)):

@@ -242,6 +242,7 @@ def mutate(draw, folder):
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
+@pytest.mark.slow
 def test_changed_folder_is_refused_or_harmless(folder, tmp_path_factory, data):
     expected = digest(open_episodes(folder))
     copy = shutil.copytree(folder, tmp_path_factory.mktemp("changed") / "d")

@@ -23,6 +23,7 @@ def dream(mode=AutoresetMode.SAME_STEP) -> DreamEnv:
     return DreamEnv(world, Starts(episodes), never, num_envs=2, horizon=7, autoreset_mode=mode)
 
 
+@pytest.mark.slow
 def test_ppo_trains_for_200_steps_and_can_be_evaluated():
     agent = stable_baselines3.PPO(
         "MultiInputPolicy",

@@ -48,6 +48,7 @@ def test_two_data_sets_of_one_shift_are_refused(folders):
         measure_shifted(twice, (32, 32), ("top",), lambda source: {})
 
 
+@pytest.mark.slow
 def test_shifted_reports_lie_beside_the_usual_one(folders, tmp_path, capsys):
     views = ("top", "wrist")
     tiny_world(size=(32, 32), views=views).save(tmp_path / "world")

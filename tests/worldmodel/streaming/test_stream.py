@@ -73,15 +73,17 @@ def test_any_interleaving_of_200_operations_leaves_every_stream_what_it_would_be
                 stream.restore(snapshot)
                 histories = list(histories)
             place = index % NUMBER
-            if index % 4 == 0 and len(histories[place][-1]) < 20:
+            if index % 4 == 0 and len(histories[place][-1]) < 15:
                 seen = stream.observation.frames[place]
                 assert torch.equal(seen, shown_among_others(world, place, histories[place])), (index, kind)
-                alone = shown_among_others(world, 0, histories[place], number=1)
-                assert (seen.int() - alone.int()).abs().max() <= 2
+                if checked % 3 == 0:
+                    alone = shown_among_others(world, 0, histories[place], number=1)
+                    assert (seen.int() - alone.int()).abs().max() <= 2
                 checked += 1
     assert checked > 40
 
 
+@pytest.mark.slow
 def test_many_steps_stay_finite_in_memory_of_fixed_size():
     world = tiny_world(size=(16, 16), views=("top",))
     stream = world.stream(random_clip(world, batch=1, frames=2))

@@ -140,6 +140,7 @@ def test_an_interrupted_run_saves_and_says_how_to_go_on(sent, tmp_path, capsys):
     assert "pretrain: step 25 of 25  loss " in (out / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_state_begins_again_with_resume(tmp_path, capsys):
     call = [*PRETRAIN.split(), "--data", str(LEROBOT_V30), "--out", str(tmp_path / "run"), "--steps", "2"]
     assert main(call) == 0

@@ -27,6 +27,7 @@ def test_whole_sets_open(whole):
     assert (opened(whole).action_dim, opened(whole).views) == (4, ("top", "wrist"))
 
 
+@pytest.mark.slow
 def test_changed_sets_open_right_or_are_refused(whole, tmp_path):
     ends, changes = [], set()
     for seed in range(40):

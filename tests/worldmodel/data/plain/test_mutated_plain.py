@@ -24,6 +24,7 @@ def test_whole_folders_open(tmp_path, form):
             open_episodes(folder)
 
 
+@pytest.mark.slow
 def test_mutated_folders_open_right_or_are_refused(tmp_path):
     results = [try_mutated_folder(np.random.default_rng(seed), tmp_path / str(seed)) for seed in range(40)]
     outcomes = [result for _, result in results]

@@ -101,6 +101,7 @@ def test_an_action_moves_the_hand_by_repeated_centimetres(env):
         np.testing.assert_allclose(up, [0, 0, expected], atol=expected / 5)
 
 
+@pytest.mark.slow
 def test_pictures_outlive_other_renderers(env):
     """A freed GL context leaves later ones black; ours is kept."""
     expected = env.reset(seed=3)[0]
