@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float64, Int64, UInt8
 from policy_eval.policies.policy import Policy
 from policy_eval.scores import Scores
 from worldmodel.dreams.verdict import Judge, observed
+from worldmodel.envs.policy import begin_episodes
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _run(
     """Outcomes, returns and steps of one batch; idle streams repeat its last start."""
     padded = batch + batch[-1:] * (envs.num_envs - len(batch))
     seeds = [envs.starts.seeds[start] for start in padded]
-    policy.reset(seeds)
+    begin_episodes(policy, seeds, [envs.starts.tasks[start] for start in padded])
     observation, _ = envs.reset(options={"starts": padded})
     history, chosen = [observation], []
     success, done = np.zeros((2, envs.num_envs), bool)

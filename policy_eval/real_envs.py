@@ -36,12 +36,20 @@ class RealEnvs(VectorEnv):
         starts: The recorded starts.
         num_envs: Number of simulators, stepped one after the other.
         stride: Steps of a simulator for which an action is held, as in a world model of this stride; rewards add up.
+
+    Raises:
+        ValueError: `num_envs` is not positive, or the episodes have no reset seeds.
     """
 
     def __init__(self, make: Callable[[], gymnasium.Env], starts: Starts, *, num_envs: int, stride: int = 1):
         super().__init__()
         if num_envs < 1:
             raise ValueError(f"num_envs is at least 1, got {num_envs}")
+        if not starts.resettable:
+            raise ValueError(
+                f"{starts.source.name}: episodes have no reset_seed, so a simulator cannot begin them again; "
+                "trials in it need data that `worldmodel record` made in it"
+            )
         self.envs = [make() for _ in range(num_envs)]
         self.starts, self.num_envs, self.stride = starts, num_envs, stride
         self.metadata = dict(self.envs[0].metadata) | {"autoreset_mode": AutoresetMode.DISABLED}

@@ -11,7 +11,7 @@ from policy_eval.policies.policy import Policy
 from worldmodel.data import EpisodeSource
 from worldmodel.data.lerobot.write import LeRobotSchema, finalise, stage_episode, staged_episodes
 from worldmodel.envs.episode import Episode, act_out, schema_of, stage
-from worldmodel.envs.policy import ask
+from worldmodel.envs.policy import ask, begin_episodes
 from worldmodel.envs.protocol import begin, describe
 from worldmodel.envs.record import SEED_STRIDE
 
@@ -38,7 +38,7 @@ def roll_out(policy: Policy, env: gymnasium.Env, reset_seed: int, horizon: int, 
             "on, give the class stops_on_success = True"
         )
     observation = begin(env, reset_seed)
-    policy.reset([reset_seed])
+    begin_episodes(policy, [reset_seed], [facts.task])
     stop = None if facts.stops_on_success is None else not play_on
     return act_out(env, observation, functools.partial(ask, policy), length=horizon, stop_on_success=stop)
 

@@ -21,13 +21,13 @@ from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.ranking.command import RankConfig, rank_policies
 from policy_eval.real_rollouts import mix, record_rollouts
 from worldmodel.data import EpisodeSource, open_episodes
+from worldmodel.display.progress import ProgressLine
 from worldmodel.envs import make_simulator
 from worldmodel.envs.episode import schema_of
 from worldmodel.envs.protocol import describe
 from worldmodel.files import read_object, remove_unfinished, write_json
 from worldmodel.model.folder import fingerprint, first_file
 from worldmodel.model.precision import command_device
-from worldmodel.progress import ProgressLine
 from worldmodel.training.checkpoint import SETTINGS, differences, settings_of
 from worldmodel.training.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel

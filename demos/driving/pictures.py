@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from worldmodel.html import data_uri
+from worldmodel.display.html import data_uri
 
 LARGEST_PNG = 128
 """Sides in pixels up to which a frame is sent without loss."""

@@ -10,8 +10,8 @@ import gradio as gr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from worldmodel.display.html import data_uri
 from worldmodel.files import read_object
-from worldmodel.html import data_uri
 
 Line = Mapping[str, float | None]
 """Horizon in frames -> value."""

@@ -25,12 +25,12 @@ from demos.quickstart.ranking import nothing_to_rank, rank_three
 from policy_eval.ranking.report import LEADERBOARD, draw_scatter, leaderboard, remarks
 from worldmodel.data import open_episodes
 from worldmodel.data.video.write import write_video
+from worldmodel.display.html import Report
 from worldmodel.dreams.film import compare, dream_episode
 from worldmodel.envs.record import RecordConfig, record
 from worldmodel.fidelity.measure import measure_fidelity
 from worldmodel.fidelity.report import plot_fidelity
 from worldmodel.files import write_atomically, write_json
-from worldmodel.html import Report
 from worldmodel.model.folder import check_out, find_optional, shipped
 from worldmodel.model.precision import choose_device, command_device, describe
 from worldmodel.training.pretrain import PretrainConfig, pretrain

@@ -22,6 +22,7 @@ from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.policies.policy import Policy
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.lerobot.read import recorded_policies
+from worldmodel.display.progress import ProgressLine
 from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Verdict
@@ -30,7 +31,6 @@ from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
 from worldmodel.model.precision import command_device
 from worldmodel.processes import single_thread
-from worldmodel.progress import ProgressLine
 from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
 

@@ -16,12 +16,12 @@ from policy_eval.ranking.report import print_ranking, write_report
 from policy_eval.ranking.trials import Cell, TrialSetup, cut, gather, replays, run_cells
 from policy_eval.scores import Scores
 from worldmodel.data.options import ColumnOptions, DataOptions, DataPath, chosen_episodes
+from worldmodel.display.progress import ProgressLine
 from worldmodel.envs import check_env_name
 from worldmodel.files import read_object, remove_unfinished, write_json
 from worldmodel.model.folder import first_file, shipped
 from worldmodel.model.precision import choose_device, command_device
 from worldmodel.processes import single_thread
-from worldmodel.progress import ProgressLine
 
 MOST_EPISODES = 10**6
 """More trials of a policy than anybody makes."""

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from policy_eval.statistics.agreement import STATISTICS
 from policy_eval.statistics.resampling import NORMAL
+from worldmodel.display.html import Report
 from worldmodel.files import write_atomically
-from worldmodel.html import Report
 
 WORDS = {
     "pearson": "Pearson r",

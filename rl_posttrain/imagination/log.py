@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from worldmodel.progress import LOG, ProgressLine
+from worldmodel.display.progress import LOG, ProgressLine
 from worldmodel.training.log import CLOCKS, RunClock, Table
 
 

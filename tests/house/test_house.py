@@ -86,4 +86,4 @@ def test_what_is_shipped_names_no_machine_path():
 def test_progress_is_shown_by_one_function():
     """It knows what to do where there is no terminal."""
     shown = [str(path) for path, text in TEXTS.items() if path.parts[0] in PACKAGES and "rich.progress" in text]
-    assert shown == ["worldmodel/progress.py"]
+    assert shown == ["worldmodel/display/progress.py"]

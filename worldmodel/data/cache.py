@@ -20,7 +20,7 @@ from torch import Tensor
 
 from worldmodel.data.clip import Clip, EpisodeSource, columns_at
 from worldmodel.data.video.read import release_readers
-from worldmodel.progress import ProgressLine
+from worldmodel.display.progress import ProgressLine
 
 FORMAT = 2
 """Changes when frames are cached, or read from the same files, in another way."""

@@ -1,6 +1,7 @@
 """The world model as a Gymnasium environment: many dreams at once, one action in, one frame out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import gymnasium
@@ -159,7 +160,7 @@ class DreamEnv(VectorEnv):
             )
         clipped = torch.from_numpy(actions.clip(self.action_space.low, self.action_space.high))
         dreamt = self._stream.step(held(clipped, self.repeats), num_steps=self.num_steps)
-        verdict = self.judge(dreamt)
+        verdict = self.judge(replace(dreamt, task=tuple(self._tasks)))
         running = ~(self._terminated | self._truncated)
         self._show(np.flatnonzero(running), dreamt.frames, dreamt.states)
         rewards = np.where(running, _numbers(verdict.rewards), 0.0)
@@ -168,6 +169,8 @@ class DreamEnv(VectorEnv):
         self._truncated |= running & (self._steps >= self.horizon)
         terminated, truncated = self._terminated.copy(), self._truncated.copy()
         info = {"success": terminated.copy(), "_success": np.ones(self.num_envs, bool)}
+        if verdict.unsure is not None:
+            info |= {"unsure": running & verdict.unsure.cpu().numpy(), "_unsure": running}
         finished = np.flatnonzero(terminated | truncated)
         if self.autoreset and len(finished):
             info |= self._finals(finished)
@@ -190,6 +193,7 @@ class DreamEnv(VectorEnv):
             noise = [mix_seed(self.seed, self.starts.seeds[start]) for start in starts]
         if self._stream is None:
             self._stream = self.world.stream(clip, seeds=noise)
+            self._tasks = [""] * self.num_envs
             space = self.single_observation_space.spaces
             empty = {name: np.zeros((self.num_envs, *s.shape), s.dtype) for name, s in space.items()}
             self._observations = empty
@@ -198,6 +202,8 @@ class DreamEnv(VectorEnv):
             self._truncated = np.zeros(self.num_envs, bool)
         else:
             self._stream.reset(torch.from_numpy(streams), clip, seeds=noise)
+        for stream, start in zip(streams, starts, strict=True):
+            self._tasks[stream] = self.starts.tasks[start]
         self._steps[streams] = 0
         self._terminated[streams] = self._truncated[streams] = False
         rows = torch.arange(len(streams))

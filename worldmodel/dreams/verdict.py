@@ -18,20 +18,29 @@ class Verdict:
     Attributes:
         rewards: Reward for reaching the frame.
         successes: Whether the task is solved.
+        unsure: Whether the judge cannot tell; then it calls nothing a success there. `None`: it is always sure.
+
+    Raises:
+        ValueError: A success is marked as unsure.
     """
 
     rewards: Float[Tensor, "b"]
     successes: Bool[Tensor, "b"]
+    unsure: Bool[Tensor, "b"] | None = None
+
+    def __post_init__(self):
+        if self.unsure is not None and (self.unsure & self.successes).any():
+            raise ValueError("a verdict is either a success or unsure, and one is both")
 
 
 Judge = Callable[[Observation], Verdict]
 """Looks at the latest frame of every stream, all cameras."""
 
 
-def observed(observation: Mapping[str, np.ndarray], views: Sequence[str]) -> Observation:
+def observed(observation: Mapping[str, np.ndarray], views: Sequence[str], task: Sequence[str] = ()) -> Observation:
     """The observation of a Gymnasium environment in the form that the world model and judges read."""
     pictures = [observation[f"observation.images.{view}"] for view in views]
     states = observation.get("observation.state")
     return Observation(
-        torch.from_numpy(np.stack(pictures, axis=1)), None if states is None else torch.from_numpy(states)
+        torch.from_numpy(np.stack(pictures, axis=1)), None if states is None else torch.from_numpy(states), tuple(task)
     )

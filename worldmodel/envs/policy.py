@@ -19,12 +19,14 @@ Observations = Mapping[str, Tensor]
 class Policy(Protocol):
     """A policy chooses actions; it gets the observations of a robot and never sees the simulator.
 
-    A policy that plans several actions at once queues them inside. Three more attributes are
+    A policy that plans several actions at once queues them inside. Four more attributes are
     optional, and are used where a policy has them:
 
     - `plan(observation)` returns the raw actions of the next `h` steps, `n h a`, and changes nothing
       in the policy; `policy_eval.steering` steers such policies.
     - `chunk` is the number of actions that are planned at once.
+    - `instruct(tasks)` is called after every `reset` with the task of each episode in words, for a
+      policy that follows instructions.
     - `watch(env)` is called with the simulator before each episode is recorded, for a scripted
       behaviour that needs more than a robot's observations. You can record with such a policy, but
       you cannot rank it.
@@ -83,6 +85,13 @@ def resolve_policy(spec: str, what: str = "policy") -> Policy:
         f"{what} {spec}: expected an object with reset and act, or a function of the observation, found "
         f"{kind_of(found)}{_signature(found)}"
     )
+
+
+def begin_episodes(policy: Policy, seeds: Sequence[int], tasks: Sequence[str]) -> None:
+    """Reset a policy, and tell it the task of each episode if it wants to know."""
+    policy.reset(seeds)
+    if hasattr(policy, "instruct"):
+        policy.instruct(tasks)
 
 
 def watches(policy: Policy) -> bool:

@@ -14,16 +14,16 @@ import torch
 import tyro
 
 from worldmodel.data.lerobot.write import STAGING, LeRobotSchema, finalise, staged_episodes
+from worldmodel.display.progress import ProgressLine
 from worldmodel.envs import check_env_name, is_foreign, make_env
 from worldmodel.envs.behaviour import RANDOM, check_behaviour, choose_behaviour, random_actions
 from worldmodel.envs.episode import Act, Episode, act_out, schema_of, stage
-from worldmodel.envs.policy import Policy, ask, resolve_policy, watches
+from worldmodel.envs.policy import Policy, ask, begin_episodes, resolve_policy, watches
 from worldmodel.envs.protocol import begin, describe, episode_limit
 from worldmodel.envs.scripts import behave, scripts_of
 from worldmodel.files import read_object, remove_unfinished, write_json
 from worldmodel.model.folder import first_file
 from worldmodel.processes import end_with_parent, single_thread, work_through
-from worldmodel.progress import ProgressLine
 from worldmodel.resolve import is_spec, source_hash
 
 SEED_STRIDE = 100_000  # episodes of one seed; different seeds never share a start
@@ -153,7 +153,7 @@ def actor(behaviour: str, env: gymnasium.Env, rng: np.random.Generator, reset_se
         policy = _policy(behaviour)
         if watches(policy):
             policy.watch(env)
-        policy.reset([reset_seed])
+        begin_episodes(policy, [reset_seed], [describe(env).task])
         return functools.partial(ask, policy)
     actions = random_actions(env.action_space, rng) if behaviour == RANDOM else behave(behaviour, env, rng)
     return lambda _: next(actions)

@@ -11,6 +11,7 @@ from rich.console import Console
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.data.clip import EpisodeSource
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
+from worldmodel.display.progress import ProgressLine
 from worldmodel.dreams.context import CONTEXT_FRAMES, check_views
 from worldmodel.fidelity.comparison import DreamComparison
 from worldmodel.fidelity.report import plot_fidelity, print_fidelity
@@ -26,7 +27,6 @@ from worldmodel.fidelity.windows import (
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_file
 from worldmodel.model.precision import command_device
-from worldmodel.progress import ProgressLine
 from worldmodel.world_model import WorldModel
 
 HORIZONS = (1, 5, 10, 25, 50)

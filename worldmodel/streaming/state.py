@@ -16,10 +16,12 @@ class Observation:
     Attributes:
         frames: RGB pictures of every view, 0..255.
         states: Predicted `observation.state` in raw units; `None` when the data had none.
+        task: The task of each stream in words, for judges that read it; empty where nobody gave it.
     """
 
     frames: UInt8[Tensor, "b v H W 3"]
     states: Float[Tensor, "b s"] | None
+    task: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

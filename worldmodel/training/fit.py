@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
-from worldmodel.progress import ProgressLine
+from worldmodel.display.progress import ProgressLine
 
 
 def fit(

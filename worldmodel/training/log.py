@@ -12,9 +12,9 @@ from accelerate.utils import broadcast
 from jaxtyping import Float
 from torch import Tensor
 
+from worldmodel.display.progress import LOG, ProgressLine
 from worldmodel.files import naming, write_text
 from worldmodel.processes import Interrupted, StopRequest
-from worldmodel.progress import LOG, ProgressLine
 
 CLOCKS = {"wall": time.monotonic, "cpu": time.process_time}
 

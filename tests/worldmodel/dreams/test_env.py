@@ -183,7 +183,6 @@ def test_actions_are_clipped_to_the_spaces_of_the_real_environment():
         (lambda: dream().reset(options={"reset_mask": np.eye(3)[0]}), "the first reset is of all"),
         (lambda: Starts(episodes(), [4]), "episode 4 is not within 0..3"),
         (lambda: Starts(DrawnEpisodes([5, 5], reset_seeds=[3, 3])), r"reset seeds \[3\]"),
-        (lambda: Starts(DrawnEpisodes([5, 5])), "episode 0 has no reset_seed"),
         (
             lambda: DreamEnv(tiny_world(size=(16, 16)), Starts(episodes(views=("top",))), never, num_envs=1, horizon=1),
             r"views \('top',\), the world model \('top', 'wrist'\)",
@@ -193,6 +192,42 @@ def test_actions_are_clipped_to_the_spaces_of_the_real_environment():
 def test_what_does_not_fit_is_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_episodes_without_reset_seeds_are_starts_by_their_numbers():
+    source = DrawnEpisodes([5, 6, 7, 8])
+    starts = Starts(source, [3, 1])
+    assert (starts.seeds, starts.resettable) == ((3, 1), False)
+    assert Starts(episodes(), [3, 1]).seeds == (SEEDS[3], SEEDS[1])
+    box = starts.spaces()[1]  # of all episodes, whichever are chosen: frame / 10 + episode
+    np.testing.assert_allclose([box.low[0], box.high[0]], [0.0, 3.6], atol=1e-6)
+
+
+def test_a_judge_reads_the_task_and_may_be_unsure():
+    class Told(DrawnEpisodes):
+        def task(self, episode):
+            return f"push {episode}"
+
+    def judge(observation):
+        asked.append(observation.task)
+        hidden = torch.tensor([task == "push 1" for task in observation.task])
+        return Verdict(torch.ones(2), ~hidden, unsure=hidden)
+
+    asked = []
+    envs = DreamEnv(
+        tiny_world(size=(16, 16), relative_to={}),
+        Starts(Told([5, 6, 7])),
+        judge,
+        num_envs=2,
+        horizon=3,
+        autoreset_mode=AutoresetMode.DISABLED,
+    )
+    envs.reset(options={"starts": [2, 1]})
+    *_, info = envs.step(np.zeros((2, 2), np.float32))
+    assert asked == [("push 2", "push 1")]
+    assert (info["success"].tolist(), info["unsure"].tolist()) == ([True, False], [False, True])
+    with pytest.raises(ValueError, match="either a success or unsure"):
+        Verdict(torch.ones(1), torch.tensor([True]), unsure=torch.tensor([True]))
 
 
 def test_actions_must_be_finite_and_one_per_stream():

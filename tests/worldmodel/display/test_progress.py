@@ -3,7 +3,7 @@
 import re
 import time
 
-from worldmodel.progress import ProgressLine
+from worldmodel.display.progress import ProgressLine
 
 
 def test_without_a_terminal_there_is_a_line_at_every_interval_and_one_at_the_end(capsys, tmp_path):

@@ -1,0 +1,1 @@
+"""What people look at while a command runs and afterwards: progress in the terminal, self-contained pages."""
