@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
-from jaxtyping import Bool, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 
 from policy_eval.policies.policy import Policy
 from policy_eval.scores import Scores
 from worldmodel.dreams.verdict import Judge, observed
 from worldmodel.envs.policy import begin_episodes
+from worldmodel.resolve import one_line
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,21 @@ class Trial:
     actions: Float64[np.ndarray, "t-1 a"]
 
 
+@dataclass(frozen=True)
+class Fault:
+    """Why a trial has no outcome of its own; in its scores it counts as a failure.
+
+    Attributes:
+        seed: Seed of its start.
+        kind: `policy`: the policy raised an error or returned no action. `judge`: the judge was unsure at the end.
+        reason: One line.
+    """
+
+    seed: int
+    kind: Literal["policy", "judge"]
+    reason: str
+
+
 def evaluate(
     policy: Policy,
     envs: VectorEnv,
@@ -41,6 +58,7 @@ def evaluate(
     judge: Judge | None = None,
     record: Callable[[Trial], None] | None = None,
     progress: Callable[[int], None] | None = None,
+    faults: list[Fault] | None = None,
 ) -> Scores:
     """Let a policy act once from every start, until it succeeds or `envs` end the trial.
 
@@ -48,7 +66,7 @@ def evaluate(
     policy, not on the other trials of its batch (up to rounding).
 
     Args:
-        policy: The policy that acts; its randomness is seeded by the reset seed of each trial.
+        policy: The policy that acts; its randomness is seeded by the seed of each trial.
         envs: `RealEnvs` or a `DreamEnv` with autoreset disabled; has `starts`,
             `reset(options={"starts": ...})` begins from the chosen ones, and `info["success"]` of a
             step says which streams have succeeded.
@@ -56,12 +74,14 @@ def evaluate(
         horizon: Maximum number of actions of a trial.
         name: Name of the policy in the scores.
         judge: Decides on reward and success instead of the environment; then only its successes end a trial.
-        record: Called with every finished trial.
+        record: Called with every finished trial that has no fault.
         progress: Called with the number of trials that have just finished.
+        faults: Gets the trials in which the policy failed, or at whose end the judge was unsure. Without it,
+            such a trial raises an error.
 
     Raises:
         ValueError: `envs` resets finished streams by itself, a start does not exist or occurs
-            twice, or the policy's actions have the wrong shape or are not finite.
+            twice, or a trial has a fault and `faults` is not given.
     """
     if envs.metadata.get("autoreset_mode") is not AutoresetMode.DISABLED:
         mode = envs.metadata.get("autoreset_mode")
@@ -73,81 +93,139 @@ def evaluate(
     seeds = [envs.starts.seeds[start] for start in chosen]
     parts = []
     for first in range(0, len(chosen), envs.num_envs):
-        batch = chosen[first : first + envs.num_envs]
-        parts.append(_run(policy, envs, batch, horizon, judge, record))
+        batch = Batch(policy, envs, chosen[first : first + envs.num_envs], judge, faults)
+        parts.append(batch.run(horizon, record))
         if progress is not None:
-            progress(len(batch))
+            progress(len(batch.starts))
     outcomes, returns, steps = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Scores(name, np.array(seeds, np.int64), outcomes, returns, steps)
 
 
-def _run(
-    policy: Policy,
-    envs: VectorEnv,
-    batch: list[int],
-    horizon: int,
-    judge: Judge | None,
-    record: Callable[[Trial], None] | None,
-) -> tuple[Float64[np.ndarray, "e"], Float64[np.ndarray, "e"], Int64[np.ndarray, "e"]]:
-    """Outcomes, returns and steps of one batch; idle streams repeat its last start."""
-    padded = batch + batch[-1:] * (envs.num_envs - len(batch))
-    seeds = [envs.starts.seeds[start] for start in padded]
-    begin_episodes(policy, seeds, [envs.starts.tasks[start] for start in padded])
-    observation, _ = envs.reset(options={"starts": padded})
-    history, chosen = [observation], []
-    success, done = np.zeros((2, envs.num_envs), bool)
-    returns = np.zeros(envs.num_envs)
-    steps = np.zeros(envs.num_envs, np.int64)
-    for _ in range(horizon):
-        running = ~done
-        actions = _checked(policy, observation, envs)
-        observation, rewards, terminated, truncated, info = envs.step(actions)
-        solved, over = info["success"], terminated | truncated
-        if judge is not None:
-            rewards, solved = _judged(judge, observation, envs.starts.views)
-            over = solved
-        returns += np.where(running, rewards, 0.0)
-        steps += running
-        success |= running & solved
-        done |= over
+class Batch:
+    """Trials side by side; streams without a trial repeat the last start.
+
+    Args:
+        policy: As in `evaluate`, like all others.
+        envs: Has at least as many streams as there are starts.
+        starts: A trial each.
+        judge: Decides instead of `envs`.
+        faults: Gets the trials with a fault.
+    """
+
+    def __init__(
+        self, policy: Policy, envs: VectorEnv, starts: list[int], judge: Judge | None, faults: list[Fault] | None
+    ):
+        self.policy, self.envs, self.starts, self.judge, self.faults = policy, envs, starts, judge, faults
+        self.padded = starts + starts[-1:] * (envs.num_envs - len(starts))
+        self.seeds = [envs.starts.seeds[start] for start in self.padded]
+        self.tasks = [envs.starts.tasks[start] for start in self.padded]
+        self.success, self.done, self.faulty, self.unsure = np.zeros((4, envs.num_envs), bool)
+
+    def run(
+        self, horizon: int, record: Callable[[Trial], None] | None
+    ) -> tuple[Float64[np.ndarray, "e"], Float64[np.ndarray, "e"], Int64[np.ndarray, "e"]]:
+        """Outcomes, returns and steps of the trials."""
+        envs, chosen = self.envs, []
+        returns, steps = np.zeros(envs.num_envs), np.zeros(envs.num_envs, np.int64)
+        try:
+            begin_episodes(self.policy, self.seeds, self.tasks)
+        except Exception as error:
+            self._fail(~self.done, one_line(error), error)
+        observation, _ = envs.reset(options={"starts": self.padded})
+        history = [observation]
+        for _ in range(horizon):
+            if self.done.all():
+                break
+            steps += ~self.done
+            actions = self._actions(observation)
+            running = ~self.done
+            observation, rewards, terminated, truncated, info = envs.step(actions)
+            solved, over, unsure = info["success"], terminated | truncated, info.get("unsure", np.zeros_like(running))
+            if self.judge is not None:
+                rewards, solved, unsure = self._judged(observation)
+                over = solved
+            returns += np.where(running, rewards, 0.0)
+            self.success |= running & solved
+            self.unsure = np.where(running, unsure & ~solved, self.unsure)
+            self.done |= over
+            if record is not None:
+                history.append(observation)
+                chosen.append(actions.astype(np.float64))
+        self._doubt()
+        kept = len(self.starts)
         if record is not None:
-            history.append(observation)
-            chosen.append(actions.astype(np.float64))
-        if done.all():
-            break
-    outcomes = success.astype(np.float64)
-    if record is not None:
-        for index, seed in enumerate(seeds[: len(batch)]):
-            length = int(steps[index])
-            seen = [_pictures(step, envs.starts.views, index) for step in history[: length + 1]]
-            acted = [actions[index] for actions in chosen[:length]]
-            record(Trial(seed, float(outcomes[index]), np.stack(seen), np.stack(acted)))
-    kept = len(batch)
-    return outcomes[:kept], returns[:kept], steps[:kept]
+            self._record(record, history, chosen, steps)
+        return self.success[:kept].astype(np.float64), returns[:kept], steps[:kept].clip(1)
 
-
-def _checked(policy: Policy, observation: dict[str, np.ndarray], envs: VectorEnv) -> np.ndarray:
-    """The policy's actions within the action space."""
-    with torch.no_grad():
+    def _actions(self, observation: dict[str, np.ndarray]) -> Float[np.ndarray, "n a"]:
+        """The policy's actions within the action space; zeros where it fails."""
+        space = self.envs.action_space
         tensors = {name: torch.from_numpy(value) for name, value in observation.items()}
-        actions = policy.act(tensors)
+        try:
+            with torch.no_grad():
+                actions = _checked(self.policy.act(tensors), space.shape)
+        except Exception as error:
+            self._fail(~self.done, one_line(error), error)
+            return np.zeros(space.shape, np.float32).clip(space.low, space.high)
+        lost = ~np.isfinite(actions).all(1)
+        shown = actions[int(lost.argmax())].tolist()
+        self._fail(lost & ~self.done, f"the policy's actions are not finite: {shown}", None)
+        return np.where(lost[:, None], 0, actions).astype(np.float32).clip(space.low, space.high)
+
+    def _fail(self, streams: Bool[np.ndarray, "n"], reason: str, cause: Exception | None) -> None:
+        """End the trials of these streams because of the policy."""
+        if streams.any() and self.faults is None:
+            raise cause if isinstance(cause, ValueError) else ValueError(reason) from cause
+        for stream in np.flatnonzero(streams[: len(self.starts)]):
+            self.faults.append(Fault(self.seeds[stream], "policy", reason))
+        self.faulty |= streams
+        self.done |= streams
+
+    def _doubt(self) -> None:
+        """Note the trials at whose end the judge was unsure."""
+        unsure = np.flatnonzero((self.unsure & ~self.success & ~self.faulty)[: len(self.starts)])
+        if len(unsure) and self.faults is None:
+            raise ValueError(
+                f"the judge was unsure at the end of the trials with the seeds {[self.seeds[i] for i in unsure]}; "
+                "pass faults=[] to get such trials"
+            )
+        for stream in unsure:
+            self.faults.append(Fault(self.seeds[stream], "judge", "the judge was unsure at the end"))
+        self.faulty[unsure] = True
+
+    def _judged(
+        self, observation: dict[str, np.ndarray]
+    ) -> tuple[Float64[np.ndarray, "n"], Bool[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
+        verdict = self.judge(observed(observation, self.envs.starts.views, self.tasks))
+        solved = verdict.successes.cpu().numpy()
+        unsure = np.zeros_like(solved) if verdict.unsure is None else verdict.unsure.cpu().numpy()
+        return verdict.rewards.double().cpu().numpy(), solved, unsure
+
+    def _record(
+        self,
+        record: Callable[[Trial], None],
+        history: Sequence[dict[str, np.ndarray]],
+        chosen: Sequence[Float64[np.ndarray, "n a"]],
+        steps: Int64[np.ndarray, "n"],
+    ) -> None:
+        for index in np.flatnonzero(~self.faulty[: len(self.starts)]).tolist():
+            length = int(steps[index])
+            seen = [_pictures(step, self.envs.starts.views, index) for step in history[: length + 1]]
+            acted = [actions[index] for actions in chosen[:length]]
+            record(Trial(self.seeds[index], float(self.success[index]), np.stack(seen), np.stack(acted)))
+
+
+def _checked(actions: object, shape: tuple[int, ...]) -> Float[np.ndarray, "n a"]:
+    """The actions that a policy returned.
+
+    Raises:
+        ValueError: They are no tensor, or have another shape.
+    """
     if not isinstance(actions, torch.Tensor):
         raise ValueError(f"a policy returns its actions as a torch.Tensor, got {type(actions).__name__}")
-    actions = actions.cpu().float().numpy()
-    if actions.shape != envs.action_space.shape:
-        raise ValueError(
-            f"the policy's actions have the shape {actions.shape}, the environment expects {envs.action_space.shape}"
-        )
-    if not np.isfinite(actions).all():
-        raise ValueError(f"the policy's actions are not finite: {actions.tolist()}")
-    return actions.clip(envs.action_space.low, envs.action_space.high)
-
-
-def _judged(
-    judge: Judge, observation: dict[str, np.ndarray], views: Sequence[str]
-) -> tuple[Float64[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
-    verdict = judge(observed(observation, views))
-    return verdict.rewards.double().cpu().numpy(), verdict.successes.cpu().numpy()
+    if tuple(actions.shape) != shape:
+        raise ValueError(f"the policy's actions have the shape {tuple(actions.shape)}, the environment expects {shape}")
+    return actions.cpu().float().numpy()
 
 
 def _pictures(observation: dict[str, np.ndarray], views: Sequence[str], stream: int) -> UInt8[np.ndarray, "v H W 3"]:

@@ -12,7 +12,7 @@ from torch.nn.functional import smooth_l1_loss
 from conditioning.angles import Angles
 from conditioning.relative import check_relative_to, relative_actions
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
-from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
@@ -23,10 +23,11 @@ from worldmodel.training.statistics import state_angles
 
 @dataclass(frozen=True)
 class CloneConfig:
-    """Clone a small visuomotor policy from the successful episodes of a data set."""
+    """Clone a small visuomotor policy from the demonstrations in a data set."""
 
     data: DataPath
-    """Data set of demonstrations with `next.success`."""
+    """Data set of demonstrations. If it has `next.success`, only successful episodes are learned from; otherwise all
+    are."""
     out: Path
     """Folder of the policy."""
     demos: int | None = None
@@ -37,6 +38,9 @@ class CloneConfig:
     """Optimiser steps."""
     views: tuple[str, ...] | None = None
     """Cameras that the policy sees; all when not given."""
+    size: tuple[int, int] | None = None
+    """Height and width of the pictures that the policy sees; those of the data when not given. In a dream it sees the
+    pictures of the world model."""
     proprioception: bool = True
     """Whether the policy sees `observation.state`."""
     relative_to: dict[int, int] = field(default_factory=dict)
@@ -88,7 +92,7 @@ def clone(config: CloneConfig) -> Path:
     """
     check_out(config.out, "policy.json", overwrite=config.overwrite)
     device = command_device(config.device)
-    source = EpisodeCache(open_episodes(config.data, options=config.reading))
+    source = EpisodeCache(open_episodes(config.data, config.size, options=config.reading))
     views = check_clone(config, source)
     demonstrations = read_demonstrations(config, source, views)
     policy_config = PolicyConfig(
@@ -169,7 +173,8 @@ def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
 def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Sequence[str]) -> Demonstrations:
     """The first `config.demos` successful episodes, each up to its first success.
 
-    The frames after a success are left out, because a policy would learn to stand still from them.
+    The frames after a success are left out, because a policy would learn to stand still from them. If nobody said
+    which episodes are successful, every episode is a demonstration, to its end.
 
     Raises:
         ValueError: There are fewer successful episodes than asked for.
@@ -181,11 +186,9 @@ def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Seque
         if len(targets) == config.demos:
             break
         clip = source.read(episode, 0, source.lengths[episode])
-        if clip.successes is None:
-            raise ValueError(f"{source.name}: no next.success, which says which episodes are demonstrations")
-        if not clip.successes.any():
+        end = _end_of_demonstration(clip)
+        if end is None:
             continue
-        end = int(clip.successes.int().argmax()) + 1
         if config.longest is not None and end > config.longest:
             continue
         frames.append(clip.frames[:end][:, index])
@@ -197,6 +200,13 @@ def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Seque
         raise ValueError(f"{source.name}: {len(targets)} successful episodes, {wanted} needed")
     seen = torch.cat(states) if states else None
     return Demonstrations(torch.cat(frames), seen, torch.cat(targets), len(targets), angles)
+
+
+def _end_of_demonstration(clip: Clip) -> int | None:
+    """Number of actions up to the first success; `None` if the episode has none."""
+    if clip.successes is None:
+        return len(clip.actions)
+    return int(clip.successes.int().argmax()) + 1 if clip.successes.any() else None
 
 
 def _plans(

@@ -37,6 +37,37 @@ Judge = Callable[[Observation], Verdict]
 """Looks at the latest frame of every stream, all cameras."""
 
 
+def as_verdict(answer: object, number: int, *, threshold: float = 0.5, name: str = "judge") -> Verdict:
+    """The answer of somebody's judge as a verdict.
+
+    Args:
+        answer: A `Verdict`; or for each of the streams a truth value, which is the success and the reward, or a
+            score, which is the reward, and a success above `threshold`. A score of NaN means unsure.
+        number: Number of streams.
+        threshold: Score above which a frame is called a success.
+        name: Of the judge, for messages.
+
+    Raises:
+        ValueError: It is none of these, or there is not one answer per stream.
+    """
+    if isinstance(answer, Verdict):
+        if len(answer.rewards) != number or len(answer.successes) != number:
+            raise ValueError(f"{name}: {len(answer.rewards)} verdicts for {number} streams")
+        return answer
+    try:
+        values = torch.as_tensor(answer)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{name}: returns {type(answer).__name__}, expected a Verdict, or a truth value or a score for each stream"
+        ) from error
+    if tuple(values.shape) != (number,):
+        raise ValueError(f"{name}: returns the shape {tuple(values.shape)}, expected one answer for {number} streams")
+    if values.dtype is torch.bool:
+        return Verdict(values.float(), values)
+    unsure = values.float().isnan()
+    return Verdict(values.float().nan_to_num(0.0), (values > threshold) & ~unsure, unsure)
+
+
 def observed(observation: Mapping[str, np.ndarray], views: Sequence[str], task: Sequence[str] = ()) -> Observation:
     """The observation of a Gymnasium environment in the form that the world model and judges read."""
     pictures = [observation[f"observation.images.{view}"] for view in views]

@@ -1,0 +1,116 @@
+"""Judges by folder, by `module:name`, by URL, or by pictures of the goal, as the command line takes them."""
+
+import inspect
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+from policy_eval.judge.goal import GoalImageJudge, goal_files, read_goals
+from policy_eval.judge.judge import LearnedJudge
+from policy_eval.judge.remote import RemoteJudge
+from worldmodel.dreams.verdict import Judge, Verdict, as_verdict
+from worldmodel.model.folder import find_folder, fingerprint, shipped
+from worldmodel.resolve import is_spec, kind_of, resolve, source_hash
+from worldmodel.streaming.state import Observation
+
+JUDGE_FILE = "judge.json"
+
+
+class NamedJudge:
+    """A judge of yours, by its name; its answers are checked.
+
+    Args:
+        judge: Gets an `Observation` and returns a `Verdict`, truth values, or scores; see `as_verdict`. If it
+            has an attribute `threshold`, scores above that are successes.
+        name: Its name, for messages.
+    """
+
+    def __init__(self, judge: object, name: str):
+        self.judge, self.name = judge, name
+
+    def __call__(self, observation: Observation) -> Verdict:
+        """The verdict on the latest frame of every stream.
+
+        Raises:
+            ValueError: The answer is no verdict.
+        """
+        with torch.no_grad():
+            answer = self.judge(observation)
+        threshold = float(getattr(self.judge, "threshold", 0.5))
+        return as_verdict(answer, len(observation.frames), threshold=threshold, name=f"judge {self.name}")
+
+
+def load_judge(
+    spec: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    views: Sequence[str] = (),
+    size: tuple[int, int] | None = None,
+) -> Judge:
+    """Load a judge.
+
+    Args:
+        spec: Folder of a learned judge, or `hf://USER/NAME@REV`; `module:name` of one of yours, see
+            `docs/extend/judge.md`; `http://` or `https://` of a server that judges; or a folder of pictures of
+            the goal, one folder for each camera. If a folder has that name, the folder is used.
+        device: Where a learned judge runs.
+        views: Cameras of the frames that it will get.
+        size: Height and width of these frames, to which pictures of the goal are resized.
+
+    Raises:
+        ValueError: There is no judge at that place; the message says what was found instead.
+    """
+    text = str(spec)
+    if is_address(text):
+        return RemoteJudge(text, views=views)
+    if _is_yours(spec):
+        return _named(text)
+    folder = shipped(spec)
+    if folder.is_dir() and not (folder / JUDGE_FILE).is_file() and goal_files(folder):
+        if size is None or not views:
+            raise ValueError(f"judge {spec}: a folder of goal pictures, and the cameras to judge are not known here")
+        return GoalImageJudge(read_goals(folder, views, size))
+    return LearnedJudge.load(spec, device)
+
+
+def judge_fingerprint(spec: str | Path) -> str:
+    """Changes whenever the judge does: a hash of its files or of its source text; the URL of a server."""
+    if is_address(str(spec)):
+        return str(spec)
+    if _is_yours(spec):
+        return source_hash(str(spec), "judge")
+    folder = find_folder(spec)
+    if (folder / JUDGE_FILE).is_file():
+        return fingerprint(spec)
+    return sha256(b"".join(file.read_bytes() for file in goal_files(folder))).hexdigest()[:16]
+
+
+def is_address(spec: str) -> bool:
+    """Whether `spec` is the URL of a judge."""
+    return spec.startswith(("http://", "https://"))
+
+
+def _is_yours(spec: str | Path) -> bool:
+    return is_spec(str(spec)) and not Path(spec).exists()
+
+
+def _named(spec: str) -> NamedJudge:
+    """A callable, or a class or a function without arguments that makes one."""
+    found = resolve(spec, "judge")
+    if isinstance(found, type) or (inspect.isroutine(found) and not inspect.signature(found).parameters):
+        needed = [p.name for p in inspect.signature(found).parameters.values() if _is_needed(p)]
+        if needed:
+            raise ValueError(f"judge {spec}: {kind_of(found)} is made without arguments, but needs {', '.join(needed)}")
+        found = found()
+    if not callable(found):
+        raise ValueError(f"judge {spec}: expected a callable that takes an Observation, found {kind_of(found)}")
+    return NamedJudge(found, spec)
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind not in (
+        parameter.VAR_POSITIONAL,
+        parameter.VAR_KEYWORD,
+    )
