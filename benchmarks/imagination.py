@@ -27,7 +27,8 @@ from simulator_world import SimulatorWorld
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.clone import CloneConfig, check_clone, fit_policy, read_demonstrations
 from policy_eval.policies.cloned import ClonedPolicy
-from policy_eval.ranking.trials import TrialSetup, cut, gather, run_cells
+from policy_eval.ranking.setup import TrialSetup
+from policy_eval.ranking.trials import cut, gather, run_cells
 from policy_eval.scores import Scores
 from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.train import imagine, improve, prepare

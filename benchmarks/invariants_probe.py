@@ -166,7 +166,8 @@ def fits(folder: Path) -> Arrays:
 
 def ranking(folder: Path) -> Arrays:
     """Trials of a shipped policy in the dream and in the simulator."""
-    from policy_eval.ranking.trials import Cell, TrialSetup, play
+    from policy_eval.ranking.setup import TrialSetup
+    from policy_eval.ranking.trials import Cell, play
 
     world, judge = "checkpoints/pusht", Path("checkpoints/judges/pusht-position")
     setup = TrialSetup(world, judge, starts(folder), real="pusht-position", **RANK)

@@ -22,9 +22,11 @@ import numpy as np
 import tyro
 
 from policy_eval.policies.find import find_policies
-from policy_eval.ranking.command import RankConfig, imagined_successes, rank_policies, read_scores, trials_of
+from policy_eval.ranking.command import RankConfig, imagined_successes, rank_policies, trials_of
+from policy_eval.ranking.outcomes import read_outcomes
 from policy_eval.ranking.rank import pooled_pearson
-from policy_eval.ranking.trials import SIMULATORS, TrialSetup, cut, gather, replays, run_cells
+from policy_eval.ranking.setup import SIMULATORS, TrialSetup
+from policy_eval.ranking.trials import cut, gather, replays, run_cells
 from policy_eval.scores import Scores
 from worldmodel.envs.record import SEED_STRIDE, RecordConfig, record
 from worldmodel.files import write_json
@@ -92,7 +94,7 @@ def rank_task(config: RankingBenchmark, task: str) -> dict:
     """Rank in the world model and in the control, and run the tests that go with it."""
     env, _, horizon = TASKS[task]
     policies = find_policies([config.policies / task])
-    stored = read_scores(config.policies / task / "real.json", policies)
+    stored = read_outcomes(config.policies / task / "real.json", policies)
     starts = record_starts(config, task, next(iter(stored.values())).seeds)
     reports = {}
     for control in ("none", "copy-last"):

@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from policy_eval.evaluation import Trial, evaluate
+    from policy_eval.evaluation import Fault, Trial, evaluate
     from policy_eval.judge.calibration import CalibrateConfig, calibrate_judge
+    from policy_eval.judge.find import load_judge
     from policy_eval.judge.goal import GoalImageJudge
     from policy_eval.judge.inverse_dynamics import InverseDynamics
     from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, train_inverse_dynamics
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from policy_eval.policies.policy import AgentPolicy
     from policy_eval.ranking.command import RankConfig, rank_policies
     from policy_eval.ranking.rank import Ranking, Score, rank
-    from policy_eval.ranking.trials import TrialSetup
+    from policy_eval.ranking.setup import TrialSetup
     from policy_eval.real_envs import RealEnvs
     from policy_eval.real_rollouts import record_rollouts
     from policy_eval.scores import Scores
@@ -36,6 +37,7 @@ __all__ = [
     "CallablePolicy",
     "CloneConfig",
     "ClonedPolicy",
+    "Fault",
     "GoalImageJudge",
     "InverseDynamics",
     "InverseDynamicsTraining",
@@ -60,6 +62,7 @@ __all__ = [
     "evaluate",
     "find_policies",
     "jitter",
+    "load_judge",
     "load_policy",
     "rank",
     "rank_policies",
@@ -74,6 +77,7 @@ _HOMES = {
     "CallablePolicy": "worldmodel.envs.policy",
     "CloneConfig": "policy_eval.policies.clone",
     "ClonedPolicy": "policy_eval.policies.cloned",
+    "Fault": "policy_eval.evaluation",
     "GoalImageJudge": "policy_eval.judge.goal",
     "InverseDynamics": "policy_eval.judge.inverse_dynamics",
     "InverseDynamicsTraining": "policy_eval.judge.inverse_dynamics_training",
@@ -88,7 +92,7 @@ _HOMES = {
     "Scores": "policy_eval.scores",
     "SteeredPolicy": "policy_eval.steering.steered",
     "Trial": "policy_eval.evaluation",
-    "TrialSetup": "policy_eval.ranking.trials",
+    "TrialSetup": "policy_eval.ranking.setup",
     "Verdict": "worldmodel.dreams.verdict",
     "by_agreement": "policy_eval.steering.scorers",
     "by_value": "policy_eval.steering.scorers",
@@ -98,6 +102,7 @@ _HOMES = {
     "evaluate": "policy_eval.evaluation",
     "find_policies": "policy_eval.policies.find",
     "jitter": "policy_eval.steering.proposals",
+    "load_judge": "policy_eval.judge.find",
     "load_policy": "policy_eval.policies.find",
     "rank": "policy_eval.ranking.rank",
     "rank_policies": "policy_eval.ranking.command",

@@ -4,18 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 
 @dataclass(frozen=True)
 class Scores:
     """The trials of one policy in one place, real or dreamed; row `i` is one episode.
 
-    Trials of two places are paired where their reset seeds are equal.
+    Trials of two places are paired where their seeds are equal.
 
     Attributes:
         policy: Name of the policy.
-        seeds: Reset seed of each trial's start; all different.
+        seeds: Seed of each trial's start: its reset seed, or the number of the episode where the data has no
+            reset seeds; all different.
         outcomes: 1 for success, 0 for failure, or a graded outcome in between.
         returns: Sum of the rewards.
         steps: Actions until success or the end, at least 1.
@@ -56,6 +57,10 @@ class Scores:
     def mean(self) -> float:
         """Mean outcome, the success rate."""
         return float(self.outcomes.mean())
+
+    def rows(self, kept: Bool[np.ndarray, "n"]) -> "Scores":
+        """The trials where `kept` is true; at least one."""
+        return Scores(self.policy, *(column[kept] for column in self._columns().values()))
 
     def to_json(self) -> dict:
         """A dictionary that JSON can hold."""

@@ -11,20 +11,19 @@ import tyro
 
 from policy_eval.policies.find import find_policies
 from policy_eval.ranking.disagreements import film, worst
+from policy_eval.ranking.outcomes import ENDINGS, read_outcomes
 from policy_eval.ranking.rank import Ranking, Score, rank
 from policy_eval.ranking.report import print_ranking, write_report
-from policy_eval.ranking.trials import Cell, TrialSetup, cut, gather, replays, run_cells
+from policy_eval.ranking.setup import TrialSetup
+from policy_eval.ranking.trials import Cell, cut, gather, gather_faults, replays, run_cells
 from policy_eval.scores import Scores
-from worldmodel.data.options import ColumnOptions, DataOptions, DataPath, chosen_episodes
+from worldmodel.data.options import ColumnOptions, DataPath
 from worldmodel.display.progress import ProgressLine
 from worldmodel.envs import check_env_name
-from worldmodel.files import read_object, remove_unfinished, write_json
+from worldmodel.files import remove_unfinished, write_json
 from worldmodel.model.folder import first_file, shipped
 from worldmodel.model.precision import choose_device, command_device
 from worldmodel.processes import single_thread
-
-MOST_EPISODES = 10**6
-"""More trials of a policy than anybody makes."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,14 @@ class RankConfig:
     world: str | Path
     """Folder of the world model, or hf://USER/NAME@REV."""
     judge: str | Path
-    """Folder of the judge of dreamed frames, or hf://USER/NAME@REV."""
+    """Who judges dreamed frames: the folder of a judge (or hf://USER/NAME@REV), module:name of yours, the http:// or
+    https:// address of a server, or a folder of pictures of the goal."""
     policies: tuple[str | Path, ...]
     """Folders of policies, folders of such folders, or module:name for a policy of yours. A policy
     has the name of its folder, or the name after the colon."""
     data: DataPath
-    """Recorded episodes with reset seeds, held out from all training; trials start from their first frames."""
+    """Recorded episodes, held out from all training; trials start from their first frames. If trials are to be made in
+    a simulator, too, they need reset seeds, as `worldmodel record` writes them."""
     out: Path
     """Folder for ranking.json, report.html, videos, and the finished cells."""
     horizon: int
@@ -50,10 +51,13 @@ class RankConfig:
     episodes: int | str = 100
     """Dreamed trials of each policy: a number for the first episodes of the data, or which, such as 0:50,60."""
     real: str = "none"
-    """The real trials: the environment in which they are made (pusht-position, metaworld:TASK, module:Class), or a JSON
-    file of stored ones (scores by policy, like `real.json` beside the shipped policies), or none."""
+    """The real trials: the environment in which they are made (pusht-position, metaworld:TASK, module:Class), or a file
+    of outcomes: a CSV or parquet table with the columns policy, start and success, or JSON (scores by policy, like
+    `real.json` beside the shipped policies), or none."""
     real_episodes: int | None = None
     """Number of real trials of each policy; as many as dreamed trials when not given."""
+    faulty: Literal["failure", "left-out"] = "failure"
+    """Trials in which a policy raises an error or returns no action count as failures, or are left out."""
     control: Literal["none", "copy-last"] = "none"
     """`copy-last` ranks in a world whose frames never change."""
     replays: int = 200
@@ -74,24 +78,9 @@ class RankConfig:
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
     @property
-    def num_episodes(self) -> int:
-        """Dreamed trials of each policy."""
-        if isinstance(self.episodes, int):
-            return self.episodes
-        if any(part.strip().endswith(":") for part in self.episodes.split(",")):
-            raise ValueError(f"--episodes {self.episodes}: a range needs an end here, such as 10:60")
-        sets = len(self.data) if isinstance(self.data, tuple) else 1
-        return sets * len(chosen_episodes(str(self.data), MOST_EPISODES, self.episodes))
-
-    @property
-    def selection(self) -> str:
-        """Which episodes to read; empty for all."""
-        return self.episodes if isinstance(self.episodes, str) else ""
-
-    @property
     def real_table(self) -> Path | None:
         """The file of stored real trials, if there is one."""
-        return shipped(self.real) if self.real.endswith(".json") else None
+        return shipped(self.real) if Path(self.real).suffix in ENDINGS else None
 
     @property
     def setup(self) -> TrialSetup:
@@ -100,13 +89,13 @@ class RankConfig:
             world=self.world,
             judge=self.judge,
             data=self.data,
-            reading=DataOptions(**asdict(self.columns), episodes=self.selection),
-            episodes=self.num_episodes,
+            columns=self.columns,
+            episodes=self.episodes,
             horizon=self.horizon,
             real="none" if self.real_table else self.real,
             stored=self.real_table is not None,
             num_steps=self.num_steps,
-            num_envs=min(self.num_envs, self.num_episodes),
+            num_envs=self.num_envs,
             seed=self.seed,
             copy_last=self.control == "copy-last",
             device=self.device,
@@ -124,30 +113,37 @@ def rank_policies(config: RankConfig) -> Ranking:
     choose_device(config.device)
     policies = find_policies(config.policies)
     setup = config.setup
+    number = len(setup.loaded_starts)
+    tried = number if config.real_episodes is None else config.real_episodes
+    if tried > number:
+        raise ValueError(
+            f"--real-episodes is 1 to --episodes, since real starts are dreamed from too; got {tried} and {number}"
+        )
     claim(config.out)
-    dreams = cut(["dream"], policies, range(setup.episodes), setup.num_envs)
-    tried = setup.episodes if config.real_episodes is None else config.real_episodes
+    dreams = cut(["dream"], policies, range(number), setup.batch)
     with_trials = setup.real != "none"
-    trials = cut(["real"], policies, range(tried), setup.num_envs) if with_trials else []
+    trials = cut(["real"], policies, range(tried), setup.batch) if with_trials else []
     real = None
     if config.real_table is not None:
-        real = read_scores(config.real_table, policies)
+        real = read_outcomes(config.real_table, policies)
     optimism, videos = None, []
     with single_thread():
         command_device(config.device)
         run_shown(setup, "trials", [*trials, *dreams], config)
-        dream = gather(setup, dreams, config.out)
+        dream, faults = counted(setup, dreams, config)
         if with_trials:
-            real = gather(setup, trials, config.out)
+            real, more = counted(setup, trials, config)
+            faults += more
             again, failures = replays(setup, policies, config.out, limit=config.replays)
             run_shown(setup, "replays", again, config)
             optimism = imagined_successes(gather(setup, again, config.out), failures)
             videos = film(setup, policies, worst(dream, real, config.videos), config.out)
-    ranking = rank(dream, real, seed=config.seed)
+    ranking = rank(*in_both(dream, real), seed=config.seed)
     report = {
         "format": 1,
         **ranking.to_json(),
         "optimism": optimism,
+        "faults": faults,
         "settings": settings(config, policies),
         "made_with": setup.made_with,
         "trials": trial_rows(dream, real),
@@ -180,35 +176,45 @@ def check(config: RankConfig) -> None:
     for name in ("horizon", "num_envs", "workers"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is at least 1, got {getattr(config, name)}")
-    if config.num_episodes < 1:
-        raise ValueError(f"--episodes is at least 1, got {config.episodes}")
-    tried = config.real_episodes
-    if tried is not None and not 1 <= tried <= config.num_episodes:
-        raise ValueError(
-            f"--real-episodes is 1 to --episodes, since real starts are dreamed from too; got "
-            f"{tried} and {config.num_episodes}"
-        )
+    for name in ("episodes", "real_episodes"):
+        value = getattr(config, name)
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is at least 1, got {value}")
     if config.real_table is not None and not config.real_table.is_file():
         raise ValueError(f"--real {config.real}: no such file of real trials")
     if config.real_table is None and config.real != "none":
         check_env_name(config.real)
 
 
-def read_scores(file: Path, names: Mapping[str, object]) -> dict[str, Scores]:
-    """Stored real trials of the named policies.
+def counted(setup: TrialSetup, cells: Sequence[Cell], config: RankConfig) -> tuple[dict[str, Scores], list[dict]]:
+    """The trials of one place that count, by policy, and a row for each trial with a fault.
+
+    A trial at whose end the judge was unsure is left out; one in which the policy failed counts as
+    `config.faulty` says. A policy without any trial left is missing.
+    """
+    faults = gather_faults(setup, cells, config.out)
+    scores, rows = {}, []
+    for name, each in gather(setup, cells, config.out).items():
+        left_out = [f.seed for f in faults[name] if f.kind == "judge" or config.faulty == "left-out"]
+        kept = ~np.isin(each.seeds, left_out)
+        if kept.any():
+            scores[name] = each.rows(kept)
+        rows += [{"policy": name, "place": cells[0].place, **asdict(fault)} for fault in faults[name]]
+    return scores, rows
+
+
+def in_both(
+    dream: dict[str, Scores], real: dict[str, Scores] | None
+) -> tuple[dict[str, Scores], dict[str, Scores] | None]:
+    """The policies that have trials in every place there is.
 
     Raises:
-        ValueError: A policy is missing, or the file holds something else.
+        ValueError: There is none.
     """
-    try:
-        stored = read_object(file)
-        missing = sorted(set(names) - set(stored))
-        if missing:
-            raise ValueError(f"no real trials of {', '.join(missing)}")
-        return {name: Scores.from_json(stored[name]) for name in names}
-    except (KeyError, TypeError, ValueError) as error:
-        said = str(error)
-        raise ValueError(said if said.startswith(f"{file}: ") else f"{file}: {said}") from error
+    names = [name for name in dream if real is None or name in real]
+    if not names:
+        raise ValueError("nothing to rank: all trials are left out, since a policy failed or the judge was unsure")
+    return {n: dream[n] for n in names}, None if real is None else {n: real[n] for n in names}
 
 
 def imagined_successes(scores: Mapping[str, Scores], failures: int) -> dict | None:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from policy_eval.evaluation import Trial
-from policy_eval.ranking.trials import Cell, TrialSetup, play
+from policy_eval.ranking.setup import TrialSetup
+from policy_eval.ranking.trials import Cell, play
 from policy_eval.scores import Scores
 from worldmodel.data.video.write import write_video
 from worldmodel.dreams.film import compare
@@ -77,7 +78,7 @@ def film(
             for place in ("real", "dream"):
                 kept: list[Trial] = []
                 cell = Cell(place, each.policy, policies[each.policy], (start,))
-                play(setup, cell, out, kept.append)
+                play(setup, cell, out, kept.append, [])
                 trials[place] = kept[0].frames
             length = max(map(len, trials.values()))
             shown = [torch.from_numpy(_held(trials[p], length)) for p in ("real", "dream")]

@@ -1,6 +1,7 @@
 """Show a ranking: a table in the terminal and a self-contained page."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import cycle, product
 from pathlib import Path
@@ -132,7 +133,7 @@ def agreement_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def remarks(report: Mapping[str, Any]) -> list[str]:
     """Remarks that explain the figures: refusals, warnings, the optimism test."""
-    lines = []
+    lines = fault_lines(report)
     agreement, optimism = report["agreement"], report["optimism"]
     if agreement is not None:
         if agreement["refusal"] is not None:
@@ -144,6 +145,26 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
             f"action, {optimism['score']:.1%} ({optimism['low']:.1%} to {optimism['high']:.1%}) "
             "end in imagined success."
         )
+    return lines
+
+
+def fault_lines(report: Mapping[str, Any]) -> list[str]:
+    """A line for each policy that failed in some trials, and for each whose judge was unsure at the end of some."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for fault in report["faults"]:
+        groups.setdefault((fault["policy"], fault["place"], fault["kind"]), []).append(fault["reason"])
+    counted = "count as failures" if report["settings"]["faulty"] == "failure" else "are left out"
+    lines = []
+    for (policy, place, kind), reasons in groups.items():
+        several = "s" if len(reasons) > 1 else ""
+        trials = f"{len(reasons)} {'dreamed' if place == 'dream' else 'real'} trial{several} of {policy}"
+        if kind == "judge":
+            lines.append(f"At the end of {trials} the judge was unsure, and they are left out.")
+        else:
+            lines.append(f"In {trials} the policy failed, and they {counted}: {Counter(reasons).most_common(1)[0][0]}")
+    ranked = {policy["name"] for policy in report["policies"]}
+    absent = [name for name in report["settings"]["policies"] if name not in ranked]
+    lines += [f"{name} is not ranked: no trial of it is left." for name in absent]
     return lines
 
 

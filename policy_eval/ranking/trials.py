@@ -2,146 +2,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode
 
-from policy_eval.evaluation import Trial, evaluate
-from policy_eval.judge.judge import LearnedJudge
+from policy_eval.evaluation import Fault, Trial, evaluate
 from policy_eval.policies.find import is_yours, load_policy
 from policy_eval.policies.policy import Observations, Policy
-from policy_eval.real_envs import RealEnvs
+from policy_eval.ranking.setup import TrialSetup
 from policy_eval.scores import Scores
-from worldmodel.data import open_episodes
-from worldmodel.data.options import DataOptions, DataPath
-from worldmodel.dreams.copy_last import CopyLastWorld
-from worldmodel.dreams.env import DreamEnv
-from worldmodel.dreams.starts import Starts
-from worldmodel.envs import has_simulator, is_foreign, make_simulator
 from worldmodel.files import read_object, write_json
 from worldmodel.model.folder import fingerprint
 from worldmodel.model.precision import choose_device
 from worldmodel.processes import end_with_parent, work_through
 from worldmodel.resolve import source_hash
-from worldmodel.world_model import WorldModel
-
-SIMULATORS = 5
-"""Real environments stepped together in one process."""
-
-
-@dataclass(frozen=True)
-class TrialSetup:
-    """The setup of the trials of a ranking; every process has its own copy.
-
-    Attributes:
-        world: Folder of the world model, or `hf://USER/NAME@REV`.
-        judge: Folder of the judge of dreamed frames, likewise.
-        data: Recorded episodes to start from.
-        reading: Which episodes and columns of the data to read.
-        episodes: Number of episodes to start from, the first ones of those.
-        horizon: Maximum number of steps of a trial.
-        real: The real environment, a name or `module:Class`; `none` without one.
-        num_steps: Denoising steps per frame.
-        num_envs: Dreams in a batch.
-        seed: Seed of the dreams' noise.
-        copy_last: Whether the dream is the control whose frames never change.
-        stored: Whether real trials come from a file; the dream then has the spaces of the
-            environment that `data` was recorded in.
-        device: Where the networks run; see `choose_device`.
-    """
-
-    world: str | Path
-    judge: str | Path
-    data: DataPath
-    episodes: int
-    horizon: int
-    real: str = "none"
-    num_steps: int = 2
-    num_envs: int = 25
-    seed: int = 0
-    copy_last: bool = False
-    stored: bool = False
-    device: str = "auto"
-    reading: DataOptions = field(default_factory=DataOptions)
-
-    @cached_property
-    def loaded_world(self) -> WorldModel:
-        """The world model."""
-        kind = CopyLastWorld if self.copy_last else WorldModel
-        return kind.load(self.world, choose_device(self.device))
-
-    @cached_property
-    def loaded_judge(self) -> LearnedJudge:
-        """The judge."""
-        return LearnedJudge.load(self.judge, choose_device(self.device))
-
-    @cached_property
-    def loaded_starts(self) -> Starts:
-        """The starts.
-
-        Raises:
-            ValueError: There are fewer episodes than asked for.
-        """
-        world = self.loaded_world
-        source = open_episodes(self.data, tuple(world.size), world.views, self.reading)
-        if not 1 <= self.episodes <= len(source):
-            raise ValueError(f"{source.name}: has {len(source)} episodes to start from, --episodes is {self.episodes}")
-        return Starts(source, range(self.episodes))
-
-    @cached_property
-    def dream(self) -> DreamEnv:
-        """The dreams, with the spaces of the real environment if there is one."""
-        return DreamEnv(
-            self.loaded_world,
-            self.loaded_starts,
-            self.loaded_judge,
-            num_envs=self.num_envs,
-            horizon=self.horizon,
-            num_steps=self.num_steps,
-            seed=self.seed,
-            like=None if self.place == "none" else self.simulators.envs[0],
-            autoreset_mode=AutoresetMode.DISABLED,
-        )
-
-    @cached_property
-    def place(self) -> str:
-        """The real environment, whose spaces the dream has; `none` without one."""
-        recorded = self.loaded_starts.source.robot_type
-        return recorded if self.stored and has_simulator(recorded) else self.real
-
-    @cached_property
-    def simulators(self) -> RealEnvs:
-        """Several copies of the real environment."""
-        size, stride = self.loaded_starts.source.size[0], self.loaded_world.stride
-        return RealEnvs(
-            lambda: make_simulator(self.place, size=size, time_limit=self.horizon * stride),
-            self.loaded_starts,
-            num_envs=min(SIMULATORS, self.episodes),
-            stride=stride,
-        )
-
-    @cached_property
-    def made_with(self) -> dict[str, object]:
-        """What the outcomes depend on; a dream also on what is listed under `dream`."""
-        dream = {
-            "world": fingerprint(self.world),
-            "judge": fingerprint(self.judge),
-            "num_steps": self.num_steps,
-            "num_envs": self.num_envs,
-            "seed": self.seed,
-            "copy_last": self.copy_last,
-        }
-        data = self.loaded_starts.source.fingerprint
-        made_with = {"data": data, "horizon": self.horizon, "real": self.place, "dream": dream}
-        columns = [*self.reading.action_keys, *self.reading.state_keys]
-        made_with |= {"stride": self.loaded_world.stride, "columns": columns}
-        if is_foreign(self.place):
-            made_with["real_source"] = source_hash(self.place, "environment")
-        return made_with
 
 
 @dataclass(frozen=True)
@@ -245,7 +121,7 @@ def read_cell(setup: TrialSetup, cell: Cell, out: Path) -> dict:
     """
     file = cell.file(out)
     stored = read_object(file)
-    if set(stored) != {"made_with", "scores", "failed"}:
+    if set(stored) != {"made_with", "scores", "failed", "faults"}:
         raise ValueError(f"{file}: holds {', '.join(stored) or 'nothing'}, expected a finished cell of a ranking")
     expected = _made_with(setup, cell)
     for name in expected | stored["made_with"]:
@@ -258,15 +134,23 @@ def read_cell(setup: TrialSetup, cell: Cell, out: Path) -> dict:
 def run_cell(setup: TrialSetup, cell: Cell, out: Path) -> None:
     """Run the trials of a cell and write its file."""
     trials: list[Trial] = []
-    scores = play(setup, cell, out, trials.append if cell.place == "real" else None)
+    faults: list[Fault] = []
+    scores = play(setup, cell, out, trials.append if cell.place == "real" else None, faults)
     failed = {trial.seed: trial.actions.tolist() for trial in trials if trial.outcome == 0}
     file = cell.file(out)
     file.parent.mkdir(parents=True, exist_ok=True)
     contents = {"made_with": _made_with(setup, cell), "scores": scores.to_json(), "failed": failed}
+    contents["faults"] = [asdict(fault) for fault in faults]
     write_json(file, contents)
 
 
-def play(setup: TrialSetup, cell: Cell, out: Path, record: Callable[[Trial], None] | None = None) -> Scores:
+def play(
+    setup: TrialSetup,
+    cell: Cell,
+    out: Path,
+    record: Callable[[Trial], None] | None = None,
+    faults: list[Fault] | None = None,
+) -> Scores:
     """Run the trials of a cell; the actions of a replay are read from `out`."""
     envs = setup.simulators if cell.place == "real" else setup.dream
     policy: Policy
@@ -274,7 +158,8 @@ def play(setup: TrialSetup, cell: Cell, out: Path, record: Callable[[Trial], Non
         policy = Replay(failed_actions(cell, out))
     else:
         policy = load_policy(cell.spec, choose_device(setup.device))
-    return evaluate(policy, envs, name=cell.policy, starts=cell.starts, horizon=setup.horizon, record=record)
+    options = {"name": cell.policy, "starts": cell.starts, "horizon": setup.horizon, "record": record}
+    return evaluate(policy, envs, **options, faults=faults)
 
 
 def failed_actions(cell: Cell, out: Path) -> dict[int, list[list[float]]]:
@@ -294,7 +179,7 @@ def replays(setup: TrialSetup, policies: Mapping[str, str | Path], out: Path, *,
     for name, spec in policies.items():
         failed = sorted(index[s] for s in failed_actions(Cell("real", name, spec, ()), out))
         failures += len(failed)
-        cells += cut(["replay"], {name: spec}, failed[:each], setup.num_envs)
+        cells += cut(["replay"], {name: spec}, failed[:each], setup.batch)
     return cells, failures
 
 
@@ -309,6 +194,14 @@ def gather(setup: TrialSetup, cells: Sequence[Cell], out: Path) -> dict[str, Sco
         name: Scores(name, *(np.concatenate([getattr(s, c) for s in some]) for c in columns))
         for name, some in parts.items()
     }
+
+
+def gather_faults(setup: TrialSetup, cells: Sequence[Cell], out: Path) -> dict[str, list[Fault]]:
+    """The trials of every policy that have a fault, from finished cells of one place."""
+    found: dict[str, list[Fault]] = {}
+    for cell in cells:
+        found.setdefault(cell.policy, []).extend(Fault(**each) for each in read_cell(setup, cell, out)["faults"])
+    return found
 
 
 def _made_with(setup: TrialSetup, cell: Cell) -> dict:

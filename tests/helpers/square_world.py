@@ -136,8 +136,18 @@ def write_episodes(
     steps: int = 8,
     behave: Callable[[np.ndarray], np.ndarray] = to_the_right,
     failures: int = 0,
+    seeded: bool = True,
 ) -> Path:
-    """A LeRobot set of `number` episodes; the last `failures` of each four stop half-way."""
+    """A LeRobot set of `number` episodes; the last `failures` of each four stop half-way.
+
+    Args:
+        folder: The set.
+        number: Of episodes.
+        steps: Of each episode.
+        behave: From state to action.
+        failures: Of each four episodes.
+        seeded: Whether the episodes have reset seeds, as those of a simulator do.
+    """
     env = SquareEnv()
     for episode in range(number):
         observation, _ = env.reset(seed=100 + episode)
@@ -161,7 +171,7 @@ def write_episodes(
             rewards=np.array(rewards, np.float32),
             successes=np.array(successes),
             task="right",
-            metadata={"reset_seed": 100 + episode},
+            metadata={"reset_seed": 100 + episode} if seeded else {},
         )
     finalise(folder, SCHEMA)
     return folder

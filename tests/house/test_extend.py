@@ -4,11 +4,16 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+import torch
 from places import ROOT
 from run_page import FILE, blocks
+
+from policy_eval import load_judge
+from worldmodel import Observation
 
 PAGES = ROOT / "docs" / "extend"
 RUNNER = ROOT / "tests" / "helpers" / "run_page.py"
@@ -43,6 +48,23 @@ def test_environment_and_policy(tmp_path):
     ranking = json.loads((tmp_path / "ranking" / "ranking.json").read_text())
     assert {policy["name"] for policy in ranking["policies"]} == {"chase", "Drift"}
     assert all(policy["real"]["n"] == 4 for policy in ranking["policies"])
+    assert run_page(tmp_path, "judge", "environment", "policy").splitlines()[-1] == "[False, True]"
+    assert (tmp_path / "judged" / "ranking.json").is_file()
+    check_judge_server(tmp_path)
+
+
+def check_judge_server(folder: Path) -> None:
+    """The server of the page judges as the function of the page does."""
+    code = (folder / "judge_server.py").read_text()
+    names: dict = {"__name__": "judge_server"}
+    exec(code, names)
+    with names["ThreadingHTTPServer"](("127.0.0.1", 0), names["Server"]) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        judge = load_judge(f"http://127.0.0.1:{server.server_address[1]}", views=("top",))
+        frames = torch.zeros(2, 1, 24, 24, 3, dtype=torch.uint8)
+        frames[1, :, :, -1] = 255
+        assert judge(Observation(frames, None)).successes.tolist() == [False, True]
+        server.shutdown()
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode
 from square_world import SquareEnv, write_episodes
 from tiny import tiny_world
 
-from policy_eval.evaluation import evaluate
+from policy_eval.evaluation import Fault, evaluate
 from policy_eval.policies.policy import AgentPolicy, CallablePolicy, Policy
 from policy_eval.real_envs import RealEnvs, largest_difference
 from policy_eval.scores import Scores
@@ -261,6 +261,85 @@ def test_what_does_not_fit_is_named(starts):
             evaluate(policy, where, horizon=horizon)
     with pytest.raises(ValueError, match=r"starts \[5\] are not within 0..4"):
         evaluate(narrow, envs, starts=[5], horizon=1)
+
+
+def test_a_policy_that_fails_is_named_and_its_other_trials_go_on(starts):
+    """The second start of the first batch loses its way in the second step; the second batch raises at once."""
+
+    class Fragile:
+        def reset(self, seeds):
+            self.seeds, self.step = seeds, 0
+
+        def act(self, observation):
+            self.step += 1
+            if 104 in self.seeds:
+                raise RuntimeError("out of\nmemory")
+            actions = observation["observation.state"] + torch.tensor([2.0, 0.0])
+            actions[[seed == 101 and self.step == 2 for seed in self.seeds]] = torch.nan
+            return actions
+
+    faults, trials = [], []
+    envs = RealEnvs(SquareEnv, starts, num_envs=4)
+    found = evaluate(Fragile(), envs, horizon=9, faults=faults, record=trials.append)
+    assert faults == [
+        Fault(101, "policy", "the policy's actions are not finite: [nan, nan]"),
+        Fault(104, "policy", "RuntimeError: out of memory"),
+    ]
+    assert found.seeds.tolist() == [100, 101, 102, 103, 104]
+    assert found.outcomes.tolist() == [1, 0, 1, 1, 0]
+    assert found.steps[[1, 4]].tolist() == [2, 1]
+    assert [trial.seed for trial in trials] == [100, 102, 103]
+    with pytest.raises(ValueError, match="RuntimeError: out of memory"):
+        evaluate(Fragile(), envs, starts=[4], horizon=9)
+
+
+def test_a_policy_that_fails_to_begin_has_no_trials(starts):
+    class Broken:
+        def reset(self, seeds):
+            raise KeyError("weights")
+
+        def act(self, observation):
+            raise AssertionError("it never began")
+
+    faults = []
+    found = evaluate(Broken(), RealEnvs(SquareEnv, starts, num_envs=2), starts=[0], horizon=9, faults=faults)
+    assert faults == [Fault(100, "policy", "KeyError: 'weights'")]
+    assert (found.outcomes.tolist(), found.steps.tolist()) == ([0], [1])
+
+
+def test_a_trial_is_in_doubt_if_the_judge_is_unsure_at_its_end(starts):
+    """Right of 4 it is unsure, at 10 it sees a success; below 4 it is sure that there is none."""
+
+    def judge(seen):
+        place = seen.states[:, 0]
+        return Verdict(place, place >= 10, unsure=(place > 4) & (place < 10))
+
+    envs = RealEnvs(SquareEnv, starts, num_envs=5)
+    begins = starts.states[:, 0]
+    faults = []
+    found = evaluate(move(2.0), envs, horizon=3, judge=judge, faults=faults)
+    ends = begins + 6
+    assert found.outcomes.tolist() == (ends >= 10).float().tolist()
+    doubtful = [seed for seed, end in zip(starts.seeds, ends.tolist(), strict=True) if 4 < end < 10]
+    assert doubtful and faults == [Fault(seed, "judge", "the judge was unsure at the end") for seed in doubtful]
+    with pytest.raises(ValueError, match="unsure at the end of the trials"):
+        evaluate(move(2.0), envs, horizon=3, judge=judge)
+
+
+def test_a_policy_is_told_its_tasks(starts):
+    class Told:
+        def reset(self, seeds):
+            said.append(list(seeds))
+
+        def instruct(self, tasks):
+            said.append(list(tasks))
+
+        def act(self, observation):
+            return observation["observation.state"]
+
+    said = []
+    evaluate(Told(), RealEnvs(SquareEnv, starts, num_envs=2), starts=[3], horizon=1)
+    assert said == [[103, 103], [starts.tasks[3]] * 2]
 
 
 def test_a_real_action_is_held_over_the_stride_of_the_world(starts):

@@ -18,9 +18,11 @@ from rank_set import RankSet, write_rank_set
 from policy_eval.evaluation import evaluate
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.find import find_policies
-from policy_eval.ranking.command import RankConfig, rank_policies, read_scores, trials_of
+from policy_eval.ranking.command import RankConfig, rank_policies, trials_of
 from policy_eval.ranking.disagreements import worst
-from policy_eval.ranking.trials import Cell, Replay, TrialSetup, cut, play
+from policy_eval.ranking.outcomes import read_outcomes
+from policy_eval.ranking.setup import TrialSetup
+from policy_eval.ranking.trials import Cell, Replay, cut, play
 from policy_eval.scores import Scores
 from rl_posttrain.imagination.gate import check_ranking
 from worldmodel.cli import main
@@ -51,7 +53,8 @@ def read(out: Path) -> dict:
 
 def test_the_json_has_the_documented_keys(ranked):
     found = read(ranked)
-    assert set(found) == {"format", "policies", "pairs", "agreement", "optimism", "settings", "made_with", "trials"}
+    keys = {"format", "policies", "pairs", "agreement", "optimism", "faults", "settings", "made_with", "trials"}
+    assert set(found) == keys and found["faults"] == []
     assert len(found["policies"]) == 3 and len(found["pairs"]) == 3
     for policy in found["policies"]:
         assert set(policy) == {"name", "dream", "real", "prediction_powered"}
@@ -204,7 +207,7 @@ def test_stored_real_trials_take_the_place_of_new_ones(made, ranked, tmp_path):
     del stored["policy-1"]
     file.write_text(json.dumps(stored))
     with pytest.raises(ValueError, match=r"real\.json: no real trials of policy-1"):
-        read_scores(file, {"policy-0": 0, "policy-1": 0})
+        read_outcomes(file, {"policy-0": 0, "policy-1": 0})
 
 
 def test_without_a_real_environment_there_is_an_order_and_no_claim(made, tmp_path):

@@ -7,25 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn_episodes import DrawnEpisodes
 from square_world import square_policy, write_episodes
 from tiny import tiny_world
 
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.ranking.command import RankConfig, imagined_successes, trial_rows
 from policy_eval.ranking.disagreements import _held
-from policy_eval.ranking.trials import (
-    Cell,
-    Replay,
-    TrialSetup,
-    failed_actions,
-    gather,
-    play,
-    read_cell,
-    replays,
-    run_cell,
-)
+from policy_eval.ranking.setup import TrialSetup, chosen_starts
+from policy_eval.ranking.trials import Cell, Replay, failed_actions, gather, play, read_cell, replays, run_cell
 from policy_eval.scores import Scores
-from worldmodel.data.options import DataOptions
+from worldmodel.data.joined import JoinedSource
+from worldmodel.data.options import ColumnOptions
 from worldmodel.files import write_json
 
 
@@ -94,8 +87,8 @@ def test_a_cell_of_other_settings_is_refused(setup, tmp_path):
         ({"seed": 1}, "seed 0, now it is 1"),
         ({"copy_last": True}, "copy_last False, now it is True"),
         ({"horizon": 2}, "horizon 3, now it is 2"),
-        ({"reading": DataOptions(episodes="2:6"), "episodes": 4}, "episodes .*0.*, now it is .*2"),
-        ({"reading": DataOptions(state_keys=("observation.state",))}, "columns .*, now it is .*observation.state"),
+        ({"episodes": "2:6"}, "episodes .*0.*, now it is .*2"),
+        ({"columns": ColumnOptions(state_keys=("observation.state",))}, "columns .*, now it is .*observation.state"),
     ):
         with pytest.raises(ValueError, match=message):
             read_cell(TrialSetup(**{**settings(setup), **change}), cell, tmp_path)
@@ -117,22 +110,28 @@ def test_steps_and_seed_are_those_of_the_dreams(setup, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("episodes", "data", "number", "selection"),
+    ("episodes", "chosen"),
     [
-        (5, "d", 5, ""),
-        ("0:50,60", "d", 51, "0:50,60"),
-        ("7", "d", 7, "7"),
-        ("2:4", ("d", "e"), 4, "2:4"),
-        ("10:", "d", None, "10:"),
+        (2, [0, 1]),
+        ("2", [0, 1]),
+        ("1:3,0", [1, 2, 0]),
+        ("2:", [2]),
+        (4, "has 3 episodes to start from, --episodes is 4"),
+        ("1:5", "1:5 is not within the 3 episodes"),
     ],
 )
-def test_episodes_of_a_ranking_are_a_number_or_a_selection(episodes, data, number, selection):
-    config = RankConfig("w", "j", ("p",), data, Path("o"), horizon=7, episodes=episodes)
-    if number is None:
-        with pytest.raises(ValueError, match="--episodes 10:: a range needs an end here"):
-            _ = config.num_episodes
-        return
-    assert (config.num_episodes, config.setup.episodes, config.setup.reading.episodes) == (number, number, selection)
+def test_starts_are_a_number_or_a_selection(episodes, chosen):
+    source = DrawnEpisodes([5, 6, 7])
+    if isinstance(chosen, str):
+        with pytest.raises(ValueError, match=chosen):
+            chosen_starts(source, episodes)
+    else:
+        assert chosen_starts(source, episodes) == chosen
+
+
+def test_of_several_sets_the_same_episodes_are_chosen():
+    source = JoinedSource([DrawnEpisodes([5, 6, 7]), DrawnEpisodes([8, 9])])
+    assert chosen_starts(source, "0:2") == [0, 1, 3, 4]
 
 
 def settings(setup: TrialSetup) -> dict:
@@ -143,7 +142,7 @@ def settings(setup: TrialSetup) -> dict:
 def test_the_settings_of_a_ranking_reach_its_trials():
     config = RankConfig("w", Path("j"), (Path("p"),), Path("s"), Path("o"), horizon=7, episodes=9, num_steps=4, seed=3)
     setup = config.setup
-    assert (setup.horizon, setup.episodes, setup.num_steps, setup.seed, setup.num_envs) == (7, 9, 4, 3, 9)
+    assert (setup.horizon, setup.episodes, setup.num_steps, setup.seed, setup.num_envs) == (7, 9, 4, 3, 25)
     assert not setup.copy_last
     control = RankConfig("w", Path("j"), (), Path("s"), Path("o"), 7, num_envs=5, control="copy-last", device="cpu")
     assert control.setup.copy_last and control.setup.num_envs == 5 and control.setup.device == "cpu"
