@@ -13,7 +13,6 @@ a killed run continues with the next part. Writes `learners.json` with every tri
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +34,7 @@ from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Verdict
 from worldmodel.envs import make_env
 from worldmodel.fidelity.intervals import bootstrap_interval
-from worldmodel.files import write_json
+from worldmodel.files import read_object, write_json
 from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
 
@@ -100,9 +99,9 @@ class Keypoints:
 class Clock(BaseCallback):
     """Ends the learning after some CPU seconds of this process, and keeps the curve of the dreamt return."""
 
-    def __init__(self, seconds: float):
+    def __init__(self, seconds: float, kept: Path):
         super().__init__()
-        self.seconds, self.began, self.shown = seconds, time.process_time(), 0.0
+        self.seconds, self.kept, self.began, self.shown = seconds, kept, time.process_time(), 0.0
         self.curve: list[dict[str, float]] = []
 
     def _on_step(self) -> bool:
@@ -111,6 +110,7 @@ class Clock(BaseCallback):
             self.shown = spent
             returns = float(np.mean([each["r"] for each in self.model.ep_info_buffer]))
             self.curve.append({"cpu_seconds": spent, "frames": self.num_timesteps, "dreamt_return": returns})
+            self.model.save(self.kept)
             print(f"{spent:.0f} CPU s, {self.num_timesteps} frames, dreamt return {returns:.2f}", flush=True)
         return spent < self.seconds
 
@@ -164,10 +164,12 @@ def make_agent(config: BenchmarkConfig) -> tuple[SAC, Keypoints, tuple[np.ndarra
     return agent, features, (envs.action_low, envs.action_high)
 
 
-def act_for_real(policy: AgentPolicy | Callable, starts: Starts) -> tuple[Float64[np.ndarray, "e"], np.ndarray]:
+def act_for_real(policy: AgentPolicy, starts: Starts, kept: Path) -> dict[str, Float64[np.ndarray, "e"]]:
     """Return over 30 steps, successes included, and whether the goal was reached, from every start."""
+    if kept.is_file():
+        return {name: np.array(values) for name, values in read_object(kept).items()}
     env = make_env(ENV, time_limit=HORIZON)
-    returns, solved = np.zeros(len(starts)), np.zeros(len(starts), bool)
+    returns, solved = np.zeros(len(starts)), np.zeros(len(starts))
     for trial, seed in enumerate(starts.seeds):
         observation, _ = env.reset(seed=seed)
         policy.reset([seed])
@@ -176,8 +178,9 @@ def act_for_real(policy: AgentPolicy | Callable, starts: Starts) -> tuple[Float6
             action = rearrange(policy.act(batch), "1 a -> a").numpy()
             observation, reward, success, _, _ = env.step(action)
             returns[trial] += reward
-            solved[trial] |= success
-    return returns, solved
+            solved[trial] = max(solved[trial], success)
+    write_json(kept, {"return": returns.tolist(), "success": solved.tolist()})
+    return {"return": returns, "success": solved}
 
 
 def main(config: BenchmarkConfig) -> None:
@@ -189,20 +192,19 @@ def main(config: BenchmarkConfig) -> None:
     policy = AgentPolicy(agent, features=features, bounds=bounds)
     starts = Starts(open_episodes(config.out / "heldout"), range(config.episodes))
     found = {"config": {name: str(value) for name, value in vars(config).items()}, "seeds": list(starts.seeds)}
-    before = act_for_real(policy, starts)
-    clock = Clock(60 * config.minutes)
+    before = act_for_real(policy, starts, config.out / "before.json")
+    clock = Clock(60 * config.minutes, config.out / "agent.zip")
     agent.learn(10**9, callback=clock)
     agent.save(config.out / "agent.zip")
-    after = act_for_real(policy, starts)
-    found |= {"curve": clock.curve, "frames": agent.num_timesteps, "cpu_minutes": config.minutes}
-    for index, name in enumerate(("return", "success")):
-        values = [np.asarray(part[index], float) for part in (before, after)]
-        interval = bootstrap_interval(values[1] - values[0], np.arange(config.episodes), resamples=4000)
-        found[name] = {"before": values[0].tolist(), "after": values[1].tolist(), "interval": interval}
-        gain = float((values[1] - values[0]).mean())
+    after = act_for_real(policy, starts, config.out / "after.json")
+    found |= {"curve": clock.curve, "frames": agent.num_timesteps}
+    for name in before:
+        gains = after[name] - before[name]
+        low, high = bootstrap_interval(gains, np.arange(len(gains)), resamples=4000)
+        found[name] = {"before": before[name].tolist(), "after": after[name].tolist(), "interval": (low, high)}
         print(
-            f"real {name}: {values[0].mean():.2f} before, {values[1].mean():.2f} after, "
-            f"gain {gain:+.2f} [{interval[0]:+.2f}, {interval[1]:+.2f}], {config.episodes} paired starts"
+            f"real {name}: {before[name].mean():.2f} before, {after[name].mean():.2f} after, "
+            f"gain {gains.mean():+.2f} [{low:+.2f}, {high:+.2f}], {len(gains)} paired starts"
         )
     write_json(config.out / "learners.json", found)
 

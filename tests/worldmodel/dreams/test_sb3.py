@@ -106,7 +106,7 @@ def greys(observation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def test_a_success_reaches_stable_baselines():
-    envs = VecMonitor(StableBaselinesEnv(telling(num_envs=2, horizon=5)), info_keywords=("is_success",))
+    envs = VecMonitor(StableBaselinesEnv(telling(num_envs=2, horizon=4)), info_keywords=("is_success",))
     envs.reset()
     infos = []
     for _ in range(4):
