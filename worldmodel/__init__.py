@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from worldmodel.data.video.write import write_video
     from worldmodel.dreams.context import context_of
     from worldmodel.dreams.env import DreamEnv
+    from worldmodel.dreams.sb3 import StableBaselinesEnv
     from worldmodel.dreams.starts import Starts
     from worldmodel.dreams.verdict import Judge, Verdict
     from worldmodel.envs import make_env
@@ -32,6 +33,7 @@ __all__ = [
     "Observation",
     "PretrainConfig",
     "RecordConfig",
+    "StableBaselinesEnv",
     "Starts",
     "Stream",
     "Verdict",
@@ -56,6 +58,7 @@ _HOMES = {
     "Observation": "worldmodel.streaming.state",
     "PretrainConfig": "worldmodel.training.pretrain",
     "RecordConfig": "worldmodel.envs.record",
+    "StableBaselinesEnv": "worldmodel.dreams.sb3",
     "Starts": "worldmodel.dreams.starts",
     "Stream": "worldmodel.streaming.stream",
     "Verdict": "worldmodel.dreams.verdict",

@@ -74,6 +74,15 @@ def test_behaviour(tmp_path):
 
 
 @pytest.mark.slow
+def test_learner(tmp_path):
+    """An agent that learns in dreams alone becomes better for real."""
+    pytest.importorskip("stable_baselines3", reason="the extra rl is missing")
+    printed = run_page(tmp_path, "learner", "environment")
+    before, after = re.search(r"real return: ([\d.]+) before, ([\d.]+) after", printed).groups()
+    assert float(after) > float(before) + 1
+
+
+@pytest.mark.slow
 def test_format(tmp_path):
     printed = run_page(tmp_path, "format").splitlines()
     assert printed == ["(16, 24) (12, 12) torch.Size([5, 1, 16, 24, 3]) torch.Size([4, 2])", "[1]"]

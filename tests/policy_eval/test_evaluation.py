@@ -242,6 +242,13 @@ def test_a_gymnasium_agent_is_a_policy():
     assert policy.act(seen).tolist() == [[2.0], [3.0]] and not agent.starts.any()
 
 
+def test_an_agent_may_see_features_and_act_within_one():
+    bounds = (np.array([0.0]), np.array([8.0]))
+    policy = AgentPolicy(Agent(), features=lambda seen: {"state": seen["observation.state"] / 2}, bounds=bounds)
+    policy.reset([1, 2])
+    assert policy.act({"observation.state": torch.tensor([[1.0], [9.0]])}).tolist() == [[6.0], [8.0]]
+
+
 def test_what_does_not_fit_is_named(starts):
     envs = RealEnvs(SquareEnv, starts, num_envs=2)
     narrow = CallablePolicy(lambda seen: seen["observation.state"][:, :1])

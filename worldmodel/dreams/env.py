@@ -9,16 +9,18 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from jaxtyping import Float64
+from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 
+from worldmodel.dreams.infos import finals, masked, success
+from worldmodel.dreams.spaces import IMAGES, KEYS, STATE, named, named_space, side_by_side, stretched, unit_box
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Judge
 from worldmodel.dreams.world import held
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.world_model import WorldModel
 
-Observations = dict[str, np.ndarray]
+Observations = dict[str, Any]
 Step = tuple[Observations, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 
@@ -38,9 +40,13 @@ class DreamEnv(VectorEnv):
     then a function of `seed` below and of the start's reset seed. `options={"reset_mask": mask}`
     leaves the other streams as they are; `starts` then still has one entry per stream.
 
-    With autoreset `SAME_STEP` (as in DIAMOND and most of RL) a finished stream begins anew at once, and
-    the last frame of the old one is in `info["final_obs"]`. With `DISABLED` it stands still, with
-    reward 0, until it is reset.
+    The autoreset modes are those of Gymnasium, and mean what they mean in its `SyncVectorEnv`. With
+    `SAME_STEP` (as in DIAMOND and most of RL) a finished stream begins anew at once, and the last frame
+    of the old one is in `info["final_obs"]`. With `NEXT_STEP` it begins anew in the next step, whose
+    action it ignores. With `DISABLED` it stands still, with reward 0, until it is reset.
+
+    `info["success"]`, and the same under `is_success`, says for each stream whether the task is solved.
+    A verdict that can be unsure adds `unsure`.
 
     A world model of stride `s` shows every `s`-th frame of the data: a step takes one action, which is
     held for `s` steps of the data, or with `actions="chunk"` the `s` actions side by side.
@@ -53,10 +59,16 @@ class DreamEnv(VectorEnv):
         horizon: Steps after which an episode is truncated.
         num_steps: Denoising steps per frame.
         seed: Seed of the noise of chosen starts, and of a `reset` without a seed.
-        autoreset_mode: `SAME_STEP` or `DISABLED`.
+        autoreset_mode: `SAME_STEP`, `NEXT_STEP` or `DISABLED`, as one of Gymnasium's `AutoresetMode`, by its
+            name, or by its value (`"SameStep"`).
         actions: Whether an action is `held` over the stride of the world model, or a step takes a `chunk`.
+        normalise_actions: Whether actions lie within -1..1, as learners expect them, and are stretched to
+            the bounds of raw actions, `metadata["action_low"]` and `metadata["action_high"]`.
+        keys: Names of the observations: `lerobot` (`observation.images.CAMERA`, `observation.state`) or `gym`
+            (`pixels`, which is a dictionary if there are several cameras, and `agent_pos`).
         like: The real environment; its spaces are taken over. By default the spaces come from the
             data: actions within their range, states without bounds.
+        render_mode: `rgb_array`: `render` gives a picture of each stream, cameras side by side. `None`: nothing.
 
     Raises:
         ValueError: World model, starts and spaces do not fit, or a number is out of range.
@@ -73,19 +85,24 @@ class DreamEnv(VectorEnv):
         num_steps: int = 2,
         seed: int = 0,
         actions: Literal["held", "chunk"] = "held",
+        normalise_actions: bool = False,
+        keys: str = "lerobot",
         like: gymnasium.Env | None = None,
-        autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        render_mode: str | None = "rgb_array",
     ):
         super().__init__()
         if num_envs < 1 or horizon < 1:
             raise ValueError(f"num_envs and horizon are at least 1, got {num_envs} and {horizon}")
-        if autoreset_mode is AutoresetMode.NEXT_STEP:
-            raise ValueError(f"autoreset_mode is SAME_STEP or DISABLED, got {autoreset_mode}")
+        if keys not in KEYS or render_mode not in (None, "rgb_array"):
+            raise ValueError(
+                f"keys is one of {', '.join(KEYS)}, render_mode is rgb_array or None, got {keys!r} and {render_mode!r}"
+            )
         _check(world, starts)
         self.world, self.starts, self.judge = world, starts, judge
         self.num_envs, self.horizon, self.num_steps, self.seed = num_envs, horizon, num_steps, seed
-        self.metadata = {"autoreset_mode": autoreset_mode, "render_fps": world.fps / world.stride}
-        self.single_observation_space, self.single_action_space = (
+        self.keys, self.render_mode = keys, render_mode
+        self._space, self.single_action_space = (
             starts.spaces() if like is None else (like.observation_space, like.action_space)
         )
         if self.single_action_space.shape != (world.action_dim,):
@@ -95,21 +112,32 @@ class DreamEnv(VectorEnv):
             )
         self.repeats = world.stride if actions == "held" else 1
         if actions == "chunk":
-            space = self.single_action_space
-            low, high = (np.tile(bound, world.stride) for bound in (space.low, space.high))
-            self.single_action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+            self.single_action_space = side_by_side(self.single_action_space, world.stride)
+        self.action_low, self.action_high = self.single_action_space.low, self.single_action_space.high
+        self.normalise_actions = normalise_actions
+        if normalise_actions:
+            self.single_action_space = unit_box(self.single_action_space, starts.source.name)
+        self.single_observation_space = named_space(self._space, starts.views, keys)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._seeds = np.random.default_rng(seed)
+        self.metadata = {
+            "autoreset_mode": autoreset_named(autoreset_mode),
+            "render_modes": ["rgb_array"],
+            "render_fps": world.fps / world.stride,
+            "action_low": self.action_low,
+            "action_high": self.action_high,
+        }
+        drawn = np.random.default_rng(seed).integers(2**31, size=num_envs)
+        self._generators = [np.random.default_rng(each) for each in drawn]
         self._stream = None
 
     @property
-    def autoreset(self) -> bool:
-        """Whether finished streams begin anew by themselves."""
-        return self.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    def autoreset(self) -> AutoresetMode:
+        """When finished streams begin anew."""
+        return self.metadata["autoreset_mode"]
 
     def reset(
-        self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observations, dict[str, Any]]:
         """Begin dreams; see the class for `seed` and `options`.
 
@@ -129,21 +157,16 @@ class DreamEnv(VectorEnv):
             )
         if self._stream is None and not mask.all():
             raise ValueError("the first reset is of all streams, got a reset_mask")
+        streams = np.flatnonzero(mask)
+        self._seed(streams, seed)
         if "starts" in options:
             starts = list(options["starts"])
             if len(starts) != self.num_envs:
                 raise ValueError(f"got {len(starts)} starts for {self.num_envs} streams")
-            self._begin(np.flatnonzero(mask), [starts[i] for i in np.flatnonzero(mask)])
+            self._begin(streams, [starts[i] for i in streams])
         else:
-            if seed is None:
-                seeds = self._draw_seeds(self.num_envs)
-            else:
-                seeds = [seed + i for i in range(self.num_envs)] if _whole(seed) else list(seed)
-                self._seeds = np.random.default_rng(seeds)
-            if len(seeds) != self.num_envs:
-                raise ValueError(f"got {len(seeds)} seeds for {self.num_envs} streams")
-            self._begin_at_random(np.flatnonzero(mask), [seeds[i] for i in np.flatnonzero(mask)])
-        return self._copy(), {}
+            self._begin_at_random(streams)
+        return self._copy(), success(np.zeros(self.num_envs, bool), mask)
 
     def step(self, actions: np.ndarray) -> Step:
         """Apply one action per stream, clipped to the action space, and dream the next frame.
@@ -152,37 +175,61 @@ class DreamEnv(VectorEnv):
             ValueError: The actions have another shape than the action space, or are not finite.
         """
         assert self._stream is not None, "reset comes before step"
+        dreamt = self._stream.step(held(self._commands(actions), self.repeats), num_steps=self.num_steps)
+        verdict = self.judge(replace(dreamt, task=tuple(self._tasks)))
+        over = self._terminated | self._truncated
+        self._show(np.flatnonzero(~over), dreamt.frames, dreamt.states)
+        rewards = np.where(over, 0.0, _numbers(verdict.rewards))
+        self._steps += ~over
+        self._terminated |= ~over & verdict.successes.cpu().numpy()
+        self._truncated |= ~over & (self._steps >= self.horizon)
+        begun = over if self.autoreset is AutoresetMode.NEXT_STEP else np.zeros(self.num_envs, bool)
+        terminated, truncated = self._terminated & ~begun, self._truncated & ~begun
+        unsure = {} if verdict.unsure is None else {"unsure": verdict.unsure.cpu().numpy()}
+        info: dict[str, Any] = {}
+        if self.autoreset is AutoresetMode.SAME_STEP and (terminated | truncated).any():
+            begun = terminated | truncated
+            info = finals(self._last(begun), success(terminated, begun) | masked(unsure, begun), begun)
+        everywhere = np.ones(self.num_envs, bool)
+        info |= success(terminated & ~begun, everywhere) | masked(unsure, ~over & ~begun)
+        if begun.any():
+            self._begin_at_random(np.flatnonzero(begun))
+        return self._copy(), rewards, terminated, truncated, info
+
+    def render(self) -> tuple[UInt8[np.ndarray, "H W 3"], ...] | None:
+        """The latest frame of each stream, cameras side by side; nothing if `render_mode` is `None`."""
+        if self.render_mode is None:
+            return None
+        pictures = [self._observations[IMAGES + view] for view in self.starts.views]
+        return tuple(np.concatenate(pictures, axis=2))
+
+    def _commands(self, actions: np.ndarray) -> Float[Tensor, "n a"]:
+        """Raw actions within their bounds."""
         actions = np.asarray(actions, np.float32)
         if actions.shape != self.action_space.shape or not np.isfinite(actions).all():
             raise ValueError(
                 f"actions are finite numbers of the shape {self.action_space.shape}, got the shape "
                 f"{actions.shape}: {actions.tolist()}"
             )
-        clipped = torch.from_numpy(actions.clip(self.action_space.low, self.action_space.high))
-        dreamt = self._stream.step(held(clipped, self.repeats), num_steps=self.num_steps)
-        verdict = self.judge(replace(dreamt, task=tuple(self._tasks)))
-        running = ~(self._terminated | self._truncated)
-        self._show(np.flatnonzero(running), dreamt.frames, dreamt.states)
-        rewards = np.where(running, _numbers(verdict.rewards), 0.0)
-        self._steps += running
-        self._terminated |= running & verdict.successes.cpu().numpy()
-        self._truncated |= running & (self._steps >= self.horizon)
-        terminated, truncated = self._terminated.copy(), self._truncated.copy()
-        info = {"success": terminated.copy(), "_success": np.ones(self.num_envs, bool)}
-        if verdict.unsure is not None:
-            info |= {"unsure": running & verdict.unsure.cpu().numpy(), "_unsure": running}
-        finished = np.flatnonzero(terminated | truncated)
-        if self.autoreset and len(finished):
-            info |= self._finals(finished)
-            self._begin_at_random(finished, self._draw_seeds(len(finished)))
-        return self._copy(), rewards, terminated, truncated, info
+        clipped = actions.clip(self.action_space.low, self.action_space.high)
+        if self.normalise_actions:
+            clipped = stretched(clipped, self.action_low, self.action_high)
+        return torch.from_numpy(clipped)
 
-    def _draw_seeds(self, number: int) -> list[int]:
-        return self._seeds.integers(2**31, size=number).tolist()
+    def _seed(self, streams: np.ndarray, seed: int | Sequence[int | None] | None) -> None:
+        """Seed the generators of the given streams, from which their starts and their noise are drawn."""
+        if seed is None:
+            return
+        seeds = [seed + i for i in range(self.num_envs)] if _whole(seed) else list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"got {len(seeds)} seeds for {self.num_envs} streams")
+        for stream in streams:
+            if seeds[stream] is not None:
+                self._generators[stream] = np.random.default_rng(seeds[stream])
 
-    def _begin_at_random(self, streams: np.ndarray, seeds: Sequence[int]) -> None:
-        """Begin each stream; its seed determines the start and the noise."""
-        draws = [np.random.default_rng(seed) for seed in seeds]
+    def _begin_at_random(self, streams: np.ndarray) -> None:
+        """Begin each stream; its generator determines the start and the noise."""
+        draws = [self._generators[stream] for stream in streams]
         starts = [int(rng.integers(len(self.starts))) for rng in draws]
         self._begin(streams, starts, [int(rng.integers(2**40)) for rng in draws])
 
@@ -194,7 +241,7 @@ class DreamEnv(VectorEnv):
         if self._stream is None:
             self._stream = self.world.stream(clip, seeds=noise)
             self._tasks = [""] * self.num_envs
-            space = self.single_observation_space.spaces
+            space = self._space.spaces
             empty = {name: np.zeros((self.num_envs, *s.shape), s.dtype) for name, s in space.items()}
             self._observations = empty
             self._steps = np.zeros(self.num_envs, np.int64)
@@ -217,26 +264,35 @@ class DreamEnv(VectorEnv):
 
     def _columns(self, frames: Tensor, states: Tensor | None) -> Observations:
         pictures = frames.cpu().numpy()
-        columns = {f"observation.images.{view}": pictures[:, index] for index, view in enumerate(self.starts.views)}
+        columns = {IMAGES + view: pictures[:, index] for index, view in enumerate(self.starts.views)}
         if states is not None:
-            space = self.single_observation_space["observation.state"]
-            columns["observation.state"] = states.cpu().numpy().clip(space.low, space.high)
+            space = self._space[STATE]
+            columns[STATE] = states.cpu().numpy().clip(space.low, space.high)
         return columns
 
     def _copy(self) -> Observations:
-        return {name: values.copy() for name, values in self._observations.items()}
+        copies = {name: values.copy() for name, values in self._observations.items()}
+        return named(copies, self.starts.views, self.keys)
 
-    def _finals(self, finished: np.ndarray) -> dict[str, Any]:
-        """The last observations of the finished streams, in the format of Gymnasium."""
-        last = np.full(self.num_envs, None, object)
-        success = np.zeros(self.num_envs, bool)
-        mask = np.zeros(self.num_envs, bool)
-        mask[finished] = True
-        for stream in finished:
-            last[stream] = {k: values[stream].copy() for k, values in self._observations.items()}
-            success[stream] = self._terminated[stream]
-        final = {"success": success, "_success": mask.copy()}
-        return {"final_obs": last, "_final_obs": mask, "final_info": final, "_final_info": mask}
+    def _last(self, finished: Bool[np.ndarray, "n"]) -> dict[int, Observations]:
+        """The last observations of the finished streams."""
+        found = {}
+        for stream in np.flatnonzero(finished):
+            last = {name: values[stream].copy() for name, values in self._observations.items()}
+            found[int(stream)] = named(last, self.starts.views, self.keys)
+        return found
+
+
+def autoreset_named(mode: AutoresetMode | str) -> AutoresetMode:
+    """A mode of Gymnasium, also by its name (`SAME_STEP`) or its value (`SameStep`).
+
+    Raises:
+        ValueError: There is no such mode.
+    """
+    known = {each.value: each for each in AutoresetMode} | dict(AutoresetMode.__members__)
+    if isinstance(mode, str) and mode not in known:
+        raise ValueError(f"autoreset_mode is one of {', '.join(AutoresetMode.__members__)}, got {mode!r}")
+    return known[mode] if isinstance(mode, str) else mode
 
 
 def _check(world: WorldModel, starts: Starts) -> None:

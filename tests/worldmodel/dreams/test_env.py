@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 import torch
 from drawn_episodes import SEEDS, DrawnEpisodes, never
-from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from tiny import tiny_world
@@ -29,31 +28,6 @@ def dream(judge=never, *, num_envs=3, horizon=4, **options) -> DreamEnv:
 def grey(observation: dict[str, np.ndarray]) -> list[int]:
     """Mean grey level of each stream's first view."""
     return observation["observation.images.top"].mean((1, 2, 3)).astype(int).tolist()
-
-
-class One(gymnasium.Env):
-    """The first stream as a plain environment, for Gymnasium's own checks."""
-
-    def __init__(self, envs: DreamEnv):
-        self.envs, self.metadata = envs, {"render_modes": []}
-        self.observation_space = envs.single_observation_space
-        self.action_space = envs.single_action_space
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        observation, _ = self.envs.reset(seed=seed)
-        return {k: v[0] for k, v in observation.items()}, {}
-
-    def step(self, action):
-        observation, reward, terminated, truncated, _ = self.envs.step(action[None])
-        first = {k: v[0] for k, v in observation.items()}
-        return first, float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
-
-
-@pytest.mark.filterwarnings("ignore:.*(infinity|render).*")
-def test_gymnasium_accepts_a_stream_as_an_environment():
-    mode = AutoresetMode.DISABLED
-    check_env(One(dream(num_envs=1, autoreset_mode=mode)), skip_render_check=True)
 
 
 def test_gymnasium_accepts_the_batch_and_its_wrappers_work():
@@ -174,7 +148,9 @@ def test_actions_are_clipped_to_the_spaces_of_the_real_environment():
     ("build", "message"),
     [
         (lambda: dream(horizon=0), "horizon are at least 1, got 3 and 0"),
-        (lambda: dream(autoreset_mode=AutoresetMode.NEXT_STEP), "SAME_STEP or DISABLED"),
+        (lambda: dream(autoreset_mode="SAMESTEP"), "NEXT_STEP, SAME_STEP, DISABLED, got 'SAMESTEP'"),
+        (lambda: dream(keys="gymnasium"), "lerobot, gym, render_mode is rgb_array or None, got 'gymnasium'"),
+        (lambda: dream(render_mode="human"), "'lerobot' and 'human'"),
         (lambda: dream().reset(options={"start": [0]}), r"got \['start'\]"),
         (lambda: dream().reset(options={"starts": [0, 1]}), "got 2 starts for 3 streams"),
         (lambda: dream().reset(options={"starts": [0, 1, 4]}), r"starts \[4\] are not within 0..3"),

@@ -1,0 +1,213 @@
+"""Does a learner of Stable-Baselines3 improve for real by learning in a dream?
+
+python benchmarks/learners.py --out runs/learners
+python benchmarks/learners.py --out runs/learners --minutes 10
+
+Records Meta-World's reach-v3, trains a world model and a judge on it, lets SAC learn in dreams alone, and
+lets the agent act in the simulator before and after, from the same 100 starts that neither of them has
+seen. The goal of an episode is only visible in the pictures: the agent sees the hand and the keypoints
+of the judge, which stay as they are. Its reward is the judge's. Everything that is finished is kept, so
+a killed run continues with the next part. Writes `learners.json` with every trial.
+"""
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import torch
+import tyro
+from einops import rearrange
+from jaxtyping import Float32, Float64
+from stable_baselines3 import SAC
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecMonitor
+
+from policy_eval.judge.judge import LearnedJudge
+from policy_eval.policies.policy import AgentPolicy
+from worldmodel.data import open_episodes
+from worldmodel.dreams.sb3 import StableBaselinesEnv
+from worldmodel.dreams.starts import Starts
+from worldmodel.dreams.verdict import Verdict
+from worldmodel.envs import make_env
+from worldmodel.fidelity.intervals import bootstrap_interval
+from worldmodel.files import read_object, write_json
+from worldmodel.streaming.state import Observation
+from worldmodel.world_model import WorldModel
+
+ENV = "metaworld:reach-v3"
+DREAM = "worldmodel.dreams:worldmodel/Dream-v0"
+HORIZON = 30
+BEST_REWARD = 10.0
+"""Largest reward of a step in Meta-World."""
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Learn in dreams of reach-v3, and measure for real."""
+
+    out: Path
+    """Folder of the data, the models, the agent and `learners.json`."""
+    minutes: float = 15.0
+    """CPU minutes of learning; the issue's bar is at most 30."""
+    pretrain_minutes: float = 6.0
+    """CPU minutes of the world model's training, from the one of push-v3, which has the same robot."""
+    episodes: int = 100
+    """Real trials before and after."""
+    num_envs: int = 16
+    """Dreams side by side."""
+    seed: int = 0
+    """Seed of the agent."""
+
+
+class Endless:
+    """A judge whose successes do not end a dream, so that staying at the goal pays; rewards are 0 to 1."""
+
+    def __init__(self, judge: LearnedJudge):
+        self.judge = judge
+
+    def __call__(self, observation: Observation) -> Verdict:
+        """The verdict on the latest frame of every stream."""
+        rewards = self.judge(observation).rewards / BEST_REWARD
+        return Verdict(rewards, torch.zeros(len(rewards), dtype=torch.bool))
+
+
+class Keypoints:
+    """The hand, and where the judge's network sees things in every camera.
+
+    Args:
+        judge: Its convolutions are used as they are.
+        states: States of the data, for their mean and spread.
+    """
+
+    def __init__(self, judge: LearnedJudge, states: torch.Tensor):
+        self.encoders, self.views = judge.network.encoders, judge.shape.views
+        self.mean, self.std = states.mean(0).numpy(), states.std(0).clamp(min=1e-3).numpy()
+
+    @torch.no_grad()
+    def __call__(self, observation: dict[str, np.ndarray]) -> dict[str, Float32[np.ndarray, "n f"]]:
+        """What the agent sees."""
+        pictures = [torch.from_numpy(observation[f"observation.images.{view}"]) for view in self.views]
+        seen = [encode(frames).numpy() for encode, frames in zip(self.encoders, pictures, strict=True)]
+        hand = (observation["observation.state"] - self.mean) / self.std
+        return {"seen": np.concatenate([hand.clip(-3, 3), *seen], axis=1).astype(np.float32)}
+
+
+class Clock(BaseCallback):
+    """Ends the learning after some CPU seconds of this process, and keeps the curve of the dreamt return."""
+
+    def __init__(self, seconds: float, kept: Path):
+        super().__init__()
+        self.seconds, self.kept, self.began, self.shown = seconds, kept, time.process_time(), 0.0
+        self.curve: list[dict[str, float]] = []
+
+    def _on_step(self) -> bool:
+        spent = time.process_time() - self.began
+        if spent - self.shown >= self.seconds / 30 and self.model.ep_info_buffer:
+            self.shown = spent
+            returns = float(np.mean([each["r"] for each in self.model.ep_info_buffer]))
+            self.curve.append({"cpu_seconds": spent, "frames": self.num_timesteps, "dreamt_return": returns})
+            self.model.save(self.kept)
+            print(f"{spent:.0f} CPU s, {self.num_timesteps} frames, dreamt return {returns:.2f}", flush=True)
+        return spent < self.seconds
+
+
+def prepare(config: BenchmarkConfig) -> None:
+    """Record data, train the world model and the judge, whatever is missing."""
+    data, world = str(config.out / "data"), str(config.out / "world")
+    heldout, judge = str(config.out / "heldout"), str(config.out / "judge")
+    minutes = ["--minutes", str(config.pretrain_minutes), "--clock", "cpu", "--steps", "100000"]
+    rates = ["--learning-rate", "5e-4", "--average-decay", "0.98", "--validation-interval", "100000"]
+    fresh = ["--seed", "62", "--behaviour", "random", "--horizon", "3", "--episodes", str(config.episodes)]
+    training = ["--init", "checkpoints/metaworld-push", *minutes, *rates]
+    parts = {
+        "data/meta/info.json": ["record", ENV, "--out", data, "--seed", "61", "--episodes", "240"],
+        "heldout/meta/info.json": ["record", ENV, "--out", heldout, *fresh],
+        "world/weights.safetensors": ["pretrain", "tiny", "--data", data, "--out", world, *training],
+        "judge/report.json": ["judge", "--data", data, "--out", judge],
+    }
+    for made, command in parts.items():
+        if not (config.out / made).is_file():
+            subprocess.run([sys.executable, "-m", "worldmodel.cli", *command], check=True)
+
+
+def make_agent(config: BenchmarkConfig) -> tuple[SAC, Keypoints, tuple[np.ndarray, np.ndarray]]:
+    """A fresh agent in its dreams, what it sees, and the bounds of its actions."""
+    world, judge = WorldModel.load(config.out / "world"), LearnedJudge.load(config.out / "judge")
+    source = open_episodes(config.out / "data", tuple(world.size), world.views)
+    features = Keypoints(judge, torch.cat([source.columns(episode).states for episode in range(len(source))]))
+    envs = gymnasium.make_vec(
+        DREAM,
+        num_envs=config.num_envs,
+        world=world,
+        data=Starts(source),
+        judge=Endless(judge),
+        horizon=HORIZON,
+        num_steps=1,
+        seed=config.seed,
+    )
+    agent = SAC(
+        "MultiInputPolicy",
+        VecMonitor(StableBaselinesEnv(envs, features)),
+        learning_rate=1e-3,
+        gamma=0.95,
+        batch_size=256,
+        gradient_steps=6,
+        learning_starts=60 * config.num_envs,
+        policy_kwargs={"net_arch": [128, 128]},
+        seed=config.seed,
+        device="cpu",
+    )
+    return agent, features, (envs.action_low, envs.action_high)
+
+
+def act_for_real(policy: AgentPolicy, starts: Starts, kept: Path) -> dict[str, Float64[np.ndarray, "e"]]:
+    """Return over 30 steps, successes included, and whether the goal was reached, from every start."""
+    if kept.is_file():
+        return {name: np.array(values) for name, values in read_object(kept).items()}
+    env = make_env(ENV, time_limit=HORIZON)
+    returns, solved = np.zeros(len(starts)), np.zeros(len(starts))
+    for trial, seed in enumerate(starts.seeds):
+        observation, _ = env.reset(seed=seed)
+        policy.reset([seed])
+        for _ in range(HORIZON):
+            batch = {name: torch.from_numpy(value[None]) for name, value in observation.items()}
+            action = rearrange(policy.act(batch), "1 a -> a").numpy()
+            observation, reward, success, _, _ = env.step(action)
+            returns[trial] += reward
+            solved[trial] = max(solved[trial], success)
+    write_json(kept, {"return": returns.tolist(), "success": solved.tolist()})
+    return {"return": returns, "success": solved}
+
+
+def main(config: BenchmarkConfig) -> None:
+    """Prepare, learn, measure, write, print."""
+    torch.set_num_threads(1)  # two threads wait for each other on frames this small
+    config.out.mkdir(parents=True, exist_ok=True)
+    prepare(config)
+    agent, features, bounds = make_agent(config)
+    policy = AgentPolicy(agent, features=features, bounds=bounds)
+    starts = Starts(open_episodes(config.out / "heldout"), range(config.episodes))
+    found = {"config": {name: str(value) for name, value in vars(config).items()}, "seeds": list(starts.seeds)}
+    before = act_for_real(policy, starts, config.out / "before.json")
+    clock = Clock(60 * config.minutes, config.out / "agent.zip")
+    agent.learn(10**9, callback=clock)
+    agent.save(config.out / "agent.zip")
+    after = act_for_real(policy, starts, config.out / "after.json")
+    found |= {"curve": clock.curve, "frames": agent.num_timesteps}
+    for name in before:
+        gains = after[name] - before[name]
+        low, high = bootstrap_interval(gains, np.arange(len(gains)), resamples=4000)
+        found[name] = {"before": before[name].tolist(), "after": after[name].tolist(), "interval": (low, high)}
+        print(
+            f"real {name}: {before[name].mean():.2f} before, {after[name].mean():.2f} after, "
+            f"gain {gains.mean():+.2f} [{low:+.2f}, {high:+.2f}], {len(gains)} paired starts"
+        )
+    write_json(config.out / "learners.json", found)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(BenchmarkConfig))
