@@ -46,6 +46,15 @@ def test_environment_and_policy(tmp_path):
 
 
 @pytest.mark.slow
+def test_reward(tmp_path):
+    run_page(tmp_path, "environment")
+    printed = run_page(tmp_path, "reward", "environment")
+    assert printed.splitlines()[-1] == "again"
+    for out, names in (("better", {"fidelity", "smooth", "Bright"}), ("again", {"fidelity", "smooth", "still"})):
+        assert set(json.loads((tmp_path / out / "spread.json").read_text())) == names
+
+
+@pytest.mark.slow
 def test_behaviour(tmp_path):
     run_page(tmp_path, "behaviour", "environment")
     assert set(robot_types(tmp_path)) == {"chased", "wandered", "shown"}

@@ -1,7 +1,7 @@
 """The card of a model: what it is, what it learned from, how good it is, and how to load it; in Markdown."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -95,12 +95,14 @@ def model_card(name: str, folder: Path, file: str, facts: CardFacts) -> str:
         ),
     ]
     if reports["fidelity.json"]:
-        parts += ["## Fidelity", told(fidelity_section, reports["fidelity.json"], facts.fidelity, "fidelity")]
+        files = facts.fidelity or [folder / "fidelity.json"]
+        parts += ["## Fidelity", told(fidelity_section, reports["fidelity.json"], files, "fidelity")]
     if reports["ranking.json"]:
-        parts += ["## Ranking", told(ranking_section, reports["ranking.json"][0], facts.ranking, "ranking")]
+        files = [facts.ranking or folder / "ranking.json"]
+        parts += ["## Ranking", told(ranking_section, reports["ranking.json"][0], files, "ranking")]
     if file == "judge.json" and (folder / "report.json").is_file():
         report = read_object(folder / "report.json")
-        parts += ["## Accuracy", told(judge_section, report, folder / "report.json", "report of a judge")]
+        parts += ["## Accuracy", told(judge_section, report, [folder / "report.json"], "judge")]
     kind, package, loader = LOADERS[file]
     variable = kind.split()[0]
     example = f'from {package} import {loader}\n\n{variable} = {loader}.load("hf://{name}")'
@@ -110,7 +112,7 @@ def model_card(name: str, folder: Path, file: str, facts: CardFacts) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def told(section: Any, report: Any, file: object, kind: str) -> str:
+def told(section: Callable[[Any], str], report: object, files: Sequence[Path], kind: str) -> str:
     """A section about a report.
 
     Raises:
@@ -119,7 +121,7 @@ def told(section: Any, report: Any, file: object, kind: str) -> str:
     try:
         return section(report)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        where = file or f"{kind}.json in the folder"
+        where = ", ".join(map(str, files))
         raise ValueError(f"{where}: this is no {kind} report, {NO_CARD}: {type(error).__name__} {error}") from error
 
 
