@@ -187,24 +187,6 @@ def test_the_command_improves_and_leaves_a_policy(folders, tmp_path, capsys):
     assert report["updates"] == 2 and report["calibration"]["horizon"] == 2
 
 
-@pytest.mark.parametrize("how", ["named", "passed"])
-def test_extra_rewards_are_called_and_a_bad_one_is_one_line(how, folders, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my_dreamt_rewards.py").write_text("def compare(rollout):\n    return rollout.reference.frames")
-    settings = {k: str(v) if k == "world" else v for k, v in folders.items()}
-    settings |= {"out": tmp_path / "out", "trust": False, "streams": 2, "horizon": 1, "validation_horizon": 1}
-    named = ExtraRewards(("my_dreamt_rewards:compare=1",) if how == "named" else ())
-    passed = {} if how == "named" else {"mine": (lambda rollout: rollout.reference.frames, 1.0)}
-    with pytest.raises(
-        ValueError, match=r"^reward (my_dreamt_rewards:compare|mine): AttributeError: .*there is no rec"
-    ):
-        imagine(ImagineConfig(**settings, reward=named), passed)
-    noted = json.loads((tmp_path / "out" / "state" / "settings.json").read_text())
-    assert noted["reward.extra (fingerprint)"].startswith(
-        "my_dreamt_rewards:compare=1 " if how == "named" else "mine=1"
-    )
-
-
 @pytest.mark.slow
 def test_an_interrupted_command_goes_on_as_it_says(folders, tmp_path, capsys):
     more = ["--updates", "4", "--validation-interval", "2", "--save-interval", "100"]
@@ -250,3 +232,21 @@ def test_what_does_not_fit_is_named(folders, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("how", ["named", "passed"])
+def test_extra_rewards_are_called_and_a_bad_one_is_one_line(how, folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_dreamt_rewards.py").write_text("def compare(rollout):\n    return rollout.reference.frames")
+    settings = {k: str(v) if k == "world" else v for k, v in folders.items()}
+    settings |= {"out": tmp_path / "out", "trust": False, "streams": 2, "horizon": 1, "validation_horizon": 1}
+    named = ExtraRewards(("my_dreamt_rewards:compare=1",) if how == "named" else ())
+    passed = {} if how == "named" else {"mine": (lambda rollout: rollout.reference.frames, 1.0)}
+    with pytest.raises(
+        ValueError, match=r"^reward (my_dreamt_rewards:compare|mine): AttributeError: .*there is no rec"
+    ):
+        imagine(ImagineConfig(**settings, reward=named), passed)
+    noted = json.loads((tmp_path / "out" / "state" / "settings.json").read_text())
+    assert noted["reward.extra (fingerprint)"].startswith(
+        "my_dreamt_rewards:compare=1 " if how == "named" else "mine=1"
+    )
