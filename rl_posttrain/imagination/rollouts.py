@@ -1,7 +1,7 @@
 """Short imagined rollouts of an actor, each start dreamt under several noise seeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import repeat
@@ -94,7 +94,8 @@ def imagine_rollouts(
     """
     number, streams = len(clips), len(clips) * noise_seeds
     stream = begin(world, list(clips) * noise_seeds, [mix_seed(seed, i) for i in range(streams)])
-    seen = stream.observation
+    tasks = tuple(clip.task for clip in clips) * noise_seeds
+    seen = replace(stream.observation, task=tasks)
     device = actor.log_std.device
     bounds = bounds[0].to(device), bounds[1].to(device)
     generator = torch.Generator().manual_seed(seed)
@@ -114,7 +115,7 @@ def imagine_rollouts(
             action = action + actor.std * repeat(noise, "n a -> (k n) a", k=noise_seeds)
         commands = actor.raw(action, seen.states if own else None).clamp(*bounds)
         before, applied = seen, held(commands, world.stride)
-        seen = stream.step(applied, num_steps=num_steps)
+        seen = replace(stream.step(applied, num_steps=num_steps), task=tasks)
         extra.append(extra_reward(rewards or {}, before, applied, seen))
         actions.append(action)
         looks.append(look())
@@ -143,7 +144,7 @@ def extra_reward(
         frames=torch.stack(pictures, 1),
         actions=actions.to(before.frames.device)[:, None],
         states=None if states[0] is None else torch.stack(states, 1),
-        task=before.task or "",
+        task=after.task,
     )
     total = torch.zeros(len(before.frames), device=before.frames.device)
     for reward, weight in rewards.values():

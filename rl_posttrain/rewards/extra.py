@@ -46,7 +46,7 @@ class CheckedReward:
         try:
             values = self.reward(rollout)
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
+            place = traceback.extract_tb(error.__traceback__)[:2][-1]  # in the reward itself, not in what it calls
             none = "; in imagine there is no recording, so rollout.reference is None" * (rollout.reference is None)
             raise ValueError(
                 f"reward {self.name}: {one_line(error)} ({place.filename}, line {place.lineno}){none}"

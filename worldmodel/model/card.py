@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from worldmodel.files import read_object
+from worldmodel.files import is_on_hub, read_object
 
 LOADERS = {
     "world.json": ("world model", "worldmodel", "WorldModel"),
@@ -43,6 +43,8 @@ class CardFacts:
     allowed to use them."""
     data: str = ""
     """Where the training data is from and which licence it has, in words."""
+    datasets: tuple[str, ...] = ()
+    """Data sets on the hub that it learned from, as hf://USER/SET; those that a world model notes are known."""
     limits: str = ""
     """What the model cannot do, in words."""
     fidelity: tuple[Path, ...] = ()
@@ -148,7 +150,8 @@ def sentence(file: str, described: Mapping[str, Any]) -> str:
 
 def trained_on(noted: Mapping[str, Any]) -> str:
     """One data set that a world model was trained on."""
-    name = PureWindowsPath(str(noted.get("name", "data set"))).name
+    name = str(noted.get("name", "data set"))
+    name = name if is_on_hub(name) else PureWindowsPath(name).name
     seeds = noted.get("reset_seeds")
     more = f", reset seeds {spans(seeds)}" if seeds else ""
     return f"{len(noted.get('episodes', []))} episodes of {code(name)}{more}."

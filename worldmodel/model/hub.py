@@ -24,6 +24,8 @@ TAGS = {
     "config.json": ["robotics", "inverse-dynamics"],
 }
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+PARENTS = re.compile(r"(?<![\w.:/~])([A-Za-z]:)?[\\/]([^\s'\",()]+[\\/])+")
+"""The folders of an absolute path inside a text; not those of a web address."""
 METADATA = "---\n"
 """The first line of a card with metadata."""
 
@@ -91,7 +93,7 @@ def repository(name: str) -> str:
     """
     found = HUB.fullmatch(name if is_on_hub(name) else f"hf://{name}")
     if found is None or found["revision"] is not None:
-        raise ValueError(f"{name}: a model is pushed to hf://USER/NAME, without a revision")
+        raise ValueError(f"{name}: expected hf://USER/NAME, without a revision")
     return found["name"]
 
 
@@ -150,7 +152,7 @@ def card_of(folder: Path, file: str, name: str, facts: CardFacts) -> str:
     mine = folder / "README.md"
     text = mine.read_text(encoding="utf-8") if mine.is_file() else model_card(name, folder, file, facts)
     block = text.startswith(METADATA)
-    unused = ("data", "limits", *(["license"] if block else [])) if mine.is_file() else ()
+    unused = ("data", "limits", *(["license", "datasets"] if block else [])) if mine.is_file() else ()
     for option in unused:
         if getattr(facts, option):
             raise ValueError(
@@ -163,7 +165,7 @@ def metadata(described: dict[str, Any], file: str, facts: CardFacts) -> str:
     """The YAML block at the top of a card, from which the hub lists and filters models.
 
     Raises:
-        ValueError: The licence has a form that the hub does not know.
+        ValueError: The licence or a data set has a form that the hub does not know.
     """
     from huggingface_hub import ModelCardData
 
@@ -171,26 +173,29 @@ def metadata(described: dict[str, Any], file: str, facts: CardFacts) -> str:
         raise ValueError(
             f"--license {facts.license}: the hub names licences in small letters, such as apache-2.0, mit, cc-by-4.0"
         )
-    names = [HUB.fullmatch(str(noted.get("name", ""))) for noted in described.get("train_data", [])]
+    noted = [HUB.fullmatch(str(each.get("name", ""))) for each in described.get("train_data", [])]
+    names = [each["name"] for each in noted if each] + [repository(each) for each in facts.datasets]
     data = ModelCardData(
         license=facts.license or None,
         library_name="worldmodel",
         pipeline_tag="robotics",
         tags=TAGS[file],
-        datasets=list(dict.fromkeys(each["name"] for each in names if each)) or None,
+        datasets=list(dict.fromkeys(names)) or None,
     )
     return f"{METADATA}{data.to_yaml()}\n{METADATA}"
 
 
 def without_paths(value: Any) -> Any:
-    """A report in which only the last part of every absolute path is left: where files lie is nobody's business."""
+    """A report in which only the last part of every absolute path is left: a disk is nobody else's business."""
     if isinstance(value, dict):
         return {key: without_paths(each) for key, each in value.items()}
     if isinstance(value, list):
         return [without_paths(each) for each in value]
-    if isinstance(value, str) and (PurePath(value).is_absolute() or PureWindowsPath(value).is_absolute()):
+    if not isinstance(value, str):
+        return value
+    if PurePath(value).is_absolute() or PureWindowsPath(value).is_absolute():
         return PureWindowsPath(value).name
-    return value
+    return PARENTS.sub("", value)
 
 
 def upload(name: str, files: dict[str, Path | bytes], kind: str, *, private: bool, token: str | None) -> str:

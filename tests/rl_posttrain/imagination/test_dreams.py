@@ -195,6 +195,7 @@ def test_an_extra_reward_sees_each_action_and_is_measured(data, tmp_path):
         assert torch.equal(rollout.imagined.frames, dreamt.frames[:, step : step + 2])
         torch.testing.assert_close(dreamt.extra[:, step], 1.5 * moved(rollout))
     assert rollout.imagined.actions.shape == (len(setting.held_out), 1, 2)
+    assert rollout.imagined.task == ("right",) * len(setting.held_out)
     change = measure(options, with_it, learner)[0] - plain
     gone = dream(options, with_it, learner, setting.held_out, horizon=6, seed=0, noise_seeds=1, explore=False)
     assert not gone.solved.all()

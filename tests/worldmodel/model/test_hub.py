@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from drawn_episodes import DrawnEpisodes
 from hub_server import READER, TOKEN, running_hub
 from tiny import random_clip, tiny_world
 
@@ -16,6 +17,7 @@ from worldmodel.cli import main
 from worldmodel.model.card import CardFacts
 from worldmodel.model.folder import fingerprint
 from worldmodel.model.hub import PushConfig, push, refusal, repository, without_paths
+from worldmodel.training.build import note_training
 from worldmodel.world_model import WorldModel
 
 LOOKS = {"views": ("top",), "size": (16, 16)}
@@ -46,13 +48,14 @@ def test_what_is_pushed_is_loaded_bit_for_bit(file, hub, tmp_path):
     make, kind = MODELS[file]
     model = make()
     model.save(tmp_path / "saved")
-    address = model.push_to_hub("me/a-model", facts=CardFacts(license="apache-2.0"))
+    address = model.push_to_hub("me/a-model", facts=CardFacts(license="apache-2.0", datasets=("hf://me/set",)))
     assert address.startswith(f"{hub.url}/me/a-model/commit/")
     assert set(hub.repos["me/a-model"]) == {file, "weights.safetensors", "README.md"} and hub.private["me/a-model"]
     for name in (file, "weights.safetensors"):
         assert hub.repos["me/a-model"][name] == (tmp_path / "saved" / name).read_bytes()
     card = hub.repos["me/a-model"]["README.md"].decode()
-    assert card.startswith("---\nlibrary_name: worldmodel\nlicense: apache-2.0\npipeline_tag: robotics\n")
+    head = "---\ndatasets:\n- me/set\nlibrary_name: worldmodel\nlicense: apache-2.0\npipeline_tag: robotics\n"
+    assert card.startswith(head)
     assert f'{kind.__name__}.load("hf://me/a-model")' in card
     fetched, kept = kind.load("hf://me/a-model"), kind.load(tmp_path / "saved")
     weights, expected = (getattr(each, "network", each).state_dict() for each in (fetched, kept))
@@ -72,7 +75,9 @@ def test_a_world_from_the_hub_dreams_the_same(hub):
 def test_the_command_pushes_the_model_and_its_reports_and_nothing_else(hub, tmp_path, capsys):
     folder = tmp_path / "runs" / "world"
     world = tiny_world()
-    world.train_data = [{"name": "hf://me/episodes", "episodes": [0, 1], "reset_seeds": None}]
+    source = DrawnEpisodes([3, 3])
+    for source.name in ("hf://me/episodes", f"{tmp_path}/mine"):
+        note_training(world, source, [0, 1])
     world.save(folder)
     (folder / "state").mkdir()
     (folder / "state" / "state.safetensors").write_bytes(b"secret")
@@ -85,7 +90,8 @@ def test_the_command_pushes_the_model_and_its_reports_and_nothing_else(hub, tmp_
     assert set(files) == {"world.json", "weights.safetensors", "ranking.json", "README.md"}
     assert json.loads(files["ranking.json"])["settings"] == {"data": "data"}
     card = files["README.md"].decode()
-    assert "datasets:\n- me/episodes\n" in card and "2 episodes of `episodes`." in card
+    assert "datasets:\n- me/episodes\n" in card
+    assert "2 episodes of `hf://me/episodes`. 2 episodes of `mine`." in card
     assert "load it by hf://me/world" in capsys.readouterr().out
     assert not any(str(tmp_path) in text.decode(errors="ignore") for text in files.values())
     before = dict(files)
@@ -129,8 +135,9 @@ def test_a_folder_that_is_no_whole_model_is_refused(tmp_path):
     folder = tmp_path / "world"
     tiny_world().save(folder)
     good = PushConfig(folder, "me/world", dry_run=True)
-    assert "pushed to hf://USER/NAME, without a revision" in refused(replace(good, to="hf://me/world@v1"))
-    assert "pushed to hf://USER/NAME" in refused(replace(good, to="world"))
+    assert refused(replace(good, to="hf://me/world@v1")).endswith("@v1: expected hf://USER/NAME, without a revision")
+    assert "world: expected hf://USER/NAME" in refused(replace(good, to="world"))
+    assert "episodes: expected hf://USER/NAME" in refused(replace(good, facts=CardFacts(datasets=("episodes",))))
     said = "--license Apache 2: the hub names licences in small letters"
     assert refused(replace(good, facts=CardFacts(license="Apache 2"))).startswith(said)
     (folder / "weights.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0")
@@ -172,6 +179,8 @@ def test_a_card_of_ones_own_is_used_as_it_is(tmp_path, capsys):
 def test_paths_are_cut_to_their_last_part():
     report = {"data": "/home/me/data", "on": ["C:\\Users\\me\\set", "runs/world", 3, None], "text": "and/or"}
     assert without_paths(report) == {"data": "data", "on": ["set", "runs/world", 3, None], "text": "and/or"}
+    several = "(PosixPath('/home/me/a'), '/home/me/b', 'c/d') of https://a.org/b/c and ~/d/e"
+    assert without_paths(several) == "(PosixPath('a'), 'b', 'c/d') of https://a.org/b/c and ~/d/e"
     assert repository("hf://me/a.b-c") == repository("me/a.b-c") == "me/a.b-c"
     assert refusal(OSError()) == "OSError"
     assert Path("README.md").name == without_paths(str(Path("README.md").absolute()))
