@@ -30,12 +30,12 @@ def test_text_of_users_is_shown_as_it_is():
 def test_a_world_is_described_with_its_data_and_training(tmp_path):
     world = tiny_world(stride=2)
     world.train_data = [
-        {"name": "/home/somebody/sets/mine", "episodes": [0, 1, 2], "reset_seeds": [7, 9, 8]},
+        {"name": "/disk/somebody/sets/mine", "episodes": [0, 1, 2], "reset_seeds": [7, 9, 8]},
         {"name": "hf://you/yours", "episodes": [4], "reset_seeds": None},
     ]
     world.save(tmp_path)
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "settings.json").write_text(json.dumps({"batch": 8, "init": "/home/somebody", "seed": 3}))
+    (tmp_path / "state" / "settings.json").write_text(json.dumps({"batch": 8, "init": "/disk/somebody", "seed": 3}))
     (tmp_path / "state" / "state.json").write_text(json.dumps({"step": 40, "seconds": 180.0}))
     said = card(tmp_path, license="mit", data="Recorded <b>here</b>.", limits="It | is grey.")
     assert "World model: cameras `top` and `wrist` at 16 x 24 pixels, 2 action and 2 state dimensions, 10 fr" in said
@@ -99,7 +99,7 @@ def test_a_ranking_is_shown_with_intervals_and_what_is_refused(tmp_path):
 
 
 def test_a_policy_tells_how_it_was_cloned(tmp_path):
-    report = {"data": "/home/me/demos", "demonstrations": 12, "steps": 900, "learning_rate": 0.001, "cap": None}
+    report = {"data": "/disk/me/demos", "demonstrations": 12, "steps": 900, "learning_rate": 0.001, "cap": None}
     (tmp_path / "training.json").write_text(json.dumps(report))
     assert training(tmp_path) == "steps 900, learning rate 0.001, demonstrations 12."
 

@@ -177,9 +177,9 @@ def test_a_card_of_ones_own_is_used_as_it_is(tmp_path, capsys):
 
 
 def test_paths_are_cut_to_their_last_part():
-    report = {"data": "/home/me/data", "on": ["C:\\Users\\me\\set", "runs/world", 3, None], "text": "and/or"}
+    report = {"data": "/disk/me/data", "on": ["C:\\Users\\me\\set", "runs/world", 3, None], "text": "and/or"}
     assert without_paths(report) == {"data": "data", "on": ["set", "runs/world", 3, None], "text": "and/or"}
-    several = "(PosixPath('/home/me/a'), '/home/me/b', 'c/d') of https://a.org/b/c and ~/d/e"
+    several = "(PosixPath('/disk/me/a'), '/disk/me/b', 'c/d') of https://a.org/b/c and ~/d/e"
     assert without_paths(several) == "(PosixPath('a'), 'b', 'c/d') of https://a.org/b/c and ~/d/e"
     assert repository("hf://me/a.b-c") == repository("me/a.b-c") == "me/a.b-c"
     assert refusal(OSError()) == "OSError"
