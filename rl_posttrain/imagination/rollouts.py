@@ -139,6 +139,9 @@ def extra_reward(
     rewards: Weighted, before: Observation, actions: Float[Tensor, "b a"], after: Observation
 ) -> Float[Tensor, "b"]:
     """The weighted sum of the rewards of one action, each of which sees a rollout of two frames."""
+    total = torch.zeros(len(before.frames), device=before.frames.device)
+    if not rewards:
+        return total
     pictures, states = ([getattr(seen, name) for seen in (before, after)] for name in ("frames", "states"))
     clip = Clip(
         frames=torch.stack(pictures, 1),
@@ -146,7 +149,6 @@ def extra_reward(
         states=None if states[0] is None else torch.stack(states, 1),
         task=after.task,
     )
-    total = torch.zeros(len(before.frames), device=before.frames.device)
     for reward, weight in rewards.values():
         total = total + weight * reward(Rollout(clip, None))
     return total

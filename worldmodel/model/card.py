@@ -154,7 +154,8 @@ def trained_on(noted: Mapping[str, Any]) -> str:
     name = name if is_on_hub(name) else PureWindowsPath(name).name
     seeds = noted.get("reset_seeds")
     more = f", reset seeds {spans(seeds)}" if seeds else ""
-    return f"{len(noted.get('episodes', []))} episodes of {code(name)}{more}."
+    number = len(noted.get("episodes", []))
+    return f"{number} episode{'s' * (number != 1)} of {code(name)}{more}."
 
 
 def learnt_from(folder: Path) -> list[str]:

@@ -40,7 +40,7 @@ def test_a_world_is_described_with_its_data_and_training(tmp_path):
     said = card(tmp_path, license="mit", data="Recorded <b>here</b>.", limits="It | is grey.")
     assert "World model: cameras `top` and `wrist` at 16 x 24 pixels, 2 action and 2 state dimensions, 10 fr" in said
     assert "frames/s, of which every second is shown." in said and "- **Licence**: mit\n" in said
-    data = r"3 episodes of `mine`, reset seeds 7..9. 1 episodes of `hf://you/yours`. Recorded \<b\>here\</b\>."
+    data = r"3 episodes of `mine`, reset seeds 7..9. 1 episode of `hf://you/yours`. Recorded \<b\>here\</b\>."
     assert f"- **Data**: {data}\n- **Training**: 40 steps in 3 minutes, batch 8, seed 3.\n" in said
     assert said.endswith("these cameras. It \\| is grey.\n") and "somebody" not in said
     assert 'from worldmodel import WorldModel\n\nworld = WorldModel.load("hf://me/a-model")' in said
