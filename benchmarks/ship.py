@@ -17,6 +17,7 @@ import torch
 import tyro
 
 from worldmodel.files import write_json
+from worldmodel.model.card import ORDINALS, fidelity_table, spans
 from worldmodel.world_model import WorldModel
 
 
@@ -40,7 +41,6 @@ class ShipConfig:
     """Where recorded data comes from and its licence, in words; simulated data, which has reset seeds, needs none."""
 
 
-ORDINALS = {2: "second", 3: "third"}
 CARD = """\
 # {name}
 
@@ -71,53 +71,6 @@ world = WorldModel.load("{out}")
 
 It knows only what was recorded: this robot, this scene, these cameras. {limits}
 """
-
-
-def cells(values: dict[str, float | None], digits: int = 1) -> str:
-    """Figures of all horizons in one cell."""
-    shown = ("-" if value is None else f"{value:.{digits}f}" for value in values.values())
-    return " / ".join(shown)
-
-
-def spans(numbers: list[int]) -> str:
-    """Whole numbers as stretches of consecutive ones."""
-    numbers, parts = sorted(numbers), []
-    for number in numbers:
-        if parts and number == parts[-1][1] + 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ", ".join(f"{first}..{last}" for first, last in parts)
-
-
-def fidelity_table(reports: list[dict]) -> str:
-    """Markdown: a row for each metric, a column for each number of steps and for copy-last."""
-    steps = [report["metadata"]["num_steps"] for report in reports]
-    lines = [
-        "| figure | " + " | ".join(f"{k} step{'s' * (k > 1)}" for k in steps) + " | copy last |",
-        "|---" * (len(steps) + 2) + "|",
-    ]
-    first = reports[0]
-    for view in first["cameras"]:
-        for metric in ("psnr", "masked_psnr", "ssim"):
-            digits = 3 if metric == "ssim" else 1
-            row = [cells(report["cameras"][view][metric], digits) for report in reports]
-            row.append(cells(first["copy_last"][view][metric], digits))
-            label = metric.replace("_", " ") + (", dB" if digits == 1 else "")
-            lines.append(f"| {view} {label} | " + " | ".join(row) + " |")
-    for name in first.get("objects", {}):
-        for metric in ("error_px", "moving_error_px", "missing"):
-            copied = first["copy_last"]["objects"][name].get(metric, {})
-            digits = 2 if metric == "missing" else 1
-            row = [cells(report["objects"][name][metric], digits) for report in reports]
-            row.append(cells(copied, digits))
-            lines.append(f"| {name} {metric.replace('_', ' ')} | " + " | ".join(row) + " |")
-    following = [report.get("action_following", {}) for report in reports]
-    for kind in dict.fromkeys(kind for kinds in following for kind in kinds):
-        rows = [kinds.get(kind) for kinds in following]
-        row = [cells(gap["psnr_gap"]) if gap else "-" for gap in rows]
-        lines.append(f"| PSNR lost under {kind} actions, dB | " + " | ".join([*row, "-"]) + " |")
-    return "\n".join(lines)
 
 
 def shown(stride: int) -> str:

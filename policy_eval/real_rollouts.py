@@ -10,14 +10,16 @@ import numpy as np
 from policy_eval.policies.policy import Policy
 from worldmodel.data import EpisodeSource
 from worldmodel.data.lerobot.write import LeRobotSchema, finalise, stage_episode, staged_episodes
-from worldmodel.envs.episode import Episode, act_out, schema_of, stage
+from worldmodel.envs.episode import Act, Episode, act_out, schema_of, stage
 from worldmodel.envs.policy import ask, begin_episodes
 from worldmodel.envs.protocol import begin, describe
 from worldmodel.envs.record import SEED_STRIDE
 
 
-def roll_out(policy: Policy, env: gymnasium.Env, reset_seed: int, horizon: int, *, play_on: bool = False) -> Episode:
-    """Let a policy act for `horizon` steps, or until a moment after its first success.
+def roll_out(
+    policy: Policy, env: gymnasium.Env, reset_seed: int, horizon: int, *, play_on: bool = False, stride: int = 1
+) -> Episode:
+    """Let a policy act `horizon` times, or until a moment after its first success.
 
     If the environment cannot be stepped after it has terminated, its end also ends the rollout.
 
@@ -25,8 +27,9 @@ def roll_out(policy: Policy, env: gymnasium.Env, reset_seed: int, horizon: int, 
         policy: The policy that acts.
         env: The environment.
         reset_seed: Seed of the start.
-        horizon: Maximum number of steps.
+        horizon: Maximum number of actions.
         play_on: Continue after a success, so that the steps after it are recorded, too.
+        stride: Steps of the environment for which an action is held, as in a world model of this stride.
 
     Raises:
         ValueError: `play_on` is set, but the environment cannot be stepped after it has terminated.
@@ -40,7 +43,22 @@ def roll_out(policy: Policy, env: gymnasium.Env, reset_seed: int, horizon: int, 
     observation = begin(env, reset_seed)
     begin_episodes(policy, [reset_seed], [facts.task])
     stop = None if facts.stops_on_success is None else not play_on
-    return act_out(env, observation, functools.partial(ask, policy), length=horizon, stop_on_success=stop)
+    act = holding(functools.partial(ask, policy), stride)
+    return act_out(env, observation, act, length=horizon * stride, stop_on_success=stop)
+
+
+def holding(act: Act, stride: int) -> Act:
+    """Ask for an action at every `stride`-th step, and repeat it in between."""
+    step, action = 0, None
+
+    def hold(observation: dict[str, np.ndarray]) -> np.ndarray:
+        nonlocal step, action
+        if step % stride == 0:
+            action = act(observation)
+        step += 1
+        return action
+
+    return hold
 
 
 def record_rollouts(
@@ -52,6 +70,7 @@ def record_rollouts(
     horizon: int,
     seed: int,
     play_on: bool = False,
+    stride: int = 1,
     name: str = "",
     progress: Callable[[int], None] = lambda done: None,
 ) -> Path:
@@ -65,9 +84,10 @@ def record_rollouts(
         env: The environment.
         out: Folder of the data set.
         episodes: Number of episodes.
-        horizon: Maximum number of steps of an episode.
+        horizon: Maximum number of actions of an episode.
         seed: Sets the starts; use a seed that nothing is tested on.
         play_on: Continue for the whole horizon after a success.
+        stride: Steps of the environment for which an action is held, as in a world model of this stride.
         name: Name with which `make_env` makes the environment again; by default the environment's own.
         progress: Called with the number of episodes recorded so far.
 
@@ -86,7 +106,7 @@ def record_rollouts(
         if index not in done:
             actor = names[index % len(names)]
             reset_seed = seed * SEED_STRIDE + index
-            episode = roll_out(policies[actor], env, reset_seed, horizon, play_on=play_on)
+            episode = roll_out(policies[actor], env, reset_seed, horizon, play_on=play_on, stride=stride)
             stage(episode, out, index, env, {"reset_seed": reset_seed, "policy": actor}, name=name)
         progress(index + 1)
     finalise(out, schema_of(env, name))

@@ -7,11 +7,13 @@ and on as many episodes of the old data; then the judge's threshold is set on dr
 ones. This module is above evaluation, because evaluation never updates the world model.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import gymnasium
 import numpy as np
+import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +23,7 @@ from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.ranking.command import RankConfig, rank_policies
 from policy_eval.real_rollouts import mix, record_rollouts
 from worldmodel.data import EpisodeSource, open_episodes
+from worldmodel.data.options import ColumnOptions, DataOptions
 from worldmodel.display.progress import ProgressLine
 from worldmodel.envs import make_simulator
 from worldmodel.envs.episode import schema_of
@@ -61,7 +64,7 @@ class AlignConfig:
     out: Path
     """Folder for rollouts, aligned world models and judges, rankings, and `align.json`."""
     horizon: int
-    """Maximum number of steps of a trial."""
+    """Maximum number of steps of a trial; an action is held over the stride of the world model."""
     real_scores: Path
     """Real trials from the same starts, a JSON file of scores by policy."""
     rollouts: tuple[int, ...] = (25, 100)
@@ -85,8 +88,15 @@ class AlignConfig:
     """Denoising steps per frame."""
     seed: int = 77
     """Rollouts start from the reset seeds `seed * 100000 + i`; none may be the seed of a start in `data`."""
+    columns: Annotated[ColumnOptions, tyro.conf.arg(name="")] = field(default_factory=ColumnOptions)
+    """Which columns of `data`, `world_data` and `judge_data` to read."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
+
+    @property
+    def reading(self) -> DataOptions:
+        """How the data sets of the user are opened."""
+        return DataOptions(**asdict(self.columns))
 
 
 def align(config: AlignConfig) -> dict:
@@ -101,12 +111,10 @@ def align(config: AlignConfig) -> dict:
     if not numbers or numbers[0] < least:
         raise ValueError(f"--rollouts are numbers of at least {least}, got {list(config.rollouts)}")
     world = WorldModel.load(config.world)
-    if world.stride != 1:
-        raise ValueError(f"{config.world}: shows every {world.stride}th frame; align records an action at each frame")
-    env = make_simulator(config.real, size=world.size[0])
+    env = make_simulator(config.real, size=world.size[0], time_limit=config.horizon * world.stride)
     check_apart(config, numbers[-1])
     claim(config)
-    recorded = record(config, env, numbers[-1])
+    recorded = record(config, env, numbers[-1], world.stride)
     table = {"0": agreement_of(config, config.world, config.judge, config.out / "before")}
     for number in numbers:
         known = number - held_back(config, number)
@@ -128,7 +136,8 @@ def claim(config: AlignConfig) -> None:
     """
     file = config.out / "settings.json"
     read = {name: fingerprint(getattr(config, name)) for name in ("world", "judge")}
-    read |= {name: open_episodes(getattr(config, name)).fingerprint for name in ("world_data", "judge_data", "data")}
+    sets = {name: getattr(config, name) for name in ("world_data", "judge_data", "data")}
+    read |= {name: open_episodes(data, options=config.reading).fingerprint for name, data in sets.items()}
     values = settings_of(config, read)
     if file.is_file():
         other = [words for name, words in differences(read_object(file), values).items() if name not in FREE]
@@ -147,15 +156,15 @@ def claim(config: AlignConfig) -> None:
 
 def check_apart(config: AlignConfig, episodes: int) -> None:
     """Raise a `ValueError` when a rollout has the reset seed of a start."""
-    source = open_episodes(config.data)
+    source = open_episodes(config.data, options=config.reading)
     seeds = {source.reset_seed(episode) for episode in range(len(source))}
     both = sorted(seeds & set(range(config.seed * 100_000, config.seed * 100_000 + episodes)))
     if both:
         raise ValueError(f"--seed {config.seed}: rollouts would begin from the test starts {both}")
 
 
-def record(config: AlignConfig, env: gymnasium.Env, episodes: int) -> Path:
-    """The rollouts of all policies in turn."""
+def record(config: AlignConfig, env: gymnasium.Env, episodes: int, stride: int) -> Path:
+    """The rollouts of all policies in turn; an action is held for `stride` steps."""
     policies = {name: load_policy(spec) for name, spec in find_policies(config.policies).items()}
     with ProgressLine("record", episodes, unit="rollouts") as progress:
         return record_rollouts(
@@ -165,6 +174,7 @@ def record(config: AlignConfig, env: gymnasium.Env, episodes: int) -> Path:
             episodes=episodes,
             horizon=config.horizon,
             seed=config.seed,
+            stride=stride,
             name=config.real,
             progress=progress.update,
         )
@@ -187,7 +197,7 @@ def fine_tune(
     schema, mixtures = schema_of(env, config.real), {}
     needed = {"world": config.world_data} if config.steps else {}
     for name, data in (needed | {"judge": config.judge_data}).items():
-        old = open_episodes(data)
+        old = open_episodes(data, options=config.reading)
         chosen = np.random.default_rng(config.seed).permutation(len(old))[:known].tolist()
         parts = [(rollouts, range(known)), (old, chosen)]
         mixtures[name] = mix(parts, schema, folder / f"{name}-data", task=describe(env).task)
@@ -205,13 +215,14 @@ def fine_tune(
                 steps=config.steps,
                 batch=config.batch,
                 learning_rate=config.learning_rate,
+                stride=start.stride,
                 relative_to=dict(start.relative_to),
                 average_decay=0.99,
                 warmup=20,
                 validation_episodes=held_out,
                 validation_interval=config.steps,
                 save_interval=config.steps,
-                frames=min(10, shortest(mixtures["world"])),
+                frames=min(10, (shortest(mixtures["world"]) - 1) // start.stride + 1),
                 resume=resumes,
                 overwrite=not resumes,
                 device=config.device,
@@ -227,6 +238,7 @@ def fine_tune(
                 learning_rate=3e-4,
                 held_out=0.3,
                 test_data=config.data,
+                test_reading=config.reading,
                 overwrite=True,
                 device=config.device,
             )
@@ -271,6 +283,7 @@ def agreement_of(config: AlignConfig, world: str | Path, learned: str | Path, ou
         out=out,
         horizon=config.horizon,
         episodes=config.episodes,
+        columns=config.columns,
         real=str(config.real_scores),
         num_steps=config.num_steps,
         workers=config.workers,

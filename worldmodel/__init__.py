@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from worldmodel.envs import make_env
     from worldmodel.envs.record import RecordConfig, record
     from worldmodel.fidelity.measure import measure_fidelity
+    from worldmodel.model.card import CardFacts
+    from worldmodel.model.hub import PushConfig, push
     from worldmodel.streaming.state import Observation
     from worldmodel.streaming.stream import Stream
     from worldmodel.training.pretrain import PretrainConfig, pretrain
@@ -26,12 +28,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CardFacts",
     "Clip",
     "DreamEnv",
     "EpisodeSource",
     "Judge",
     "Observation",
     "PretrainConfig",
+    "PushConfig",
     "RecordConfig",
     "StableBaselinesEnv",
     "Starts",
@@ -45,18 +49,21 @@ __all__ = [
     "measure_fidelity",
     "open_episodes",
     "pretrain",
+    "push",
     "record",
     "stack_clips",
     "write_video",
 ]
 
 _HOMES = {
+    "CardFacts": "worldmodel.model.card",
     "Clip": "worldmodel.data.clip",
     "DreamEnv": "worldmodel.dreams.env",
     "EpisodeSource": "worldmodel.data.clip",
     "Judge": "worldmodel.dreams.verdict",
     "Observation": "worldmodel.streaming.state",
     "PretrainConfig": "worldmodel.training.pretrain",
+    "PushConfig": "worldmodel.model.hub",
     "RecordConfig": "worldmodel.envs.record",
     "StableBaselinesEnv": "worldmodel.dreams.sb3",
     "Starts": "worldmodel.dreams.starts",
@@ -69,6 +76,7 @@ _HOMES = {
     "measure_fidelity": "worldmodel.fidelity.measure",
     "open_episodes": "worldmodel.data.formats",
     "pretrain": "worldmodel.training.pretrain",
+    "push": "worldmodel.model.hub",
     "record": "worldmodel.envs.record",
     "stack_clips": "worldmodel.data.clip",
     "write_video": "worldmodel.data.video.write",

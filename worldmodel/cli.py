@@ -110,6 +110,12 @@ COMMANDS = {
         "bench",
     ),
     "info": Command("Show what is in a data set.", "worldmodel.data.info", "InfoConfig", "info"),
+    "push": Command(
+        "Put a world model, policy or judge on the hub, with a card of its figures.",
+        "worldmodel.model.hub",
+        "PushConfig",
+        "push",
+    ),
     "demo": Command(
         "Open a page on which you drive a world model with the arrow keys.", "demos.page.app", "DemoConfig", "run_demo"
     ),

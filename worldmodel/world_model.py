@@ -12,10 +12,12 @@ from conditioning.conditioner import Conditioner, ConditionerConfig
 from conditioning.latent_action import LatentActionEncoder
 from worldmodel.data.clip import Clip
 from worldmodel.model.backbone import Backbone, EncodedFrames
+from worldmodel.model.card import CardFacts
 from worldmodel.model.codec import LatentCodec, PixelCodec
 from worldmodel.model.dit import DiTConfig, VideoDiT
 from worldmodel.model.flow import Level, Sampler, sample
 from worldmodel.model.folder import load_model, save_model
+from worldmodel.model.hub import push_saved
 from worldmodel.streaming.advance import Seeds, begin
 from worldmodel.streaming.engine import FoldedEngine, foldable
 from worldmodel.streaming.plain import PlainEngine
@@ -229,6 +231,12 @@ class WorldModel(nn.Module):
             self.codec.autoencoder.save_pretrained(Path(folder) / "codec")
         described = WorldDescription(self.config, "pixels" if pixels else "codec", self.train_data)
         save_model(folder, "world.json", described, state)
+
+    def push_to_hub(
+        self, name: str, *, private: bool = True, facts: CardFacts | None = None, token: str | None = None
+    ) -> str:
+        """Upload the world model as `save` writes it to `USER/NAME` on the hub, with a card; see `worldmodel.push`."""
+        return push_saved(self.save, name, private=private, facts=facts, token=token)
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "WorldModel":

@@ -9,10 +9,12 @@ otherwise, where scores are near 0 or 1, a few episodes would decide.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import tyro
 from gymnasium.vector import AutoresetMode
 from jaxtyping import Float64
 
@@ -22,6 +24,7 @@ from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.policies.policy import Policy
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.lerobot.read import recorded_policies
+from worldmodel.data.options import ColumnOptions, DataOptions
 from worldmodel.display.progress import ProgressLine
 from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
@@ -51,7 +54,8 @@ class CalibrateConfig:
     out: Path
     """Folder of the judge with its new threshold, and of `calibration.json`."""
     horizon: int
-    """Maximum number of steps of a trial."""
+    """Maximum number of steps of a trial. A world model that shows every s-th frame holds an action for s frames, so
+    in the rollouts, too, a policy should have acted at every s-th frame, and `horizon` times s frames count."""
     episodes: int | None = None
     """Number of rollouts to use; all when not given."""
     skip: int = 0
@@ -66,6 +70,8 @@ class CalibrateConfig:
     """Move the threshold even where dreams and rollouts differ by no more than chance."""
     overwrite: bool = False
     """Replace what an earlier run left in `out`."""
+    columns: Annotated[ColumnOptions, tyro.conf.arg(name="")] = field(default_factory=ColumnOptions)
+    """Which columns of the data to read."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -95,17 +101,17 @@ def calibrate_judge(config: CalibrateConfig) -> dict:
     check_out(config.out, "judge.json", overwrite=config.overwrite)
     device = command_device(config.device)
     world = WorldModel.load(config.world, device)
-    if world.stride != 1:
-        raise ValueError(f"{config.world}: shows every {world.stride}th frame; calibrate compares every frame")
-    source = open_episodes(config.data, size=tuple(world.size), views=world.views)
+    reading = DataOptions(**asdict(config.columns))
+    source = open_episodes(config.data, size=tuple(world.size), views=world.views, options=reading)
     specs = find_policies(config.policies)
-    actors = chosen_actors(config, source.name, recorded_policies(config.data))
+    everyone = recorded_policies(config.data)
+    actors = chosen_actors(config, source.name, [everyone[origin.number] for origin in source.origins])
     rows = rows_of(source.name, actors, list(specs))
     policies = {name: load_policy(spec, device) for name, spec in specs.items()}
     judge = LearnedJudge.load(config.judge, device)
     with single_thread():
         scores = dreamt_scores(config, world, judge, policies, source, rows)
-    real = real_successes(source, [row for mine in rows.values() for row in mine], config.horizon)
+    real = real_successes(source, [row for mine in rows.values() for row in mine], config.horizon * world.stride)
     before = judge.threshold
     judge.threshold, difference = new_threshold(scores, real, before, always=config.always)
     found = {

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from conditioning.relative import relative_actions
 from policy_eval.policies.cloned import expected_places
 from worldmodel.data.clip import Clip
+from worldmodel.model.card import CardFacts
 from worldmodel.model.folder import load_model, save_model
+from worldmodel.model.hub import push_saved
 
 SHARPNESS = 10.0
 """Inverse temperature of the spatial softmax at the start of training."""
@@ -168,6 +170,12 @@ class InverseDynamics(nn.Module):
     def save(self, folder: str | Path) -> None:
         """Write `config.json` and `weights.safetensors`."""
         save_model(folder, "config.json", InverseDynamicsDescription(self.config), self.state_dict())
+
+    def push_to_hub(
+        self, name: str, *, private: bool = True, facts: CardFacts | None = None, token: str | None = None
+    ) -> str:
+        """Upload them as `save` writes them to `USER/NAME` on the hub, with a card; see `worldmodel.push`."""
+        return push_saved(self.save, name, private=private, facts=facts, token=token)
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "InverseDynamics":

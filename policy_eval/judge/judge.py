@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from policy_eval.policies.cloned import KeypointEncoder
 from worldmodel.dreams.verdict import Verdict
+from worldmodel.model.card import CardFacts
 from worldmodel.model.folder import load_model, save_model
+from worldmodel.model.hub import push_saved
 from worldmodel.streaming.state import Observation
 
 
@@ -107,6 +109,12 @@ class LearnedJudge:
         tensors = {name: tensor.to(dtype) for name, tensor in self.network.state_dict().items()}
         described = JudgeDescription(self.shape, self.threshold, self.reward_range)
         save_model(folder, "judge.json", described, tensors)
+
+    def push_to_hub(
+        self, name: str, *, private: bool = True, facts: CardFacts | None = None, token: str | None = None
+    ) -> str:
+        """Upload the judge as `save` writes it to `USER/NAME` on the hub, with a card; see `worldmodel.push`."""
+        return push_saved(self.save, name, private=private, facts=facts, token=token)
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "LearnedJudge":

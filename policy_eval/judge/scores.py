@@ -34,11 +34,13 @@ def judge_episodes(
     source: EpisodeSource,
     episodes: Sequence[int],
     pictures: Sequence[UInt8[Tensor, "t v H W 3"]] | None = None,
+    stride: int = 1,
 ) -> list[JudgedEpisode]:
     """Score every frame of episodes but the first; `next.success` of row i belongs to frame i + 1.
 
     If `pictures` of each episode are given, from `dream_again`, they are scored against the recorded
-    truth; a wrong verdict is then a mistake of the judge or of the dream.
+    truth; a wrong verdict is then a mistake of the judge or of the dream. With a `stride`, only every so many
+    frames are scored, as a world model of this stride shows them.
 
     Raises:
         ValueError: The data has no `next.success`.
@@ -48,8 +50,8 @@ def judge_episodes(
         clip = source.read(episode, 0, source.lengths[episode])
         if clip.successes is None:
             raise ValueError(f"{source.name}: no next.success, which a judge is measured against")
-        shown = clip.frames[1:] if pictures is None else pictures[index]
-        judged.append(JudgedEpisode(clip.successes, score(shown).cpu()))
+        shown = clip.frames[stride::stride] if pictures is None else pictures[index]
+        judged.append(JudgedEpisode(clip.successes[stride - 1 :: stride], score(shown).cpu()))
     return judged
 
 
@@ -64,6 +66,8 @@ def dream_again(
 ) -> list[UInt8[Tensor, "t v H W 3"]]:
     """The frames of each episode after its first, dreamt under its recorded actions.
 
+    A world model of stride `s` shows frames `s`, `2 s`, ... of the episode.
+
     Args:
         world: The world model.
         source: The recorded episodes.
@@ -73,14 +77,18 @@ def dream_again(
         batch: Episodes dreamt side by side.
 
     Raises:
-        ValueError: The world model has a stride.
+        ValueError: An episode is too short for the stride of the world model.
     """
-    if world.stride != 1:
-        raise ValueError(f"a judge is measured on every frame, the world model shows every {world.stride}th only")
     dreams = []
+    for episode in episodes:
+        if source.lengths[episode] <= world.stride:
+            raise ValueError(
+                f"{source.name}: episode {episode} has {source.lengths[episode]} frames, a world model of stride "
+                f"{world.stride} needs at least {world.stride + 1}"
+            )
     for first in range(0, len(episodes), batch):
         batched = episodes[first : first + batch]
-        clips = [source.read(e, 0, source.lengths[e]) for e in batched]
+        clips = [source.read(e, 0, source.lengths[e], world.stride) for e in batched]
         lengths = [len(clip.frames) - 1 for clip in clips]
         context = stack_clips([source.read(e, 0, 1) for e in batched])
         padded = pad_sequence([clip.actions for clip in clips], batch_first=True)

@@ -1,12 +1,13 @@
 """Train a judge on recorded episodes and measure it. `worldmodel judge --data D --out J`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import tyro
 from jaxtyping import Bool, Float, Int64, UInt8
 from rich.console import Console
 from rich.table import Table
@@ -63,6 +64,8 @@ class JudgeConfig:
     """Seed of weights and batches."""
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
+    test_reading: Annotated[DataOptions | None, tyro.conf.Suppress] = None
+    """How `test_data` is read; its columns as those of `data`, and all its episodes, when not given."""
     device: str = "auto"
     """Where it trains and dreams: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -101,12 +104,13 @@ def train_judge(config: JudgeConfig) -> dict:
     train, calibration, test = split(source, config.held_out)
     tested = source
     if config.test_data is not None:
-        tested = EpisodeCache(open_episodes(config.test_data, options=replace(config.reading, episodes="")))
+        reading = config.test_reading or replace(config.reading, episodes="")
+        tested = EpisodeCache(open_episodes(config.test_data, options=reading))
         calibration, test = range(calibration.start, test.stop), range(len(tested))
-    rows, seen = read_frames(source, train), None
+    rows, seen, stride = read_frames(source, train), None, 1
     if config.dreams:
-        again, seen = train[: config.dreams], dream(source, calibration)
-        rows = rows.join(read_frames(source, again, dream(source, again)))
+        again, seen, stride = train[: config.dreams], dream(source, calibration), dream.stride
+        rows = rows.join(read_frames(source, again, dream(source, again), dream.stride))
     torch.manual_seed(config.seed)
     low, high = float(rows.rewards.min()), float(rows.rewards.max())
     shape = JudgeShape(tuple(source.views), tuple(source.size))
@@ -126,7 +130,7 @@ def train_judge(config: JudgeConfig) -> dict:
     for name, part in (("train", train), ("calibration", calibration), ("test", test)):
         report["episodes"][name] = [part.start, part.stop]
     for name, each in judges.items():
-        each.threshold = best_threshold(judge_episodes(each.score, source, calibration, seen))
+        each.threshold = best_threshold(judge_episodes(each.score, source, calibration, seen, stride))
         held_out = judge_episodes(each.score, tested, test)
         report["real"][name] = judge_report(held_out, each.threshold)
     report["reward_correlation"] = reward_correlation(learned, tested, test)
@@ -135,7 +139,7 @@ def train_judge(config: JudgeConfig) -> dict:
         dreamt = test[:DREAMS]
         pictures = dream(tested, dreamt)
         for name, each in judges.items():
-            judged = judge_episodes(each.score, tested, dreamt, pictures)
+            judged = judge_episodes(each.score, tested, dreamt, pictures, dream.stride)
             report["dreamed"][name] = judge_report(judged, each.threshold)
     learned.save(config.out)
     write_json(config.out / "report.json", report)
@@ -143,8 +147,29 @@ def train_judge(config: JudgeConfig) -> dict:
     return report
 
 
-def dreamer(config: JudgeConfig, device: torch.device) -> Callable[[EpisodeSource, Sequence[int]], list[Tensor]] | None:
-    """`dream_again` in the world model, when there is one.
+@dataclass(frozen=True)
+class Dreamer:
+    """Dreams recorded episodes again.
+
+    Attributes:
+        world: The world model.
+        num_steps: Denoising steps per frame.
+        seed: Seed of the noise.
+    """
+
+    world: WorldModel
+    num_steps: int
+    seed: int
+
+    stride = property(lambda self: self.world.stride)
+
+    def __call__(self, source: EpisodeSource, episodes: Sequence[int]) -> list[Tensor]:
+        """The dreamt frames of each episode, see `dream_again`."""
+        return dream_again(self.world, source, episodes, num_steps=self.num_steps, seed=self.seed)
+
+
+def dreamer(config: JudgeConfig, device: torch.device) -> Dreamer | None:
+    """What dreams in the world model, when there is one.
 
     Raises:
         ValueError: Dreams are asked for without a world model.
@@ -154,7 +179,7 @@ def dreamer(config: JudgeConfig, device: torch.device) -> Callable[[EpisodeSourc
             raise ValueError(f"--dreams {config.dreams} needs --world, got none")
         return None
     world = WorldModel.load(config.world, device)
-    return partial(dream_again, world, num_steps=config.num_steps, seed=config.seed)
+    return Dreamer(world, config.num_steps, config.seed)
 
 
 def check_init(config: JudgeConfig, start: LearnedJudge, shape: JudgeShape) -> None:
@@ -183,11 +208,15 @@ def split(source: EpisodeSource, held_out: float) -> tuple[range, range, range]:
 
 
 def read_frames(
-    source: EpisodeSource, episodes: Sequence[int], pictures: Sequence[UInt8[Tensor, "t v H W 3"]] | None = None
+    source: EpisodeSource,
+    episodes: Sequence[int],
+    pictures: Sequence[UInt8[Tensor, "t v H W 3"]] | None = None,
+    stride: int = 1,
 ) -> Frames:
     """Every frame of the episodes but the first; in data without rewards, success is the reward.
 
-    If `pictures` of each episode are given, from `dream_again`, they get the recorded labels.
+    If `pictures` of each episode are given, from `dream_again`, they get the recorded labels of the frames that
+    they show; `stride` is that of the world model.
 
     Raises:
         ValueError: There is no `next.success`, or it is the same for all frames.
@@ -195,15 +224,15 @@ def read_frames(
     clips = [source.read(e, 0, source.lengths[e]) for e in episodes]
     if clips[0].successes is None:
         raise ValueError(f"{source.name}: no next.success to learn from")
-    successes = torch.cat([clip.successes for clip in clips])
+    successes = torch.cat([clip.successes[stride - 1 :: stride] for clip in clips])
     if successes.all() or not successes.any():
         raise ValueError(
             f"{source.name}: a judge learns from successes and failures, got "
             f"{int(successes.sum())} successes in {len(successes)} frames"
         )
     rewards = [c.successes.float() if c.rewards is None else c.rewards for c in clips]
-    frames = torch.cat(list(pictures or (clip.frames[1:] for clip in clips)))
-    return Frames(frames, successes, torch.cat(rewards))
+    frames = torch.cat(list(pictures or (clip.frames[stride::stride] for clip in clips)))
+    return Frames(frames, successes, torch.cat([each[stride - 1 :: stride] for each in rewards]))
 
 
 def fit_judge(judge: LearnedJudge, rows: Frames, config: JudgeConfig) -> None:

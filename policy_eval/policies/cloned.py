@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from conditioning.angles import wrapped
 from policy_eval.policies.policy import Observations
+from worldmodel.model.card import CardFacts
 from worldmodel.model.folder import load_model, save_model
+from worldmodel.model.hub import push_saved
 from worldmodel.streaming.noise import stream_noise
 
 
@@ -186,6 +188,12 @@ class ClonedPolicy(nn.Module):
         """Write `policy.json` and `weights.safetensors`; `dtype` is that of the weights."""
         tensors = {k: v.to(dtype) for k, v in self.named_parameters()} | dict(self.named_buffers())
         save_model(folder, "policy.json", PolicyDescription(self.config), tensors)
+
+    def push_to_hub(
+        self, name: str, *, private: bool = True, facts: CardFacts | None = None, token: str | None = None
+    ) -> str:
+        """Upload the policy as `save` writes it to `USER/NAME` on the hub, with a card; see `worldmodel.push`."""
+        return push_saved(self.save, name, private=private, facts=facts, token=token)
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "ClonedPolicy":

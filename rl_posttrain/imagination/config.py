@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from rl_posttrain.imagination.learner import LearnConfig
+from rl_posttrain.rewards.extra import ExtraRewards
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 
 
@@ -89,6 +90,8 @@ class ImagineConfig:
     """Which episodes and columns of the data to read."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
+    reward: ExtraRewards = field(default_factory=ExtraRewards)
+    """Rewards of every action, beside the judge's success, which is worth 1."""
     learn: LearnConfig = field(default_factory=LearnConfig)
     """How actor and critic learn."""
 

@@ -14,6 +14,8 @@ from rl_posttrain.imagination.rollouts import Imagined
 from worldmodel.files import read_weights, write_weights
 
 FILE = "memory.safetensors"
+MOST_NATS = 5.0
+"""Extra rewards make the weight of a dream at most this many powers of e larger or smaller."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Memory:
         features: What the actor saw.
         actions: Normalised actions taken there, exploration included.
         weights: Share of the noise seeds under which the same exploration succeeded, above 0: a
-            success that depends on the dream's noise counts for less.
+            success that depends on the dream's noise counts for less. With extra rewards, it is multiplied by
+            `exp` of their sum up to the success, as in reward-weighted regression (Peters and Schaal 2007).
     """
 
     features: Float[Tensor, "n f"]
@@ -44,7 +47,9 @@ class Memory:
         """A memory that also has the successes of these dreams; stream `j * n + i` is of start `i`."""
         kept = imagined.running & imagined.solved[:, None]
         solved = rearrange(imagined.solved.float(), "(k n) -> k n", k=noise_seeds)
-        share = repeat(solved.mean(0), "n -> (k n) t", k=noise_seeds, t=kept.shape[1])
+        share = repeat(solved.mean(0), "n -> (k n)", k=noise_seeds)
+        gained = (imagined.extra * imagined.running).sum(1).clamp(-MOST_NATS, MOST_NATS)
+        share = repeat(share * gained.exp(), "b -> b t", t=kept.shape[1])
         return Memory(
             torch.cat([self.features, imagined.features[:, :-1][kept]]),
             torch.cat([self.actions, imagined.actions[kept]]),

@@ -134,6 +134,7 @@ def learn_from(
     rewards = shaped_rewards(
         imagined.successes, imagined.potentials, weights, shaping=config.shaping, discount=config.discount
     )
+    rewards = rewards + weights * imagined.extra
     continues = 1 - imagined.successes.float()
     returns = lambda_returns(rewards, values, continues, discount=config.discount, decay=config.decay)
     number = len(importance)

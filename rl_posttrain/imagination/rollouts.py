@@ -1,7 +1,7 @@
 """Short imagined rollouts of an actor, each start dreamt under several noise seeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import repeat
@@ -9,11 +9,14 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from rl_posttrain.imagination.actor import Actor
+from rl_posttrain.rewards.extra import Weighted
+from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip
 from worldmodel.dreams.verdict import Judge, Verdict
 from worldmodel.dreams.world import World, begin, held
 from worldmodel.fidelity.uncertainty import disagreement
 from worldmodel.streaming.noise import mix_seed
+from worldmodel.streaming.state import Observation
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Imagined:
         running: Whether there had been no success before the action.
         disagreement: Standard deviation of the pictures over the noise seeds of one start, root
             mean square over pixels, 0..1; 0 with one seed.
+        extra: The weighted sum of the extra rewards of every action; 0 without any.
     """
 
     frames: UInt8[Tensor, "b u v H W 3"]
@@ -40,6 +44,7 @@ class Imagined:
     successes: Bool[Tensor, "b t"]
     running: Bool[Tensor, "b t"]
     disagreement: Float[Tensor, "b t"]
+    extra: Float[Tensor, "b t"]
 
     @property
     def solved(self) -> Bool[Tensor, "b"]:
@@ -63,6 +68,7 @@ def imagine_rollouts(
     persistence: float = 0.0,
     vary: bool = False,
     num_steps: int = 2,
+    rewards: Weighted | None = None,
 ) -> Imagined:
     """Let an actor act in dreams that start from real frames.
 
@@ -84,10 +90,12 @@ def imagine_rollouts(
         persistence: Correlation of the exploration noise from one action to the next, 0 to 1.
         vary: Scale the exploration of each start by a number drawn from 0 to 1.
         num_steps: Denoising steps per frame.
+        rewards: Extra rewards of every action, by name.
     """
     number, streams = len(clips), len(clips) * noise_seeds
     stream = begin(world, list(clips) * noise_seeds, [mix_seed(seed, i) for i in range(streams)])
-    seen = stream.observation
+    tasks = tuple(clip.task for clip in clips) * noise_seeds
+    seen = replace(stream.observation, task=tasks)
     device = actor.log_std.device
     bounds = bounds[0].to(device), bounds[1].to(device)
     generator = torch.Generator().manual_seed(seed)
@@ -98,7 +106,7 @@ def imagine_rollouts(
         states = seen.states if own else None
         return seen.frames, actor.features(seen.frames[:, index], states), judge(seen)
 
-    looks, actions = [look()], []
+    looks, actions, extra = [look()], [], []
     noises = persistent_noise(number, horizon, len(actor.std), persistence, generator)
     noises = noises * (torch.rand(number, 1, 1, generator=generator) if vary else 1.0)
     for noise in noises.to(device).unbind(1):
@@ -106,7 +114,9 @@ def imagine_rollouts(
         if explore:
             action = action + actor.std * repeat(noise, "n a -> (k n) a", k=noise_seeds)
         commands = actor.raw(action, seen.states if own else None).clamp(*bounds)
-        seen = stream.step(held(commands, world.stride), num_steps=num_steps)
+        before, applied = seen, held(commands, world.stride)
+        seen = replace(stream.step(applied, num_steps=num_steps), task=tasks)
+        extra.append(extra_reward(rewards or {}, before, applied, seen))
         actions.append(action)
         looks.append(look())
     frames = torch.stack([frame for frame, _, _ in looks], 1)
@@ -121,7 +131,27 @@ def imagine_rollouts(
         successes=successes,
         running=(successes.long().cumsum(1) - successes.long()) == 0,
         disagreement=disagreement(frames[:, 1:], noise_seeds),
+        extra=torch.stack(extra, 1).to(frames.device),
     )
+
+
+def extra_reward(
+    rewards: Weighted, before: Observation, actions: Float[Tensor, "b a"], after: Observation
+) -> Float[Tensor, "b"]:
+    """The weighted sum of the rewards of one action, each of which sees a rollout of two frames."""
+    total = torch.zeros(len(before.frames), device=before.frames.device)
+    if not rewards:
+        return total
+    pictures, states = ([getattr(seen, name) for seen in (before, after)] for name in ("frames", "states"))
+    clip = Clip(
+        frames=torch.stack(pictures, 1),
+        actions=actions.to(before.frames.device)[:, None],
+        states=None if states[0] is None else torch.stack(states, 1),
+        task=after.task,
+    )
+    for reward, weight in rewards.values():
+        total = total + weight * reward(Rollout(clip, None))
+    return total
 
 
 def persistent_noise(

@@ -6,7 +6,7 @@ lambda-returns; the actor repeats what succeeded (or learns the sign of the adva
 close to the clone. The actor that does best in dreams of held-out frames is kept.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from rl_posttrain.imagination.learner import Learner, imagined_return, learn_fro
 from rl_posttrain.imagination.log import ImagineLog, summary
 from rl_posttrain.imagination.rollouts import Imagined, imagine_rollouts
 from rl_posttrain.imagination.starts import StartPool
+from rl_posttrain.rewards.extra import Weighted, find_rewards, rewards_read
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.dreams.anchors import Anchors, contexts
 from worldmodel.dreams.verdict import Judge
@@ -63,6 +64,7 @@ class Setting:
         bounds: Lowest and highest action of the recorded episodes.
         trust_scale: See `learn_from`.
         reward_scale: Factor of the judge's reward that makes its range as wide as a success's.
+        extra: Rewards of every action beside the judge's, by name.
     """
 
     world: World
@@ -73,15 +75,20 @@ class Setting:
     bounds: tuple[Float[Tensor, "a"], Float[Tensor, "a"]]
     trust_scale: float | None = None
     reward_scale: float = 1.0
+    extra: Weighted = field(default_factory=dict)
 
 
-def imagine(config: ImagineConfig) -> dict[str, Any]:
+def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str, Any]:
     """Improve the policy; writes it to `config.out` as a cloned policy and returns the report.
+
+    Args:
+        config: The settings.
+        rewards: Rewards of yours by name, each with its weight, beside those of `config.reward.extra`.
 
     Raises:
         ValueError: World, judge, policy and starts do not fit, a number is out of range, or the
             world model does not rank policies, see `check_ranking`; or the folder or the run to
-            resume is another one.
+            resume is another one, or a reward of yours fails.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     check_numbers(config)
@@ -94,11 +101,13 @@ def imagine(config: ImagineConfig) -> dict[str, Any]:
     policy = ClonedPolicy.load(config.policy, device)
     source = EpisodeCache(open_episodes(config.data, tuple(world.size), world.views, config.reading))
     check_fit(world, judge, policy, source)
-    settings = RunSettings(config, read_by(config, source), free=SHOWN_ONLY)
+    extra = find_rewards(config.reward.extra, rewards)
+    read = read_by(config, source) | rewards_read(config.reward.extra, rewards)
+    settings = RunSettings(config, read, free=SHOWN_ONLY)
     settings.check()
     low, high = judge.reward_range
     scale = 1 / (high - low) if high > low else 1.0
-    setting = replace(prepare(config, world, judge, source), reward_scale=scale)
+    setting = replace(prepare(config, world, judge, source), reward_scale=scale, extra=extra)
     settings.write()
     calibration = check_disagreement(config, setting)
     if calibration is not None:
@@ -299,7 +308,7 @@ def correction_at(config: ImagineConfig, step: int) -> float:
 def measure(config: ImagineConfig, setting: Setting, learner: Learner) -> tuple[Float[Tensor, "n"], float]:
     """Imagined return of every held-out start, and the share solved, without exploration.
 
-    It is the undiscounted sum of successes and gained potential, so it needs no critic.
+    It is the undiscounted sum of successes, gained potential and extra rewards, so it needs no critic.
     """
     imagined = dream(
         config,
@@ -312,7 +321,7 @@ def measure(config: ImagineConfig, setting: Setting, learner: Learner) -> tuple[
         explore=False,
     )
     gained = config.learn.shaping * (imagined.potentials[:, 1:] - imagined.potentials[:, :-1])
-    returns = imagined_return(gained + imagined.successes, imagined.running, 1.0)
+    returns = imagined_return(gained + imagined.successes + imagined.extra, imagined.running, 1.0)
     return returns.cpu(), float(imagined.solved.float().mean())
 
 
@@ -351,5 +360,6 @@ def dream(
         persistence=config.persistence,
         num_steps=config.num_steps,
         vary=config.learn.objective == "imitation",
+        rewards=setting.extra,
     )
     return replace(imagined, potentials=setting.reward_scale * imagined.potentials)

@@ -21,6 +21,7 @@ from rl_posttrain.posttraining.lora import adapted, merged, twin
 from rl_posttrain.posttraining.nft import extremes, old_policy_decay, optimality
 from rl_posttrain.posttraining.updates import BranchBatch, RecordedBatch, Update
 from rl_posttrain.rewards.advantages import group_advantages
+from rl_posttrain.rewards.extra import Weighted, find_rewards, rewards_read
 from rl_posttrain.rewards.mix import RewardMix, build_rewards
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
@@ -45,27 +46,33 @@ from worldmodel.training.optimizers import build_optimizers
 from worldmodel.world_model import WorldModel
 
 
-def posttrain(config: PosttrainConfig) -> Path:
+def posttrain(config: PosttrainConfig, rewards: Weighted | None = None) -> Path:
     """Post-train, and write the world model to `out`; returns `out`.
 
     Update `i` depends on the weights, on `seed` and on `i` only, so a resumed run repeats an
     uninterrupted one.
 
+    Args:
+        config: The settings.
+        rewards: Rewards of yours by name, each with its weight, beside those of `config.reward.extra`.
+
     Raises:
         ValueError: If data, world model and configuration do not fit, the held-out episodes were
-            trained on, the folder or the run to resume is another one, or the loss is not finite.
+            trained on, the folder or the run to resume is another one, a reward of yours fails, or the loss is
+            not finite.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     accelerator = begin(config)
     base = WorldModel.load(config.world, accelerator.device)
     source = EpisodeCache(open_episodes(config.data, tuple(base.size), base.views, config.reading))
-    settings = RunSettings(config, read_by(config, source))
+    extra = find_rewards(config.reward.extra, rewards)
+    settings = RunSettings(config, read_by(config, source) | rewards_read(config.reward.extra, rewards))
     settings.check()
     train, held_out = split_episodes(source, config.validation_episodes)
     check(config, base, source, held_out)
     world, old = policies(config, base)
     note_training(world, source, train)
-    rewards = build_rewards(config.reward, base, source, train, config.inverse_dynamics, branch=config.branch)
+    mix = build_rewards(config.reward, base, source, train, config.inverse_dynamics, branch=config.branch, extra=extra)
     both = nn.ModuleDict({"world": world, "old": old})
     muon = config.muon and not config.lora_rank
     optimizers = build_optimizers(world, config.learning_rate, muon=muon)
@@ -81,17 +88,17 @@ def posttrain(config: PosttrainConfig) -> Path:
     if config.resume and has_state(config.out):
         log.resume(load_state(config.out / "state", both, average, optimizers))
     settings.write()
-    rewards = measure_spread(config, base, source, train, rewards)
+    mix = measure_spread(config, base, source, train, mix)
     model = accelerator.prepare(
         Update(world, old, base if config.kl_weight else None, config.update_weights, config.loss)
     )
-    keeper = Keeper(config, base, source, held_out, rewards, log)
+    keeper = Keeper(config, base, source, held_out, mix, log)
 
     with log:
         if log.step == 0:
             keeper.evaluate(plain(config, world))
         while log.step < config.steps and log.done < 1 and not keeper.stopped:
-            batch, row = next_batch(config, old, source, train, rewards, log.step)
+            batch, row = next_batch(config, old, source, train, mix, log.step)
             loss, parts = model(batch)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)

@@ -1,7 +1,7 @@
 """Which rewards a run uses, and their weighted sum."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from policy_eval.judge.inverse_dynamics import InverseDynamics
 from rl_posttrain.rewards.advantages import group_advantages
 from rl_posttrain.rewards.agreement import Agreement, StateAgreement, motion_agreement
 from rl_posttrain.rewards.executability import Executability, Limits, penalty, shortest
+from rl_posttrain.rewards.extra import ExtraRewards, Weighted
 from rl_posttrain.rewards.fidelity import Fidelity, moving_fidelity
 from rl_posttrain.rewards.reward import Reward, Rollout
 from worldmodel.data.clip import EpisodeSource
@@ -22,7 +23,7 @@ LIMIT_EPISODES = 32
 
 
 @dataclass(frozen=True)
-class RewardWeights:
+class RewardWeights(ExtraRewards):
     """How much each reward counts, in units of its spread within a group."""
 
     fidelity: float = 1.0
@@ -39,13 +40,17 @@ class RewardWeights:
     """Similarity to the recording where something moves, however small it is."""
 
 
+KNOWN = tuple(field.name for field in fields(RewardWeights) if field.name != "extra")
+"""Names of the rewards of this package."""
+
+
 @dataclass(frozen=True)
 class RewardMix:
     """Rewards by name, their weights, and the inverse dynamics behind them.
 
     Attributes:
         rewards: The rewards to compute; fidelity is always one of them.
-        weights: 0 or more for each.
+        weights: Any number for each; rewards with 0 are measured only.
         dynamics: `None` without inverse dynamics.
     """
 
@@ -85,6 +90,7 @@ def build_rewards(
     inverse_dynamics: str | Path | None,
     *,
     branch: int,
+    extra: Weighted | None = None,
 ) -> RewardMix:
     """The rewards of a run; rewards whose inputs are missing are left out.
 
@@ -95,9 +101,11 @@ def build_rewards(
         train: Episodes from which the limits of real motion are taken.
         inverse_dynamics: Folder, or `None`.
         branch: Number of actions of a candidate.
+        extra: More rewards, by name.
 
     Raises:
-        ValueError: The inverse dynamics have other cameras, or branches are too short.
+        ValueError: The inverse dynamics have other cameras, branches are too short, or an extra reward has the
+            name of another one.
     """
     reason = lpips_reason(world)
     if reason is not None:
@@ -124,6 +132,10 @@ def build_rewards(
         rewards["agreement"], chosen["agreement"] = Agreement(dynamics), weights.agreement
         rewards["executability"] = Executability(dynamics, limits, typical=1.0)
         chosen["executability"] = weights.executability
+    for name, (reward, weight) in (extra or {}).items():
+        if name in KNOWN:
+            raise ValueError(f"a reward is called {name!r} already, the known ones are {', '.join(KNOWN)}")
+        rewards[name], chosen[name] = reward, weight
     if not any(chosen.values()):
         raise ValueError("all rewards have weight 0")
     return RewardMix(rewards, chosen, dynamics)

@@ -1,7 +1,7 @@
 """What a reward is, and the rollouts that it scores."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,11 +16,21 @@ class Rollout:
     Attributes:
         imagined: `t + 1` frames, the first the one at which the first action is applied, with the
             predicted states; its actions are the commanded ones.
-        reference: The recorded frames and states of the same stretch.
+        reference: The recorded frames and states of the same stretch; `None` where there is no recording,
+            as in `imagine`.
     """
 
     imagined: Clip
-    reference: Clip
+    reference: Clip | None
 
 
-Reward = Callable[[Rollout], Float[Tensor, "b"]]
+@runtime_checkable
+class Reward(Protocol):
+    """A reward is called with a rollout of `b` candidates; a plain function will do.
+
+    See `docs/extend/reward.md` for rewards of yours.
+    """
+
+    def __call__(self, rollout: Rollout) -> Float[Tensor, "b"]:
+        """One number for each candidate; higher is better."""
+        ...

@@ -82,11 +82,6 @@ def test_a_random_world_can_be_benched(tmp_path):
     assert (len(world.views), world.size, world.config.dit.width) == (3, (16, 16), 192)
 
 
-def test_numbers_are_named_in_stretches():
-    spans = runpy.run_path(str(BENCHMARKS / "ship.py"))["spans"]
-    assert spans([7, 1, 2, 0]) == "0..2, 7..7"
-
-
 def test_the_signal_of_gradients_is_what_they_have_in_common():
     """Rows (1, 1), (1, -1): the common part (1, 0) is half of the squared length 2."""
     signal = runpy.run_path(str(BENCHMARKS / "gradient_signal.py"))["signal"]

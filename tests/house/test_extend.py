@@ -39,11 +39,14 @@ def test_the_class_of_the_page_has_twenty_lines():
 
 @pytest.mark.slow
 def test_environment_and_policy(tmp_path):
-    """The second page goes on with what the first one made."""
+    """The other pages go on with what the first one made."""
     printed = run_page(tmp_path, "environment")
     assert "smooth random actions are recorded" in printed.replace("\n", " ")
     assert robot_types(tmp_path) == {"data": "my_env:MyEnv", "held_out": "my_env:MyEnv"}
     assert "action gap" in printed
+    assert run_page(tmp_path, "reward", "environment").splitlines()[-1] == "again"
+    for out, names in (("better", {"fidelity", "smooth", "Bright"}), ("again", {"fidelity", "smooth", "still"})):
+        assert set(json.loads((tmp_path / out / "spread.json").read_text())) == names
     run_page(tmp_path, "policy", "environment")
     ranking = json.loads((tmp_path / "ranking" / "ranking.json").read_text())
     assert {policy["name"] for policy in ranking["policies"]} == {"chase", "Drift"}

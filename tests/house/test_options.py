@@ -27,7 +27,7 @@ KEPT = {
     ("fidelity", "starts"): "how many windows of an episode",
     ("record", "env"): "positional",
 }
-WITHOUT_A_NETWORK = ("record", "info")
+WITHOUT_A_NETWORK = ("record", "info", "push")
 MODELS = ("world", "judge", "policy", "init", "inverse_dynamics", "codec")
 
 

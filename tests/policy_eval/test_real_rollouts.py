@@ -35,6 +35,16 @@ def test_a_rollout_ends_a_moment_after_success_or_never():
     assert len(still.actions) == 7 and not still.successes.any()
 
 
+def test_an_action_is_held_over_a_stride():
+    """The policy acts at every third step, at what it sees there; the horizon counts its actions."""
+    env = NamedSquare()
+    start = env.reset(seed=100_003)[0]["observation.state"]
+    held = roll_out(move(0.5), env, 100_003, horizon=2, stride=3)
+    expected = start[0] + np.float32([0.5, 0.5, 0.5, 1.0, 1.0, 1.0])
+    np.testing.assert_allclose(held.actions[:, 0], expected)
+    np.testing.assert_allclose(held.states[1:, 0], expected[:-1])
+
+
 class Ending(NamedSquare):
     """Cannot be stepped on after it has terminated."""
 

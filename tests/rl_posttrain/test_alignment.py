@@ -5,12 +5,15 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from rank_set import write_rank_set
+from tiny import tiny_world
 
 from policy_eval.judge.judge import LearnedJudge
 from rl_posttrain.alignment import AlignConfig, claim
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
+from worldmodel.data.options import ColumnOptions
 from worldmodel.envs.record import RecordConfig, record
 from worldmodel.world_model import WorldModel
 
@@ -87,6 +90,21 @@ def test_the_command_aligns_and_ranks_again(made, tmp_path):
     assert (alone / "8/judge").is_dir() and not (alone / "8/world").exists()
 
 
+@pytest.mark.slow
+def test_a_world_of_a_stride_is_aligned(made, tmp_path):
+    """Policies act at every other step of the rollouts, and the world model learns from two actions for each frame."""
+    record(RecordConfig("pusht-position", episodes=8, seed=6, behaviour="expert", workers=1, out=tmp_path / "judged"))
+    tiny_world(size=(64, 64), stride=2).save(tmp_path / "world")
+    out = tmp_path / "out"
+    result = run(flags(made, out, world=tmp_path / "world"))
+    assert "agreement with real trials" in result.stdout, result.stderr
+    recorded = open_episodes(out / "rollouts")
+    assert set(recorded.lengths) <= set(range(4, 25)) and max(recorded.lengths) == 24
+    actions = recorded.read(0, 0, 9).actions
+    assert torch.equal(actions[::2], actions[1::2]) and not torch.equal(actions[0], actions[2])
+    assert WorldModel.load(out / "8/world").stride == 2
+
+
 def test_an_alignment_goes_on_only_with_its_own_settings(made, tmp_path):
     """The folder is claimed before anything is recorded."""
     data = tmp_path / "judged"
@@ -109,6 +127,8 @@ def test_an_alignment_goes_on_only_with_its_own_settings(made, tmp_path):
         ValueError, match=r"holds an alignment with other settings: horizon was 4, now 5; steps was 400"
     ):
         claim(replace(settings, horizon=5, steps=1))
+    with pytest.raises(ValueError, match="no_such_column"):
+        claim(replace(settings, columns=ColumnOptions(action_keys=("no_such_column",))))
     with pytest.raises(ValueError, match=r"holds data/chunk-000/.* and is no alignment"):
         claim(replace(settings, out=data))
 

@@ -12,6 +12,7 @@ from conditioning.angles import found_angles
 from conditioning.conditioner import ConditionerConfig
 from conditioning.relative import check_relative_to
 from worldmodel.data import EpisodeSource
+from worldmodel.files import is_on_hub
 from worldmodel.model.codec import LatentCodec
 from worldmodel.model.dit import DiTConfig
 from worldmodel.training.latent_actions import fit_controller
@@ -25,7 +26,7 @@ PIECE_FRAMES = 256
 def note_training(world: WorldModel, source: EpisodeSource, episodes: Sequence[int]) -> None:
     """Note the training data in a world model, so that it can be refused as test data later.
 
-    Only the folder's name is kept: world models are shared, local paths are not. An entry that is
+    Of a folder only its name is kept: world models are shared, local paths are not. An entry that is
     there already is not added again. `"actions": False` means that it was trained without actions.
     """
     sets: dict[tuple[str, str], list[int]] = {}
@@ -35,7 +36,7 @@ def note_training(world: WorldModel, source: EpisodeSource, episodes: Sequence[i
     for (name, fingerprint), members in sets.items():
         seeds = [source.reset_seed(episode) for episode in members]
         noted = {
-            "name": Path(name).name,
+            "name": name if is_on_hub(name) else Path(name).name,
             "fingerprint": fingerprint,
             "robot_type": source.robot_type,
             "episodes": [source.origins[episode].number for episode in members],

@@ -6,11 +6,14 @@ import runpy
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from places import BENCHMARKS
 from rank_set import write_rank_set
-from square_world import write_episodes
+from square_world import SquareEnv, square_policy, write_episodes
+from tiny import tiny_world
 
 from policy_eval.judge.calibration import (
     CalibrateConfig,
@@ -23,12 +26,14 @@ from policy_eval.judge.calibration import (
     real_successes,
     rows_of,
 )
-from policy_eval.judge.judge import LearnedJudge
+from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.find import find_policies
+from policy_eval.policies.policy import CallablePolicy
 from policy_eval.real_rollouts import record_rollouts
 from worldmodel.data import open_episodes
 from worldmodel.data.lerobot.read import recorded_policies
+from worldmodel.data.options import ColumnOptions
 from worldmodel.envs import make_env
 from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
@@ -123,6 +128,54 @@ def test_every_dream_is_listened_to_apart(config, made):
     two, three = (dreamt_scores(replace(config, num_envs=number), *parts) for number in (2, 3))
     assert len(set(two.tolist())) == 5
     np.testing.assert_allclose(two, three, atol=1e-3)
+
+
+class NamedSquare(SquareEnv):
+    """It can be stepped on after a success, as the environments of this package can."""
+
+    metadata = {"render_fps": 10}  # noqa: RUF012
+    stops_on_success = True
+
+
+@pytest.fixture
+def squares(tmp_path):
+    """Five rollouts of two policies that push a square to the right, which takes 3 to 5 steps."""
+    right = CallablePolicy(lambda seen: seen["observation.state"] + torch.tensor([2.0, 0.0]))
+    data = record_rollouts(
+        {"a": right, "b": right}, NamedSquare(), tmp_path / "squares", episodes=5, horizon=8, seed=1, name="mine:Square"
+    )
+    for name in "ab":
+        square_policy().save(tmp_path / "policies" / name)
+    tiny_world(size=(16, 16), stride=2).save(tmp_path / "world")
+    LearnedJudge(JudgeShape(("top", "wrist"), (16, 16), width=8)).save(tmp_path / "judge")
+    few = {"horizon": 3, "num_envs": 5, "num_steps": 1}
+    policies = tuple(tmp_path / "policies" / name for name in "ab")
+    return CalibrateConfig(tmp_path / "world", tmp_path / "judge", policies, data, tmp_path / "out", **few)
+
+
+def test_the_horizon_counts_actions_that_are_held_over_the_stride(squares):
+    """Within 3 steps not all rollouts succeed, within 3 times 2 they do."""
+    source = open_episodes(squares.data)
+    assert real_successes(source, range(5), 3).mean() < 1
+    assert calibrate_judge(squares)["real"] == 1
+
+
+def test_broken_rollouts_are_left_out_and_the_others_keep_their_actors(squares):
+    """Without the first one, b acted in the first that is left."""
+    file = squares.data / "data" / "chunk-000" / "file-000.parquet"
+    rows = pq.read_table(file)
+    place = rows.column_names.index("action")
+    actions = [[math.nan, math.nan], *rows["action"].to_pylist()[1:]]
+    pq.write_table(rows.set_column(place, "action", pa.array(actions, rows.schema.field("action").type)), file)
+    with pytest.raises(ValueError, match=r"episode 0 of 5 is broken.*--skip-broken leaves them out"):
+        calibrate_judge(squares)
+    kept = replace(squares, columns=ColumnOptions(skip_broken=True))
+    found = calibrate_judge(replace(kept, policies=squares.policies[1:], episodes=1))
+    assert (found["episodes"], found["by_others"]) == (1, 0)
+    with pytest.raises(ValueError, match="has 4 rollouts, --episodes is 5, --skip is 0"):
+        calibrate_judge(replace(kept, episodes=5, overwrite=True))
+    with pytest.raises(ValueError, match="no_such_column"):
+        calibrate_judge(replace(squares, columns=ColumnOptions(True, ("no_such_column",)), overwrite=True))
 
 
 ACTORS = ("policy-0", "policy-1", "policy-0", "policy-1", "policy-0")

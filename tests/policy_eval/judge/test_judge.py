@@ -170,6 +170,26 @@ def test_episodes_are_dreamt_under_their_own_actions():
     assert second[:, 0, 0, 0, 0].tolist() == [61, 73]
 
 
+def test_a_world_of_a_stride_dreams_and_is_judged_at_the_frames_that_it_shows(data):
+    """Actions are 1, 2, 3, ...: with a stride of 2 the first of each two is told, so the frame grows by 1, 3, 5."""
+    drawn = DrawnEpisodes([8, 5], lambda e, t: 50 + 0 * t, action=lambda e, t: 10 * e + t + 1)
+    world = TellingWorld(drawn_world(relative=False, stride=2).config).eval()
+    first, second = dream_again(world, drawn, [0, 1], num_steps=1)
+    assert first[:, 0, 0, 0, 0].tolist() == [51, 54, 59] and second[:, 0, 0, 0, 0].tolist() == [61, 74]
+    with pytest.raises(ValueError, match="episode 1 has 2 frames, a world model of stride 2 needs at least 3"):
+        dream_again(world, DrawnEpisodes([8, 2]), [0, 1])
+    source = open_episodes(data)
+    clip = source.read(0, 0, source.lengths[0])
+    late = torch.arange(2, len(clip.frames), 2)
+    assert 0 < clip.successes[late - 1].sum() < len(late)
+    (judged,) = judge_episodes(lambda frames: frames.float().mean((1, 2, 3, 4)), source, [0], None, 2)
+    assert torch.equal(judged.successes, clip.successes[late - 1])
+    torch.testing.assert_close(judged.scores, clip.frames[late].float().mean((1, 2, 3, 4)))
+    rows = read_frames(source, [0], None, 2)
+    assert torch.equal(rows.frames, clip.frames[late]) and torch.equal(rows.successes, clip.successes[late - 1])
+    assert torch.equal(rows.rewards, clip.rewards[late - 1])
+
+
 def test_half_of_a_batch_are_successes_and_a_quarter_near_misses():
     """Of ten failed frames the fifth with the highest rewards are near misses: those of rewards 8 and 9."""
     rewards = torch.tensor([3.0, 9.0, 10.0, 1.0, 0.0, 8.0, 10.0, 2.0, 4.0, 5.0, 6.0, 7.0])
@@ -206,16 +226,20 @@ def test_disturbed_frames_stay_near():
     assert 0 < change.mean() < 12
 
 
-def test_the_command_trains_calibrates_and_reports(data, tmp_path, capsys):
-    world = tiny_world(size=(16, 16), random=False)
+@pytest.mark.parametrize("stride", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_the_command_trains_calibrates_and_reports(stride, data, tmp_path, capsys):
+    world = tiny_world(size=(16, 16), random=False, stride=stride)
     world.save(tmp_path / "world")
     flags = ["judge", "--data", str(data), "--out", str(tmp_path / "judge"), "--steps", "80"]
     flags += ["--world", str(tmp_path / "world"), "--num-steps", "1", "--batch", "32"]
+    flags += ["--dreams", "2"] if stride > 1 else []
     assert main(flags) == 0
     assert "judges on held-out episodes" in capsys.readouterr().out
     report = json.loads((tmp_path / "judge/report.json").read_text())
     assert report["episodes"] == {"train": [0, 18], "calibration": [18, 21], "test": [21, 24]}
     assert report["real"]["learned"]["frames"]["auc"] > 0.9
+    shown = [report[place]["learned"]["frames"]["n"] for place in ("real", "dreamed")]
+    assert shown == [3 * 7, 3 * (7 // stride)]
     assert report["dreamed"]["goal_image"]["episodes"]["n"] == 3
     again = LearnedJudge.load(tmp_path / "judge")
     assert again.reward_range[1] == pytest.approx(1.2) and 0 < again.threshold < 1

@@ -176,6 +176,33 @@ def test_the_measure_is_gained_reward_and_success(data, tmp_path):
     )
 
 
+def test_an_extra_reward_sees_each_action_and_is_measured(data, tmp_path):
+    """It sees the frames before and after an action, the states and the command, and no recording."""
+    seen = []
+
+    def moved(rollout):
+        seen.append(rollout)
+        return rollout.imagined.states[:, 1, 0] - rollout.imagined.states[:, 0, 0]
+
+    options = config(data, tmp_path)
+    setting = prepare(options, SquareWorld(), right_edge, open_episodes(data))
+    learner = Learner(square_policy(), options.learn)
+    plain = measure(options, setting, learner)[0]
+    with_it = replace(setting, extra={"moved": (moved, -0.5), "again": (moved, 2.0)})
+    dreamt = dream(options, with_it, learner, setting.held_out, horizon=3, seed=0, noise_seeds=1, explore=False)
+    assert len(seen) == 6 and all(rollout.reference is None for rollout in seen)
+    for step, rollout in enumerate(seen[::2]):
+        assert torch.equal(rollout.imagined.frames, dreamt.frames[:, step : step + 2])
+        torch.testing.assert_close(dreamt.extra[:, step], 1.5 * moved(rollout))
+    assert rollout.imagined.actions.shape == (len(setting.held_out), 1, 2)
+    assert rollout.imagined.task == ("right",) * len(setting.held_out)
+    change = measure(options, with_it, learner)[0] - plain
+    gone = dream(options, with_it, learner, setting.held_out, horizon=6, seed=0, noise_seeds=1, explore=False)
+    assert not gone.solved.all()
+    torch.testing.assert_close(change, (gone.extra * gone.running).sum(1))
+    assert dream(options, setting, learner, setting.held_out, horizon=1, seed=0).extra.abs().max() == 0
+
+
 def test_an_actor_must_be_better_by_more_than_the_standard_error():
     """Gains of 3, 1, 1, 3 have mean 2 and standard error 0.577; of 5, -3, 5, -3 mean 1 and 2.3."""
     best = torch.zeros(4)

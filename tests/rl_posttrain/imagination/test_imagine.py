@@ -17,6 +17,7 @@ from policy_eval.real_envs import RealEnvs
 from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.learner import LearnConfig
 from rl_posttrain.imagination.train import imagine, improve, prepare
+from rl_posttrain.rewards.extra import ExtraRewards
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.dreams.starts import Starts
@@ -230,3 +231,21 @@ def test_what_does_not_fit_is_named(folders, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("how", ["named", "passed"])
+def test_extra_rewards_are_called_and_a_bad_one_is_one_line(how, folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_dreamt_rewards.py").write_text("def compare(rollout):\n    return rollout.reference.frames")
+    settings = {k: str(v) if k == "world" else v for k, v in folders.items()}
+    settings |= {"out": tmp_path / "out", "trust": False, "streams": 2, "horizon": 1, "validation_horizon": 1}
+    named = ExtraRewards(("my_dreamt_rewards:compare=1",) if how == "named" else ())
+    passed = {} if how == "named" else {"mine": (lambda rollout: rollout.reference.frames, 1.0)}
+    with pytest.raises(
+        ValueError, match=r"^reward (my_dreamt_rewards:compare|mine): AttributeError: .*there is no rec"
+    ):
+        imagine(ImagineConfig(**settings, reward=named), passed)
+    noted = json.loads((tmp_path / "out" / "state" / "settings.json").read_text())
+    assert noted["reward.extra (fingerprint)"].startswith(
+        "my_dreamt_rewards:compare=1 " if how == "named" else "mine=1"
+    )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from square_world import square_policy
@@ -22,6 +24,7 @@ def imagined(successes: list[list[bool]], width: int) -> Imagined:
         successes=success,
         running=(success.long().cumsum(1) - success.long()) == 0,
         disagreement=torch.zeros(b, t),
+        extra=torch.zeros(b, t),
     )
 
 
@@ -43,6 +46,19 @@ def test_what_led_to_success_is_remembered_and_nothing_else(tmp_path):
     assert twice.actions[:, 0].tolist() == 2 * [10, 20, 21, 30, 31]
     twice.save(tmp_path)
     assert torch.equal(Memory.load(tmp_path, 5, torch.device("cpu")).features, memory.features)
+
+
+def test_extra_rewards_up_to_the_success_weigh_what_is_remembered():
+    """Of the first dream 0.5 counts, of the second -0.5 + 1.5, of the last one e^5 is the most; what follows a
+    success does not count."""
+    made = learner(LearnConfig())
+    dreams = imagined([[True, False], [False, True], [False, True]], made.actor.num_features)
+    dreams = replace(dreams, extra=torch.tensor([[0.5, 9.0], [-0.5, 1.5], [7.0, 7.0]]))
+    memory = Memory.empty(made).add(dreams, noise_seeds=1)
+    expected = torch.tensor([0.5, 1.0, 1.0, 5.0, 5.0]).exp()
+    torch.testing.assert_close(memory.weights, expected)
+    fewer = Memory.empty(made).add(replace(dreams, extra=-dreams.extra), noise_seeds=1)
+    torch.testing.assert_close(fewer.weights, 1 / expected)
 
 
 def test_the_actor_comes_to_do_what_succeeded_and_the_prior_holds_it():

@@ -32,6 +32,7 @@ def dreams(made: Learner, *, disagreement: float = 0.0) -> Imagined:
         successes=success,
         running=torch.tensor([[True, False], [True, True]]),
         disagreement=torch.full((2, 2), disagreement),
+        extra=torch.zeros(2, 2),
     )
 
 
@@ -61,6 +62,16 @@ def test_rewards_of_dreams_that_disagree_are_trusted_less():
     found, _, shown = experience(made, disagreement=0.2, trust_scale=0.2)
     assert found.returns.tolist() == pytest.approx([1.5 / math.e, 0.5 / math.e, 0.0], abs=1e-6)
     assert shown["trust"] == pytest.approx(1 / math.e)
+
+
+def test_extra_rewards_are_trusted_as_much_as_the_judge():
+    """The second dream gains 0.25 with each action: 0.5 + 0.25 + 0.5 x 0.25, and 0 + 0.25; the first one loses 1."""
+    made = learner()
+    dreamt = replace(dreams(made, disagreement=0.2), extra=torch.tensor([[-1.0, 9.0], [0.25, 0.25]]))
+    average = MovingAverage(made, 0.5)
+    for scale, share in ((None, 1.0), (0.2, 1 / math.e)):
+        found, _, _ = learn_from(made, average, dreamt, torch.ones(2), PLAIN, scale)
+        assert found.returns.tolist() == pytest.approx([share * 0.5, share * 0.875, share * 0.25], abs=1e-6)
 
 
 def test_the_target_critic_is_the_average_and_the_error_is_the_critics_own():
