@@ -1,5 +1,6 @@
 """Rank policies inside a world model. `worldmodel rank --world W --judge J --policies DIR...`."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,7 @@ import tyro
 
 from policy_eval.policies.find import find_policies
 from policy_eval.ranking.disagreements import film, worst
+from policy_eval.ranking.plan import show_plan
 from policy_eval.ranking.rank import Ranking, Score, rank
 from policy_eval.ranking.report import print_ranking, write_report
 from policy_eval.ranking.trials import Cell, TrialSetup, cut, gather, replays, run_cells
@@ -25,6 +27,8 @@ from worldmodel.processes import single_thread
 
 MOST_EPISODES = 10**6
 """More trials of a policy than anybody makes."""
+ANYTHING_GOES = ("plan", "workers", "device", "videos", "out")
+"""Settings that no outcome depends on."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,9 @@ class RankConfig:
     """Seed of the dreams' noise and of the resampling."""
     columns: Annotated[ColumnOptions, tyro.conf.arg(name="")] = field(default_factory=ColumnOptions)
     """Which columns of the data to read."""
+    plan: bool = False
+    """At the end print how many dreams and how many real trials tell each pair of policies apart with a power of 80 %,
+    and write plan.json; a finished ranking in --out is read and not repeated."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -123,6 +130,10 @@ def rank_policies(config: RankConfig) -> Ranking:
     check(config)
     choose_device(config.device)
     policies = find_policies(config.policies)
+    done = finished_trials(config, policies) if config.plan else None
+    if done is not None:
+        show_plan(*done, config.out)
+        return rank(*done, seed=config.seed)
     setup = config.setup
     claim(config.out)
     dreams = cut(["dream"], policies, range(setup.episodes), setup.num_envs)
@@ -156,7 +167,24 @@ def rank_policies(config: RankConfig) -> Ranking:
     write_report(report, videos, config.out / "report.html")
     print_ranking(report)
     print(f"{config.out / 'ranking.json'} and {config.out / 'report.html'}")
+    if config.plan:
+        show_plan(dream, real, config.out)
     return ranking
+
+
+def finished_trials(
+    config: RankConfig, policies: Mapping[str, str | Path]
+) -> tuple[dict[str, Scores], dict[str, Scores] | None] | None:
+    """Dreamed and real trials of the finished ranking in `--out`; `None` if there is none with these settings."""
+    file = config.out / "ranking.json"
+    if not file.is_file():
+        return None
+    report = read_object(file)
+    now = json.loads(json.dumps(settings(config, policies)))
+    stored = report["settings"]
+    if any(stored.get(name) != now[name] for name in now if name not in ANYTHING_GOES):
+        return None
+    return trials_of(report, "dream"), trials_of(report, "real") or None
 
 
 def claim(out: Path) -> None:
