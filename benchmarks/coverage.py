@@ -10,7 +10,6 @@ rightly is right if pairs with that confidence are ordered rightly as often.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -150,17 +149,15 @@ def cover_pairs(config: CoverageConfig, rates: tuple[float, float], n: int) -> R
 
 def possible_counts(n: int) -> Float64[np.ndarray, "k 4"]:
     """All numbers of starts where both succeed, only the first, only the second, or none."""
-    rows = [(a, b, c, n - a - b - c) for a in range(n + 1) for b in range(n + 1 - a) for c in range(n + 1 - a - b)]
-    return np.array(rows, float)
+    three = np.indices((n + 1,) * 3).reshape(3, -1).T.astype(float)
+    three = three[three.sum(1) <= n]
+    return np.concatenate([three, n - three.sum(1, keepdims=True)], 1)
 
 
 def chances_of(counts: Float64[np.ndarray, "k 4"], chances: Float64[np.ndarray, "4"]) -> Float64[np.ndarray, "k"]:
     """Multinomial chances."""
-    left, ways = counts.sum(1).astype(int), np.ones(len(counts))
-    for column in counts.T.astype(int):
-        ways = ways * np.array([comb(n, k) for n, k in zip(left, column, strict=True)], float)
-        left = left - column
-    return ways * (chances**counts).prod(1)
+    logs = np.concatenate([[0], np.log(np.arange(1, counts[0].sum() + 1)).cumsum()])  # of the factorials
+    return np.exp(logs[-1] - logs[counts.astype(int)].sum(1)) * (chances**counts).prod(1)
 
 
 def facts_of(counts: Float64[np.ndarray, "k 4"], paired: bool) -> list[Float64[np.ndarray, "k"]]:
@@ -176,7 +173,8 @@ def newcombe_interval(
     """Newcombe's method 10 (1998) of paired trials, and of unpaired ones where the covariance is 0, within -1..1."""
     spread = np.sqrt(p * (1 - p) * q * (1 - q))
     phi = np.where(spread > 0, covariance / np.where(spread > 0, spread, 1), 0)
-    (l1, u1), (l2, u2) = (np.array([wilson_interval(float(x), n) for x in each]).T for each in (p, q))
+    ends = np.array([wilson_interval(successes / n, n) for successes in range(n + 1)]).T
+    (l1, u1), (l2, u2) = (ends[:, np.rint(each * n).astype(int)] for each in (p, q))
     down = np.sqrt(np.maximum((p - l1) ** 2 - 2 * phi * (p - l1) * (u2 - q) + (u2 - q) ** 2, 0))
     up = np.sqrt(np.maximum((u1 - p) ** 2 - 2 * phi * (u1 - p) * (q - l2) + (q - l2) ** 2, 0))
     return np.maximum(p - q - down, -1), np.minimum(p - q + up, 1)

@@ -143,7 +143,7 @@ def cover_powered(config: PlanningConfig, rates: tuple[float, float], n: int, ag
         drawn = rng.choice(len(known.chances), 11 * n, p=known.chances)
         real, dream = known.real[drawn], known.dream[drawn]
         intervals.append(powered_difference(Moments.of(real[:n], dream[:n], dream[n:]), NORMAL.inv_cdf(0.975))[1:3])
-    low, high = np.array(intervals).T
+    low, high = np.array(intervals)[:, :, 0].T
     inside = (low <= known.difference + 1e-12) & (known.difference - 1e-12 <= high)
     what = f"rates {rates[0]} and {rates[1]}, {n} real trials, {agree:.0%} alike"
     return Covered(what, float(inside.mean()), float((high - low).mean()))

@@ -138,7 +138,7 @@ def need_with_dreams(
     found = Moments.of(*pairs, np.delete(dreamed, here))
     estimate, low, high, _ = powered_difference(found, NORMAL.inv_cdf(0.975))
     rates = DreamedRates.of_differences(*pairs)
-    seen = float(estimate), (float(low), float(high))
+    seen = estimate.item(), (low.item(), high.item())
     return _need(len(here), *seen, rates.difference, lambda n: rates.power(n, ratio * n), power)
 
 
@@ -189,7 +189,9 @@ def to_json(plans: Sequence[PairPlan], power: float) -> dict:
 def print_plan(plans: Sequence[PairPlan], power: float, console: Console | None = None) -> None:
     """Print a table with a row for each pair and place, and remarks on how to read it."""
     console = Console() if console is None else console
-    table = Table(title=f"trials of each policy that tell a pair apart with a power of {power:.0%}, the better dream first")
+    table = Table(
+        title=f"trials of each policy that tell a pair apart with a power of {power:.0%}, the better dream first"
+    )
     for column in COLUMNS:
         table.add_column(column)
     for row in plan_rows(plans):

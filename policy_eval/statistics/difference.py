@@ -8,7 +8,7 @@ from jaxtyping import Float
 from policy_eval.scores import Scores
 from policy_eval.statistics.resampling import NORMAL
 
-Values = Float[np.ndarray, "*n"]
+Values = Float[np.ndarray, "n"]
 
 WIDENING = 2 / 3
 """Newcombe's interval is too short where trials are few; its `z^2` is multiplied by `1 + WIDENING / n`."""
@@ -47,10 +47,11 @@ def pair_order(first: Scores, second: Scores, *, level: float = 0.95) -> PairOrd
     x = first.outcomes[mine] if paired else first.outcomes
     y = second.outcomes[other] if paired else second.outcomes
     covariance = (x * y).mean() - x.mean() * y.mean() if paired else 0.0
-    facts = [np.array(float(each)) for each in (x.mean(), y.mean(), covariance, len(x), len(y))]
-    low, high = difference_interval(*facts, np.array(NORMAL.inv_cdf((1 + level) / 2)))
-    probability = float(confidence(*facts))
-    return PairOrder(probability, float(x.mean() - y.mean()), float(low), float(high), len(x) if paired else 0)
+    facts = [np.array([each], float) for each in (x.mean(), y.mean(), covariance, len(x), len(y))]
+    low, high = difference_interval(*facts, np.array([NORMAL.inv_cdf((1 + level) / 2)]))
+    probability = confidence(*facts)
+    difference = float(x.mean() - y.mean())
+    return PairOrder(probability.item(), difference, low.item(), high.item(), len(x) if paired else 0)
 
 
 def difference_interval(
@@ -110,9 +111,9 @@ def confidence(
         np.where(better, first_trials, second_trials),
         np.where(better, second_trials, first_trials),
     )
-    inside = np.zeros(np.broadcast_shapes(*(np.shape(each) for each in facts)))
+    inside = np.zeros(len(first))
     beyond = np.full_like(inside, SURE)
-    for _ in range(50):
+    for _ in range(34):  # to 2e-9 standard deviations
         middle = (inside + beyond) / 2
         above_zero = difference_interval(*facts, middle)[0] > 0
         inside, beyond = np.where(above_zero, middle, inside), np.where(above_zero, beyond, middle)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-Values = Float[np.ndarray, "*n"]
+Values = Float[np.ndarray, "k"]
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,16 @@ class Moments:
     def of(
         cls, real: Float[np.ndarray, "n"], dream: Float[np.ndarray, "n"], extra: Float[np.ndarray, "m"]
     ) -> "Moments":
-        """The moments of measured differences; `extra` are those of other starts, and there may be none.
+        """The moments of measured differences, as one set; there may be no `extra` dreams from other starts.
 
         Raises:
-            ValueError: There are fewer than two real differences, or not one dreamed difference for each.
+            ValueError: There are fewer than two starts that were tried both ways.
         """
-        if len(real) < 2 or len(dream) != len(real):
-            raise ValueError(
-                f"a real difference from dreams needs at least 2 real differences and a dream of each, got "
-                f"{len(real)} real and {len(dream)} dreamed"
-            )
+        if len(real) < 2:
+            raise ValueError(f"a real difference from dreams needs at least 2 starts tried both ways, got {len(real)}")
         pairs = (real, dream, real**2, dream**2, real * dream)
-        others = [np.array(column.mean() if len(column) else 0.0) for column in (extra, extra**2)]
-        return cls(*(np.array(column.mean()) for column in pairs), *others, len(real), len(extra))
+        others = [np.array([column.mean() if len(column) else 0.0]) for column in (extra, extra**2)]
+        return cls(*(np.array([column.mean()]) for column in pairs), *others, len(real), len(extra))
 
 
 def powered_difference(found: Moments, z: float) -> tuple[Values, Values, Values, Values]:
