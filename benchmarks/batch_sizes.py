@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -90,25 +89,22 @@ def row_of(first: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> 
 
 
 def main(config: BatchSizesConfig) -> None:
-    """Dream at every batch size, and print a Markdown table."""
+    """Dream at every batch size, and print a Markdown table row by row."""
+    found: list[Outcomes] = []
+    config.out.parent.mkdir(parents=True, exist_ok=True)
     with single_thread(), full_precision() if config.full else nullcontext():
         command_device(config.device)
-        found, seconds = [], []
+        print("| dreams in a batch | outcomes that differ | bound (95 %) | largest change of a score | s |")
+        print("|---|---|---|---|---|", flush=True)
         for num_envs in config.num_envs:
             begun = time.perf_counter()
             found.append(outcomes_of(config, num_envs))
-            seconds.append(time.perf_counter() - begun)
-            print(f"{num_envs} dreams in a batch: {seconds[-1]:.0f} s", flush=True)
-    rows = [row_of(found[0], other) for other in found[1:]]
-    print("| dreams in a batch | outcomes that differ | bound (95 %) | largest change of a score |\n|---|---|---|---|")
-    for (_, size), row in zip(pairwise(config.num_envs), rows, strict=True):
-        print(
-            f"| {config.num_envs[0]} and {size} | {row['differ']} of {row['trials']} | {row['high']:.1%} | "
-            f"{row['moved']:.3f} |"
-        )
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    stored = [{name: values.tolist() for name, values in each.items()} for each in found]
-    write_json(config.out, {"num_envs": config.num_envs, "rows": rows, "outcomes": stored, "seconds": seconds})
+            row, seconds = row_of(found[0], found[-1]), time.perf_counter() - begun
+            if len(found) > 1:
+                counts = f"{row['differ']} of {row['trials']} | {row['high']:.1%} | {row['moved']:.3f}"
+                print(f"| {config.num_envs[0]} and {num_envs} | {counts} | {seconds:.0f} |", flush=True)
+            stored = [{name: values.tolist() for name, values in each.items()} for each in found]
+            write_json(config.out, {"num_envs": config.num_envs, "outcomes": stored})
 
 
 if __name__ == "__main__":
