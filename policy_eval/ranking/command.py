@@ -130,6 +130,8 @@ def rank_policies(config: RankConfig) -> Ranking:
     check(config)
     choose_device(config.device)
     policies = find_policies(config.policies)
+    if config.plan and len(policies) < 2:
+        raise ValueError(f"--plan compares at least two policies, got {', '.join(policies)}")
     done = finished_trials(config, policies) if config.plan else None
     if done is not None:
         show_plan(*done, config.out)

@@ -352,5 +352,9 @@ def test_a_plan_reads_the_finished_ranking_and_repeats_nothing(made, ranked, tmp
     assert sorted(path.name for path in out.iterdir()) == ["plan.json", "ranking.json"], "nothing was dreamt"
     pairs = json.loads((out / "plan.json").read_text())["pairs"]
     assert [(pair["dream"]["made"], pair["real"]["made"]) for pair in pairs] == [(4, 4)] * 3
+    one = [*made.flags(out, *REAL, *ONE), "--plan"]
+    one[one.index(str(made.policies))] = str(made.policies / "policy-0")
+    assert main(["rank", *one]) == 2
+    assert "--plan compares at least two policies, got policy-0" in capsys.readouterr().err
     config = RankConfig(made.world, made.judge, (made.policies,), made.starts, out, 4, 4, seed=1, plan=True)
     assert finished_trials(config, find_policies(config.policies)) is None, "with another seed"

@@ -52,6 +52,11 @@ def test_the_confidence_is_that_of_the_interval_that_ends_at_zero():
     assert 0.5 < sure < 1 and low.item() == pytest.approx(0, abs=1e-6)
     back = confidence(facts[1], facts[0], *facts[2:]).item()
     assert back == pytest.approx(1 - sure)
+    few, many = [np.array([each]) for each in (5.0, 50.0)]
+    apart = confidence(*facts[:2], 0 * few, few, many).item()
+    assert confidence(facts[1], facts[0], 0 * few, many, few).item() == pytest.approx(1 - apart) != 1 - sure
+    low, _ = difference_interval(*facts[:2], 0 * few, few, many, np.array([NORMAL.inv_cdf(apart)]))
+    assert low.item() == pytest.approx(0, abs=1e-6)
 
 
 def test_a_pair_is_compared_start_by_start():
