@@ -22,7 +22,7 @@ from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.policy import Policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
-from policy_eval.statistics.resampling import pair_order
+from policy_eval.statistics.difference import pair_order
 from policy_eval.steering.scorers import Scorer, at_random, by_agreement, by_value, by_verifier, nearest_the_mean
 from policy_eval.steering.steered import SteeredPolicy
 from worldmodel.data import open_episodes

@@ -1,5 +1,6 @@
 """Rank policies inside a world model. `worldmodel rank --world W --judge J --policies DIR...`."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,7 @@ import tyro
 from policy_eval.policies.find import find_policies
 from policy_eval.ranking.disagreements import film, worst
 from policy_eval.ranking.outcomes import ENDINGS, read_outcomes
+from policy_eval.ranking.plan import show_plan
 from policy_eval.ranking.rank import Ranking, Score, rank
 from policy_eval.ranking.report import print_ranking, write_report
 from policy_eval.ranking.setup import TrialSetup
@@ -20,10 +22,13 @@ from policy_eval.scores import Scores
 from worldmodel.data.options import ColumnOptions, DataPath
 from worldmodel.display.progress import ProgressLine
 from worldmodel.envs import check_env_name
-from worldmodel.files import remove_unfinished, write_json
+from worldmodel.files import read_object, remove_unfinished, write_json
 from worldmodel.model.folder import first_file, shipped
 from worldmodel.model.precision import choose_device, command_device
 from worldmodel.processes import single_thread
+
+ANYTHING_GOES = ("plan", "workers", "device", "videos", "out")
+"""Settings that no outcome depends on."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,9 @@ class RankConfig:
     """Seed of the dreams' noise and of the resampling."""
     columns: Annotated[ColumnOptions, tyro.conf.arg(name="")] = field(default_factory=ColumnOptions)
     """Which columns of the data to read."""
+    plan: bool = False
+    """At the end print how many dreams and how many real trials tell each pair of policies apart with a power of 80 %,
+    and write plan.json; a finished ranking in --out is read and not repeated."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -112,6 +120,12 @@ def rank_policies(config: RankConfig) -> Ranking:
     check(config)
     choose_device(config.device)
     policies = find_policies(config.policies)
+    if config.plan and len(policies) < 2:
+        raise ValueError(f"--plan compares at least two policies, got {', '.join(policies)}")
+    done = finished_trials(config, policies) if config.plan else None
+    if done is not None:
+        show_plan(*done, config.out)
+        return rank(*done, seed=config.seed)
     setup = config.setup
     number = len(setup.loaded_starts)
     tried = number if config.real_episodes is None else config.real_episodes
@@ -152,7 +166,24 @@ def rank_policies(config: RankConfig) -> Ranking:
     write_report(report, videos, config.out / "report.html")
     print_ranking(report)
     print(f"{config.out / 'ranking.json'} and {config.out / 'report.html'}")
+    if config.plan:
+        show_plan(dream, real, config.out)
     return ranking
+
+
+def finished_trials(
+    config: RankConfig, policies: Mapping[str, str | Path]
+) -> tuple[dict[str, Scores], dict[str, Scores] | None] | None:
+    """Dreamed and real trials of the finished ranking in `--out`; `None` if there is none with these settings."""
+    file = config.out / "ranking.json"
+    if not file.is_file():
+        return None
+    report = read_object(file)
+    now = json.loads(json.dumps(settings(config, policies)))
+    stored = report["settings"]
+    if any(stored.get(name) != now[name] for name in now if name not in ANYTHING_GOES):
+        return None
+    return trials_of(report, "dream"), trials_of(report, "real") or None
 
 
 def claim(out: Path) -> None:

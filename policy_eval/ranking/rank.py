@@ -9,12 +9,11 @@ from jaxtyping import Float64, Int64
 
 from policy_eval.scores import Scores
 from policy_eval.statistics.agreement import ORDER_CLAIMS, STATISTICS, Column, chance_of
+from policy_eval.statistics.difference import PairOrder, pair_order
 from policy_eval.statistics.noise_ceiling import noise_ceiling, percentile, smoothed_rates, standing
 from policy_eval.statistics.prediction_powered import PredictionPowered, prediction_powered
 from policy_eval.statistics.resampling import (
-    PairOrder,
     hierarchical_intervals,
-    pair_order,
     policy_intervals,
     resampled_scores,
     start_intervals,
@@ -51,8 +50,8 @@ class Pair:
     Attributes:
         first: The better policy of the two, according to the dream.
         second: The other one.
-        dream: The difference in the dream, and the probability that more dreams would confirm its sign.
-        real: The same for the real trials; here it is the probability that the dream's order is right.
+        dream: The difference in the dream, and the confidence that more dreams would confirm its sign.
+        real: The same for the real trials; here it is the confidence that the dream's order is right.
     """
 
     first: str
@@ -169,8 +168,8 @@ def rank(
     options = {"resamples": resamples, "seed": seed}
     pairs = []
     for first, second in combinations(order, 2):
-        truly = None if real is None else pair_order(real[first], real[second], **options)
-        pairs.append(Pair(first, second, pair_order(dream[first], dream[second], **options), truly))
+        truly = None if real is None else pair_order(real[first], real[second])
+        pairs.append(Pair(first, second, pair_order(dream[first], dream[second]), truly))
     return Ranking(
         order=order,
         dream={name: Score.of(dream[name].outcomes) for name in order},

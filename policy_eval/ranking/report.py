@@ -86,8 +86,8 @@ def write_report(report: Mapping[str, Any], videos: Sequence[tuple[Path, str]], 
             draw_pairs(report, Path(folder) / "pairs.png")
             page.picture(
                 Path(folder) / "pairs.png",
-                "Probability, in percent, that the policy of the row is better than that of the "
-                "column: bootstrap over the starts that both share.",
+                "Confidence, in percent, that the policy of the row is better than that of the "
+                "column, from the starts that both share.",
             )
     if videos:
         page.heading("Worst disagreements")
@@ -195,7 +195,7 @@ def draw_scatter(report: Mapping[str, Any], file: Path) -> None:
 
 
 def draw_pairs(report: Mapping[str, Any], file: Path) -> None:
-    """Heat maps of the probability that the policy of the row is better, dream and reality."""
+    """Heat maps of the confidence that the policy of the row is better, dream and reality."""
     names = [policy["name"] for policy in report["policies"]]
     index = {name: i for i, name in enumerate(names)}
     places = [p for p in ("dream", "real") if report["pairs"][0][p] is not None]

@@ -1,7 +1,6 @@
-"""Intervals: of a success rate, of differences over shared starts, of statistics over policies."""
+"""Intervals: of a success rate, of statistics over policies and over starts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -30,57 +29,6 @@ def wilson_interval(mean: float, n: int, *, level: float = 0.95) -> Interval:
     half = z / (1 + z * z / n) * np.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
     # At a rate of 0 or 1 an end is the rate itself; rounding would put it 3e-17 beyond.
     return min(max(float(centre - half), 0.0), mean), max(min(float(centre + half), 1.0), mean)
-
-
-@dataclass(frozen=True)
-class PairOrder:
-    """The comparison of two policies in one place.
-
-    Attributes:
-        probability: That the first is better, ties counting half.
-        difference: Score of the first minus score of the second.
-        low: Lower end of the interval of the difference.
-        high: Upper end.
-        n: Starts that both were tried from; 0 where the trials are not paired.
-    """
-
-    probability: float
-    difference: float
-    low: float
-    high: float
-    n: int
-
-
-def pair_order(
-    first: Scores, second: Scores, *, level: float = 0.95, resamples: int = 4000, seed: int = 0
-) -> PairOrder:
-    """Bootstrap over the starts that two policies share.
-
-    Starts are drawn with replacement, the same for both, so a start that is hard for both does not
-    blur their difference. If they share fewer than two, the starts of each are drawn separately. The
-    probability is kept `0.5 / resamples` away from 0 and 1: `resamples` draws cannot tell these apart.
-    """
-    _, mine, other = np.intersect1d(first.seeds, second.seeds, return_indices=True)
-    rng = np.random.default_rng(seed)
-    if len(mine) < 2:
-        gaps = _drawn_means(first.outcomes, resamples, rng)
-        gaps = gaps - _drawn_means(second.outcomes, resamples, rng)
-        difference, shared = first.mean - second.mean, 0
-    else:
-        gap = first.outcomes[mine] - second.outcomes[other]
-        gaps = _drawn_means(gap, resamples, rng)
-        difference, shared = float(gap.mean()), len(mine)
-    above = float((gaps > 0).mean() + (gaps == 0).mean() / 2)
-    low, high = np.quantile(gaps, tails(level, min(len(first), len(second))))
-    least = 0.5 / resamples
-    probability = min(max(above, least), 1 - least)
-    return PairOrder(probability, difference, float(low), float(high), shared)
-
-
-def _drawn_means(values: Float64[np.ndarray, "e"], resamples: int, rng: np.random.Generator) -> Column:
-    number = len(values)
-    counts = rng.multinomial(number, np.full(number, 1 / number), size=resamples)
-    return counts @ values / number
 
 
 def resampled_scores(places: Sequence[Sequence[Scores]], *, resamples: int = 4000, seed: int = 0) -> list[Table]:

@@ -18,7 +18,7 @@ from rank_set import RankSet, write_rank_set
 from policy_eval.evaluation import evaluate
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.find import find_policies
-from policy_eval.ranking.command import RankConfig, rank_policies, trials_of
+from policy_eval.ranking.command import RankConfig, finished_trials, rank_policies, trials_of
 from policy_eval.ranking.disagreements import worst
 from policy_eval.ranking.outcomes import read_outcomes
 from policy_eval.ranking.setup import TrialSetup
@@ -344,3 +344,20 @@ def test_a_fingerprint_changes_with_the_weights(made, tmp_path):
     assert fingerprint(copy) != fingerprint(made.policies / "policy-0")
     with pytest.raises(ValueError, match="some/model: no such folder"):
         fingerprint("some/model")
+
+
+def test_a_plan_reads_the_finished_ranking_and_repeats_nothing(made, ranked, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    shutil.copy(ranked / "ranking.json", out)
+    assert main(["rank", *made.flags(out, *REAL, *ONE), "--plan"]) == 0
+    assert "policy-0" in (said := capsys.readouterr().out) and "cannot be told" in said
+    assert sorted(path.name for path in out.iterdir()) == ["plan.json", "ranking.json"], "nothing was dreamt"
+    pairs = json.loads((out / "plan.json").read_text())["pairs"]
+    assert [(pair["dream"]["made"], pair["real"]["made"]) for pair in pairs] == [(4, 4)] * 3
+    one = [*made.flags(out, *REAL, *ONE), "--plan"]
+    one[one.index(str(made.policies))] = str(made.policies / "policy-0")
+    assert main(["rank", *one]) == 2
+    assert "--plan compares at least two policies, got policy-0" in capsys.readouterr().err
+    config = RankConfig(made.world, made.judge, (made.policies,), made.starts, out, 4, 4, seed=1, plan=True)
+    assert finished_trials(config, find_policies(config.policies)) is None, "with another seed"

@@ -11,7 +11,7 @@ from policy_eval.scores import Scores
 from policy_eval.statistics.agreement import STATISTICS, chance_of, mean_ranks
 from policy_eval.statistics.noise_ceiling import noise_ceiling, percentile, smoothed_rates, standing
 from policy_eval.statistics.prediction_powered import prediction_powered
-from policy_eval.statistics.resampling import bca_interval, pair_order, policy_intervals, wilson_interval
+from policy_eval.statistics.resampling import bca_interval, policy_intervals, wilson_interval
 
 DREAM, REAL = np.array([[0.1, 0.5, 0.5, 0.9]]), np.array([[0.2, 0.4, 0.6, 0.8]])
 
@@ -93,32 +93,6 @@ def test_a_policy_without_a_success_is_drawn(tmp_path):
     draw_scatter(report, tmp_path / "scatter.png")
     report["policies"][-1]["dream"]["low"] = 2.8e-17  # as rankings hold it that were stored before
     draw_scatter(report, tmp_path / "scatter.png")
-
-
-def test_a_pair_is_compared_start_by_start():
-    """The first wins 2 of 10 starts and loses none: all-tied resamples have the chance .8^10."""
-    first = scores([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
-    second = scores([1, 1, 0, 0, 0, 0, 0, 0, 0, 0])
-    pair = pair_order(first, second, resamples=20_000)
-    assert pair.difference == pytest.approx(0.2) and pair.n == 10
-    assert pair.probability == pytest.approx(1 - 0.8**10 / 2, abs=0.005)
-    assert (pair.low, pair.high) == pytest.approx((0.0, 0.5), abs=1e-9)
-    back = pair_order(second, first, resamples=20_000)
-    assert back.probability == pytest.approx(1 - pair.probability)
-    elsewhere = pair_order(first, scores(second.outcomes, first_seed=100))
-    assert elsewhere.n == 0 and elsewhere.probability < 0.9
-    assert pair_order(first, first).probability == 0.5
-    certain = pair_order(scores([1.0] * 9), scores([0.0] * 9), resamples=1000)
-    assert certain.probability == 1 - 0.5 / 1000
-
-
-def test_only_shared_starts_are_paired():
-    """Shared are the seeds 7 to 9: the first succeeds in 7, the second in 7 and 9."""
-    first = scores([0, 0, 1, 0, 0], first_seed=5)
-    second = Scores("x", np.array([12, 9, 8, 7]), np.array([0.0, 1, 0, 1]), np.zeros(4), np.ones(4, np.int64))
-    pair = pair_order(first, second)
-    assert pair.n == 3 and pair.difference == pytest.approx(1 / 3 - 2 / 3)
-    assert pair_order(second, first).difference == pytest.approx(2 / 3 - 1 / 3)
 
 
 def test_bca_without_bias_or_skew_is_the_percentile_interval():
