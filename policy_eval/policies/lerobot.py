@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -29,6 +29,7 @@ CHECKPOINT = "pretrained_model"
 """Name of the folder of a policy inside a checkpoint of lerobot's training."""
 
 
+@runtime_checkable
 class Network(Protocol):
     """The part of lerobot's `PreTrainedPolicy` that is used; it keeps its queues inside."""
 
@@ -256,6 +257,8 @@ def _load(place: Path, device: str) -> tuple[Any, Any, Any, Any]:
 def _stated(action_dim: int, before: Any, after: Any) -> Needs:
     """What the processors know: the range of the actions in the training data, and whether the task is read."""
     stats = [step.stats["action"] for step in after.steps if "action" in (getattr(step, "stats", None) or {})]
-    bounds = [tuple(map(float, stats[0][name])) for name in ("min", "max")] if stats and "min" in stats[0] else [None] * 2
+    bounds = (
+        [tuple(map(float, stats[0][name])) for name in ("min", "max")] if stats and "min" in stats[0] else [None] * 2
+    )
     task = any("Tokenizer" in type(step).__name__ for step in before.steps)
     return Needs(action_dim=action_dim, action_low=bounds[0], action_high=bounds[1], task=task)

@@ -54,7 +54,7 @@ class Needs:
 
 def check_fits(
     policy: Policy,
-    observation_space: spaces.Dict,
+    observation_space: spaces.Space,
     action_space: spaces.Box,
     name: str,
     tasks: Sequence[str] | None = None,
@@ -63,7 +63,7 @@ def check_fits(
 
     Args:
         policy: The policy.
-        observation_space: The space of one observation, with LeRobot's keys.
+        observation_space: The space of one observation, a `Dict` with LeRobot's keys.
         action_space: The space of one action.
         name: Name of the policy, for the message.
         tasks: The tasks of the episodes in words, if they are known.
@@ -78,7 +78,9 @@ def check_fits(
         raise ValueError(f"policy {name}: its attribute needs is {needs!r}, expected an object of the class Needs")
     wrong = [*_views(needs, observation_space), *_state(needs, observation_space), *_actions(needs, action_space)]
     if needs.task and tasks is not None and not all(tasks):
-        wrong.append(f"it needs the task in words, {sum(not task for task in tasks)} of {len(tasks)} episodes have none")
+        wrong.append(
+            f"it needs the task in words, {sum(not task for task in tasks)} of {len(tasks)} episodes have none"
+        )
     if wrong:
         raise ValueError(f"policy {name} does not fit: {'; '.join(wrong)}")
 
@@ -89,7 +91,7 @@ def same_aspect(first: tuple[int, int], second: tuple[int, int]) -> bool:
     return abs(height * larger_width / larger_height - width) < 1
 
 
-def _views(needs: Needs, space: spaces.Dict) -> list[str]:
+def _views(needs: Needs, space: spaces.Space) -> list[str]:
     """Cameras that are missing or show pictures of another size."""
     given = {key.removeprefix(IMAGES): part.shape[:2] for key, part in space.items() if key.startswith(IMAGES)}
     wrong = []
@@ -97,13 +99,15 @@ def _views(needs: Needs, space: spaces.Dict) -> list[str]:
         if view not in given:
             wrong.append(f"it needs the camera {view}, there is {', '.join(given) or 'none'}")
         elif needs.resizes and 0 not in size and not same_aspect(given[view], size):
-            wrong.append(f"it needs pictures of {view} with the aspect ratio of {_by(size)}, they are {_by(given[view])}")
+            wrong.append(
+                f"it needs pictures of {view} with the aspect ratio of {_by(size)}, they are {_by(given[view])}"
+            )
         elif not needs.resizes and size not in ((0, 0), given[view]):
             wrong.append(f"it needs pictures of {view} of {_by(size)}, they are {_by(given[view])}")
     return wrong
 
 
-def _state(needs: Needs, space: spaces.Dict) -> list[str]:
+def _state(needs: Needs, space: spaces.Space) -> list[str]:
     given = space[STATE].shape[0] if STATE in space.spaces else 0
     if needs.state_dim in (None, 0, given):
         return []
@@ -128,9 +132,7 @@ def _actions(needs: Needs, space: spaces.Box) -> list[str]:
     return [f"dim {dim} of its actions has the range {mine}, that of the action space is {theirs}"]
 
 
-def shares(
-    low: Float[np.ndarray, "a"], high: Float[np.ndarray, "a"], space: spaces.Box
-) -> Float[np.ndarray, "a"]:
+def shares(low: Float[np.ndarray, "a"], high: Float[np.ndarray, "a"], space: spaces.Box) -> Float[np.ndarray, "a"]:
     """Which share of the range `low..high` lies within the action space; a range of one value counts 0 or 1."""
     width = high - low
     inside = np.minimum(high, space.high) - np.maximum(low, space.low)

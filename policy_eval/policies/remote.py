@@ -1,6 +1,8 @@
 """A policy in another process or on another machine, behind a server that speaks openpi's protocol."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,7 +50,8 @@ class RemotePolicy:
     Args:
         url: `ws://HOST:PORT` or `wss://HOST:PORT`.
         execute: How many actions of a reply are carried out; all by default.
-        keys: The server's name for a key of the observation, for keys that it calls otherwise.
+        keys: The server's name for a key of the map, for keys that it calls otherwise, or a function that makes
+            the server's map from ours, for one that wants other pictures or nested maps.
         headers: Headers of the request, such as `{"Authorization": "Api-Key ..."}`.
         wait: Seconds to wait for a connection and for the metadata.
         timeout: Seconds to wait for actions; the first ones of a server that compiles take long.
@@ -67,7 +70,7 @@ class RemotePolicy:
         url: str,
         *,
         execute: int | None = None,
-        keys: Mapping[str, str] | None = None,
+        keys: Mapping[str, str] | Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         headers: Mapping[str, str] | None = None,
         wait: float = 10.0,
         timeout: float = 300.0,
@@ -76,9 +79,11 @@ class RemotePolicy:
             raise ValueError(f"policy {url}: expected ws://HOST:PORT or wss://HOST:PORT")
         if execute is not None and execute < 1:
             raise ValueError(f"policy {url}: execute is at least 1, got {execute}")
-        self.url, self.execute, self.keys = url, execute, dict(keys or {})
+        self.url, self.execute = url, execute
+        self.rename = keys if callable(keys) else partial(_renamed, dict(keys or {}))
         self.headers, self.wait, self.timeout = dict(headers or {}), wait, timeout
         self._socket: ClientConnection | None = None
+        self._open = ExitStack()
         self._connect()
         stated = self.metadata.get("needs", {})
         self.needs = from_json(Needs, stated, f"policy {url}: needs in the metadata")
@@ -99,7 +104,8 @@ class RemotePolicy:
         """The next action of each stream; the server is asked where no action is left.
 
         Raises:
-            ValueError: The server answers with an error, or with something else than actions.
+            ValueError: The server answers with an error, or with something else than actions, or `keys` names a key
+                that is not there.
             Unreachable: The server does not answer in time, or ends the connection twice.
         """
         empty = [stream for stream, queue in enumerate(self.queues) if not queue]
@@ -110,8 +116,7 @@ class RemotePolicy:
 
     def close(self) -> None:
         """End the connection."""
-        if self._socket is not None:
-            self._socket.close()
+        self._open.close()
         self._socket = None
 
     def _plans(self, observation: Observations, streams: Sequence[int]) -> list[np.ndarray]:
@@ -127,7 +132,7 @@ class RemotePolicy:
         row: dict[str, Any] = {name: values[stream].cpu().numpy() for name, values in observation.items()}
         row["prompt"] = self.tasks[stream]
         row |= {"stream": stream, "seed": self.seeds[stream], "reset": self.fresh[stream]}
-        return {self.keys.get(name, name): value for name, value in row.items()}
+        return self.rename(row)
 
     def _actions(self, row: dict[str, Any], shape: tuple[int | None, ...]) -> np.ndarray:
         """The actions of a reply; `shape` has a number where the size is known."""
@@ -159,7 +164,7 @@ class RemotePolicy:
                 self.close()
                 raise Unreachable(f"policy {self.url}: no answer within {self.timeout:g} s") from error
             except ConnectionClosed as error:
-                self._socket = None
+                self.close()
                 if attempt:
                     raise Unreachable(
                         f"policy {self.url}: the server ended the connection, and the next one, too ({one_line(error)})"
@@ -176,7 +181,7 @@ class RemotePolicy:
         Pings are off: a server that computes in its event loop, as openpi's does, does not answer them.
         """
         try:
-            self._socket = connect(
+            opened = connect(
                 self.url,
                 compression=None,
                 max_size=MOST_BYTES,
@@ -185,16 +190,22 @@ class RemotePolicy:
                 ping_interval=None,
                 additional_headers=self.headers,
             )
+            self._socket = self._open.enter_context(opened)
             first = self._socket.recv(self.wait)
         except InvalidURI as error:
             raise ValueError(f"policy {self.url}: expected ws://HOST:PORT or wss://HOST:PORT; {error}") from error
         except TimeoutError as error:
             self.close()
             raise Unreachable(f"policy {self.url}: no answer within {self.wait:g} s") from error
-        except (OSError, InvalidHandshake, ConnectionClosed) as error:
-            raise Unreachable(f"policy {self.url}: nothing there speaks openpi's protocol ({one_line(error)})") from error
+        except OSError as error:
+            raise Unreachable(f"policy {self.url}: nothing answers ({one_line(error)})") from error
+        except (InvalidHandshake, ConnectionClosed) as error:
+            self.close()
+            said = one_line(error)
+            raise Unreachable(f"policy {self.url}: what answers does not speak openpi's protocol ({said})") from error
         metadata = self._read(first)
         if not isinstance(metadata, dict):
+            self.close()
             raise Unreachable(f"policy {self.url}: the server begins with {metadata!r:.40}, expected a map of metadata")
         self.metadata = metadata
 
@@ -214,3 +225,14 @@ def is_url(spec: object) -> bool:
 def _joined(values: list[Any]) -> Any:
     """The values of several streams as one, with a leading axis; texts as a list."""
     return values if isinstance(values[0], str) else np.stack(values)
+
+
+def _renamed(names: Mapping[str, str], row: dict[str, Any]) -> dict[str, Any]:
+    """The map with other names for some keys."""
+    renamed = {names.get(name, name): value for name, value in row.items()}
+    unknown = sorted(set(names) - set(row))
+    if unknown:
+        raise ValueError(f"keys name {unknown[0]!r}, a policy behind a server gets {', '.join(row)}")
+    if len(renamed) < len(row):
+        raise ValueError(f"keys give two values the same name: {', '.join(map(str, names.values()))}")
+    return renamed
