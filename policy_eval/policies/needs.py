@@ -48,7 +48,7 @@ class Needs:
         widths = [None if bound is None else len(bound) for bound in (self.action_low, self.action_high)]
         if widths != [None, None] and widths != [self.action_dim] * 2:
             raise ValueError(
-                f"needs: action_dim is {self.action_dim}, action_low has {widths[0]} numbers and action_high {widths[1]}"
+                f"needs: action_dim is {self.action_dim}, action_low has {widths[0]} numbers, action_high {widths[1]}"
             )
 
 

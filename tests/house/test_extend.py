@@ -32,6 +32,11 @@ def test_the_class_of_the_page_has_twenty_lines():
     assert len(lines) <= 20
 
 
+def test_the_server_of_the_page_has_thirty_lines():
+    (text,) = [text for _, text in blocks(PAGES / "policy.md") if text.startswith("# my_server.py")]
+    assert len([line for line in text.splitlines() if line]) <= 30
+
+
 @pytest.mark.slow
 def test_environment_and_policy(tmp_path):
     """The second page goes on with what the first one made."""
@@ -43,6 +48,10 @@ def test_environment_and_policy(tmp_path):
     ranking = json.loads((tmp_path / "ranking" / "ranking.json").read_text())
     assert {policy["name"] for policy in ranking["policies"]} == {"chase", "Drift"}
     assert all(policy["real"]["n"] == 4 for policy in ranking["policies"])
+    by_wire = json.loads((tmp_path / "ranking_by_wire" / "ranking.json").read_text())
+    here = [row | {"policy": ""} for row in ranking["trials"] if row["policy"] == "Drift"]
+    there = [row | {"policy": ""} for row in by_wire["trials"] if row["policy"] == "localhost-8765"]
+    assert len(here) == 8 and there == here
 
 
 @pytest.mark.slow

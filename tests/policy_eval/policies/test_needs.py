@@ -125,7 +125,7 @@ def test_needs_are_checked_themselves():
     policy = CallablePolicy(lambda observation: observation["observation.state"])
     policy.needs = {"action_dim": 2}
     with pytest.raises(
-        ValueError, match="policy mine: its attribute needs is {'action_dim': 2}, expected an object of"
+        ValueError, match=r"policy mine: its attribute needs is \{'action_dim': 2\}, expected an object of"
     ):
         check_fits(policy, SEEN, ACTIONS, "mine")
     for bounds in ({"action_low": (0.0, 0.0)}, {"action_low": (0.0, 0.0), "action_high": (1.0,)}):
