@@ -182,8 +182,8 @@ def _header(path: Path, container: av.container.InputContainer) -> VideoHeader:
     )
 
 
-def _indexed(path: Path, stream: av.VideoStream) -> Sequence[Any]:
-    """Where the frames of a video lie in its file; `pos`, `size` and `is_discard` of each.
+def _indexed(path: Path, stream: av.VideoStream) -> Any:
+    """Where the frames of a video lie in its file: a sequence with `pos`, `size` and `is_discard` of each.
 
     PyAV tells it since its version 17. With an older one all packets of the file are read.
 
