@@ -155,7 +155,7 @@ class LeRobotPolicy:
         place = check_folder(folder)
         where = f"policy {PREFIX}{folder}"
         if find_spec("lerobot") is None:
-            raise ValueError(f"{where}: lerobot is not installed; `pip install lerobot` installs it")
+            raise ValueError(f"{where}: lerobot is not installed: pip install 'worldmodel[lerobot]'")
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 config, network, before, after = _load(place, str(device))

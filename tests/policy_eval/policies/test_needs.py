@@ -129,5 +129,5 @@ def test_needs_are_checked_themselves():
     ):
         check_fits(policy, SEEN, ACTIONS, "mine")
     for bounds in ({"action_low": (0.0, 0.0)}, {"action_low": (0.0, 0.0), "action_high": (1.0,)}):
-        with pytest.raises(ValueError, match="needs: action_dim is 2, action_low has 2 numbers and action_high"):
+        with pytest.raises(ValueError, match="needs: action_dim is 2, action_low has 2 numbers, action_high"):
             Needs(action_dim=2, **bounds)
