@@ -74,7 +74,7 @@ class LeRobotPolicy:
         needs: What the policy needs.
 
     Raises:
-        ValueError: `keys` has a name that is not an input.
+        ValueError: `keys` has a name that is not an input, or an input is neither a picture nor the state.
     """
 
     def __init__(
@@ -95,7 +95,10 @@ class LeRobotPolicy:
         self.before, self.after = before, after
         self.device, self.mixed = torch.device(device), mixed
         given = {name: key for key, name in (keys or {}).items()}
-        self.sources = {name: (given.get(name, _source(name)), shape) for name, shape in inputs.items()}
+        self.sources = {name: (given.get(name, _source(name, shape)), shape) for name, shape in inputs.items()}
+        strange = [name for name, (key, _) in self.sources.items() if key != STATE and not key.startswith(IMAGES)]
+        if strange:
+            raise ValueError(f"the policy needs {strange[0]}; an observation has pictures of cameras and {STATE}")
         self.needs = _needs(self.sources, stated or Needs())
         self.networks = [network]
 
@@ -163,7 +166,11 @@ class LeRobotPolicy:
             raise ValueError(f"{where}: lerobot does not load it: {one_line(error)}") from error
         inputs = {name: tuple(feature.shape) for name, feature in config.input_features.items()}
         stated = _stated(config.output_features["action"].shape[0], before, after)
-        return cls(network, before, after, inputs, keys=keys, stated=stated, device=device, mixed=config.use_amp)
+        settings = {"keys": keys, "stated": stated, "device": device, "mixed": config.use_amp}
+        try:
+            return cls(network, before, after, inputs, **settings)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
 
 
 def is_lerobot(spec: object) -> bool:
@@ -216,9 +223,9 @@ def sharing_weights(network: Any) -> Any:
     return copy.deepcopy(network, {id(each): each for each in shared})
 
 
-def _source(name: str) -> str:
+def _source(name: str, shape: tuple[int, ...]) -> str:
     """The key of the observation that an input of a policy comes from, if the user does not say it."""
-    return name if name == STATE or name.startswith(IMAGES) else f"{IMAGES}{name}"
+    return name if len(shape) != 3 or name.startswith(IMAGES) else f"{IMAGES}{name}"
 
 
 def _needs(sources: Mapping[str, tuple[str, tuple[int, ...]]], stated: Needs) -> Needs:
@@ -240,7 +247,7 @@ def _load(place: Path, device: str) -> tuple[Any, Any, Any, Any]:
     from lerobot.configs.policies import PreTrainedConfig
     from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
-    config = PreTrainedConfig.from_pretrained(place, cli_overrides=[f"--device={device}"])
+    config = PreTrainedConfig.from_pretrained(place, cli_overrides=[f"--device={torch.device(device).type}"])
     for name, value in (("pretrained_backbone_weights", None), ("compile_model", False)):
         if hasattr(config, name):
             setattr(config, name, value)
@@ -251,7 +258,7 @@ def _load(place: Path, device: str) -> tuple[Any, Any, Any, Any]:
         preprocessor_overrides={"device_processor": {"device": device}},
         postprocessor_overrides={"device_processor": {"device": "cpu"}},
     )
-    return config, network.eval(), before, after
+    return config, network.to(device).eval(), before, after
 
 
 def _stated(action_dim: int, before: Any, after: Any) -> Needs:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -84,6 +85,7 @@ class RemotePolicy:
         self.headers, self.wait, self.timeout = dict(headers or {}), wait, timeout
         self._socket: ClientConnection | None = None
         self._open = ExitStack()
+        finalize(self, self._open.close)  # else the thread of the connection would keep it open
         self._connect()
         stated = self.metadata.get("needs", {})
         self.needs = from_json(Needs, stated, f"policy {url}: needs in the metadata")
@@ -223,7 +225,9 @@ def is_url(spec: object) -> bool:
 
 
 def _joined(values: list[Any]) -> Any:
-    """The values of several streams as one, with a leading axis; texts as a list."""
+    """The values of several streams as one, with a leading axis; texts as a list, and maps as a map of these."""
+    if isinstance(values[0], dict):
+        return {name: _joined([value[name] for value in values]) for name in values[0]}
     return values if isinstance(values[0], str) else np.stack(values)
 
 

@@ -18,17 +18,26 @@ class PolicyServer:
     Attributes:
         seen: The observations that came, in order.
         connections: How many clients have connected.
+        running: How many of them are connected now.
         closing: How many connections to end without an answer; they are counted down.
     """
 
     def __init__(self, infer: Callable[[dict[str, Any]], Any], metadata: object):
         self.infer, self.metadata = infer, metadata
         self.seen: list[dict[str, Any]] = []
-        self.connections = self.closing = 0
+        self.connections = self.running = self.closing = 0
 
     def answer(self, socket: ServerConnection) -> None:
         """Serve one client."""
         self.connections += 1
+        self.running += 1
+        try:
+            self.serve(socket)
+        finally:
+            self.running -= 1
+
+    def serve(self, socket: ServerConnection) -> None:
+        """Send the metadata, and answer until the client leaves."""
         socket.send(self.metadata if isinstance(self.metadata, str) else pack(self.metadata))
         for message in socket:
             if self.closing:

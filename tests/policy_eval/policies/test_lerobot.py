@@ -162,6 +162,10 @@ def test_needs_and_names_of_cameras():
     assert renamed.networks[0].seen[0]["observation.image"].shape == (1, 3, 8, 12)
     with pytest.raises(ValueError, match=r"keys name 'image', the inputs of the policy are observation.images.top, "):
         drawn(keys={"observation.images.top": "image"})
+    with pytest.raises(
+        ValueError, match=r"needs observation.environment_state; an observation has pictures of cameras"
+    ):
+        drawn(inputs={"observation.environment_state": (9,)})
     blind = drawn()
     blind.reset([0])
     with pytest.raises(ValueError, match=r"the policy expects observation.images.top, got observation.state"):

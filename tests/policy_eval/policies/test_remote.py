@@ -132,19 +132,30 @@ def test_a_chunk_is_carried_out_by_each_stream_before_the_server_is_asked_again(
 
 def test_a_server_that_takes_batches_gets_them():
     with serving(counting(rows=2, batch=3), {"batched": True}) as (url, server):
-        policy = RemotePolicy(url)
+        policy = RemotePolicy(url, keys=lambda row: row | {"images": {"high": row["observation.images.top"]}})
         policy.reset([4, 5, 6])
         policy.instruct(["a", "b", "c"])
         actions = [policy.act(seen(3)) for _ in range(3)]
     assert [each[:, 0].tolist() for each in actions] == [[1, 11, 21], [1, 11, 21], [2, 12, 22]]
     first, second = server.seen
-    assert first["observation.images.top"].shape == (3, 4, 6, 3)
+    assert first["observation.images.top"].shape == first["images"]["high"].shape == (3, 4, 6, 3)
     assert (first["prompt"], first["seed"].tolist(), first["stream"].tolist()) == (
         ["a", "b", "c"],
         [4, 5, 6],
         [0, 1, 2],
     )
     assert (first["reset"].tolist(), second["reset"].tolist()) == ([True] * 3, [False] * 3)
+
+
+def test_a_connection_ends_with_its_policy():
+    with serving(counting()) as (url, server):
+        policies = [RemotePolicy(url) for _ in range(3)]
+        policies[0].close()
+        del policies
+        end = time.monotonic() + 5
+        while server.running and time.monotonic() < end:
+            time.sleep(0.01)
+        assert (server.connections, server.running) == (3, 0)
 
 
 def test_a_connection_that_ended_is_made_anew_once():
