@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from policy_eval.policies.needs import IMAGES, STATE, Needs
+from policy_eval.policies.needs import IMAGES, STATE, Needs, same_aspect
 from policy_eval.policies.policy import Observations
 from worldmodel.files import is_on_hub
 from worldmodel.model.folder import find_folder
@@ -74,7 +74,8 @@ class LeRobotPolicy:
         needs: What the policy needs.
 
     Raises:
-        ValueError: `keys` has a name that is not an input, or an input is neither a picture nor the state.
+        ValueError: `keys` has a name that is not an input, or the same name twice, or an input is neither a picture
+            nor the state.
     """
 
     def __init__(
@@ -95,6 +96,8 @@ class LeRobotPolicy:
         self.before, self.after = before, after
         self.device, self.mixed = torch.device(device), mixed
         given = {name: key for key, name in (keys or {}).items()}
+        if len(given) < len(keys or {}):
+            raise ValueError(f"keys give two keys of the observation the same name: {', '.join((keys or {}).values())}")
         self.sources = {name: (given.get(name, _source(name, shape)), shape) for name, shape in inputs.items()}
         strange = [name for name, (key, _) in self.sources.items() if key != STATE and not key.startswith(IMAGES)]
         if strange:
@@ -121,7 +124,7 @@ class LeRobotPolicy:
         """The next action of each stream.
 
         Raises:
-            ValueError: The observation lacks an input of the policy.
+            ValueError: The observation lacks an input of the policy, or pictures have another aspect ratio.
         """
         missing = [key for key, _ in self.sources.values() if key not in observation]
         if missing:
@@ -212,9 +215,16 @@ def lerobot_fingerprint(folder: str | Path) -> str:
 
 
 def pictures(frames: UInt8[Tensor, "n H W 3"], size: tuple[int, ...]) -> Float[Tensor, "n 3 h w"]:
-    """Pictures as lerobot's policies get them: floats in 0..1, channels first, of the given height and width."""
+    """Pictures as lerobot's policies get them: floats in 0..1, channels first, of the given height and width.
+
+    Raises:
+        ValueError: `size` has another aspect ratio.
+    """
+    found = tuple(frames.shape[1:3])
+    if not same_aspect(found, size):
+        raise ValueError(f"pictures of {found} cannot be resized to {size}, which has another aspect ratio")
     floats = rearrange(frames, "n h w c -> n c h w").float() / 255
-    return floats if floats.shape[2:] == size else interpolate(floats, size, mode="bilinear", antialias=True)
+    return floats if found == size else interpolate(floats, size, mode="bilinear", antialias=True)
 
 
 def sharing_weights(network: Any) -> Any:
@@ -263,9 +273,9 @@ def _load(place: Path, device: str) -> tuple[Any, Any, Any, Any]:
 
 def _stated(action_dim: int, before: Any, after: Any) -> Needs:
     """What the processors know: the range of the actions in the training data, and whether the task is read."""
-    stats = [step.stats["action"] for step in after.steps if "action" in (getattr(step, "stats", None) or {})]
-    bounds = (
-        [tuple(map(float, stats[0][name])) for name in ("min", "max")] if stats and "min" in stats[0] else [None] * 2
-    )
+    found = [step.stats["action"] for step in after.steps if "action" in (getattr(step, "stats", None) or {})]
+    stats = found[0] if found else {}
+    names = next((pair for pair in (("q01", "q99"), ("min", "max")) if set(pair) <= set(stats)), ())
+    low, high = (tuple(stats[name].flatten().tolist()) for name in names) if names else (None, None)
     task = any("Tokenizer" in type(step).__name__ for step in before.steps)
-    return Needs(action_dim=action_dim, action_low=bounds[0], action_high=bounds[1], task=task)
+    return Needs(action_dim=action_dim, action_low=low, action_high=high, task=task)

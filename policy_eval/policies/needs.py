@@ -115,14 +115,14 @@ def _state(needs: Needs, space: spaces.Space) -> list[str]:
 
 
 def _actions(needs: Needs, space: spaces.Box) -> list[str]:
-    """Another number of dims, or another range."""
+    """Another number of dims, or another range; a dim with only one value in the action space is not compared."""
     given = space.shape[0]
     if needs.action_dim is not None and needs.action_dim != given:
         return [f"its actions have {needs.action_dim} dims, the action space {given}"]
     if needs.action_low is None or needs.action_high is None:
         return []
     low, high = np.array(needs.action_low), np.array(needs.action_high)
-    outside = shares(low, high, space) < LEAST_SHARE
+    outside = (space.high > space.low) & (shares(low, high, space) < LEAST_SHARE)
     bounded = np.isfinite(space.low) & np.isfinite(space.high)
     narrow = bounded & (high - low < LEAST_WIDTH * (space.high - space.low))
     if not outside.any() and not narrow.all():

@@ -137,6 +137,10 @@ def test_pictures_are_resized_with_antialiasing():
     torch.testing.assert_close(pictures(frames, (1, 2))[0, 0, 0], torch.tensor([1 / 7, 6 / 7]))
     same = pictures(frames, (2, 4))
     assert same.shape == (1, 3, 2, 4) and same[0, 0, 0].tolist() == [0, 0, 1, 1]
+    with pytest.raises(
+        ValueError, match=r"pictures of \(2, 4\) cannot be resized to \(4, 4\), which has another aspect"
+    ):
+        pictures(frames, (4, 4))
 
 
 def test_needs_and_names_of_cameras():

@@ -93,6 +93,11 @@ def test_a_space_without_bounds_takes_every_range():
     check_fits(policy, SEEN, spaces.Box(-np.inf, np.inf, (2,)), "mine")
 
 
+def test_a_dim_that_the_data_never_moves_is_not_compared():
+    policy = Needy(action_dim=2, action_low=(-1, -1), action_high=(1, 1))
+    check_fits(policy, SEEN, spaces.Box(np.float32([-1, 3]), np.float32([1, 3])), "mine")
+
+
 def test_the_share_of_a_range():
     """Half, a quarter and nothing of a range, and ranges of one value inside and outside."""
     low, high = np.array([-1.0, 0.0, 3.0, 0.5, 2.0]), np.array([1.0, 4.0, 5.0, 0.5, 2.0])
