@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 
 from policy_eval.evaluation import Trial, evaluate
 from policy_eval.judge.judge import LearnedJudge
-from policy_eval.policies.find import load_policy, policy_fingerprint
+from policy_eval.policies.find import is_yours, load_policy
 from policy_eval.policies.policy import Observations, Policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
@@ -185,6 +185,11 @@ class Replay:
         chosen = [row[min(self.step, len(row) - 1)] for row in self.rows]
         self.step += 1
         return torch.tensor(chosen, dtype=torch.float32)
+
+
+def policy_fingerprint(spec: str | Path) -> str:
+    """Hash of the files of a cloned policy, or of the source text that `module:name` is in."""
+    return source_hash(str(spec), "policy") if is_yours(spec) else fingerprint(spec)
 
 
 def cut(places: Sequence[str], policies: Mapping[str, str | Path], starts: Sequence[int], size: int) -> list[Cell]:
