@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from policy_eval.policies.clone import CloneConfig, clone
     from policy_eval.policies.cloned import ClonedPolicy
     from policy_eval.policies.find import find_policies, load_policy
+    from policy_eval.policies.lerobot import LeRobotPolicy
+    from policy_eval.policies.needs import Needs, check_fits
     from policy_eval.policies.policy import AgentPolicy
+    from policy_eval.policies.remote import RemotePolicy, Unreachable
     from policy_eval.ranking.command import RankConfig, rank_policies
     from policy_eval.ranking.rank import Ranking, Score, rank
     from policy_eval.ranking.setup import TrialSetup
@@ -43,21 +46,26 @@ __all__ = [
     "InverseDynamicsTraining",
     "Judge",
     "JudgeConfig",
+    "LeRobotPolicy",
     "LearnedJudge",
+    "Needs",
     "Policy",
     "RankConfig",
     "Ranking",
     "RealEnvs",
+    "RemotePolicy",
     "Score",
     "Scores",
     "SteeredPolicy",
     "Trial",
     "TrialSetup",
+    "Unreachable",
     "Verdict",
     "by_agreement",
     "by_value",
     "by_verifier",
     "calibrate_judge",
+    "check_fits",
     "clone",
     "evaluate",
     "find_policies",
@@ -83,21 +91,26 @@ _HOMES = {
     "InverseDynamicsTraining": "policy_eval.judge.inverse_dynamics_training",
     "Judge": "worldmodel.dreams.verdict",
     "JudgeConfig": "policy_eval.judge.train",
+    "LeRobotPolicy": "policy_eval.policies.lerobot",
     "LearnedJudge": "policy_eval.judge.judge",
+    "Needs": "policy_eval.policies.needs",
     "Policy": "worldmodel.envs.policy",
     "RankConfig": "policy_eval.ranking.command",
     "Ranking": "policy_eval.ranking.rank",
     "RealEnvs": "policy_eval.real_envs",
+    "RemotePolicy": "policy_eval.policies.remote",
     "Score": "policy_eval.ranking.rank",
     "Scores": "policy_eval.scores",
     "SteeredPolicy": "policy_eval.steering.steered",
     "Trial": "policy_eval.evaluation",
     "TrialSetup": "policy_eval.ranking.setup",
+    "Unreachable": "policy_eval.policies.remote",
     "Verdict": "worldmodel.dreams.verdict",
     "by_agreement": "policy_eval.steering.scorers",
     "by_value": "policy_eval.steering.scorers",
     "by_verifier": "policy_eval.steering.scorers",
     "calibrate_judge": "policy_eval.judge.calibration",
+    "check_fits": "policy_eval.policies.needs",
     "clone": "policy_eval.policies.clone",
     "evaluate": "policy_eval.evaluation",
     "find_policies": "policy_eval.policies.find",

@@ -52,7 +52,8 @@ class AlignConfig:
     judge: str | Path
     """Folder of the judge, likewise."""
     policies: tuple[str | Path, ...]
-    """Folders of policies, folders of such folders, or module:name for a policy of yours."""
+    """Folders of policies, folders of such folders, module:name for a policy of yours, lerobot:FOLDER for one that
+    lerobot saved, or ws://HOST:PORT for one behind a server of openpi's protocol."""
     real: str
     """Environment of the real rollouts: pusht-position, metaworld:TASK, or module:Class for one of yours."""
     world_data: Path

@@ -47,7 +47,8 @@ class CalibrateConfig:
     judge: str | Path
     """Folder of the judge, or hf://USER/NAME@REV."""
     policies: tuple[str | Path, ...]
-    """Folders of policies, folders of such folders, or module:name for a policy of yours."""
+    """Folders of policies, folders of such folders, module:name for a policy of yours, lerobot:FOLDER for one that
+    lerobot saved, or ws://HOST:PORT for one behind a server of openpi's protocol."""
     data: Path
     """Real rollouts of these policies, found by name. None may start where policies are ranked, and
     neither the world model nor the judge should have been trained on them."""

@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from conditioning.angles import wrapped
+from policy_eval.policies.needs import Needs
 from policy_eval.policies.policy import Observations
 from worldmodel.model.card import CardFacts
 from worldmodel.model.folder import load_model, save_model
@@ -117,6 +118,12 @@ class ClonedPolicy(nn.Module):
         for name, dim in (("action", config.action_dim), ("state", config.state_dim)):
             self.register_buffer(f"{name}_mean", torch.zeros(dim))
             self.register_buffer(f"{name}_std", torch.ones(dim))
+
+    @property
+    def needs(self) -> Needs:
+        """What the policy needs; see `policy_eval.policies.needs`."""
+        views = dict.fromkeys(self.config.views, tuple(self.config.size))
+        return Needs(views=views, state_dim=self.config.state_dim, action_dim=self.config.action_dim)
 
     def forward(
         self, frames: UInt8[Tensor, "n v H W 3"], states: Float[Tensor, "n s"] | None

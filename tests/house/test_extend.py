@@ -37,6 +37,11 @@ def test_the_class_of_the_page_has_twenty_lines():
     assert len(lines) <= 20
 
 
+def test_the_server_of_the_page_has_thirty_lines():
+    (text,) = [text for _, text in blocks(PAGES / "policy.md") if text.startswith("# my_server.py")]
+    assert len([line for line in text.splitlines() if line]) <= 30
+
+
 @pytest.mark.slow
 def test_environment_and_policy(tmp_path):
     """The other pages go on with what the first one made."""
@@ -48,6 +53,7 @@ def test_environment_and_policy(tmp_path):
     for out, names in (("better", {"fidelity", "smooth", "Bright"}), ("again", {"fidelity", "smooth", "still"})):
         assert set(json.loads((tmp_path / out / "spread.json").read_text())) == names
     run_page(tmp_path, "policy", "environment")
+    check_by_wire(tmp_path)
     ranking = json.loads((tmp_path / "ranking" / "ranking.json").read_text())
     assert {policy["name"] for policy in ranking["policies"]} == {"chase", "Drift"}
     assert all(policy["real"]["n"] == 4 for policy in ranking["policies"])
@@ -74,6 +80,14 @@ def check_judge_server(folder: Path) -> None:
 def test_behaviour(tmp_path):
     run_page(tmp_path, "behaviour", "environment")
     assert set(robot_types(tmp_path)) == {"chased", "wandered", "shown"}
+
+
+def check_by_wire(folder: Path) -> None:
+    """A policy behind the server of the page has the trials of the same policy in the process, one by one."""
+    here, there = (json.loads((folder / name / "ranking.json").read_text()) for name in ("ranking", "ranking_by_wire"))
+    mine = [row | {"policy": ""} for row in here["trials"] if row["policy"] == "Drift"]
+    assert len(mine) == 8
+    assert [row | {"policy": ""} for row in there["trials"] if row["policy"] == "localhost-8765"] == mine
 
 
 @pytest.mark.slow

@@ -7,8 +7,7 @@ from mine import ENV, POLICIES, write_module
 from rank_set import write_rank_set
 
 from policy_eval.policies.cloned import ClonedPolicy
-from policy_eval.policies.find import find_policies, load_policy
-from policy_eval.ranking.trials import policy_fingerprint
+from policy_eval.policies.find import find_policies, load_policy, policy_fingerprint
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -114,7 +115,7 @@ def video_info(path: Path | str) -> VideoInfo:
         stream = container.streams.video[0]
         packets = [packet for packet in container.demux(stream) if packet.size]
         entries = [(packet.pts, packet.is_keyframe) for packet in packets if not packet.is_discard]
-        entered, promised = len(stream.index_entries), stream.frames
+        entered, promised = len(getattr(stream, "index_entries", packets)), stream.frames
         pixels, time_base = stream.codec_context.format, stream.time_base
         counted = "avi" in container.format.name and not all(is_key for _, is_key in entries)
     header = video_header(path)
@@ -161,7 +162,7 @@ def _opened(path: Path) -> Iterator[av.container.InputContainer]:
 
 def _header(path: Path, container: av.container.InputContainer) -> VideoHeader:
     stream = container.streams.video[0]
-    codec, entries = stream.codec_context.name, stream.index_entries
+    codec, entries = stream.codec_context.name, _indexed(path, stream)
     num_frames = stream.frames or None
     if num_frames and len(entries):
         last, end = entries[len(entries) - 1], path.stat().st_size
@@ -179,6 +180,25 @@ def _header(path: Path, container: av.container.InputContainer) -> VideoHeader:
         turn=turn,
         pixel_aspect=Fraction(stream.sample_aspect_ratio or 1),
     )
+
+
+def _indexed(path: Path, stream: av.VideoStream) -> Any:
+    """Where the frames of a video lie in its file: a sequence with `pos`, `size` and `is_discard` of each.
+
+    PyAV tells it since its version 17. With an older one all packets of the file are read.
+
+    Raises:
+        ValueError: PyAV is older, and there are fewer packets than frames, for which there are two reasons.
+    """
+    if hasattr(stream, "index_entries"):
+        return stream.index_entries
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
+    whole = sum(not packet.is_corrupt for packet in packets)
+    if whole < stream.frames:
+        why = ", or shows only a part, which PyAV 17 can tell" if has_edit_list(path) else ""
+        raise ValueError(f"{path} is cut short: {whole} frames, its header says {stream.frames}{why}")
+    return packets
 
 
 class PyAVDecoder:
