@@ -109,6 +109,12 @@ COMMANDS = {
         "BenchConfig",
         "bench",
     ),
+    "serve": Command(
+        "Serve a world model, or a policy, to other programs over a websocket.",
+        "policy_eval.serving.command",
+        "ServeConfig",
+        "serve",
+    ),
     "info": Command("Show what is in a data set.", "worldmodel.data.info", "InfoConfig", "info"),
     "demo": Command(
         "Open a page on which you drive a world model with the arrow keys.", "demos.page.app", "DemoConfig", "run_demo"

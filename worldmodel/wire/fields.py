@@ -101,7 +101,9 @@ class Fields:
         """An array of 0..255 of the given shape; `None` is any size."""
         value = self._get(name)
         if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or not _fits(value.shape, shape):
-            raise ValueError(f"{name} is an array of the dtype uint8 and the shape {_sizes(shape)}, got {_array(value)}")
+            raise ValueError(
+                f"{name} is an array of the dtype uint8 and the shape {_sizes(shape)}, got {_array(value)}"
+            )
         return value
 
     def numbers(self, name: str, shape: tuple[int | None, ...]) -> np.ndarray:

@@ -65,7 +65,6 @@ class ServedWorld:
         self.pools: list[Pool] = []
         self.turns = Turns(self.limits.gather_ms / 1000)
 
-
     @property
     def message_bytes(self) -> int:
         """Largest message of a visitor: the first frames of the largest batch, and some room."""
