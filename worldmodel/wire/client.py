@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from worldmodel.wire.messages import pack, unpack
 from worldmodel.wire.pictures import decode
 
 Reply = dict[str, Any]
+PLAIN = {"compression": None, "max_size": None, "close_timeout": 2}
+"""How a connection is opened: frames do not become smaller, and are as large as the server's limit."""
 
 
 class Link:
@@ -32,11 +35,11 @@ class Link:
 
     def __init__(self, url: str, *, token: str | None = None, timeout: float = 60.0):
         self.url, self.timeout, self.users = url, timeout, 0
-        self._lock, self._number = threading.Lock(), 0
+        self._lock, self._number, self._open = threading.Lock(), 0, ExitStack()
         headers = None if token is None else {"Authorization": f"Bearer {token}"}
         try:
-            self._socket = open_websocket(
-                url, additional_headers=headers, compression=None, max_size=None, open_timeout=timeout, close_timeout=2
+            self._socket = self._open.enter_context(
+                open_websocket(url, additional_headers=headers, open_timeout=timeout, **PLAIN)
             )
         except InvalidURI as error:
             raise ValueError(f"{url!r} is no address of a server, such as ws://127.0.0.1:8000") from error
@@ -48,10 +51,10 @@ class Link:
             raise ConnectionError(f"{url}: there is no server: {error}") from error
         self.about = self._receive()
         if not isinstance(self.about, dict) or self.about.get("type") != "info":
-            self._socket.close()
+            self._open.close()
             raise ValueError(f"{url}: this server does not serve dreams; it may serve a policy")
         if self.about["protocol"] != 1:
-            self._socket.close()
+            self._open.close()
             raise ValueError(f"{url}: the server speaks version {self.about['protocol']} of the messages, this is 1")
 
     def ask(self, kind: str, **fields: Any) -> Reply:
@@ -77,13 +80,13 @@ class Link:
 
     def close(self) -> None:
         """Close the connection; its sessions end."""
-        self._socket.close()
+        self._open.close()
 
     def _receive(self) -> Any:
         try:
             return unpack(self._socket.recv(self.timeout))
         except TimeoutError as error:
-            self._socket.close()
+            self._open.close()
             raise ConnectionError(f"{self.url}: no answer within {self.timeout:g} s") from error
         except ConnectionClosed as error:
             raise ConnectionError(f"{self.url}: the connection is closed: {error}") from error

@@ -11,7 +11,9 @@ FORMATS = ("raw", "jpeg", "png")
 """How frames are sent: an array, or one file for each."""
 
 
-def encode(frames: UInt8[np.ndarray, "*b H W 3"], form: str, quality: int) -> UInt8[np.ndarray, "*b H W 3"] | list:
+def encode(
+    frames: UInt8[np.ndarray, "*b H W 3"], form: str, quality: int
+) -> UInt8[np.ndarray, "*b H W 3"] | list | bytes:
     """Frames in the form in which they are sent; files lie in lists as deep as the axes before `H W 3`."""
     if form == "raw":
         return frames
