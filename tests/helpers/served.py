@@ -41,10 +41,11 @@ def served(
     """The URL of a server in a thread; it has starts unless `data` is `None` and a world is given."""
     data = starts() if world is None else data
     world = small_world() if world is None else world
+    port = door.pop("port", 0)
     house = ServedWorld(world, data, judge, name="tiny", batch=batch, limits=limits)
     size = {"message_bytes": house.message_bytes, "idle_seconds": house.limits.idle_seconds}
     asked = {"connections": house.limits.connections, **size, **door}
-    with serving(WorldHost(house), Door("127.0.0.1", 0, **asked)) as url:
+    with serving(WorldHost(house), Door("127.0.0.1", port, **asked)) as url:
         yield url
 
 

@@ -22,7 +22,8 @@ class RemoteSnapshot:
 
     name: str
     steps: Int[np.ndarray, "n"]
-    over: Bool[np.ndarray, "n"]
+    terminated: Bool[np.ndarray, "n"]
+    truncated: Bool[np.ndarray, "n"]
     observation: Observations
 
 
@@ -45,8 +46,10 @@ class Dreams:
     def __init__(self, link: Link, options: RemoteOptions, number: int):
         self.link, self.options, self.number = link, options, number
         self.session: RemoteSession | None = None
-        self.steps, self.over = np.zeros(number, np.int64), np.zeros(number, bool)
+        self.steps = np.zeros(number, np.int64)
+        self.terminated, self.truncated = np.zeros(number, bool), np.zeros(number, bool)
         self.observation: Observations = {}
+        self.timing: dict[str, float] = {}
         self.task: list[str] = [""] * number
 
     def begin(self, streams: Sequence[int], **start: Any) -> None:
@@ -56,24 +59,25 @@ class Dreams:
         else:
             reply = self.session.ask("reset", streams=list(streams), **start)
         self.observation, self.task = reply["observation"], reply["task"]
-        self.steps[streams], self.over[streams] = 0, False
+        self.steps[streams], self.terminated[streams], self.truncated[streams] = 0, False, False
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """One action for each stream; rewards, successes, truncations, and more. Finished streams stand still."""
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """One action for each stream; rewards, and whether the judge was unsure. Finished streams stand still."""
         if self.session is None:
             raise ValueError("reset comes before step")
         reply = self.session.ask("step", action=np.asarray(action, np.float32))
-        running = ~self.over
+        running = ~(self.terminated | self.truncated)
         for name, values in reply["observation"].items():
             shape = (-1, *(1,) * (values.ndim - 1))
             self.observation[name] = np.where(running.reshape(shape), values, self.observation[name])
         self.steps += running
-        rewards = np.where(running, reply.get("reward", 0.0), 0.0)
-        success = running & reply.get("success", False)
-        truncated = np.zeros(self.number, bool) if self.options.horizon is None else self.steps >= self.options.horizon
-        self.over |= success | truncated
-        more = {"timing": reply["timing"]} | ({"unsure": running & reply["unsure"]} if "unsure" in reply else {})
-        return rewards, success, truncated, more
+        self.terminated |= running & reply.get("success", False)
+        if self.options.horizon is not None:
+            self.truncated |= running & (self.steps >= self.options.horizon)
+        self.timing = reply["timing"]
+        return np.where(running, reply.get("reward", 0.0), 0.0), running & reply[
+            "unsure"
+        ] if "unsure" in reply else None
 
     def branched(self, k: int, seeds: Sequence[int] | None) -> "Dreams":
         """`k` copies of each stream that go on from here, side by side, in a session of their own."""
@@ -82,7 +86,8 @@ class Dreams:
         other = Dreams(self.link, self.options, k * self.number)
         other.session, reply = self.session.branch(k, seeds)
         other.observation, other.task = reply["observation"], reply["task"]
-        other.steps, other.over = self.steps.repeat(k), self.over.repeat(k)
+        other.steps = self.steps.repeat(k)
+        other.terminated, other.truncated = self.terminated.repeat(k), self.truncated.repeat(k)
         return other
 
     def save(self) -> RemoteSnapshot:
@@ -90,12 +95,14 @@ class Dreams:
         if self.session is None:
             raise ValueError("reset comes before snapshot")
         name = self.session.ask("snapshot")["snapshot"]
-        return RemoteSnapshot(name, self.steps.copy(), self.over.copy(), dict(self.observation))
+        counts = self.steps.copy(), self.terminated.copy(), self.truncated.copy()
+        return RemoteSnapshot(name, *counts, dict(self.observation))
 
     def restore(self, saved: RemoteSnapshot) -> None:
         """Back to a snapshot."""
         self.task = self.session.ask("restore", snapshot=saved.name)["task"]
-        self.steps, self.over, self.observation = saved.steps.copy(), saved.over.copy(), dict(saved.observation)
+        self.steps, self.observation = saved.steps.copy(), dict(saved.observation)
+        self.terminated, self.truncated = saved.terminated.copy(), saved.truncated.copy()
 
     def close(self) -> None:
         """End the session."""
@@ -116,6 +123,7 @@ class RemoteDreamEnv(gymnasium.Env):
 
     Attributes:
         about: What the server says about its world.
+        dreams: The session; `dreams.timing` says how many milliseconds the last step waited and was computed.
     """
 
     def __init__(self, dreams: Dreams):
@@ -147,11 +155,12 @@ class RemoteDreamEnv(gymnasium.Env):
         Raises:
             ValueError: The action has another shape, or is not finite.
         """
-        rewards, success, truncated, more = self.dreams.step(np.asarray(action)[None])
-        info = {"success": bool(success[0]), "is_success": bool(success[0]), "timing": more["timing"]}
-        if "unsure" in more:
-            info["unsure"] = bool(more["unsure"][0])
-        return self._first(), float(rewards[0]), bool(success[0]), bool(truncated[0]), info
+        rewards, unsure = self.dreams.step(np.asarray(action)[None])
+        terminated, truncated = bool(self.dreams.terminated[0]), bool(self.dreams.truncated[0])
+        info = {"success": terminated, "is_success": terminated}
+        if unsure is not None:
+            info["unsure"] = bool(unsure[0])
+        return self._first(), float(rewards[0]), terminated, truncated, info
 
     def branch(self, seed: int | None = None) -> "RemoteDreamEnv":
         """Another dream that goes on from here, with the same noise or with that of `seed`; this one stays."""
@@ -177,7 +186,7 @@ class RemoteDreamEnv(gymnasium.Env):
             `observation`, `reward` and `success` of each step, as the server sent them, without the axis of streams.
         """
         reply = self.dreams.session.ask("step", actions=np.asarray(actions, np.float32)[None], frames=frames)
-        self.dreams.steps += len(actions)
+        self.dreams.steps, self.dreams.timing = self.dreams.steps + len(actions), reply["timing"]
         observation = {name: value[0] for name, value in reply["observation"].items()}
         self.dreams.observation |= {name: value[-1:] for name, value in observation.items()}
         arrays = {name: value[0] for name, value in reply.items() if isinstance(value, np.ndarray)}
@@ -241,9 +250,13 @@ class RemoteDreamVectorEnv(VectorEnv):
 
     def step(self, actions: np.ndarray) -> tuple[Observations, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Apply one raw action per stream, clipped to the range of the data, and dream the next frame."""
-        rewards, success, truncated, more = self.dreams.step(actions)
-        info = {"success": success, "is_success": success.copy(), **more}
-        return self._copy(), rewards, success, truncated, info
+        rewards, unsure = self.dreams.step(actions)
+        terminated, truncated = self.dreams.terminated.copy(), self.dreams.truncated.copy()
+        info = {"success": terminated.copy(), "is_success": terminated.copy()}
+        info |= {f"_{name}": np.ones(self.num_envs, bool) for name in info}
+        if unsure is not None:
+            info |= {"unsure": unsure, "_unsure": np.ones(self.num_envs, bool)}
+        return self._copy(), rewards, terminated, truncated, info
 
     def branch(self, k: int = 1, *, seeds: Sequence[int] | None = None) -> "RemoteDreamVectorEnv":
         """`k` copies of each stream that go on from here, side by side; these do not change."""
