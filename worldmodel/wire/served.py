@@ -12,6 +12,7 @@ from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Judge
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.wire.fields import Fields
+from worldmodel.wire.freed import trim
 from worldmodel.wire.limits import BATCHES, Limits
 from worldmodel.wire.pool import Pool
 from worldmodel.wire.turns import Turns
@@ -102,6 +103,8 @@ class ServedWorld:
         if len(pool.free) == pool.size:
             self.pools.remove(pool)
             self.turns.forget(pool)
+            if not self.pools:
+                self.turns.thread.submit(trim)
 
     def about(self) -> dict[str, Any]:
         """What every visitor is told first: what the world needs and gives."""

@@ -12,14 +12,14 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from websockets.asyncio.server import Server as Websockets
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as open_websockets
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 from websockets.http11 import Request, Response
 
 from worldmodel.resolve import one_line
@@ -121,7 +121,7 @@ class Server:
             "process_request": self._refusal,
             "compression": None,  # a small message could become a large one
             "max_size": self.door.message_bytes,
-            "max_queue": 4,
+            "max_queue": 8,
             "ping_timeout": 60,
             "logger": QUIET,
         }
@@ -157,7 +157,7 @@ class Server:
             await connection.send(pack(guest.hello()))
             while True:
                 data = await asyncio.wait_for(connection.recv(), self.door.idle_seconds)
-                reply = await self._reply(guest, data)
+                reply = await _unless_closed(connection, self._reply(guest, data))
                 await asyncio.wait_for(connection.send(reply), self.door.idle_seconds)
                 if isinstance(reply, str):
                     await connection.close(1011, "the error is in the message before")
@@ -223,6 +223,23 @@ def serving(host: Host, door: Door) -> Iterator[str]:
         loop.call_soon_threadsafe(task.cancel)
         thread.join()
         loop.close()
+
+
+async def _unless_closed(connection: ServerConnection, work: Coroutine[Any, Any, bytes | str]) -> bytes | str:
+    """The result of `work`, which is cancelled when the visitor leaves.
+
+    Raises:
+        ConnectionClosed: The visitor has left.
+    """
+    answer, gone = asyncio.ensure_future(work), asyncio.ensure_future(connection.wait_closed())
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ConnectionClosedError(None, None)
+        return answer.result()
+    finally:
+        answer.cancel()
+        gone.cancel()
 
 
 def _has_token(request: Request, token: str) -> bool:

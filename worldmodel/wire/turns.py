@@ -78,7 +78,10 @@ class Turns:
         job = Job(rows, actions, keep, loop.create_future(), loop.time())
         self._jobs.setdefault(pool, []).append(job)
         self._changed.set()
-        await job.finished
+        try:
+            await job.finished
+        finally:
+            self._drop(pool, job)  # if the visitor has gone
         return job
 
     def left(self, pool: Pool, rows: Sequence[int]) -> None:
@@ -124,7 +127,7 @@ class Turns:
                 self._finish(pool, job, error)
             self._last[pool] = loop.time(), set()
             return
-        self._last[pool] = loop.time(), {row for job in jobs for row in job.rows}
+        self._last[pool] = loop.time(), {row for job in jobs for row in job.rows if not job.finished.done()}
         for job, step in zip(jobs, shown, strict=True):
             job.started = job.started or began
             job.computed += loop.time() - began
@@ -133,15 +136,22 @@ class Turns:
                 self._finish(pool, job)
 
     def _finish(self, pool: Pool, job: Job, error: Exception | None = None) -> None:
-        self._jobs[pool].remove(job)
-        if not self._jobs[pool]:
-            del self._jobs[pool]
-        if job.finished.done():  # the connection is gone
+        """Tell the session about its steps."""
+        self._drop(pool, job)
+        if job.finished.done():  # the visitor has gone
             return
         if error is None:
             job.finished.set_result(None)
         else:
             job.finished.set_exception(error)
+
+    def _drop(self, pool: Pool, job: Job) -> None:
+        """A job that is not to be served any more, if it still was."""
+        if job in self._jobs.get(pool, ()):
+            self._jobs[pool].remove(job)
+            if not self._jobs[pool]:
+                del self._jobs[pool]
+            self._changed.set()
 
 
 def _step(pool: Pool, jobs: Sequence[Job]) -> list[dict[str, np.ndarray]]:

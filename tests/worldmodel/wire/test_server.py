@@ -5,6 +5,7 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from drawn_episodes import never
 from served import Wire, served
@@ -123,6 +124,23 @@ def test_who_leaves_frees_everything_even_without_goodbye():
                 return
             time.sleep(0.02)
         pytest.fail("the rows of a broken connection are still taken")
+
+
+def test_nothing_more_is_computed_for_who_has_left():
+    with served(limits=Limits(actions=5000)) as url, Wire(url) as watcher:
+        with Wire(url) as wire:
+            session = wire("create", starts=[0])["session"]
+            chunk = np.zeros((1, 5000, 2), np.float32)  # more than ten seconds
+            wire.socket.send(pack({"type": "step", "session": session, "actions": chunk, "frames": "none"}))
+            time.sleep(0.05)
+        for _ in range(50):
+            if watcher("info")["rows"] == 0:
+                break
+            time.sleep(0.02)
+        else:
+            pytest.fail("the rows of a visitor who has left are still taken")
+        mine = watcher("create", starts=[0])["session"]
+        assert watcher("step", session=mine, action=[[0.0, 0.0]])["timing"]["wait_ms"] < 1000
 
 
 def test_half_a_handshake_does_no_harm():
