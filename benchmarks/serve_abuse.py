@@ -184,7 +184,7 @@ def wrong_tokens(url: str, number: int = 200) -> int:
 
 
 def sessions_of_others(url: str, session: str, rng: np.random.Generator, number: int = 500) -> int:
-    """How many attempts on the session of somebody else, and on guessed ones, were answered with anything but an error."""
+    """How many attempts on the session of somebody else, or on a guessed one, were answered without an error."""
     served = 0
     with open_raw(url) as opened:
         opened.recv(10)

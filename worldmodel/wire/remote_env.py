@@ -179,7 +179,9 @@ class RemoteDreamEnv(gymnasium.Env):
         """Free a snapshot."""
         self.dreams.session.ask("forget", snapshot=snapshot.name)
 
-    def roll(self, actions: np.ndarray, *, frames: Literal["all", "last", "none"] = "all") -> Reply:
+    def roll(
+        self, actions: np.ndarray | Sequence[np.ndarray], *, frames: Literal["all", "last", "none"] = "all"
+    ) -> Reply:
         """Apply `m` actions in one message; the episode does not end on the way.
 
         Returns:
