@@ -26,6 +26,13 @@ class Pool:
         judge: Looks at every dreamt frame of all rows; `None` if nobody does.
         size: Number of rows.
         num_steps: Denoising steps per frame.
+
+    Attributes:
+        free: Rows that belong to nobody.
+        tasks: The task of each row in words.
+        stream: The streams of all rows; `None` before the first dream begins.
+        moved: The rows that took part in the last step.
+        served: When that was, in seconds of the event loop.
     """
 
     def __init__(self, world: WorldModel, judge: Judge | None, size: int, num_steps: int):
@@ -33,6 +40,8 @@ class Pool:
         self.free = list(range(size))
         self.tasks = [""] * size
         self.stream: Stream | None = None
+        self.moved: set[int] = set()
+        self.served = 0.0
 
     def take(self, number: int) -> tuple[int, ...]:
         """The lowest rows that are free; they belong to the caller until `give_back`."""

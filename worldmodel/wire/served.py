@@ -102,7 +102,6 @@ class ServedWorld:
         self.turns.left(pool, rows)
         if len(pool.free) == pool.size:
             self.pools.remove(pool)
-            self.turns.forget(pool)
             if not self.pools:
                 self.turns.thread.submit(trim)
 

@@ -65,7 +65,6 @@ class Turns:
         self.gather_seconds = gather_seconds
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="dream")
         self._jobs: dict[Pool, list[Job]] = {}
-        self._last: dict[Pool, tuple[float, set[int]]] = {}
         self._changed = asyncio.Event()
 
     async def work(self, function: Callable[..., Result], *arguments: Any) -> Result:
@@ -86,13 +85,8 @@ class Turns:
 
     def left(self, pool: Pool, rows: Sequence[int]) -> None:
         """Nobody has to wait for these rows any more."""
-        if pool in self._last:
-            self._last[pool][1].difference_update(rows)
+        pool.moved.difference_update(rows)
         self._changed.set()
-
-    def forget(self, pool: Pool) -> None:
-        """A pool is empty and gone."""
-        self._last.pop(pool, None)
 
     async def run(self) -> None:
         """Serve the pools for ever, the one first that was not served for the longest time."""
@@ -101,7 +95,7 @@ class Turns:
             self._changed.clear()
             due = [pool for pool in self._jobs if self._wait(pool, loop.time()) <= 0]
             if due:
-                await self._serve(min(due, key=lambda pool: self._last.get(pool, (0.0, ()))[0]))
+                await self._serve(min(due, key=lambda pool: pool.served))
                 continue
             waits = [self._wait(pool, loop.time()) for pool in self._jobs]
             try:
@@ -111,10 +105,10 @@ class Turns:
 
     def _wait(self, pool: Pool, now: float) -> float:
         """How many seconds a pool waits for more sessions; at most 0 if it is due."""
-        jobs, (served, expected) = self._jobs[pool], self._last.get(pool, (0.0, set()))
-        if expected <= {row for job in jobs for row in job.rows}:
+        jobs = self._jobs[pool]
+        if pool.moved <= {row for job in jobs for row in job.rows}:
             return 0.0
-        return max(served, min(job.arrived for job in jobs)) + self.gather_seconds - now
+        return max(pool.served, min(job.arrived for job in jobs)) + self.gather_seconds - now
 
     async def _serve(self, pool: Pool) -> None:
         """One step of one pool."""
@@ -125,9 +119,10 @@ class Turns:
         except Exception as error:
             for job in jobs:
                 self._finish(pool, job, error)
-            self._last[pool] = loop.time(), set()
+            pool.moved, pool.served = set(), loop.time()
             return
-        self._last[pool] = loop.time(), {row for job in jobs for row in job.rows if not job.finished.done()}
+        pool.moved = {row for job in jobs for row in job.rows if not job.finished.done()}
+        pool.served = loop.time()
         for job, step in zip(jobs, shown, strict=True):
             job.started = job.started or began
             job.computed += loop.time() - began
