@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from worldmodel.streaming.state import Observation
     from worldmodel.streaming.stream import Stream
     from worldmodel.training.pretrain import PretrainConfig, pretrain
+    from worldmodel.wire.remote_env import connect
     from worldmodel.world_model import WorldModel, WorldModelConfig
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ __all__ = [
     "WorldModel",
     "WorldModelConfig",
     "__version__",
+    "connect",
     "context_of",
     "make_env",
     "measure_fidelity",
@@ -71,6 +73,7 @@ _HOMES = {
     "Verdict": "worldmodel.dreams.verdict",
     "WorldModel": "worldmodel.world_model",
     "WorldModelConfig": "worldmodel.world_model",
+    "connect": "worldmodel.wire.remote_env",
     "context_of": "worldmodel.dreams.context",
     "make_env": "worldmodel.envs",
     "measure_fidelity": "worldmodel.fidelity.measure",

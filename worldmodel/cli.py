@@ -109,6 +109,12 @@ COMMANDS = {
         "BenchConfig",
         "bench",
     ),
+    "serve": Command(
+        "Serve a world model, or a policy, to other programs over a websocket.",
+        "policy_eval.serving.command",
+        "ServeConfig",
+        "serve",
+    ),
     "info": Command("Show what is in a data set.", "worldmodel.data.info", "InfoConfig", "info"),
     "push": Command(
         "Put a world model, policy or judge on the hub, with a card of its figures.",

@@ -65,3 +65,18 @@ class StreamState:
             return mine.index_copy(0, streams.to(mine.device), theirs.to(mine.device))
 
         return tree_map(put, self, fresh)
+
+    def where(self, moving: Bool[Tensor, "b"], before: "StreamState") -> "StreamState":
+        """These streams where they moved, and those of `before`, one step ago, elsewhere.
+
+        The cache is shared. The step wrote the keys of the frame `before` to the slot of that frame, which the next
+        step of the stream writes again.
+        """
+
+        def choose(mine: Tensor, old: Tensor) -> Tensor:
+            return mine.where(moving.to(mine.device).view(-1, *(1,) * (mine.dim() - 1)), old)
+
+        parts = {"frame": self.frame, "latent": self.latent, "frames": self.frames}
+        chosen = {name: choose(mine, getattr(before, name)) for name, mine in parts.items()}
+        states = None if self.states is None else choose(self.states, before.states)
+        return replace(self, **chosen, states=states)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from worldmodel.data.clip import Clip
@@ -62,7 +62,12 @@ class Stream:
 
     @torch.no_grad()
     def step(
-        self, actions: Float[Tensor, "b a"] | None, *, num_steps: int = 2, temperature: float | None = None
+        self,
+        actions: Float[Tensor, "b a"] | None,
+        *,
+        num_steps: int = 2,
+        temperature: float | None = None,
+        moving: Bool[Tensor, "b"] | None = None,
     ) -> Observation:
         """Apply one raw action per stream and dream the next frame.
 
@@ -70,6 +75,8 @@ class Stream:
             actions: Raw actions, `action_dim * stride` wide; `None` means no action is known.
             num_steps: Denoising steps, a power of two up to `config.max_steps`.
             temperature: Scale of the noise; `config.temperature` when not given.
+            moving: Which streams go on; the others are computed with them, whatever their actions, and stay where
+                they are. All go on by default.
 
         Raises:
             ValueError: The actions do not fit, they are `None` and the world model was never
@@ -79,9 +86,9 @@ class Stream:
         if num_steps not in world.allowed_steps:
             raise ValueError(f"num_steps={num_steps}, expected one of {world.allowed_steps}")
         check_actions(world, self._state, actions)
-        self._state = self._advance(
-            actions, num_steps, world.config.temperature if temperature is None else temperature
-        )
+        before = self._state
+        after = self._advance(actions, num_steps, world.config.temperature if temperature is None else temperature)
+        self._state = after if moving is None else after.where(moving, before)
         return self.observation
 
     def roll(
@@ -138,19 +145,22 @@ class Stream:
             state = replace(state, seeds=seed_of_each(seeds, len(state)))
         return type(self)(self.world, state)
 
-    def snapshot(self) -> Snapshot:
-        """Save the state of all streams, for `restore`."""
-        return Snapshot(self._state.select(torch.arange(len(self))))
+    def snapshot(self, streams: Sequence[int] | None = None) -> Snapshot:
+        """Save the state of the given streams, of all by default, for `restore`."""
+        return Snapshot(self._state.select(torch.tensor(range(len(self)) if streams is None else streams)))
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Go back to the state in a snapshot; a snapshot can be restored any number of times.
+    def restore(self, snapshot: Snapshot, streams: Sequence[int] | None = None) -> None:
+        """Put the given streams, all by default, into the states of a snapshot, in order; it can be used again.
+
+        The snapshot may be of another `Stream` of the same world model.
 
         Raises:
             ValueError: It was taken of another number of streams.
         """
-        if len(snapshot.state) != len(self):
-            raise ValueError(f"the snapshot is of {len(snapshot.state)} streams, these are {len(self)}")
-        self._state = self._state.put(torch.arange(len(self)), snapshot.state)
+        places = range(len(self)) if streams is None else streams
+        if len(snapshot.state) != len(places):
+            raise ValueError(f"the snapshot is of {len(snapshot.state)} streams, these are {len(places)}")
+        self._state = self._state.put(torch.tensor(places), snapshot.state)
 
     @property
     def num_bytes(self) -> int:

@@ -104,6 +104,36 @@ def test_first_frame_stays_pinned_and_the_window_slides():
     assert sorted(held[0].tolist()) == [0, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_stream_that_stands_still_is_as_if_the_others_had_not_moved(fast):
+    """Even if the window is full, a snapshot is taken in between, and others take its place in the meantime."""
+    world = tiny_world(size=(16, 16), views=("top",))
+    world.fast = fast
+    context = joined([context_of(world, 3 * i) for i in range(NUMBER)])
+    rows = [torch.cat([action_of(10 * step + i) for i in range(NUMBER)]) for step in range(14)]
+    plain, pausing = (world.stream(context, seeds=[1, 2, 3]) for _ in range(2))
+    pace, saved = [], None
+    for step, actions in enumerate(rows):
+        plain.step(actions)
+        for moving in ([True, step % 2 > 0, True], [False, step % 2 == 0, False]):
+            wild = torch.where(torch.tensor(moving)[:, None], actions, 9.0)
+            pausing.step(wild, moving=torch.tensor(moving))
+        for name in ("frames", "states"):
+            assert torch.equal(getattr(plain.observation, name), getattr(pausing.observation, name)), step
+        pace.append(pausing.frame.tolist())
+        if step == 9:
+            pausing.step(torch.zeros(NUMBER, 2), moving=torch.zeros(NUMBER, dtype=torch.bool))
+            saved = pausing.snapshot([1])
+    assert pace == [[step + 1] * NUMBER for step in range(len(rows))]
+    other = world.stream(context, seeds=[7, 8, 9])
+    other.restore(saved, [1])
+    for actions in rows[10:]:
+        other.step(actions)
+    assert torch.equal(other.observation.frames[1], plain.observation.frames[1])
+    with pytest.raises(ValueError, match="snapshot is of 1 streams, these are 2"):
+        other.restore(saved, [0, 1])
+
+
 def test_branches_lie_side_by_side_and_share_the_noise_unless_they_have_seeds():
     world = tiny_world()
     stream = world.stream(random_clip(world), seeds=[5, 6])

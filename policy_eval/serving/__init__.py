@@ -1,0 +1,1 @@
+"""Serve a world model or a policy over a websocket."""

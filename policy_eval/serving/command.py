@@ -1,0 +1,155 @@
+"""Serve a world model or a policy. `worldmodel serve --world W`, `worldmodel serve --policy P`."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from policy_eval.judge.judge import LearnedJudge
+from policy_eval.policies.find import is_yours, load_policy
+from policy_eval.serving.policy_host import PolicyHost
+from worldmodel.data import open_episodes
+from worldmodel.data.options import DataOptions, DataPath, ReadOptions
+from worldmodel.dreams.starts import Starts
+from worldmodel.dreams.verdict import Judge
+from worldmodel.model.folder import fingerprint
+from worldmodel.model.precision import command_device
+from worldmodel.resolve import source_hash
+from worldmodel.wire.host import WorldHost
+from worldmodel.wire.limits import Limits
+from worldmodel.wire.served import ServedWorld
+from worldmodel.wire.server import Door, Host, Server
+from worldmodel.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Serve a world model to `worldmodel.connect` and to other clients, or a policy to clients of openpi's protocol.
+
+    Give either a world model or a policy.
+    """
+
+    world: str | Path | None = None
+    """Folder of the world model to serve, or hf://USER/NAME@REV."""
+    judge: str | Path | None = None
+    """Folder of a judge, which gives reward and success, or hf://USER/NAME@REV; without one there is neither."""
+    data: DataPath | None = None
+    """Recorded episodes: dreams start from their first frames, and actions are clipped to their range. Without
+    data, visitors bring pictures of their own."""
+    policy: str | Path | None = None
+    """Folder of the policy to serve, hf://USER/NAME@REV, or module:name for a policy of yours."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets other machines in."""
+    port: int = 8000
+    """Port to listen on; 0 takes one that is free."""
+    token: str | None = None
+    """Visitors have to send this text as `Authorization: Bearer TOKEN`. Anybody is let in without a token."""
+    origins: tuple[str, ...] = ()
+    """Web pages whose scripts may connect, such as https://example.org; none by default."""
+    batch: int = 8
+    """Rows that are computed together: 1, 2, 4, 8 or 16. What a dream shows depends on this number by rounding, and
+    never on other visitors; each session can choose another one."""
+    num_steps: int = 2
+    """Denoising steps per frame; each session can choose another number."""
+    plans: bool = False
+    """Answer with whole plans of a policy that plans several actions at once, in place of the next action."""
+    keys: tuple[str, ...] = ()
+    """Names that the visitors of a policy use, each as THEIRS=OURS: observation/image=observation.images.top."""
+    limits: Limits = field(default_factory=Limits)
+    """How much visitors may use."""
+    reading: ReadOptions = field(default_factory=DataOptions)
+    """Which episodes and columns of the data to read."""
+    device: str = "auto"
+    """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
+
+
+def serve(config: ServeConfig) -> None:
+    """Serve until the process is interrupted.
+
+    Raises:
+        ValueError: An option does not fit; the message names it.
+    """
+    host, door = open_host(config)
+
+    def started(url: str) -> None:
+        what = f"the world model {config.world}" if config.policy is None else f"the policy {config.policy}"
+        print(f"{what} is served at {url}", flush=True)
+        if door.open_to_all:
+            print("anybody who reaches this port can use it; --token asks for a token", flush=True)
+
+    asyncio.run(_until_interrupted(Server(host, door), started))
+
+
+async def _until_interrupted(server: Server, started: Callable[[str], None]) -> None:
+    try:
+        await server.run(started)
+    except OSError as error:
+        where = f"--host {server.door.host} --port {server.door.port}"
+        raise ValueError(f"{where}: cannot listen there: {error.strerror or error}") from error
+
+
+def open_host(config: ServeConfig) -> tuple[Host, Door]:
+    """Load what is served.
+
+    Raises:
+        ValueError: An option does not fit; the message names it.
+    """
+    if (config.world is None) == (config.policy is None):
+        raise ValueError(f"give one of --world and --policy, got {config.world} and {config.policy}")
+    if config.policy is not None and (config.judge is not None or config.data is not None):
+        raise ValueError(f"--judge and --data go with --world, got them with --policy {config.policy}")
+    if config.world is not None and (config.plans or config.keys):
+        raise ValueError(f"--plans and --keys go with --policy, got them with --world {config.world}")
+    limits = config.limits
+    door = Door(
+        config.host, config.port, config.token, config.origins, limits.connections, 1 << 24, limits.idle_seconds
+    )
+    if config.policy is not None:
+        return _policy_host(config), door
+    served = _served_world(config)
+    door = Door(**{**vars(door), "message_bytes": served.message_bytes})
+    return WorldHost(served), door
+
+
+def _served_world(config: ServeConfig) -> ServedWorld:
+    device = command_device(config.device)
+    world = WorldModel.load(config.world, device)
+    starts = None
+    if config.data is not None:
+        starts = Starts(open_episodes(config.data, tuple(world.size), world.views, config.reading))
+    judge = None if config.judge is None else _judge(config.judge, device, world)
+    return ServedWorld(
+        world,
+        starts,
+        judge,
+        name=Path(str(config.world)).name,
+        batch=config.batch,
+        num_steps=config.num_steps,
+        limits=config.limits,
+    )
+
+
+def _judge(spec: str | Path, device: torch.device, world: WorldModel) -> Judge:
+    judge = LearnedJudge.load(spec, device)
+    if (tuple(judge.shape.views), tuple(judge.shape.size)) != (tuple(world.views), tuple(world.size)):
+        raise ValueError(
+            f"--judge {spec}: it looks at {judge.shape.views} of {judge.shape.size}, the world model shows "
+            f"{tuple(world.views)} of {tuple(world.size)}"
+        )
+    return judge
+
+
+def _policy_host(config: ServeConfig) -> PolicyHost:
+    keys = {}
+    for pair in config.keys:
+        theirs, equals, ours = pair.partition("=")
+        if not theirs or not equals or not ours.startswith("observation."):
+            raise ValueError(f"--keys {pair}: expected THEIRS=OURS, such as observation/image=observation.images.top")
+        keys[theirs] = ours
+    spec = config.policy
+    policy = load_policy(spec, command_device(config.device))
+    version = source_hash(str(spec), "policy") if is_yours(spec) else fingerprint(spec)
+    metadata = {"policy": Path(str(spec)).name, "fingerprint": version}
+    return PolicyHost(policy, metadata, plans=config.plans, keys=keys)

@@ -1,0 +1,38 @@
+"""How much the visitors of a server may use."""
+
+from dataclasses import dataclass, fields
+
+BATCHES = (1, 2, 4, 8, 16)
+"""Numbers of rows that are computed together; a session chooses one of them."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much the visitors of a server may use, together and each.
+
+    Raises:
+        ValueError: A limit is not positive.
+    """
+
+    connections: int = 64
+    """Connections at a time; more are refused with the status 503."""
+    rows: int = 64
+    """Rows of all batches at a time; a batch of 8 takes 8 rows, however many of them are in use."""
+    sessions: int = 16
+    """Sessions of one connection."""
+    snapshots: int = 64
+    """Saved streams of one connection: a snapshot of a session with 4 streams is 4 of them."""
+    actions: int = 256
+    """Actions of one stream in one message."""
+    reply_mb: int = 32
+    """Size of the frames in one reply, before they are compressed, in MB."""
+    idle_seconds: float = 300.0
+    """A session or a connection without messages for longer is closed."""
+    gather_ms: float = 10.0
+    """How long a step waits for the other sessions that took part in the last one."""
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not value > 0 and not (field.name == "gather_ms" and value == 0):
+                raise ValueError(f"--limits.{field.name.replace('_', '-')} is positive, got {value}")
