@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -44,6 +44,21 @@ def resolve(spec: str, what: str) -> Any:
         names = [each for each in vars(module) if not each.startswith("_")]
         raise ValueError(f"{what} {spec}: {_place(module)} has no {name!r}; {nearest(name, names)}")
     return getattr(module, name)
+
+
+def made(maker: Callable[[], Any], spec: str, what: str) -> Any:
+    """Call a class, or a function without arguments, that makes what `spec` names.
+
+    Raises:
+        ValueError: It raises an error.
+    """
+    try:
+        return maker()
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(
+            f"{what} {spec}: {kind_of(maker)} cannot be made: {one_line(error)} ({last.filename}, line {last.lineno})"
+        ) from error
 
 
 def has_module(spec: str) -> bool:

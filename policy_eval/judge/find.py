@@ -12,7 +12,7 @@ from policy_eval.judge.judge import LearnedJudge
 from policy_eval.judge.remote import RemoteJudge
 from worldmodel.dreams.verdict import Judge, Verdict, as_verdict
 from worldmodel.model.folder import find_folder, fingerprint, shipped
-from worldmodel.resolve import is_spec, kind_of, resolve, source_hash
+from worldmodel.resolve import is_spec, kind_of, made, resolve, source_hash
 from worldmodel.streaming.state import Observation
 
 JUDGE_FILE = "judge.json"
@@ -23,12 +23,14 @@ class NamedJudge:
 
     Args:
         judge: Gets an `Observation` and returns a `Verdict`, truth values, or scores; see `as_verdict`. If it
-            has an attribute `threshold`, scores above that are successes.
+            has an attribute `threshold`, scores above that are successes; `reward_range`, its lowest and
+            highest reward, is 0 to 1 if it has none.
         name: Its name, for messages.
     """
 
     def __init__(self, judge: object, name: str):
         self.judge, self.name = judge, name
+        self.reward_range: tuple[float, float] = getattr(judge, "reward_range", (0.0, 1.0))
 
     def __call__(self, observation: Observation) -> Verdict:
         """The verdict on the latest frame of every stream.
@@ -60,7 +62,8 @@ def load_judge(
         size: Height and width of these frames, to which pictures of the goal are resized.
 
     Raises:
-        ValueError: There is no judge at that place; the message says what was found instead.
+        ValueError: There is no judge at that place (the message says what was found instead), or it looks at other
+            cameras or sizes.
     """
     text = str(spec)
     if is_address(text):
@@ -72,7 +75,18 @@ def load_judge(
         if size is None or not views:
             raise ValueError(f"judge {spec}: a folder of goal pictures, and the cameras to judge are not known here")
         return GoalImageJudge(read_goals(folder, views, size))
-    return LearnedJudge.load(spec, device)
+    judge = LearnedJudge.load(spec, device)
+    mine, theirs = (tuple(judge.shape.views), tuple(judge.shape.size)), (tuple(views), size and tuple(size))
+    if (views or size) and mine != theirs:
+        raise ValueError(
+            f"judge {spec}: looks at {mine[0]} of {mine[1]}, the frames to judge are {theirs[0]} of {theirs[1]}"
+        )
+    return judge
+
+
+def reward_range(judge: Judge) -> tuple[float, float]:
+    """Lowest and highest reward of a judge: its attribute `reward_range`, or 0 to 1."""
+    return getattr(judge, "reward_range", (0.0, 1.0))
 
 
 def judge_fingerprint(spec: str | Path) -> str:
@@ -103,7 +117,7 @@ def _named(spec: str) -> NamedJudge:
         needed = [p.name for p in inspect.signature(found).parameters.values() if _is_needed(p)]
         if needed:
             raise ValueError(f"judge {spec}: {kind_of(found)} is made without arguments, but needs {', '.join(needed)}")
-        found = found()
+        found = made(found, spec, "judge")
     if not callable(found):
         raise ValueError(f"judge {spec}: expected a callable that takes an Observation, found {kind_of(found)}")
     return NamedJudge(found, spec)

@@ -71,6 +71,8 @@ class GoalImageJudge:
         threshold: Score above which a frame is called a success.
     """
 
+    reward_range = (-1.0, 0.0)
+
     def __init__(self, goals: UInt8[Tensor, "g v H W 3"], threshold: float = -0.05):
         if not len(goals):
             raise ValueError("a goal-image judge needs at least one goal, got 0")

@@ -17,7 +17,7 @@ from policy_eval.ranking.plan import show_plan
 from policy_eval.ranking.rank import Ranking, Score, rank
 from policy_eval.ranking.report import print_ranking, write_report
 from policy_eval.ranking.setup import TrialSetup
-from policy_eval.ranking.trials import Cell, cut, gather, gather_faults, replays, run_cells
+from policy_eval.ranking.trials import Cell, check_policies, cut, gather, gather_faults, replays, run_cells
 from policy_eval.scores import Scores
 from worldmodel.data.options import ColumnOptions, DataPath
 from worldmodel.display.progress import ProgressLine
@@ -133,6 +133,7 @@ def rank_policies(config: RankConfig) -> Ranking:
         raise ValueError(
             f"--real-episodes is 1 to --episodes, since real starts are dreamed from too; got {tried} and {number}"
         )
+    check_policies(setup, policies)
     claim(config.out)
     dreams = cut(["dream"], policies, range(number), setup.batch)
     with_trials = setup.real != "none"

@@ -9,15 +9,14 @@ import numpy as np
 import torch
 
 from policy_eval.evaluation import Fault, Trial, evaluate
-from policy_eval.policies.find import is_yours, load_policy
+from policy_eval.policies.find import load_policy, policy_fingerprint
+from policy_eval.policies.needs import check_fits
 from policy_eval.policies.policy import Observations, Policy
 from policy_eval.ranking.setup import TrialSetup
 from policy_eval.scores import Scores
 from worldmodel.files import read_object, write_json
-from worldmodel.model.folder import fingerprint
 from worldmodel.model.precision import choose_device
 from worldmodel.processes import end_with_parent, work_through
-from worldmodel.resolve import source_hash
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,15 @@ class Replay:
         return torch.tensor(chosen, dtype=torch.float32)
 
 
-def policy_fingerprint(spec: str | Path) -> str:
-    """Hash of the files of a cloned policy, or of the source text that `module:name` is in."""
-    return source_hash(str(spec), "policy") if is_yours(spec) else fingerprint(spec)
+def check_policies(setup: TrialSetup, policies: Mapping[str, str | Path]) -> None:
+    """Load every policy once, and compare what it needs with what the dreams give.
+
+    Raises:
+        ValueError: A policy cannot be loaded or does not fit.
+    """
+    starts = setup.loaded_starts
+    for name, spec in policies.items():
+        check_fits(load_policy(spec, choose_device(setup.device)), *starts.spaces(), name, starts.tasks)
 
 
 def cut(places: Sequence[str], policies: Mapping[str, str | Path], starts: Sequence[int], size: int) -> list[Cell]:

@@ -5,18 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from policy_eval.judge.judge import LearnedJudge
-from policy_eval.policies.find import is_yours, load_policy
+from policy_eval.judge.find import load_judge
+from policy_eval.policies.find import load_policy, policy_fingerprint
 from policy_eval.serving.policy_host import PolicyHost
 from worldmodel.data import open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.dreams.starts import Starts
-from worldmodel.dreams.verdict import Judge
-from worldmodel.model.folder import fingerprint
 from worldmodel.model.precision import command_device
-from worldmodel.resolve import source_hash
 from worldmodel.wire.host import WorldHost
 from worldmodel.wire.limits import Limits
 from worldmodel.wire.served import ServedWorld
@@ -34,12 +29,13 @@ class ServeConfig:
     world: str | Path | None = None
     """Folder of the world model to serve, or hf://USER/NAME@REV."""
     judge: str | Path | None = None
-    """Folder of a judge, which gives reward and success, or hf://USER/NAME@REV; without one there is neither."""
+    """Who gives reward and success: the folder of a judge (or hf://USER/NAME@REV), module:name of yours, the address of
+    a server, or a folder of pictures of the goal; without one there is neither."""
     data: DataPath | None = None
     """Recorded episodes: dreams start from their first frames, and actions are clipped to their range. Without
     data, visitors bring pictures of their own."""
     policy: str | Path | None = None
-    """Folder of the policy to serve, hf://USER/NAME@REV, or module:name for a policy of yours."""
+    """Folder of the policy to serve, hf://USER/NAME@REV, module:name for a policy of yours, or lerobot:FOLDER."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 lets other machines in."""
     port: int = 8000
@@ -119,7 +115,9 @@ def _served_world(config: ServeConfig) -> ServedWorld:
     starts = None
     if config.data is not None:
         starts = Starts(open_episodes(config.data, tuple(world.size), world.views, config.reading))
-    judge = None if config.judge is None else _judge(config.judge, device, world)
+    judge = None
+    if config.judge is not None:
+        judge = load_judge(config.judge, device, views=world.views, size=tuple(world.size))
     return ServedWorld(
         world,
         starts,
@@ -131,16 +129,6 @@ def _served_world(config: ServeConfig) -> ServedWorld:
     )
 
 
-def _judge(spec: str | Path, device: torch.device, world: WorldModel) -> Judge:
-    judge = LearnedJudge.load(spec, device)
-    if (tuple(judge.shape.views), tuple(judge.shape.size)) != (tuple(world.views), tuple(world.size)):
-        raise ValueError(
-            f"--judge {spec}: it looks at {judge.shape.views} of {judge.shape.size}, the world model shows "
-            f"{tuple(world.views)} of {tuple(world.size)}"
-        )
-    return judge
-
-
 def _policy_host(config: ServeConfig) -> PolicyHost:
     keys = {}
     for pair in config.keys:
@@ -150,6 +138,5 @@ def _policy_host(config: ServeConfig) -> PolicyHost:
         keys[theirs] = ours
     spec = config.policy
     policy = load_policy(spec, command_device(config.device))
-    version = source_hash(str(spec), "policy") if is_yours(spec) else fingerprint(spec)
-    metadata = {"policy": Path(str(spec)).name, "fingerprint": version}
+    metadata = {"policy": Path(str(spec)).name, "fingerprint": policy_fingerprint(spec)}
     return PolicyHost(policy, metadata, plans=config.plans, keys=keys)

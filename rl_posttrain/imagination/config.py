@@ -16,7 +16,8 @@ class ImagineConfig:
     world: str | Path
     """Folder of the world model, or hf://USER/NAME@REV; best one trained on failures of this policy."""
     judge: str | Path
-    """Folder of the judge, likewise."""
+    """Who judges dreamed frames: the folder of a judge (or hf://USER/NAME@REV), module:name of yours, the address of a
+    server, or a folder of pictures of the goal."""
     policy: str | Path
     """Folder of the cloned policy to start from, likewise."""
     data: DataPath

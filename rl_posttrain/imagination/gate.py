@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from policy_eval.judge.find import judge_fingerprint
 from worldmodel.model.folder import fingerprint
 
 UNKNOWN = (
@@ -44,5 +45,5 @@ def check_ranking(file: Path | None, world: str | Path, judge: str | Path) -> st
             f"{file}: this dream does not rank policies ({figures}), so a policy that improves in "
             "it may get worse; without --ranking the run begins nevertheless"
         )
-    by = "" if ranked["judge"] == fingerprint(judge) else ", with another judge"
+    by = "" if ranked["judge"] == judge_fingerprint(judge) else ", with another judge"
     return f"This dream ranks policies about as a perfect simulator would{by} ({figures})."

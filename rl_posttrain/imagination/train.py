@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from policy_eval.judge.judge import LearnedJudge
+from policy_eval.judge.find import judge_fingerprint, load_judge, reward_range
 from policy_eval.policies.cloned import ClonedPolicy
 from rl_posttrain.imagination.before_after import before_after
 from rl_posttrain.imagination.config import ImagineConfig, check_numbers
@@ -97,15 +97,15 @@ def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str,
     print(check_ranking(config.ranking, config.world, config.judge))
     world = WorldModel.load(config.world, device)
     world.config = replace(world.config, temperature=config.temperature)
-    judge = LearnedJudge.load(config.judge, device)
+    judge = load_judge(config.judge, device, views=world.views, size=tuple(world.size))
     policy = ClonedPolicy.load(config.policy, device)
     source = EpisodeCache(open_episodes(config.data, tuple(world.size), world.views, config.reading))
-    check_fit(world, judge, policy, source)
+    check_fit(world, policy, source)
     extra = find_rewards(config.reward.extra, rewards)
     read = read_by(config, source) | rewards_read(config.reward.extra, rewards)
     settings = RunSettings(config, read, free=SHOWN_ONLY)
     settings.check()
-    low, high = judge.reward_range
+    low, high = reward_range(judge)
     scale = 1 / (high - low) if high > low else 1.0
     setting = replace(prepare(config, world, judge, source), reward_scale=scale, extra=extra)
     settings.write()
@@ -133,18 +133,16 @@ def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str,
 
 def read_by(config: ImagineConfig, source: EpisodeSource) -> dict[str, str]:
     """Fingerprints of what a run reads."""
-    models = {name: fingerprint(getattr(config, name)) for name in ("world", "judge", "policy")}
-    return {"data": source.fingerprint, **models}
+    models = {name: fingerprint(getattr(config, name)) for name in ("world", "policy")}
+    return {"data": source.fingerprint, "judge": judge_fingerprint(config.judge), **models}
 
 
-def check_fit(world: WorldModel, judge: LearnedJudge, policy: ClonedPolicy, source: EpisodeSource) -> None:
+def check_fit(world: WorldModel, policy: ClonedPolicy, source: EpisodeSource) -> None:
     """Raise a `ValueError` with both values when the parts do not belong together."""
     views, size = tuple(world.views), tuple(world.size)
     shown = policy.config
     for name, mine, theirs in (
         (f"views of {source.name}", tuple(source.views), views),
-        ("views of the judge", judge.shape.views, views),
-        ("frames of the judge", judge.shape.size, size),
         ("frames of the policy", shown.size, size),
         (f"action dims of {source.name}", source.action_dim, world.action_dim),
         ("chunk of the policy", shown.chunk, 1),

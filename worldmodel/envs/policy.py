@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldmodel.resolve import check_methods, kind_of, resolve
+from worldmodel.resolve import check_methods, kind_of, made, resolve
 
 Observations = Mapping[str, Tensor]
 """LeRobot's keys: `observation.images.<camera>`, uint8 `n H W 3`, `observation.state`, `n s`."""
@@ -75,7 +75,7 @@ def resolve_policy(spec: str, what: str = "policy") -> Policy:
                 f"{what} {spec}: {kind_of(found)} is made without arguments, but takes {inspect.signature(found)}; "
                 "name a function without arguments that makes one"
             )
-        found = found()
+        found = made(found, spec, what)
     if _acts(found):
         check_methods(found, ("reset", "act"), spec, what)
         return found
