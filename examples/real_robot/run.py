@@ -66,12 +66,16 @@ def invent(file: Path, policies: list[str], episodes: range) -> None:
 
 def serve(story: Story, world: str, data: Path, episodes: str) -> None:
     """Serve the world model in a process of its own, and drive it from this one."""
-    address = f"ws://127.0.0.1:{story.port}"
-    call = ["serve", "--world", world, "--data", data, "--episodes", episodes, "--port", story.port]
+    call = ["serve", "--world", world, "--data", data, "--episodes", episodes, "--port", story.port, "--batch", 1]
     print(f"\n$ worldmodel {shlex.join(map(str, call))}", flush=True)
-    server = subprocess.Popen([sys.executable, "-m", "worldmodel.cli", *map(str, call)], cwd=HERE)
+    run = [sys.executable, "-m", "worldmodel.cli", *map(str, call)]
+    server = subprocess.Popen(run, cwd=HERE, stdout=subprocess.PIPE, text=True)
     try:
-        env = worldmodel.connect(address, wait=60)
+        for line in server.stdout:
+            print(line, end="", flush=True)
+            if "is served at" in line:
+                break
+        env = worldmodel.connect(f"ws://127.0.0.1:{story.port}")
         observation, _ = env.reset(options={"start": 0})
         began = time.perf_counter()
         for _ in range(10):
