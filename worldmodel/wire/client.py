@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -129,7 +129,8 @@ class RemoteSession:
         if not self.link.users:
             self.link.close()
         else:
-            self.link.ask("close", session=self.name)
+            with suppress(ConnectionError):
+                self.link.ask("close", session=self.name)
 
 
 def _decoded(reply: Reply, link: Link) -> Reply:
