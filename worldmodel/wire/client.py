@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -118,10 +118,11 @@ class RemoteSession:
         """Send a message about this session; frames in the reply are arrays."""
         return _decoded(self.link.ask(kind, session=self.name, **fields), self.link)
 
-    def branch(self, k: int, seeds: Sequence[int] | None = None) -> tuple["RemoteSession", Reply]:
+    def branch(self, k: int, seeds: Sequence[int] | None = None, **form: Any) -> tuple["RemoteSession", Reply]:
         """A new session that goes on from here with `k` streams for each of this one."""
-        reply = self.ask("branch", k=k, seeds=None if seeds is None else [int(seed) for seed in seeds])
-        return type(self)(self.link, reply), reply
+        asked = None if seeds is None else [int(seed) for seed in seeds]
+        reply = self.link.ask("branch", session=self.name, k=k, seeds=asked, **form)
+        return type(self)(self.link, reply), _decoded(reply, self.link)
 
     def close(self) -> None:
         """End the session; the last one of a connection closes it."""
@@ -129,7 +130,8 @@ class RemoteSession:
         if not self.link.users:
             self.link.close()
         else:
-            self.link.ask("close", session=self.name)
+            with suppress(ConnectionError):
+                self.link.ask("close", session=self.name)
 
 
 def _decoded(reply: Reply, link: Link) -> Reply:

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 Default = TypeVar("Default")
+MOST_STREAMS = 16
+"""Largest number of streams of a session."""
 MOST_CHARACTERS = 200
 """Longest text in a field, and longest value in a message about an error."""
 
@@ -77,12 +79,13 @@ class Fields:
         return _whole(name, self._get(name, default), low, high)
 
     def wholes(self, name: str, number: int | None, low: int, high: int) -> list[int]:
-        """A list of `number` whole numbers; of any number that is not 0 if that is `None`."""
+        """A list of `number` whole numbers; of 1 to `MOST_STREAMS` if that is `None`."""
         value = self._get(name)
         if isinstance(value, np.ndarray):
             value = value.tolist()
-        if not isinstance(value, list) or not value or (number is not None and len(value) != number):
-            wanted = "one or more" if number is None else number
+        least, most = (1, MOST_STREAMS) if number is None else (number, number)
+        if not isinstance(value, list) or not least <= len(value) <= most:
+            wanted = f"{least}..{most}" if number is None else number
             raise ValueError(f"{name} is a list of {wanted} whole numbers, got {_counted(value)}")
         return [_whole(name, each, low, high) for each in value]
 

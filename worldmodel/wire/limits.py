@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, fields
 
-BATCHES = (1, 2, 4, 8, 16)
+from worldmodel.wire.fields import MOST_STREAMS
+
+BATCHES = (1, 2, 4, 8, MOST_STREAMS)
 """Numbers of rows that are computed together; a session chooses one of them."""
 
 

@@ -56,9 +56,12 @@ class Dreams:
         """Begin some streams; all at the first call."""
         if self.session is None:
             self.session, reply = RemoteSession.create(self.link, **self.options.session, **start)
+            self.observation = reply["observation"]
         else:
             reply = self.session.ask("reset", streams=list(streams), **start)
-        self.observation, self.task = reply["observation"], reply["task"]
+            for name, values in reply["observation"].items():
+                self.observation[name][streams] = values[streams]
+        self.task = reply["task"]
         self.steps[streams], self.terminated[streams], self.truncated[streams] = 0, False, False
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -75,16 +78,16 @@ class Dreams:
         if self.options.horizon is not None:
             self.truncated |= running & (self.steps >= self.options.horizon)
         self.timing = reply["timing"]
-        return np.where(running, reply.get("reward", 0.0), 0.0), running & reply[
-            "unsure"
-        ] if "unsure" in reply else None
+        unsure = running & reply["unsure"] if "unsure" in reply else None
+        return np.where(running, reply.get("reward", 0.0), 0.0), unsure
 
     def branched(self, k: int, seeds: Sequence[int] | None) -> "Dreams":
         """`k` copies of each stream that go on from here, side by side, in a session of their own."""
         if self.session is None:
             raise ValueError("reset comes before branch")
         other = Dreams(self.link, self.options, k * self.number)
-        other.session, reply = self.session.branch(k, seeds)
+        form = {name: self.options.session[name] for name in ("pictures", "quality")}
+        other.session, reply = self.session.branch(k, seeds, **form)
         other.observation, other.task = reply["observation"], reply["task"]
         other.steps = self.steps.repeat(k)
         other.terminated, other.truncated = self.terminated.repeat(k), self.truncated.repeat(k)
@@ -96,12 +99,12 @@ class Dreams:
             raise ValueError("reset comes before snapshot")
         name = self.session.ask("snapshot")["snapshot"]
         counts = self.steps.copy(), self.terminated.copy(), self.truncated.copy()
-        return RemoteSnapshot(name, *counts, dict(self.observation))
+        return RemoteSnapshot(name, *counts, _copies(self.observation))
 
     def restore(self, saved: RemoteSnapshot) -> None:
         """Back to a snapshot."""
         self.task = self.session.ask("restore", snapshot=saved.name)["task"]
-        self.steps, self.observation = saved.steps.copy(), dict(saved.observation)
+        self.steps, self.observation = saved.steps.copy(), _copies(saved.observation)
         self.terminated, self.truncated = saved.terminated.copy(), saved.truncated.copy()
 
     def close(self) -> None:
@@ -190,7 +193,7 @@ class RemoteDreamEnv(gymnasium.Env):
         reply = self.dreams.session.ask("step", actions=np.asarray(actions, np.float32)[None], frames=frames)
         self.dreams.steps, self.dreams.timing = self.dreams.steps + len(actions), reply["timing"]
         observation = {name: value[0] for name, value in reply["observation"].items()}
-        self.dreams.observation |= {name: value[-1:] for name, value in observation.items()}
+        self.dreams.observation |= {name: value[-1:].copy() for name, value in observation.items()}
         arrays = {name: value[0] for name, value in reply.items() if isinstance(value, np.ndarray)}
         return {"observation": observation, **arrays, "timing": reply["timing"]}
 
@@ -278,7 +281,7 @@ class RemoteDreamVectorEnv(VectorEnv):
         self.dreams.close()
 
     def _copy(self) -> Observations:
-        return {name: values.copy() for name, values in self.dreams.observation.items()}
+        return _copies(self.dreams.observation)
 
 
 def connect(
@@ -345,6 +348,10 @@ def _start(options: dict[str, Any] | None, about: dict[str, Any], several: bool 
     if "noise" in given and not {"starts", "observation"} & set(given):
         raise ValueError(f"the option noise goes with {known[0]} or observation; a seed determines its own")
     return given
+
+
+def _copies(observation: Observations) -> Observations:
+    return {name: values.copy() for name, values in observation.items()}
 
 
 def _one_more(value: Any) -> Any:

@@ -70,6 +70,15 @@ class Host(Protocol):
 class Door:
     """Where a server listens, and whom it lets in.
 
+    Attributes:
+        host: The address to listen on.
+        port: The port; 0 takes one that is free.
+        token: What visitors have to send; `None` lets anybody in.
+        origins: Web pages whose scripts may connect.
+        connections: Most connections at a time.
+        message_bytes: Largest message of a visitor.
+        idle_seconds: A connection without messages for longer is closed.
+
     Raises:
         ValueError: The port is none, or the token is empty or has characters that a header cannot hold.
     """

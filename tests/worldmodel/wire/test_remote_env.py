@@ -115,7 +115,7 @@ def close(observation) -> Verdict:
 
 def test_success_terminates_and_a_finished_stream_stands_still():
     still = small_world(random=False)
-    with served(still, close, starts()) as url:
+    with served(still, close, starts(), batch=4) as url:
         env = worldmodel.connect(url)
         env.reset(options={"start": 3})
         _, reward, terminated, _, info = env.step(np.zeros(2))
@@ -181,8 +181,10 @@ def test_frames_of_a_vector_can_be_sent_as_files(url):
     difference = raw.step(np.ones((2, 2)))[0]["observation.images.top"].astype(int)
     difference -= png.step(np.ones((2, 2)))[0]["observation.images.top"]
     assert np.abs(difference).max() <= 2  # the rows are others
-    raw.close()
-    png.close()
+    branch = png.branch()
+    assert branch.step(np.ones((2, 2)))[0]["observation.images.top"].shape == (2, 16, 16, 3)
+    for envs in (raw, branch, png):
+        envs.close()
 
 
 def test_a_dream_from_pictures_of_the_visitor(url):

@@ -94,10 +94,10 @@ def test_who_is_silent_is_shown_out_and_the_session_is_freed():
 
 
 def test_a_session_that_nobody_uses_is_freed_while_the_connection_goes_on():
-    with served(limits=Limits(idle_seconds=0.4)) as url, Wire(url) as wire:
+    with served(limits=Limits(idle_seconds=0.24)) as url, Wire(url) as wire:
         session = wire("create", starts=[0])["session"]
-        for _ in range(12):
-            time.sleep(0.08)
+        for _ in range(6):
+            time.sleep(0.07)
             count = wire("info")["sessions"]
         assert count == 0
         assert "there is no session" in wire("info", session=session)["error"]
