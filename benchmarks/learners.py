@@ -6,8 +6,8 @@ python benchmarks/learners.py --out runs/learners --minutes 10
 Records Meta-World's reach-v3, trains a world model and a judge on it, lets SAC learn in dreams alone, and
 lets the agent act in the simulator before and after, from the same 100 starts that neither of them has
 seen. The goal of an episode is only visible in the pictures: the agent sees the hand and the keypoints
-of the judge, which stay as they are. Its reward is the judge's. Everything that is finished is kept, so
-a killed run continues with the next part. Writes `learners.json` with every trial.
+of the judge, which stay as they are. Its reward is the judge's. Every part that is finished is kept, so
+a killed run continues with the part that it was in. Writes `learners.json` with every trial.
 """
 
 import subprocess
@@ -43,6 +43,8 @@ DREAM = "worldmodel.dreams:worldmodel/Dream-v0"
 HORIZON = 30
 BEST_REWARD = 10.0
 """Largest reward of a step in Meta-World."""
+POINTS = 30
+"""Points of the curve of a run; the agent is kept at each of them."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,12 @@ class Clock(BaseCallback):
 
     def _on_step(self) -> bool:
         spent = time.process_time() - self.began
-        if spent - self.shown >= self.seconds / 30 and self.model.ep_info_buffer:
+        if spent - self.shown >= self.seconds / POINTS and self.model.ep_info_buffer:
             self.shown = spent
             returns = float(np.mean([each["r"] for each in self.model.ep_info_buffer]))
             self.curve.append({"cpu_seconds": spent, "frames": self.num_timesteps, "dreamt_return": returns})
-            self.model.save(self.kept)
+            self.model.save(self.kept / "agent.zip")
+            write_json(self.kept / "learning.json", {"curve": self.curve})
             print(f"{spent:.0f} CPU s, {self.num_timesteps} frames, dreamt return {returns:.2f}", flush=True)
         return spent < self.seconds
 
@@ -164,6 +167,18 @@ def make_agent(config: BenchmarkConfig) -> tuple[SAC, Keypoints, tuple[np.ndarra
     return agent, features, (envs.action_low, envs.action_high)
 
 
+def learn(config: BenchmarkConfig, agent: SAC) -> tuple[SAC, list[dict[str, float]]]:
+    """The agent after its minutes in dreams, and its curve; an agent that was kept after as many minutes is loaded."""
+    kept, seconds = config.out / "learning.json", 60 * config.minutes
+    curve = read_object(kept)["curve"] if kept.is_file() else []
+    if curve and curve[-1]["cpu_seconds"] >= seconds * (1 - 1 / POINTS):
+        return SAC.load(config.out / "agent.zip", device="cpu"), curve
+    (config.out / "after.json").unlink(missing_ok=True)  # trials of another agent
+    clock = Clock(seconds, config.out)
+    agent.learn(10**9, callback=clock).save(config.out / "agent.zip")
+    return agent, clock.curve
+
+
 def act_for_real(policy: AgentPolicy, starts: Starts, kept: Path) -> dict[str, Float64[np.ndarray, "e"]]:
     """Return over 30 steps, successes included, and whether the goal was reached, from every start."""
     if kept.is_file():
@@ -193,11 +208,8 @@ def main(config: BenchmarkConfig) -> None:
     starts = Starts(open_episodes(config.out / "heldout"), range(config.episodes))
     found = {"config": {name: str(value) for name, value in vars(config).items()}, "seeds": list(starts.seeds)}
     before = act_for_real(policy, starts, config.out / "before.json")
-    clock = Clock(60 * config.minutes, config.out / "agent.zip")
-    agent.learn(10**9, callback=clock)
-    agent.save(config.out / "agent.zip")
+    policy.agent, found["curve"] = learn(config, agent)
     after = act_for_real(policy, starts, config.out / "after.json")
-    found |= {"curve": clock.curve, "frames": agent.num_timesteps}
     for name in before:
         gains = after[name] - before[name]
         low, high = bootstrap_interval(gains, np.arange(len(gains)), resamples=4000)
