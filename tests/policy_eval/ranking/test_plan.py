@@ -83,7 +83,7 @@ def test_every_pair_is_planned_in_every_place():
     _, low, high, _ = powered_difference(Moments.of(tried, tried, extra), NORMAL.inv_cdf(0.975))
     assert (plans[0].real_with_dreams.low, plans[0].real_with_dreams.high) == (low.item(), high.item())
     fewer = plan_trials(dream, real, dreams_per_trial=1)
-    assert all(b.real_with_dreams.trials > a.real_with_dreams.trials for a, b in zip(plans, fewer, strict=True))
+    assert fewer[0].real_with_dreams.trials > 1.2 * plans[0].real_with_dreams.trials
     table = printed(plans)
     assert table.count("real, with dreams") == 3 and "needs as many as the dream" not in table
     assert "needs as many as the dream" in printed(plan_trials(dream))
