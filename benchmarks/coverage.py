@@ -212,6 +212,19 @@ def cover_graded(config: CoverageConfig, n: int) -> Row:
     return counted(f"difference of graded outcomes, {n} trials", np.stack(ends, 1), 1 / 2 - 2 / 3)
 
 
+def lowest_few(equal: bool) -> PairRow:
+    """Lowest coverages and largest ratio over a grid of equal or of all rates and correlations of 0, 0.3 and 0.6."""
+    grid = np.arange(1, 20) / 20 if equal else np.arange(1, 20, 3) / 20
+    rows = []
+    for a, b in ((float(a), float(b)) for a in grid for b in grid if (a == b if equal else a >= b)):
+        for correlation in CORRELATIONS[True]:
+            if correlation * (a * (1 - a) * b * (1 - b)) ** 0.5 <= min(a, b) - a * b + 1e-12:  # else impossible
+                rows.append(cover_few((a, b), correlation).cells)
+    cells = np.array(rows)
+    lowest = np.concatenate([cells[..., :2].min(0), cells[..., 2:].max(0)], 1)
+    return PairRow(f"the lowest of {'equal' if equal else 'all'} rates", tuple(map(tuple, lowest.tolist())))
+
+
 def few_cells() -> list[tuple[tuple[float, float], float]]:
     """Rates and correlations of `cover_few`; 0.95 and 0.05 allow no correlation to speak of."""
     return [
@@ -298,6 +311,7 @@ def sections(config: CoverageConfig) -> dict[str, Callable[[], list[Any]]]:
         "pairs with few trials": lambda: [
             *(cover_few(*case) for case in few_cells()),
             *(cover_few(rates, 0.0, paired=False) for rates in CELLS),
+            *(lowest_few(equal) for equal in (True, False)),
         ],
         "confidence in the order": lambda: [cover_claims(config, *case) for case in claims],
         "hierarchical r": lambda: [row for case in sets for row in cover_agreement(config, *case, ("pearson",))],

@@ -10,6 +10,8 @@ from policy_eval.ranking.plan import need, plan_trials, print_plan, to_json
 from policy_eval.scores import Scores
 from policy_eval.statistics.difference import pair_order
 from policy_eval.statistics.power import PairRates
+from policy_eval.statistics.powered_difference import Moments, powered_difference
+from policy_eval.statistics.resampling import NORMAL
 from worldmodel.cli import main
 
 
@@ -69,15 +71,19 @@ def test_every_pair_is_planned_in_every_place():
     """Dreams repeat reality on 40 starts, and there are 200 more of them, so that fewer real trials are needed."""
     rng = np.random.default_rng(0)
     dream = {name: scores(rng.random(240) < rate) for name, rate in {"a": 0.2, "b": 0.5, "c": 0.8}.items()}
-    real = {name: scores(each.outcomes[:40]) for name, each in dream.items()}
+    real = {name: scores(each.outcomes[100:140], 100) for name, each in dream.items()}
     plans = plan_trials(dream, real)
     assert [(plan.first, plan.second) for plan in plans] == [("c", "b"), ("c", "a"), ("b", "a")]
     for plan in plans:
         assert plan.dream == need(dream[plan.first], dream[plan.second]) and plan.dream.made == 240
         assert plan.real == need(real[plan.first], real[plan.second]) and plan.real.made == 40
         assert plan.real_with_dreams.made == 40 and plan.real_with_dreams.trials < 0.75 * plan.real.trials
+    gap = dream["c"].outcomes - dream["b"].outcomes
+    tried, extra = gap[100:140], np.delete(gap, np.arange(100, 140))
+    _, low, high, _ = powered_difference(Moments.of(tried, tried, extra), NORMAL.inv_cdf(0.975))
+    assert (plans[0].real_with_dreams.low, plans[0].real_with_dreams.high) == (low.item(), high.item())
     fewer = plan_trials(dream, real, dreams_per_trial=1)
-    assert all(b.real_with_dreams.trials > a.real_with_dreams.trials for a, b in zip(plans, fewer, strict=True))
+    assert fewer[0].real_with_dreams.trials > 1.2 * plans[0].real_with_dreams.trials
     table = printed(plans)
     assert table.count("real, with dreams") == 3 and "needs as many as the dream" not in table
     assert "needs as many as the dream" in printed(plan_trials(dream))
