@@ -3,10 +3,9 @@
 Nothing is fetched from elsewhere: no fonts, no scripts, no statistics.
 """
 
-import atexit
 import os
-import shutil
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,9 +15,11 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 import torch
+from starlette.middleware import Middleware
 
 from demos.driving.start import Start, action_names, start_from_data, start_from_environment
 from demos.driving.visitors import Visitors
+from demos.page.connections import Connections, check_root_path, prefix_of
 from demos.page.drive import FRESH_SEED, Drive, drive_tab
 from demos.page.futures import futures_tab
 from demos.page.policies import RankingSetup, find_policies, find_worlds, policies_tab, stored_trials
@@ -39,7 +40,7 @@ QUEUE_LIMIT = 32
 """Requests that may wait for a long computation; more are turned away with a message."""
 INTRODUCTION = """# Drive a dream
 Every frame is drawn by a world model from the frames before it and your keys. Hold the arrow keys,
-W A S D or the buttons."""
+the other keys on the buttons, or the buttons themselves."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,14 @@ class DemoConfig:
     of the training data."""
     num_steps: int = 2
     """Denoising steps per frame at first; you can change them on the page."""
+    host: str = "127.0.0.1"
+    """Address of the network interface that the page is served on. By default only this machine can open the page;
+    with 0.0.0.0 everybody can who reaches this machine by network, and there is no password."""
     port: int = 7860
-    """The page is at http://127.0.0.1:PORT."""
+    """The page is at http://HOST:PORT."""
+    root_path: str = ""
+    """Path under which a reverse proxy shows the page, such as /demo, or the whole address, such as
+    https://example.org/demo; the latter if the proxy does not send X-Forwarded-Host and X-Forwarded-Proto."""
     no_browser: bool = False
     """Do not open the page in the default browser."""
     visitors: int = 16
@@ -149,60 +156,95 @@ def build_page(config: DemoConfig, world: WorldModel, out: Path) -> tuple[gr.Blo
         with gr.Tab("Drive"):
             dials = drive_tab(drive, num_steps=config.num_steps, speed=SPEED)
         add_tabs(config, world, visitors)
+
+        async def greet(request: gr.Request) -> str:
+            try:
+                await visitors.arrival(request.session_hash)
+            except ValueError as error:
+                raise gr.Error(str(error), print_exception=False) from error
+            return request.session_hash
+
         greeted = page.load(greet, None, visitor, queue=False, show_progress="hidden")
-        greeted.then(None, [visitor, *dials], None, js="(...values) => window.driving.begin(...values)")
-
-        def leave(request: gr.Request) -> None:
-            visitors.work(visitors.leave, request.session_hash)
-
-        page.unload(leave)
+        greeted.success(None, [visitor, *dials], None, js="(...values) => window.driving.begin(...values)")
+        page.unload(lambda: None)  # Gradio's page holds a connection only if there is such a function
     page.queue(max_size=QUEUE_LIMIT, default_concurrency_limit=1, api_open=False)
     return page, visitors
 
 
-def greet(request: gr.Request) -> str:
-    """The name under which the page of a visitor sends commands."""
-    return request.session_hash
-
-
-def launch(page: gr.Blocks, out: Path, *, port: int | None, browser: bool, block: bool) -> str:
-    """Serve the page on this machine only; returns its address.
+def launch(
+    page: gr.Blocks,
+    visitors: Visitors,
+    *,
+    port: int | None,
+    host: str = "127.0.0.1",
+    root_path: str = "",
+    browser: bool = False,
+) -> str:
+    """Serve the page in threads of this process until `page.close()`; returns its address.
 
     Args:
         page: The page.
-        out: The only folder from which files are served.
+        visitors: Its visitors; files are served only from their folder.
         port: Port, or `None` for any free one.
+        host: Address of the network interface.
+        root_path: Path or whole address under which a reverse proxy shows the page.
         browser: Open the default browser on it.
-        block: Return only when interrupted.
+
+    Raises:
+        ValueError: `root_path` is neither a path nor an address, or the page cannot be served at `host` and `port`.
     """
+    check_root_path(root_path)
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    _, address, _ = page.launch(
-        server_name="127.0.0.1",
-        server_port=port,
-        inbrowser=browser,
-        prevent_thread_lock=True,
-        quiet=True,
-        share=False,
-        ssr_mode=False,
-        theme=theme,
-        footer_links=[],
-        allowed_paths=[str(out)],
-        max_file_size=1,
-        state_session_capacity=100,
-        css_paths=ASSETS / "app.css",
-        head=f"<script>{(ASSETS / 'app.js').read_text()}</script>",
-    )
-    print(f"drive at {address}  (Ctrl-C ends it)", flush=True)
-    if block:
-        page.block_thread()
+    layer = Middleware(Connections, visitors=visitors, prefix=prefix_of(root_path))
+    try:
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            root_path=root_path,
+            app_kwargs={"middleware": [layer]},
+            inbrowser=browser,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            theme=theme,
+            footer_links=[],
+            allowed_paths=[str(visitors.folder)],
+            max_file_size=1,
+            state_session_capacity=100,
+            css_paths=ASSETS / "app.css",
+            head=f"<script>{(ASSETS / 'app.js').read_text()}</script>",
+        )
+    except OSError as error:
+        raise ValueError(
+            f"--host {host} --port {port}: the page cannot be served there; is the port taken, or the address not one "
+            "of this machine?"
+        ) from error
     return address
 
 
 def run_demo(config: DemoConfig) -> None:
-    """Load the world model and serve the page until interrupted."""
+    """Load the world model and serve the page until Ctrl-C or SIGTERM, which end it as any command.
+
+    Raises:
+        ValueError: An option does not fit; see `build_page` and `launch`.
+    """
+    check_root_path(config.root_path)
     torch.set_num_threads(1)  # with two threads the speed of single frames varies
     world = WorldModel.load(config.world, command_device(config.device))
-    out = Path(tempfile.mkdtemp(prefix="worldmodel-demo-"))
-    atexit.register(shutil.rmtree, out, ignore_errors=True)
-    page, _ = build_page(config, world, out)
-    launch(page, out, port=config.port, browser=not config.no_browser, block=True)
+    with tempfile.TemporaryDirectory(prefix="worldmodel-demo-", ignore_cleanup_errors=True) as out:
+        page, visitors = build_page(config, world, Path(out))
+        try:
+            address = launch(
+                page,
+                visitors,
+                port=config.port,
+                host=config.host,
+                root_path=config.root_path,
+                browser=not config.no_browser,
+            )
+            print(f"drive at {address}  (Ctrl-C ends it)", flush=True)
+            threading.Event().wait()
+        finally:
+            page.close(verbose=False)
+            visitors.close()

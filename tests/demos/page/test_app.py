@@ -47,7 +47,7 @@ def served(tmp_path_factory):
     world = WorldModel.load(ROOT / "checkpoints/pusht").eval()
     judge = ROOT / "checkpoints" / "judges" / "pusht-position"
     page, visitors = build_page(DemoConfig(judge=judge, policies=POLICIES), world, out)
-    yield launch(page, out, port=None, browser=False, block=False), visitors, out
+    yield launch(page, visitors, port=None), visitors, out
     page.close()
     visitors.close()
 
