@@ -25,12 +25,14 @@ from demos.page.futures import futures_tab
 from demos.page.policies import RankingSetup, find_policies, find_worlds, policies_tab, stored_trials
 from demos.page.quality import quality_tab
 from policy_eval.judge.judge import LearnedJudge
-from worldmodel.data import open_episodes
+from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.dreams.context import check_views
+from worldmodel.dreams.verdict import Judge
 from worldmodel.envs import has_simulator
-from worldmodel.model.folder import find_folder, find_optional, shipped
+from worldmodel.model.folder import find_folder, find_optional
 from worldmodel.model.precision import command_device
+from worldmodel.resolve import is_spec, resolve
 from worldmodel.world_model import WorldModel
 
 ASSETS = Path(__file__).parent
@@ -52,11 +54,14 @@ class DemoConfig:
     data: DataPath | None = None
     """Data set to start from, beside fresh episodes of the environment."""
     judge: str | Path = "checkpoints/judges/pusht-position"
-    """Folder of a judge, which scores futures and trials; left out where it does not fit."""
-    policies: Path = Path("checkpoints/policies/pusht-position")
-    """Folder of policies to rank; left out where they do not fit."""
+    """Judge of futures and trials: a folder, hf://USER/NAME@REV, or module:name. The default is left out where it does
+    not fit."""
+    policies: tuple[str | Path, ...] = (Path("checkpoints/policies/pusht-position"),)
+    """Policies to rank: folders, folders of such folders, or module:name. The default ones are left out where they do
+    not fit."""
     task: str = "pusht-position"
-    """Environment of the task that the judge and the policies are for."""
+    """Environment in which trials of policies begin, and that the judge is for. A robot without a simulator needs none:
+    its trials start from the episodes of --data."""
     posttrained: Path | None = None
     """The world model after post-training; `WORLD-posttrained` when not given."""
     real: str = ""
@@ -82,8 +87,10 @@ class DemoConfig:
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
 
-def find_starts(config: DemoConfig, world: WorldModel) -> tuple[list[Start], Callable[[int], Start] | None]:
-    """The starts to choose from, and what makes fresh ones when there is a simulator.
+def find_starts(
+    config: DemoConfig, world: WorldModel
+) -> tuple[list[Start], Callable[[int], Start] | None, EpisodeSource | None]:
+    """The starts to choose from, what makes fresh ones when there is a simulator, and the data set if there is one.
 
     Raises:
         ValueError: There is neither data nor an environment, or they do not fit the world model.
@@ -96,24 +103,44 @@ def find_starts(config: DemoConfig, world: WorldModel) -> tuple[list[Start], Cal
                 f"{config.world}: robot_type {name!r} is no environment that can be made here, so starts come "
                 "from a data set; pass --data"
             )
-        return [fresh(FRESH_SEED + number) for number in range(NUM_STARTS)], fresh
+        return [fresh(FRESH_SEED + number) for number in range(NUM_STARTS)], fresh, None
     source = open_episodes(config.data, tuple(world.size), world.views, config.reading)
     check_views(world, source)
     spread = sorted({round(i * (len(source) - 1) / (NUM_STARTS - 1)) for i in range(NUM_STARTS)})
-    return [start_from_data(source, world, episode=episode) for episode in spread], fresh
+    return [start_from_data(source, world, episode=episode) for episode in spread], fresh, source
 
 
 def _fresh(name: str, world: WorldModel, seed: int) -> Start:
     return start_from_environment(name, world, seed=seed)
 
 
-def find_judge(config: DemoConfig, world: WorldModel) -> tuple[LearnedJudge | None, str]:
-    """The judge, if there is one for the world model's pictures, and a remark about it."""
-    folder = find_optional(config.judge, "judge.json")
-    if folder is None:
+def load_judge(spec: str | Path, world: WorldModel) -> Judge:
+    """The judge in a folder, or `module:name`.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if is_spec(str(spec)) and not Path(spec).exists():
+        return resolve(str(spec), "judge")
+    return LearnedJudge.load(spec, world.device)
+
+
+def find_judge(config: DemoConfig, world: WorldModel) -> tuple[Judge | None, str]:
+    """The judge, if there is one for the world model's pictures, and a remark about it.
+
+    Raises:
+        ValueError: The judge that the user names does not exist, or looks at other pictures.
+    """
+    named = config.judge != DemoConfig.judge
+    if not named and find_optional(config.judge, "judge.json") is None:
         return None, f"Without scores: there is no judge in {config.judge}."
-    judge = LearnedJudge.load(folder, world.device)
-    if (judge.shape.views, judge.shape.size) != (tuple(world.views), tuple(world.size)):
+    judge = load_judge(config.judge, world)
+    if not isinstance(judge, LearnedJudge):
+        return judge, f"Scores: the reward of the last frame, from the judge {config.judge}."
+    pictures, shown = (judge.shape.views, judge.shape.size), (tuple(world.views), tuple(world.size))
+    if pictures != shown:
+        if named:
+            raise ValueError(f"judge {config.judge}: it looks at {pictures}, the world model shows {shown}")
         return None, f"Without scores: the judge in {config.judge} looks at other pictures."
     low, high = judge.reward_range
     return judge, (
@@ -121,22 +148,35 @@ def find_judge(config: DemoConfig, world: WorldModel) -> tuple[LearnedJudge | No
     )
 
 
-def add_tabs(config: DemoConfig, world: WorldModel, visitors: Visitors) -> None:
-    """Lay out the tabs beside the drive."""
+def find_task(config: DemoConfig, world: WorldModel, source: EpisodeSource | None) -> str | EpisodeSource:
+    """Where the trials of policies start: fresh episodes of the task, or the data if this robot has no simulator."""
+    has_one = source is None or has_simulator(config.real or world.config.robot_type)
+    return config.task if has_one else source
+
+
+def add_tabs(config: DemoConfig, world: WorldModel, visitors: Visitors, source: EpisodeSource | None) -> None:
+    """Lay out the tabs beside the drive.
+
+    Raises:
+        ValueError: A judge or a policy that the user names does not fit the world model.
+    """
     judge, remark = find_judge(config, world)
+    policies, others = find_policies(config.policies, world)
+    if others and config.policies != DemoConfig.policies:
+        raise ValueError(others[0])
     with gr.Tab("Counterfactuals"):
         futures_tab(visitors, world, judge, remark)
     with gr.Tab("Policies"):
-        policies = find_policies(shipped(config.policies), world)
         if judge is None or not policies:
             gr.Markdown(
-                f"Nothing to rank: this needs a judge in {config.judge} and policies in {config.policies} that fit "
-                "the pictures of the world model."
+                "Nothing to rank: this needs a judge and policies for the pictures and the actions of this world "
+                "model; name them by --judge and --policies."
             )
         else:
             worlds = find_worlds(find_folder(config.world), world)
-            real = stored_trials(shipped(config.policies), policies)
-            setup = RankingSetup(world, judge, config.task, policies, worlds, real, visitors)
+            real = stored_trials(config.policies, policies)
+            task = find_task(config, world, source)
+            setup = RankingSetup(world, judge, task, policies, worlds, real, visitors)
             policies_tab(setup, num_steps=config.num_steps)
     with gr.Tab("Quality"):
         folder = find_folder(config.world)
@@ -147,7 +187,7 @@ def build_page(config: DemoConfig, world: WorldModel, out: Path) -> tuple[gr.Blo
     """Lay out the page and connect it; what visitors save goes to `out`."""
     os.environ["GRADIO_TEMP_DIR"] = str(out)
     visitors = Visitors(out, limit=config.visitors)
-    starts, fresh = visitors.work(find_starts, config, world)
+    starts, fresh, source = visitors.work(find_starts, config, world)
     names = action_names(world, config.data, config.real or world.config.robot_type)
     drive = Drive(world, starts, visitors, names, fresh)
     with gr.Blocks(title="worldmodel", analytics_enabled=False) as page:
@@ -155,7 +195,7 @@ def build_page(config: DemoConfig, world: WorldModel, out: Path) -> tuple[gr.Blo
         visitor = gr.Textbox(visible="hidden", label="visitor")
         with gr.Tab("Drive"):
             dials = drive_tab(drive, num_steps=config.num_steps, speed=SPEED)
-        add_tabs(config, world, visitors)
+        add_tabs(config, world, visitors, source)
 
         async def greet(request: gr.Request) -> str:
             try:

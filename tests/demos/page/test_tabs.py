@@ -29,6 +29,7 @@ from worldmodel.envs import make_env
 
 VIEWS, SIZE = ("top", "wrist"), (32, 32)
 TASK = "pusht-position"
+ME = "me"
 
 
 def policy_folder(folder, **settings):
@@ -41,6 +42,7 @@ def policy_folder(folder, **settings):
 @pytest.fixture
 def ranking_setup(tmp_path):
     visitors = Visitors(tmp_path / "out")
+    visitors.connect(ME)
     folder = tmp_path / "policies"
     for name in ("a", "b"):
         policy_folder(folder / name, action_noise=float(name == "b"))
@@ -49,9 +51,13 @@ def ranking_setup(tmp_path):
     trials = Scores("a", np.arange(4), np.array([1.0, 1, 1, 0]), np.zeros(4), np.ones(4, int))
     (folder / "real.json").write_text(json.dumps({"a": trials.to_json()}))
     world = tiny_world(size=SIZE)
-    policies = find_policies(folder, world)
+    policies, others = find_policies([folder], world)
+    assert [other.split(": ", 1)[1] for other in others] == [
+        "it has size [64, 64], the world model [32, 32]",
+        "it has action_dim 3, the world model 2",
+    ]
     judge = LearnedJudge(JudgeShape(VIEWS, SIZE))
-    real = stored_trials(folder, policies)
+    real = stored_trials([folder], policies)
     yield RankingSetup(world, judge, TASK, policies, {}, real, visitors)
     visitors.close()
 
@@ -74,12 +80,14 @@ def test_only_what_fits_is_offered(ranking_setup, tmp_path):
     ranking_setup.world.save(tmp_path / "worlds" / "two")
     tiny_world(size=(16, 24)).save(tmp_path / "worlds" / "other")
     assert list(find_worlds(tmp_path / "worlds" / "one", ranking_setup.world)) == ["two"]
-    judge, remark = find_judge(DemoConfig(judge=tmp_path), ranking_setup.world)
-    assert judge is None and "no judge" in remark
+    judge, remark = find_judge(DemoConfig(), ranking_setup.world)  # the default judge may be left out
+    assert judge is None and "other pictures" in remark
+    with pytest.raises(ValueError, match=r"judge\.json is missing"):
+        find_judge(DemoConfig(judge=tmp_path), ranking_setup.world)
     ranking_setup.judge.save(tmp_path / "judge")
     assert find_judge(DemoConfig(judge=tmp_path / "judge"), ranking_setup.world)[0] is not None
-    judge, remark = find_judge(DemoConfig(judge=tmp_path / "judge"), tiny_world(size=(64, 64)))
-    assert judge is None and "other pictures" in remark
+    with pytest.raises(ValueError, match=r"looks at .*\(32, 32\).*the world model shows .*\(64, 64\)"):
+        find_judge(DemoConfig(judge=tmp_path / "judge"), tiny_world(size=(64, 64)))
 
 
 def test_the_order_grows_policy_by_policy(ranking_setup):
@@ -95,7 +103,7 @@ def test_the_order_grows_policy_by_policy(ranking_setup):
 
 @pytest.mark.parametrize("place", [DREAM, SIMULATOR, NOTHING_HAPPENS])
 def test_a_ranking_anywhere(ranking_setup, place):
-    *_, board = run_ranking(ranking_setup, ["b", "a"], place, trials=2, horizon=2, num_steps=1)
+    *_, board = run_ranking(ranking_setup, ME, ["b", "a"], place, trials=2, horizon=2, num_steps=1)
     assert 'data-state="done"' in board and board.count("<figure>") == 2
     assert "75% <small>" in board and place in board
 
@@ -110,7 +118,7 @@ def test_wrong_choices_are_named(ranking_setup):
         (["a"], DREAM, {"horizon": 101}, "1 to 100 steps, got 1 of 101"),
     ):
         with pytest.raises(ValueError, match=message):
-            list(run_ranking(ranking_setup, chosen, place, **good | numbers))
+            list(run_ranking(ranking_setup, ME, chosen, place, **good | numbers))
 
 
 def report(psnr):
