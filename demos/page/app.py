@@ -154,18 +154,19 @@ def find_task(config: DemoConfig, world: WorldModel, source: EpisodeSource | Non
     return config.task if has_one else source
 
 
-def add_tabs(config: DemoConfig, world: WorldModel, visitors: Visitors, source: EpisodeSource | None) -> None:
-    """Lay out the tabs beside the drive.
+def add_tabs(config: DemoConfig, drive: Drive, visitor: gr.Textbox, source: EpisodeSource | None) -> None:
+    """Lay out the tabs beside the drive; `visitor` holds the visitor's name, `source` is the data set if there is one.
 
     Raises:
         ValueError: A judge or a policy that the user names does not fit the world model.
     """
+    world, visitors = drive.world, drive.visitors
     judge, remark = find_judge(config, world)
     policies, others = find_policies(config.policies, world)
     if others and config.policies != DemoConfig.policies:
         raise ValueError(others[0])
     with gr.Tab("Counterfactuals"):
-        futures_tab(visitors, world, judge, remark)
+        futures_tab(visitors, world, judge, drive.names, remark)
     with gr.Tab("Policies"):
         if judge is None or not policies:
             gr.Markdown(
@@ -177,7 +178,7 @@ def add_tabs(config: DemoConfig, world: WorldModel, visitors: Visitors, source: 
             real = stored_trials(config.policies, policies)
             task = find_task(config, world, source)
             setup = RankingSetup(world, judge, task, policies, worlds, real, visitors)
-            policies_tab(setup, num_steps=config.num_steps)
+            policies_tab(setup, visitor, num_steps=config.num_steps)
     with gr.Tab("Quality"):
         folder = find_folder(config.world)
         quality_tab(folder, config.posttrained or folder.with_name(f"{folder.name}-posttrained"))
@@ -195,7 +196,7 @@ def build_page(config: DemoConfig, world: WorldModel, out: Path) -> tuple[gr.Blo
         visitor = gr.Textbox(visible="hidden", label="visitor")
         with gr.Tab("Drive"):
             dials = drive_tab(drive, num_steps=config.num_steps, speed=SPEED)
-        add_tabs(config, world, visitors, source)
+        add_tabs(config, drive, visitor, source)
 
         async def greet(request: gr.Request) -> str:
             try:

@@ -201,8 +201,8 @@ def run_ranking(
         setup.visitors.work(envs.close)
 
 
-def policies_tab(setup: RankingSetup, *, num_steps: int) -> None:
-    """Lay out the tab."""
+def policies_tab(setup: RankingSetup, visitor: gr.Textbox, *, num_steps: int) -> None:
+    """Lay out the tab; `visitor` holds the visitor's name."""
 
     @no_type_check  # Gradio must see a generator, which a checker that wraps it would hide
     def run(
@@ -210,7 +210,7 @@ def policies_tab(setup: RankingSetup, *, num_steps: int) -> None:
         place: str | None,
         trials: Number,
         horizon: Number,
-        request: gr.Request,
+        who: str | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # Gradio looks for it here
     ) -> Iterator[str]:
         """The leaderboard as it grows, with a bar of the steps."""
@@ -225,7 +225,7 @@ def policies_tab(setup: RankingSetup, *, num_steps: int) -> None:
         try:
             yield from run_ranking(
                 setup,
-                request.session_hash,
+                who or "",
                 chosen or [],
                 place or "",
                 trials=int(trials or 0),
@@ -250,4 +250,4 @@ def policies_tab(setup: RankingSetup, *, num_steps: int) -> None:
         horizon = gr.Slider(5, MAX_HORIZON, 60, step=5, label="steps of a trial", elem_id="horizon")
     start = gr.Button("Run the ranking", variant="primary", elem_id="rank")
     board = gr.HTML(elem_id="board", padding=False)
-    start.click(run, [chosen, place, trials, horizon], board, concurrency_id="work", show_progress="full")
+    start.click(run, [chosen, place, trials, horizon, visitor], board, concurrency_id="work", show_progress="full")
