@@ -22,6 +22,7 @@ from demos.driving.visitors import Visitors
 from demos.page.connections import Connections, check_root_path, prefix_of
 from demos.page.drive import FRESH_SEED, Drive, drive_tab
 from demos.page.futures import futures_tab
+from demos.page.icon import OwnIcon
 from demos.page.policies import RankingSetup, find_policies, find_worlds, policies_tab, stored_trials
 from demos.page.quality import quality_tab
 from policy_eval.judge.judge import LearnedJudge
@@ -236,13 +237,13 @@ def launch(
     """
     check_root_path(root_path)
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    layer = Middleware(Connections, visitors=visitors, prefix=prefix_of(root_path))
+    layers = [Middleware(Connections, visitors=visitors, prefix=prefix_of(root_path)), Middleware(OwnIcon)]
     try:
         _, address, _ = page.launch(
             server_name=host,
             server_port=port,
             root_path=root_path,
-            app_kwargs={"middleware": [layer]},
+            app_kwargs={"middleware": layers},
             inbrowser=browser,
             prevent_thread_lock=True,
             quiet=True,

@@ -1,15 +1,22 @@
 """What stands behind the tabs of the demo beside the drive, without a browser."""
 
 import json
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_world
+from drawn_episodes import DrawnEpisodes
+from mine import POLICIES, write_module
+from tiny import random_clip, tiny_world
 
-from demos.driving.visitors import Visitors
-from demos.page.app import DemoConfig, find_judge
-from demos.page.live_ranking import FIRST_SEED, FreshEpisodes, make_envs, rank_live
+from demos.driving.session import DriveSession
+from demos.driving.start import Start
+from demos.driving.visitors import VisitorLeft, Visitors
+from demos.page.app import DemoConfig, find_judge, find_task
+from demos.page.futures import look_ahead
+from demos.page.live_ranking import FIRST_SEED, FreshEpisodes, make_envs, rank_live, recorded_starts
 from demos.page.policies import (
     DREAM,
     NOTHING_HAPPENS,
@@ -106,6 +113,85 @@ def test_a_ranking_anywhere(ranking_setup, place):
     *_, board = run_ranking(ranking_setup, ME, ["b", "a"], place, trials=2, horizon=2, num_steps=1)
     assert 'data-state="done"' in board and board.count("<figure>") == 2
     assert "75% <small>" in board and place in board
+
+
+def test_recorded_starts_where_there_is_no_simulator(ranking_setup):
+    """A robot that was only recorded: no reset seeds, actions within the range of the data."""
+    source = DrawnEpisodes((6, 7, 8), size=SIZE)
+    setup = replace(ranking_setup, task=source)
+    assert SIMULATOR not in setup.places and setup.most_trials == 3
+    assert recorded_starts(source, 2).episodes == (0, 1) and recorded_starts(source, 3).episodes == (0, 1, 2)
+    envs = make_envs(setup.world, setup.judge, source, trials=2, horizon=2, num_steps=1, simulator=False)
+    assert envs.single_action_space.high.tolist() == pytest.approx([2.6, 2.6])
+    *_, board = run_ranking(setup, ME, ["b", "a"], DREAM, trials=3, horizon=2, num_steps=1)
+    assert 'data-state="done"' in board and board.count("<figure>") == 2
+    with pytest.raises(ValueError, match="drawn: 3 episodes to start from, got 4 trials"):
+        list(run_ranking(setup, ME, ["a"], DREAM, trials=4, horizon=2, num_steps=1))
+    with pytest.raises(ValueError, match="no simulator of this robot"):
+        make_envs(setup.world, setup.judge, source, trials=1, horizon=1, num_steps=1, simulator=True)
+
+
+def test_trials_start_from_the_data_if_the_robot_has_no_simulator():
+    source, world = DrawnEpisodes((6,)), tiny_world()
+    assert find_task(DemoConfig(), world, source) is source
+    assert find_task(DemoConfig(), world, None) == "pusht-position"
+    assert find_task(DemoConfig(real="pusht"), world, source) == "pusht-position"
+
+
+def test_the_trials_of_someone_who_left_end_at_once(ranking_setup):
+    steps = []
+
+    def stepped():
+        steps.append(1)
+        if len(steps) == 3:
+            ranking_setup.visitors.disconnect(ME)
+
+    running = run_ranking(ranking_setup, ME, ["a"], DREAM, trials=1, horizon=50, num_steps=1, stepped=stepped)
+    assert 'data-state="busy"' in next(running)
+    with pytest.raises(VisitorLeft):
+        next(running)
+    assert len(steps) == 3
+    with pytest.raises(VisitorLeft):
+        next(run_ranking(ranking_setup, "invented", ["a"], DREAM, trials=1, horizon=1, num_steps=1))
+
+
+def test_the_futures_of_someone_who_left_end_at_once(ranking_setup):
+    visitors, world = ranking_setup.visitors, ranking_setup.world
+    start = Start(random_clip(world, batch=1, frames=3))
+    visitors.work(visitors.enter, ME, lambda: DriveSession(world, start, num_steps=1))
+    looked = []
+
+    def judge(observation):
+        looked.append(observation)
+
+    class Leaving(DriveSession):
+        """The visitor leaves while the futures begin."""
+
+        @property
+        def now(self):
+            visitors.disconnect(ME)
+            return super().now
+
+    visitors._sessions[ME].__class__ = Leaving
+    numbers = {"k": 2, "horizon": 50, "seed": 0}
+    with pytest.raises(VisitorLeft):
+        visitors.work(lambda: look_ahead(visitors, ME, judge, ("x", "y"), **numbers))
+    assert looked == []
+
+
+def test_judges_and_policies_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    module = write_module(tmp_path, POLICIES + "\n\ndef judge(observation):\n    return observation\n")
+    world = tiny_world(size=SIZE)
+    judge, remark = find_judge(DemoConfig(judge=f"{module}:judge"), world)
+    assert judge(3) == 3 and f"from the judge {module}:judge" in remark
+    assert find_policies([f"{module}:right", f"{module}:left"], world)[0] == {
+        "right": f"{module}:right",
+        "left": f"{module}:left",
+    }
+    with pytest.raises(ValueError, match="there is no module nowhere"):
+        find_judge(DemoConfig(judge="nowhere:judge"), world)
 
 
 def test_wrong_choices_are_named(ranking_setup):
