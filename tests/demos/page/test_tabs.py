@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from drawn_episodes import DrawnEpisodes
+from drawn_episodes import DrawnEpisodes, never
 from mine import POLICIES, write_module
 from tiny import random_clip, tiny_world
 
@@ -146,7 +146,8 @@ def test_the_trials_of_someone_who_left_end_at_once(ranking_setup):
         if len(steps) == 3:
             ranking_setup.visitors.disconnect(ME)
 
-    running = run_ranking(ranking_setup, ME, ["a"], DREAM, trials=1, horizon=50, num_steps=1, stepped=stepped)
+    setup = replace(ranking_setup, judge=never)
+    running = run_ranking(setup, ME, ["a"], DREAM, trials=1, horizon=50, num_steps=1, stepped=stepped)
     assert 'data-state="busy"' in next(running)
     with pytest.raises(VisitorLeft):
         next(running)
@@ -158,7 +159,6 @@ def test_the_trials_of_someone_who_left_end_at_once(ranking_setup):
 def test_the_futures_of_someone_who_left_end_at_once(ranking_setup):
     visitors, world = ranking_setup.visitors, ranking_setup.world
     start = Start(random_clip(world, batch=1, frames=3))
-    visitors.work(visitors.enter, ME, lambda: DriveSession(world, start, num_steps=1))
     looked = []
 
     def judge(observation):
@@ -172,7 +172,7 @@ def test_the_futures_of_someone_who_left_end_at_once(ranking_setup):
             visitors.disconnect(ME)
             return super().now
 
-    visitors._sessions[ME].__class__ = Leaving
+    visitors.work(visitors.enter, ME, lambda: Leaving(world, start, num_steps=1))
     numbers = {"k": 2, "horizon": 50, "seed": 0}
     with pytest.raises(VisitorLeft):
         visitors.work(lambda: look_ahead(visitors, ME, judge, ("x", "y"), **numbers))
