@@ -5,7 +5,7 @@ Nothing is fetched from elsewhere: no fonts, no scripts, no statistics.
 
 import os
 import tempfile
-import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -286,7 +286,8 @@ def run_demo(config: DemoConfig) -> None:
                 browser=not config.no_browser,
             )
             print(f"drive at {address}  (Ctrl-C ends it)", flush=True)
-            threading.Event().wait()
+            while page.is_running:
+                time.sleep(0.5)
         finally:
             page.close(verbose=False)
             visitors.close()

@@ -35,7 +35,7 @@ def fan(futures: Futures, fps: float) -> str:
 
 def titles(bindings: Mapping[str, tuple[int, int]], names: Sequence[str]) -> dict[str, str]:
     """What to call a key that is held: by the key, or by the action if the keys drive several groups of actions."""
-    if len(groups_of(names)) == 1:
+    if len(groups_of(names)) == 1 or len(set(names)) < len(names):
         return {}
     return {f"hold {key}": f"{names[dim]} {'+' if sign > 0 else '-'}" for key, (dim, sign) in bindings.items()}
 

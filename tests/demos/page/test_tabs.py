@@ -88,7 +88,7 @@ def test_only_what_fits_is_offered(ranking_setup, tmp_path):
     tiny_world(size=(16, 24)).save(tmp_path / "worlds" / "other")
     assert list(find_worlds(tmp_path / "worlds" / "one", ranking_setup.world)) == ["two"]
     judge, remark = find_judge(DemoConfig(), ranking_setup.world)  # the default judge may be left out
-    assert judge is None and "other pictures" in remark
+    assert judge is None and "Without scores" in remark
     with pytest.raises(ValueError, match=r"judge\.json is missing"):
         find_judge(DemoConfig(judge=tmp_path), ranking_setup.world)
     ranking_setup.judge.save(tmp_path / "judge")
@@ -120,7 +120,8 @@ def test_recorded_starts_where_there_is_no_simulator(ranking_setup):
     source = DrawnEpisodes((6, 7, 8), size=SIZE)
     setup = replace(ranking_setup, task=source)
     assert SIMULATOR not in setup.places and setup.most_trials == 3
-    assert recorded_starts(source, 2).episodes == (0, 1) and recorded_starts(source, 3).episodes == (0, 1, 2)
+    assert recorded_starts(source, 3).episodes == (0, 1, 2)
+    assert recorded_starts(DrawnEpisodes((6,) * 5, size=SIZE), 2).episodes == (0, 2)
     envs = make_envs(setup.world, setup.judge, source, trials=2, horizon=2, num_steps=1, simulator=False)
     assert envs.single_action_space.high.tolist() == pytest.approx([2.6, 2.6])
     *_, board = run_ranking(setup, ME, ["b", "a"], DREAM, trials=3, horizon=2, num_steps=1)
