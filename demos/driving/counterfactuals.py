@@ -9,9 +9,8 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from demos.driving.session import DriveSession, steer
+from worldmodel.dreams.verdict import Judge
 
-Score = Callable[[UInt8[Tensor, "n v H W 3"]], Float[Tensor, "n"]]
-"""Scores single frames; higher is better."""
 MAX_FUTURES = 16
 MAX_HORIZON = 60
 TURN_FRAMES = 4
@@ -25,7 +24,7 @@ class Futures:
     Attributes:
         names: What is done in each of them.
         frames: The moment itself, then what follows.
-        scores: The score of the last frame of each; `None` without a judge.
+        scores: The judge's reward for the last frame of each; `None` without a judge.
     """
 
     names: tuple[str, ...]
@@ -68,7 +67,7 @@ def proposals(
 def imagine_futures(
     session: DriveSession,
     pushes: Mapping[str, Float32[Tensor, "m a"]],
-    score: Score | None = None,
+    judge: Judge | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Futures:
     """Dream every sequence of pushes from the current frame of the session, which does not change.
@@ -78,8 +77,8 @@ def imagine_futures(
     Args:
         session: Where the futures begin.
         pushes: Name and pushes of each future.
-        score: Judges the last frames.
-        progress: Called with the number of frames that each future has so far.
+        judge: Gives the rewards of the last frames.
+        progress: Called with the number of frames that each future has so far; an error that it raises ends all.
     """
     world, now, count = session.world, session.now, len(pushes)
     stream = session.stream.branch(count)
@@ -93,5 +92,5 @@ def imagine_futures(
         frames.append(observation.frames.cpu())
         if progress is not None:
             progress(number)
-    scores = None if score is None else score(frames[-1]).cpu()
+    scores = None if judge is None else judge(observation).rewards.float().cpu()
     return Futures(tuple(pushes), torch.stack(frames, dim=1), scores)

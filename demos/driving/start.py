@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 
-from worldmodel.data.clip import Clip
+from worldmodel.data.clip import Clip, EpisodeSource
 from worldmodel.data.options import DataPath
 from worldmodel.data.source import TableSource
 from worldmodel.dreams.context import CONTEXT_FRAMES
@@ -47,11 +47,11 @@ class Start:
         return self.context.frames[0, -1]
 
 
-def start_from_data(source: TableSource, world: WorldModel, *, episode: int, start: int = 0) -> Start:
+def start_from_data(source: EpisodeSource, world: WorldModel, *, episode: int, start: int = 0) -> Start:
     """Eight recorded frames from `start` on, fewer where the episode ends.
 
-    The simulator is known when the data was recorded, without a shift, from an environment that can
-    be made here and whose pictures have the size of the frames, and `start` is 0.
+    The simulator is known when the data is one data set that was recorded, without a shift, from an environment that
+    can be made here and whose pictures have the size of the frames, and `start` is 0.
 
     Raises:
         ValueError: The episode ends at or before `start`.
@@ -61,7 +61,12 @@ def start_from_data(source: TableSource, world: WorldModel, *, episode: int, sta
         raise ValueError(f"{source.name}: episode {episode} has {length} frames, none at start {start}")
     stop = min(start + (CONTEXT_FRAMES - 1) * world.stride + 1, length)
     clip = source.read(episode, start, stop, world.stride).map(lambda tensor: tensor[None])
-    same = not source.shift and has_simulator(source.robot_type) and shows(source.robot_type, tuple(world.size))
+    same = (
+        isinstance(source, TableSource)
+        and not source.shift
+        and has_simulator(source.robot_type)
+        and shows(source.robot_type, tuple(world.size))
+    )
     if start or not same or clip.actions is None:
         return Start(clip)
     return Start(clip, source.robot_type, source.reset_seed(episode))

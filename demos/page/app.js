@@ -1,9 +1,6 @@
 // Keys held down, by keyboard or on the pad, ask for one frame after another.
 (() => {
-  const ALIASES = {
-    ArrowUp: "up", ArrowDown: "down", ArrowLeft: "left", ArrowRight: "right",
-    w: "up", s: "down", a: "left", d: "right",
-  };
+  const ALIASES = { KeyW: "ArrowUp", KeyS: "ArrowDown", KeyA: "ArrowLeft", KeyD: "ArrowRight" };
   const FASTEST = 50; // milliseconds between two frames while a key is held
   const PLAY_LIMIT = 60_000; // milliseconds without a key after which playing stops
   const PAUSE = 500; // a longer gap between two frames is a pause of the driver
@@ -19,6 +16,7 @@
 
   const find = (selector) => element.querySelector(selector);
   const button = (key) => find(`[data-key="${CSS.escape(key)}"]`);
+  const shownGroup = () => find("[data-group]:not([hidden])");
   const visible = () => element && element.offsetParent !== null;
 
   const complain = (text) => {
@@ -130,18 +128,44 @@
   };
   const releaseAll = () => [...held.keys()].forEach((key) => release(key, true));
 
-  // Keyboard: arrows, WASD and the letters of further action dims; Space or Enter on a button.
+  // The keys drive one group of action dims at a time.
+  const choose = (number) => {
+    const group = find(`[data-group="${number}"]`);
+    if (!group || group === shownGroup()) return;
+    releaseAll();
+    element.querySelectorAll("[data-group]").forEach((each) => { each.hidden = each !== group; });
+    element.querySelectorAll("[data-choose]").forEach((each) => {
+      each.setAttribute("aria-pressed", each.dataset.choose === String(number));
+    });
+  };
+
+  // What the visitor's layout has in the place of a key: from the browser, or from the first press.
+  const label = (code, text) => {
+    if (!/^Key/.test(code) || [...text].length !== 1 || !text.trim()) return;
+    for (const place of element.querySelectorAll(`[data-code="${CSS.escape(code)}"]`)) {
+      place.textContent = text.toUpperCase();
+      if (place.title) place.setAttribute("aria-label", `${place.title}, key ${text}`);
+    }
+  };
+  const readLayout = async () => {
+    const layout = await navigator.keyboard?.getLayoutMap?.().catch(() => null);
+    layout?.forEach((text, code) => label(code, text));
+  };
+
+  // Keyboard, by the places of keys: arrows, WASD and letters; Space or Enter on a button.
   const keyOf = (event) => {
     const target = event.target;
     const typing = target.matches?.("textarea, select, input:not([type=range], [type=checkbox], [type=radio])");
     const slider = target.matches?.("input[type=range], input[type=radio], [role=tab], [role=radio]");
     const plain = !(event.ctrlKey || event.metaKey || event.altKey);
-    if (!visible() || !plain || typing || (slider && event.key.startsWith("Arrow"))) return null;
+    if (!visible() || !plain || typing || (slider && event.code.startsWith("Arrow"))) return null;
     const focused = target.closest?.("[data-key]")?.dataset.key;
-    if (focused && (event.key === " " || event.key === "Enter")) return focused;
-    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const named = ALIASES[key] ?? key;
-    return button(named) ? named : null;
+    if (focused && ["Space", "Enter", "NumpadEnter"].includes(event.code)) return focused;
+    const digit = /^Digit([1-9])$/.exec(event.code);
+    if (digit) choose(digit[1] - 1);
+    if (!event.isComposing) label(event.code, event.key);
+    const code = ALIASES[event.code] ?? event.code;
+    return shownGroup().querySelector(`[data-key][data-code="${CSS.escape(code)}"]`)?.dataset.key ?? null;
   };
   const downs = new Map(); // event.code -> key, so that a release finds what was pressed
   window.addEventListener("keydown", (event) => {
@@ -174,6 +198,7 @@
   };
   window.addEventListener("pointerup", lift);
   window.addEventListener("pointercancel", lift);
+  window.addEventListener("focus", () => element && readLayout()); // the layout may have been switched
   window.addEventListener("blur", () => {
     releaseAll();
     downs.clear();
@@ -183,7 +208,9 @@
   window.addEventListener("click", (event) => {
     const start = event.target.closest?.("#drive [data-start]");
     const act = event.target.closest?.("#drive [data-do]")?.dataset.do;
-    if (start) order({ do: "start", index: Number(start.dataset.start) });
+    const group = event.target.closest?.("#drive [data-choose]")?.dataset.choose;
+    if (group) choose(group);
+    else if (start) order({ do: "start", index: Number(start.dataset.start) });
     else if (act === "play") play(!playing);
     else if (act) order({ do: act });
   });
@@ -194,6 +221,7 @@
       element.addEventListener("contextmenu", (event) => {
         if (event.target.closest(".key")) event.preventDefault(); // a long touch is a held key
       });
+      readLayout();
       if (visitor !== undefined) order({ do: "start", index: 0 });
     },
     begin(who, ...values) {

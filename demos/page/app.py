@@ -3,10 +3,9 @@
 Nothing is fetched from elsewhere: no fonts, no scripts, no statistics.
 """
 
-import atexit
 import os
-import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,20 +15,25 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 import torch
+from starlette.middleware import Middleware
 
 from demos.driving.start import Start, action_names, start_from_data, start_from_environment
 from demos.driving.visitors import Visitors
+from demos.page.connections import Connections, check_root_path, prefix_of
 from demos.page.drive import FRESH_SEED, Drive, drive_tab
 from demos.page.futures import futures_tab
+from demos.page.icon import OwnIcon
 from demos.page.policies import RankingSetup, find_policies, find_worlds, policies_tab, stored_trials
 from demos.page.quality import quality_tab
 from policy_eval.judge.judge import LearnedJudge
-from worldmodel.data import open_episodes
+from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.dreams.context import check_views
+from worldmodel.dreams.verdict import Judge
 from worldmodel.envs import has_simulator
-from worldmodel.model.folder import find_folder, find_optional, shipped
+from worldmodel.model.folder import find_folder, find_optional
 from worldmodel.model.precision import command_device
+from worldmodel.resolve import is_spec, resolve
 from worldmodel.world_model import WorldModel
 
 ASSETS = Path(__file__).parent
@@ -39,7 +43,7 @@ QUEUE_LIMIT = 32
 """Requests that may wait for a long computation; more are turned away with a message."""
 INTRODUCTION = """# Drive a dream
 Every frame is drawn by a world model from the frames before it and your keys. Hold the arrow keys,
-W A S D or the buttons."""
+the other keys on the buttons, or the buttons themselves."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,14 @@ class DemoConfig:
     data: DataPath | None = None
     """Data set to start from, beside fresh episodes of the environment."""
     judge: str | Path = "checkpoints/judges/pusht-position"
-    """Folder of a judge, which scores futures and trials; left out where it does not fit."""
-    policies: Path = Path("checkpoints/policies/pusht-position")
-    """Folder of policies to rank; left out where they do not fit."""
+    """Judge of futures and trials: a folder, hf://USER/NAME@REV, or module:name. The default is left out where it does
+    not fit."""
+    policies: tuple[str | Path, ...] = (Path("checkpoints/policies/pusht-position"),)
+    """Policies to rank: folders, folders of such folders, or module:name. The default ones are left out where they do
+    not fit."""
     task: str = "pusht-position"
-    """Environment of the task that the judge and the policies are for."""
+    """Environment in which trials of policies begin, and that the judge is for. A robot without a simulator needs none:
+    its trials start from the episodes of --data."""
     posttrained: Path | None = None
     """The world model after post-training; `WORLD-posttrained` when not given."""
     real: str = ""
@@ -63,8 +70,14 @@ class DemoConfig:
     of the training data."""
     num_steps: int = 2
     """Denoising steps per frame at first; you can change them on the page."""
+    host: str = "127.0.0.1"
+    """Address of the network interface that the page is served on. By default only this machine can open the page;
+    with 0.0.0.0 everybody can who reaches this machine by network, and there is no password."""
     port: int = 7860
-    """The page is at http://127.0.0.1:PORT."""
+    """The page is at http://HOST:PORT."""
+    root_path: str = ""
+    """Path under which a reverse proxy shows the page, such as /demo, or the whole address, such as
+    https://example.org/demo; the latter if the proxy does not send X-Forwarded-Host and X-Forwarded-Proto."""
     no_browser: bool = False
     """Do not open the page in the default browser."""
     visitors: int = 16
@@ -75,8 +88,10 @@ class DemoConfig:
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
 
-def find_starts(config: DemoConfig, world: WorldModel) -> tuple[list[Start], Callable[[int], Start] | None]:
-    """The starts to choose from, and what makes fresh ones when there is a simulator.
+def find_starts(
+    config: DemoConfig, world: WorldModel
+) -> tuple[list[Start], Callable[[int], Start] | None, EpisodeSource | None]:
+    """The starts to choose from, what makes fresh ones when there is a simulator, and the data set if there is one.
 
     Raises:
         ValueError: There is neither data nor an environment, or they do not fit the world model.
@@ -89,24 +104,44 @@ def find_starts(config: DemoConfig, world: WorldModel) -> tuple[list[Start], Cal
                 f"{config.world}: robot_type {name!r} is no environment that can be made here, so starts come "
                 "from a data set; pass --data"
             )
-        return [fresh(FRESH_SEED + number) for number in range(NUM_STARTS)], fresh
+        return [fresh(FRESH_SEED + number) for number in range(NUM_STARTS)], fresh, None
     source = open_episodes(config.data, tuple(world.size), world.views, config.reading)
     check_views(world, source)
     spread = sorted({round(i * (len(source) - 1) / (NUM_STARTS - 1)) for i in range(NUM_STARTS)})
-    return [start_from_data(source, world, episode=episode) for episode in spread], fresh
+    return [start_from_data(source, world, episode=episode) for episode in spread], fresh, source
 
 
 def _fresh(name: str, world: WorldModel, seed: int) -> Start:
     return start_from_environment(name, world, seed=seed)
 
 
-def find_judge(config: DemoConfig, world: WorldModel) -> tuple[LearnedJudge | None, str]:
-    """The judge, if there is one for the world model's pictures, and a remark about it."""
-    folder = find_optional(config.judge, "judge.json")
-    if folder is None:
+def load_judge(spec: str | Path, world: WorldModel) -> Judge:
+    """The judge in a folder, or `module:name`.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if is_spec(str(spec)) and not Path(spec).exists():
+        return resolve(str(spec), "judge")
+    return LearnedJudge.load(spec, world.device)
+
+
+def find_judge(config: DemoConfig, world: WorldModel) -> tuple[Judge | None, str]:
+    """The judge, if there is one for the world model's pictures, and a remark about it.
+
+    Raises:
+        ValueError: The judge that the user names does not exist, or looks at other pictures.
+    """
+    named = config.judge != DemoConfig.judge
+    if not named and find_optional(config.judge, "judge.json") is None:
         return None, f"Without scores: there is no judge in {config.judge}."
-    judge = LearnedJudge.load(folder, world.device)
-    if (judge.shape.views, judge.shape.size) != (tuple(world.views), tuple(world.size)):
+    judge = load_judge(config.judge, world)
+    if not isinstance(judge, LearnedJudge):
+        return judge, f"Scores: the reward of the last frame, from the judge {config.judge}."
+    pictures, shown = (judge.shape.views, judge.shape.size), (tuple(world.views), tuple(world.size))
+    if pictures != shown:
+        if named:
+            raise ValueError(f"judge {config.judge}: it looks at {pictures}, the world model shows {shown}")
         return None, f"Without scores: the judge in {config.judge} looks at other pictures."
     low, high = judge.reward_range
     return judge, (
@@ -114,23 +149,37 @@ def find_judge(config: DemoConfig, world: WorldModel) -> tuple[LearnedJudge | No
     )
 
 
-def add_tabs(config: DemoConfig, world: WorldModel, visitors: Visitors) -> None:
-    """Lay out the tabs beside the drive."""
+def find_task(config: DemoConfig, world: WorldModel, source: EpisodeSource | None) -> str | EpisodeSource:
+    """Where the trials of policies start: fresh episodes of the task, or the data if this robot has no simulator."""
+    has_one = source is None or has_simulator(config.real or world.config.robot_type)
+    return config.task if has_one else source
+
+
+def add_tabs(config: DemoConfig, drive: Drive, visitor: gr.Textbox, source: EpisodeSource | None) -> None:
+    """Lay out the tabs beside the drive; `visitor` holds the visitor's name, `source` is the data set if there is one.
+
+    Raises:
+        ValueError: A judge or a policy that the user names does not fit the world model.
+    """
+    world, visitors = drive.world, drive.visitors
     judge, remark = find_judge(config, world)
+    policies, others = find_policies(config.policies, world)
+    if others and config.policies != DemoConfig.policies:
+        raise ValueError(others[0])
     with gr.Tab("Counterfactuals"):
-        futures_tab(visitors, world, judge, remark)
+        futures_tab(visitors, world, judge, drive.names, remark)
     with gr.Tab("Policies"):
-        policies = find_policies(shipped(config.policies), world)
         if judge is None or not policies:
             gr.Markdown(
-                f"Nothing to rank: this needs a judge in {config.judge} and policies in {config.policies} that fit "
-                "the pictures of the world model."
+                "Nothing to rank: this needs a judge and policies for the pictures and the actions of this world "
+                "model; name them by --judge and --policies."
             )
         else:
             worlds = find_worlds(find_folder(config.world), world)
-            real = stored_trials(shipped(config.policies), policies)
-            setup = RankingSetup(world, judge, config.task, policies, worlds, real, visitors)
-            policies_tab(setup, num_steps=config.num_steps)
+            real = stored_trials(config.policies, policies)
+            task = find_task(config, world, source)
+            setup = RankingSetup(world, judge, task, policies, worlds, real, visitors)
+            policies_tab(setup, visitor, num_steps=config.num_steps)
     with gr.Tab("Quality"):
         folder = find_folder(config.world)
         quality_tab(folder, config.posttrained or folder.with_name(f"{folder.name}-posttrained"))
@@ -140,7 +189,7 @@ def build_page(config: DemoConfig, world: WorldModel, out: Path) -> tuple[gr.Blo
     """Lay out the page and connect it; what visitors save goes to `out`."""
     os.environ["GRADIO_TEMP_DIR"] = str(out)
     visitors = Visitors(out, limit=config.visitors)
-    starts, fresh = visitors.work(find_starts, config, world)
+    starts, fresh, source = visitors.work(find_starts, config, world)
     names = action_names(world, config.data, config.real or world.config.robot_type)
     drive = Drive(world, starts, visitors, names, fresh)
     with gr.Blocks(title="worldmodel", analytics_enabled=False) as page:
@@ -148,61 +197,97 @@ def build_page(config: DemoConfig, world: WorldModel, out: Path) -> tuple[gr.Blo
         visitor = gr.Textbox(visible="hidden", label="visitor")
         with gr.Tab("Drive"):
             dials = drive_tab(drive, num_steps=config.num_steps, speed=SPEED)
-        add_tabs(config, world, visitors)
+        add_tabs(config, drive, visitor, source)
+
+        async def greet(request: gr.Request) -> str:
+            try:
+                await visitors.arrival(request.session_hash)
+            except ValueError as error:
+                raise gr.Error(str(error), print_exception=False) from error
+            return request.session_hash
+
         greeted = page.load(greet, None, visitor, queue=False, show_progress="hidden")
-        greeted.then(None, [visitor, *dials], None, js="(...values) => window.driving.begin(...values)")
-
-        def leave(request: gr.Request) -> None:
-            visitors.work(visitors.leave, request.session_hash)
-
-        page.unload(leave)
+        greeted.success(None, [visitor, *dials], None, js="(...values) => window.driving.begin(...values)")
+        page.unload(lambda: None)  # Gradio's page holds a connection only if there is such a function
     page.queue(max_size=QUEUE_LIMIT, default_concurrency_limit=1, api_open=False)
     return page, visitors
 
 
-def greet(request: gr.Request) -> str:
-    """The name under which the page of a visitor sends commands."""
-    return request.session_hash
-
-
-def launch(page: gr.Blocks, out: Path, *, port: int | None, browser: bool, block: bool) -> str:
-    """Serve the page on this machine only; returns its address.
+def launch(
+    page: gr.Blocks,
+    visitors: Visitors,
+    *,
+    port: int | None,
+    host: str = "127.0.0.1",
+    root_path: str = "",
+    browser: bool = False,
+) -> str:
+    """Serve the page in threads of this process until `page.close()`; returns its address.
 
     Args:
         page: The page.
-        out: The only folder from which files are served.
+        visitors: Its visitors; files are served only from their folder.
         port: Port, or `None` for any free one.
+        host: Address of the network interface.
+        root_path: Path or whole address under which a reverse proxy shows the page.
         browser: Open the default browser on it.
-        block: Return only when interrupted.
+
+    Raises:
+        ValueError: `root_path` is neither a path nor an address, or the page cannot be served at `host` and `port`.
     """
+    check_root_path(root_path)
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    _, address, _ = page.launch(
-        server_name="127.0.0.1",
-        server_port=port,
-        inbrowser=browser,
-        prevent_thread_lock=True,
-        quiet=True,
-        share=False,
-        ssr_mode=False,
-        theme=theme,
-        footer_links=[],
-        allowed_paths=[str(out)],
-        max_file_size=1,
-        state_session_capacity=100,
-        css_paths=ASSETS / "app.css",
-        head=f"<script>{(ASSETS / 'app.js').read_text()}</script>",
-    )
-    print(f"drive at {address}  (Ctrl-C ends it)", flush=True)
-    if block:
-        page.block_thread()
+    layers = [Middleware(Connections, visitors=visitors, prefix=prefix_of(root_path)), Middleware(OwnIcon)]
+    try:
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            root_path=root_path,
+            app_kwargs={"middleware": layers},
+            inbrowser=browser,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            theme=theme,
+            footer_links=[],
+            allowed_paths=[str(visitors.folder)],
+            max_file_size=1,
+            state_session_capacity=100,
+            css_paths=ASSETS / "app.css",
+            head=f"<script>{(ASSETS / 'app.js').read_text()}</script>",
+        )
+    except OSError as error:
+        raise ValueError(
+            f"--host {host} --port {port}: the page cannot be served there; is the port taken, or the address not one "
+            "of this machine?"
+        ) from error
     return address
 
 
 def run_demo(config: DemoConfig) -> None:
-    """Load the world model and serve the page until interrupted."""
+    """Load the world model and serve the page until Ctrl-C or SIGTERM, which end it as any command.
+
+    Raises:
+        ValueError: An option does not fit; see `build_page` and `launch`.
+    """
+    check_root_path(config.root_path)
     torch.set_num_threads(1)  # with two threads the speed of single frames varies
     world = WorldModel.load(config.world, command_device(config.device))
-    out = Path(tempfile.mkdtemp(prefix="worldmodel-demo-"))
-    atexit.register(shutil.rmtree, out, ignore_errors=True)
-    page, _ = build_page(config, world, out)
-    launch(page, out, port=config.port, browser=not config.no_browser, block=True)
+    with tempfile.TemporaryDirectory(prefix="worldmodel-demo-", ignore_cleanup_errors=True) as out:
+        page, visitors = build_page(config, world, Path(out))
+        try:
+            address = launch(
+                page,
+                visitors,
+                port=config.port,
+                host=config.host,
+                root_path=config.root_path,
+                browser=not config.no_browser,
+            )
+            print(f"drive at {address}  (Ctrl-C ends it)", flush=True)
+            while page.is_running:
+                time.sleep(0.5)
+        finally:
+            page.close(verbose=False)
+            visitors.close()

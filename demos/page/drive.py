@@ -19,13 +19,13 @@ from demos.driving.recording import save_recording
 from demos.driving.session import DriveSession, key_bindings
 from demos.driving.start import Start
 from demos.driving.visitors import Visitors
+from demos.page.pad import pad
 from worldmodel.world_model import WorldModel
 
 FRESH_SEED = 1_000_000
 """First reset seed of fresh episodes; far from the seeds that recording starts at."""
 MAX_COMMAND = 2000
 """Maximum length of a command in characters."""
-ARROWS = {"up": "&#9650;", "down": "&#9660;", "left": "&#9664;", "right": "&#9654;"}
 KINDS = {"dream": "dream", "truth": "simulator", "difference": "difference"}
 
 
@@ -161,29 +161,6 @@ def screens(views: Sequence[str], frames: UInt8[Tensor, "v H W 3"]) -> str:
             f'<div class="cameras">{"".join(figures)}</div></section>'
         )
     return f'<div class="screens">{"".join(groups)}</div>'
-
-
-def pad(bindings: dict[str, tuple[int, int]], names: Sequence[str]) -> str:
-    """One button per key of the robot; the script reads the keys that it knows from here."""
-    arrows, rows = [], {}
-    for key, (dim, sign) in bindings.items():
-        name = f"{html.escape(names[dim])} {'+' if sign > 0 else '-'}"
-        button = (
-            f'<button type="button" class="key {key if dim < 2 else ""}" data-key="{key}" '
-            f'aria-label="{name}, key {key}" title="{name}">{ARROWS.get(key, key)}</button>'
-        )
-        if dim < 2:
-            arrows.append(button)
-        else:
-            rows.setdefault(dim, []).append(button)
-    label = ", ".join(html.escape(name) for name in names[:2])
-    others = [
-        f'<div class="pair"><span>{html.escape(names[dim])}</span>{"".join(pair)}</div>' for dim, pair in rows.items()
-    ]
-    return (
-        f'<div class="pad" role="group" aria-label="steering"><span class="axes">{label}</span>'
-        f'<div class="arrows">{"".join(arrows)}</div>{"".join(others)}</div>'
-    )
 
 
 def gallery(starts: Sequence[Start]) -> str:

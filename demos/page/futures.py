@@ -1,13 +1,15 @@
 """The tab of counterfactuals: many futures of the moment at which the drive stands."""
 
 import html
+from collections.abc import Mapping, Sequence
 
 import gradio as gr
 
 from demos.driving.counterfactuals import MAX_FUTURES, MAX_HORIZON, Futures, imagine_futures, proposals
 from demos.driving.pictures import animation
-from demos.driving.visitors import Visitors
-from policy_eval.judge.judge import LearnedJudge
+from demos.driving.visitors import VisitorLeft, Visitors
+from demos.page.pad import groups_of
+from worldmodel.dreams.verdict import Judge
 from worldmodel.world_model import WorldModel
 
 Number = float | int | None
@@ -31,28 +33,42 @@ def fan(futures: Futures, fps: float) -> str:
     return f'<div class="futures" data-count="{len(figures)}">{"".join(figures)}</div>'
 
 
-def look_ahead(visitors: Visitors, visitor: str, judge: LearnedJudge | None, *, k: int, horizon: int, seed: int) -> str:
+def titles(bindings: Mapping[str, tuple[int, int]], names: Sequence[str]) -> dict[str, str]:
+    """What to call a key that is held: by the key, or by the action if the keys drive several groups of actions."""
+    if len(groups_of(names)) == 1 or len(set(names)) < len(names):
+        return {}
+    return {f"hold {key}": f"{names[dim]} {'+' if sign > 0 else '-'}" for key, (dim, sign) in bindings.items()}
+
+
+def look_ahead(
+    visitors: Visitors, visitor: str, judge: Judge | None, names: Sequence[str], *, k: int, horizon: int, seed: int
+) -> str:
     """The futures of the current frame of a visitor's drive, as films side by side.
 
     Raises:
         ValueError: The visitor does not drive, or a number is out of range.
+        VisitorLeft: The visitor has left; the dreams end with the frame under way.
     """
     session = visitors.session(visitor)
     pushes = proposals(session.bindings, k=k, horizon=horizon, speed=session.speed, seed=seed)
-    futures = imagine_futures(session, pushes, None if judge is None else lambda frames: judge.predict(frames)[1])
+    named = titles(session.bindings, names)
+    pushes = {named.get(name, name): push for name, push in pushes.items()}
+    futures = imagine_futures(session, pushes, judge, lambda _: visitors.check_here(visitor))
     return fan(futures, session.world.fps / session.world.stride)
 
 
-def futures_tab(visitors: Visitors, world: WorldModel, judge: LearnedJudge | None, remark: str) -> None:
-    """Lay out the tab; `remark` says what the scores mean or why there are none."""
+def futures_tab(visitors: Visitors, world: WorldModel, judge: Judge | None, names: Sequence[str], remark: str) -> None:
+    """Lay out the tab; `names` are those of the actions, `remark` says what the scores mean or why there are none."""
 
     def run(k: Number, horizon: Number, seed: Number, request: gr.Request) -> str:
         numbers = {"k": int(k or 0), "horizon": int(horizon or 0), "seed": abs(int(seed or 0))}
         visitor = request.session_hash
         try:
-            return visitors.work(lambda: look_ahead(visitors, visitor, judge, **numbers))
+            return visitors.work(lambda: look_ahead(visitors, visitor, judge, names, **numbers))
+        except VisitorLeft:
+            return ""
         except ValueError as error:
-            raise gr.Error(str(error)) from error
+            raise gr.Error(str(error), print_exception=False) from error
 
     gr.Markdown(f"{NOTE} {remark}")
     with gr.Row():

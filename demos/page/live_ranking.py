@@ -11,11 +11,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from demos.driving.start import camera_frames
 from policy_eval.evaluation import Trial, evaluate
-from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.policies.find import load_policy
 from policy_eval.ranking.rank import Score
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
-from worldmodel.data.clip import Clip, Origin
+from worldmodel.data.clip import Clip, EpisodeSource, Origin
 from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Judge
@@ -122,38 +122,62 @@ class LiveRanking:
     acting: str = ""
 
 
-def make_envs(
-    world: WorldModel, judge: Judge, task: str, *, trials: int, horizon: int, num_steps: int, simulator: bool
-) -> VectorEnv:
-    """Dreams of a task, or its simulators, from the same fresh starts.
+def recorded_starts(source: EpisodeSource, trials: int) -> Starts:
+    """The first frames of `trials` episodes, spread evenly over a data set.
 
     Raises:
-        ValueError: A number is out of range, or world model and task do not fit.
+        ValueError: The data set has fewer episodes.
+    """
+    if trials > len(source):
+        raise ValueError(f"{source.name}: {len(source)} episodes to start from, got {trials} trials")
+    return Starts(source, [number * len(source) // trials for number in range(trials)])
+
+
+def make_envs(
+    world: WorldModel,
+    judge: Judge,
+    task: str | EpisodeSource,
+    *,
+    trials: int,
+    horizon: int,
+    num_steps: int,
+    simulator: bool,
+) -> VectorEnv:
+    """Dreams of a task, or its simulators, from the same starts.
+
+    Args:
+        world: The world model.
+        judge: Judge of the dreams.
+        task: The environment of the simulators, whose fresh episodes are the starts; or a data set, where there is no
+            simulator: then its recorded episodes are the starts.
+        trials: Number of trials of a policy.
+        horizon: Maximum number of steps of a trial.
+        num_steps: Denoising steps per frame.
+        simulator: Make simulators, not dreams.
+
+    Raises:
+        ValueError: A number is out of range, world model and task do not fit, or a data set has no simulator.
     """
     if not 1 <= trials <= MAX_TRIALS or not 1 <= horizon <= MAX_HORIZON:
         raise ValueError(f"1 to {MAX_TRIALS} trials of 1 to {MAX_HORIZON} steps, got {trials} of {horizon}")
-    starts = Starts(FreshEpisodes(task, world, range(FIRST_SEED, FIRST_SEED + trials)))
     size, count = world.size[0], min(trials, BATCH)
+    options = {"num_envs": count, "horizon": horizon, "num_steps": num_steps, "autoreset_mode": AutoresetMode.DISABLED}
+    if not isinstance(task, str):
+        if simulator:
+            raise ValueError(f"{task.name}: there is no simulator of this robot here")
+        return DreamEnv(world, recorded_starts(task, trials), judge, **options)
+    starts = Starts(FreshEpisodes(task, world, range(FIRST_SEED, FIRST_SEED + trials)))
 
     def make() -> Any:
         return make_simulator(task, size=size, time_limit=horizon * world.stride)
 
     if simulator:
         return RealEnvs(make, starts, num_envs=count, stride=world.stride)
-    return DreamEnv(
-        world,
-        starts,
-        judge,
-        num_envs=count,
-        horizon=horizon,
-        num_steps=num_steps,
-        like=make(),
-        autoreset_mode=AutoresetMode.DISABLED,
-    )
+    return DreamEnv(world, starts, judge, like=make(), **options)
 
 
 def rank_live(
-    policies: Mapping[str, Path],
+    policies: Mapping[str, str | Path],
     envs: VectorEnv,
     *,
     horizon: int,
@@ -163,10 +187,10 @@ def rank_live(
     """Let one policy after the other act; yields the order so far before each, and at the end.
 
     Args:
-        policies: Name -> folder.
+        policies: By name, what `load_policy` takes.
         envs: What `make_envs` makes.
         horizon: Maximum number of steps of a trial.
-        work: Where the environments are stepped.
+        work: Where the environments are stepped; an error that it raises ends the trials at once.
         stepped: Called after every step of a batch.
 
     Raises:
@@ -176,9 +200,9 @@ def rank_live(
         raise ValueError("choose at least one policy")
     scores: dict[str, Scores] = {}
     films: dict[str, Trial] = {}
-    for name, folder in policies.items():
+    for name, spec in policies.items():
         yield LiveRanking(_ordered(scores), dict(films), name)
-        policy = work(ClonedPolicy.load, folder).eval()
+        policy = work(load_policy, spec)
         turns = TakingTurns(envs, work, stepped)
         trials: list[Trial] = []
         scores[name] = evaluate(policy, turns, name=name, horizon=horizon, record=trials.append)

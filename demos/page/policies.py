@@ -1,29 +1,33 @@
 """The tab on which policies act in a world: the choice of policies, the leaderboard and the films."""
 
 import html
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import gradio as gr
 import torch
 
 from demos.driving.pictures import animation
-from demos.driving.visitors import Visitors
+from demos.driving.visitors import VisitorLeft, Visitors
 from demos.page.live_ranking import BATCH, MAX_HORIZON, MAX_TRIALS, LiveRanking, make_envs, rank_live
-from policy_eval.judge.judge import LearnedJudge
+from policy_eval.policies.find import POLICY_FILE, is_yours
+from policy_eval.policies.find import find_policies as find_specs
 from policy_eval.ranking.rank import Score
 from policy_eval.scores import Scores
+from worldmodel.data.clip import EpisodeSource
 from worldmodel.dreams.copy_last import CopyLastWorld
+from worldmodel.dreams.verdict import Judge
 from worldmodel.files import read_object
+from worldmodel.model.folder import find_optional, shipped
 from worldmodel.world_model import WorldModel
 
 DREAM = "the dream"
 SIMULATOR = "the simulator itself"
 NOTHING_HAPPENS = "control: the frame never changes"
 Number = float | int | None
-NOTE = """Policies act from the same fresh starts in the world of your choice, and a learned judge
+NOTE = """Policies act from the same starts in the world of your choice, and a judge
 looks at the frames. With few trials the 95% intervals are wide; `worldmodel rank` makes more trials."""
 
 
@@ -34,17 +38,17 @@ class RankingSetup:
     Attributes:
         world: The world model.
         judge: Judge of the dreams.
-        task: Embedded environment of the starts and of the simulator.
-        policies: Name -> folder.
+        task: Environment of the fresh starts and of the simulator; where there is none, the data set of the starts.
+        policies: By name, what `load_policy` takes.
         worlds: Name -> folder of other world models in which they can act.
         real: Stored real trials, where there are any.
         visitors: The visitors who share the machine.
     """
 
     world: WorldModel
-    judge: LearnedJudge
-    task: str
-    policies: dict[str, Path]
+    judge: Judge
+    task: str | EpisodeSource
+    policies: dict[str, str | Path]
     worlds: dict[str, Path]
     real: dict[str, Score]
     visitors: Visitors
@@ -52,7 +56,13 @@ class RankingSetup:
     @property
     def places(self) -> list[str]:
         """Where policies can act."""
-        return [DREAM, *self.worlds, SIMULATOR, NOTHING_HAPPENS]
+        simulator = [SIMULATOR] if isinstance(self.task, str) else []
+        return [DREAM, *self.worlds, *simulator, NOTHING_HAPPENS]
+
+    @property
+    def most_trials(self) -> int:
+        """Largest number of trials of a policy."""
+        return MAX_TRIALS if isinstance(self.task, str) else min(MAX_TRIALS, len(self.task))
 
     def world_of(self, name: str) -> WorldModel:
         """The world model behind a choice."""
@@ -65,16 +75,30 @@ class RankingSetup:
         return control
 
 
-def find_policies(folder: Path, world: WorldModel) -> dict[str, Path]:
-    """The policies below `folder` whose actions are those of the world model, by name."""
-    found = {}
-    for file in sorted(folder.glob("*/policy.json")):
-        described = read_object(file).get("config", {})
-        views, size = described.get("views", ()), tuple(described.get("size", ()))
-        fits = set(views) <= set(world.views) and size == tuple(world.size)
-        if fits and described.get("action_dim") == world.action_dim:
-            found[file.parent.name] = file.parent
-    return found
+def find_policies(specs: Sequence[str | Path], world: WorldModel) -> tuple[dict[str, str | Path], list[str]]:
+    """The policies that `specs` name and whose cameras, size and action dims are those of the world model.
+
+    Returns:
+        The policies by name, and a line about each policy that does not fit.
+
+    Raises:
+        ValueError: A folder holds no policy, or two policies have the same name.
+    """
+    found, others = {}, []
+    for name, spec in find_specs(specs).items():
+        file = None if is_yours(spec) else find_optional(spec, POLICY_FILE)
+        config = read_object(file / POLICY_FILE).get("config", {}) if file is not None else {}
+        pairs = {
+            "views": (sorted(set(config.get("views", ())) - set(world.views)), []),
+            "size": (list(config.get("size", world.size)), list(world.size)),
+            "action_dim": (config.get("action_dim", world.action_dim), world.action_dim),
+        }
+        wrong = [f"{what} {got}, the world model {wanted}" for what, (got, wanted) in pairs.items() if got != wanted]
+        if wrong:
+            others.append(f"policy {spec}: it has {wrong[0]}")
+        else:
+            found[name] = spec
+    return found, others
 
 
 def find_worlds(folder: Path, world: WorldModel) -> dict[str, Path]:
@@ -89,14 +113,12 @@ def find_worlds(folder: Path, world: WorldModel) -> dict[str, Path]:
     return found
 
 
-def stored_trials(folder: Path, names: Mapping[str, Path]) -> dict[str, Score]:
-    """Real success rates from `real.json` beside the policies, for those policies that have them."""
-    file = folder / "real.json"
-    if not file.is_file():
-        return {}
-    stored = read_object(file)
-    known = {name: Scores.from_json(stored[name]) for name in names if name in stored}
-    return {name: Score.of(scores.outcomes) for name, scores in known.items()}
+def stored_trials(specs: Sequence[str | Path], names: Collection[str]) -> dict[str, Score]:
+    """Real success rates from `real.json` in the folders of policies, for those policies that have them."""
+    stored: dict[str, object] = {}
+    for file in (shipped(spec) / "real.json" for spec in specs):
+        stored |= read_object(file) if file.is_file() else {}
+    return {name: Score.of(Scores.from_json(stored[name]).outcomes) for name in names if name in stored}
 
 
 def percent(score: Score) -> str:
@@ -137,6 +159,7 @@ def leaderboard(ranking: LiveRanking, real: Mapping[str, Score], place: str, fps
 
 def run_ranking(
     setup: RankingSetup,
+    visitor: str,
     chosen: list[str],
     place: str,
     *,
@@ -145,14 +168,19 @@ def run_ranking(
     num_steps: int,
     stepped: Callable[[], None] = lambda: None,
 ) -> Iterator[str]:
-    """Rank the chosen policies; yields the leaderboard as it grows.
+    """Rank the chosen policies for a visitor; yields the leaderboard as it grows.
 
     Raises:
         ValueError: A choice is none of those offered, or a number is out of range.
+        VisitorLeft: The visitor has left; the trials end with the step under way.
     """
+
+    def work(function: Callable[..., Any], *arguments: Any) -> Any:
+        setup.visitors.check_here(visitor)
+        return setup.visitors.work(function, *arguments)
+
     if place not in setup.places or not set(chosen) <= set(setup.policies):
         raise ValueError(f"choose among {list(setup.policies)} and {setup.places}")
-    work = setup.visitors.work
     world = work(setup.world_of, place)
     envs = work(
         lambda: make_envs(
@@ -165,16 +193,16 @@ def run_ranking(
             simulator=place == SIMULATOR,
         )
     )
-    folders = {name: setup.policies[name] for name in setup.policies if name in chosen}
+    policies = {name: setup.policies[name] for name in setup.policies if name in chosen}
     try:
-        for ranking in rank_live(folders, envs, horizon=horizon, work=work, stepped=stepped):
-            yield leaderboard(ranking, setup.real, place, world.fps)
+        for ranking in rank_live(policies, envs, horizon=horizon, work=work, stepped=stepped):
+            yield leaderboard(ranking, setup.real, place, world.fps / world.stride)
     finally:
-        work(envs.close)
+        setup.visitors.work(envs.close)
 
 
-def policies_tab(setup: RankingSetup, *, num_steps: int) -> None:
-    """Lay out the tab."""
+def policies_tab(setup: RankingSetup, visitor: gr.Textbox, *, num_steps: int) -> None:
+    """Lay out the tab; `visitor` holds the visitor's name."""
 
     @no_type_check  # Gradio must see a generator, which a checker that wraps it would hide
     def run(
@@ -182,6 +210,7 @@ def policies_tab(setup: RankingSetup, *, num_steps: int) -> None:
         place: str | None,
         trials: Number,
         horizon: Number,
+        who: str | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # Gradio looks for it here
     ) -> Iterator[str]:
         """The leaderboard as it grows, with a bar of the steps."""
@@ -196,6 +225,7 @@ def policies_tab(setup: RankingSetup, *, num_steps: int) -> None:
         try:
             yield from run_ranking(
                 setup,
+                who or "",
                 chosen or [],
                 place or "",
                 trials=int(trials or 0),
@@ -203,8 +233,10 @@ def policies_tab(setup: RankingSetup, *, num_steps: int) -> None:
                 num_steps=num_steps,
                 stepped=stepped,
             )
+        except VisitorLeft:
+            return
         except ValueError as error:
-            raise gr.Error(str(error)) from error
+            raise gr.Error(str(error), print_exception=False) from error
 
     gr.Markdown(NOTE)
     names = list(setup.policies)
@@ -212,8 +244,10 @@ def policies_tab(setup: RankingSetup, *, num_steps: int) -> None:
         chosen = gr.CheckboxGroup(names, value=names[:3], label="policies", elem_id="chosen")
         place = gr.Radio(setup.places, value=DREAM, label="world", elem_id="place")
     with gr.Row():
-        trials = gr.Slider(1, MAX_TRIALS, 8, step=1, label="trials of each", elem_id="trials")
+        trials = gr.Slider(
+            1, setup.most_trials, min(8, setup.most_trials), step=1, label="trials of each", elem_id="trials"
+        )
         horizon = gr.Slider(5, MAX_HORIZON, 60, step=5, label="steps of a trial", elem_id="horizon")
     start = gr.Button("Run the ranking", variant="primary", elem_id="rank")
     board = gr.HTML(elem_id="board", padding=False)
-    start.click(run, [chosen, place, trials, horizon], board, concurrency_id="work", show_progress="full")
+    start.click(run, [chosen, place, trials, horizon, visitor], board, concurrency_id="work", show_progress="full")

@@ -218,14 +218,14 @@ def test_demo(folder):
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "worldmodel.cli", "demo", "--world", str(folder / "world")]
     command += ["--data", str(folder / "data"), "--port", str(port), "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline().startswith("device: ")
         assert process.stdout.readline().startswith(f"drive at http://127.0.0.1:{port}")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as page:
             assert b"window.driving" in page.read()
         process.terminate()
-        process.communicate(timeout=30)
-    assert process.returncode == 0
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130 and said == "worldmodel demo: interrupted\n"
 
 
 @pytest.mark.slow

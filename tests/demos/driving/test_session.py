@@ -13,9 +13,9 @@ from demos.driving.recording import save_recording
 from demos.driving.session import MAX_MOMENTS, UNDO_FRAMES, DriveSession, key_bindings
 from demos.driving.simulation import MAX_REWIND
 from demos.driving.start import Start, action_names, start_from_data, start_from_environment
-from demos.driving.visitors import Visitors
 from worldmodel.data import open_episodes
 from worldmodel.data.video.read import count_frames, read_frames
+from worldmodel.dreams.verdict import Verdict
 
 DATA = LEROBOT_V30
 
@@ -223,7 +223,10 @@ def test_futures_of_one_moment():
     def brightness(frames):
         return frames.float().mean((1, 2, 3, 4))
 
-    futures = imagine_futures(session, pushes, brightness)
+    def judge(observation):
+        return Verdict(brightness(observation.frames), torch.zeros(len(observation.frames), dtype=torch.bool))
+
+    futures = imagine_futures(session, pushes, judge)
     assert futures.frames.shape == (7, 6, 2, 16, 24, 3)
     assert futures.best == int(brightness(futures.frames[:, -1]).argmax())
     # A future is what driving there would show, and the session has not moved.
@@ -234,31 +237,3 @@ def test_futures_of_one_moment():
     assert apart.max() <= 1
     with pytest.raises(ValueError, match="2 to 16 futures of 1 to 60 frames, got 17 of 5"):
         proposals(session.bindings, k=17, horizon=5, speed=0.5, seed=0)
-
-
-def test_visitors_come_and_go(tmp_path):
-    now = [0.0]
-    visitors = Visitors(tmp_path, limit=2, idle_seconds=10.0, clock=lambda: now[0])
-    world, start = make_world()
-
-    def begin():
-        return DriveSession(world, start, num_steps=1)
-
-    first = visitors.work(visitors.enter, "a1", begin)
-    visitors.enter("b2", begin).step(["left"])
-    assert (first.num_frames, visitors.session("b2").num_frames) == (0, 1)
-    with pytest.raises(ValueError, match="2 visitors are driving already"):
-        visitors.enter("c3", begin)
-    now[0] = 8.0
-    visitors.session("b2")
-    now[0] = 12.0  # a1 has done nothing for 12 s
-    visitors.enter("c3", begin)
-    with pytest.raises(ValueError, match="has ended"):
-        visitors.session("a1")
-    visitors.files("b2").mkdir()
-    visitors.leave("b2")
-    assert len(visitors) == 1 and not visitors.files("b2").exists()
-    with pytest.raises(ValueError, match="letters and digits"):
-        visitors.enter("../b2", begin)
-    visitors.close()
-    assert len(visitors) == 0

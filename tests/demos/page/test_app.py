@@ -46,8 +46,8 @@ def served(tmp_path_factory):
     torch.set_num_threads(1)
     world = WorldModel.load(ROOT / "checkpoints/pusht").eval()
     judge = ROOT / "checkpoints" / "judges" / "pusht-position"
-    page, visitors = build_page(DemoConfig(judge=judge, policies=POLICIES), world, out)
-    yield launch(page, out, port=None, browser=False, block=False), visitors, out
+    page, visitors = build_page(DemoConfig(judge=judge, policies=(POLICIES,)), world, out)
+    yield launch(page, visitors, port=None), visitors, out
     page.close()
     visitors.close()
 
@@ -350,9 +350,12 @@ def test_only_the_output_folder_is_served(served):
 def test_wrong_commands_are_messages(served):
     _, visitors, _ = served
     world = tiny_world(size=(32, 32))
-    starts, fresh = find_starts(DemoConfig(data=DATA, real="pusht"), world)
+    starts, fresh, source = find_starts(DemoConfig(data=DATA, real="pusht"), world)
+    assert source.name == str(DATA)
+    visitors.connect("v")
     drive = Drive(world, starts, visitors, ("x", "y"), fresh)
     good = '"visitor": "v", "num_steps": 2, "speed": 0.5, "seed": 0, "beside": false'
+    strange, invented = (good.replace('"v"', f'"{name}"') for name in ("../v", "invented"))
     wrong = {
         "no json": "is JSON",
         "[]": "JSON object",
@@ -363,7 +366,8 @@ def test_wrong_commands_are_messages(served):
         f'{{{good}, "do": "start", "index": true}}': "index is of type int, got True",
         f'{{{good.replace("0.5", "7")}, "do": "start"}}': "speed is above 0",
         f'{{{good.replace(": 2", ": 200")}, "do": "start"}}': "num_steps is one of",
-        f'{{{good.replace("v", "../v", 2)}, "do": "start"}}': "visitor",
+        f'{{{strange}, "do": "start"}}': "connection of this page has ended",
+        f'{{{invented}, "do": "start"}}': "connection of this page has ended",
     }
     for text, message in wrong.items():
         assert message in drive.command(text)["error"], text
@@ -371,7 +375,7 @@ def test_wrong_commands_are_messages(served):
     for fields, message in (('"do": "fly"', "no command 'fly'"), ('"do": "step", "keys": ["p"]', "keys")):
         assert message in drive.command(f"{{{good}, {fields}}}")["error"]
     assert drive.command(f'{{{good}, "do": "step", "keys": ["up"]}}')["step"] == 1
-    visitors.work(visitors.leave, "v")
+    visitors.disconnect("v")
 
 
 def test_any_world(tmp_path):

@@ -1,15 +1,22 @@
 """What stands behind the tabs of the demo beside the drive, without a browser."""
 
 import json
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_world
+from drawn_episodes import DrawnEpisodes, never
+from mine import POLICIES, write_module
+from tiny import random_clip, tiny_world
 
-from demos.driving.visitors import Visitors
-from demos.page.app import DemoConfig, find_judge
-from demos.page.live_ranking import FIRST_SEED, FreshEpisodes, make_envs, rank_live
+from demos.driving.session import DriveSession
+from demos.driving.start import Start
+from demos.driving.visitors import VisitorLeft, Visitors
+from demos.page.app import DemoConfig, find_judge, find_task
+from demos.page.futures import look_ahead
+from demos.page.live_ranking import FIRST_SEED, FreshEpisodes, make_envs, rank_live, recorded_starts
 from demos.page.policies import (
     DREAM,
     NOTHING_HAPPENS,
@@ -29,6 +36,7 @@ from worldmodel.envs import make_env
 
 VIEWS, SIZE = ("top", "wrist"), (32, 32)
 TASK = "pusht-position"
+ME = "me"
 
 
 def policy_folder(folder, **settings):
@@ -41,6 +49,7 @@ def policy_folder(folder, **settings):
 @pytest.fixture
 def ranking_setup(tmp_path):
     visitors = Visitors(tmp_path / "out")
+    visitors.connect(ME)
     folder = tmp_path / "policies"
     for name in ("a", "b"):
         policy_folder(folder / name, action_noise=float(name == "b"))
@@ -49,9 +58,13 @@ def ranking_setup(tmp_path):
     trials = Scores("a", np.arange(4), np.array([1.0, 1, 1, 0]), np.zeros(4), np.ones(4, int))
     (folder / "real.json").write_text(json.dumps({"a": trials.to_json()}))
     world = tiny_world(size=SIZE)
-    policies = find_policies(folder, world)
+    policies, others = find_policies([folder], world)
+    assert [other.split(": ", 1)[1] for other in others] == [
+        "it has size [64, 64], the world model [32, 32]",
+        "it has action_dim 3, the world model 2",
+    ]
     judge = LearnedJudge(JudgeShape(VIEWS, SIZE))
-    real = stored_trials(folder, policies)
+    real = stored_trials([folder], policies)
     yield RankingSetup(world, judge, TASK, policies, {}, real, visitors)
     visitors.close()
 
@@ -74,12 +87,14 @@ def test_only_what_fits_is_offered(ranking_setup, tmp_path):
     ranking_setup.world.save(tmp_path / "worlds" / "two")
     tiny_world(size=(16, 24)).save(tmp_path / "worlds" / "other")
     assert list(find_worlds(tmp_path / "worlds" / "one", ranking_setup.world)) == ["two"]
-    judge, remark = find_judge(DemoConfig(judge=tmp_path), ranking_setup.world)
-    assert judge is None and "no judge" in remark
+    judge, remark = find_judge(DemoConfig(), ranking_setup.world)  # the default judge may be left out
+    assert judge is None and "Without scores" in remark
+    with pytest.raises(ValueError, match=r"judge\.json is missing"):
+        find_judge(DemoConfig(judge=tmp_path), ranking_setup.world)
     ranking_setup.judge.save(tmp_path / "judge")
     assert find_judge(DemoConfig(judge=tmp_path / "judge"), ranking_setup.world)[0] is not None
-    judge, remark = find_judge(DemoConfig(judge=tmp_path / "judge"), tiny_world(size=(64, 64)))
-    assert judge is None and "other pictures" in remark
+    with pytest.raises(ValueError, match=r"looks at .*\(32, 32\).*the world model shows .*\(64, 64\)"):
+        find_judge(DemoConfig(judge=tmp_path / "judge"), tiny_world(size=(64, 64)))
 
 
 def test_the_order_grows_policy_by_policy(ranking_setup):
@@ -95,9 +110,89 @@ def test_the_order_grows_policy_by_policy(ranking_setup):
 
 @pytest.mark.parametrize("place", [DREAM, SIMULATOR, NOTHING_HAPPENS])
 def test_a_ranking_anywhere(ranking_setup, place):
-    *_, board = run_ranking(ranking_setup, ["b", "a"], place, trials=2, horizon=2, num_steps=1)
+    *_, board = run_ranking(ranking_setup, ME, ["b", "a"], place, trials=2, horizon=2, num_steps=1)
     assert 'data-state="done"' in board and board.count("<figure>") == 2
     assert "75% <small>" in board and place in board
+
+
+def test_recorded_starts_where_there_is_no_simulator(ranking_setup):
+    """A robot that was only recorded: no reset seeds, actions within the range of the data."""
+    source = DrawnEpisodes((6, 7, 8), size=SIZE)
+    setup = replace(ranking_setup, task=source)
+    assert SIMULATOR not in setup.places and setup.most_trials == 3
+    assert recorded_starts(source, 3).episodes == (0, 1, 2)
+    assert recorded_starts(DrawnEpisodes((6,) * 5, size=SIZE), 2).episodes == (0, 2)
+    envs = make_envs(setup.world, setup.judge, source, trials=2, horizon=2, num_steps=1, simulator=False)
+    assert envs.single_action_space.high.tolist() == pytest.approx([2.6, 2.6])
+    *_, board = run_ranking(setup, ME, ["b", "a"], DREAM, trials=3, horizon=2, num_steps=1)
+    assert 'data-state="done"' in board and board.count("<figure>") == 2
+    with pytest.raises(ValueError, match="drawn: 3 episodes to start from, got 4 trials"):
+        list(run_ranking(setup, ME, ["a"], DREAM, trials=4, horizon=2, num_steps=1))
+    with pytest.raises(ValueError, match="no simulator of this robot"):
+        make_envs(setup.world, setup.judge, source, trials=1, horizon=1, num_steps=1, simulator=True)
+
+
+def test_trials_start_from_the_data_if_the_robot_has_no_simulator():
+    source, world = DrawnEpisodes((6,)), tiny_world()
+    assert find_task(DemoConfig(), world, source) is source
+    assert find_task(DemoConfig(), world, None) == "pusht-position"
+    assert find_task(DemoConfig(real="pusht"), world, source) == "pusht-position"
+
+
+def test_the_trials_of_someone_who_left_end_at_once(ranking_setup):
+    steps = []
+
+    def stepped():
+        steps.append(1)
+        if len(steps) == 3:
+            ranking_setup.visitors.disconnect(ME)
+
+    setup = replace(ranking_setup, judge=never)
+    running = run_ranking(setup, ME, ["a"], DREAM, trials=1, horizon=50, num_steps=1, stepped=stepped)
+    assert 'data-state="busy"' in next(running)
+    with pytest.raises(VisitorLeft):
+        next(running)
+    assert len(steps) == 3
+    with pytest.raises(VisitorLeft):
+        next(run_ranking(ranking_setup, "invented", ["a"], DREAM, trials=1, horizon=1, num_steps=1))
+
+
+def test_the_futures_of_someone_who_left_end_at_once(ranking_setup):
+    visitors, world = ranking_setup.visitors, ranking_setup.world
+    start = Start(random_clip(world, batch=1, frames=3))
+    looked = []
+
+    def judge(observation):
+        looked.append(observation)
+
+    class Leaving(DriveSession):
+        """The visitor leaves while the futures begin."""
+
+        @property
+        def now(self):
+            visitors.disconnect(ME)
+            return super().now
+
+    visitors.work(visitors.enter, ME, lambda: Leaving(world, start, num_steps=1))
+    numbers = {"k": 2, "horizon": 50, "seed": 0}
+    with pytest.raises(VisitorLeft):
+        visitors.work(lambda: look_ahead(visitors, ME, judge, ("x", "y"), **numbers))
+    assert looked == []
+
+
+def test_judges_and_policies_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    module = write_module(tmp_path, POLICIES + "\n\ndef judge(observation):\n    return observation\n")
+    world = tiny_world(size=SIZE)
+    judge, remark = find_judge(DemoConfig(judge=f"{module}:judge"), world)
+    assert judge(3) == 3 and f"from the judge {module}:judge" in remark
+    assert find_policies([f"{module}:right", f"{module}:left"], world)[0] == {
+        "right": f"{module}:right",
+        "left": f"{module}:left",
+    }
+    with pytest.raises(ValueError, match="there is no module nowhere"):
+        find_judge(DemoConfig(judge="nowhere:judge"), world)
 
 
 def test_wrong_choices_are_named(ranking_setup):
@@ -110,7 +205,7 @@ def test_wrong_choices_are_named(ranking_setup):
         (["a"], DREAM, {"horizon": 101}, "1 to 100 steps, got 1 of 101"),
     ):
         with pytest.raises(ValueError, match=message):
-            list(run_ranking(ranking_setup, chosen, place, **good | numbers))
+            list(run_ranking(ranking_setup, ME, chosen, place, **good | numbers))
 
 
 def report(psnr):
