@@ -25,6 +25,7 @@ from demos.page.futures import futures_tab
 from demos.page.icon import OwnIcon
 from demos.page.policies import RankingSetup, find_policies, find_worlds, policies_tab, stored_trials
 from demos.page.quality import quality_tab
+from policy_eval.judge.find import load_judge, reward_range
 from policy_eval.judge.judge import LearnedJudge
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
@@ -33,7 +34,6 @@ from worldmodel.dreams.verdict import Judge
 from worldmodel.envs import has_simulator
 from worldmodel.model.folder import find_folder, find_optional
 from worldmodel.model.precision import command_device
-from worldmodel.resolve import is_spec, resolve
 from worldmodel.world_model import WorldModel
 
 ASSETS = Path(__file__).parent
@@ -55,8 +55,8 @@ class DemoConfig:
     data: DataPath | None = None
     """Data set to start from, beside fresh episodes of the environment."""
     judge: str | Path = "checkpoints/judges/pusht-position"
-    """Judge of futures and trials: a folder, hf://USER/NAME@REV, or module:name. The default is left out where it does
-    not fit."""
+    """Judge of futures and trials: a folder (or hf://USER/NAME@REV), module:name, the address of a server, or a folder of
+    pictures of the goal. The default is left out where it does not fit."""
     policies: tuple[str | Path, ...] = (Path("checkpoints/policies/pusht-position"),)
     """Policies to rank: folders, folders of such folders, or module:name. The default ones are left out where they do
     not fit."""
@@ -115,38 +115,23 @@ def _fresh(name: str, world: WorldModel, seed: int) -> Start:
     return start_from_environment(name, world, seed=seed)
 
 
-def load_judge(spec: str | Path, world: WorldModel) -> Judge:
-    """The judge in a folder, or `module:name`.
-
-    Raises:
-        ValueError: There is none.
-    """
-    if is_spec(str(spec)) and not Path(spec).exists():
-        return resolve(str(spec), "judge")
-    return LearnedJudge.load(spec, world.device)
-
-
 def find_judge(config: DemoConfig, world: WorldModel) -> tuple[Judge | None, str]:
     """The judge, if there is one for the world model's pictures, and a remark about it.
 
     Raises:
         ValueError: The judge that the user names does not exist, or looks at other pictures.
     """
-    named = config.judge != DemoConfig.judge
-    if not named and find_optional(config.judge, "judge.json") is None:
-        return None, f"Without scores: there is no judge in {config.judge}."
-    judge = load_judge(config.judge, world)
-    if not isinstance(judge, LearnedJudge):
-        return judge, f"Scores: the reward of the last frame, from the judge {config.judge}."
-    pictures, shown = (judge.shape.views, judge.shape.size), (tuple(world.views), tuple(world.size))
-    if pictures != shown:
-        if named:
-            raise ValueError(f"judge {config.judge}: it looks at {pictures}, the world model shows {shown}")
-        return None, f"Without scores: the judge in {config.judge} looks at other pictures."
-    low, high = judge.reward_range
-    return judge, (
-        f"Scores: the reward of the last frame, {low:.2f} to {high:.2f}, as the judge of {config.task} sees it."
-    )
+    views, size = tuple(world.views), tuple(world.size)
+    if config.judge == DemoConfig.judge:
+        if find_optional(config.judge, "judge.json") is None:
+            return None, f"Without scores: there is no judge in {config.judge}."
+        shape = LearnedJudge.load(config.judge).shape
+        if (tuple(shape.views), tuple(shape.size)) != (views, size):
+            return None, f"Without scores: the judge in {config.judge} looks at other pictures."
+    judge = load_judge(config.judge, world.device, views=views, size=size)
+    low, high = reward_range(judge)
+    task = f", as the judge of {config.task} sees it" if isinstance(judge, LearnedJudge) else f", from {config.judge}"
+    return judge, f"Scores: the reward of the last frame, {low:.2f} to {high:.2f}{task}."
 
 
 def find_task(config: DemoConfig, world: WorldModel, source: EpisodeSource | None) -> str | EpisodeSource:

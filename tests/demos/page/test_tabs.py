@@ -33,6 +33,7 @@ from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from policy_eval.scores import Scores
 from worldmodel.data.video.write import write_video
 from worldmodel.envs import make_env
+from worldmodel.streaming.state import Observation
 
 VIEWS, SIZE = ("top", "wrist"), (32, 32)
 TASK = "pusht-position"
@@ -93,7 +94,7 @@ def test_only_what_fits_is_offered(ranking_setup, tmp_path):
         find_judge(DemoConfig(judge=tmp_path), ranking_setup.world)
     ranking_setup.judge.save(tmp_path / "judge")
     assert find_judge(DemoConfig(judge=tmp_path / "judge"), ranking_setup.world)[0] is not None
-    with pytest.raises(ValueError, match=r"looks at .*\(32, 32\).*the world model shows .*\(64, 64\)"):
+    with pytest.raises(ValueError, match=r"looks at .*\(32, 32\).*the frames are .*\(64, 64\)"):
         find_judge(DemoConfig(judge=tmp_path / "judge"), tiny_world(size=(64, 64)))
 
 
@@ -183,10 +184,11 @@ def test_the_futures_of_someone_who_left_end_at_once(ranking_setup):
 def test_judges_and_policies_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    module = write_module(tmp_path, POLICIES + "\n\ndef judge(observation):\n    return observation\n")
+    module = write_module(tmp_path, POLICIES + "\n\ndef judge(observation):\n    return [True]\n")
     world = tiny_world(size=SIZE)
     judge, remark = find_judge(DemoConfig(judge=f"{module}:judge"), world)
-    assert judge(3) == 3 and f"from the judge {module}:judge" in remark
+    seen = Observation(torch.zeros(1, 2, *SIZE, 3, dtype=torch.uint8), None)
+    assert judge(seen).successes.tolist() == [True] and f"from {module}:judge" in remark
     assert find_policies([f"{module}:right", f"{module}:left"], world)[0] == {
         "right": f"{module}:right",
         "left": f"{module}:left",
