@@ -55,8 +55,8 @@ class DemoConfig:
     data: DataPath | None = None
     """Data set to start from, beside fresh episodes of the environment."""
     judge: str | Path = "checkpoints/judges/pusht-position"
-    """Judge of futures and trials: a folder (or hf://USER/NAME@REV), module:name, the address of a server, or a folder of
-    pictures of the goal. The default is left out where it does not fit."""
+    """Judge of futures and trials: a folder (or hf://USER/NAME@REV), module:name, the address of a server, or a folder
+    of pictures of the goal. The default is left out where it does not fit."""
     policies: tuple[str | Path, ...] = (Path("checkpoints/policies/pusht-position"),)
     """Policies to rank: folders, folders of such folders, or module:name. The default ones are left out where they do
     not fit."""

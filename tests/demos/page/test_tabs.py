@@ -94,7 +94,7 @@ def test_only_what_fits_is_offered(ranking_setup, tmp_path):
         find_judge(DemoConfig(judge=tmp_path), ranking_setup.world)
     ranking_setup.judge.save(tmp_path / "judge")
     assert find_judge(DemoConfig(judge=tmp_path / "judge"), ranking_setup.world)[0] is not None
-    with pytest.raises(ValueError, match=r"looks at .*\(32, 32\).*the frames are .*\(64, 64\)"):
+    with pytest.raises(ValueError, match=r"looks at .*\(32, 32\).*the frames to judge are .*\(64, 64\)"):
         find_judge(DemoConfig(judge=tmp_path / "judge"), tiny_world(size=(64, 64)))
 
 
