@@ -32,6 +32,8 @@ openpi = functools.partial(msgpack.packb, default=as_openpi)
         np.array(["push", "lift"]),
         np.int64(3),
         np.bool_(True),
+        {str(i): i for i in range(20)},
+        list(range(20)),
         {"observation/image": np.ones((4, 5, 3), np.uint8), "prompt": "push", "list": [1, None, {"a": ARRAY}]},
     ],
 )

@@ -1,5 +1,7 @@
 """Dreams on a server as Gymnasium environments: bit for bit those of `DreamEnv` at the same batch size."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +11,7 @@ import pytest
 from drawn_episodes import never
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from places import ROOT
 from served import served, small_world, starts
 
 import worldmodel
@@ -264,3 +267,9 @@ def test_a_server_that_is_gone_is_a_connection_error():
         env.reset(seed=0)
     with pytest.raises(ConnectionError, match="the connection is closed"):
         env.step(np.zeros(2))
+
+
+@pytest.mark.slow
+def test_a_client_does_not_import_torch():
+    code = "import sys, worldmodel; worldmodel.connect; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
