@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from policy_eval.policies.policy import AgentPolicy
     from policy_eval.policies.remote import RemotePolicy, Unreachable
     from policy_eval.ranking.command import RankConfig, rank_policies
+    from policy_eval.ranking.plan import PairPlan, plan_trials
     from policy_eval.ranking.rank import Ranking, Score, rank
     from policy_eval.ranking.setup import TrialSetup
     from policy_eval.real_envs import RealEnvs
@@ -49,6 +50,7 @@ __all__ = [
     "LeRobotPolicy",
     "LearnedJudge",
     "Needs",
+    "PairPlan",
     "Policy",
     "RankConfig",
     "Ranking",
@@ -72,6 +74,7 @@ __all__ = [
     "jitter",
     "load_judge",
     "load_policy",
+    "plan_trials",
     "rank",
     "rank_policies",
     "record_rollouts",
@@ -94,6 +97,7 @@ _HOMES = {
     "LeRobotPolicy": "policy_eval.policies.lerobot",
     "LearnedJudge": "policy_eval.judge.judge",
     "Needs": "policy_eval.policies.needs",
+    "PairPlan": "policy_eval.ranking.plan",
     "Policy": "worldmodel.envs.policy",
     "RankConfig": "policy_eval.ranking.command",
     "Ranking": "policy_eval.ranking.rank",
@@ -117,6 +121,7 @@ _HOMES = {
     "jitter": "policy_eval.steering.proposals",
     "load_judge": "policy_eval.judge.find",
     "load_policy": "policy_eval.policies.find",
+    "plan_trials": "policy_eval.ranking.plan",
     "rank": "policy_eval.ranking.rank",
     "rank_policies": "policy_eval.ranking.command",
     "record_rollouts": "policy_eval.real_rollouts",

@@ -27,8 +27,8 @@ from worldmodel.model.folder import first_file, shipped
 from worldmodel.model.precision import choose_device, command_device
 from worldmodel.processes import single_thread
 
-ANYTHING_GOES = ("plan", "workers", "device", "videos", "out")
-"""Settings that no outcome depends on."""
+FREE = ("plan", "workers", "device", "videos", "out")
+"""Settings in which a plan may differ from the finished ranking that it reads."""
 
 
 @dataclass(frozen=True)
@@ -175,14 +175,20 @@ def rank_policies(config: RankConfig) -> Ranking:
 def finished_trials(
     config: RankConfig, policies: Mapping[str, str | Path]
 ) -> tuple[dict[str, Scores], dict[str, Scores] | None] | None:
-    """Dreamed and real trials of the finished ranking in `--out`; `None` if there is none with these settings."""
+    """Dreamed and real trials of the finished ranking in `--out`; `None` if there is none with these settings.
+
+    Raises:
+        ValueError: `ranking.json` is something else.
+    """
     file = config.out / "ranking.json"
     if not file.is_file():
         return None
     report = read_object(file)
-    now = json.loads(json.dumps(settings(config, policies)))
-    stored = report["settings"]
-    if any(stored.get(name) != now[name] for name in now if name not in ANYTHING_GOES):
+    missing = {"settings", "policies", "trials"} - set(report)
+    if missing:
+        raise ValueError(f"{file}: has no {', '.join(sorted(missing))}, expected a finished ranking")
+    now, stored = json.loads(json.dumps(settings(config, policies))), report["settings"]
+    if any(stored.get(name) != now[name] for name in now if name not in FREE):
         return None
     return trials_of(report, "dream"), trials_of(report, "real") or None
 

@@ -23,6 +23,10 @@ from worldmodel.world_model import WorldModel
 SIMULATORS = 5
 """Real environments stepped together in one process."""
 
+LEAST_BATCH = 2
+"""A dream alone is computed by other kernels on a CPU and rounded otherwise; from two on, outcomes hardly depend on
+the number (`benchmarks/batch_sizes.py`)."""
+
 
 @dataclass(frozen=True)
 class TrialSetup:
@@ -94,7 +98,7 @@ class TrialSetup:
             self.loaded_world,
             self.loaded_starts,
             self.loaded_judge,
-            num_envs=self.batch,
+            num_envs=max(self.batch, LEAST_BATCH),
             horizon=self.horizon,
             num_steps=self.num_steps,
             seed=self.seed,

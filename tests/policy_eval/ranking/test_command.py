@@ -361,3 +361,6 @@ def test_a_plan_reads_the_finished_ranking_and_repeats_nothing(made, ranked, tmp
     assert "--plan compares at least two policies, got policy-0" in capsys.readouterr().err
     config = RankConfig(made.world, made.judge, (made.policies,), made.starts, out, 4, 4, seed=1, plan=True)
     assert finished_trials(config, find_policies(config.policies)) is None, "with another seed"
+    (out / "ranking.json").write_text('{"settings": {}}')
+    with pytest.raises(ValueError, match=r"ranking\.json: has no policies, trials, expected a finished ranking"):
+        finished_trials(config, find_policies(config.policies))
