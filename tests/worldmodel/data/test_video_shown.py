@@ -1,13 +1,14 @@
 """Videos as a player shows them: trimmed, turned, with odd sizes and odd times; the same from every decoder."""
 
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 from patched_mp4 import MATRICES, set_edits, set_matrix
 
-from worldmodel.data.video.decoders import DecordDecoder, PyAVDecoder, video_header, video_info
+from worldmodel.data.video.decoders import DecordDecoder, PyAVDecoder, indexed, video_header, video_info
 from worldmodel.data.video.read import VideoReader, read_frames
 from worldmodel.data.video.write import write_video
 
@@ -214,3 +215,18 @@ def test_a_header_tells_that_the_file_is_cut_short(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"video\.mp4 is cut short: .*its header says 40"):
         video_header(path)
+
+
+def test_a_pyav_without_the_index_of_a_video_reads_its_packets(tmp_path):
+    """As PyAV did before its version 17: what a stream is asked for is only the number of frames."""
+    path, old = tmp_path / "video.mp4", SimpleNamespace(frames=40)
+    write_video(path, np.zeros((40, 64, 64, 3), np.uint8), 10)
+    with av.open(str(path)) as container:
+        index = container.streams.video[0].index_entries
+        known = [(entry.pos, entry.size, entry.is_discard) for entry in index]
+    assert [(packet.pos, packet.size, packet.is_discard) for packet in indexed(path, old)] == known
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(
+        ValueError, match=r"video\.mp4 is cut short: 3\d frames, its header says 40, or shows only a part"
+    ):
+        indexed(path, old)

@@ -162,7 +162,7 @@ def _opened(path: Path) -> Iterator[av.container.InputContainer]:
 
 def _header(path: Path, container: av.container.InputContainer) -> VideoHeader:
     stream = container.streams.video[0]
-    codec, entries = stream.codec_context.name, _indexed(path, stream)
+    codec, entries = stream.codec_context.name, indexed(path, stream)
     num_frames = stream.frames or None
     if num_frames and len(entries):
         last, end = entries[len(entries) - 1], path.stat().st_size
@@ -182,7 +182,7 @@ def _header(path: Path, container: av.container.InputContainer) -> VideoHeader:
     )
 
 
-def _indexed(path: Path, stream: av.VideoStream) -> Any:
+def indexed(path: Path, stream: Any) -> Any:
     """Where the frames of a video lie in its file: a sequence with `pos`, `size` and `is_discard` of each.
 
     PyAV tells it since its version 17. With an older one all packets of the file are read.
