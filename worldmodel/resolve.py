@@ -118,11 +118,13 @@ def source_hash(spec: str, what: str) -> str:
     Other modules and files that the module reads are not part of the hash.
 
     Raises:
-        ValueError: The object cannot be resolved.
+        ValueError: The object cannot be resolved, or its module is not written in Python.
     """
     resolve(spec, what)
-    file = inspect.getsourcefile(sys.modules[spec.partition(":")[0]])
-    assert file is not None, f"{spec} is not written in Python"
+    module = sys.modules[spec.partition(":")[0]]
+    file = inspect.getsourcefile(module) if getattr(module, "__file__", None) else None
+    if file is None:
+        raise ValueError(f"{what} {spec}: the module is not written in Python, so it is not known when it changes")
     return sha256(Path(file).read_bytes()).hexdigest()[:16]
 
 

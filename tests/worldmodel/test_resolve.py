@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mine import write_module
 
-from worldmodel.resolve import has_module, is_spec, kind_of, resolve, source_hash
+from worldmodel.resolve import has_module, is_spec, kind_of, made, resolve, source_hash
 
 
 @pytest.fixture
@@ -90,6 +90,23 @@ def test_a_source_hash_is_that_of_the_text(here):
     first, second, third = (write_module(here, each) for each in (text, text, "value = 2\n"))
     hashes = [source_hash(f"{name}:value", "thing") for name in (first, second, third)]
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_module_without_source_is_named():
+    with pytest.raises(ValueError, match="thing math:fabs: the module is not written in Python"):
+        source_hash("math:fabs", "thing")
+
+
+def test_what_cannot_be_made_is_one_line_with_the_place():
+    class Heavy:
+        def __init__(self):
+            raise MemoryError("no room\nfor weights")
+
+    with pytest.raises(
+        ValueError, match=r"policy a:Heavy: the class Heavy cannot be made: MemoryError: no room for weights \(.*line"
+    ):
+        made(Heavy, "a:Heavy", "policy")
+    assert made(dict, "a:dict", "policy") == {}
 
 
 def test_things_are_called_by_what_they_are():
