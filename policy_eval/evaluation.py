@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from jaxtyping import Bool, Float, Float64, Int64, UInt8
 
 from policy_eval.policies.policy import Policy
+from policy_eval.policies.remote import Unreachable
 from policy_eval.scores import Scores
 from worldmodel.dreams.verdict import Judge, observed
 from worldmodel.envs.policy import begin_episodes
@@ -81,7 +82,8 @@ def evaluate(
 
     Raises:
         ValueError: `envs` resets finished streams by itself, a start does not exist or occurs
-            twice, or a trial has a fault and `faults` is not given.
+            twice, a trial has a fault and `faults` is not given, or the server of a policy does not
+            answer.
     """
     if envs.metadata.get("autoreset_mode") is not AutoresetMode.DISABLED:
         mode = envs.metadata.get("autoreset_mode")
@@ -129,6 +131,8 @@ class Batch:
         returns, steps = np.zeros(envs.num_envs), np.zeros(envs.num_envs, np.int64)
         try:
             begin_episodes(self.policy, self.seeds, self.tasks)
+        except Unreachable:
+            raise
         except Exception as error:
             self._fail(~self.done, one_line(error), error)
         observation, _ = envs.reset(options={"starts": self.padded})
@@ -164,6 +168,8 @@ class Batch:
         try:
             with torch.no_grad():
                 actions = _checked(self.policy.act(tensors), space.shape)
+        except Unreachable:
+            raise
         except Exception as error:
             self._fail(~self.done, one_line(error), error)
             return np.zeros(space.shape, np.float32).clip(space.low, space.high)

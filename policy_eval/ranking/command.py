@@ -44,8 +44,8 @@ class RankConfig:
     """Who judges dreamed frames: the folder of a judge (or hf://USER/NAME@REV), module:name of yours, the http:// or
     https:// address of a server, or a folder of pictures of the goal."""
     policies: tuple[str | Path, ...]
-    """Folders of policies, folders of such folders, or module:name for a policy of yours. A policy
-    has the name of its folder, or the name after the colon."""
+    """Folders of policies, folders of such folders, module:name for a policy of yours, lerobot:FOLDER, or ws://HOST:PORT
+    of a server. A policy has the name of its folder, or the name after the colon."""
     data: DataPath
     """Recorded episodes, held out from all training; trials start from their first frames. If trials are to be made in
     a simulator, too, they need reset seeds, as `worldmodel record` writes them."""
