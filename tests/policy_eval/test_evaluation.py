@@ -11,6 +11,7 @@ from tiny import tiny_world
 
 from policy_eval.evaluation import Fault, evaluate
 from policy_eval.policies.policy import AgentPolicy, CallablePolicy, Policy
+from policy_eval.policies.remote import Unreachable
 from policy_eval.real_envs import RealEnvs, largest_difference
 from policy_eval.scores import Scores
 from worldmodel.data import open_episodes
@@ -298,6 +299,14 @@ def test_a_policy_that_fails_is_named_and_its_other_trials_go_on(starts):
     assert [trial.seed for trial in trials] == [100, 102, 103]
     with pytest.raises(ValueError, match="RuntimeError: out of memory"):
         evaluate(Fragile(), envs, starts=[4], horizon=9)
+
+
+def test_a_server_that_does_not_answer_says_nothing_about_its_policy(starts):
+    def act(observation):
+        raise Unreachable("policy ws://robot:8000: nothing answers")
+
+    with pytest.raises(Unreachable, match="nothing answers"):
+        evaluate(CallablePolicy(act), RealEnvs(SquareEnv, starts, num_envs=2), horizon=3, faults=[])
 
 
 def test_a_policy_that_fails_to_begin_has_no_trials(starts):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn_episodes import DrawnEpisodes
 from interrupting import interrupt_when
 from square_world import SquareEnv, write_episodes
 
@@ -78,6 +79,17 @@ def test_demonstrations_end_with_success_and_failures_are_left_out(data):
     assert rows.targets[:, 0].unique(dim=0).tolist() == [[2.0, 0.0]]
     assert rows.targets[: start - 1, 1].unique(dim=0).tolist() == [[4.0, 0.0]]
     assert rows.targets[start - 1, 1].tolist() == [2.0, 0.0]
+
+
+def test_without_labels_every_episode_is_a_demonstration_to_its_end():
+    source = DrawnEpisodes([4, 6])
+    rows = read_demonstrations(CloneConfig(Path("d"), Path("o")), source, ("top",))
+    assert (rows.episodes, len(rows.targets)) == (2, 3 + 5)
+
+
+def test_the_size_of_its_pictures_can_be_chosen(data, tmp_path):
+    clone(CloneConfig(data, tmp_path / "small", steps=1, size=(8, 8), batch=2))
+    assert ClonedPolicy.load(tmp_path / "small").config.size == (8, 8)
 
 
 def test_slow_successes_are_left_out(data):

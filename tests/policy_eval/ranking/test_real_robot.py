@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mine import write_module
 from square_world import write_episodes
 from tiny import tiny_world
 
+from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.cli import main
 
 MINE = """
@@ -89,6 +91,16 @@ def test_nothing_is_ranked_by_a_judge_that_cannot_tell(mine, capsys):
     module, flags = mine
     assert main([*flags, "--judge", f"{module}:doubtful", "--policies", f"{module}:right"]) == 2
     assert "nothing to rank: all trials are left out" in capsys.readouterr().err
+
+
+def test_a_policy_that_does_not_fit_is_refused_before_the_first_trial(mine, capsys):
+    module, flags = mine
+    torch.manual_seed(0)
+    ClonedPolicy(PolicyConfig(("front",), (8, 8), 3, 2)).save(Path("other"))
+    assert main([*flags, "--judge", f"{module}:judge", "--policies", f"{module}:right", "other"]) == 2
+    said = capsys.readouterr().err
+    assert "policy other does not fit: it needs the camera front, there is top, wrist" in said
+    assert not Path("out").exists()
 
 
 def test_a_simulator_needs_reset_seeds(mine, capsys):

@@ -129,6 +129,12 @@ def test_starts_are_a_number_or_a_selection(episodes, chosen):
         assert chosen_starts(source, episodes) == chosen
 
 
+def test_no_dream_is_computed_alone(setup):
+    """One stream is rounded otherwise than several."""
+    assert replace(setup, num_envs=1).dream.num_envs == 2
+    assert replace(setup, num_envs=50).dream.num_envs == 6
+
+
 def test_of_several_sets_the_same_episodes_are_chosen():
     source = JoinedSource([DrawnEpisodes([5, 6, 7]), DrawnEpisodes([8, 9])])
     assert chosen_starts(source, "0:2") == [0, 1, 3, 4]
