@@ -161,9 +161,7 @@ class LeRobotPolicy:
         place = check_folder(folder)
         where = f"policy {PREFIX}{folder}"
         if find_spec("lerobot") is None:
-            raise ValueError(
-                f"{where}: lerobot is not installed: pip install 'lerobot>=0.4.4,<0.5', best in an environment of its own"
-            )
+            raise ValueError(f"{where}: lerobot is not installed: pip install 'lerobot>=0.4.4,<0.5'")
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 config, network, before, after = _load(place, str(device))

@@ -31,7 +31,7 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
         page.write_text(TEXT.replace("ws://127.0.0.1:8000", world_url).replace("ws://127.0.0.1:8001", policy_url))
         run(page)
     printed = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"\[\S+ \S+\]", printed[0])
+    assert re.fullmatch(r"\[\S+ +\S+ *\]", printed[0])
     assert printed[1:] == ["(2,) ffd8", "clone", "[1, 2]"]
 
 

@@ -30,7 +30,7 @@ PUSHT, JUDGE = ROOT / "checkpoints" / "pusht", ROOT / "checkpoints" / "judges" /
         ({"world": "w", "port": -1}, r"--port is within 0\.\.65535, got -1"),
         ({"world": PUSHT, "batch": 5}, r"--batch is one of \(1, 2, 4, 8, 16\), got 5"),
         ({"world": PUSHT, "num_steps": 3}, r"--num-steps is one of \(1, 2, 4\), got 3"),
-        ({"world": PUSHT, "judge": ROOT / "checkpoints" / "judges" / "metaworld-push-v3"}, "--judge .*: it looks at"),
+        ({"world": PUSHT, "judge": ROOT / "checkpoints" / "judges" / "metaworld-push-v3"}, "judge .*: looks at"),
     ],
 )
 def test_options_that_do_not_fit(options, said):
