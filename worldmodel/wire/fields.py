@@ -9,6 +9,8 @@ import numpy as np
 Default = TypeVar("Default")
 MOST_STREAMS = 16
 """Largest number of streams of a session."""
+MOST_WORDS = 2000
+"""Longest description of a task, in characters."""
 MOST_CHARACTERS = 200
 """Longest text in a field, and longest value in a message about an error."""
 
@@ -93,11 +95,9 @@ class Fields:
         """A list of `number` texts, or one text for all of them; empty ones by default."""
         value = self._get(name, "")
         value = [value] * number if isinstance(value, str) else value
-        fits = isinstance(value, list) and all(isinstance(v, str) and len(v) <= MOST_CHARACTERS for v in value)
+        fits = isinstance(value, list) and all(isinstance(v, str) and len(v) <= MOST_WORDS for v in value)
         if not fits or len(value) != number:
-            raise ValueError(
-                f"{name} is a list of {number} texts of at most {MOST_CHARACTERS} characters, got {_counted(value)}"
-            )
+            raise ValueError(f"{name} is {number} texts of at most {MOST_WORDS} characters, got {_counted(value)}")
         return tuple(value)
 
     def pictures(self, name: str, shape: tuple[int | None, ...]) -> np.ndarray:

@@ -16,6 +16,11 @@ from worldmodel.wire.limits import Limits
 from worldmodel.wire.messages import pack
 
 ZERO = [[0.0, 0.0]]
+SEEN = {
+    "observation.images.top": np.zeros((1, 16, 16, 3), np.uint8),
+    "observation.images.wrist": np.zeros((1, 16, 16, 3), np.uint8),
+    "observation.state": ZERO,
+}
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +212,15 @@ MESSAGES = {
     "picture": (
         {"type": "create", "observation": {"observation.images.top": np.zeros((1, 8, 8, 3), np.uint8)}},
         r"uint8 and the shape \(any, 16, 16, 3\), got the dtype uint8 and the shape \(1, 8, 8, 3\)",
+    ),
+    "task": (
+        {"type": "create", "observation": SEEN | {"task": ["push", "lift"]}},
+        "task is 1 texts of at most 2000 characters, got 2 of them",
+    ),
+    "long task": ({"type": "create", "observation": SEEN | {"task": "x" * 2001}}, "task is 1 texts of at most 2000"),
+    "state": (
+        {"type": "create", "observation": SEEN | {"observation.state": [[1.0]]}},
+        r"observation.state has numbers of the shape \(1, 2\), got lists of the shape \(1, 1\)",
     ),
     "no session": ({"type": "step", "action": ZERO}, "step needs the field session, got 'type, action'"),
     "session": ({"type": "step", "session": "abc"}, "there is no session 'abc' on this connection; it has 1"),
