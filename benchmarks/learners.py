@@ -5,14 +5,17 @@ python benchmarks/learners.py --out runs/learners --minutes 10
 
 Records Meta-World's reach-v3, trains a world model and a judge on it, lets SAC learn in dreams alone, and
 lets the agent act in the simulator before and after, from the same 100 starts that neither of them has
-seen. The goal of an episode is only visible in the pictures: the agent sees the hand and the keypoints
-of the judge, which stay as they are. Its reward is the judge's. Every part that is finished is kept, so
-a killed run continues with the part that it was in. Writes `learners.json` with every trial.
+seen. A script that drives to the middle of the goals acts there, too.
+
+The goal of an episode is only visible in the pictures: the agent sees the hand and the keypoints of the
+judge, which stay as they are. Its reward is the judge's. Every part that is finished is kept, so a killed
+run continues with the part that it was in. Writes `learners.json` with every trial.
 """
 
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +24,13 @@ import numpy as np
 import torch
 import tyro
 from einops import rearrange
-from jaxtyping import Float32, Float64
+from jaxtyping import Float, Float32, Float64
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecMonitor
 
 from policy_eval.judge.judge import LearnedJudge
-from policy_eval.policies.policy import AgentPolicy
+from policy_eval.policies.policy import AgentPolicy, Policy
 from worldmodel.data import open_episodes
 from worldmodel.dreams.sb3 import StableBaselinesEnv
 from worldmodel.dreams.starts import Starts
@@ -43,6 +46,8 @@ DREAM = "worldmodel.dreams:worldmodel/Dream-v0"
 HORIZON = 30
 BEST_REWARD = 10.0
 """Largest reward of a step in Meta-World."""
+MIDDLE = (0.0, 0.85, 0.175)
+"""The middle of the region of goals in metres, which the agent is not told."""
 POINTS = 30
 """Points of the curve of a run; the agent is kept at each of them."""
 
@@ -96,6 +101,18 @@ class Keypoints:
         seen = [encode(frames).numpy() for encode, frames in zip(self.encoders, pictures, strict=True)]
         hand = (observation["observation.state"] - self.mean) / self.std
         return {"seen": np.concatenate([hand.clip(-3, 3), *seen], axis=1).astype(np.float32)}
+
+
+class Middle:
+    """A script for comparison: it drives to the middle of the region of goals, whatever the pictures show."""
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Nothing to forget."""
+
+    def act(self, observation: dict[str, torch.Tensor]) -> Float[torch.Tensor, "n 4"]:
+        """Towards the middle, with the gain of Meta-World's experts."""
+        way = 10 * (torch.tensor(MIDDLE) - observation["observation.state"][:, :3])
+        return torch.nn.functional.pad(way.clamp(-1, 1), (0, 1))
 
 
 class Clock(BaseCallback):
@@ -179,7 +196,7 @@ def learn(config: BenchmarkConfig, agent: SAC) -> tuple[SAC, list[dict[str, floa
     return agent, clock.curve
 
 
-def act_for_real(policy: AgentPolicy, starts: Starts, kept: Path) -> dict[str, Float64[np.ndarray, "e"]]:
+def act_for_real(policy: Policy, starts: Starts, kept: Path) -> dict[str, Float64[np.ndarray, "e"]]:
     """Return over 30 steps, successes included, and whether the goal was reached, from every start."""
     if kept.is_file():
         return {name: np.array(values) for name, values in read_object(kept).items()}
@@ -210,13 +227,16 @@ def main(config: BenchmarkConfig) -> None:
     before = act_for_real(policy, starts, config.out / "before.json")
     policy.agent, found["curve"] = learn(config, agent)
     after = act_for_real(policy, starts, config.out / "after.json")
+    middle = act_for_real(Middle(), starts, config.out / "middle.json")
     for name in before:
         gains = after[name] - before[name]
         low, high = bootstrap_interval(gains, np.arange(len(gains)), resamples=4000)
-        found[name] = {"before": before[name].tolist(), "after": after[name].tolist(), "interval": (low, high)}
+        trials = {"before": before, "after": after, "middle": middle}
+        found[name] = {when: values[name].tolist() for when, values in trials.items()} | {"interval": (low, high)}
         print(
             f"real {name}: {before[name].mean():.2f} before, {after[name].mean():.2f} after, "
-            f"gain {gains.mean():+.2f} [{low:+.2f}, {high:+.2f}], {len(gains)} paired starts"
+            f"gain {gains.mean():+.2f} [{low:+.2f}, {high:+.2f}], {len(gains)} paired starts; "
+            f"a script that drives to the middle of the goals: {middle[name].mean():.2f}"
         )
     write_json(config.out / "learners.json", found)
 
