@@ -108,7 +108,9 @@ def over_the_wire(envs: list, actions: np.ndarray) -> tuple[float, list[float]]:
     began = time.perf_counter()
     for thread in threads:
         thread.join()
-    return actions.shape[0] * actions.shape[1] / (time.perf_counter() - began), sum(seconds, [])
+    return actions.shape[0] * actions.shape[1] / (time.perf_counter() - began), [
+        second for each in seconds for second in each
+    ]
 
 
 def speed(config: Speed) -> dict:
