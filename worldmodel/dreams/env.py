@@ -98,7 +98,7 @@ class DreamEnv(VectorEnv):
             raise ValueError(
                 f"keys is one of {', '.join(KEYS)}, render_mode is rgb_array or None, got {keys!r} and {render_mode!r}"
             )
-        _check(world, starts)
+        check_starts(world, starts)
         self.world, self.starts, self.judge = world, starts, judge
         self.num_envs, self.horizon, self.num_steps, self.seed = num_envs, horizon, num_steps, seed
         self.keys, self.render_mode = keys, render_mode
@@ -295,7 +295,7 @@ def autoreset_named(mode: AutoresetMode | str) -> AutoresetMode:
     return known[mode] if isinstance(mode, str) else mode
 
 
-def _check(world: WorldModel, starts: Starts) -> None:
+def check_starts(world: WorldModel, starts: Starts) -> None:
     """Raise a `ValueError` with both values when dreams cannot begin from `starts`."""
     name = starts.source.name
     if tuple(world.views) != starts.views:
