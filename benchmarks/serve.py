@@ -109,11 +109,7 @@ def over_the_wire(envs: list, actions: np.ndarray) -> tuple[float, list[float]]:
     for thread in threads:
         thread.join()
     return actions.shape[0] * actions.shape[1] / (time.perf_counter() - began), [
-<<<<<<< HEAD
-        each for some in seconds for each in some
-=======
         second for each in seconds for second in each
->>>>>>> h-wire
     ]
 
 

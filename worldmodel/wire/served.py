@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from worldmodel.data.clip import Clip
-from worldmodel.dreams.env import check_starts as check_starts
+from worldmodel.dreams.env import check_starts
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Judge
 from worldmodel.streaming.noise import mix_seed
