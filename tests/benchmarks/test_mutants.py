@@ -64,6 +64,7 @@ def test_what_is_not_noticed_survives(script, tree, capsys):
     assert "a + b" in (tree / "sums.py").read_text()
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_the_list_is_one_line(script, tree, capsys):
     run, config = script["main"], script["MutantsConfig"]
     assert run(config(root=tree, only=("chess",))) == 1

@@ -206,6 +206,7 @@ def test_it_learns_to_decode_a_square():
     assert measure(dynamics, [still])["explained"] < 0.5
 
 
+@pytest.mark.slow
 def test_the_command_writes_model_and_report(tmp_path, capsys):
     world = tiny_world()
     world.save(tmp_path / "world")

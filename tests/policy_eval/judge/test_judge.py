@@ -227,6 +227,7 @@ def test_disturbed_frames_stay_near():
 
 
 @pytest.mark.parametrize("stride", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_the_command_trains_calibrates_and_reports(stride, data, tmp_path, capsys):
     world = tiny_world(size=(16, 16), random=False, stride=stride)
     world.save(tmp_path / "world")

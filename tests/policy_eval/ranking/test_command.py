@@ -115,6 +115,7 @@ def test_an_interrupted_ranking_keeps_its_cells_and_the_same_call_goes_on(made, 
     assert read(out)["trials"] == read(ranked)["trials"]
 
 
+@pytest.mark.slow
 def test_a_folder_with_something_else_and_a_damaged_cell_are_named(made, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     assert main(["rank", *made.flags(tmp_path, *REAL, *ONE)]) == 2
@@ -141,6 +142,7 @@ def test_the_page_stands_alone(ranked):
         assert words in page
 
 
+@pytest.mark.slow
 def test_a_killed_command_continues_to_the_same_numbers(made, ranked, tmp_path):
     """Cells that are there are not touched; the rest is done; nothing differs at the end."""
     out = tmp_path / "out"
@@ -231,6 +233,7 @@ def test_without_a_real_environment_there_is_an_order_and_no_claim(made, tmp_pat
     assert "copy-last-frame control" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_example_of_the_documentation_runs(made, tmp_path, monkeypatch):
     text = (ROOT / "docs" / "ranking.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

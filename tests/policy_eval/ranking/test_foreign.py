@@ -28,6 +28,7 @@ def ranking(tmp_path, monkeypatch) -> tuple[str, str, list[str]]:
     return square, policies, flags
 
 
+@pytest.mark.slow
 def test_policies_by_name_are_tried_in_a_foreign_environment(ranking, capsys):
     square, policies, flags = ranking
     flags += ["--policies", f"{policies}:right", f"{policies}:Left", "--real", square, "--workers", "1"]

@@ -177,6 +177,7 @@ def test_a_process_of_its_own_improves_a_policy(folders, tmp_path):
     assert (tmp_path / "out/policy.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_command_improves_and_leaves_a_policy(folders, tmp_path, capsys):
     assert main(small_run(folders, tmp_path / "out")) == 0
     said = capsys.readouterr().out

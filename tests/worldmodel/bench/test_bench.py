@@ -155,6 +155,7 @@ def test_a_monolithic_model_cannot_be_read_again():
         recomputed_step(world, clip, torch.rand(2, 2))
 
 
+@pytest.mark.slow
 def test_a_long_stream_costs_and_holds_the_same_at_its_end():
     world = tiny_world(SMALL, size=(16, 16), views=("top",))
     clip = random_clip(world, batch=1, frames=2)

@@ -80,6 +80,7 @@ def test_every_format_gives_the_same_clip(sources, name):
                 assert same, field.name
 
 
+@pytest.mark.slow
 def test_lerobot_v20_gives_the_same_clips(tmp_path):
     """v2.0 differs from v2.1 in its version and in where the statistics are."""
     folder = shutil.copytree(V21, tmp_path / "v20")

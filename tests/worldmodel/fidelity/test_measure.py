@@ -200,6 +200,7 @@ def test_what_does_not_fit_is_named_with_both_values() -> None:
         measure_fidelity(tiny_world(), source, horizon=6)
 
 
+@pytest.mark.slow
 def test_recorded_data_from_files_to_files(tmp_path: Path, capsys) -> None:
     source = open_episodes(DATA, size=(64, 64))
     world = tiny_world(size=(64, 64), views=source.views)

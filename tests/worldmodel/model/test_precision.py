@@ -32,6 +32,7 @@ def test_a_device_is_described_with_its_threads_and_number_format(monkeypatch):
     assert describe(torch.device("cpu")) in ("cpu (2 threads, fp32)", "cpu (2 threads, bf16)")
 
 
+@pytest.mark.slow
 def test_commands_within_a_command_say_the_device_once():
     code = "from worldmodel.model.precision import command_device as d; d('auto'); d('cpu'); d('cpu')"
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}

@@ -96,6 +96,7 @@ def test_twelve_levels_and_the_largest_number_of_values_are_read():
     assert len(unpack(msgpack.packb([0] * (messages.MOST_VALUES - 1)))) == messages.MOST_VALUES - 1
 
 
+@pytest.mark.slow
 def test_no_room_is_reserved_for_what_heads_claim():
     """A list that claims as many values as there are bytes, inside another one, inside another one."""
     bomb = b"\xdd\x00\x0f\x00\x00" * 12 + b"\x00" * (1 << 20)

@@ -167,6 +167,7 @@ def mutate(draw, file):
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
+@pytest.mark.slow
 def test_changed_file_is_refused(original, tmp_path_factory, data):
     file = tmp_path_factory.mktemp("changed") / "d.hdf5"
     shutil.copy(original, file)

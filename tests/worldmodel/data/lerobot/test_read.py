@@ -278,6 +278,7 @@ def test_fingerprints_stay_the_same():
         assert open_episodes(folder).fingerprint.startswith(begin)
 
 
+@pytest.mark.slow
 def test_what_systems_leave_behind_does_not_change_the_data_set(tmp_path):
     folder = shutil.copytree(V30, tmp_path / "d")
     expected = digest(open_episodes(folder))

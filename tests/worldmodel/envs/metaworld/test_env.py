@@ -116,6 +116,7 @@ def test_pictures_outlive_other_renderers(env):
     assert canvas("push-v3", env.simulator.model, 32) is CANVASES["push-v3", 32]
 
 
+@pytest.mark.slow
 def test_triton_can_be_imported_after_a_picture():
     """In the wrong order the process dies of a segmentation fault."""
     code = """

@@ -95,6 +95,7 @@ def spread(shift, behaviour):
     return float(np.mean(np.log(sigmas)))
 
 
+@pytest.mark.slow
 def test_action_noise_is_twofold():
     """Sigma is log-uniform in 16..120 instead of 8..60: its logarithm moves by log 2."""
     usual = spread("", "noisy")
