@@ -128,48 +128,85 @@ def rank_policies(config: RankConfig) -> Ranking:
         return rank(*done, seed=config.seed)
     setup = config.setup
     number = len(setup.loaded_starts)
-    tried = number if config.real_episodes is None else config.real_episodes
-    if tried > number:
+    if config.real_episodes is not None and config.real_episodes > number:
         raise ValueError(
-            f"--real-episodes is 1 to --episodes, since real starts are dreamed from too; got {tried} and {number}"
+            "--real-episodes is 1 to --episodes, since real starts are dreamed from too; got "
+            f"{config.real_episodes} and {number}"
         )
     check_policies(setup, policies)
+    stored = None if config.real_table is None else read_outcomes(config.real_table, policies)
     claim(config.out)
-    dreams = cut(["dream"], policies, range(number), setup.batch)
-    with_trials = setup.real != "none"
-    trials = cut(["real"], policies, range(tried), setup.batch) if with_trials else []
-    real = None
-    if config.real_table is not None:
-        real = read_outcomes(config.real_table, policies)
-    optimism, videos = None, []
     with single_thread():
         command_device(config.device)
-        run_shown(setup, "trials", [*trials, *dreams], config)
-        dream, faults = counted(setup, dreams, config)
-        if with_trials:
-            real, more = counted(setup, trials, config)
-            faults += more
-            again, failures = replays(setup, policies, config.out, limit=config.replays)
-            run_shown(setup, "replays", again, config)
-            optimism = imagined_successes(gather(setup, again, config.out), failures)
-            videos = film(setup, policies, worst(dream, real, config.videos), config.out)
-    ranking = rank(*in_both(dream, real), seed=config.seed)
+        tried = run_trials(config, setup, policies, stored)
+    ranking = rank(tried.dream, tried.real, seed=config.seed)
     report = {
         "format": 1,
         **ranking.to_json(),
-        "optimism": optimism,
-        "faults": faults,
+        "optimism": tried.optimism,
+        "faults": tried.faults,
         "settings": settings(config, policies),
         "made_with": setup.made_with,
-        "trials": trial_rows(dream, real),
+        "trials": trial_rows(tried.dream, tried.real),
     }
     write_json(config.out / "ranking.json", report)
-    write_report(report, videos, config.out / "report.html")
+    write_report(report, tried.videos, config.out / "report.html")
     print_ranking(report)
     print(f"{config.out / 'ranking.json'} and {config.out / 'report.html'}")
     if config.plan:
-        show_plan(dream, real, config.out)
+        show_plan(tried.dream, tried.real, config.out)
     return ranking
+
+
+@dataclass(frozen=True)
+class Tried:
+    """The trials of a ranking.
+
+    Attributes:
+        dream: Dreamed trials that count, by policy.
+        real: Real trials of the same policies, where there are any.
+        faults: A row for each trial with a fault.
+        optimism: As in `imagined_successes`.
+        videos: Files and captions of the worst disagreements.
+    """
+
+    dream: dict[str, Scores]
+    real: dict[str, Scores] | None
+    faults: list[dict]
+    optimism: dict | None
+    videos: list[tuple[Path, str]]
+
+
+def run_trials(
+    config: RankConfig, setup: TrialSetup, policies: Mapping[str, str | Path], stored: dict[str, Scores] | None
+) -> Tried:
+    """Run the trials that are missing, and dream failed real ones again.
+
+    Args:
+        config: The settings.
+        setup: The setup of the trials.
+        policies: By name.
+        stored: Real trials that were made before.
+
+    Raises:
+        ValueError: A finished cell was made with another setup, or no policy has a trial that counts.
+    """
+    number, with_simulator = len(setup.loaded_starts), setup.real != "none"
+    tried = number if config.real_episodes is None else config.real_episodes
+    dreams = cut(["dream"], policies, range(number), setup.batch)
+    trials = cut(["real"], policies, range(tried), setup.batch) if with_simulator else []
+    run_shown(setup, "trials", [*trials, *dreams], config)
+    dream, faults = counted(setup, dreams, config)
+    if not with_simulator:
+        return Tried(*in_both(dream, stored), faults, None, [])
+    real, more = counted(setup, trials, config)
+    again, failures = replays(setup, policies, config.out, limit=config.replays)
+    run_shown(setup, "replays", again, config)
+    optimism = imagined_successes(gather(setup, again, config.out), failures)
+    dream, real = in_both(dream, real)
+    faults += more
+    disagreements = worst(without(dream, faults), without(real, faults), config.videos)
+    return Tried(dream, real, faults, optimism, film(setup, policies, disagreements, config.out))
 
 
 def finished_trials(
@@ -239,6 +276,16 @@ def counted(setup: TrialSetup, cells: Sequence[Cell], config: RankConfig) -> tup
             scores[name] = each.rows(kept)
         rows += [{"policy": name, "place": cells[0].place, **asdict(fault)} for fault in faults[name]]
     return scores, rows
+
+
+def without(scores: Mapping[str, Scores], faults: Sequence[Mapping]) -> dict[str, Scores]:
+    """The trials of starts from which a policy has no fault in any place; there is nothing to see of the others."""
+    found = {}
+    for name, each in scores.items():
+        kept = ~np.isin(each.seeds, [fault["seed"] for fault in faults if fault["policy"] == name])
+        if kept.any():
+            found[name] = each.rows(kept)
+    return found
 
 
 def in_both(

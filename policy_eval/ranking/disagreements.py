@@ -48,7 +48,7 @@ def worst(dream: Mapping[str, Scores], real: Mapping[str, Scores], number: int) 
     Policies take turns; the policy whose score the dream gets most wrong comes first. Within a policy,
     outcomes that are wrong in the same direction as its score come first.
     """
-    order = sorted(dream, key=lambda name: -abs(dream[name].mean - real[name].mean))
+    order = sorted(set(dream) & set(real), key=lambda name: (-abs(dream[name].mean - real[name].mean), name))
     columns = []
     for name in order:
         _, mine, other = np.intersect1d(dream[name].seeds, real[name].seeds, return_indices=True)

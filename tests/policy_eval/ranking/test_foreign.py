@@ -51,6 +51,33 @@ def test_policies_by_name_are_tried_in_a_foreign_environment(ranking, capsys):
     assert "made with real_source" in capsys.readouterr().err
 
 
+def test_a_policy_that_fails_for_real_is_ranked_last_and_not_filmed(ranking):
+    """It loses its way after the second step, in the dream and for real."""
+    square, policies, flags = ranking
+    text = (
+        POLICIES
+        + """
+
+class Lost(Left):
+    def reset(self, seeds):
+        super().reset(seeds)
+        self.steps = 0
+
+    def act(self, observation):
+        self.steps += 1
+        return super().act(observation) * (float("nan") if self.steps > 2 else 1)
+"""
+    )
+    Path(f"{policies}.py").write_text(text)
+    flags += ["--policies", f"{policies}:right", f"{policies}:Lost", "--real", square, "--workers", "1"]
+    assert main(flags) == 0
+    report = json.loads(Path("out/ranking.json").read_text())
+    assert {policy["name"]: policy["real"]["score"] for policy in report["policies"]} == {"right": 1.0, "Lost": 0.0}
+    lost = [fault for fault in report["faults"] if fault["place"] == "real"]
+    assert [fault["policy"] for fault in lost] == ["Lost"] * 3 and "are not finite" in lost[0]["reason"]
+    assert not list(Path("out").glob("*Lost*.mp4"))
+
+
 @pytest.mark.slow
 def test_processes_find_policies_and_environment(ranking):
     square, policies, flags = ranking
