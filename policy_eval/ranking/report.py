@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from policy_eval.ranking.outcomes import ENDINGS
 from policy_eval.statistics.agreement import STATISTICS
 from policy_eval.statistics.resampling import NORMAL
 from worldmodel.display.html import Report
@@ -223,6 +224,8 @@ def draw_pairs(report: Mapping[str, Any], file: Path) -> None:
 def _introduction(report: Mapping[str, Any]) -> str:
     about, first = report["settings"], report["policies"][0]
     real = "" if first["real"] is None else f" and {first['real']['n']} real ones"
+    file = Path(about["real"])
+    real += f", read from the file {file.name}" if file.suffix in ENDINGS else ""
     return (
         f"{len(report['policies'])} policies, {first['dream']['n']} dreamed trials each{real}, at "
         f"most {about['horizon']} steps, in the world model {about['world']}"

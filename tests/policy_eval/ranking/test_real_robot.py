@@ -76,7 +76,8 @@ def test_policies_are_ranked_without_simulator_and_seeds_against_a_table(mine, c
     ]
     said = capsys.readouterr().out
     assert "In 3 dreamed trials of Broken the policy failed, and they count as failures: RuntimeError" in said
-    assert "RuntimeError: no weights" in Path("out/report.html").read_text()
+    page = Path("out/report.html").read_text()
+    assert "RuntimeError: no weights" in page and "2 real ones, read from the file real.csv" in page
 
 
 def test_a_policy_without_a_trial_is_left_out_on_demand(mine, capsys):
