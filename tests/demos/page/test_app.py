@@ -2,12 +2,12 @@
 
 import base64
 import io
-import shutil
 
 import numpy as np
 import pytest
 import requests
 import torch
+from browser import browser
 from PIL import Image
 from places import ROOT
 from tiny import random_clip, tiny_world
@@ -22,17 +22,6 @@ from worldmodel.world_model import WorldModel
 
 DATA = ROOT / "tests" / "data" / "lerobot_v30_pusht"
 POLICIES = ROOT / "checkpoints" / "policies" / "pusht-position"
-CHROMIUM = shutil.which("chromium")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 PATIENCE = 150_000  # milliseconds, for a machine with other work to do
 
 
@@ -53,24 +42,18 @@ def served(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("needs the system package chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+def chromium():
+    with browser() as launched:
+        yield launched
 
 
 @pytest.fixture
-def visit(browser):
+def visit(chromium):
     """Opens the demo as a new visitor, who notes every request to elsewhere and every mistake."""
     contexts = []
 
     def open_page(address, **options):
-        contexts.append(browser.new_context(accept_downloads=True, **options))
+        contexts.append(chromium.new_context(accept_downloads=True, **options))
         page = contexts[-1].new_page()
         page.set_default_timeout(PATIENCE)
         page.strangers, page.mistakes = [], []

@@ -1,6 +1,5 @@
 """The page behind a reverse proxy with https and a path prefix, in a real browser; and who may drive there."""
 
-import shutil
 import socket
 import time
 from contextlib import ExitStack
@@ -8,14 +7,13 @@ from contextlib import ExitStack
 import httpx
 import pytest
 import torch
+from browser import browser
 from places import ROOT
 from reverse_proxy import reverse_proxy
 
 from demos.page.app import DemoConfig, build_page, launch
 from worldmodel.world_model import WorldModel
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
 PATIENCE = 150_000  # milliseconds, for a machine with other work to do
 PREFIX = "/robots/demo"
 LIMIT = 3
@@ -55,16 +53,10 @@ def served(request, tmp_path_factory):
 @pytest.fixture
 def visit(served):
     """Opens the page through the proxy; notes what goes wrong in the browser and what is asked of others."""
-    if CHROMIUM is None:
-        pytest.skip("needs the system package chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright, ExitStack() as stack:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        stack.callback(browser.close)
+    with browser() as chromium:
 
         def open_page(**options):
-            page = browser.new_context(ignore_https_errors=True, accept_downloads=True, **options).new_page()
+            page = chromium.new_context(ignore_https_errors=True, accept_downloads=True, **options).new_page()
             page.set_default_timeout(PATIENCE)
             page.mistakes = []
             page.on("pageerror", lambda error: page.mistakes.append(str(error)))
