@@ -1,4 +1,4 @@
-"""Under CI a skipped test fails the session, unless what it lacked was a GPU."""
+"""Under CI a skipped test fails the session, unless what it lacked was a GPU or lerobot."""
 
 import os
 import shutil
@@ -13,6 +13,9 @@ import pytest
 
 @pytest.mark.gpu
 def test_on_a_gpu(): pass
+
+@pytest.mark.skip(reason="lerobot is not installed")
+def test_with_lerobot(): pass
 
 def test_that_runs(): pass
 
@@ -40,5 +43,5 @@ def test_a_skip_fails_the_session(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_want_of_a_gpu_does_not(tmp_path):
+def test_the_want_of_a_gpu_and_of_lerobot_does_not(tmp_path):
     assert run(tmp_path, missing=False, ci="true", workers="0").returncode == 0
