@@ -7,7 +7,7 @@ and on as many episodes of the old data; then the judge's threshold is set on dr
 ones. This module is above evaluation, because evaluation never updates the world model.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -71,8 +71,8 @@ class AlignConfig:
     rollouts: tuple[int, ...] = (25, 100)
     """Numbers of real rollouts to align with; the smaller ones are parts of the largest. The last
     quarter of each only calibrates."""
-    episodes: int = 100
-    """Dreamed trials of each policy."""
+    episodes: int | str = 100
+    """Dreamed trials of each policy: a number for the first episodes of the data, or which, such as 0:50,60."""
     steps: int = 400
     """Optimiser steps of the world model; 0 leaves it as it is and aligns the judge alone."""
     batch: int = 8
@@ -290,7 +290,7 @@ def agreement_of(config: AlignConfig, world: str | Path, learned: str | Path, ou
         workers=config.workers,
         device=config.device,
     )
-    rank_policies(replace(settings, num_envs=min(settings.num_envs, config.episodes)))
+    rank_policies(settings)
     return read_object(out / "ranking.json")["agreement"]
 
 

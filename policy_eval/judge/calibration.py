@@ -24,7 +24,7 @@ from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.policies.policy import Policy
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.lerobot.read import recorded_policies
-from worldmodel.data.options import ColumnOptions, DataOptions
+from worldmodel.data.options import ColumnOptions, DataOptions, chosen_episodes
 from worldmodel.display.progress import ProgressLine
 from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
@@ -57,10 +57,11 @@ class CalibrateConfig:
     horizon: int
     """Maximum number of steps of a trial. A world model that shows every s-th frame holds an action for s frames, so
     in the rollouts, too, a policy should have acted at every s-th frame, and `horizon` times s frames count."""
-    episodes: int | None = None
-    """Number of rollouts to use; all when not given."""
+    episodes: int | str | None = None
+    """Rollouts to use: a number for the first ones, or which, such as 0:50,60; all when not given."""
     skip: int = 0
-    """Number of rollouts to leave out, the first ones: those that the world model or the judge was trained on."""
+    """Number of rollouts to leave out, the first ones: those that the world model or the judge was trained on. With
+    `--episodes 50:100` you leave out the first 50, too."""
     num_envs: int = 24
     """Dreams side by side."""
     num_steps: int = 2
@@ -138,6 +139,10 @@ def chosen_actors(config: CalibrateConfig, data: str, recorded: Sequence[str | N
     Raises:
         ValueError: There are fewer rollouts than asked for, or all of them are left out.
     """
+    if isinstance(config.episodes, str):
+        if config.skip:
+            raise ValueError(f"--skip {config.skip} goes with a number of rollouts, --episodes is {config.episodes}")
+        return {episode: recorded[episode] for episode in chosen_episodes(data, len(recorded), config.episodes)}
     episodes = len(recorded) if config.episodes is None else config.episodes
     if not 0 <= config.skip < episodes <= len(recorded):
         raise ValueError(f"{data}: has {len(recorded)} rollouts, --episodes is {episodes}, --skip is {config.skip}")

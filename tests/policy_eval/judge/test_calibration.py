@@ -191,6 +191,9 @@ def test_too_few_rollouts_are_refused(config, episodes, skip):
 def test_known_rollouts_are_left_out_from_the_front(config):
     assert chosen_actors(config, "data", ACTORS) == dict(enumerate(ACTORS))
     assert chosen_actors(replace(config, episodes=4, skip=3), "data", ACTORS) == {3: "policy-1"}
+    assert list(chosen_actors(replace(config, episodes="2:4,0"), "data", ACTORS)) == [2, 3, 0]
+    with pytest.raises(ValueError, match="--skip 1 goes with a number of rollouts, --episodes is 0:2"):
+        chosen_actors(replace(config, episodes="0:2", skip=1), "data", ACTORS)
 
 
 def test_each_policy_dreams_from_its_own_rollouts(rollouts):
