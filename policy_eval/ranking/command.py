@@ -80,7 +80,7 @@ class RankConfig:
     columns: Annotated[ColumnOptions, tyro.conf.arg(name="")] = field(default_factory=ColumnOptions)
     """Which columns of the data to read."""
     plan: bool = False
-    """At the end print how many dreams and how many real trials tell each pair of policies apart with a power of 80 %,
+    """At the end print how many dreams and how many real trials tell each pair of policies apart with a power of 80%,
     and write plan.json; a finished ranking in --out is read and not repeated."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
