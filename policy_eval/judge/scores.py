@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torchmetrics.functional.classification import binary_auroc
 
 from worldmodel.data import EpisodeSource, stack_clips
 from worldmodel.world_model import WorldModel
@@ -153,6 +152,8 @@ def _table(truth: Bool[np.ndarray, "n"], scores: Float64[np.ndarray, "n"], thres
     called = scores > threshold
     auc = None
     if truth.any() and not truth.all():
+        from torchmetrics.functional.classification import binary_auroc  # slow to import
+
         # Ranks, because binary_auroc treats scores outside 0..1 as logits.
         ranks = np.unique(scores, return_inverse=True)[1] / len(scores)
         auc = float(binary_auroc(torch.from_numpy(ranks), torch.from_numpy(truth).long()))

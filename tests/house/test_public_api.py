@@ -86,6 +86,14 @@ def test_importing_a_root_imports_nothing_heavy():
     assert not [name for name in loaded if name.startswith(tuple(f"{package}." for package in PACKAGES))]
 
 
+@pytest.mark.slow
+def test_commands_start_without_what_only_metrics_need():
+    commands = "worldmodel.training.pretrain policy_eval.ranking.command policy_eval.judge.train"
+    commands += " rl_posttrain.posttraining.train rl_posttrain.imagination.train worldmodel.fidelity.measure"
+    loaded = python(f"import sys, {', '.join(commands.split())}; print(*sys.modules)").split()
+    assert {"torchmetrics", "torchvision", "lpips", "scipy", "diffusers"} & set(loaded) == set()
+
+
 def test_importing_a_root_is_instant():
     code = "import time; begin = time.perf_counter(); import worldmodel; print(time.perf_counter() - begin)"
     assert min(float(python(code)) for _ in range(5)) <= SECONDS

@@ -1,7 +1,8 @@
 """How close a predicted frame is to the recorded one: PSNR, SSIM, LPIPS and masked PSNR.
 
 Every function compares single frames, so the leading axes of the inputs are the axes of the result.
-Letterbox padding is cut off with `valid_region` before anything is compared.
+Letterbox padding is cut off with `valid_region` before anything is compared. torchmetrics, lpips and torchvision are
+imported where they are used, because together they take longer to import than PyTorch.
 """
 
 import warnings
@@ -11,10 +12,7 @@ from pathlib import Path
 import torch
 from einops import rearrange, reduce
 from jaxtyping import Bool, Float32, UInt8
-from lpips import LPIPS
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
-from torchvision.models import AlexNet_Weights
 
 MSE_FLOOR = 1e-5
 """Smallest mean squared error on the [0, 1] scale, so PSNR is at most 50 dB."""
@@ -59,6 +57,8 @@ def ssim(prediction: UInt8[Tensor, "*b H W 3"], truth: UInt8[Tensor, "*b H W 3"]
     Exact to 5e-4: in float32 the variance of a flat patch, a difference of nearly equal numbers,
     is rounding noise; float64 convolutions are ten times as slow on a CPU.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     pictures = [rearrange(_unit(x), "... H W c -> (...) c H W") for x in (prediction, truth)]
     values = structural_similarity_index_measure(*pictures, data_range=1.0, reduction="none")
     return values.reshape(prediction.shape[:-3])
@@ -123,26 +123,34 @@ class Lpips:
         reason = self.missing_reason()
         if reason is not None:
             raise ValueError(reason)
+        from lpips import LPIPS
+
         with warnings.catch_warnings():  # lpips still uses torchvision's old `pretrained`
             warnings.simplefilter("ignore", UserWarning)
             self._network = LPIPS(net="alex", verbose=False).to(device)
         self._device = device
 
-    @staticmethod
-    def trunk_path() -> Path:
+    @classmethod
+    def trunk_path(cls) -> Path:
         """The file in which the AlexNet weights are expected."""
-        file_name = AlexNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
+        file_name = cls._trunk_url().rsplit("/", 1)[1]
         return Path(torch.hub.get_dir()) / "checkpoints" / file_name
 
     @classmethod
     def missing_reason(cls) -> str | None:
         """Why LPIPS cannot be measured, and what to do about it; `None` when it can."""
-        path, url = cls.trunk_path(), AlexNet_Weights.IMAGENET1K_V1.url
+        path, url = cls.trunk_path(), cls._trunk_url()
         if path.exists():
             return None
         if path.is_relative_to(Path.home()):  # reports carry this line, and are shared
             path = "~" / path.relative_to(Path.home())
         return f"LPIPS is left out: its AlexNet trunk is missing; download {url} to {path}"
+
+    @staticmethod
+    def _trunk_url() -> str:
+        from torchvision.models import AlexNet_Weights
+
+        return AlexNet_Weights.IMAGENET1K_V1.url
 
     @torch.no_grad()
     def __call__(

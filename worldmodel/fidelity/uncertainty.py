@@ -8,7 +8,6 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torchmetrics.functional import spearman_corrcoef
 
 from worldmodel.data import EpisodeSource, stack_clips
 from worldmodel.dreams.anchors import Anchors, contexts
@@ -139,6 +138,8 @@ def mean_correlation(x: Float[Tensor, "n t"], y: Float[Tensor, "n t"]) -> float:
 
 def correlation(x: Float[Tensor, "n"], y: Float[Tensor, "n"]) -> float:
     """Spearman's rank correlation; 0 where one of them does not vary."""
+    from torchmetrics.functional import spearman_corrcoef  # slow to import
+
     return float(spearman_corrcoef(x.double(), y.double()))
 
 
