@@ -5,7 +5,7 @@ from pathlib import Path
 
 from worldmodel.data import open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
-from worldmodel.data.video.write import write_video
+from worldmodel.data.video.write import VIDEO_SUFFIXES, write_video
 from worldmodel.dreams.film import compare, dream_episode
 from worldmodel.model.folder import check_file
 from worldmodel.model.precision import command_device
@@ -21,7 +21,7 @@ class RolloutConfig:
     data: DataPath
     """Data set of the episode."""
     out: Path
-    """The video, an mp4 file."""
+    """The video: a file that ends in .mp4, or in .webp for a picture that moves in a README."""
     episode: int = 0
     """Index of the episode."""
     start: int = 0
@@ -45,9 +45,11 @@ def rollout(config: RolloutConfig) -> None:
 
     Raises:
         ValueError: The data does not fit the world model, the stretch lies outside the episode, or the video is there
-            already.
+            already or has another ending.
     """
     check_file(config.out, overwrite=config.overwrite)
+    if config.out.suffix not in VIDEO_SUFFIXES:
+        raise ValueError(f"--out {config.out}: a video ends in one of {', '.join(VIDEO_SUFFIXES)}")
     world = WorldModel.load(config.world, command_device(config.device))
     source = open_episodes(config.data, tuple(world.size), world.views, config.reading)
     truth, dream = dream_episode(

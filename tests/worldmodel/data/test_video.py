@@ -5,6 +5,7 @@ import os
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from worldmodel.data.video.read import (
     MAX_OPEN_READERS,
@@ -147,6 +148,20 @@ def test_videos_for_people_have_even_sizes_and_fractional_rates(tmp_path):
     assert np.abs(difference).mean() < 4
     with pytest.raises(ValueError, match="0 frames at 10"):
         write_video(path, frames[:0], 10)
+
+
+def test_a_film_for_a_readme_is_an_endless_webp(tmp_path):
+    path = tmp_path / "film.webp"
+    frames = drawn_frames(12, 33, 47)
+    write_video(path, frames, 2.5)
+    with Image.open(path) as film:
+        assert (film.n_frames, film.size, film.info["loop"]) == (12, (47, 33), 0)
+        film.seek(11)
+        film.load()
+        assert film.info["duration"] == 400
+        assert np.abs(np.asarray(film.convert("RGB")).astype(float) - frames[11]).mean() < 6
+    with pytest.raises(ValueError, match=r"film\.gif: ends in '\.gif', a video is written as one of \.mp4, \.webp"):
+        write_video(tmp_path / "film.gif", frames, 2.5)
 
 
 def test_open_readers_are_bounded_and_released(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from worldmodel.files import write_atomically
 
@@ -97,42 +98,57 @@ def video_properties(file: Path) -> dict[str, object]:
 
 
 PEOPLE_CONSTANT_RATE_FACTOR = 18
+WEBP_QUALITY = 80
 
 
 def write_video(
     path: Path | str, frames: UInt8[np.ndarray, "t H W 3"], fps: float | int, *, crf: int = PEOPLE_CONSTANT_RATE_FACTOR
 ) -> None:
-    """Write an mp4 that every browser and player can show: H.264, 4:2:0, playable while it loads.
+    """Write a video for people: an mp4 or, as a page such as a README can show it, an endless animated WebP.
 
-    Frames of odd height or width are extended by repeating the last row or column.
+    The mp4 plays in every browser and while it loads (H.264, 4:2:0); frames of odd height or width are extended by
+    repeating the last row or column.
 
     Args:
-        path: The mp4; its folder is made when it is missing.
+        path: The file, which ends in `.mp4` or `.webp`; its folder is made when it is missing.
         frames: RGB, 0..255.
-        fps: Frames per second.
-        crf: Constant rate factor of x264; lower is better.
+        fps: Frames per second; a WebP holds them as whole milliseconds per frame.
+        crf: Constant rate factor of x264, for an mp4; lower is better.
 
     Raises:
-        ValueError: There are no frames, or `fps` is not positive.
+        ValueError: There are no frames, `fps` is not positive, or the file has another ending.
     """
     path = Path(path)
     if not len(frames) or not fps > 0:
         raise ValueError(f"{path}: {len(frames)} frames at {fps} frames per second is no video")
+    if path.suffix not in VIDEO_SUFFIXES:
+        raise ValueError(f"{path}: ends in {path.suffix!r}, a video is written as one of {', '.join(VIDEO_SUFFIXES)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda temporary: _WRITERS[path.suffix](temporary, frames, fps, crf))
+
+
+def _write_mp4(file: Path, frames: UInt8[np.ndarray, "t H W 3"], fps: float | int, crf: int) -> None:
     height, width = frames.shape[1:3]
     even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
-    def write(temporary: Path) -> None:
-        """Encode all frames."""
-        options = {"movflags": "faststart"}
-        with av.open(str(temporary), "w", format="mp4", options=options) as container:
-            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-            stream.height, stream.width = even.shape[1:3]
-            stream.pix_fmt = "yuv420p"
-            stream.options = {"crf": str(crf)}
-            for frame in even:
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode())
+    with av.open(str(file), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        stream.height, stream.width = even.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": str(crf)}
+        for frame in even:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, write)
+
+def _write_webp(file: Path, frames: UInt8[np.ndarray, "t H W 3"], fps: float | int, crf: int) -> None:
+    del crf
+    first, *rest = [Image.fromarray(frame) for frame in frames]
+    options = {"duration": round(1000 / fps), "loop": 0, "quality": WEBP_QUALITY, "method": 6}
+    first.save(file, format="WEBP", save_all=True, append_images=rest, **options)
+
+
+_WRITERS = {".mp4": _write_mp4, ".webp": _write_webp}
+VIDEO_SUFFIXES = tuple(_WRITERS)
+"""The endings of the files that `write_video` writes."""
