@@ -26,6 +26,7 @@ EXTRAS = {
     "peft": "rl",
     "pymunk": "pusht",
     "stable_baselines3": "rl",
+    "starlette": "demo",
 }
 """Modules that a plain installation lacks, and the extra of this package that brings each."""
 
@@ -97,9 +98,7 @@ def missing_extra(module: str | None) -> str | None:
     package = (module or "").partition(".")[0]
     if package not in EXTRAS:
         return None
-    return (
-        f"needs the Python package {package}, which is not installed: pip install 'worldmodel[{EXTRAS[package]}]'"
-    )
+    return f"needs the Python package {package}, which is not installed: pip install 'worldmodel[{EXTRAS[package]}]'"
 
 
 def check_methods(thing: object, methods: Sequence[str], spec: str, what: str) -> None:

@@ -49,7 +49,8 @@ def open_episodes(
     Args:
         data: A LeRobot folder (v2.0, v2.1, v3.0), a folder of videos or pictures such as
             `episode_*/<camera>.mp4`, an HDF5 file (or a folder of such) in the layout of robomimic, LIBERO, Isaac
-            Lab or ALOHA, `hf://USER/SET@REV`, or episodes that ship (`checkpoints/starts/pusht`); or several with the same cameras, frame rate, actions and states.
+            Lab or ALOHA, `hf://USER/SET@REV`, or episodes that ship (`checkpoints/starts/pusht`, found from any
+            folder); or several with the same cameras, frame rate, actions and states.
         size: `(H, W)` of the frames to read; by default the cameras' own size where they agree,
             else the largest height and the largest width. The aspect ratio is kept, the rest is padding.
             A `FrameBudget` makes large pictures smaller.
