@@ -1,4 +1,4 @@
-"""What is published: versions that agree, extras that stand alone, public packages in the lock, the files of the wheel."""
+"""What is published: versions that agree, extras that stand alone, a lock, and the files of wheel and sdist."""
 
 import ast
 import re
