@@ -162,8 +162,6 @@ def _import(name: str, sought: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if lacking := missing_extra(error.name):
-            raise ValueError(f"{sought} {lacking}") from error
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise ValueError(_failed(name, sought, error)) from error
         near = difflib.get_close_matches(name, [path.stem for path in Path.cwd().glob("*.py")], n=1)

@@ -31,7 +31,7 @@ from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.dreams.context import check_views
 from worldmodel.dreams.verdict import Judge
-from worldmodel.envs import has_simulator
+from worldmodel.envs import has_simulator, lacks
 from worldmodel.model.folder import find_folder, find_optional, shipped
 from worldmodel.model.precision import command_device
 from worldmodel.world_model import WorldModel
@@ -111,9 +111,10 @@ def find_starts(
     fresh = partial(_fresh, name, world) if has_simulator(name) else None
     if config.data is None:
         if fresh is None:
+            lacking = lacks(name)
             raise ValueError(
-                f"{config.world}: robot_type {name!r} is no environment that can be made here, so starts come "
-                "from a data set; pass --data"
+                f"{config.world}: robot_type {name!r} is no environment that can be made here"
+                f"{f' (it {lacking})' if lacking else ''}, so starts come from a data set; pass --data"
             )
         return [fresh(FRESH_SEED + number) for number in range(NUM_STARTS)], fresh, None
     source = open_episodes(config.data, tuple(world.size), world.views, config.reading)

@@ -28,6 +28,7 @@ __all__ = [
     "find_objects",
     "has_simulator",
     "is_foreign",
+    "lacks",
     "make_env",
     "make_simulator",
     "object_names",
@@ -46,11 +47,9 @@ def check_env_name(name: str) -> None:
     The packages that an environment of this package needs have to be installed. Whether Meta-World has the task, or
     the module has the class, is only checked when the environment is made.
     """
-    if is_foreign(name):
-        return
-    if name in ENVIRONMENTS or name.startswith(METAWORLD):
-        if module := absent(*modules_of(name)):
-            raise ValueError(f"environment {name} {missing_extra(module)}")
+    if lacking := lacks(name):
+        raise ValueError(f"environment {name} {lacking}")
+    if name in ENVIRONMENTS or name.startswith(METAWORLD) or is_foreign(name):
         return
     near = nearest(name, ENV_NAMES)
     raise ValueError(
@@ -67,12 +66,16 @@ def has_simulator(name: str) -> bool:
     """
     if is_foreign(name):
         return has_module(name)
-    return (name in ENVIRONMENTS or name.startswith(METAWORLD)) and absent(*modules_of(name)) is None
+    return (name in ENVIRONMENTS or name.startswith(METAWORLD)) and lacks(name) is None
 
 
-def modules_of(name: str) -> tuple[str, ...]:
-    """The modules that the environment `name` of this package needs beside those of a plain installation."""
-    return METAWORLD_MODULES if name.startswith(METAWORLD) else PUSHT_MODULES
+def lacks(name: str) -> str | None:
+    """Which package an environment of this package needs that is not installed, as the end of a message.
+
+    `None` where all are installed, and for any other name.
+    """
+    modules = PUSHT_MODULES if name in ENVIRONMENTS else METAWORLD_MODULES if name.startswith(METAWORLD) else ()
+    return missing_extra(absent(*modules))
 
 
 def make_env(name: str, **options: int | str) -> gymnasium.Env:

@@ -62,6 +62,13 @@ def test_a_robot_without_episodes_that_ship_needs_data(world, no_simulator):
         find_starts(with_starts(DemoConfig(), world), world)
 
 
+def test_a_world_of_a_simulator_that_is_not_installed_says_what_to_install(world, monkeypatch):
+    monkeypatch.setitem(sys.modules, "metaworld", None)
+    world.config = replace(world.config, robot_type="metaworld:push-v3")
+    with pytest.raises(ValueError, match=r"can be made here \(it needs .*\[metaworld\]'\), so starts .* pass --data"):
+        find_starts(with_starts(DemoConfig(), world), world)
+
+
 def test_episodes_that_ship_are_found_from_any_folder(world, no_simulator):
     assert len(open_episodes(STARTS)) == 8
     assert action_names(world, STARTS, "") == action_names(world, LEROBOT_V30, "") == ("x", "y")
