@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from worldmodel.wire.remote_env import connect
     from worldmodel.world_model import WorldModel, WorldModelConfig
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CardFacts",

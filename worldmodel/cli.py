@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worldmodel.processes import Interrupted, terminate_as_interrupt
+from worldmodel.resolve import missing_extra
 from worldmodel.training.malloc import keep_freed_memory
 
 
@@ -223,7 +224,8 @@ def end_now(status: int) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns 0, or 2 after one line about a user's mistake, or 130 after an interrupt.
 
-    An error of the operating system that names a file, or that says that a disk is full, is a user's mistake, too.
+    An error of the operating system that names a file, or that says that a disk is full, is a user's mistake, too;
+    so is a missing package that an extra of this one installs.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -245,6 +247,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if show_traceback or said is None:
             raise
         return fail(f"worldmodel {name}: {said}")
+    except ModuleNotFoundError as error:
+        lacking = missing_extra(error.name)
+        if show_traceback or lacking is None:
+            raise
+        return fail(f"worldmodel {name} {lacking}")
     except KeyboardInterrupt as error:
         print(f"worldmodel {name}: {how_to_go_on(name, rest, error)}", file=sys.stderr)
         if argv is None:

@@ -17,6 +17,18 @@ from typing import Any
 SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 MOST_NAMES = 8
 """Largest number of names that a message lists."""
+EXTRAS = {
+    "cv2": "pusht",
+    "gradio": "demo",
+    "gym_pusht": "pusht",
+    "metaworld": "metaworld",
+    "mujoco": "metaworld",
+    "peft": "rl",
+    "pymunk": "pusht",
+    "stable_baselines3": "rl",
+    "starlette": "demo",
+}
+"""Modules that a plain installation lacks, and the extra of this package that brings each."""
 
 
 def is_spec(text: str) -> bool:
@@ -71,6 +83,22 @@ def has_module(spec: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # the package that should contain the module is missing
         return False
+
+
+def absent(*modules: str) -> str | None:
+    """The first of `modules` that is not installed, or `None`; nothing is imported."""
+    return next((module for module in modules if importlib.util.find_spec(module) is None), None)
+
+
+def missing_extra(module: str | None) -> str | None:
+    """The end of a message about a module that is not installed: the command that installs it.
+
+    `None` for a module that no extra of this package brings.
+    """
+    package = (module or "").partition(".")[0]
+    if package not in EXTRAS:
+        return None
+    return f"needs the Python package {package}, which is not installed: pip install 'worldmodel[{EXTRAS[package]}]'"
 
 
 def check_methods(thing: object, methods: Sequence[str], spec: str, what: str) -> None:

@@ -4,7 +4,6 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from worldmodel.dreams.context import CONTEXT_FRAMES
 from worldmodel.envs import has_simulator, make_simulator
 from worldmodel.envs.protocol import IMAGES, STATE, begin, describe
 from worldmodel.fidelity.windows import holding_actions
+from worldmodel.model.folder import shipped
 from worldmodel.world_model import WorldModel
 
 
@@ -134,7 +134,7 @@ def action_names(world: WorldModel, data: DataPath | None, environment: str) -> 
     """What the action dims are called: by a LeRobot data set, the environment, or their numbers."""
     numbers = tuple(f"dim {dim + 1}" for dim in range(world.action_dim))
     first = data[0] if isinstance(data, tuple) else data
-    info = None if first is None else Path(first) / "meta" / "info.json"
+    info = None if first is None else shipped(first) / "meta" / "info.json"
     if info is not None and info.is_file():
         names = json.loads(info.read_text())["features"].get("action", {}).get("names")
         if isinstance(names, dict):  # as older LeRobot data has it: {"motors": [...]}

@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,14 +31,16 @@ from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.dreams.context import check_views
 from worldmodel.dreams.verdict import Judge
-from worldmodel.envs import has_simulator
-from worldmodel.model.folder import find_folder, find_optional
+from worldmodel.envs import has_simulator, lacks
+from worldmodel.model.folder import find_folder, find_optional, shipped
 from worldmodel.model.precision import command_device
 from worldmodel.world_model import WorldModel
 
 ASSETS = Path(__file__).parent
 NUM_STARTS = 8
 SPEED = 0.7
+STARTS = "checkpoints/starts"
+"""Folder of recorded episodes that ship, one data set for each environment."""
 QUEUE_LIMIT = 32
 """Requests that may wait for a long computation; more are turned away with a message."""
 INTRODUCTION = """# Drive a dream
@@ -88,6 +90,15 @@ class DemoConfig:
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
 
+def with_starts(config: DemoConfig, world: WorldModel) -> DemoConfig:
+    """The config, with the recorded episodes that ship as its data where there is neither data nor a simulator."""
+    name = config.real or world.config.robot_type
+    recorded = shipped(f"{STARTS}/{name}")
+    if config.data is not None or has_simulator(name) or not name.isidentifier() or not recorded.is_dir():
+        return config
+    return replace(config, data=recorded)
+
+
 def find_starts(
     config: DemoConfig, world: WorldModel
 ) -> tuple[list[Start], Callable[[int], Start] | None, EpisodeSource | None]:
@@ -100,9 +111,10 @@ def find_starts(
     fresh = partial(_fresh, name, world) if has_simulator(name) else None
     if config.data is None:
         if fresh is None:
+            lacking = lacks(name)
             raise ValueError(
-                f"{config.world}: robot_type {name!r} is no environment that can be made here, so starts come "
-                "from a data set; pass --data"
+                f"{config.world}: robot_type {name!r} is no environment that can be made here"
+                f"{f' (it {lacking})' if lacking else ''}, so starts come from a data set; pass --data"
             )
         return [fresh(FRESH_SEED + number) for number in range(NUM_STARTS)], fresh, None
     source = open_episodes(config.data, tuple(world.size), world.views, config.reading)
@@ -174,6 +186,7 @@ def build_page(config: DemoConfig, world: WorldModel, out: Path) -> tuple[gr.Blo
     """Lay out the page and connect it; what visitors save goes to `out`."""
     os.environ["GRADIO_TEMP_DIR"] = str(out)
     visitors = Visitors(out, limit=config.visitors)
+    config = with_starts(config, world)
     starts, fresh, source = visitors.work(find_starts, config, world)
     names = action_names(world, config.data, config.real or world.config.robot_type)
     drive = Drive(world, starts, visitors, names, fresh)

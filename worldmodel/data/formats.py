@@ -16,6 +16,7 @@ from worldmodel.data.plain.read import open_folder
 from worldmodel.data.source import TableSource
 from worldmodel.data.video.letterbox import FrameBudget
 from worldmodel.files import fetch_from_hub, is_on_hub
+from worldmodel.model.folder import shipped
 
 SHOWN = 3  # notes in one warning
 
@@ -48,7 +49,8 @@ def open_episodes(
     Args:
         data: A LeRobot folder (v2.0, v2.1, v3.0), a folder of videos or pictures such as
             `episode_*/<camera>.mp4`, an HDF5 file (or a folder of such) in the layout of robomimic, LIBERO, Isaac
-            Lab or ALOHA, or `hf://USER/SET@REV`; or several with the same cameras, frame rate, actions and states.
+            Lab or ALOHA, `hf://USER/SET@REV`, or episodes that ship (`checkpoints/starts/pusht`, found from any
+            folder); or several with the same cameras, frame rate, actions and states.
         size: `(H, W)` of the frames to read; by default the cameras' own size where they agree,
             else the largest height and the largest width. The aspect ratio is kept, the rest is padding.
             A `FrameBudget` makes large pictures smaller.
@@ -75,7 +77,7 @@ def open_episodes(
 
 def open_set(path: str | Path, request: Request) -> TableSource:
     """Open one data set; `path` is as in `open_episodes`."""
-    name, path = str(path), fetch_from_hub(path, kind="dataset") if is_on_hub(path) else Path(path)
+    name, path = str(path), fetch_from_hub(path, kind="dataset") if is_on_hub(path) else shipped(path)
     opener = next((opener for fits, opener in FORMATS if fits(path)), refuse_unknown)
     source = replace(opener(path, request), name=name)
     selected = request.views is None or request.views == source.views

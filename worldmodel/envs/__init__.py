@@ -10,13 +10,15 @@ import gymnasium
 
 from worldmodel.envs.protocol import describe
 from worldmodel.envs.pusht.objects import ObjectTrack, find_objects, object_names, object_view
-from worldmodel.resolve import has_module, is_spec, kind_of, nearest, resolve
+from worldmodel.resolve import absent, has_module, is_spec, kind_of, missing_extra, nearest, resolve
 
 ENVIRONMENTS = {"pusht": "worldmodel.envs.pusht.env:PushT", "pusht-position": "worldmodel.envs.pusht.env:PushTPosition"}
 """The environments of this package: a name and where its class is."""
 ENV_NAMES = tuple(ENVIRONMENTS)
 METAWORLD = "metaworld:"  # followed by a task of Meta-World, as in metaworld:push-v3
 METAWORLD_CLASS = "worldmodel.envs.metaworld.env:MetaWorld"
+PUSHT_MODULES, METAWORLD_MODULES = ("gym_pusht", "pymunk", "cv2"), ("metaworld", "mujoco")
+"""Modules that the environments of this package need and that a plain installation lacks."""
 
 __all__ = [
     "ENV_NAMES",
@@ -26,6 +28,7 @@ __all__ = [
     "find_objects",
     "has_simulator",
     "is_foreign",
+    "lacks",
     "make_env",
     "make_simulator",
     "object_names",
@@ -41,8 +44,11 @@ def is_foreign(name: str) -> bool:
 def check_env_name(name: str) -> None:
     """Raise a `ValueError` if `name` is neither an environment of this package nor `module:Class`.
 
-    Whether Meta-World has the task, or the module has the class, is only checked when the environment is made.
+    The packages that an environment of this package needs have to be installed. Whether Meta-World has the task, or
+    the module has the class, is only checked when the environment is made.
     """
+    if lacking := lacks(name):
+        raise ValueError(f"environment {name} {lacking}")
     if name in ENVIRONMENTS or name.startswith(METAWORLD) or is_foreign(name):
         return
     near = nearest(name, ENV_NAMES)
@@ -55,9 +61,21 @@ def check_env_name(name: str) -> None:
 def has_simulator(name: str) -> bool:
     """Whether `name` is an environment that can be made here, so that a simulator can run beside a dream.
 
-    For `module:Class` only the module is searched for: it may be missing on another machine.
+    For `module:Class` only the module is searched for: it may be missing on another machine. So may be the
+    packages that PushT and Meta-World need.
     """
-    return name in ENVIRONMENTS or name.startswith(METAWORLD) or (is_foreign(name) and has_module(name))
+    if is_foreign(name):
+        return has_module(name)
+    return (name in ENVIRONMENTS or name.startswith(METAWORLD)) and lacks(name) is None
+
+
+def lacks(name: str) -> str | None:
+    """Which package an environment of this package needs that is not installed, as the end of a message.
+
+    `None` where all are installed, and for any other name.
+    """
+    modules = PUSHT_MODULES if name in ENVIRONMENTS else METAWORLD_MODULES if name.startswith(METAWORLD) else ()
+    return missing_extra(absent(*modules))
 
 
 def make_env(name: str, **options: int | str) -> gymnasium.Env:
@@ -107,7 +125,8 @@ def env_class(name: str) -> type[gymnasium.Env]:
     """The class behind the name of an environment.
 
     Raises:
-        ValueError: There is none, or it is not derived from `gymnasium.Env`.
+        ValueError: There is none, a package that it needs is not installed, or it is not derived from
+            `gymnasium.Env`.
     """
     check_env_name(name)
     path = METAWORLD_CLASS if name.startswith(METAWORLD) else ENVIRONMENTS.get(name, name)

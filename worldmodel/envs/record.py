@@ -1,6 +1,7 @@
 """Record a behaviour in an environment as a LeRobot data set. `worldmodel record ENV --out D`."""
 
 import functools
+import importlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from worldmodel.envs.scripts import behave, scripts_of
 from worldmodel.files import read_object, remove_unfinished, write_json
 from worldmodel.model.folder import first_file
 from worldmodel.processes import end_with_parent, single_thread, work_through
-from worldmodel.resolve import is_spec, source_hash
+from worldmodel.resolve import absent, is_spec, source_hash
 
 SEED_STRIDE = 100_000  # episodes of one seed; different seeds never share a start
 RECORDING_FILE = "recording.json"
@@ -187,9 +188,8 @@ def record_episode(config: RecordConfig, index: int) -> int:
 
 def start_worker() -> None:
     """Use one thread per process, and end this process when the recording is killed."""
-    import cv2
-
-    cv2.setNumThreads(1)
+    if absent("cv2") is None:  # PushT, and perhaps an environment of yours, draws with it
+        importlib.import_module("cv2").setNumThreads(1)
     torch.set_num_threads(1)
     end_with_parent()
 

@@ -160,6 +160,14 @@ def test_where_there_is_a_simulator(square):
     assert not any(has_simulator(name) for name in ("", "so100", "nowhere:Square", "aloha: bimanual"))
 
 
+@pytest.mark.parametrize("name, module", [("pusht", "gym_pusht"), ("pusht", "cv2"), ("metaworld:push-v3", "mujoco")])
+def test_there_is_no_simulator_without_its_packages(name, module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    assert not has_simulator(name)
+    with pytest.raises(ValueError, match=f"^environment {name} needs the Python package {module}, which is not "):
+        make_env(name)
+
+
 ENVIRONMENTS = [
     ("pushtt", "there is no environment 'pushtt'; known are pusht, pusht-position, metaworld:TASK, and module:Class "),
     ("pushtt", "for one of yours; did you mean 'pusht'?"),

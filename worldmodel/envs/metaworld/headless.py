@@ -9,15 +9,13 @@ import importlib.util
 import os
 import sys
 
+from worldmodel.resolve import absent, missing_extra
+
 
 def check_installation() -> None:
     """Raise a `ValueError` that says what to install when something is missing."""
-    for name in ("metaworld", "mujoco"):
-        if importlib.util.find_spec(name) is None:
-            raise ValueError(
-                f"Meta-World needs the Python package {name}, which is not installed: "
-                "pip install 'worldmodel[metaworld]'"
-            )
+    if module := absent("metaworld", "mujoco"):
+        raise ValueError(f"Meta-World {missing_extra(module)}")
     if os.environ.get("MUJOCO_GL") == "osmesa" and not ctypes.util.find_library("OSMesa"):
         raise ValueError(
             "MUJOCO_GL is osmesa, but the library OSMesa is missing: apt-get install libosmesa6, "
