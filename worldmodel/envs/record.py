@@ -32,35 +32,31 @@ RECORDING_FILE = "recording.json"
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """What to record.
-
-    Attributes:
-        env: The environment: pusht, pusht-position, metaworld:TASK as in metaworld:push-v3, or
-            module:Class for one of yours, as in my_env:MyEnv.
-        out: Folder of the LeRobot data set; an interrupted recording there is continued.
-        episodes: Number of episodes.
-        seed: Episode i starts from the reset seed `seed * 100000 + i`.
-        behaviour: Who acts. PushT and Meta-World have expert, noisy (the expert with noise on its
-            actions), play (which pushes the object about) and mixture (which draws one of the three
-            for each episode). Every environment has random (smooth random actions). You can also
-            name your own policy as module:name. By default mixture where there is one, else random.
-        shift: One controlled change of the environment, for tests out of distribution. PushT has
-            start-region, agent-speed and action-noise, Meta-World start-region, camera and
-            action-noise. Empty for none.
-        size: Side of the square camera pictures in pixels; by default the environment's own.
-        horizon: Most steps of an episode; by default the environment's own limit.
-        workers: Processes; 0 means one per core.
-    """
+    """What to record."""
 
     env: tyro.conf.Positional[str]
+    """The environment: pusht, pusht-position, metaworld:TASK as in metaworld:push-v3, or module:Class for one of yours,
+    as in my_env:MyEnv."""
     out: Path
+    """Folder of the LeRobot data set; an interrupted recording there is continued."""
     episodes: int = 200
+    """Number of episodes."""
     seed: int = 0
+    """Episode i starts from the reset seed `seed * 100000 + i`."""
     behaviour: str | None = None
+    """Who acts. PushT and Meta-World have expert, noisy (the expert with noise on its actions), play (which pushes the
+    object about) and mixture (which draws one of the three for each episode). Every environment has random (smooth
+    random actions). You can also name your own policy as module:name. By default mixture where there is one, else
+    random."""
     shift: str = ""
+    """One controlled change of the environment, for tests out of distribution. PushT has start-region, agent-speed and
+    action-noise, Meta-World start-region, camera and action-noise. By default there is none."""
     size: int | None = None
+    """Side of the square camera pictures in pixels; by default the environment's own."""
     horizon: int | None = None
+    """Maximum number of steps of an episode; by default the environment's own limit."""
     workers: int = 0
+    """Processes; 0 means one per core."""
 
     @property
     def processes(self) -> int:
