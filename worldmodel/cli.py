@@ -61,8 +61,8 @@ COMMANDS = {
         more="The world model, the training state and validation videos are written to `--out`.",
         example="pretrain tiny --data data/pusht --out runs/pusht --minutes 20",
         everyday=(
-            "steps minutes batch views size stride episodes relative-to validation-episodes init device seed "
-            "resume overwrite"
+            "steps minutes batch views size stride episodes relative-to validation-episodes init log device "
+            "seed resume overwrite"
         ),
     ),
     "rollout": Command(
@@ -135,7 +135,7 @@ COMMANDS = {
             "imagine --world checkpoints/pusht --judge checkpoints/judges/pusht-position --policy "
             "checkpoints/policies/pusht-position/demos-150 --data data/pusht --out runs/better-policy"
         ),
-        everyday="ranking updates minutes streams horizon episodes real videos device seed resume overwrite",
+        everyday="ranking updates minutes streams horizon episodes real videos log device seed resume overwrite",
     ),
     "posttrain": Command(
         "Improve a world model by rewards on its own rollouts.",
@@ -145,8 +145,8 @@ COMMANDS = {
         more="The best world model on held-out episodes is kept.",
         example="posttrain --world checkpoints/pusht --data data/pusht --out runs/better-world --minutes 30",
         everyday=(
-            "inverse-dynamics objective steps minutes learning-rate lora-rank episodes patience device seed "
-            "resume overwrite"
+            "inverse-dynamics objective steps minutes learning-rate lora-rank episodes patience log device seed "
+            "seed resume overwrite"
         ),
     ),
     "inverse-dynamics": Command(

@@ -7,6 +7,7 @@ from typing import Literal
 from rl_posttrain.imagination.learner import LearnConfig
 from rl_posttrain.rewards.extra import ExtraRewards
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
+from worldmodel.training.accelerator import Tracker
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,9 @@ class ImagineConfig:
     """Number of videos."""
     video_steps: int = 60
     """Maximum number of steps of a video."""
+    log: Tracker = "tensorboard"
+    """Where the curves go: to TensorBoard (in `log` in the folder of the run), to wandb or trackio, which you install
+    yourself, or nowhere. The tables in the folder are written in any case."""
     resume: bool = False
     """Continue exactly where `out` stopped."""
     overwrite: bool = False

@@ -10,6 +10,7 @@ from worldmodel.data import EpisodeSource
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.dreams.context import check_views
 from worldmodel.fidelity.windows import evenly_spaced_windows, trained_episodes
+from worldmodel.training.accelerator import Tracker
 from worldmodel.training.loss import LossConfig
 from worldmodel.world_model import WorldModel
 
@@ -95,6 +96,9 @@ class PosttrainConfig:
     world model. 0 never stops and keeps the last one."""
     save_interval: int = 50
     """Updates between training states."""
+    log: Tracker = "tensorboard"
+    """Where the curves go: to TensorBoard (in `log` in the folder of the run), to wandb or trackio, which you install
+    yourself, or nowhere. The tables in the folder are written in any case."""
     resume: bool = False
     """Continue exactly where `out` stopped."""
     overwrite: bool = False

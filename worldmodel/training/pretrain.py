@@ -20,7 +20,7 @@ from worldmodel.data.video.letterbox import FrameBudget
 from worldmodel.model.dit import DiTConfig
 from worldmodel.model.folder import check_out, find_model, fingerprint, read_description
 from worldmodel.streaming.noise import mix_seed
-from worldmodel.training.accelerator import start_accelerator
+from worldmodel.training.accelerator import Tracker, start_accelerator
 from worldmodel.training.build import build_world
 from worldmodel.training.checkpoint import (
     SETTINGS,
@@ -102,6 +102,9 @@ class PretrainConfig:
     """Steps between training states."""
     init: str | Path | None = None
     """A world model to start from, e.g. one pretrained without actions; it also sets the architecture."""
+    log: Tracker = "tensorboard"
+    """Where the curves go: to TensorBoard (in `log` in the folder of the run), to wandb or trackio, which you install
+    yourself, or nowhere. The tables in the folder are written in any case."""
     resume: bool = False
     """Continue exactly where `out` stopped."""
     overwrite: bool = False
@@ -164,7 +167,7 @@ def pretrain(config: PretrainConfig) -> Path:
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     check_run(config.out, overwrite=config.overwrite, resume=config.resume)
-    accelerator = start_accelerator(config.device, config.out)
+    accelerator = start_accelerator(config.device, config.out, config.log)
     torch.manual_seed(config.seed)
     recorded = open_data(config)
     if accelerator.device.type == "cpu" and config.codec is None:
