@@ -51,13 +51,13 @@ class QuickstartConfig:
     episodes: int = 60
     """Recorded episodes to train on."""
     held_out_episodes: int = 8
-    """Recorded episodes that are only dreamt and measured."""
+    """Recorded episodes that are only dreamed and measured."""
     train_minutes: float = 2.5
     """Minutes of training."""
     train_steps: int = 100_000
     """Maximum number of training steps, if the minutes are not over before."""
     horizon: int = 50
-    """Dreamt frames per window."""
+    """Dreamed frames per window."""
     videos: int = 3
     """Held-out episodes shown as videos."""
     posttrain_minutes: float = 1.0
@@ -166,7 +166,7 @@ def dream_stage(config: QuickstartConfig, report: Report) -> None:
     source = open_episodes(config.held_out_data, size=tuple(world.size), views=world.views)
     report.heading("Dreams")
     report.text(
-        "Above: what the simulator showed. Below: what the world model dreamt from the eight frames "
+        "Above: what the simulator showed. Below: what the world model dreamed from the eight frames "
         "before, under the recorded actions. It never saw these episodes."
     )
     folder = config.out / "videos"

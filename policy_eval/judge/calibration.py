@@ -1,6 +1,6 @@
 """Set a judge's threshold so that dreams succeed as often as reality did. `worldmodel calibrate`.
 
-A judge that is right on real frames can still accept too many dreamt ones, which are blurred and
+A judge that is right on real frames can still accept too many dreamed ones, which are blurred and
 drift. The order of policies hardly depends on the threshold, but their success rates do. So the
 policies act in dreams from the starts of their own real rollouts, and the threshold is set so that
 as many of these dreams succeed as rollouts did. It does not change if the difference may be chance:

@@ -172,7 +172,7 @@ def real_clip(source: EpisodeSource, episode: int, stride: int) -> Clip:
 
 
 def dreamt_clip(world: WorldModel, source: EpisodeSource, episode: int, num_steps: int, seed: int) -> Clip:
-    """The dream of the same stretch; actions are relative to the dreamt states."""
+    """The dream of the same stretch; actions are relative to the dreamed states."""
     clip = whole(source, episode, world.stride).head(CONTEXT_FRAMES + TEST_FRAMES).to(world.device)
     actions = clip.actions[:, CONTEXT_FRAMES - 1 :]
     dream = world.rollout(context_of(clip), actions, num_steps=num_steps, seeds=seed + episode)

@@ -63,7 +63,7 @@ class JudgeNetwork(nn.Module):
 
 
 class LearnedJudge:
-    """Success and reward of single frames, learnt from real frames, failures included.
+    """Success and reward of single frames, learned from real frames, failures included.
 
     ```python
     judge = LearnedJudge.load("runs/judge")

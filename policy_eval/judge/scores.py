@@ -64,7 +64,7 @@ def dream_again(
     seed: int = 0,
     batch: int = 32,
 ) -> list[UInt8[Tensor, "t v H W 3"]]:
-    """The frames of each episode after its first, dreamt under its recorded actions.
+    """The frames of each episode after its first, dreamed under its recorded actions.
 
     A world model of stride `s` shows frames `s`, `2 s`, ... of the episode.
 
@@ -74,7 +74,7 @@ def dream_again(
         episodes: Indices of the episodes to dream.
         num_steps: Denoising steps per frame.
         seed: Seed of the noise.
-        batch: Episodes dreamt side by side.
+        batch: Episodes dreamed side by side.
 
     Raises:
         ValueError: An episode is too short for the stride of the world model.

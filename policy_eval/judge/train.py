@@ -164,7 +164,7 @@ class Dreamer:
     stride = property(lambda self: self.world.stride)
 
     def __call__(self, source: EpisodeSource, episodes: Sequence[int]) -> list[Tensor]:
-        """The dreamt frames of each episode, see `dream_again`."""
+        """The dreamed frames of each episode, see `dream_again`."""
         return dream_again(self.world, source, episodes, num_steps=self.num_steps, seed=self.seed)
 
 

@@ -44,7 +44,7 @@ class CloneConfig:
     proprioception: bool = True
     """Whether the policy sees `observation.state`."""
     relative_to: dict[int, int] = field(default_factory=dict)
-    """Action dim and state dim pairs: absolute targets that are learnt relative to the state."""
+    """Action dim and state dim pairs: absolute targets that are learned relative to the state."""
     cap: float | None = None
     """Longest displacement of the relative targets together; longer ones are shortened."""
     chunk: int = 1

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from jaxtyping import Float
 
 from policy_eval.policies.policy import Policy
+from worldmodel.envs.policy import optional
 
 IMAGES = "observation.images."
 STATE = "observation.state"
@@ -71,7 +72,7 @@ def check_fits(
     Raises:
         ValueError: Something does not fit; one line names every mismatch with both values.
     """
-    needs = getattr(policy, "needs", None)
+    needs = optional(policy, "needs")
     if needs is None:
         return
     if not isinstance(needs, Needs):

@@ -88,7 +88,7 @@ class PosttrainConfig:
     validation_interval: int = 50
     """Updates between validations."""
     validation_horizon: int = 50
-    """Dreamt frames of a validation."""
+    """Dreamed frames of a validation."""
     validation_starts: int = 1
     """Windows of each held-out episode."""
     patience: int = 4

@@ -33,7 +33,7 @@ class DreamEnv(VectorEnv):
     observation, reward, terminated, truncated, info = envs.step(envs.action_space.sample())
     ```
 
-    A dream begins from the first real frame of a recorded episode; `judge` looks at every dreamt
+    A dream begins from the first real frame of a recorded episode; `judge` looks at every dreamed
     frame and supplies reward and success, and success terminates. The start and the noise of a
     stream are a pure function of its seed: `reset(seed=s)` gives stream `i` the seed `s + i`, as in
     Gymnasium. `reset(options={"starts": indices})` chooses the starts instead, and the noise is
@@ -54,7 +54,7 @@ class DreamEnv(VectorEnv):
     Args:
         world: The world model.
         starts: The real frames that dreams begin from.
-        judge: Gives the reward and the success of each dreamt frame.
+        judge: Gives the reward and the success of each dreamed frame.
         num_envs: Streams in a batch.
         horizon: Steps after which an episode is truncated.
         num_steps: Denoising steps per frame.
@@ -258,7 +258,7 @@ class DreamEnv(VectorEnv):
             self._observations[name][streams] = values[rows]
 
     def _show(self, streams: np.ndarray, frames: Tensor, states: Tensor | None) -> None:
-        """Write dreamt frames and states to the observations of the given streams."""
+        """Write dreamed frames and states to the observations of the given streams."""
         for name, values in self._columns(frames, states).items():
             self._observations[name][streams] = values[streams]
 

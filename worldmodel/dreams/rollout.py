@@ -27,7 +27,7 @@ class RolloutConfig:
     start: int = 0
     """First of the eight recorded frames that the world model reads before it dreams."""
     horizon: int | None = None
-    """Dreamt frames; up to the end of the episode when not given."""
+    """Dreamed frames; up to the end of the episode when not given."""
     num_steps: int = 2
     """Denoising steps per frame."""
     seed: int = 0
@@ -61,4 +61,4 @@ def rollout(config: RolloutConfig) -> None:
     )
     config.out.parent.mkdir(parents=True, exist_ok=True)
     write_video(config.out, compare(truth, dream, world.views), world.fps / world.stride)
-    print(f"{config.out}: {len(dream)} dreamt frames of episode {config.episode}, truth above")
+    print(f"{config.out}: {len(dream)} dreamed frames of episode {config.episode}, truth above")

@@ -159,7 +159,7 @@ def trained_on(noted: Mapping[str, Any]) -> str:
 
 
 def learnt_from(folder: Path) -> list[str]:
-    """The data set that a policy or a judge learnt from, as the report in its folder names it."""
+    """The data set that a policy or a judge learned from, as the report in its folder names it."""
     reports = [folder / name for name in ("training.json", "report.json") if (folder / name).is_file()]
     names = [read_object(report).get("data") for report in reports]
     return [f"Episodes of {code(PureWindowsPath(str(name)).name)}." for name in names if name]

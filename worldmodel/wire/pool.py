@@ -23,7 +23,7 @@ class Pool:
 
     Args:
         world: The world model.
-        judge: Looks at every dreamt frame of all rows; `None` if nobody does.
+        judge: Looks at every dreamed frame of all rows; `None` if nobody does.
         size: Number of rows.
         num_steps: Denoising steps per frame.
 
