@@ -225,7 +225,7 @@ def _checked(actions: object, shape: tuple[int, ...]) -> Float[np.ndarray, "n a"
     """The actions that a policy returned.
 
     Raises:
-        ValueError: They are no tensor, or have another shape.
+        ValueError: They are not a tensor, or have another shape.
     """
     if not isinstance(actions, torch.Tensor):
         raise ValueError(f"a policy returns its actions as a torch.Tensor, got {type(actions).__name__}")

@@ -101,7 +101,7 @@ def find_starts(
     if config.data is None:
         if fresh is None:
             raise ValueError(
-                f"{config.world}: robot_type {name!r} is no environment that can be made here, so starts come "
+                f"{config.world}: robot_type {name!r} is not an environment that can be made here, so starts come "
                 "from a data set; pass --data"
             )
         return [fresh(FRESH_SEED + number) for number in range(NUM_STARTS)], fresh, None

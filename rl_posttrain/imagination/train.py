@@ -49,7 +49,7 @@ from worldmodel.world_model import WorldModel
 
 REFRESH_SHARE = 0.1
 SHOWN_ONLY = ("ranking", "real", "real_data", "videos", "video_steps")
-"""Settings of what is checked before and shown after a run; a resumed run may have others."""
+"""Settings of what is checked before a run and shown after it; a resumed run may have others."""
 
 
 @dataclass(frozen=True)

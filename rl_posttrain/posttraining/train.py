@@ -231,7 +231,7 @@ def next_batch(
 def judge(
     config: PosttrainConfig, rewards: RewardMix, rollout: Rollout, candidates: int
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """How good each candidate is, which ones take part, and the guards of the groups."""
+    """How good each candidate is, which ones take part, and the figures of the groups to write down."""
     terms = {k: v.unflatten(0, (-1, candidates)) for k, v in rewards.terms(rollout).items()}
     total = rewards.total(terms)
     good = optimality(group_advantages(total), config.advantage_limit)

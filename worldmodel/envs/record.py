@@ -32,7 +32,7 @@ RECORDING_FILE = "recording.json"
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """What to record."""
+    """Record episodes of an environment as a LeRobot data set."""
 
     env: tyro.conf.Positional[str]
     """The environment: pusht, pusht-position, metaworld:TASK as in metaworld:push-v3, or module:Class for one of yours,
@@ -52,11 +52,11 @@ class RecordConfig:
     """One controlled change of the environment, for tests out of distribution. PushT has start-region, agent-speed and
     action-noise, Meta-World start-region, camera and action-noise. By default there is none."""
     size: int | None = None
-    """Side of the square camera pictures in pixels; by default the environment's own."""
+    """Side of the square camera pictures in pixels; by default as the environment sets it."""
     horizon: int | None = None
-    """Maximum number of steps of an episode; by default the environment's own limit."""
+    """Maximum number of steps of an episode; by default as the environment sets it."""
     workers: int = 0
-    """Processes; 0 means one per core."""
+    """Number of processes; 0 means one per core."""
 
     @property
     def processes(self) -> int:

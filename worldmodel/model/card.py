@@ -80,7 +80,7 @@ def model_card(name: str, folder: Path, file: str, facts: CardFacts) -> str:
         facts: What the owner says.
 
     Raises:
-        ValueError: A report is no report of that kind.
+        ValueError: A report is not of that kind.
     """
     described = read_object(folder / file)
     reports = facts.reports(folder)
@@ -124,7 +124,7 @@ def told(section: Callable[[Any], str], report: object, files: Sequence[Path], k
         return section(report)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         where = ", ".join(map(str, files))
-        raise ValueError(f"{where}: this is no {kind} report, {NO_CARD}: {type(error).__name__} {error}") from error
+        raise ValueError(f"{where}: this is not a {kind} report, {NO_CARD}: {type(error).__name__} {error}") from error
 
 
 def sentence(file: str, described: Mapping[str, Any]) -> str:

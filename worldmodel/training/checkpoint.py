@@ -168,7 +168,7 @@ def load_state(
     progress = read_object(folder / "state.json")
     missing = [name for name in ("step", "seconds", "file") if name not in progress]
     if missing:
-        raise ValueError(f"{folder / 'state.json'}: the field {missing[0]!r} is missing; it is no state of a run")
+        raise ValueError(f"{folder / 'state.json'}: the field {missing[0]!r} is missing; it is not the state of a run")
     tensors = read_weights(folder / progress["file"])
     parameters = dict(model.named_parameters())
     expected = {f"model.{name}" for name in average.names}

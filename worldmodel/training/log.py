@@ -90,7 +90,7 @@ class Table:
         step: Rows from this step on are dropped, and so is what a killed run wrote of half a row.
 
     Raises:
-        ValueError: The file is no such table.
+        ValueError: The file is not such a table.
     """
 
     def __init__(self, file: Path, step: int):

@@ -23,7 +23,7 @@ class Fields:
         name: What it is, for errors.
 
     Raises:
-        ValueError: The message is no map with text keys.
+        ValueError: The message is not a map with text keys.
     """
 
     def __init__(self, message: object, name: str = "a message"):

@@ -29,7 +29,7 @@ def decode(sent: np.ndarray | bytes | Sequence, size: tuple[int, int]) -> UInt8[
     """The frames that `encode` was given, as far as the form keeps them.
 
     Raises:
-        ValueError: A file is no picture, or of another size.
+        ValueError: A file is not a picture, or has another size.
     """
     if isinstance(sent, np.ndarray):
         return sent

@@ -88,7 +88,7 @@ def decode(row: object) -> UInt8[np.ndarray, "h w 3"]:
     for every reader but OpenCV; they are exchanged back here.
 
     Raises:
-        ValueError: It is no picture.
+        ValueError: It is not a picture.
     """
     with Image.open(io.BytesIO(_bytes(row))) as picture:
         return np.ascontiguousarray(np.asarray(picture.convert("RGB"))[..., ::-1])

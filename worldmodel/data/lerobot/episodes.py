@@ -74,7 +74,7 @@ def _length(file: Path, index: int, row: Mapping[str, Any], findings: Findings) 
     elif not length:
         findings.blame(index, f"{file}: length is {row['length']!r:.30}, expected a whole number from 1")
     elif not isinstance(row["length"], int):
-        findings.note(f"{file}: length is no integer", index)
+        findings.note(f"{file}: length is not an integer", index)
     return length
 
 
@@ -108,7 +108,7 @@ def read_tasks(info: Info, findings: Findings) -> dict[int, str]:
         index = whole(row.get("task_index"))
         text = next((row[name] for name in TASK_COLUMNS if isinstance(row.get(name), str)), None)
         if index is None or text is None:
-            findings.note(f"{file}: row {place} is no task_index with a task: {row!s:.80}")
+            findings.note(f"{file}: row {place} is not a task_index with a task: {row!s:.80}")
         elif tasks.setdefault(index, text) != text:
             fail(file, "task_index", f"{index} twice", "distinct numbers")
     return tasks
@@ -125,7 +125,7 @@ def reset_seed(episode: Episode) -> int | None:
     """The `reset_seed` of the episode's row in `meta/`, where there is one.
 
     Raises:
-        ValueError: It is no whole number.
+        ValueError: It is not a whole number.
     """
     seed = episode.row.get("reset_seed")
     if seed is None:

@@ -30,7 +30,7 @@ class Files:
         below: All files in `data/` and `videos/`.
         tables: All parquet files in `data/`, sorted.
         videos: All video files in `videos/`, by the names of the folders they lie in.
-        cameras: Names of the innermost folders that are no chunks: those of cameras in both layouts.
+        cameras: Names of the innermost folders that are not chunks; in both layouts these are the cameras.
     """
 
     def __init__(self, info: Info, findings: Findings):

@@ -108,7 +108,7 @@ def read_schema(file: Path) -> dict[str, pa.DataType]:
 
 
 def read_table(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read those of the `columns` that a parquet file has; by default all that are no statistics."""
+    """Read those of the `columns` that a parquet file has; by default all but statistics."""
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             names = parquet.schema_arrow.names

@@ -41,7 +41,7 @@ def read_header(path: Path) -> VideoHeader:
     """The header of a video; it is indexed where the header cannot be right about the number of frames.
 
     Raises:
-        ValueError: It is no readable video, or is cut short.
+        ValueError: It is not a readable video, or is cut short.
     """
     try:
         plain = plain_header(path) if path.suffix.lower() in BOXED else None

@@ -106,7 +106,7 @@ def _npz(file: Path) -> Table:
 
 
 def _unread(file: Path, names: Collection[str]) -> tuple[str, ...]:
-    """A note on fields that are no columns."""
+    """A note on fields that are not columns."""
     return (f"fields {', '.join(sorted(names))} of {file.name} are not read",) if names else ()
 
 

@@ -1,4 +1,4 @@
-"""Columns that count rows or tell the time: they are no actions, whatever kind of table they lie in."""
+"""Columns that count rows or tell the time: they are not actions, whatever kind of table they are in."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -33,7 +33,7 @@ ENDS_IN_ZERO = re.compile(r"[-+]?\d*\.\d*0([eE][-+]?\d+)?")
 
 @dataclass(frozen=True)
 class Text:
-    """The cells of a file; `header` has the names where the first row is no row of numbers."""
+    """The cells of a file; `header` has the names where the first row is not a row of numbers."""
 
     file: Path
     rows: list[list[str]]

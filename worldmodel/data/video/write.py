@@ -117,7 +117,7 @@ def write_video(
     """
     path = Path(path)
     if not len(frames) or not fps > 0:
-        raise ValueError(f"{path}: {len(frames)} frames at {fps} frames per second is no video")
+        raise ValueError(f"{path}: {len(frames)} frames at {fps} frames per second is not a video")
     height, width = frames.shape[1:3]
     even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
