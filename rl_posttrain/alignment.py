@@ -72,7 +72,7 @@ class AlignConfig:
     """Numbers of real rollouts to align with; each number takes the first of the same rollouts. The last quarter of
     them is used only to calibrate."""
     episodes: int | str = 100
-    """Dreamed trials of each policy: a number for the first episodes of the data, or which, such as 0:50,60."""
+    """Dreamed trials of each policy: a number means the first episodes of the data, `0:50,60` means 0 to 49 and 60."""
     steps: int = 400
     """Optimiser steps of the world model; with 0 only the judge is aligned."""
     batch: int = 8
@@ -84,7 +84,7 @@ class AlignConfig:
     calibrate: bool = True
     """Set the judge's threshold so that dreams succeed as often as the rollouts did."""
     workers: int = 1
-    """Processes of the dreamed trials."""
+    """Number of processes of the dreamed trials."""
     num_steps: int = 2
     """Denoising steps per frame."""
     seed: int = 77

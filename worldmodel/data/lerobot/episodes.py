@@ -21,7 +21,7 @@ class Episode:
     Attributes:
         length: Its number of frames; `None` where it is not listed.
         file: The table or JSON-lines file that lists the episode.
-        row: All that is said, for columns such as `reset_seed`.
+        row: The whole row, for columns such as `reset_seed`.
     """
 
     index: int
@@ -31,7 +31,7 @@ class Episode:
 
 
 def read_episodes(info: Info, findings: Findings) -> dict[int, Episode]:
-    """The listed episodes by their number, in ascending order; those that are listed wrongly are blamed.
+    """The listed episodes by number, in ascending order; those that are listed wrongly are marked as broken.
 
     Raises:
         ValueError: Nothing is listed, a list is not readable, or a row has no number.
@@ -79,7 +79,7 @@ def _length(file: Path, index: int, row: Mapping[str, Any], findings: Findings) 
 
 
 def whole(value: object) -> int | None:
-    """`value` as a whole number from 0, also from a float or a string; `None` if it is none."""
+    """`value` as a whole number of at least 0, converted from a float or a string if necessary; else `None`."""
     if isinstance(value, str) and value.strip().isdecimal():
         value = int(value)
     if isinstance(value, float) and value.is_integer():
@@ -136,7 +136,7 @@ def reset_seed(episode: Episode) -> int | None:
 
 
 def recorded_shift(episodes: Sequence[Episode]) -> str:
-    """The controlled shift that `meta/` names for every episode; empty for none.
+    """The controlled shift with which `meta/` says that all episodes were recorded; empty for none.
 
     Raises:
         ValueError: If episodes were recorded with different shifts.
