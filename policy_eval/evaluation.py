@@ -36,7 +36,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a trial has no outcome of its own; in its scores it counts as a failure.
+    """Why a trial has no outcome; in the scores it counts as a failure.
 
     Attributes:
         seed: Seed of its start.
@@ -222,7 +222,7 @@ class Batch:
 
 
 def _checked(actions: object, shape: tuple[int, ...]) -> Float[np.ndarray, "n a"]:
-    """The actions that a policy returned.
+    """The actions that a policy returned, after a check.
 
     Raises:
         ValueError: They are not a tensor, or have another shape.

@@ -284,7 +284,7 @@ def help_of(name: str, arguments: Sequence[str] = ()) -> str:
 
 
 def show_warning(message: Warning | str, category: type[Warning], *where: object) -> None:
-    """Print what is odd about data as one line, and other warnings as Python does."""
+    """Print a warning about data as one line, and other warnings as Python does."""
     ours = category.__name__ == "DataWarning"
     print(f"worldmodel: {message}" if ours else warnings.formatwarning(message, category, *where[:2]), file=sys.stderr)
 

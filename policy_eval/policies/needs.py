@@ -116,7 +116,7 @@ def _state(needs: Needs, space: spaces.Space) -> list[str]:
 
 
 def _actions(needs: Needs, space: spaces.Box) -> list[str]:
-    """Another number of dims, or another range; a dim with only one value in the action space is not compared."""
+    """Differences in the number of dims and in the range; a dim with only one value in the action space is skipped."""
     given = space.shape[0]
     if needs.action_dim is not None and needs.action_dim != given:
         return [f"its actions have {needs.action_dim} dims, the action space {given}"]
@@ -134,7 +134,7 @@ def _actions(needs: Needs, space: spaces.Box) -> list[str]:
 
 
 def shares(low: Float[np.ndarray, "a"], high: Float[np.ndarray, "a"], space: spaces.Box) -> Float[np.ndarray, "a"]:
-    """Which share of the range `low..high` lies within the action space; a range of one value counts 0 or 1."""
+    """The share of the range `low..high` that lies within the action space; for a range of one value it is 0 or 1."""
     width = high - low
     inside = np.minimum(high, space.high) - np.maximum(low, space.low)
     return np.where(width > 0, inside.clip(0) / np.where(width > 0, width, 1), inside >= 0)

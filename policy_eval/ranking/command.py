@@ -280,7 +280,7 @@ def counted(setup: TrialSetup, cells: Sequence[Cell], config: RankConfig) -> tup
 
 
 def without(scores: Mapping[str, Scores], faults: Sequence[Mapping]) -> dict[str, Scores]:
-    """The trials of starts from which a policy has no fault in any place; there is nothing to see of the others."""
+    """The trials from starts without a fault of the policy in any place; the others cannot be shown."""
     found = {}
     for name, each in scores.items():
         kept = ~np.isin(each.seeds, [fault["seed"] for fault in faults if fault["policy"] == name])

@@ -55,14 +55,14 @@ class PolicyHost:
         return PolicyGuest(self)
 
     async def run(self) -> None:
-        """Nothing goes on beside the connections."""
+        """Wait for ever, since nothing goes on beside the connections."""
         try:
             await asyncio.Event().wait()
         finally:
             self.thread.shutdown(wait=False, cancel_futures=True)
 
     def error(self, message: str) -> str:
-        """A text is an error, for openpi's clients; the connection is closed after it."""
+        """The error as a text, which openpi's clients take for an error; the connection is then closed."""
         return message
 
 

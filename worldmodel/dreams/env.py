@@ -40,7 +40,7 @@ class DreamEnv(VectorEnv):
     then a function of `seed` below and of the start's reset seed. `options={"reset_mask": mask}`
     leaves the other streams as they are; `starts` then still has one entry per stream.
 
-    The autoreset modes are those of Gymnasium, and mean what they mean in its `SyncVectorEnv`. With
+    The autoreset modes are those of Gymnasium's `SyncVectorEnv`. With
     `SAME_STEP` (as in DIAMOND and most of RL) a finished stream begins anew at once, and the last frame
     of the old one is in `info["final_obs"]`. With `NEXT_STEP` it begins anew in the next step, whose
     action it ignores. With `DISABLED` it stands still, with reward 0, until it is reset.
@@ -284,7 +284,7 @@ class DreamEnv(VectorEnv):
 
 
 def autoreset_named(mode: AutoresetMode | str) -> AutoresetMode:
-    """A mode of Gymnasium, also by its name (`SAME_STEP`) or its value (`SameStep`).
+    """A mode of Gymnasium, given as the mode itself, by its name (`SAME_STEP`) or by its value (`SameStep`).
 
     Raises:
         ValueError: There is no such mode.

@@ -41,7 +41,7 @@ def is_foreign(name: str) -> bool:
 def check_env_name(name: str) -> None:
     """Raise a `ValueError` if `name` is neither an environment of this package nor `module:Class`.
 
-    Whether Meta-World has the task, or the module has the class, is only checked when the environment is made.
+    That Meta-World has the task, or the module has the class, is only checked when the environment is made.
     """
     if name in ENVIRONMENTS or name.startswith(METAWORLD) or is_foreign(name):
         return

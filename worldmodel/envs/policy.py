@@ -49,7 +49,7 @@ class CallablePolicy:
         self.function = function
 
     def reset(self, seeds: Sequence[int]) -> None:
-        """Nothing to forget."""
+        """Do nothing, since there is no memory."""
 
     def act(self, observation: Observations) -> Float[Tensor, "n a"]:
         """The actions that the function returns."""
@@ -67,7 +67,7 @@ def resolve_policy(spec: str, what: str = "policy") -> Policy:
         what: `policy` or `behaviour`, for the messages.
 
     Raises:
-        ValueError: There is no such object, or it is none of these; the message says what it is.
+        ValueError: There is no such object, or it is something else; the message says what it is.
     """
     found = resolve(spec, what)
     if isinstance(found, type) or (inspect.isroutine(found) and _takes(found)):

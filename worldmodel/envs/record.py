@@ -111,7 +111,7 @@ def _policy(spec: str) -> Policy:
 
 
 def check(config: RecordConfig) -> None:
-    """Check the settings; prints that random actions are recorded, if no behaviour is given and there is no script.
+    """Check the settings; prints a line if random actions are recorded because the environment has no script.
 
     Raises:
         ValueError: There is no such environment or behaviour, a number is out of range, or the
@@ -144,7 +144,7 @@ def check(config: RecordConfig) -> None:
 
 
 def actor(behaviour: str, env: gymnasium.Env, rng: np.random.Generator, reset_seed: int) -> Act:
-    """The actions of an episode that begins: of a script, random ones, or of the user's policy."""
+    """The actions of a new episode: those of a script, random ones, or those of the user's policy."""
     if is_spec(behaviour):
         policy = _policy(behaviour)
         if watches(policy):
@@ -191,7 +191,7 @@ def start_worker() -> None:
 
 
 def recorded(config: RecordConfig, indices: list[int]) -> Iterator[int]:
-    """Record episodes over the processes; yields the number of frames of each as it is done."""
+    """Record episodes in several processes; yields the number of frames of each episode as soon as it is recorded."""
     if config.processes == 1:
         with single_thread():  # as in the other processes, so that a policy acts in the same way
             yield from (record_episode(config, index) for index in indices)
@@ -268,7 +268,7 @@ def record_missing(config: RecordConfig, missing: list[int], *, completed: int) 
 
 
 def clean_up(out: Path, *, keep_episodes: bool = False) -> None:
-    """Remove what processes that were killed have not finished, and the staged episodes of a complete data set."""
+    """Remove unfinished files of killed processes, and the staged episodes of a complete data set."""
     remove_unfinished(out)
     if not keep_episodes:
         shutil.rmtree(out / STAGING, ignore_errors=True)

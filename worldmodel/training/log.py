@@ -24,11 +24,11 @@ class RunClock:
     """Steps and seconds of a run, earlier sessions included; `start` begins a session.
 
     Attributes:
-        stop: The wish of the user to stop; `stopping` is its value throughout a step.
+        stop: Whether the user asked to stop; `stopping` keeps one value throughout a step.
 
     Args:
         total_steps: Largest number of steps of a run.
-        minutes: Longest duration of a run; `None`: no limit.
+        minutes: Longest duration of a run; `None` for no limit.
         clock: Returns the seconds, one of `CLOCKS`.
     """
 
@@ -87,7 +87,7 @@ class Table:
 
     Args:
         file: The table.
-        step: Rows from this step on are dropped, and so is what a killed run wrote of half a row.
+        step: Rows from this step on are dropped, and also an incomplete row that a killed run left.
 
     Raises:
         ValueError: The file is not such a table.
@@ -166,7 +166,7 @@ class RunLog(RunClock):
         self.stop.__exit__(kind, error, trace)
 
     def look(self) -> None:
-        """Read the clock and the wish to stop of the first process."""
+        """Read the clock of the first process, and whether it was asked to stop."""
         seen = torch.tensor([self.seconds, float(self.stop.requested)], device=self.accelerator.device)
         seconds, stopping = broadcast(seen).tolist()
         self.seconds_seen, self.stopping = seconds, bool(stopping)

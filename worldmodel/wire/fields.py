@@ -36,7 +36,7 @@ class Fields:
         return self.message.get(name) is not None
 
     def has_one_of(self, *names: str) -> str | None:
-        """Which of the fields there is, if any.
+        """The name of the one of these fields that is present, if any.
 
         Raises:
             ValueError: There are several of them.
@@ -48,7 +48,7 @@ class Fields:
         return there[0] if there else None
 
     def allow(self, name: str) -> None:
-        """A field that others read."""
+        """A field without a check; other code checks it."""
         self._asked.add(name)
 
     def inner(self, name: str) -> "Fields":

@@ -10,7 +10,7 @@ BATCHES = (1, 2, 4, 8, MOST_STREAMS)
 
 @dataclass(frozen=True)
 class Limits:
-    """How much the visitors of a server may use, together and each.
+    """How much the visitors of a server may use, all together and each of them.
 
     Raises:
         ValueError: A limit is not positive.
