@@ -40,7 +40,7 @@ def on_the_circle(states: Float[Tensor, "*b s"], angles: Angles) -> Float[Tensor
 def found_angles(episodes: Sequence[Float[Tensor, "_ s"]]) -> dict[int, tuple[float, float]]:
     """The dims that jump by a whole turn, in radians or degrees, while they move smoothly otherwise.
 
-    Taken the short way round, a jump of an angle is a step like others; a switch between two values is no angle.
+    Taken the short way round, a jump of an angle is a step like others; a switch between two values is not an angle.
 
     Args:
         episodes: The states of every episode.

@@ -36,7 +36,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a trial has no outcome of its own; in its scores it counts as a failure.
+    """Why a trial has no outcome; in the scores it counts as a failure.
 
     Attributes:
         seed: Seed of its start.
@@ -222,10 +222,10 @@ class Batch:
 
 
 def _checked(actions: object, shape: tuple[int, ...]) -> Float[np.ndarray, "n a"]:
-    """The actions that a policy returned.
+    """The actions that a policy returned, after a check.
 
     Raises:
-        ValueError: They are no tensor, or have another shape.
+        ValueError: They are not a tensor, or have another shape.
     """
     if not isinstance(actions, torch.Tensor):
         raise ValueError(f"a policy returns its actions as a torch.Tensor, got {type(actions).__name__}")

@@ -36,7 +36,7 @@ from worldmodel.training.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
 
 FREE = ("workers", "device")
-"""Settings that a call that goes on may have otherwise, because they do not change what it computes."""
+"""Settings that may differ when a stopped alignment goes on, because they do not change what it computes."""
 SHOWN = ("pearson", "spearman", "mmrv_tie_safe", "bias", "rmse")
 
 
@@ -50,7 +50,7 @@ class AlignConfig:
     world: str | Path
     """Folder of the world model, or hf://USER/NAME@REV."""
     judge: str | Path
-    """Folder of the judge, likewise."""
+    """Folder of the judge, or hf://USER/NAME@REV."""
     policies: tuple[str | Path, ...]
     """Folders of policies, folders of such folders, module:name for a policy of yours, lerobot:FOLDER for one that
     lerobot saved, or ws://HOST:PORT for one behind a server of openpi's protocol."""
@@ -59,7 +59,7 @@ class AlignConfig:
     world_data: Path
     """Data set that the world model was trained on; a part of it is mixed in."""
     judge_data: Path
-    """Data set that the judge was trained on, likewise."""
+    """Data set that the judge was trained on; a part of it is mixed in."""
     data: Path
     """Held-out episodes from whose starts the policies are ranked."""
     out: Path
@@ -69,12 +69,12 @@ class AlignConfig:
     real_scores: Path
     """Real trials from the same starts, a JSON file of scores by policy."""
     rollouts: tuple[int, ...] = (25, 100)
-    """Numbers of real rollouts to align with; the smaller ones are parts of the largest. The last
-    quarter of each only calibrates."""
+    """Numbers of real rollouts to align with; each number takes the first of the same rollouts. The last quarter of
+    them is used only to calibrate."""
     episodes: int | str = 100
-    """Dreamed trials of each policy: a number for the first episodes of the data, or which, such as 0:50,60."""
+    """Dreamed trials of each policy: a number means the first episodes of the data, `0:50,60` means 0 to 49 and 60."""
     steps: int = 400
-    """Optimiser steps of the world model; 0 leaves it as it is and aligns the judge alone."""
+    """Optimiser steps of the world model; with 0 only the judge is aligned."""
     batch: int = 8
     """Clips per step."""
     learning_rate: float = 3e-4
@@ -82,15 +82,15 @@ class AlignConfig:
     judge_steps: int = 600
     """Optimiser steps of the judge."""
     calibrate: bool = True
-    """Set the judge's threshold so that as many dreams succeed as rollouts did."""
+    """Set the judge's threshold so that dreams succeed as often as the rollouts did."""
     workers: int = 1
-    """Processes of the dreamed trials."""
+    """Number of processes of the dreamed trials."""
     num_steps: int = 2
     """Denoising steps per frame."""
     seed: int = 77
-    """Rollouts start from the reset seeds `seed * 100000 + i`; none may be the seed of a start in `data`."""
+    """Rollout i starts from the reset seed `seed * 100000 + i`; no start in --data may have one of these seeds."""
     columns: Annotated[ColumnOptions, tyro.conf.arg(name="")] = field(default_factory=ColumnOptions)
-    """Which columns of `data`, `world_data` and `judge_data` to read."""
+    """Which columns of --data, --world-data and --judge-data to read."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -149,7 +149,7 @@ def claim(config: AlignConfig) -> None:
     found = first_file(config.out)
     if found is not None:
         raise ValueError(
-            f"{config.out} holds {found.relative_to(config.out)} and is no alignment; choose another --out"
+            f"{config.out} holds {found.relative_to(config.out)} and is not an alignment; choose another --out"
         )
     config.out.mkdir(parents=True, exist_ok=True)
     write_json(file, values)
@@ -182,9 +182,9 @@ def record(config: AlignConfig, env: gymnasium.Env, episodes: int, stride: int) 
 
 
 def held_back(config: AlignConfig, number: int) -> int:
-    """How many of `number` rollouts, the last ones, only calibrate: a quarter, at least one per policy.
+    """How many of `number` rollouts are used only to calibrate: the last quarter, at least one per policy.
 
-    The world model and the judge are not trained on these, because they would know how they end.
+    The world model and the judge are not trained on them, because they would know how they end.
     """
     least = len(find_policies(config.policies))
     return max(number // 4, least) if config.calibrate else 0

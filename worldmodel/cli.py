@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from worldmodel.processes import Interrupted, terminate_as_interrupt
 from worldmodel.resolve import missing_extra
@@ -29,108 +30,202 @@ class Command:
         config: Name of its frozen config dataclass, or of a choice between presets of it; the flags
             are generated from its fields.
         function: Name of the function that takes the config.
+        more: One more sentence, for the help of this command.
+        example: A command line that works, without `worldmodel`, for the help of this command.
+        everyday: Options that its help shows first, in this order; required ones are always shown first.
     """
 
     help: str
     module: str
     config: str
     function: str
+    more: str = ""
+    example: str = ""
+    everyday: str = ""
 
 
 COMMANDS = {
     "record": Command(
-        "Record episodes of an environment as a LeRobot data set.", "worldmodel.envs.record", "RecordConfig", "record"
+        "Record episodes of an environment as a LeRobot data set.",
+        "worldmodel.envs.record",
+        "RecordConfig",
+        "record",
+        more="The actions come from a scripted behaviour or from a policy of yours.",
+        example="record pusht --episodes 60 --out data/pusht",
+        everyday="episodes behaviour size horizon seed shift workers",
     ),
     "pretrain": Command(
-        "Train a world model from video and actions.", "worldmodel.training.pretrain", "PretrainCommand", "pretrain"
+        "Train a world model from video and actions.",
+        "worldmodel.training.pretrain",
+        "PretrainCommand",
+        "pretrain",
+        more="The world model, the training state and validation videos are written to `--out`.",
+        example="pretrain tiny --data data/pusht --out runs/pusht --minutes 20",
+        everyday=(
+            "steps minutes batch views size stride episodes relative-to validation-episodes init log device "
+            "seed resume overwrite"
+        ),
     ),
     "rollout": Command(
         "Write a video that shows a recorded episode above its dream, for all cameras.",
         "worldmodel.dreams.rollout",
         "RolloutConfig",
         "rollout",
+        more="The dream gets eight recorded frames and then only the recorded actions.",
+        example="rollout --world checkpoints/pusht --data data/pusht --out dream.mp4",
+        everyday="episode start horizon num-steps seed overwrite device",
     ),
     "fidelity": Command(
         "Measure how faithful a world model is to held-out episodes.",
         "worldmodel.fidelity.measure",
         "FidelityConfig",
         "fidelity",
+        more="It dreams the recorded actions and compares the dreams with the recorded frames.",
+        example="fidelity --world checkpoints/pusht --data data/pusht --out fidelity.json",
+        everyday="out horizon starts episodes shifted num-steps include-train overwrite device",
     ),
     "clone": Command(
         "Clone a small visuomotor policy from recorded demonstrations.",
         "policy_eval.policies.clone",
         "CloneConfig",
         "clone",
+        more="You can then rank it, or improve it with `worldmodel imagine`.",
+        example="clone --data data/pusht --out runs/policy",
+        everyday="demos episodes steps views size chunk relative-to overwrite seed device",
     ),
     "judge": Command(
         "Train a judge of success and reward on recorded frames, and measure it.",
         "policy_eval.judge.train",
         "JudgeConfig",
         "train_judge",
+        more="The data needs the column `next.success`.",
+        example="judge --data data/pusht --out runs/judge",
+        everyday="world steps episodes test-data held-out overwrite seed device",
     ),
     "rank": Command(
         "Rank policies inside a world model, and compare the order with real trials.",
         "policy_eval.ranking.command",
         "RankConfig",
         "rank_policies",
+        more="It writes a table, intervals, videos and a report; without `--real` it only dreams.",
+        example=(
+            "rank --world checkpoints/pusht --judge checkpoints/judges/pusht-position --policies "
+            "checkpoints/policies/pusht-position --data data/pusht --horizon 100 --out runs/rank"
+        ),
+        everyday="episodes real real-episodes videos workers device",
     ),
     "calibrate": Command(
         "Set a judge's threshold so that dreams succeed as often as the real trials did.",
         "policy_eval.judge.calibration",
         "CalibrateConfig",
         "calibrate_judge",
+        more="It dreams the real trials of your policies again and counts the successes.",
+        example=(
+            "calibrate --world checkpoints/metaworld-push --judge checkpoints/judges/metaworld-push-v3 --policies "
+            "checkpoints/policies/metaworld-push-v3 --data data/rollouts --horizon 30 --out runs/judge"
+        ),
+        everyday="episodes skip always overwrite device",
     ),
     "imagine": Command(
         "Improve a cloned policy inside a world model, without a real step.",
         "rl_posttrain.imagination.train",
         "ImagineConfig",
         "imagine",
+        more="Check the world model first with `worldmodel rank`, and pass its result as `--ranking`.",
+        example=(
+            "imagine --world checkpoints/pusht --judge checkpoints/judges/pusht-position --policy "
+            "checkpoints/policies/pusht-position/demos-150 --data data/pusht --out runs/better-policy"
+        ),
+        everyday="ranking updates minutes streams horizon episodes real videos log device seed resume overwrite",
     ),
     "posttrain": Command(
         "Improve a world model by rewards on its own rollouts.",
         "rl_posttrain.posttraining.train",
         "PosttrainConfig",
         "posttrain",
+        more="The best world model on held-out episodes is kept.",
+        example="posttrain --world checkpoints/pusht --data data/pusht --out runs/better-world --minutes 30",
+        everyday=(
+            "inverse-dynamics objective steps minutes learning-rate lora-rank episodes patience log device "
+            "seed resume overwrite"
+        ),
     ),
     "inverse-dynamics": Command(
         "Learn to decode the actions of a video, for rewards.",
         "policy_eval.judge.inverse_dynamics_training",
         "InverseDynamicsTraining",
         "train_inverse_dynamics",
+        more="Pass its folder to `worldmodel posttrain --inverse-dynamics`.",
+        example="inverse-dynamics --data data/pusht --world checkpoints/pusht --out runs/inverse-dynamics",
+        everyday="world steps episodes relative-to overwrite seed device",
     ),
     "align": Command(
         "Fine-tune world model and judge on real rollouts of policies, and rank again.",
         "rl_posttrain.alignment",
         "AlignConfig",
         "align",
+        more="It shows how many real rollouts make the order in dreams agree with the real one.",
+        example=(
+            "align --world checkpoints/pusht --judge checkpoints/judges/pusht-position --policies "
+            "checkpoints/policies/pusht-position --real pusht-position --real-scores "
+            "checkpoints/policies/pusht-position/real.json --world-data data/pusht --judge-data data/judge --data "
+            "data/held-out --horizon 100 --out runs/align"
+        ),
+        everyday="rollouts episodes workers device",
     ),
     "bench": Command(
         "Measure how fast a world model is, and what share of the hardware's peak speed it reaches.",
         "worldmodel.bench.measure",
         "BenchConfig",
         "bench",
+        more="With `--data` it also measures training.",
+        example="bench --world checkpoints/pusht --batch 1 8 --num-steps 2",
+        everyday="batch num-steps context out data device overwrite",
     ),
     "serve": Command(
         "Serve a world model, or a policy, to other programs over a websocket.",
         "policy_eval.serving.command",
         "ServeConfig",
         "serve",
+        more="`worldmodel.connect` is the Python client of a served world model.",
+        example="serve --world checkpoints/pusht --data data/pusht --port 8000",
+        everyday="world policy data judge host port token num-steps batch plans device",
     ),
-    "info": Command("Show what is in a data set.", "worldmodel.data.info", "InfoConfig", "info"),
+    "info": Command(
+        "Show what is in a data set.",
+        "worldmodel.data.info",
+        "InfoConfig",
+        "info",
+        more="It also names what is broken or suspicious.",
+        example="info data/pusht",
+        everyday="views look-at episodes skip-broken",
+    ),
     "push": Command(
         "Put a world model, policy or judge on the hub, with a card of its figures.",
         "worldmodel.model.hub",
         "PushConfig",
         "push",
+        more="Log in first with `hf auth login`; with --dry-run nothing is uploaded.",
+        example="push runs/pusht hf://USER/NAME --license apache-2.0 --dry-run",
+        everyday="license data datasets limits dry-run no-private",
     ),
     "demo": Command(
-        "Open a page on which you drive a world model with the arrow keys.", "demos.page.app", "DemoConfig", "run_demo"
+        "Open a page on which you drive a world model with the arrow keys.",
+        "demos.page.app",
+        "DemoConfig",
+        "run_demo",
+        more="It shows the shipped world model of PushT unless you name another one.",
+        example="demo --world checkpoints/pusht",
+        everyday="world data port host judge policies no-browser device",
     ),
     "quickstart": Command(
         "Record PushT, train, dream, measure, and write a report.",
         "demos.quickstart.stages",
         "QuickstartConfig",
         "run_quickstart",
+        more="With the defaults it takes about ten minutes on two cores.",
+        example="quickstart --out runs/quickstart",
+        everyday="out world episodes train-minutes posttrain-minutes imagine-minutes overwrite device",
     ),
 }
 
@@ -161,24 +256,36 @@ def overview() -> str:
 
 
 def run(name: str, arguments: Sequence[str]) -> None:
-    """Parse `arguments` into the config of the command `name` and run it."""
-    import tyro
-
+    """Run the command `name` with the config that `arguments` describe, or print its help."""
     warnings.showwarning = show_warning
     command = COMMANDS[name]
     module = importlib.import_module(command.module)
-    config = tyro.cli(
-        getattr(module, command.config),
-        prog=f"worldmodel {name}",
-        description=command.help,
-        args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    getattr(module, command.function)(config)
+    if "--help" in arguments or "-h" in arguments:
+        print(help_of(name, arguments), end="")
+    else:
+        getattr(module, command.function)(parse(name, arguments))
+
+
+def parse(name: str, arguments: Sequence[str]) -> Any:
+    """The config of the command `name` that `arguments` describe; ends the process with an explanation of a mistake."""
+    import tyro
+
+    config = getattr(importlib.import_module(COMMANDS[name].module), COMMANDS[name].config)
+    return tyro.cli(config, prog=f"worldmodel {name}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def help_of(name: str, arguments: Sequence[str] = ()) -> str:
+    """The help of the command `name`; `arguments` may begin with the name of a preset."""
+    from worldmodel.display.help import help_text
+
+    command = COMMANDS[name]
+    config = getattr(importlib.import_module(command.module), command.config)
+    about, example = f"{command.help} {command.more}", f"worldmodel {command.example}"
+    return help_text(f"worldmodel {name}", about, example, config, command.everyday.split(), arguments)
 
 
 def show_warning(message: Warning | str, category: type[Warning], *where: object) -> None:
-    """Print what is odd about data as one line, and other warnings as Python does."""
+    """Print a warning about data as one line, and other warnings as Python does."""
     ours = category.__name__ == "DataWarning"
     print(f"worldmodel: {message}" if ours else warnings.formatwarning(message, category, *where[:2]), file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""Write files so that a reader sees either the whole old one or the whole new one; read JSON into dataclasses."""
+"""Write files so that a reader sees either the whole old file or the whole new one; read JSON into dataclasses."""
 
 import errno
 import json
@@ -30,7 +30,7 @@ def is_on_hub(name: str | Path) -> bool:
 
 
 def fetch_from_hub(name: str | Path, patterns: list[str] | None = None, *, kind: str = "model") -> Path:
-    """Download `hf://USER/NAME@REV`, and return its folder; without a network, what was downloaded before is used.
+    """Download `hf://USER/NAME@REV`, and return its folder; without a network an earlier download is used.
 
     Args:
         name: `hf://USER/NAME`, with `@REV` for a branch, tag or commit.
@@ -55,7 +55,7 @@ def fetch_from_hub(name: str | Path, patterns: list[str] | None = None, *, kind:
 
 @contextmanager
 def naming(file: Path) -> Iterator[None]:
-    """Name `file` in the errors of the operating system inside, for example when the disk is full."""
+    """Add the name of `file` to errors of the operating system inside the context, such as a full disk."""
     try:
         yield
     except OSError as error:

@@ -22,15 +22,15 @@ _barrier: Barrier | None = None
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was asked to stop; what it has done is saved, as the message says, and `resume` goes on."""
+    """A run was asked to stop; its state is saved, and it goes on with `resume`. The message says after which step."""
 
 
 class StopRequest:
-    """Turns Ctrl-C and SIGTERM into a flag that a loop reads once a step; a context manager.
+    """A context manager that turns Ctrl-C and SIGTERM into a flag, which a loop reads once per step.
 
-    The second signal raises `KeyboardInterrupt` at once. A signal that the process ignores, as
-    `nohup` and shells arrange it for their background, stays ignored. In other threads than the
-    main one nothing happens, because Python allows handlers only there.
+    The second signal raises `KeyboardInterrupt` at once. A signal that the process ignores stays ignored; `nohup` and
+    shells set this for processes in the background. Outside the main thread nothing happens, because Python allows
+    handlers only there.
 
     Attributes:
         requested: Whether a signal has come.
@@ -41,7 +41,7 @@ class StopRequest:
         self.before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        """Take the signals over."""
+        """Take over the signals."""
         if threading.current_thread() is threading.main_thread():
             for each in SIGNALS:
                 if signal.getsignal(each) != signal.SIG_IGN:
@@ -51,7 +51,7 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give them back."""
+        """Give the signals back."""
         for each, handler in self.before.items():
             signal.signal(each, handler)
 
@@ -100,7 +100,7 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
-    """Processes that are started inside never see Ctrl-C, which a terminal sends to parent and children alike."""
+    """Keep Ctrl-C, which a terminal sends to all processes, from those that are started inside."""
     resource_tracker.ensure_running()  # its start would end the blocking
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -119,8 +119,8 @@ def work_through(
 ) -> Iterator[tuple[int, Result]]:
     """Call `function` with each of `calls` in a pool of new processes; yields the index and the result of each.
 
-    When the iterator is closed early, or an error or Ctrl-C passes through it, the processes end at
-    once and without a word. Close it with `contextlib.closing`.
+    When the iterator is closed early, or an error or Ctrl-C passes through it, the processes end at once and print
+    nothing. Close it with `contextlib.closing`.
 
     Args:
         function: Defined at module level, so that a new process can import it.

@@ -1,4 +1,4 @@
-"""Find objects by `module:name`: you can name your own environment, behaviour or policy so on the command line."""
+"""Find objects by `module:name`, the form in which you name your own environment, behaviour or policy."""
 
 import difflib
 import importlib
@@ -126,7 +126,7 @@ def kind_of(thing: object) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Words for a message: the known name that is most like `name`, or the known names."""
+    """Part of a message: the known name that is most similar to `name`, or a list of the known names."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     if near:

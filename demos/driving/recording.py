@@ -17,7 +17,7 @@ def save_video(session: DriveSession, file: Path) -> None:
     """Write dream, truth and difference, as far as there are any, below each other.
 
     Raises:
-        ValueError: Nothing was dreamt yet.
+        ValueError: Nothing was dreamed yet.
     """
     _check(session)
     kinds = {"dream": torch.stack([moment.frames for moment in session.moments])}
@@ -40,7 +40,7 @@ def save_episode(session: DriveSession, folder: Path, names: tuple[str, ...]) ->
         names: Names of the action dims.
 
     Raises:
-        ValueError: Nothing was dreamt yet.
+        ValueError: Nothing was dreamed yet.
     """
     _check(session)
     world = session.world
@@ -73,7 +73,7 @@ def save_recording(session: DriveSession, folder: Path, names: tuple[str, ...]) 
     """Write `dream.mp4` and `dream-lerobot.zip` into `folder`, in place of earlier ones.
 
     Raises:
-        ValueError: Nothing was dreamt yet.
+        ValueError: Nothing was dreamed yet.
     """
     _check(session)
     shutil.rmtree(folder, ignore_errors=True)

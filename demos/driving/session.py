@@ -117,7 +117,7 @@ class DriveSession:
         stream: The dream itself.
         moments: The last frames since the start, at most `MAX_MOMENTS`; the first one of a new
             dream is the last context frame.
-        num_frames: Frames dreamt since the start.
+        num_frames: Frames dreamed since the start.
 
     Raises:
         ValueError: The world model was trained without actions, so nothing can steer it.

@@ -55,7 +55,7 @@ class DemoConfig:
     world: str | Path = "checkpoints/pusht"
     """Folder of the world model, or hf://USER/NAME@REV."""
     data: DataPath | None = None
-    """Data set to start from, beside fresh episodes of the environment."""
+    """Data set to start from, in addition to fresh episodes of the environment."""
     judge: str | Path = "checkpoints/judges/pusht-position"
     """Judge of futures and trials: a folder (or hf://USER/NAME@REV), module:name, the address of a server, or a folder
     of pictures of the goal. The default is left out where it does not fit."""
@@ -66,7 +66,7 @@ class DemoConfig:
     """Environment in which trials of policies begin, and that the judge is for. A robot without a simulator needs none:
     its trials start from the episodes of --data."""
     posttrained: Path | None = None
-    """The world model after post-training; `WORLD-posttrained` when not given."""
+    """Folder of the world model after post-training; by default WORLD-posttrained."""
     real: str = ""
     """Environment of the fresh episodes and of the simulator beside the dream, a name or module:Class; by default that
     of the training data."""
@@ -113,7 +113,7 @@ def find_starts(
         if fresh is None:
             lacking = lacks(name)
             raise ValueError(
-                f"{config.world}: robot_type {name!r} is no environment that can be made here"
+                f"{config.world}: robot_type {name!r} is not an environment that can be made here"
                 f"{f' (it {lacking})' if lacking else ''}, so starts come from a data set; pass --data"
             )
         return [fresh(FRESH_SEED + number) for number in range(NUM_STARTS)], fresh, None

@@ -60,7 +60,7 @@ class Drive:
                 or `keys` of a step.
 
         Returns:
-            `step`, the number of dreamt frames, and `panels`: a data URI for every camera by kind.
+            `step`, the number of dreamed frames, and `panels`: a data URI for every camera by kind.
             After `save` only `files`: an address by file name.
         """
         try:

@@ -32,7 +32,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     """The fidelity report beside a world model, `fidelity.json`; `None` where there is none.
 
     Raises:
-        ValueError: The file is no fidelity report.
+        ValueError: The file is not a fidelity report.
     """
     file = folder / "fidelity.json"
     if not file.is_file():

@@ -53,7 +53,7 @@ def posttrain_briefly(
         out: Folder of the better world model.
         minutes: Time after which it ends.
         updates: Maximum number of updates, if the minutes are not over before.
-        horizon: Dreamt frames of a validation.
+        horizon: Dreamed frames of a validation.
         device: Where it trains.
 
     Raises:

@@ -45,37 +45,37 @@ class QuickstartConfig:
     """Record PushT, train, dream, measure, improve; the defaults take nine to fourteen minutes."""
 
     out: Path = Path("runs/quickstart")
-    """Where data, world model, videos and the report go."""
+    """Folder for data, world model, videos and the report."""
     world: str | Path = "checkpoints/pusht"
-    """World model to continue from; training starts from nothing where there is none."""
+    """World model to continue from; without one, training starts from nothing."""
     episodes: int = 60
     """Recorded episodes to train on."""
     held_out_episodes: int = 8
-    """Recorded episodes that are only dreamt and measured."""
+    """Recorded episodes that are only dreamed and measured."""
     train_minutes: float = 2.5
     """Minutes of training."""
     train_steps: int = 100_000
-    """Maximum number of training steps, if the minutes are not over before."""
+    """Maximum number of training steps; training ends earlier if the minutes are over."""
     horizon: int = 50
-    """Dreamt frames per window."""
+    """Dreamed frames per window."""
     videos: int = 3
     """Held-out episodes shown as videos."""
     posttrain_minutes: float = 1.0
-    """Minutes of post-training; it, too, ends after `train_steps` updates at the latest."""
+    """Minutes of post-training; it ends after --train-steps updates at the latest."""
     policy: str | Path = "checkpoints/policies/pusht-position/demos-150"
-    """Policy to improve in imagination; the stage is left out where there is none."""
+    """Policy to improve in imagination; without one, this stage is left out."""
     judge: str | Path = "checkpoints/judges/pusht-position"
     """Judge of those dreams."""
     policies: Path = Path("checkpoints/policies/pusht-position")
-    """Graded policies, three of which are ranked; the stage is left out where there are none."""
+    """Graded policies, three of which are ranked; without them, this stage is left out."""
     rank_episodes: int = 10
-    """Dreamed and real trials of each."""
+    """Number of dreamed trials, and of real trials, of each policy."""
     imagine_minutes: float = 1.0
     """Minutes of imagination."""
     trials: int = 30
     """Real trials of the policy before and after."""
     overwrite: bool = False
-    """Replace what an earlier quickstart left in `out`; its recordings are kept where they fit."""
+    """Replace what an earlier quickstart left in --out; recordings that fit are kept."""
     install_seconds: float = 0.0
     """How long the installation took, for the table of timings."""
     device: str = "auto"
@@ -166,7 +166,7 @@ def dream_stage(config: QuickstartConfig, report: Report) -> None:
     source = open_episodes(config.held_out_data, size=tuple(world.size), views=world.views)
     report.heading("Dreams")
     report.text(
-        "Above: what the simulator showed. Below: what the world model dreamt from the eight frames "
+        "Above: what the simulator showed. Below: what the world model dreamed from the eight frames "
         "before, under the recorded actions. It never saw these episodes."
     )
     folder = config.out / "videos"

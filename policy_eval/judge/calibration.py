@@ -1,6 +1,6 @@
 """Set a judge's threshold so that dreams succeed as often as reality did. `worldmodel calibrate`.
 
-A judge that is right on real frames can still accept too many dreamt ones, which are blurred and
+A judge that is right on real frames can still accept too many dreamed ones, which are blurred and
 drift. The order of policies hardly depends on the threshold, but their success rates do. So the
 policies act in dreams from the starts of their own real rollouts, and the threshold is set so that
 as many of these dreams succeed as rollouts did. It does not change if the difference may be chance:
@@ -50,28 +50,28 @@ class CalibrateConfig:
     """Folders of policies, folders of such folders, module:name for a policy of yours, lerobot:FOLDER for one that
     lerobot saved, or ws://HOST:PORT for one behind a server of openpi's protocol."""
     data: Path
-    """Real rollouts of these policies, found by name. None may start where policies are ranked, and
-    neither the world model nor the judge should have been trained on them."""
+    """Real rollouts of these policies, which are found by their names. No rollout may start where policies are ranked,
+    and neither the world model nor the judge should have been trained on the rollouts."""
     out: Path
     """Folder of the judge with its new threshold, and of `calibration.json`."""
     horizon: int
-    """Maximum number of steps of a trial. A world model that shows every s-th frame holds an action for s frames, so
-    in the rollouts, too, a policy should have acted at every s-th frame, and `horizon` times s frames count."""
+    """Maximum number of actions of a trial. A world model with a stride holds each action for so many frames, so the
+    policies should have acted at the same interval in the rollouts, of which --horizon times that many frames count."""
     episodes: int | str | None = None
-    """Rollouts to use: a number for the first ones, or which, such as 0:50,60; all when not given."""
+    """Rollouts to use: a number means the first ones, `0:50,60` means 0 to 49 and 60; by default all."""
     skip: int = 0
-    """Number of rollouts to leave out, the first ones: those that the world model or the judge was trained on. With
+    """Number of rollouts to leave out at the beginning, because the world model or the judge was trained on them. With
     `--episodes 50:100` you leave out the first 50, too."""
     num_envs: int = 24
-    """Dreams side by side."""
+    """Number of dreams that run side by side."""
     num_steps: int = 2
     """Denoising steps per frame."""
     seed: int = 0
     """Seed of the dreams."""
     always: bool = False
-    """Move the threshold even where dreams and rollouts differ by no more than chance."""
+    """Change the threshold even if the difference between dreams and rollouts may be chance."""
     overwrite: bool = False
-    """Replace what an earlier run left in `out`."""
+    """Replace what an earlier run left in --out."""
     columns: Annotated[ColumnOptions, tyro.conf.arg(name="")] = field(default_factory=ColumnOptions)
     """Which columns of the data to read."""
     device: str = "auto"
@@ -134,7 +134,7 @@ def calibrate_judge(config: CalibrateConfig) -> dict:
 
 
 def chosen_actors(config: CalibrateConfig, data: str, recorded: Sequence[str | None]) -> dict[int, str | None]:
-    """Which policy acted in each of the chosen episodes; `recorded` names it for all episodes.
+    """Which policy acted in each of the chosen episodes; `recorded` names the policy of every episode.
 
     Raises:
         ValueError: There are fewer rollouts than asked for, or all of them are left out.

@@ -36,7 +36,7 @@ class NamedJudge:
         """The verdict on the latest frame of every stream.
 
         Raises:
-            ValueError: The answer is no verdict.
+            ValueError: The answer is not a verdict.
         """
         with torch.no_grad():
             answer = self.judge(observation)

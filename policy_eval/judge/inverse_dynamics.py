@@ -60,7 +60,7 @@ class InverseDynamicsDescription:
 
 
 class MotionKeypoints(nn.Module):
-    """Where something is or changes in the picture: expected coordinates of learnt feature maps.
+    """Where something is or changes in the picture: expected coordinates of learned feature maps.
 
     Args:
         window: Number of frames; the network gets the last one and the differences between them.

@@ -22,7 +22,7 @@ from worldmodel.training.statistics import state_angles
 from worldmodel.world_model import WorldModel
 
 TOLERANCE = 0.25
-"""A decoded action is right when each dim is off by at most this share of its standard deviation."""
+"""A decoded action is right if each dim is off by at most this share of its standard deviation."""
 TEST_FRAMES = 64
 """Frames of each held-out episode that are decoded."""
 
@@ -36,14 +36,15 @@ class InverseDynamicsTraining:
     out: Path
     """Folder of the model and of its `report.json`."""
     world: str | Path | None = None
-    """Folder of a world model, or hf://USER/NAME@REV; its dreams of the held-out episodes are decoded,
-    too. It also sets the stride and which targets are relative."""
+    """Folder of a world model, or hf://USER/NAME@REV. Its dreams of the held-out episodes are decoded, too, and it sets
+    the stride and --relative-to."""
     relative_to: dict[int, int] = field(default_factory=dict)
-    """Action dim and state dim pairs: absolute targets, decoded relative to the state."""
+    """Pairs of an action dim and a state dim. The action is an absolute target for that state, and is decoded relative
+    to it."""
     cap: float | None = None
-    """Longest displacement of the relative dims; by default the median one."""
+    """Longest displacement of the relative dims; by default the median of the data."""
     displacement: bool = True
-    """Whether actions are displacements (relative ones are), or positions."""
+    """Actions are displacements, as relative ones are; otherwise they are positions."""
     steps: int = 600
     """Optimiser steps."""
     batch: int = 8
@@ -53,11 +54,11 @@ class InverseDynamicsTraining:
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW, with cosine decay."""
     validation_episodes: int | None = None
-    """Number of episodes at the end of the data that only measure; 8 when not given, or a fifth of a small data set."""
+    """Number of held-out episodes, the last ones of the data; by default 8, or a fifth of a small data set."""
     num_steps: int = 2
     """Denoising steps of the dreams."""
     overwrite: bool = False
-    """Replace what an earlier run left in `out`."""
+    """Replace what an earlier run left in --out."""
     seed: int = 0
     """Seed of weights, batches and dreams."""
     reading: ReadOptions = field(default_factory=DataOptions)
@@ -172,7 +173,7 @@ def real_clip(source: EpisodeSource, episode: int, stride: int) -> Clip:
 
 
 def dreamt_clip(world: WorldModel, source: EpisodeSource, episode: int, num_steps: int, seed: int) -> Clip:
-    """The dream of the same stretch; actions are relative to the dreamt states."""
+    """The dream of the same stretch; actions are relative to the dreamed states."""
     clip = whole(source, episode, world.stride).head(CONTEXT_FRAMES + TEST_FRAMES).to(world.device)
     actions = clip.actions[:, CONTEXT_FRAMES - 1 :]
     dream = world.rollout(context_of(clip), actions, num_steps=num_steps, seeds=seed + episode)

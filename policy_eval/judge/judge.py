@@ -1,4 +1,4 @@
-"""A learned judge: frames of all cameras in, reward and success out.
+"""A learned judge, which maps the frames of all cameras to reward and success.
 
 It is a `worldmodel.dreams.verdict.Judge`, like `GoalImageJudge` and any other callable that maps an observation to a
 verdict. You can use each of them wherever a judge is needed.
@@ -63,7 +63,7 @@ class JudgeNetwork(nn.Module):
 
 
 class LearnedJudge:
-    """Success and reward of single frames, learnt from real frames, failures included.
+    """Success and reward of single frames, learned from real frames, failures included.
 
     ```python
     judge = LearnedJudge.load("runs/judge")

@@ -34,7 +34,7 @@ class RemoteJudge:
         """Send the latest frame of every stream, and return the verdict.
 
         Raises:
-            ValueError: The server does not answer, or its answer is no verdict.
+            ValueError: The server does not answer, or its answer is not a verdict.
         """
         number = len(observation.frames)
         question = {

@@ -38,8 +38,8 @@ def judge_episodes(
     """Score every frame of episodes but the first; `next.success` of row i belongs to frame i + 1.
 
     If `pictures` of each episode are given, from `dream_again`, they are scored against the recorded
-    truth; a wrong verdict is then a mistake of the judge or of the dream. With a `stride`, only every so many
-    frames are scored, as a world model of this stride shows them.
+    truth; a wrong verdict is then a mistake of the judge or of the dream. With a `stride`, only every `stride`-th frame
+    is scored, as a world model of this stride shows them.
 
     Raises:
         ValueError: The data has no `next.success`.
@@ -63,7 +63,7 @@ def dream_again(
     seed: int = 0,
     batch: int = 32,
 ) -> list[UInt8[Tensor, "t v H W 3"]]:
-    """The frames of each episode after its first, dreamt under its recorded actions.
+    """The frames of each episode after its first, dreamed under its recorded actions.
 
     A world model of stride `s` shows frames `s`, `2 s`, ... of the episode.
 
@@ -73,7 +73,7 @@ def dream_again(
         episodes: Indices of the episodes to dream.
         num_steps: Denoising steps per frame.
         seed: Seed of the noise.
-        batch: Episodes dreamt side by side.
+        batch: Episodes dreamed side by side.
 
     Raises:
         ValueError: An episode is too short for the stride of the world model.
@@ -100,9 +100,9 @@ def dream_again(
 def best_threshold(judged: Sequence[JudgedEpisode]) -> float:
     """The threshold at which the fewest episodes are classified wrongly.
 
-    An episode is called a success when any of its frames scores above the threshold. Among
-    equally good thresholds it is one with as many false successes as false failures, if possible,
-    because then the success rate is right, and the middle one of these.
+    An episode is called a success when any of its frames scores above the threshold. Several thresholds may be equally
+    good. Those with as many false successes as false failures are preferred, because they give the right success rate,
+    and the middle one of them is taken.
 
     Raises:
         ValueError: All episodes have the same outcome.

@@ -40,10 +40,11 @@ class JudgeConfig:
     out: Path
     """Folder of the judge and of its `report.json`."""
     world: str | Path | None = None
-    """Folder of a world model, or hf://USER/NAME@REV; the judge is also measured on its dreams of the test episodes."""
+    """Folder of a world model, or hf://USER/NAME@REV. The judge is then also measured on the model's dreams of the test
+    episodes."""
     dreams: int = 0
-    """Number of training episodes that `world` also dreams under their recorded actions, to learn from;
-    the threshold is then set on such dreams of the episodes that calibrate. 0 for none."""
+    """Number of training episodes of which --world makes dreams, under their recorded actions, for the judge to learn
+    from. The threshold is then set on dreams, too. 0 for none."""
     steps: int = 1500
     """Optimiser steps."""
     batch: int = 64
@@ -51,21 +52,22 @@ class JudgeConfig:
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW, with cosine decay."""
     held_out: float = 0.25
-    """Share of the episodes, the last ones, that are not trained on: half calibrate, half test."""
+    """Share of the episodes, the last ones, that the judge is not trained on: half of them set the threshold, half
+    test."""
     num_steps: int = 2
     """Denoising steps of the dreams."""
     init: str | Path | None = None
     """Folder of a judge to start from; its range of rewards is kept."""
     test_data: Path | None = None
-    """Data set to test on, all of it. Then no episode of `data` tests, and twice as many calibrate."""
+    """Data set to test on. Then no episode of --data is used to test, and twice as many set the threshold."""
     overwrite: bool = False
-    """Replace what an earlier run left in `out`."""
+    """Replace what an earlier run left in --out."""
     seed: int = 0
     """Seed of weights and batches."""
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
     test_reading: Annotated[DataOptions | None, tyro.conf.Suppress] = None
-    """How `test_data` is read; its columns as those of `data`, and all its episodes, when not given."""
+    """How `test_data` is read; by default all its episodes, with the same columns as `data`."""
     device: str = "auto"
     """Where it trains and dreams: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -164,12 +166,12 @@ class Dreamer:
     stride = property(lambda self: self.world.stride)
 
     def __call__(self, source: EpisodeSource, episodes: Sequence[int]) -> list[Tensor]:
-        """The dreamt frames of each episode, see `dream_again`."""
+        """The dreamed frames of each episode, see `dream_again`."""
         return dream_again(self.world, source, episodes, num_steps=self.num_steps, seed=self.seed)
 
 
 def dreamer(config: JudgeConfig, device: torch.device) -> Dreamer | None:
-    """What dreams in the world model, when there is one.
+    """An object that dreams in the world model; `None` without a world model.
 
     Raises:
         ValueError: Dreams are asked for without a world model.

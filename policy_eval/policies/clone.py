@@ -26,37 +26,38 @@ class CloneConfig:
     """Clone a small visuomotor policy from the demonstrations in a data set."""
 
     data: DataPath
-    """Data set of demonstrations. If it has `next.success`, only successful episodes are learned from; otherwise all
-    are."""
+    """Data set of demonstrations. If it has `next.success`, the policy learns only from successful episodes; otherwise
+    from all."""
     out: Path
     """Folder of the policy."""
     demos: int | None = None
-    """How many successful episodes to learn from, the first ones; all when not given."""
+    """Number of successful episodes to learn from, from the first one on; by default all."""
     longest: int | None = None
-    """Maximum number of steps to success; slower episodes, which may be lucky, are not used."""
+    """Maximum number of steps up to the success; slower episodes, which may have succeeded by luck, are left out."""
     steps: int = 2000
     """Optimiser steps."""
     views: tuple[str, ...] | None = None
-    """Cameras that the policy sees; all when not given."""
+    """Cameras that the policy sees; by default all."""
     size: tuple[int, int] | None = None
-    """Height and width of the pictures that the policy sees; those of the data when not given. In a dream it sees the
-    pictures of the world model."""
+    """Height and width of the pictures that the policy sees; by default those of the data. For dreams they must be
+    those of the world model."""
     proprioception: bool = True
-    """Whether the policy sees `observation.state`."""
+    """Show `observation.state` to the policy."""
     relative_to: dict[int, int] = field(default_factory=dict)
-    """Action dim and state dim pairs: absolute targets that are learnt relative to the state."""
+    """Pairs of an action dim and a state dim. The action is an absolute target for that state, and is learned relative
+    to it."""
     cap: float | None = None
-    """Longest displacement of the relative targets together; longer ones are shortened."""
+    """Longest displacement of all relative targets together; longer ones are shortened."""
     chunk: int = 1
-    """Actions planned at once."""
+    """Number of actions that the policy plans at once."""
     action_noise: float = 0.0
-    """Sigma of noise that the finished policy adds to its actions, in their units."""
+    """Standard deviation of the noise that the finished policy adds to its actions, in the units of the actions."""
     batch: int = 64
     """Frames per step."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW, with cosine decay."""
     overwrite: bool = False
-    """Replace what an earlier run left in `out`."""
+    """Replace what an earlier run left in --out."""
     seed: int = 0
     """Seed of weights and batches."""
     reading: ReadOptions = field(default_factory=DataOptions)

@@ -31,7 +31,7 @@ class PolicyConfig:
     state_dim: int
     """Width of `observation.state`; 0 for a policy without proprioception."""
     relative_to: dict[int, int] = field(default_factory=dict)
-    """Action dim and state dim pairs: absolute targets, learnt as displacements from the state."""
+    """Action dim and state dim pairs: absolute targets, learned as displacements from the state."""
     angles: dict[int, tuple[float, float]] = field(default_factory=dict)
     """State dims that are angles, each with the interval at whose ends it wraps."""
     chunk: int = 1
@@ -50,7 +50,7 @@ class PolicyDescription:
 
 
 class KeypointEncoder(nn.Module):
-    """Where things are in the picture: expected coordinates of learnt feature maps.
+    """Where things are in the picture: expected coordinates of learned feature maps.
 
     It is the spatial softmax of Levine et al. 2016 (End-to-End Training of Deep Visuomotor Policies,
     arXiv 1504.00702, section 5.1), at a quarter of the picture's resolution, together with

@@ -47,7 +47,7 @@ class LeRobotPolicy:
 
     Every stream has a copy of the policy that shares the weights, and is computed by itself. The random
     numbers of a stream come from its seed and its step. So its actions do not depend on the other streams,
-    whatever the policy draws. A stream costs as much as a robot: nothing is saved by many at a time.
+    whatever the policy draws. Each stream costs as much as a robot of its own; several at a time are no faster.
 
     Pictures become floats in 0..1, channels first, and are resized to the size that the policy learned
     from (bilinear, antialiased); this needs the same aspect ratio. Everything else is lerobot's: the
@@ -66,7 +66,7 @@ class LeRobotPolicy:
         keys: The policy's name for a key of the observation, for keys that it calls otherwise. By default a
             camera has the name that it has in a data set: `observation.images.top` is `top`, and another key,
             such as `observation.image`, is the name itself.
-        stated: What the policy needs beside its inputs.
+        stated: What the policy needs in addition to its inputs.
         device: Where the policy runs.
         mixed: Whether it runs in mixed precision, as lerobot's `use_amp` says.
 

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from jaxtyping import Float
 
 from policy_eval.policies.policy import Policy
+from worldmodel.envs.policy import optional
 
 IMAGES = "observation.images."
 STATE = "observation.state"
@@ -71,7 +72,7 @@ def check_fits(
     Raises:
         ValueError: Something does not fit; one line names every mismatch with both values.
     """
-    needs = getattr(policy, "needs", None)
+    needs = optional(policy, "needs")
     if needs is None:
         return
     if not isinstance(needs, Needs):
@@ -115,7 +116,7 @@ def _state(needs: Needs, space: spaces.Space) -> list[str]:
 
 
 def _actions(needs: Needs, space: spaces.Box) -> list[str]:
-    """Another number of dims, or another range; a dim with only one value in the action space is not compared."""
+    """Differences in the number of dims and in the range; a dim with only one value in the action space is skipped."""
     given = space.shape[0]
     if needs.action_dim is not None and needs.action_dim != given:
         return [f"its actions have {needs.action_dim} dims, the action space {given}"]
@@ -133,7 +134,7 @@ def _actions(needs: Needs, space: spaces.Box) -> list[str]:
 
 
 def shares(low: Float[np.ndarray, "a"], high: Float[np.ndarray, "a"], space: spaces.Box) -> Float[np.ndarray, "a"]:
-    """Which share of the range `low..high` lies within the action space; a range of one value counts 0 or 1."""
+    """The share of the range `low..high` that lies within the action space; for a range of one value it is 0 or 1."""
     width = high - low
     inside = np.minimum(high, space.high) - np.maximum(low, space.low)
     return np.where(width > 0, inside.clip(0) / np.where(width > 0, width, 1), inside >= 0)

@@ -25,7 +25,7 @@ MOST_BYTES = 1 << 26
 
 
 class Unreachable(ValueError):
-    """The server of a policy does not answer. This says nothing about the policy, so it is no failure of the policy."""
+    """The server of a policy does not answer; this says nothing about the policy and is not its failure."""
 
 
 class RemotePolicy:

@@ -47,41 +47,42 @@ class RankConfig:
     """Folders of policies, folders of such folders, module:name for a policy of yours, lerobot:FOLDER, or ws://HOST:PORT
     of a server. A policy has the name of its folder, or the name after the colon."""
     data: DataPath
-    """Recorded episodes, held out from all training; trials start from their first frames. If trials are to be made in
-    a simulator, too, they need reset seeds, as `worldmodel record` writes them."""
+    """Recorded episodes that nothing was trained on; trials start from their first frames. Trials in a simulator need
+    reset seeds, which `worldmodel record` writes."""
     out: Path
-    """Folder for ranking.json, report.html, videos, and the finished cells."""
+    """Folder for ranking.json, report.html, videos, and the finished trials."""
     horizon: int
     """Maximum number of steps of a trial."""
     episodes: int | str = 100
-    """Dreamed trials of each policy: a number for the first episodes of the data, or which, such as 0:50,60."""
+    """Dreamed trials of each policy: a number means the first episodes of the data, `0:50,60` means 0 to 49 and 60."""
     real: str = "none"
-    """The real trials: the environment in which they are made (pusht-position, metaworld:TASK, module:Class), or a file
-    of outcomes: a CSV or parquet table with the columns policy, start and success, or JSON (scores by policy, like
-    `real.json` beside the shipped policies), or none."""
+    """The real trials: none, or the environment in which to make them (pusht-position, metaworld:TASK, module:Class),
+    or a file of their outcomes. The file is a CSV or parquet table with the columns policy, start and success, or JSON
+    with scores by policy, like `real.json` beside the shipped policies."""
     real_episodes: int | None = None
-    """Number of real trials of each policy; as many as dreamed trials when not given."""
+    """Number of real trials of each policy; by default as many as dreamed trials."""
     faulty: Literal["failure", "left-out"] = "failure"
-    """Trials in which a policy raises an error or returns no action count as failures, or are left out."""
+    """What a trial counts as in which the policy raises an error or returns no action: a failure, or it is left out."""
     control: Literal["none", "copy-last"] = "none"
-    """`copy-last` ranks in a world whose frames never change."""
+    """copy-last ranks in a world whose frames never change, as a control of the judge."""
     replays: int = 200
-    """Optimism test: maximum number of failed real trials, over all policies, that are dreamed again."""
+    """Maximum number of failed real trials, over all policies, that are dreamed again to see how optimistic dreams
+    are."""
     videos: int = 4
     """Number of videos of the worst disagreements."""
     num_steps: int = 2
     """Denoising steps per frame."""
     num_envs: int = 25
-    """Dreams in a batch, and trials in a cell: finished cells are saved."""
+    """Number of trials that run side by side and are saved together."""
     workers: int = os.cpu_count() or 1
-    """Processes that share the cells; each has one thread."""
+    """Number of processes that share the trials; each has one thread."""
     seed: int = 0
     """Seed of the dreams' noise and of the resampling."""
     columns: Annotated[ColumnOptions, tyro.conf.arg(name="")] = field(default_factory=ColumnOptions)
     """Which columns of the data to read."""
     plan: bool = False
-    """At the end print how many dreams and how many real trials tell each pair of policies apart with a power of 80%,
-    and write plan.json; a finished ranking in --out is read and not repeated."""
+    """Also print how many dreams and real trials would tell each pair of policies apart with a power of 80%, and write
+    plan.json. A finished ranking in --out is read and not repeated."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -279,7 +280,7 @@ def counted(setup: TrialSetup, cells: Sequence[Cell], config: RankConfig) -> tup
 
 
 def without(scores: Mapping[str, Scores], faults: Sequence[Mapping]) -> dict[str, Scores]:
-    """The trials of starts from which a policy has no fault in any place; there is nothing to see of the others."""
+    """The trials from starts without a fault of the policy in any place; the others cannot be shown."""
     found = {}
     for name, each in scores.items():
         kept = ~np.isin(each.seeds, [fault["seed"] for fault in faults if fault["policy"] == name])

@@ -18,7 +18,7 @@ from policy_eval.statistics.resampling import NORMAL
 from worldmodel.files import write_json
 
 SMALLEST_PILOT = 10
-"""Fewer trials of each policy say too little to plan from."""
+"""Smallest number of trials of each policy from which a plan is made."""
 POWER = 0.8
 """Chance to tell two policies apart that a plan aims at."""
 COLUMNS = ("pair", "place", "made", "difference", "95% interval", "needed", "range")

@@ -21,10 +21,10 @@ from policy_eval.statistics.resampling import (
 )
 
 MIN_POLICIES = 5
-"""With fewer policies, no statement is made about correlations or ranks."""
+"""Smallest number of policies for a statement about correlations or ranks."""
 CEILING = {"p1": 0.01, "p10": 0.1, "median": 0.5}
 TELLING = 0.8
-"""A correlation that looks good; a refusal states how often chance alone exceeds it."""
+"""A correlation that looks good. A refusal says how often chance alone exceeds it."""
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ SIMULATORS = 5
 """Real environments stepped together in one process."""
 
 LEAST_BATCH = 2
-"""A dream alone is computed by other kernels on a CPU and rounded otherwise; from two on, outcomes hardly depend on
-the number (`benchmarks/batch_sizes.py`)."""
+"""A single dream is computed by other kernels on a CPU, with other rounding errors. From two dreams on, outcomes hardly
+depend on their number (`benchmarks/batch_sizes.py`)."""
 
 
 @dataclass(frozen=True)

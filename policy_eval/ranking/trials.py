@@ -1,4 +1,4 @@
-"""The trials of a ranking, split into cells: processes share them, and finished cells are kept after a kill."""
+"""The trials of a ranking, split into cells. Processes share the cells, and finished cells survive a kill."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing

@@ -30,29 +30,30 @@ class ServeConfig:
     """Folder of the world model to serve, or hf://USER/NAME@REV."""
     judge: str | Path | None = None
     """Who gives reward and success: the folder of a judge (or hf://USER/NAME@REV), module:name of yours, the address of
-    a server, or a folder of pictures of the goal; without one there is neither."""
+    a server, or a folder of pictures of the goal. Without a judge there is no reward and no success."""
     data: DataPath | None = None
-    """Recorded episodes: dreams start from their first frames, and actions are clipped to their range. Without
-    data, visitors bring pictures of their own."""
+    """Recorded episodes. Dreams start from their first frames, and actions are clipped to their range. Without data,
+    visitors send pictures to start from."""
     policy: str | Path | None = None
     """Folder of the policy to serve, hf://USER/NAME@REV, module:name for a policy of yours, or lerobot:FOLDER."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 lets other machines in."""
     port: int = 8000
-    """Port to listen on; 0 takes one that is free."""
+    """Port to listen on; with 0 any free one."""
     token: str | None = None
-    """Visitors have to send this text as `Authorization: Bearer TOKEN`. Anybody is let in without a token."""
+    """Text that visitors have to send as `Authorization: Bearer TOKEN`. Without a token everybody is let in."""
     origins: tuple[str, ...] = ()
-    """Web pages whose scripts may connect, such as https://example.org; none by default."""
+    """Web pages whose scripts may connect, such as https://example.org; by default none."""
     batch: int = 8
-    """Rows that are computed together: 1, 2, 4, 8 or 16. What a dream shows depends on this number by rounding, and
-    never on other visitors; each session can choose another one."""
+    """Number of dreams that are computed together: 1, 2, 4, 8 or 16. It changes what a dream shows by rounding errors
+    only, and each session can choose another one. Other visitors change nothing."""
     num_steps: int = 2
     """Denoising steps per frame; each session can choose another number."""
     plans: bool = False
-    """Answer with whole plans of a policy that plans several actions at once, in place of the next action."""
+    """Answer with all actions that the policy plans, not only with the next one."""
     keys: tuple[str, ...] = ()
-    """Names that the visitors of a policy use, each as THEIRS=OURS: observation/image=observation.images.top."""
+    """Names that the visitors of a policy use, each as THEIRS=OURS, such as
+    observation/image=observation.images.top."""
     limits: Limits = field(default_factory=Limits)
     """How much visitors may use."""
     reading: ReadOptions = field(default_factory=DataOptions)

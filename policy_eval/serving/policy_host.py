@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from policy_eval.policies.policy import Policy
-from worldmodel.envs.policy import begin_episodes
+from worldmodel.envs.policy import begin_episodes, optional
 from worldmodel.resolve import one_line
 from worldmodel.wire.fields import Fields
 
@@ -42,10 +42,10 @@ class PolicyHost:
     def __init__(
         self, policy: Policy, metadata: dict[str, Any], *, plans: bool = False, keys: Mapping[str, str] | None = None
     ):
-        if plans and not hasattr(policy, "plan"):
+        if plans and optional(policy, "plan") is None:
             raise ValueError(f"--plans: {type(policy).__name__} has no method plan, so it acts one step at a time")
         self.policy, self.plans, self.keys = policy, plans, dict(keys or {})
-        needs = getattr(policy, "needs", None)
+        needs = optional(policy, "needs")
         stated = {k: v for k, v in asdict(needs).items() if v is not None} if is_dataclass(needs) else {}
         self.metadata = metadata | ({"needs": stated} if stated else {})
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
@@ -55,14 +55,14 @@ class PolicyHost:
         return PolicyGuest(self)
 
     async def run(self) -> None:
-        """Nothing goes on beside the connections."""
+        """Wait for ever, since nothing goes on beside the connections."""
         try:
             await asyncio.Event().wait()
         finally:
             self.thread.shutdown(wait=False, cancel_futures=True)
 
     def error(self, message: str) -> str:
-        """A text is an error, for openpi's clients; the connection is closed after it."""
+        """The error as a text, which openpi's clients take for an error; the connection is then closed."""
         return message
 
 
@@ -123,10 +123,11 @@ class PolicyGuest:
         if stream not in self._streams:
             self._streams[stream] = copied(self.host.policy)
             fresh = True
+        instruct = optional(self._streams[stream], "instruct")
         if fresh:
             begin_episodes(self._streams[stream], [seed], [prompt])
-        elif prompt != self._prompts[stream] and hasattr(self._streams[stream], "instruct"):
-            self._streams[stream].instruct([prompt])
+        elif prompt != self._prompts[stream] and instruct is not None:
+            instruct([prompt])
         self._prompts[stream] = prompt
         return self._streams[stream]
 

@@ -18,7 +18,7 @@ SURE = 40.0
 
 @dataclass(frozen=True)
 class PairOrder:
-    """The comparison of two policies in one place.
+    """The comparison of two policies, in the dream or in reality.
 
     Attributes:
         probability: Confidence that the first is better, 0 to 1; 0.5 in a tie. It is above 0.975 exactly where the
@@ -72,8 +72,8 @@ def difference_interval(
     only positive ones, and `z^2` is multiplied by `1 + 2 / (3 n)`. `benchmarks/coverage.md` has the exact
     coverage of both.
 
-    Graded outcomes in 0..1 vary less than successes and failures of the same mean; their interval is
-    wider than necessary, never too short for that reason.
+    Graded outcomes in 0..1 vary less than successes and failures of the same mean; their interval is therefore wider
+    than necessary, and not too short.
 
     Args:
         first: Mean outcome of the first policy, 0 to 1.

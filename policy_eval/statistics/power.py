@@ -12,14 +12,14 @@ from policy_eval.statistics.powered_difference import Moments, powered_differenc
 from policy_eval.statistics.resampling import NORMAL
 
 MOST_TRIALS = 100_000
-"""More trials than anybody makes."""
+"""Largest number of trials that a plan considers."""
 SIMULATIONS = 4000
 """Simulated comparisons per number of trials; a power of 0.8 is then known to 0.006."""
 
 
 @dataclass(frozen=True)
 class PairRates:
-    """What two policies do from the same start, as chances.
+    """The chances of what two policies do from the same start.
 
     Attributes:
         first: Possible outcomes of the first policy, 0 to 1.
@@ -86,7 +86,7 @@ class PairRates:
 
 @dataclass(frozen=True)
 class DreamedRates:
-    """Real and dreamed differences of two policies from the same start, as chances.
+    """The chances of real and dreamed differences of two policies from the same start.
 
     Attributes:
         real: Possible real differences, first minus second.
@@ -131,7 +131,7 @@ def trials_needed(power: Callable[[int], float], *, target: float = 0.8, guess: 
     """The smallest number of trials whose power reaches `target`; `None` if `MOST_TRIALS` do not suffice.
 
     Args:
-        power: Power of a number of trials, at least 2; it grows with them, but for small steps down.
+        power: Power of a number of trials, at least 2; it grows with the number, apart from small steps down.
         target: Power wanted, between 0 and 1.
         guess: Where to begin to look.
     """

@@ -20,7 +20,7 @@ class Candidates:
     Attributes:
         plans: Raw actions; of each stream the first plan is the policy's own.
         imagined: A clip with one row for every plan, those of a stream side by side: the present
-            frame, then the dreamt ones. `None` when nothing was imagined.
+            frame, then the dreamed ones. `None` when nothing was imagined.
     """
 
     plans: Float[Tensor, "n k h a"]

@@ -107,7 +107,7 @@ class SteeredPolicy:
         The plans of a stream share the noise of their dreams, so they differ only by their actions.
 
         Returns:
-            The present frame and `lookahead` dreamt ones of `n k` streams.
+            The present frame and `lookahead` dreamed ones of `n k` streams.
         """
         context = self._context()
         stream = self.world.stream(context, seeds=self.seeds.tolist()).branch(self.k)
@@ -136,7 +136,7 @@ class SteeredPolicy:
         return Clip(frames=frames, actions=actions, states=states)
 
     def _observed(self, dreamt: Observation) -> Observations:
-        """What was dreamt, under the keys of an observation."""
+        """What was dreamed, under the keys of an observation."""
         named = zip(self.world.views, dreamt.frames.unbind(1), strict=True)
         observation = {f"observation.images.{view}": pictures for view, pictures in named}
         return observation if dreamt.states is None else observation | {"observation.state": dreamt.states}

@@ -10,7 +10,7 @@ from policy_eval.policies.cloned import ClonedPolicy
 
 
 class Actor(nn.Module):
-    """A Gaussian around the action of a cloned policy, with its own learnt spread.
+    """A Gaussian around the action of a cloned policy, with its own learned spread.
 
     Only the perceptron and the spread are trained. The convolutions stay as they were cloned from
     real pictures: frames are encoded once for actor, prior and critic, and the features cannot adapt

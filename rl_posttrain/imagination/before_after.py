@@ -77,7 +77,7 @@ def before_after(
 
 
 def side_by_side(trials: Mapping[str, Trial]) -> UInt8[np.ndarray, "m height width 3"]:
-    """Trials left to right, the first camera above the others; a finished one shows its last frame."""
+    """Trials from left to right, the first camera above the others; a finished trial shows its last frame."""
     length = max(len(trial.frames) for trial in trials.values())
     columns = []
     for name, trial in trials.items():

@@ -7,6 +7,7 @@ from typing import Literal
 from rl_posttrain.imagination.learner import LearnConfig
 from rl_posttrain.rewards.extra import ExtraRewards
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
+from worldmodel.training.accelerator import Tracker
 
 
 @dataclass(frozen=True)
@@ -14,33 +15,34 @@ class ImagineConfig:
     """Improve a cloned policy inside a world model; an update takes about a minute of one core."""
 
     world: str | Path
-    """Folder of the world model, or hf://USER/NAME@REV; best one trained on failures of this policy."""
+    """Folder of the world model, or hf://USER/NAME@REV; its training data should hold failures of this policy."""
     judge: str | Path
     """Who judges dreamed frames: the folder of a judge (or hf://USER/NAME@REV), module:name of yours, the address of a
     server, or a folder of pictures of the goal."""
     policy: str | Path
-    """Folder of the cloned policy to start from, likewise."""
+    """Folder of the cloned policy to start from, or hf://USER/NAME@REV."""
     data: DataPath
-    """Recorded episodes that dreams start from; see `first_frames`."""
+    """Recorded episodes; dreams start from their first frames, or with --no-first-frames from any frame before a
+    success."""
     out: Path
     """Folder of the improved policy, of the log, and of the state for `--resume`."""
     ranking: Path | None = None
     """`ranking.json` of this world model and judge (`worldmodel rank --real`). A world model
     that does not rank policies is refused: in it the dreams improve while the policy gets worse."""
     updates: int = 18
-    """Maximum number of updates, each of `streams` dreams."""
+    """Maximum number of updates; each one dreams --streams dreams."""
     minutes: float | None = None
-    """Time after which the run ends; `None`: no limit."""
+    """Minutes after which the run ends; by default there is no limit."""
     clock: Literal["wall", "cpu"] = "wall"
-    """Clock of `minutes`; with cpu, the CPU time of the process, other programs on the machine do not matter."""
+    """Clock of --minutes: wall time, or the CPU time of the process, which other programs do not disturb."""
     streams: int = 40
-    """Dreams per update, side by side."""
+    """Dreams per update; they run side by side."""
     noise_seeds: int = 2
-    """Dreams of every start, each under other noise; where they disagree, they are not trusted."""
+    """Number of dreams of every start, each with its own noise; their rewards count less where they disagree."""
     persistence: float = 0.8
-    """Correlation of the exploration noise from one action to the next; 0 for white noise."""
+    """Correlation of the exploration noise between one action and the next; 0 is white noise."""
     horizon: int = 30
-    """Actions of a dream."""
+    """Number of actions of a dream."""
     first_frames: bool = True
     """Start every dream from the first frame of an episode; otherwise from any frame before a success."""
     context: int = 4
@@ -50,41 +52,45 @@ class ImagineConfig:
     temperature: float = 1.0
     """Scale of the dreams' noise, in place of the world model's own; at 0 all noise seeds agree."""
     pool: int = 512
-    """Number of starts that have a priority."""
+    """Number of starts to choose from; each has a priority."""
     priority: float = 0.6
-    """Exponent of the TD error in the probability of a start; 0 draws uniformly."""
+    """Exponent of a start's TD error in the probability that it is drawn; 0 draws uniformly."""
     correction: float = 0.4
-    """Initial exponent of the importance weights; it grows to 1 over the run. With the objective
-    imitation, only the critic is weighted."""
+    """Initial exponent of the importance weights, which grows to 1 over the run. With --learn.objective imitation only
+    the critic's loss is weighted."""
     refresh_interval: int = 5
-    """Updates between exchanges of a tenth of the pool: the starts where the critic's error is smallest."""
+    """Number of updates after which a tenth of the pool is replaced: the starts where the critic's error is
+    smallest."""
     trust: bool = True
-    """Weight rewards by the agreement of noise seeds, if a check finds that it predicts the error. The
-    objective imitation weights a success by the share of its noise seeds that succeed instead."""
+    """Rewards count less where the noise seeds disagree, if a check finds that disagreement predicts the error. With
+    --learn.objective imitation a success is weighted by the share of its noise seeds that succeed instead."""
     held_out: float = 0.1
-    """Share of the episodes, the last ones, that are only used to measure."""
+    """Share of the episodes that are used only to measure; they are the last ones."""
     validation_starts: int = 32
-    """Number of held-out frames that the actor is measured from, every time the same."""
+    """Number of held-out frames from which the actor is measured; they are the same every time."""
     validation_horizon: int = 30
-    """Actions of those dreams."""
+    """Number of actions of the dreams that measure."""
     validation_interval: int = 3
     """Updates between measurements."""
     patience: int = 6
-    """The run ends after this many measurements without a better one."""
+    """Number of measurements without a better one after which the run ends."""
     save_interval: int = 3
     """Updates between saved states."""
     real: str = "none"
     """Real environment, a name or module:Class, for videos before and after; the run itself never sees it."""
     real_data: Path | None = None
-    """Recorded episodes whose starts the videos use; `data` when not given."""
+    """Recorded episodes whose starts the videos use; by default those of --data."""
     videos: int = 4
     """Number of videos."""
     video_steps: int = 60
     """Maximum number of steps of a video."""
+    log: Tracker = "tensorboard"
+    """Where the curves go: to TensorBoard (in `log` in the folder of the run), to wandb or trackio, which you install
+    yourself, or nowhere. The tables in the folder are written in any case."""
     resume: bool = False
-    """Continue exactly where `out` stopped."""
+    """Continue the stopped run in --out; the result is that of a run that was never stopped."""
     overwrite: bool = False
-    """Replace what an earlier run left in `out`."""
+    """Replace what an earlier run left in --out."""
     seed: int = 0
     """Seed of dreams, exploration and batches."""
     reading: ReadOptions = field(default_factory=DataOptions)

@@ -23,7 +23,7 @@ def check_ranking(file: Path | None, world: str | Path, judge: str | Path) -> st
         judge: Folder of the judge.
 
     Raises:
-        ValueError: The file is no ranking, was made with another world model or has no
+        ValueError: The file is not a ranking, was made with another world model or has no
             correlations; or the dream ranks worse than nine in ten perfect simulators.
     """
     if file is None:

@@ -36,7 +36,7 @@ class Memory:
 
     @classmethod
     def empty(cls, learner: Learner) -> "Memory":
-        """Nothing dreamt yet."""
+        """Nothing dreamed yet."""
 
         def none(*shape: int) -> Tensor:
             return torch.zeros(0, *shape, device=learner.actor.log_std.device)

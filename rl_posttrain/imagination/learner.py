@@ -31,14 +31,14 @@ class LearnConfig:
     """What the actor learns from: its own successes in all dreams so far, or the sign of the advantage
     in the latest dreams (Dreamer 4)."""
     std: float = 0.5
-    """Initial spread of the actor, and that of the prior, in standard deviations of demonstrated actions;
-    with `imitation` it is the largest, and every start explores with a random share of it."""
+    """Initial spread of the actor and of the prior, in standard deviations of the demonstrated actions. With the
+    objective imitation every start explores with a random share of this spread."""
     actor_rate: float = 5e-4
-    """Learning rate of the actor; `pmpo` needs a fifth of it."""
+    """Learning rate of the actor; the objective pmpo needs a fifth of the default."""
     critic_rate: float = 1e-3
     """Learning rate of the critic."""
     warmup: int = 6
-    """Updates of the critic alone, before the actor moves."""
+    """Number of first updates in which only the critic learns."""
     epochs: int = 4
     """Passes over the frames of an update."""
     minibatch: int = 240
@@ -50,13 +50,13 @@ class LearnConfig:
     shaping: float = 1.0
     """Weight of the judge's reward, as a potential, relative to a success."""
     alpha: float = 0.5
-    """Weight of good actions, 0 to 1; bad actions have the rest (`pmpo`)."""
+    """Weight of good actions, 0 to 1; bad actions have the rest. Only for the objective pmpo."""
     beta: float = 0.3
     """Weight of the divergence from the prior."""
     imitation_steps: int = 50
     """Optimiser steps on remembered successes after each update's dreams."""
     average_decay: float = 0.5
-    """Decay of the moving average: the critic's target, and the actor that is measured and kept."""
+    """Decay of the moving averages: of the critic, as its own target, and of the actor that is measured and kept."""
 
 
 class Learner(nn.Module):
@@ -69,7 +69,7 @@ class Learner(nn.Module):
         self.prior = Actor(policy, config.std).requires_grad_(False)
 
     def optimizers(self, config: LearnConfig) -> list[torch.optim.Optimizer]:
-        """One for the actor, one for the critic."""
+        """The optimisers: one for the actor, one for the critic."""
         pairs = ((self.actor, config.actor_rate), (self.critic, config.critic_rate))
         return [
             torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=r, weight_decay=0) for m, r in pairs

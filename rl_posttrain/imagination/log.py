@@ -1,13 +1,14 @@
-"""The progress of an imagination run: step, time, progress line, table of updates, TensorBoard."""
+"""The progress of an imagination run: step, time, progress line, table of updates, tracker."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
+from accelerate import Accelerator
 
 from worldmodel.display.progress import LOG, ProgressLine
+from worldmodel.training.accelerator import start_trackers
 from worldmodel.training.log import CLOCKS, RunClock, Table
 
 
@@ -19,15 +20,16 @@ class ImagineLog(RunClock):
     SIGTERM set `stopping`.
 
     Args:
-        out: Folder of the tables and of TensorBoard's `log`.
+        accelerator: It has the tracker.
+        out: Folder of the tables.
         updates: Maximum number of updates of a run.
         minutes: Maximum duration of the run.
         clock: `wall` or `cpu`.
     """
 
-    def __init__(self, out: Path, updates: int, minutes: float | None, clock: str):
+    def __init__(self, accelerator: Accelerator, out: Path, updates: int, minutes: float | None, clock: str):
         super().__init__(updates, minutes, CLOCKS[clock])
-        self.out, self.resumed = out, False
+        self.accelerator, self.out, self.resumed = accelerator, out, False
         self.measured: Mapping[str, float | int] = {}
 
     def resume(self, progress: Mapping) -> None:
@@ -36,11 +38,11 @@ class ImagineLog(RunClock):
         self.resumed = True
 
     def __enter__(self) -> "ImagineLog":
-        """Open the tables and the progress line."""
+        """Open the tables, the tracker and the progress line."""
         self.start()
         self.updates = Table(self.out / "updates.jsonl", self.step)
         self.validations = Table(self.out / "validation.jsonl", self.step + int(self.resumed))
-        self.writer = SummaryWriter(str(self.out / "log"), purge_step=self.step or None)
+        start_trackers(self.accelerator, self.out, self.step)
         self.stop.__enter__()
         self.bar = ProgressLine("imagine", 1.0, completed=self.done, log=self.out / LOG)
         self.bar.__enter__()
@@ -51,14 +53,13 @@ class ImagineLog(RunClock):
     ) -> None:
         """Close them."""
         self.bar.__exit__(kind, error, trace)
-        self.writer.close()
+        self.accelerator.end_training()
         self.stop.__exit__(kind, error, trace)
 
     def advance(self, shown: Mapping[str, float | int]) -> None:
         """Record one update."""
         self.updates.add({"step": self.step, "seconds": self.seconds, **shown})
-        for name, value in shown.items():
-            self.writer.add_scalar(f"imagine/{name}", value, self.step)
+        self.accelerator.log({f"imagine/{name}": value for name, value in shown.items()}, step=self.step)
         self.count()
         note = (
             f"update {self.step} of {self.total_steps}  return {shown['return']:.3f}  KL {shown['kl']:.3f}  "
@@ -72,8 +73,8 @@ class ImagineLog(RunClock):
         """Record a measurement on held-out frames."""
         self.measured = measured
         self.validations.add({"seconds": self.seconds, **measured})
-        for name in ("return", "solved"):
-            self.writer.add_scalar(f"held_out/{name}", measured[name], self.step)
+        values = {f"held_out/{name}": measured[name] for name in ("return", "solved")}
+        self.accelerator.log(values, step=self.step)
 
 
 def summary(out: Path, report: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Short imagined rollouts of an actor, each start dreamt under several noise seeds."""
+"""Short imagined rollouts of an actor, each start dreamed under several noise seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

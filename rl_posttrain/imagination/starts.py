@@ -29,7 +29,7 @@ class StartPool:
 
     @classmethod
     def uniform(cls, num_anchors: int, size: int, rng: np.random.Generator) -> "StartPool":
-        """A pool of `size` anchors, or of all if there are fewer, every one as likely."""
+        """A pool of `size` anchors, or of all if there are fewer; each is drawn with the same probability."""
         size = min(size, num_anchors)
         index = np.sort(rng.choice(num_anchors, size, replace=False))
         return cls(index, torch.ones(size), np.zeros(size, np.int64))

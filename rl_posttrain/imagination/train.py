@@ -34,6 +34,7 @@ from worldmodel.files import read_object, write_json
 from worldmodel.model.folder import check_out, fingerprint
 from worldmodel.model.precision import command_device
 from worldmodel.streaming.noise import mix_seed
+from worldmodel.training.accelerator import check_tracker, start_accelerator
 from worldmodel.training.checkpoint import (
     SETTINGS,
     STATE,
@@ -48,7 +49,7 @@ from worldmodel.world_model import WorldModel
 
 REFRESH_SHARE = 0.1
 SHOWN_ONLY = ("ranking", "real", "real_data", "videos", "video_steps")
-"""Settings of what is checked before and shown after a run; a resumed run may have others."""
+"""Settings of what is checked before a run and shown after it; a resumed run may have others."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str,
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     check_numbers(config)
+    check_tracker(config.log)
     check_out(config.out, STATE, "policy.json", SETTINGS, overwrite=config.overwrite, resume=config.resume)
     device = command_device(config.device)
     print(check_ranking(config.ranking, config.world, config.judge))
@@ -226,7 +228,8 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
     best: dict[str, Any] = {}
     first: dict[str, Any] = {}
     since_best = 0
-    log = ImagineLog(config.out, config.updates, config.minutes, config.clock)
+    accelerator = start_accelerator(config.device, config.out, config.log)
+    log = ImagineLog(accelerator, config.out, config.updates, config.minutes, config.clock)
     if config.resume and has_state(config.out):
         progress = load_state(config.out / "state", learner, average, optimizers)
         log.resume(progress)

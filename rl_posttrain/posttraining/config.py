@@ -10,6 +10,7 @@ from worldmodel.data import EpisodeSource
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.dreams.context import check_views
 from worldmodel.fidelity.windows import evenly_spaced_windows, trained_episodes
+from worldmodel.training.accelerator import Tracker
 from worldmodel.training.loss import LossConfig
 from worldmodel.world_model import WorldModel
 
@@ -23,82 +24,86 @@ class PosttrainConfig:
     world: str | Path
     """Folder of the world model to start from, or hf://USER/NAME@REV."""
     data: DataPath
-    """Recorded episodes; the last ones are only evaluated on."""
+    """Recorded episodes; the last ones are held out and only measured."""
     out: Path
     """Folder of the better world model, of tables, curves and videos."""
     inverse_dynamics: str | Path | None = None
-    """Folder of inverse dynamics, which decode actions, for two more rewards; from `worldmodel inverse-dynamics`."""
+    """Folder that `worldmodel inverse-dynamics` wrote. Two more rewards then use the actions that it decodes."""
     objective: Objective = "nft"
-    """nft contrasts the candidates by reward. The controls regress to the recording: self-rollout from
-    self-generated frames, teacher-forced from recorded ones. combined is nft and self-rollout."""
+    """nft moves towards the better candidates and away from the worse ones. self-rollout and teacher-forced are
+    controls: they regress to the recording, from frames that the model generated or from recorded frames. combined is
+    nft and self-rollout together."""
     steps: int = 300
-    """Updates."""
+    """Number of updates."""
     minutes: float | None = None
-    """Time after which the run ends; `None`: no limit."""
+    """Minutes after which the run ends; by default there is no limit."""
     clock: Literal["wall", "cpu"] = "wall"
-    """Clock of `minutes`: wall time, or CPU time of the process."""
+    """Clock of --minutes: wall time, or the CPU time of the process."""
     groups: int = 4
-    """Starts per update, over all processes."""
+    """Number of starts per update, over all processes."""
     candidates: int = 4
-    """Branches per start; the supervised controls draw one."""
+    """Branches per start; the two controls draw one."""
     keep: int = 0
-    """How many of the best and of the worst candidates of a group take part; 0 for all."""
+    """Number of the best candidates of a group, and of the worst ones, that take part; 0 for all."""
     context: int = 4
-    """Recorded frames that a stream is shown."""
+    """Number of recorded frames that a stream is shown first."""
     prefix: int = 24
     """Maximum number of frames that the model rolls out by itself before the branches."""
     branch: int = 4
-    """Frames of a candidate."""
+    """Number of frames of a candidate."""
     num_steps: int = 2
-    """Denoising steps of the sampler that is improved; with 1 it is nearly deterministic."""
+    """Denoising steps of the sampler that is improved; with 1 step the candidates hardly differ."""
     temperature: float = 1.0
-    """Scale of the noise of candidates and updates. A contrast needs noise, so that
-    candidates differ. Prefixes and evaluations use the world model's own temperature, like all other
-    uses of it."""
+    """Scale of the noise of candidates and updates; without noise all candidates would be equal. Prefixes and
+    evaluations use the world model's own temperature."""
     beta: float = 1.0
-    """`b` of the objective."""
+    """b of the contrastive loss (PersistWorld, equation 2); a smaller value moves the prediction further towards good
+    candidates."""
     advantage_limit: float = 1.0
-    """Advantages are clipped to this size."""
+    """Largest absolute value of an advantage; larger ones are clipped."""
     old_decay_rate: float = 0.001
-    """How much the decay of the old policy grows with every update."""
+    """Growth of --old-decay per update, from 0 on."""
     old_decay: float = 0.5
-    """Largest decay of the old policy."""
+    """Largest share of the sampling policy's weights that an update keeps; the rest comes from the trained weights."""
     kl_weight: float = 0.0
-    """Weight of the squared distance to the original world model; PersistWorld found no effect."""
+    """Weight of the squared distance to the original world model; the paper PersistWorld found no effect."""
     supervision: float = 1.0
-    """Weight of the regression in the combined objective."""
+    """Weight of the regression if --objective is combined."""
     learning_rate: float = 3e-6
-    """Learning rate, constant after the warm-up; the most important setting. 3e-4 harmed a world model
-    within seven updates (objects 5 px further off, less motion) while its rewards looked fine. 3e-5
-    harmed one that was trained for long within sixty, rewards included. Adapters tolerate more."""
+    """Learning rate after the warm-up; the most important setting. A rate of 3e-4 harmed a world model within 7 updates
+    (objects 5 px further off, less motion), although its rewards looked fine. A rate of 3e-5 harmed a well-trained one
+    within 60 updates. Adapters tolerate higher rates."""
     warmup: int = 10
-    """Warm-up updates."""
+    """Number of updates over which the learning rate grows to its full value."""
     lora_rank: int = 0
-    """Rank of the low-rank adapters that are trained in place of the weights and merged into them
-    at the end; 0 trains the weights. Adapters need a larger --learning-rate. Needs peft."""
+    """Rank of low-rank adapters, which are trained in place of the weights and merged into them at the end; 0 trains
+    the weights themselves. Adapters need a higher --learning-rate and the package peft."""
     muon: bool = True
-    """Muon for hidden matrices; otherwise AdamW for all. Adapters always use AdamW."""
+    """Train the hidden matrices with Muon, and all else with AdamW. Adapters are always trained with AdamW."""
     clip_norm: float = 1.0
     """Largest gradient norm."""
     average_decay: float = 0.95
-    """Decay of the moving average of the weights that is evaluated and saved."""
+    """Decay of the moving average of the weights; the average is measured and saved."""
     validation_episodes: int | None = None
-    """Number of episodes at the end of the data, held out; 8 when not given, or a fifth of a small data set."""
+    """Number of held-out episodes, the last ones of the data; by default 8, or a fifth of a small data set."""
     validation_interval: int = 50
     """Updates between validations."""
     validation_horizon: int = 50
-    """Dreamt frames of a validation."""
+    """Number of dreamed frames of a validation."""
     validation_starts: int = 1
-    """Windows of each held-out episode."""
+    """Number of windows that a validation dreams of each held-out episode."""
     patience: int = 4
-    """The run stops after this many validations without a better unrewarded measure, and keeps the best
-    world model. 0 never stops and keeps the last one."""
+    """Number of validations without a better unrewarded measure after which the run stops; the best world model is
+    kept. With 0 the run never stops early, and the last world model is kept."""
     save_interval: int = 50
     """Updates between training states."""
+    log: Tracker = "tensorboard"
+    """Where the curves go: to TensorBoard (in `log` in the folder of the run), to wandb or trackio, which you install
+    yourself, or nowhere. The tables in the folder are written in any case."""
     resume: bool = False
-    """Continue exactly where `out` stopped."""
+    """Continue the stopped run in --out; the result is that of a run that was never stopped."""
     overwrite: bool = False
-    """Replace what an earlier run left in `out`."""
+    """Replace what an earlier run left in --out."""
     seed: int = 0
     """Seed of prefixes, branches and noise."""
     reading: ReadOptions = field(default_factory=DataOptions)
@@ -108,7 +113,7 @@ class PosttrainConfig:
     reward: RewardWeights = field(default_factory=RewardWeights)
     """Weights of the rewards."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """The pretraining loss, for the controls and for the weight of moving pixels."""
+    """The pretraining loss; the two controls use it, and all objectives use its weight of moving pixels."""
 
     @property
     def contrastive(self) -> bool:

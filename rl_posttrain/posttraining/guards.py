@@ -28,7 +28,7 @@ from worldmodel.fidelity.windows import evenly_spaced_windows, read_windows
 from worldmodel.world_model import WorldModel
 
 RESPONSE_FRAMES = 10
-"""Frames dreamt under other actions."""
+"""Frames dreamed under other actions."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class HeldOut:
 
     @property
     def horizon(self) -> int:
-        """Dreamt frames."""
+        """Dreamed frames."""
         return self.clip.frames.shape[1] - CONTEXT_FRAMES
 
 
@@ -123,7 +123,7 @@ def action_response(
 
 
 def object_errors(held_out: HeldOut, rollout: Rollout, views: Sequence[str]) -> dict[str, Float[Tensor, "b m"]]:
-    """Position error of every object that can be found, at every dreamt frame; px of 64."""
+    """Position error of every object that can be found, at every dreamed frame; px of 64."""
     kind = held_out.robot_type
     if not object_names(kind) or object_view(kind) not in views:
         return {}

@@ -1,8 +1,8 @@
 """The contrastive objective on generated samples: pure functions.
 
 DiffusionNFT (2509.16117) in the x0 form of PersistWorld (2603.25685). A group is `k` samples drawn
-from the same state under the same actions; the reward says which of them to move towards and which
-to move away from. No gradient passes through the sampler, so any sampler will do.
+from the same state under the same actions; the reward says which of them to move towards and which to move away from.
+No gradient passes through the sampler, so you can use any sampler.
 """
 
 import torch
@@ -19,10 +19,10 @@ def optimality(advantages: Float[Tensor, "*b"], limit: float = 1.0) -> Float[Ten
 
 
 def extremes(rewards: Float[Tensor, "b k"], count: int) -> Bool[Tensor, "b k"]:
-    """True on the `count` best and the `count` worst of each group; on all where `count` is 0.
+    """True for the `count` best and the `count` worst of each group; for all if `count` is 0.
 
     Raises:
-        ValueError: If a group has not so many samples.
+        ValueError: If a group has fewer samples.
     """
     size = rewards.shape[1]
     if 2 * count > size:

@@ -123,13 +123,13 @@ def posttrain(config: PosttrainConfig, rewards: Weighted | None = None) -> Path:
 
 
 def begin(config: PosttrainConfig) -> Accelerator:
-    """Device, number format, TensorBoard and the seed.
+    """Device, number format, tracker and the seed.
 
     Raises:
         ValueError: Several processes were launched; evaluation and early stopping support only one.
     """
     check_out(config.out, STATE, "world.json", SETTINGS, overwrite=config.overwrite, resume=config.resume)
-    accelerator = start_accelerator(config.device, config.out)
+    accelerator = start_accelerator(config.device, config.out, config.log)
     check_processes(accelerator.num_processes)
     torch.manual_seed(config.seed)
     return accelerator
@@ -231,7 +231,7 @@ def next_batch(
 def judge(
     config: PosttrainConfig, rewards: RewardMix, rollout: Rollout, candidates: int
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """How good each candidate is, which ones take part, and the guards of the groups."""
+    """How good each candidate is, which ones take part, and the figures of the groups to write down."""
     terms = {k: v.unflatten(0, (-1, candidates)) for k, v in rewards.terms(rollout).items()}
     total = rewards.total(terms)
     good = optimality(group_advantages(total), config.advantage_limit)

@@ -26,7 +26,7 @@ class ExtraRewards:
 
 @dataclass(frozen=True)
 class CheckedReward:
-    """A reward of somebody else; what it returns is checked, so that a mistake in it is one line.
+    """A reward of the user; what it returns is checked, so that a mistake in it gives a message of one line.
 
     Attributes:
         name: How the user named it, for the messages.

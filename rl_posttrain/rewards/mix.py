@@ -33,11 +33,11 @@ class RewardWeights(ExtraRewards):
     executability: float = 0.5
     """Whether a robot could execute the decoded actions; needs --inverse-dynamics."""
     state: float = 0.0
-    """Agreement of predicted and recorded states; with 0 it is measured, but not rewarded."""
+    """Agreement of predicted and recorded states; with 0 it is measured but not rewarded."""
     motion: float = 0.0
     """Agreement of the amount of motion with the recording."""
     moving_area: float = 0.0
-    """Similarity to the recording where something moves, however small it is."""
+    """Similarity to the recording where something moves; small objects count as much as large ones."""
 
 
 KNOWN = tuple(field.name for field in fields(RewardWeights) if field.name != "extra")
@@ -92,7 +92,7 @@ def build_rewards(
     branch: int,
     extra: Weighted | None = None,
 ) -> RewardMix:
-    """The rewards of a run; rewards whose inputs are missing are left out.
+    """The rewards of a run, without those whose inputs are missing.
 
     Args:
         weights: Weights of the rewards.

@@ -26,7 +26,7 @@ class Rollout:
 
 @runtime_checkable
 class Reward(Protocol):
-    """A reward is called with a rollout of `b` candidates; a plain function will do.
+    """A reward is called with a rollout of `b` candidates; a plain function is enough.
 
     See `docs/extend/reward.md` for rewards of yours.
     """

@@ -129,7 +129,7 @@ def test_an_alignment_goes_on_only_with_its_own_settings(made, tmp_path):
         claim(replace(settings, horizon=5, steps=1))
     with pytest.raises(ValueError, match="no_such_column"):
         claim(replace(settings, columns=ColumnOptions(action_keys=("no_such_column",))))
-    with pytest.raises(ValueError, match=r"holds data/chunk-000/.* and is no alignment"):
+    with pytest.raises(ValueError, match=r"holds data/chunk-000/.* and is not an alignment"):
         claim(replace(settings, out=data))
 
 

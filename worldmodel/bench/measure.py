@@ -39,31 +39,31 @@ class BenchConfig:
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
     device: str = "auto"
-    """Where it runs: auto is CUDA where there is one, else the CPU with one thread; you can also name a device."""
+    """Where it runs: auto is CUDA if there is a GPU, else the CPU with one thread; you can also name a device."""
     batch: tuple[int, ...] = (1, 8, 32)
-    """Streams side by side."""
+    """Numbers of streams that run side by side."""
     num_steps: tuple[int, ...] = (1, 2, 4)
-    """Denoising steps per frame."""
+    """Numbers of denoising steps per frame."""
     context: tuple[int, ...] = (8, 32)
-    """Real frames before the dream."""
+    """Numbers of real frames before the dream."""
     out: Path | None = None
-    """JSON file for the report; only a table is printed when not given."""
+    """JSON file for the report; by default only a table is printed."""
     plot: Path | None = None
-    """Picture file for the plot; beside the report when not given."""
+    """Picture file for the plot; by default a PNG file beside the report."""
     data: DataPath | None = None
-    """Data set to measure training on; without it training is not measured."""
+    """Data set to measure training on; by default training is not measured."""
     rounds: int = 5
-    """Turns of every combination; those of different combinations are interleaved."""
+    """How often each combination is measured; the combinations take turns."""
     frames: int = 6
-    """Frames per turn."""
+    """Number of frames per turn."""
     long: int = 1000
     """Length of the stream whose cost per step is plotted."""
     workers: tuple[int, ...] = (1, 2)
-    """Processes that dream at once, to see how throughput grows; on the CPU only."""
+    """Numbers of processes that dream at the same time, to see how throughput grows; only on a CPU."""
     clock: ClockName = "wall"
-    """Clock that counts the seconds; CPU time of the process is fair on a shared machine."""
+    """Clock that counts the seconds: wall time, or the CPU time of the process, which other programs do not disturb."""
     overwrite: bool = False
-    """Replace a report and a plot that are there already."""
+    """Replace a report and a plot that exist already."""
 
     @property
     def picture(self) -> Path | None:

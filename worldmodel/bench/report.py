@@ -15,7 +15,7 @@ from worldmodel.files import write_atomically
 
 
 def print_bench(report: Mapping[str, Any], console: Console) -> None:
-    """Print the grid and, in a sentence each, everything else."""
+    """Print the grid, and one sentence about each other result."""
     console.print(grid_table(report))
     roof = report["roof"]
     console.print(

@@ -38,7 +38,7 @@ class Timings:
 
     @property
     def model(self) -> list[float]:
-        """The rest: the model alone."""
+        """The remaining time: that of the model alone."""
         parts = zip(self.total, self.codec, self.conversion, strict=True)
         return [total - codec - conversion for total, codec, conversion in parts]
 
@@ -106,7 +106,7 @@ class LongRun:
 def long_run(
     world: WorldModel, context: Clip, num_steps: int, *, frames: int, clock: Clock, pairs: int = 40
 ) -> LongRun:
-    """Dream `frames` frames in a row; at the end repeat step 20 beside the last ones."""
+    """Dream `frames` frames in a row; at the end step 20 is repeated in turns with the last steps."""
     early_at = min(20, frames)
     stream = TimedStream(world, context, num_steps, clock)
     stream.advance(early_at)

@@ -23,7 +23,7 @@ from worldmodel.data.video.read import release_readers
 from worldmodel.display.progress import ProgressLine
 
 FORMAT = 2
-"""Changes when frames are cached, or read from the same files, in another way."""
+"""Version of the cache; it changes with the way in which frames are read from files or stored."""
 TABLES = ("actions", "states", "rewards", "successes")
 PIECE_FRAMES = 128
 PIECE_BYTES = 2**26  # of decoded pictures; long episodes and large pictures do not fill the memory
@@ -171,7 +171,7 @@ class EpisodeCache:
 
 
 class FramesFile:
-    """A npy file that several threads fill; it is not memory-mapped, so a full disk is an error and no crash.
+    """A npy file that several threads fill; it is not memory-mapped, so a full disk is an error, not a crash.
 
     Args:
         path: The file; its space on the disk is reserved at once.

@@ -19,7 +19,7 @@ def fail(file: Path, field: str, found: object, expected: object, episode: int |
 
 
 def shortened(text: str, prefix: str) -> str:
-    """`text` without `prefix` (a folder with its slash, or `FILE: `) where one of the reasons in it begins so."""
+    """`text` without `prefix` (a folder with its slash, or `FILE: `) at the beginning of each reason in it."""
     return re.sub(rf"(^|; ){re.escape(prefix)}", r"\1", text)
 
 
@@ -79,7 +79,7 @@ def the_same(name: str, values: Mapping[Path, T]) -> T:
 
 
 def disagreements(name: str, values: Mapping[int, Hashable], labels: Mapping[int, str]) -> dict[int, str]:
-    """A reason for every episode whose value is not the most common one; the first one wins a tie.
+    """A reason for every episode whose value is not the most common one; in a tie the first value counts.
 
     Args:
         name: What the value is.
@@ -97,6 +97,6 @@ def disagreements(name: str, values: Mapping[int, Hashable], labels: Mapping[int
 
 
 def without_unfinished_end(values: Shaped[np.ndarray, "..."], length: int) -> Shaped[np.ndarray, "..."]:
-    """A table of one row a frame, without its last row if that holds NaN or infinity: it leads out of the episode."""
+    """A table of one row per frame, without a last row of NaN or infinity, which leads out of the episode."""
     full = values.ndim in (1, 2) and values.dtype.kind == "f" and len(values) == length > 1
     return values[:-1] if full and not np.isfinite(values[-1]).all() else values

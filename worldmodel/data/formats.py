@@ -22,7 +22,7 @@ SHOWN = 3  # notes in one warning
 
 
 class DataWarning(UserWarning):
-    """Something odd about a data set that does not change what is read, or something that is left out."""
+    """An oddity of a data set that does not change what is read, or a part of it that is left out."""
 
 
 def is_lerobot(folder: Path) -> bool:
@@ -85,7 +85,7 @@ def open_set(path: str | Path, request: Request) -> TableSource:
 
 
 def refuse_unknown(path: Path, request: Request) -> NoReturn:
-    """Refuse what no format recognises, and say what it holds."""
+    """Raise a `ValueError` that says what the path holds, because no format recognises it."""
     if not path.exists():
         raise ValueError(f"{path}: the data set is missing, expected a folder or a file")
     raise ValueError(

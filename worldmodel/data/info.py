@@ -24,9 +24,9 @@ class InfoConfig:
     data: tyro.conf.Positional[str | Path]
     """LeRobot folder, folder of videos, HDF5 file(s), or hf://USER/SET@REV."""
     views: tuple[str, ...] = ()
-    """Cameras to read, in this order; the others may be broken. By default all."""
+    """Cameras to read, in this order; by default all. The other ones may be broken."""
     look_at: int = 8
-    """Episodes whose pictures are decoded in search of problems; 0 for none."""
+    """Number of episodes whose pictures are decoded to search for problems; 0 for none."""
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
 

@@ -17,11 +17,11 @@ class ColumnOptions:
     """Which columns of a data set are read, and what happens to broken episodes."""
 
     skip_broken: bool = False
-    """Leave out episodes that are broken; by default one broken episode refuses the data set."""
+    """Leave out broken episodes. By default a data set with a broken episode is refused."""
     action_keys: tuple[str, ...] = ()
-    """Columns that hold the action, side by side in this order; found by their names if not given."""
+    """Columns that hold the action, side by side in this order; by default they are found by their names."""
     state_keys: tuple[str, ...] = ()
-    """Columns that hold the state, side by side in this order; found by their names if not given."""
+    """Columns that hold the state, side by side in this order; by default they are found by their names."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,16 @@ class DataOptions(ColumnOptions):
     """Which episodes and columns of a data set are read."""
 
     episodes: str = ""
-    """Episodes to read: `50` for the first 50, or places and ranges such as `0:50,60`; by default all."""
+    """Episodes to read: `50` means the first 50, `0:50,60` means 0 to 49 and 60; by default all."""
 
 
 @dataclass(frozen=True)
 class Request(DataOptions):
-    """All that a format is asked for.
+    """What a format is asked to read.
 
     Attributes:
         size: `(H, W)` of the frames to read, or a rule for it; `None` for the cameras' own.
-        views: Names of the cameras to read, in this order; `None` for all. Other cameras need not
-            even exist.
+        views: Names of the cameras to read, in this order; `None` for all. Nothing is required of other cameras.
     """
 
     size: tuple[int, int] | FrameBudget | None = None
@@ -63,7 +62,7 @@ def chosen_episodes(name: str, total: int, episodes: str) -> list[int]:
     for part in episodes.split(","):
         bounds = [bound.strip() for bound in part.split(":")]
         if len(bounds) > 2 or not all(bound.isdecimal() or (not bound and len(bounds) == 2) for bound in bounds):
-            raise ValueError(f"--episodes {episodes}: {part.strip()!r} is no number and no range such as 0:50")
+            raise ValueError(f"--episodes {episodes}: {part.strip()!r} is neither a number nor a range such as 0:50")
         if "," not in episodes and len(bounds) == 1:
             bounds = ["0", *bounds]
         first = int(bounds[0] or 0)

@@ -109,7 +109,7 @@ class TableSource:
         seeds: The simulator seed of every episode, where it was recorded.
         shift: The controlled shift that the data was recorded with; empty for none.
         numbers: Number of every episode in the data set; empty where all of it was opened.
-        notes: What is odd about the data set, and what was left out of it; one line each.
+        notes: Oddities of the data set, and parts that were left out; one line each.
     """
 
     name: str
@@ -290,6 +290,6 @@ def _content_hash(path: Path) -> str:
 
 
 def _tensors(rows: Rows) -> dict[str, Tensor]:
-    """The tables that there are."""
+    """The tables that exist."""
     tables = {name: getattr(rows, name) for name in ("actions", "states", "rewards", "successes")}
     return {name: torch.from_numpy(table) for name, table in tables.items() if table is not None}

@@ -21,7 +21,7 @@ LOG = "train.log"
 class ProgressLine:
     """The progress of one piece of work, on stderr and, if asked for, in a log file.
 
-    In a terminal it is a bar with the time left. Where stderr is no terminal (a log file, `nohup`,
+    In a terminal it is a bar with the time left. Where stderr is not a terminal (a log file, `nohup`,
     CI), it is one plain line every 30 seconds and one at the end, with the same facts. The log file
     gets these lines in both cases. It is a context manager; any thread may report.
 

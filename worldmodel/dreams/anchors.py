@@ -57,7 +57,7 @@ class Anchors:
         return cls(columns[:, 0], columns[:, 1])
 
     def pick(self, index: Int64[np.ndarray, "m"]) -> "Anchors":
-        """Some of them, in the given order."""
+        """The anchors with the given indices, in their order."""
         return Anchors(self.episodes[index], self.frames[index])
 
 

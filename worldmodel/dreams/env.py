@@ -33,14 +33,14 @@ class DreamEnv(VectorEnv):
     observation, reward, terminated, truncated, info = envs.step(envs.action_space.sample())
     ```
 
-    A dream begins from the first real frame of a recorded episode; `judge` looks at every dreamt
+    A dream begins from the first real frame of a recorded episode; `judge` looks at every dreamed
     frame and supplies reward and success, and success terminates. The start and the noise of a
     stream are a pure function of its seed: `reset(seed=s)` gives stream `i` the seed `s + i`, as in
     Gymnasium. `reset(options={"starts": indices})` chooses the starts instead, and the noise is
     then a function of `seed` below and of the start's reset seed. `options={"reset_mask": mask}`
     leaves the other streams as they are; `starts` then still has one entry per stream.
 
-    The autoreset modes are those of Gymnasium, and mean what they mean in its `SyncVectorEnv`. With
+    The autoreset modes are those of Gymnasium's `SyncVectorEnv`. With
     `SAME_STEP` (as in DIAMOND and most of RL) a finished stream begins anew at once, and the last frame
     of the old one is in `info["final_obs"]`. With `NEXT_STEP` it begins anew in the next step, whose
     action it ignores. With `DISABLED` it stands still, with reward 0, until it is reset.
@@ -54,7 +54,7 @@ class DreamEnv(VectorEnv):
     Args:
         world: The world model.
         starts: The real frames that dreams begin from.
-        judge: Gives the reward and the success of each dreamt frame.
+        judge: Gives the reward and the success of each dreamed frame.
         num_envs: Streams in a batch.
         horizon: Steps after which an episode is truncated.
         num_steps: Denoising steps per frame.
@@ -258,7 +258,7 @@ class DreamEnv(VectorEnv):
             self._observations[name][streams] = values[rows]
 
     def _show(self, streams: np.ndarray, frames: Tensor, states: Tensor | None) -> None:
-        """Write dreamt frames and states to the observations of the given streams."""
+        """Write dreamed frames and states to the observations of the given streams."""
         for name, values in self._columns(frames, states).items():
             self._observations[name][streams] = values[streams]
 
@@ -284,7 +284,7 @@ class DreamEnv(VectorEnv):
 
 
 def autoreset_named(mode: AutoresetMode | str) -> AutoresetMode:
-    """A mode of Gymnasium, also by its name (`SAME_STEP`) or its value (`SameStep`).
+    """A mode of Gymnasium, given as the mode itself, by its name (`SAME_STEP`) or by its value (`SameStep`).
 
     Raises:
         ValueError: There is no such mode.

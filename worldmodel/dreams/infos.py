@@ -10,7 +10,7 @@ Column = Bool[np.ndarray, "n"]
 
 
 def masked(columns: Mapping[str, Column], streams: Column) -> dict[str, Any]:
-    """What the given streams say: under each name one value per stream, and a mask under `_name`; nothing for none."""
+    """The values of the given streams under each name, and a mask under `_name`; empty without streams."""
     info: dict[str, Any] = {}
     for name, values in columns.items() if streams.any() else ():
         info |= {name: values & streams, f"_{name}": streams.copy()}

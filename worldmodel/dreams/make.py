@@ -17,7 +17,8 @@ from worldmodel.resolve import resolve
 from worldmodel.world_model import WorldModel
 
 JUDGES = "policy_eval.judge.find:load_judge"
-"""What loads a judge. It stands higher on the staircase, so it is found by its name, and only when it is needed."""
+"""The function that loads a judge. It is in a higher package, so it is imported by its name, and only when it is
+needed."""
 
 World = WorldModel | str | Path
 Data = Starts | EpisodeSource | str | Path | Sequence[str | Path]
@@ -96,7 +97,7 @@ def make_dreams(
 
 
 def _starts(data: Data, world: WorldModel, episodes: Sequence[int] | None) -> Starts:
-    """The starts; those that are made already keep their episodes."""
+    """The starts; an object `Starts` is returned as it is."""
     if isinstance(data, Starts):
         if episodes is not None:
             raise ValueError(f"{data.source.name}: starts are given as they are, so episodes must be left out")

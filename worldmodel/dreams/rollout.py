@@ -14,7 +14,7 @@ from worldmodel.world_model import WorldModel
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """Which episode to dream and where to write the video."""
+    """Dream a recorded episode, and write a video of the truth and the dream."""
 
     world: str | Path
     """Folder of the world model, or hf://USER/NAME@REV."""
@@ -27,7 +27,7 @@ class RolloutConfig:
     start: int = 0
     """First of the eight recorded frames that the world model reads before it dreams."""
     horizon: int | None = None
-    """Dreamt frames; up to the end of the episode when not given."""
+    """Number of dreamed frames; by default up to the end of the episode."""
     num_steps: int = 2
     """Denoising steps per frame."""
     seed: int = 0
@@ -35,7 +35,7 @@ class RolloutConfig:
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
     overwrite: bool = False
-    """Replace a video that is there already."""
+    """Replace a video that exists already."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -63,4 +63,4 @@ def rollout(config: RolloutConfig) -> None:
     )
     config.out.parent.mkdir(parents=True, exist_ok=True)
     write_video(config.out, compare(truth, dream, world.views), world.fps / world.stride)
-    print(f"{config.out}: {len(dream)} dreamt frames of episode {config.episode}, truth above")
+    print(f"{config.out}: {len(dream)} dreamed frames of episode {config.episode}, truth above")

@@ -146,7 +146,7 @@ class StableBaselinesEnv(VecEnv):
         return {plain_key(name): value for name, value in seen.items()}
 
     def _last(self, info: dict[str, Any], dones: np.ndarray) -> dict[int, Observations]:
-        """What the agent sees last in the streams that are over."""
+        """The last observation of the agent in each stream that is over."""
         over = np.flatnonzero(dones)
         if not len(over):
             return {}
@@ -156,7 +156,7 @@ class StableBaselinesEnv(VecEnv):
 
 
 def _of_stream(info: dict[str, Any], stream: int) -> dict[str, Any]:
-    """What one stream says, without masks and without the last observation."""
+    """The `info` of one stream, without masks and without the last observation."""
     names = [name for name in info if not name.startswith(("_", "final_")) and info[f"_{name}"][stream]]
     return {name: bool(info[name][stream]) for name in names}
 

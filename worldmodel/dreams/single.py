@@ -22,10 +22,11 @@ class Dream(gymnasium.Env):
     episodes follow from it. `reset(options={"start": index})` chooses the start.
 
     Args:
-        world: As in `make_dreams`, and so are all others.
+        world: As in `make_dreams`.
         data: Likewise.
         judge: Likewise.
-        options: Likewise, but for `num_envs` and `autoreset_mode`, which a single environment does not have.
+        options: The other arguments of `make_dreams`, without `num_envs` and `autoreset_mode`, which a single
+            environment does not have.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}

@@ -12,7 +12,7 @@ from worldmodel.data import Clip, EpisodeSource, stack_clips
 
 
 class Starts:
-    """The first frames of recorded episodes; any data set will do.
+    """The first frames of recorded episodes of any data set.
 
     Args:
         source: The episodes.
@@ -107,7 +107,7 @@ class Starts:
 
 
 def _seeds(source: EpisodeSource, episodes: Sequence[int]) -> tuple[tuple[int, ...], bool]:
-    """A number for each start, and whether it is its reset seed."""
+    """A number for each start, and whether these numbers are reset seeds."""
     seeds = tuple(source.reset_seed(episode) for episode in episodes)
     if all(seed is not None for seed in seeds):
         return seeds, True

@@ -18,7 +18,8 @@ class Verdict:
     Attributes:
         rewards: Reward for reaching the frame.
         successes: Whether the task is solved.
-        unsure: Whether the judge cannot tell; then it calls nothing a success there. `None`: it is always sure.
+        unsure: Whether the judge cannot tell; such a frame never counts as a success. `None` for a judge that is always
+            sure.
 
     Raises:
         ValueError: A success is marked as unsure.
@@ -48,7 +49,7 @@ def as_verdict(answer: object, number: int, *, threshold: float = 0.5, name: str
         name: Of the judge, for messages.
 
     Raises:
-        ValueError: It is none of these, or there is not one answer per stream.
+        ValueError: It has none of these forms, or there is not one answer per stream.
     """
     if isinstance(answer, Verdict):
         if len(answer.rewards) != number or len(answer.successes) != number:

@@ -1,4 +1,4 @@
-"""The interface of a world model in dreams, which a simulator can have, too; streams with contexts of two lengths."""
+"""What dreams need of a world model (a simulator can have it, too), and contexts of two lengths."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable

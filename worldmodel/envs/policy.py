@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,12 +19,13 @@ Observations = Mapping[str, Tensor]
 class Policy(Protocol):
     """A policy chooses actions; it gets the observations of a robot and never sees the simulator.
 
-    A policy that plans several actions at once queues them inside. Four more attributes are
+    A policy that plans several actions at once queues them inside. Five more attributes are
     optional, and are used where a policy has them:
 
     - `plan(observation)` returns the raw actions of the next `h` steps, `n h a`, and changes nothing
       in the policy; `policy_eval.steering` steers such policies.
     - `chunk` is the number of actions that are planned at once.
+    - `needs` states which observations and actions the policy was made for; see `Needs` in `policy_eval`.
     - `instruct(tasks)` is called after every `reset` with the task of each episode in words, for a
       policy that follows instructions.
     - `watch(env)` is called with the simulator before each episode is recorded, for a scripted
@@ -48,7 +49,7 @@ class CallablePolicy:
         self.function = function
 
     def reset(self, seeds: Sequence[int]) -> None:
-        """Nothing to forget."""
+        """Do nothing, since there is no memory."""
 
     def act(self, observation: Observations) -> Float[Tensor, "n a"]:
         """The actions that the function returns."""
@@ -66,7 +67,7 @@ def resolve_policy(spec: str, what: str = "policy") -> Policy:
         what: `policy` or `behaviour`, for the messages.
 
     Raises:
-        ValueError: There is no such object, or it is none of these; the message says what it is.
+        ValueError: There is no such object, or it is something else; the message says what it is.
     """
     found = resolve(spec, what)
     if isinstance(found, type) or (inspect.isroutine(found) and _takes(found)):
@@ -90,13 +91,19 @@ def resolve_policy(spec: str, what: str = "policy") -> Policy:
 def begin_episodes(policy: Policy, seeds: Sequence[int], tasks: Sequence[str]) -> None:
     """Reset a policy, and tell it the task of each episode if it wants to know."""
     policy.reset(seeds)
-    if hasattr(policy, "instruct"):
-        policy.instruct(tasks)
+    instruct = optional(policy, "instruct")
+    if instruct is not None:
+        instruct(tasks)
 
 
 def watches(policy: Policy) -> bool:
     """Whether a policy wants to see the simulator before an episode."""
-    return hasattr(policy, "watch")
+    return optional(policy, "watch") is not None
+
+
+def optional(policy: Policy, name: Literal["plan", "chunk", "needs", "instruct", "watch"]) -> Any:
+    """An attribute that a policy may have, see `Policy`; `None` where it does not have it."""
+    return getattr(policy, name, None)
 
 
 def ask(policy: Policy, observation: Mapping[str, np.ndarray]) -> Float[np.ndarray, "a"]:

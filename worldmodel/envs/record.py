@@ -33,35 +33,31 @@ RECORDING_FILE = "recording.json"
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """What to record.
-
-    Attributes:
-        env: The environment: pusht, pusht-position, metaworld:TASK as in metaworld:push-v3, or
-            module:Class for one of yours, as in my_env:MyEnv.
-        out: Folder of the LeRobot data set; an interrupted recording there is continued.
-        episodes: Number of episodes.
-        seed: Episode i starts from the reset seed `seed * 100000 + i`.
-        behaviour: Who acts. PushT and Meta-World have expert, noisy (the expert with noise on its
-            actions), play (which pushes the object about) and mixture (which draws one of the three
-            for each episode). Every environment has random (smooth random actions). You can also
-            name your own policy as module:name. By default mixture where there is one, else random.
-        shift: One controlled change of the environment, for tests out of distribution. PushT has
-            start-region, agent-speed and action-noise, Meta-World start-region, camera and
-            action-noise. Empty for none.
-        size: Side of the square camera pictures in pixels; by default the environment's own.
-        horizon: Most steps of an episode; by default the environment's own limit.
-        workers: Processes; 0 means one per core.
-    """
+    """Record episodes of an environment as a LeRobot data set."""
 
     env: tyro.conf.Positional[str]
+    """The environment: pusht, pusht-position, metaworld:TASK as in metaworld:push-v3, or module:Class for one of yours,
+    as in my_env:MyEnv."""
     out: Path
+    """Folder of the LeRobot data set; an interrupted recording there is continued."""
     episodes: int = 200
+    """Number of episodes."""
     seed: int = 0
+    """Episode i starts from the reset seed `seed * 100000 + i`."""
     behaviour: str | None = None
+    """Who acts. PushT and Meta-World have expert, noisy (the expert with noise on its actions), play (which pushes the
+    object about) and mixture (which draws one of the three for each episode). Every environment has random (smooth
+    random actions). You can also name your own policy as module:name. By default mixture where there is one, else
+    random."""
     shift: str = ""
+    """One controlled change of the environment, for tests out of distribution. PushT has start-region, agent-speed and
+    action-noise, Meta-World start-region, camera and action-noise. By default there is none."""
     size: int | None = None
+    """Side of the square camera pictures in pixels; by default as the environment sets it."""
     horizon: int | None = None
+    """Maximum number of steps of an episode; by default as the environment sets it."""
     workers: int = 0
+    """Number of processes; 0 means one per core."""
 
     @property
     def processes(self) -> int:
@@ -116,7 +112,7 @@ def _policy(spec: str) -> Policy:
 
 
 def check(config: RecordConfig) -> None:
-    """Check the settings; prints that random actions are recorded, if no behaviour is given and there is no script.
+    """Check the settings; prints a line if random actions are recorded because the environment has no script.
 
     Raises:
         ValueError: There is no such environment or behaviour, a number is out of range, or the
@@ -149,7 +145,7 @@ def check(config: RecordConfig) -> None:
 
 
 def actor(behaviour: str, env: gymnasium.Env, rng: np.random.Generator, reset_seed: int) -> Act:
-    """The actions of an episode that begins: of a script, random ones, or of the user's policy."""
+    """The actions of a new episode: those of a script, random ones, or those of the user's policy."""
     if is_spec(behaviour):
         policy = _policy(behaviour)
         if watches(policy):
@@ -195,7 +191,7 @@ def start_worker() -> None:
 
 
 def recorded(config: RecordConfig, indices: list[int]) -> Iterator[int]:
-    """Record episodes over the processes; yields the number of frames of each as it is done."""
+    """Record episodes in several processes; yields the number of frames of each episode as soon as it is recorded."""
     if config.processes == 1:
         with single_thread():  # as in the other processes, so that a policy acts in the same way
             yield from (record_episode(config, index) for index in indices)
@@ -272,7 +268,7 @@ def record_missing(config: RecordConfig, missing: list[int], *, completed: int) 
 
 
 def clean_up(out: Path, *, keep_episodes: bool = False) -> None:
-    """Remove what processes that were killed have not finished, and the staged episodes of a complete data set."""
+    """Remove unfinished files of killed processes, and the staged episodes of a complete data set."""
     remove_unfinished(out)
     if not keep_episodes:
         shutil.rmtree(out / STAGING, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Controlled shifts: what the environments have in common.
 
-As ACWM-Phys (2605.08567) asks: a split differs from the training data in one respect and in no
-other, so that a loss of fidelity has one cause.
+As in ACWM-Phys (2605.08567), a split differs from the training data in one respect only, so that a loss of fidelity has
+one cause.
 """
 
 from collections.abc import Sequence

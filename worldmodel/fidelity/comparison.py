@@ -32,7 +32,7 @@ def dream(
     """Roll out from a copy of `stream` and keep the frames at `horizons`.
 
     Args:
-        stream: Where the dream begins; it stays as it is, so that other actions can follow it.
+        stream: Where the dream begins; it does not change, so that other actions can follow it.
         actions: The actions that follow; `None` for unlabelled video.
         horizon: Frames to dream.
         horizons: Frames to keep, counted from 1.

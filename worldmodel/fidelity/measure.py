@@ -40,33 +40,33 @@ class FidelityConfig:
     world: str | Path
     """Folder of the world model, or hf://USER/NAME@REV."""
     data: DataPath
-    """Data set; its episodes that the world model was trained on are left out."""
+    """Data set to measure on; episodes that the world model was trained on are left out."""
     shifted: tuple[Path, ...] = ()
-    """Held-out data sets with one controlled shift each, measured beside `data`."""
+    """More held-out data sets, each with one controlled shift, which are measured in addition to --data."""
     horizon: int = 50
-    """Dreamed frames per window; metrics are taken at 1, 5, 10, 25, 50 as far as it reaches."""
+    """Number of dreamed frames per window; they are compared with the truth at frames 1, 5, 10, 25 and 50."""
     num_steps: int = 2
     """Denoising steps per frame."""
     temperature: float | None = None
-    """Scale of the dreams' noise; the world model's own setting when not given."""
+    """Scale of the dreams' noise; by default as the world model sets it."""
     out: Path | None = None
-    """JSON file for the report; only a table is printed when not given."""
+    """JSON file for the report; by default only a table is printed."""
     plot: Path | None = None
-    """Picture file for the plot; beside the report when not given."""
+    """Picture file for the plot; by default a PNG file beside the report."""
     include_train: bool = False
-    """Measure on episodes that the world model was trained on, too."""
+    """Measure also on episodes that the world model was trained on."""
     starts: int = 4
-    """Evenly spaced windows per episode."""
+    """Number of windows per episode, evenly spaced."""
     alterations: tuple[Alteration, ...] = ALTERATIONS
-    """Altered actions that are dreamed besides the recorded ones; each takes as long as these."""
+    """Altered actions to dream in addition to the recorded ones; each of them takes as long as the recorded ones."""
     seed: int = 0
     """Seed of the dreams' noise, of the shuffling and of the bootstrap."""
     batch: int = 16
-    """Windows that are dreamed at a time."""
+    """Number of windows that are dreamed at a time."""
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
     overwrite: bool = False
-    """Replace a report and a plot that are there already."""
+    """Replace a report and a plot that exist already."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -202,7 +202,7 @@ def measure_fidelity(
 
 
 def _episodes_to_measure(world: WorldModel, source: EpisodeSource, include_train: bool) -> tuple[list[int], list[int]]:
-    """Those to measure on, and those that the world model was trained on."""
+    """The episodes to measure on, and those that the world model was trained on."""
     trained = trained_episodes(world.train_data, source)
     left_out = set() if include_train else set(trained)
     episodes = [episode for episode in range(len(source)) if episode not in left_out]

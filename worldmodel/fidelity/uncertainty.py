@@ -31,8 +31,8 @@ class Calibration:
     Attributes:
         starts: Number of anchors from which dreams began.
         horizon: Steps of each dream.
-        spearman: Rank correlation of disagreement and picture error over all steps. Both grow with
-            the horizon, so this value is too high.
+        spearman: Rank correlation of disagreement and picture error over all steps. Both grow with the horizon, which
+            makes this value too high.
         spearman_within: Mean over steps of the rank correlation over starts, at that step.
         spearman_judge: The same against the error of the judge's reward.
         spearman_within_judge: Likewise, within steps.

@@ -80,7 +80,7 @@ def model_card(name: str, folder: Path, file: str, facts: CardFacts) -> str:
         facts: What the owner says.
 
     Raises:
-        ValueError: A report is no report of that kind.
+        ValueError: A report is not of that kind.
     """
     described = read_object(folder / file)
     reports = facts.reports(folder)
@@ -124,7 +124,7 @@ def told(section: Callable[[Any], str], report: object, files: Sequence[Path], k
         return section(report)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         where = ", ".join(map(str, files))
-        raise ValueError(f"{where}: this is no {kind} report, {NO_CARD}: {type(error).__name__} {error}") from error
+        raise ValueError(f"{where}: this is not a {kind} report, {NO_CARD}: {type(error).__name__} {error}") from error
 
 
 def sentence(file: str, described: Mapping[str, Any]) -> str:
@@ -159,7 +159,7 @@ def trained_on(noted: Mapping[str, Any]) -> str:
 
 
 def learnt_from(folder: Path) -> list[str]:
-    """The data set that a policy or a judge learnt from, as the report in its folder names it."""
+    """The data set that a policy or a judge learned from, as the report in its folder names it."""
     reports = [folder / name for name in ("training.json", "report.json") if (folder / name).is_file()]
     names = [read_object(report).get("data") for report in reports]
     return [f"Episodes of {code(PureWindowsPath(str(name)).name)}." for name in names if name]

@@ -35,7 +35,7 @@ def to_frames(pixels: Float[Tensor, "*b 3 H W"]) -> UInt8[Tensor, "*b H W 3"]:
 
 
 class PixelCodec(nn.Module):
-    """No autoencoder: latents are pixels in [-1, 1]."""
+    """The codec without an autoencoder: latents are pixels in [-1, 1]."""
 
     channels = 3
     downsampling = 1

@@ -29,25 +29,26 @@ class DiTConfig:
     """Size and shape of the transformer."""
 
     width: int = 192
-    """Width of a token; a multiple of `head_width`."""
+    """Width of a token; a multiple of the width of a head."""
     encoder_depth: int = 4
-    """Blocks that run once per frame; 0 makes the model monolithic."""
+    """Number of blocks that run once per frame; with 0 all blocks run once per denoising step."""
     decoder_depth: int = 2
-    """Blocks that run once per denoising step."""
+    """Number of blocks that run once per denoising step."""
     window: int = 8
-    """Frames of history that time attention sees, besides the pinned first frame."""
+    """Number of past frames that time attention sees, besides the first frame, which it always sees."""
     time_interval: int = 2
-    """One block in this many attends over time; 1 means all of them."""
+    """One block in this many attends over time; with 1 all blocks do."""
     patch: Literal[2, 4, 8, 16] = 8
     """Latent pixels along one side of a token."""
     pixels: Literal["conv", "patch"] = "conv"
-    """Convolutional stem and head with skips from the current frame, or plain linear patches."""
+    """How pixels become tokens and back: conv has convolutions with skips from the current frame, patch has linear
+    patches."""
     reference: bool = False
-    """Whether the convolutional head also sees the first frame, which keeps a fixed background the same."""
+    """Show the first frame to the convolutional head, too, which keeps a fixed background the same."""
     head_width: int = 64
     """Width of one attention head."""
     num_registers: int = 2
-    """Learned tokens that join every frame (registers, 2309.16588)."""
+    """Number of learned tokens that join every frame (registers, arXiv 2309.16588)."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class VideoDiT(nn.Module):
         if height % config.patch or width % config.patch:
             raise ValueError(f"latent {height}x{width} is not a multiple of patch {config.patch}")
         if config.width % config.head_width:
-            raise ValueError(f"width {config.width} is no multiple of head {config.head_width}")
+            raise ValueError(f"width {config.width} is not a multiple of head {config.head_width}")
         self.config = config
         num_condition_tokens += config.num_registers
         self.num_condition_tokens = num_condition_tokens

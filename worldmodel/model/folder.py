@@ -47,7 +47,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def shipped(path: str | Path) -> Path:
-    """The path; one that does not exist and begins with `checkpoints` is searched for beside this package."""
+    """The path itself; if it does not exist and begins with `checkpoints`, it is searched for beside this package."""
     path = Path(path)
     if path.exists() or path.parts[:1] != (SHIPPED,):
         return path
@@ -121,7 +121,7 @@ def fingerprint(model: str | Path) -> str:
 
 
 def check_out(folder: Path, *files: str, overwrite: bool, resume: bool | None = None) -> None:
-    """Refuse to write into a folder that holds something, unless the user allows it.
+    """Raise a `ValueError` instead of writing into a folder that holds something, unless the user allows it.
 
     Empty folders count as nothing. Temporary files of killed processes are removed.
 
@@ -160,7 +160,7 @@ def first_file(folder: Path) -> Path | None:
 
 
 def check_file(file: Path | None, *, overwrite: bool) -> None:
-    """Refuse to replace a file that exists, unless the user passed `--overwrite`.
+    """Raise a `ValueError` for a file that exists, unless the user passed `--overwrite`.
 
     Raises:
         ValueError: It exists, or is a folder.
@@ -233,7 +233,7 @@ def _few(names: list[str]) -> str:
 
 
 def _looked_in(path: Path) -> str:
-    """Part of a message: where a folder was searched for, and folders with similar names there."""
+    """Part of a message: where a folder was searched for, and folders there with similar names."""
     roots = [Path(path.root)] if path.is_absolute() else [Path()]
     if path.parts[:1] == (SHIPPED,):
         roots += [place for place in PLACES if (place / SHIPPED).is_dir()]

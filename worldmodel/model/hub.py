@@ -15,7 +15,7 @@ from worldmodel.model.card import LOADERS, CardFacts, model_card
 from worldmodel.model.folder import WEIGHTS, find_folder, fingerprint
 
 REPORTS = ("fidelity.json", "ranking.json", "report.json", "calibration.json", "training.json", "imagination.json")
-"""Files that are uploaded beside a model, if they are in its folder; paths in them are cut to their last part."""
+"""Files that are uploaded with a model if they are in its folder; only the last part of the paths in them is kept."""
 CODEC = ("codec/*.json", "codec/*.safetensors")
 TAGS = {
     "world.json": ["robotics", "world-model"],
@@ -43,11 +43,11 @@ class PushConfig:
     to: Annotated[str, tyro.conf.Positional]
     """The repository, hf://USER/NAME; it is made if it does not exist."""
     private: bool = True
-    """Only you can see a repository that is made; with --no-private everybody can. One that exists stays as it is."""
+    """Only you can see a new repository; with --no-private everybody can. An existing repository stays as it is."""
     dry_run: bool = False
     """Print the card and the names of the files, and upload nothing."""
     facts: Annotated[CardFacts, tyro.conf.arg(name="")] = field(default_factory=CardFacts)
-    """What the card says beside what is in the folder."""
+    """What the card says in addition to what is in the folder."""
 
 
 def push(config: PushConfig, token: str | None = None) -> str:
@@ -58,8 +58,8 @@ def push(config: PushConfig, token: str | None = None) -> str:
         token: An access token of the hub; the one of `hf auth login` or HF_TOKEN when not given.
 
     Raises:
-        ValueError: The folder holds no model or not all of it, a report is no report, the name has another form, or
-            the hub refuses; the message is one line.
+        ValueError: The folder does not hold a whole model, a report or the name is malformed, or the hub refuses; the
+            message is one line.
     """
     name = repository(config.to)
     folder = find_folder(config.model)
@@ -116,7 +116,7 @@ def files_to_push(folder: Path, file: str, name: str, facts: CardFacts) -> dict[
     """The content of every file of the repository, by its name there.
 
     Raises:
-        ValueError: A file is missing, empty or a Git LFS pointer, or a report is no report.
+        ValueError: A file is missing, empty or a Git LFS pointer, or a report is malformed.
     """
     codec = sorted(path for pattern in CODEC for path in folder.glob(pattern))
     parts = {path.relative_to(folder).as_posix(): path for path in (folder / file, folder / WEIGHTS, *codec)}
@@ -186,7 +186,7 @@ def metadata(described: dict[str, Any], file: str, facts: CardFacts) -> str:
 
 
 def without_paths(value: Any) -> Any:
-    """A report in which only the last part of every absolute path is left: a disk is nobody else's business."""
+    """A copy of a report without local paths: of every absolute path only the last part is left."""
     if isinstance(value, dict):
         return {key: without_paths(each) for key, each in value.items()}
     if isinstance(value, list):

@@ -73,7 +73,7 @@ class TimeCache:
 
 @dataclass(frozen=True)
 class TimeStep:
-    """Where one streamed frame sits: its cache, its frame index and its slot."""
+    """The place of one streamed frame: its cache, its frame index and its slot."""
 
     cache: TimeCache
     frame: Int[Tensor, "b"]

@@ -35,8 +35,8 @@ def foldable(dit: Backbone) -> bool:
 def fingerprint(dit: VideoDiT) -> int:
     """A number that changes when the weights are replaced, moved or written to in place.
 
-    Writes that PyTorch's version counters miss are missed here, too: those of fused optimisers and
-    those through `.data`. `WorldModel.train` and `eval` therefore drop the engine.
+    PyTorch's version counters do not count writes of fused optimisers and writes through `.data`. `WorldModel.train`
+    and `eval` therefore drop the engine.
     """
     return hash(tuple((p.data_ptr(), p._version) for p in dit.parameters()))
 

@@ -1,4 +1,4 @@
-"""Transformer blocks into whose weights everything is folded that is constant while streaming.
+"""Transformer blocks for streaming, in whose weights all constants are folded.
 
 A stream runs the same weights at the same few noise levels, over and over. So the scale, shift and
 gate of a noise level are multiplied into the normalisation and into the output matrices of their

@@ -48,6 +48,6 @@ class PlainEngine:
         return tuple(part[:, 0].float() for part in (latent, moved) if part is not None)
 
     def remember(self, encoded: EncodedFrames, clean: tuple[Float[Tensor, "b ..."], ...]) -> None:
-        """Write a finished frame to the cache, where `decode` does this; see `Backbone.rewrites`."""
+        """Write a finished frame to the cache, for backbones whose `decode` does this; see `Backbone.rewrites`."""
         if self.backbone.rewrites:
             self.decode(encoded, clean, 1.0, self.smallest_step)

@@ -16,7 +16,7 @@ class Observation:
     Attributes:
         frames: RGB pictures of every view, 0..255.
         states: Predicted `observation.state` in raw units; `None` when the data had none.
-        task: The task of each stream in words, for judges that read it; empty where nobody gave it.
+        task: The task of each stream in words, for judges that read it; empty if it is not known.
     """
 
     frames: UInt8[Tensor, "b v H W 3"]
@@ -67,7 +67,7 @@ class StreamState:
         return tree_map(put, self, fresh)
 
     def where(self, moving: Bool[Tensor, "b"], before: "StreamState") -> "StreamState":
-        """These streams where they moved, and those of `before`, one step ago, elsewhere.
+        """The streams that moved, and for the others their state `before` the step.
 
         The cache is shared. The step wrote the keys of the frame `before` to the slot of that frame, which the next
         step of the stream writes again.

@@ -47,7 +47,7 @@ class Stream:
 
     @property
     def observation(self) -> Observation:
-        """The current frame of each stream: the last frame of the context, or the last dreamt one."""
+        """The current frame of each stream: the last frame of the context, or the last dreamed one."""
         return Observation(self._state.frames, self._state.states)
 
     @property

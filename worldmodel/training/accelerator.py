@@ -1,30 +1,74 @@
-"""The accelerator of a training run: its device, its number format and its TensorBoard."""
+"""The accelerator of a training run: its device, its number format and its tracker."""
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import LoggerType, get_available_trackers
 
 from worldmodel.model.precision import choose_device, compute_dtype, say_device
 
+Tracker = Literal["tensorboard", "wandb", "trackio", "none"]
+PROJECT = "worldmodel"
+"""The project of the runs of a tracker that has projects."""
 
-def start_accelerator(device: str, out: Path) -> Accelerator:
+
+def start_accelerator(device: str, out: Path, log: Tracker = "tensorboard") -> Accelerator:
     """Start `accelerate`, which chooses the device when several processes train.
 
     Args:
         device: `auto`, or a device by name; see `choose_device`.
-        out: Folder of the run; TensorBoard writes to `log` in it, once a `RunLog` is open.
+        out: Folder of the run.
+        log: The tracker, which `start_trackers` opens.
 
     Raises:
-        ValueError: There is no such device, or `accelerate` was launched for another kind.
+        ValueError: There is no such device, `accelerate` was launched for another kind, or the
+            package of the tracker is not installed.
     """
+    check_tracker(log)
     chosen = choose_device(device)
     if chosen.type == "cuda" and chosen.index is not None:
         torch.cuda.set_device(chosen)
-    mixed = "bf16" if compute_dtype(chosen) == torch.bfloat16 else "no"
-    accelerator = Accelerator(cpu=chosen.type == "cpu", mixed_precision=mixed, log_with="tensorboard", project_dir=out)
+    accelerator = Accelerator(
+        cpu=chosen.type == "cpu",
+        mixed_precision="bf16" if compute_dtype(chosen) == torch.bfloat16 else "no",
+        log_with=None if log == "none" else log,
+        project_dir=out,
+    )
     if device != "auto" and accelerator.device.type != chosen.type:
         raise ValueError(f"device {device!r}: accelerate was launched for {accelerator.device}")
     if accelerator.is_main_process:
         say_device(accelerator.device)
     return accelerator
+
+
+def check_tracker(log: Tracker) -> None:
+    """Raise a `ValueError` that says what to install, where the package of a tracker is missing."""
+    if log != "none" and LoggerType(log) not in get_available_trackers():
+        raise ValueError(
+            f"--log {log}: the package {log} is not installed; install it with `pip install {log}`, "
+            "or pass --log none, which keeps the tables in the folder of the run"
+        )
+
+
+def start_trackers(accelerator: Accelerator, out: Path, step: int) -> None:
+    """Open the accelerator's tracker for a run; one that is open already stays as it is.
+
+    TensorBoard writes to `log` in the folder of the run. A tracker with projects gets a run with the name of
+    that folder in the project `worldmodel`.
+
+    Args:
+        accelerator: As `start_accelerator` made it.
+        out: Folder of the run, which exists.
+        step: The step at which the run goes on; TensorBoard drops what an earlier session wrote from there on.
+    """
+    if accelerator.trackers:
+        return
+    project = "log" if LoggerType.TENSORBOARD in accelerator.log_with else PROJECT
+    settings = {
+        "tensorboard": {"purge_step": step or None},
+        "wandb": {"name": out.name, "dir": str(out)},
+        "trackio": {"name": out.name},
+    }
+    accelerator.init_trackers(project, init_kwargs=settings)

@@ -26,8 +26,9 @@ PIECE_FRAMES = 256
 def note_training(world: WorldModel, source: EpisodeSource, episodes: Sequence[int]) -> None:
     """Note the training data in a world model, so that it can be refused as test data later.
 
-    Of a folder only its name is kept: world models are shared, local paths are not. An entry that is
-    there already is not added again. `"actions": False` means that it was trained without actions.
+    Only the name of a folder is kept, because world models are shared and local paths are not. An entry that is there
+    already is not added again.
+    `"actions": False` means that it was trained without actions.
     """
     sets: dict[tuple[str, str], list[int]] = {}
     for episode in episodes:
@@ -116,7 +117,7 @@ def build_world(
 def _tell_angles(
     source: EpisodeSource, angles: Mapping[int, tuple[float, float]], relative_to: Mapping[int, int], action_dim: int
 ) -> None:
-    """Say which states are angles, and which actions would need to be relative to them."""
+    """Print which states are angles, and which actions would need to be relative to them."""
     for dim, (low, high) in angles.items():
         print(f"state dim {dim} is an angle that wraps from {high:.4g} to {low:.4g}; --angles says otherwise")
     if action_dim:

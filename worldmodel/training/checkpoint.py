@@ -15,10 +15,10 @@ STATE = "state/state.json"
 SETTINGS = "state/settings.json"
 UNNOTED = ("out", "resume", "overwrite")
 """Settings that say where and how a run is started, and are not kept."""
-FREE = ("device", "save_interval")
-"""Settings that a resumed run may have otherwise, because they do not change what it computes."""
+FREE = ("device", "save_interval", "log")
+"""Settings in which a resumed run may differ, because they do not change what it computes."""
 ENDS = ("steps", "updates", "minutes", "clock", "patience")
-"""Settings of when a run ends, which a resumed run may have otherwise; it says so."""
+"""Settings of when a run ends, in which a resumed run may differ; it prints a line about it."""
 LEFT = (
     "state/*.json",
     "state/*.safetensors",
@@ -29,7 +29,8 @@ LEFT = (
     "calibration.json",
     "train.log",
 )
-"""What a run leaves that a new run there must not read; the finished model stays until the new one takes its place."""
+"""Files of a run that a new run in the same folder must not read. The finished model stays until the new one replaces
+it."""
 
 
 class RunSettings:
@@ -39,7 +40,7 @@ class RunSettings:
         config: The configuration, a dataclass with `out`, `resume` and `overwrite`.
         made_from: Fingerprints of the data and of the models that the run reads, by the name of the
             setting; they are compared in place of the paths.
-        free: More settings that a resumed run may have otherwise.
+        free: More settings in which a resumed run may differ.
     """
 
     def __init__(self, config: Any, made_from: Mapping[str, str], *, free: Sequence[str] = ()):
@@ -48,7 +49,9 @@ class RunSettings:
         self.values = settings_of(config, made_from)
 
     def check(self) -> None:
-        """Compare with the stopped run, when this one is to resume it; prints where its end has moved.
+        """Compare the settings with those of the stopped run, if this run resumes one.
+
+        Prints a line if the end of the run has moved.
 
         Raises:
             ValueError: There is no stopped run in the folder, or it had other settings; the message
@@ -69,7 +72,7 @@ class RunSettings:
                 print(f"{self.config.out}: {said[name]}: the run ends at another point")
 
     def write(self) -> None:
-        """Note the settings, before anything else is written; a run that begins anew removes what an earlier left."""
+        """Write down the settings, before anything else is written; a new run removes what an earlier one left."""
         if not self.config.resume:
             for pattern in LEFT:
                 for file in self.config.out.glob(pattern):
@@ -168,7 +171,7 @@ def load_state(
     progress = read_object(folder / "state.json")
     missing = [name for name in ("step", "seconds", "file") if name not in progress]
     if missing:
-        raise ValueError(f"{folder / 'state.json'}: the field {missing[0]!r} is missing; it is no state of a run")
+        raise ValueError(f"{folder / 'state.json'}: the field {missing[0]!r} is missing; it is not the state of a run")
     tensors = read_weights(folder / progress["file"])
     parameters = dict(model.named_parameters())
     expected = {f"model.{name}" for name in average.names}

@@ -1,4 +1,4 @@
-"""The progress of a run: step, time, progress line, loss table, TensorBoard."""
+"""The progress of a run: step, time, progress line, loss table, tracker."""
 
 import json
 import time
@@ -15,6 +15,7 @@ from torch import Tensor
 from worldmodel.display.progress import LOG, ProgressLine
 from worldmodel.files import naming, write_text
 from worldmodel.processes import Interrupted, StopRequest
+from worldmodel.training.accelerator import start_trackers
 
 CLOCKS = {"wall": time.monotonic, "cpu": time.process_time}
 
@@ -23,11 +24,11 @@ class RunClock:
     """Steps and seconds of a run, earlier sessions included; `start` begins a session.
 
     Attributes:
-        stop: The wish of the user to stop; `stopping` is its value throughout a step.
+        stop: Whether the user asked to stop; `stopping` keeps one value throughout a step.
 
     Args:
         total_steps: Largest number of steps of a run.
-        minutes: Longest duration of a run; `None`: no limit.
+        minutes: Longest duration of a run; `None` for no limit.
         clock: Returns the seconds, one of `CLOCKS`.
     """
 
@@ -86,10 +87,10 @@ class Table:
 
     Args:
         file: The table.
-        step: Rows from this step on are dropped, and so is what a killed run wrote of half a row.
+        step: Rows from this step on are dropped, and also an incomplete row that a killed run left.
 
     Raises:
-        ValueError: The file is no such table.
+        ValueError: The file is not such a table.
     """
 
     def __init__(self, file: Path, step: int):
@@ -139,7 +140,7 @@ class RunLog(RunClock):
         self.accelerator, self.out, self.name = accelerator, out, name
 
     def __enter__(self) -> "RunLog":
-        """Open the tables, TensorBoard and the progress line."""
+        """Open the tables, the tracker and the progress line."""
         self.start()
         self.out.mkdir(parents=True, exist_ok=True)
         main = self.accelerator.is_main_process
@@ -149,8 +150,7 @@ class RunLog(RunClock):
             write_text(file, "\n".join(["step,loss", *kept]) + "\n")
             self.table = file.open("a", buffering=1)
             self.validations = Table(self.out / "validation.jsonl", self.step + int(self.step > 0))
-        if not self.accelerator.trackers:
-            self.accelerator.init_trackers("log")
+        start_trackers(self.accelerator, self.out, self.step)
         self.stop.__enter__()
         self.bar = ProgressLine(self.name, 1.0, completed=self.done, log=self.out / LOG, disable=not main)
         self.bar.__enter__()
@@ -166,13 +166,13 @@ class RunLog(RunClock):
         self.stop.__exit__(kind, error, trace)
 
     def look(self) -> None:
-        """Read the clock and the wish to stop of the first process."""
+        """Read the clock of the first process, and whether it was asked to stop."""
         seen = torch.tensor([self.seconds, float(self.stop.requested)], device=self.accelerator.device)
         seconds, stopping = broadcast(seen).tolist()
         self.seconds_seen, self.stopping = seconds, bool(stopping)
 
     def leave_if_asked(self) -> None:
-        """End a run whose state has just been saved, if the user asked for it; TensorBoard is closed.
+        """End a run whose state has just been saved, if the user asked for it; the tracker is closed.
 
         Raises:
             Interrupted: The user asked for it.
@@ -204,10 +204,10 @@ class RunLog(RunClock):
         self.bar.update(self.done, shown.rstrip())
 
     def validation(self, values: Mapping[str, float]) -> None:
-        """Write a validation to TensorBoard and append it, with step and minutes, to a table."""
+        """Send a validation to the tracker, and append it to a table with its step and minutes."""
         self.validations.add({"step": self.step, "minutes": self.seconds / 60, **values})
         self.scalars(values)
 
     def scalars(self, values: Mapping[str, float]) -> None:
-        """Write scalars to TensorBoard at the current step."""
+        """Send scalars to the tracker at the current step."""
         self.accelerator.log(dict(values), step=self.step)

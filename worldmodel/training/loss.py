@@ -24,11 +24,12 @@ class LossConfig:
     """Weights and probabilities of the pretraining loss."""
 
     ramp_floor: float = 0.4
-    """Loss weight at tau = 0; the weight is 0.9 tau + floor (Dreamer 4 has 0.1)."""
+    """Weight of the loss at noise level tau = 0 (pure noise); in general it is 0.9 tau + this value. Dreamer 4 has
+    0.1."""
     shortcut_interval: int = 4
-    """One row of a batch in this many is a shortcut row; 0 for none."""
+    """One clip of a batch in this many is a shortcut row, which trains large denoising steps; 0 for none."""
     motion_contrast: float = 6.0
-    """Weight of a clearly moving pixel relative to that of a resting one (1: no motion weight)."""
+    """Weight of a clearly moving pixel relative to that of a resting one; with 1 all pixels weigh the same."""
     motion_saturation: float = 0.1
     """Change of a pixel, on the scale [-1, 1], above which it counts as clearly moving."""
     state_weight: float = 0.05
@@ -36,25 +37,26 @@ class LossConfig:
     context_noise: float = 0.05
     """Largest standard deviation of the noise added to context frames."""
     erased: float = 0.0
-    """Share of the clips, for each camera, in which a patch shows the clip's first frame instead."""
+    """Share of the clips, for each camera, in which a rectangle shows the first frame of the clip instead."""
     forward_fraction: float = 0.6
-    """Share of batches whose context is partly the model's own prediction."""
+    """Share of the batches in which part of the context is predicted by the model itself (self-forwarding)."""
     forward_replaced: float = 0.5
-    """Share of context frames that are replaced in such a batch; the others stay real."""
+    """Share of the context frames that are predicted in such a batch; the others stay real."""
     forward_passes: int = 2
-    """Most parallel passes; after `n` passes, consecutive replaced frames have the errors of `n` steps."""
+    """Largest number of prediction passes; after n passes, consecutive predicted frames have the errors of n steps."""
     largest_gap: int = 64
-    """Most frames between the first frame of a clip, which stays visible, and the second."""
+    """Largest number of frames between the first frame of a clip, which stays visible, and the second one."""
     forward_start: float = 0.4
-    """Share of the run after which self-forwarding begins; early predictions teach little."""
+    """Share of the run after which self-forwarding begins; earlier predictions are too poor to learn from."""
     latent_nats: float = 8.0
-    """Nats that a latent action may carry without a penalty; with more, more of the next frame leaks."""
+    """Information, in nats, that a latent action may carry without a penalty; with more of it, more of the next frame
+    leaks into the action."""
     latent_weight: float = 1e-3
-    """Penalty on every nat beyond `latent_nats`."""
+    """Penalty on every nat beyond --loss.latent-nats."""
     latent_spread: float = 0.1
     """Weight of the penalty on latent actions that differ too little from one another."""
     latent_dropped: float = 0.1
-    """Share of batches without latent actions, so that "no action" is learned, too."""
+    """Share of the batches without latent actions, so that the model also learns to predict without one."""
 
 
 @dataclass(frozen=True)

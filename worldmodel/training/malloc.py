@@ -1,4 +1,4 @@
-"""Memory of training on a CPU: how much a step needs, and how what it frees is kept for the next step."""
+"""Memory of training on a CPU: how much a step needs, and how freed memory is kept for the next step."""
 
 import os
 import platform

@@ -20,7 +20,7 @@ from worldmodel.data.video.letterbox import FrameBudget
 from worldmodel.model.dit import DiTConfig
 from worldmodel.model.folder import check_out, find_model, fingerprint, read_description
 from worldmodel.streaming.noise import mix_seed
-from worldmodel.training.accelerator import start_accelerator
+from worldmodel.training.accelerator import Tracker, start_accelerator
 from worldmodel.training.build import build_world
 from worldmodel.training.checkpoint import (
     SETTINGS,
@@ -45,67 +45,72 @@ class PretrainConfig:
     """Train a world model from a folder of episodes."""
 
     data: DataPath
-    """Data set: a LeRobot folder, plain videos, or HDF5; see `worldmodel info`."""
+    """Data set: a LeRobot folder, a folder of videos, or HDF5 files; `worldmodel info` describes it."""
     out: Path
     """Folder for the world model, the training state, logs and validation videos."""
     steps: int = 3000
     """Optimiser steps."""
     minutes: float | None = None
-    """Time after which the run ends, with its learning rate decayed; `None`: no limit."""
+    """Minutes after which the run ends; the learning rate decays in time. By default there is no limit."""
     clock: Literal["wall", "cpu"] = "wall"
-    """Clock that counts the minutes; CPU time of the process is fair on a shared machine."""
+    """Clock of --minutes: wall time, or the CPU time of the process, which other programs do not disturb."""
     batch: int = 8
     """Clips per optimiser step, over all processes."""
     frames: int = 10
-    """Frames per clip: one earlier frame, then consecutive ones, of which all but the first are predicted."""
+    """Frames per clip: one frame from earlier in the episode, then consecutive ones. All consecutive frames but the
+    first are predicted."""
     long_interval: int = 0
-    """One batch in this many has clips with twice as many predicted frames; 0 for none."""
+    """One batch in this many has long clips, which predict twice as many frames; 0 for none."""
     stride: int = 1
     """Data frames per model frame; the actions in between are concatenated."""
     views: tuple[str, ...] = ()
     """Cameras to train on, by name; by default all."""
     size: tuple[int, int] | Literal["auto", "native"] = "auto"
-    """Height and width of the frames; native: the data's own; auto: the data's own, made smaller in the same shape if
-    a picture has more than `picture_pixels`."""
+    """Height and width of the frames. native is the size in the data; auto is the same size, made smaller if a picture
+    has more than --picture-pixels."""
     picture_pixels: int = 96 * 128
-    """Pixels of a frame up to which `size auto` keeps the data's own size."""
+    """Largest number of pixels of a frame with which --size auto keeps the size in the data."""
     relative_to: dict[int, int] = field(default_factory=dict)
-    """Pairs of action dim and state dim: these actions are absolute targets; the network gets them minus the state."""
+    """Pairs of an action dim and a state dim. The action is an absolute target for that state; the network gets the
+    difference of the two."""
     angles: tuple[int, ...] | Literal["auto", "none"] = "auto"
-    """State dims that are angles and wrap; auto: those that jump by a whole turn somewhere in the data."""
+    """State dims that are angles and wrap. auto finds those that jump by a whole turn somewhere in the data."""
     injection: Literal["token", "adaln", "cross"] = "adaln"
     """How actions reach the transformer."""
     use_actions: bool = True
-    """False trains on video alone, as if no action were known."""
+    """Train with the recorded actions. Without them the world model is trained on video alone."""
     latent_actions: int = 0
-    """Width of the latent actions that describe unlabelled video; 0 for none."""
+    """Number of dims of latent actions, which are learned from video without actions; 0 for none."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
     warmup: int = 50
-    """Warm-up steps."""
+    """Number of steps over which the learning rate grows to its peak."""
     muon: bool = True
-    """Muon for hidden matrices; otherwise AdamW for all."""
+    """Train the hidden matrices with Muon, and all else with AdamW."""
     clip_norm: float = 1.0
     """Largest gradient norm."""
     average_decay: float = 0.998
-    """Decay of the moving average of the weights that is saved."""
+    """Decay of the moving average of the weights; the average is saved."""
     codec: str | Path | None = None
-    """Folder of a diffusers autoencoder (Tiny, KL or KLWan); pixels when not given."""
+    """Folder of a diffusers autoencoder (Tiny, KL or KLWan); by default the model works on pixels."""
     compile: bool = False
-    """`torch.compile` the transformer."""
+    """Compile the transformer with `torch.compile`."""
     validation_episodes: int | None = None
-    """Number of episodes at the end of the data that are used for validation and never for training; 8 when not given,
-    or a fifth of a small data set."""
+    """Number of held-out episodes, the last ones of the data, which are used only for validation; by default 8, or a
+    fifth of a small data set."""
     validation_interval: int = 1000
     """Steps between validations."""
     save_interval: int = 500
     """Steps between training states."""
     init: str | Path | None = None
-    """A world model to start from, e.g. one pretrained without actions; it also sets the architecture."""
+    """World model to start from, for example one that was pretrained without actions; it also sets the architecture."""
+    log: Tracker = "tensorboard"
+    """Where the curves go: to TensorBoard (in `log` in the folder of the run), to wandb or trackio, which you install
+    yourself, or nowhere. The tables in the folder are written in any case."""
     resume: bool = False
-    """Continue exactly where `out` stopped."""
+    """Continue the stopped run in --out; the result is that of a run that was never stopped."""
     overwrite: bool = False
-    """Replace what an earlier run left in `out`."""
+    """Replace what an earlier run left in --out."""
     seed: int = 0
     """Seed of weights, batches and noise."""
     reading: ReadOptions = field(default_factory=DataOptions)
@@ -164,7 +169,7 @@ def pretrain(config: PretrainConfig) -> Path:
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     check_run(config.out, overwrite=config.overwrite, resume=config.resume)
-    accelerator = start_accelerator(config.device, config.out)
+    accelerator = start_accelerator(config.device, config.out, config.log)
     torch.manual_seed(config.seed)
     recorded = open_data(config)
     if accelerator.device.type == "cpu" and config.codec is None:
@@ -233,7 +238,7 @@ def pretrain(config: PretrainConfig) -> Path:
 
 
 def open_data(config: PretrainConfig) -> EpisodeSource:
-    """Open the data in the size to train in; one line says so where it is not the data's own."""
+    """Open the data in the size to train in; prints a line if that is not the size in the data."""
     source = open_episodes(config.data, frame_size(config), config.views or None, config.reading)
     (height, width), (own_height, own_width) = source.size, source.own_size
     if (height, width) != (own_height, own_width):
@@ -242,9 +247,9 @@ def open_data(config: PretrainConfig) -> EpisodeSource:
 
 
 def frame_size(config: PretrainConfig) -> tuple[int, int] | FrameBudget | None:
-    """The size to read in: chosen, that of the world model to start from, or the data's own within the budget.
+    """The size to read: the chosen one, that of the world model to start from, or that of the data within the budget.
 
-    With a codec, whose latents are smaller than pictures, `auto` keeps the data's own size.
+    With a codec, whose latents are smaller than pictures, `auto` keeps the size of the data.
     """
     if not isinstance(config.size, str):
         return config.size

@@ -28,7 +28,7 @@ class Range:
 
     @property
     def root_mean_square(self) -> Float32[Tensor, "d"]:
-        """The size of the values, also of those that hardly differ from one another."""
+        """The size of the values, which is not 0 even if they hardly differ from one another."""
         return (self.mean.square() + self.std.square()).sqrt()
 
     @classmethod

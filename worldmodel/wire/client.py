@@ -42,7 +42,7 @@ class Link:
                 open_websocket(url, additional_headers=headers, open_timeout=timeout, **PLAIN)
             )
         except InvalidURI as error:
-            raise ValueError(f"{url!r} is no address of a server, such as ws://127.0.0.1:8000") from error
+            raise ValueError(f"{url!r} is not the address of a server, such as ws://127.0.0.1:8000") from error
         except InvalidStatus as error:
             said = error.response.body.decode("utf-8", "replace").strip()
             kind = ValueError if error.response.status_code in (401, 403) else ConnectionError

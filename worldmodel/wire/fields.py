@@ -23,7 +23,7 @@ class Fields:
         name: What it is, for errors.
 
     Raises:
-        ValueError: The message is no map with text keys.
+        ValueError: The message is not a map with text keys.
     """
 
     def __init__(self, message: object, name: str = "a message"):
@@ -36,7 +36,7 @@ class Fields:
         return self.message.get(name) is not None
 
     def has_one_of(self, *names: str) -> str | None:
-        """Which of the fields there is, if any.
+        """The name of the one of these fields that is present, if any.
 
         Raises:
             ValueError: There are several of them.
@@ -48,7 +48,7 @@ class Fields:
         return there[0] if there else None
 
     def allow(self, name: str) -> None:
-        """A field that others read."""
+        """A field without a check; other code checks it."""
         self._asked.add(name)
 
     def inner(self, name: str) -> "Fields":

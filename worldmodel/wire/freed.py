@@ -1,4 +1,4 @@
-"""Memory that visitors needed goes back to the system."""
+"""Return memory that visitors no longer need to the system."""
 
 import ctypes
 import platform

@@ -34,7 +34,7 @@ class WorldHost:
             self.served.turns.thread.shutdown(wait=False, cancel_futures=True)
 
     def error(self, message: str) -> dict[str, Any]:
-        """An error is a message like any other."""
+        """An error, as a message like any other."""
         return {"type": "error", "error": message}
 
     async def _sweep(self) -> None:
@@ -46,7 +46,7 @@ class WorldHost:
 
 
 class _Counted(Visitor):
-    """A visitor who strikes itself off the list when it leaves."""
+    """A visitor who removes itself from the list when it leaves."""
 
     def __init__(self, served: ServedWorld, among: set["_Counted"]):
         super().__init__(served)

@@ -10,28 +10,28 @@ BATCHES = (1, 2, 4, 8, MOST_STREAMS)
 
 @dataclass(frozen=True)
 class Limits:
-    """How much the visitors of a server may use, together and each.
+    """How much the visitors of a server may use, all together and each of them.
 
     Raises:
         ValueError: A limit is not positive.
     """
 
     connections: int = 64
-    """Connections at a time; more are refused with the status 503."""
+    """Number of connections at a time; more are refused with the status 503."""
     rows: int = 64
-    """Rows of all batches at a time; a batch of 8 takes 8 rows, however many of them are in use."""
+    """Number of dreams that can be computed at a time; a batch of 8 counts as 8, however many of them are in use."""
     sessions: int = 16
-    """Sessions of one connection."""
+    """Number of sessions of one connection."""
     snapshots: int = 64
-    """Saved streams of one connection: a snapshot of a session with 4 streams is 4 of them."""
+    """Number of saved streams of one connection; a snapshot of a session with 4 streams counts as 4."""
     actions: int = 256
-    """Actions of one stream in one message."""
+    """Number of actions of one stream in one message."""
     reply_mb: int = 32
     """Size of the frames in one reply, before they are compressed, in MB."""
     idle_seconds: float = 300.0
-    """A session or a connection without messages for longer is closed."""
+    """Seconds without a message after which a session or a connection is closed."""
     gather_ms: float = 10.0
-    """How long a step waits for the other sessions that took part in the last one."""
+    """Milliseconds that a step waits for the other sessions that took part in the last step."""
 
     def __post_init__(self):
         for field in fields(self):

@@ -14,7 +14,7 @@ FORMATS = ("raw", "jpeg", "png")
 def encode(
     frames: UInt8[np.ndarray, "*b H W 3"], form: str, quality: int
 ) -> UInt8[np.ndarray, "*b H W 3"] | list | bytes:
-    """Frames in the form in which they are sent; files lie in lists as deep as the axes before `H W 3`."""
+    """Frames in the form in which they are sent; files are in lists nested like the axes before `H W 3`."""
     if form == "raw":
         return frames
     if frames.ndim > 3:
@@ -29,7 +29,7 @@ def decode(sent: np.ndarray | bytes | Sequence, size: tuple[int, int]) -> UInt8[
     """The frames that `encode` was given, as far as the form keeps them.
 
     Raises:
-        ValueError: A file is no picture, or of another size.
+        ValueError: A file is not a picture, or has another size.
     """
     if isinstance(sent, np.ndarray):
         return sent

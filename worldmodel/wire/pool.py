@@ -1,4 +1,4 @@
-"""Streams that are computed together: a fixed number of rows, of which each belongs to one session or to nobody."""
+"""Streams that are computed together: a fixed number of rows, each of which belongs to one session or is free."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from worldmodel.world_model import WorldModel
 
 
 class Pool:
-    """`size` rows of streams that are computed in one batch, whoever is there.
+    """`size` rows of streams that are always computed in one batch.
 
     A row keeps its place for as long as it belongs to a session, and rows that do not move are computed with the
     others. So what a row shows is bit for bit a function of its own start, seed and actions, and of `size` and the
@@ -23,7 +23,7 @@ class Pool:
 
     Args:
         world: The world model.
-        judge: Looks at every dreamt frame of all rows; `None` if nobody does.
+        judge: Looks at every dreamed frame of all rows; `None` without a judge.
         size: Number of rows.
         num_steps: Denoising steps per frame.
 
@@ -32,7 +32,7 @@ class Pool:
         tasks: The task of each row in words.
         stream: The streams of all rows; `None` before the first dream begins.
         moved: The rows that took part in the last step.
-        served: When that was, in seconds of the event loop.
+        served: When the last step was, in seconds of the event loop.
     """
 
     def __init__(self, world: WorldModel, judge: Judge | None, size: int, num_steps: int):

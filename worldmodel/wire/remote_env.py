@@ -102,7 +102,7 @@ class Dreams:
         return RemoteSnapshot(name, *counts, _copies(self.observation))
 
     def restore(self, saved: RemoteSnapshot) -> None:
-        """Back to a snapshot."""
+        """Go back to a snapshot."""
         self.task = self.session.ask("restore", snapshot=saved.name)["task"]
         self.steps, self.observation = saved.steps.copy(), _copies(saved.observation)
         self.terminated, self.truncated = saved.terminated.copy(), saved.truncated.copy()
@@ -309,7 +309,8 @@ def connect(
         token: The server's token, if it has one.
         num_envs: Number of dreams of a vector environment; by default one dream is a plain environment.
         horizon: Steps after which an episode is truncated; by default it never is.
-        batch: Rows that are computed together, whoever is there: what a dream shows depends on it by rounding.
+        batch: Number of dreams that are always computed together; it changes what a dream shows by rounding errors
+            only.
         num_steps: Denoising steps per frame.
         pictures: How frames are sent.
         quality: Of JPEG files, 1..95.
@@ -355,5 +356,5 @@ def _copies(observation: Observations) -> Observations:
 
 
 def _one_more(value: Any) -> Any:
-    """A value of one stream with an axis of streams."""
+    """Add an axis of streams to a value of one stream."""
     return [value] if isinstance(value, str) else np.asarray(value)[None]

@@ -28,9 +28,9 @@ class ServedWorld:
 
     Args:
         world: The world model.
-        starts: Recorded frames that dreams can start from, and the range of actions; `None` if visitors bring
-            their own pictures.
-        judge: Gives reward and success; `None` if nobody does.
+        starts: Recorded frames that dreams can start from, and the range of actions; `None` if visitors send their own
+            pictures.
+        judge: Gives reward and success; `None` without a judge.
         name: Name of the world, as visitors see it.
         batch: Rows that are computed together, for sessions that do not choose.
         num_steps: Denoising steps per frame, for sessions that do not choose.
@@ -97,7 +97,7 @@ class ServedWorld:
         return pool, pool.take(streams)
 
     def leave(self, pool: Pool, rows: tuple[int, ...]) -> None:
-        """The rows are free again; a pool without any other is gone."""
+        """Free the rows; a pool with no other rows in use is removed."""
         pool.give_back(rows)
         self.turns.left(pool, rows)
         if len(pool.free) == pool.size:
@@ -106,7 +106,7 @@ class ServedWorld:
                 self.turns.thread.submit(trim)
 
     def about(self) -> dict[str, Any]:
-        """What every visitor is told first: what the world needs and gives."""
+        """The first message to every visitor: what the world needs and gives."""
         world, starts = self.world, self.starts
         return {
             "type": "info",

@@ -58,7 +58,7 @@ class Host(Protocol):
         ...
 
     async def run(self) -> None:
-        """What goes on beside the connections, for ever."""
+        """The work that goes on beside the connections, without an end."""
         ...
 
     def error(self, message: str) -> dict[str, Any] | str:

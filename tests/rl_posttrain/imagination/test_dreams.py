@@ -19,6 +19,7 @@ from rl_posttrain.imagination.train import better, correction_at, dream, measure
 from worldmodel.data import open_episodes
 from worldmodel.dreams.anchors import Anchors, contexts
 from worldmodel.fidelity.uncertainty import calibrate, correlation, disagreement
+from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.checkpoint import MovingAverage
 
 
@@ -270,7 +271,8 @@ def test_every_update_dreams_anew(data, tmp_path):
     options = config(data, tmp_path, streams=2, pool=1)
     setting = prepare(options, SquareWorld(), right_edge, open_episodes(data))
     learner = Learner(square_policy(), options.learn).eval()
-    log, optimizers = ImagineLog(tmp_path, 2, None, "cpu"), learner.optimizers(options.learn)
+    log = ImagineLog(start_accelerator("cpu", tmp_path, "none"), tmp_path, 2, None, "cpu")
+    optimizers = learner.optimizers(options.learn)
     pool = StartPool.uniform(len(setting.train), 1, np.random.default_rng(0))
     dreams = []
     for log.step in (0, 1, 0):

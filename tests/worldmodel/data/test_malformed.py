@@ -224,7 +224,7 @@ NOTES = {
         ["no table has a column frame_index"],
     ),
     "listed length": ("v2.1", listed(1, length=66), ["length is 66", "67 (episode 1)"]),
-    "length in words": ("v2.1", listed(0, length="42"), ["length is no integer (episode 0)"]),
+    "length in words": ("v2.1", listed(0, length="42"), ["length is not an integer (episode 0)"]),
     "other task": ("v2.1", listed(1, tasks=["Dance."]), ["Dance.", "(episode 1)"]),
     "task is text": ("v2.1", listed(1, tasks="Dance."), ["Dance.", "(episode 1)"]),
     "no tasks": ("v2.1", remove("meta/tasks.jsonl"), ["meta/tasks.jsonl is missing"]),

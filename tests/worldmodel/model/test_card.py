@@ -58,7 +58,7 @@ def test_what_is_not_known_is_said_so(tmp_path):
     assert "| real frames | 12 | - | 0.750 |" in said
     (tmp_path / "report.json").write_text(json.dumps({"real": {"learned": {"frames": {}}}}))
     with pytest.raises(
-        ValueError, match=r"report.json: this is no judge report, no card can be written from it: KeyError"
+        ValueError, match=r"report.json: this is not a judge report, no card can be written from it: KeyError"
     ):
         card(tmp_path, "judge.json")
 
@@ -80,7 +80,7 @@ def test_fidelity_is_a_row_for_each_metric_and_a_column_for_each_number_of_steps
     assert "| figure | 2 steps | copy last |" in card(tmp_path), "the report in the folder"
     files[0].write_text("{}")
     with pytest.raises(
-        ValueError, match=r"fidelity-2.json, .*fidelity-1.json: this is no fidelity report, no card can be written"
+        ValueError, match=r"fidelity-2.json, .*fidelity-1.json: this is not a fidelity report, no card can be written"
     ):
         card(tmp_path, fidelity=tuple(files))
 

@@ -159,7 +159,7 @@ def test_a_ranking_of_another_model_is_refused(tmp_path):
     file.write_text(json.dumps({"made_with": {"dream": {"world": "another"}}}))
     assert "the ranking was made with the world another, this one is " in refused(config)
     file.write_text(json.dumps({"made_with": {"dream": {"world": fingerprint(tmp_path / "world")}}}))
-    assert refused(config).startswith(f"{file}: this is no ranking report, no card can be written from it: KeyError")
+    assert refused(config).startswith(f"{file}: this is not a ranking report, no card can be written from it: KeyError")
 
 
 def test_a_card_of_ones_own_is_used_as_it_is(tmp_path, capsys):

@@ -216,7 +216,7 @@ def test_what_does_not_fit_is_one_line(url):
     env.close()
     with pytest.raises(ConnectionError, match="there is no server"):
         worldmodel.connect("ws://127.0.0.1:9")
-    with pytest.raises(ValueError, match="is no address of a server"):
+    with pytest.raises(ValueError, match="is not the address of a server"):
         worldmodel.connect("127.0.0.1:8000")
     with (
         served(token="x") as closed,

@@ -112,7 +112,7 @@ def read_demo(file: Path, group: h5py.Group, episode: int, about: About, request
 
 
 def _cameras(file: Path, group: h5py.Group, there: dict[str, h5py.Dataset], episode: int) -> dict[str, str]:
-    """Data sets of pictures, by the camera's name: those that are pictures, or are named like them."""
+    """Data sets that are pictures, or are named like pictures, by the name of the camera."""
     names = [name for name, values in there.items() if are_pictures(values) or name.endswith(CAMERA_SUFFIXES)]
     for name in group:
         if name.endswith(CAMERA_SUFFIXES) and name not in there:
@@ -146,7 +146,7 @@ def _side_by_side(
 
 
 def _successes(file: Path, group: h5py.Group, length: int, episode: int) -> np.ndarray | None:
-    """Isaac Lab marks a whole demonstration as successful: its last step is."""
+    """Isaac Lab marks a whole demonstration as successful; then the last step counts as the success."""
     success = group.attrs.get("success")
     if success is None:
         return None

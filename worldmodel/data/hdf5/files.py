@@ -81,7 +81,7 @@ def data_sets(group: h5py.Group, prefix: str = "") -> dict[str, h5py.Dataset]:
 
 
 def find_actions(file: Path, group: h5py.Group, known: Sequence[str], episode: int) -> list[str]:
-    """`actions` or `action`, whichever there is; nothing if nothing is named so.
+    """The data set called `actions` or `action`; nothing if there is neither.
 
     Args:
         file: For messages.
@@ -101,7 +101,7 @@ def find_actions(file: Path, group: h5py.Group, known: Sequence[str], episode: i
 
 
 def tree(group: h5py.Group) -> str:
-    """Names, types and shapes of what a file holds, in short."""
+    """A short text with names, types and shapes of what a file holds."""
     lines: list[str] = []
     _branch(group, "", lines)
     more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""

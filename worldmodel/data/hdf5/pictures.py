@@ -39,7 +39,7 @@ class Demo:
 
     Attributes:
         cameras: By name.
-        left_out: Cameras whose pictures are not RGB: what they are instead.
+        left_out: For cameras whose pictures are not RGB, what they are instead.
         notes: What is odd, or not read.
         ends_early: Whether the file has no action for the last frame.
     """
@@ -84,11 +84,11 @@ class HDF5Pictures:
 def decode(row: object) -> UInt8[np.ndarray, "h w 3"]:
     """A JPEG or PNG file, with its channels in the order that ALOHA stored them in.
 
-    ALOHA encodes its RGB pictures with OpenCV, which takes them for BGR. The file therefore has red and blue exchanged
-    for every reader but OpenCV; they are exchanged back here.
+    ALOHA encodes its RGB pictures with OpenCV, which treats them as BGR. All readers but OpenCV therefore see red and
+    blue exchanged; they are exchanged back here.
 
     Raises:
-        ValueError: It is no picture.
+        ValueError: It is not a picture.
     """
     with Image.open(io.BytesIO(_bytes(row))) as picture:
         return np.ascontiguousarray(np.asarray(picture.convert("RGB"))[..., ::-1])
@@ -100,7 +100,7 @@ def are_pictures(values: h5py.Dataset) -> bool:
 
 
 def not_rgb(values: h5py.Dataset) -> str:
-    """What pictures are that are no RGB frames of 8 bits, such as depth or labels; an empty string of others."""
+    """What pictures are instead of RGB frames of 8 bits, such as depth or labels; empty for RGB frames."""
     if values.ndim < 3 and encodes_depth(values):
         return "pictures of more than 8 bits"
     other = values.ndim in (3, 4) and values.dtype.kind in "fiub" and not are_pictures(values)

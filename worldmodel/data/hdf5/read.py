@@ -140,7 +140,7 @@ def _read(
 
 
 def _compare(demos: Mapping[int, Demo], broken: dict[int, str]) -> None:
-    """Episodes with other cameras, picture sizes, tables or widths are broken."""
+    """Mark episodes with other cameras, picture sizes, tables or widths as broken."""
     labels = {number: f"{demo.file}: {_group(demo)}" for number, demo in demos.items()}
 
     def compare(name: str, values: dict[int, Hashable]) -> None:

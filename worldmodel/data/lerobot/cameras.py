@@ -51,10 +51,10 @@ def choose_cameras(
 
 
 def _check_undeclared(info: Info, files: Files, keys: Keys, lacking: Sequence[str], findings: Findings) -> None:
-    """Name the pictures that are there but are not declared as such.
+    """Note the pictures that exist but are not declared.
 
     Raises:
-        ValueError: They may be those of a declared camera that has none.
+        ValueError: They may belong to a declared camera that has no pictures.
     """
     undeclared = sorted({*files.cameras, *keys.pictures} - set(info.cameras))
     unknown = [key for key in undeclared if key not in info.features]
@@ -92,7 +92,7 @@ def view_names(keys: Sequence[str]) -> dict[str, str]:
 def common_size(
     info: Info, key: str, sizes: Mapping[int, tuple[int, int]], wanted: Sequence[int], findings: Findings
 ) -> tuple[int, int]:
-    """Picture size of most episodes; others are blamed."""
+    """The picture size of most episodes; episodes with another size are marked as broken."""
     counts = Counter(sizes[number] for number in wanted if number in sizes)
     declared = info.features[key].size
     if not counts:

@@ -21,7 +21,7 @@ class Episode:
     Attributes:
         length: Its number of frames; `None` where it is not listed.
         file: The table or JSON-lines file that lists the episode.
-        row: All that is said, for columns such as `reset_seed`.
+        row: The whole row, for columns such as `reset_seed`.
     """
 
     index: int
@@ -31,7 +31,7 @@ class Episode:
 
 
 def read_episodes(info: Info, findings: Findings) -> dict[int, Episode]:
-    """The listed episodes by their number, in ascending order; those that are listed wrongly are blamed.
+    """The listed episodes by number, in ascending order; those that are listed wrongly are marked as broken.
 
     Raises:
         ValueError: Nothing is listed, a list is not readable, or a row has no number.
@@ -74,12 +74,12 @@ def _length(file: Path, index: int, row: Mapping[str, Any], findings: Findings) 
     elif not length:
         findings.blame(index, f"{file}: length is {row['length']!r:.30}, expected a whole number from 1")
     elif not isinstance(row["length"], int):
-        findings.note(f"{file}: length is no integer", index)
+        findings.note(f"{file}: length is not an integer", index)
     return length
 
 
 def whole(value: object) -> int | None:
-    """`value` as a whole number from 0, also from a float or a string; `None` if it is none."""
+    """`value` as a whole number of at least 0, converted from a float or a string if necessary; else `None`."""
     if isinstance(value, str) and value.strip().isdecimal():
         value = int(value)
     if isinstance(value, float) and value.is_integer():
@@ -108,7 +108,7 @@ def read_tasks(info: Info, findings: Findings) -> dict[int, str]:
         index = whole(row.get("task_index"))
         text = next((row[name] for name in TASK_COLUMNS if isinstance(row.get(name), str)), None)
         if index is None or text is None:
-            findings.note(f"{file}: row {place} is no task_index with a task: {row!s:.80}")
+            findings.note(f"{file}: row {place} is not a task_index with a task: {row!s:.80}")
         elif tasks.setdefault(index, text) != text:
             fail(file, "task_index", f"{index} twice", "distinct numbers")
     return tasks
@@ -125,7 +125,7 @@ def reset_seed(episode: Episode) -> int | None:
     """The `reset_seed` of the episode's row in `meta/`, where there is one.
 
     Raises:
-        ValueError: It is no whole number.
+        ValueError: It is not a whole number.
     """
     seed = episode.row.get("reset_seed")
     if seed is None:
@@ -136,7 +136,7 @@ def reset_seed(episode: Episode) -> int | None:
 
 
 def recorded_shift(episodes: Sequence[Episode]) -> str:
-    """The controlled shift that `meta/` names for every episode; empty for none.
+    """The controlled shift with which `meta/` says that all episodes were recorded; empty for none.
 
     Raises:
         ValueError: If episodes were recorded with different shifts.

@@ -24,13 +24,13 @@ UNREADY = (KeyError, IndexError, AttributeError, TypeError, ValueError, OSError)
 
 
 class Files:
-    """The files of a data set; one that is not where the template says is looked for by its name.
+    """The files of a data set; a file that is not where the template says is searched for by its name.
 
     Attributes:
         below: All files in `data/` and `videos/`.
         tables: All parquet files in `data/`, sorted.
         videos: All video files in `videos/`, by the names of the folders they lie in.
-        cameras: Names of the innermost folders that are no chunks: those of cameras in both layouts.
+        cameras: Names of the innermost folders that are not chunks; in both layouts these are the cameras.
     """
 
     def __init__(self, info: Info, findings: Findings):
@@ -127,7 +127,7 @@ def _is_file(path: str) -> bool:
 
 
 def check_totals(info: Info, episodes: Sequence[Episode], files: Files, findings: Findings) -> None:
-    """Note totals of `meta/info.json` that are not those of the data set."""
+    """Note the totals of `meta/info.json` that differ from those of the data set."""
     found = {"total_episodes": len(episodes)}
     if all(episode.length for episode in episodes):
         found["total_frames"] = sum(episode.length for episode in episodes)

@@ -42,7 +42,7 @@ class Findings:
             self.blame(episode, str(error))
 
     def notes(self, kept: Iterable[int]) -> tuple[str, ...]:
-        """All notes in the order in which they were found; of those about episodes only what was kept."""
+        """All notes in the order in which they were found, without those about episodes that were left out."""
         kept = set(kept)
         lines = []
         for text, episodes in self._notes.items():
@@ -54,6 +54,6 @@ class Findings:
         return tuple(lines)
 
     def _short(self, text: str) -> str:
-        """`text` in one line, the paths in it that begin with the folder relative to it."""
+        """`text` in one line; paths inside the folder are relative to it."""
         begin = rf"(?<![\w./\\'\"-]){re.escape(str(self.folder))}/(?=(?:{'|'.join(PARTS)})\b)"
         return " ".join(re.sub(begin, "", text).split())

@@ -43,7 +43,7 @@ class Feature:
 
     @property
     def depth(self) -> str:
-        """Why it is no colour camera; empty if it is one."""
+        """Why it is not a colour camera; empty if it is one."""
         for name in ("video.is_depth_map", "is_depth_map"):
             if self.details.get(name) is True:
                 return f"{name} is true"

@@ -95,7 +95,7 @@ def _note_unused(
     types: Mapping[str, pa.DataType],
     findings: Findings,
 ) -> None:
-    """Name the columns that sound like an action or a state but are not taken for one."""
+    """Note the columns that sound like an action or a state but are not used as one."""
     left = [key for key in columns if key not in (*actions, *states) and (is_list(types[key]) or types[key] in FLOATS)]
     sounding = [key for key in left if ("action" in key.lower() and actions) or ("state" in key.lower() and not states)]
     if sounding:
@@ -103,13 +103,13 @@ def _note_unused(
 
 
 def _has_numbers(info: Info, name: str, kind: pa.DataType) -> bool:
-    """Whether a column is one of numbers, or declared as one: then a table with others is at fault."""
+    """Whether a column has numbers, or is declared to have them, so that a table without is at fault."""
     declared = info.features[name].dtype.rstrip("0123456789") if name in info.features else ""
     return is_numeric(kind) or declared in ("float", "int", "uint", "bool")
 
 
 def _column_types(info: Info, files: Sequence[Path], findings: Findings) -> dict[str, pa.DataType]:
-    """Types of the columns by name; a file that is not readable is named later."""
+    """Types of the columns by name; files that cannot be read are skipped here and reported later."""
     types: dict[str, pa.DataType] = {}
     declared = [key for key, feature in info.features.items() if feature.dtype != "video"]
     for file in files:
@@ -145,7 +145,7 @@ def _asked(
 def _choose(
     info: Info, what: str, names: Sequence[str], columns: Sequence[str], files: Sequence[Path], findings: Findings
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The columns to read, and those beside them that a note names as not used."""
+    """The columns to read, and the similar ones that a note names as not used."""
     parts = {name: tuple(key for key in columns if key.startswith(f"{name}.")) for name in names}
     whole = [name for name in names if name in columns]
     groups = [(name,) for name in whole] + [found for name, found in parts.items() if found and name not in whole]
@@ -180,7 +180,7 @@ def _are_equal(files: Sequence[Path], names: Sequence[str]) -> bool:
 
 
 def _check_unlabelled(info: Info, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> None:
-    """Refuse to take a data set for one without actions if it looks as if it had some."""
+    """Raise a `ValueError` if a data set seems to have actions that are not found."""
     alike = [key for key in columns if "action" in key.lower() and (is_list(types[key]) or types[key] in FLOATS)]
     lost = [key for key in {**info.features, **types} if key.split(".")[0] in ACTIONS and key not in columns]
     if alike or lost:

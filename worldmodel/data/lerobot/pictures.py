@@ -113,9 +113,9 @@ def picture_file(folder: Path, table: Path, key: str, number: int, row: int, nam
 def check_pictures(
     folder: Path, key: str, members: Mapping[int, tuple[Path, int, int]], findings: Findings
 ) -> tuple[int, int] | None:
-    """Blame episodes whose tables lack pictures of a camera, and find the size of the first picture.
+    """Mark episodes as broken whose tables lack pictures of a camera, and find the size of the first picture.
 
-    No other picture is read where the file says that it has all.
+    If the file says that no picture is missing, no other picture is read.
 
     Args:
         folder: The data set.
@@ -225,7 +225,7 @@ def _cells(file: Path, key: str, rows: np.ndarray) -> list[pa.Scalar]:
 
 
 def _batch(parquet: pq.ParquetFile, key: str, stamp: tuple, group: int, batch: int) -> pa.Array:
-    """Rows `batch * BATCH` and on of a row group; those read on the way are kept."""
+    """The rows from `batch * BATCH` on of a row group; rows that are read on the way are kept."""
     wanted = (*stamp, group, batch)
     if wanted not in _cache.batches:
         reader = parquet.iter_batches(BATCH, row_groups=[group], columns=[key], use_threads=False)

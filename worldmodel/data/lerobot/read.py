@@ -38,16 +38,16 @@ from worldmodel.data.source import Pictures, Rows, TableSource, VideoPictures, f
 def open_lerobot(path: Path, request: Request) -> TableSource:
     """Open a LeRobot data set and check everything that needs no decoding.
 
-    What is odd but does not change the meaning of the data is a note; what is wrong with an episode
-    breaks that episode, see `intact_episodes`.
+    Oddities that do not change the meaning of the data become notes. An episode with a fault counts as broken, see
+    `intact_episodes`.
 
     Args:
         path: Folder that holds `meta/info.json`.
         request: What to read of it.
 
     Raises:
-        ValueError: If the folder is malformed, or episodes are and are not to be left out; the message
-            names file, episode, field and both values.
+        ValueError: If the folder is malformed, or some episodes are and shall not be left out; the message names file,
+            episode, field and both values.
     """
     folder = Path(path)
     findings = Findings(folder)
@@ -115,7 +115,7 @@ def recorded_policies(path: Path | str) -> tuple[str | None, ...]:
 
 
 def _own_files(files: Files, numbers: Sequence[int]) -> list[Path]:
-    """The tables of episodes, as far as they are there."""
+    """The tables of those episodes that have one."""
     found = []
     for number in numbers:
         with suppress(ValueError):
@@ -126,7 +126,7 @@ def _own_files(files: Files, numbers: Sequence[int]) -> list[Path]:
 def _wanted(
     info: Info, episodes: Mapping[int, Episode], found: set[int], request: Request, findings: Findings
 ) -> tuple[list[int], int]:
-    """The episodes that were asked for, and how many there are; those that are not listed are blamed."""
+    """The episodes that were asked for, and how many there are; episodes that are not listed are marked as broken."""
     listed_in = "meta/episodes.jsonl" if info.per_episode else "meta/episodes"
     total = max([*episodes, *(number for number in found if number < MOST_EPISODES)]) + 1
     wanted = chosen_episodes(str(info.folder), total, request.episodes)
@@ -179,7 +179,7 @@ def _read_rows(
 
 
 def _check_widths(rows: Mapping[int, Rows], findings: Findings) -> None:
-    """Blame episodes whose actions or states have another width than most."""
+    """Mark episodes as broken whose actions or states have another width than most."""
     for name in ("actions", "states"):
         widths = {number: x.shape[1] for number, each in rows.items() if (x := getattr(each, name)) is not None}
         common = Counter(widths.values()).most_common(1)

@@ -42,7 +42,7 @@ class EpisodeTable:
 
 
 def _arrays(file: Path, table: pa.Table, ends: Sequence[int]) -> list[dict[str, np.ndarray]]:
-    """The columns of numbers of a long table, cut at `ends`; those that are odd somewhere are left out."""
+    """The columns of numbers of a long table, cut at `ends`; columns with an oddity are left out."""
     parts: list[dict[str, np.ndarray]] = [{} for _ in ends]
     for name in table.column_names:
         try:
@@ -55,7 +55,7 @@ def _arrays(file: Path, table: pa.Table, ends: Sequence[int]) -> list[dict[str, 
 
 
 def own_tables(files: Files, wanted: Sequence[int], keys: Keys, findings: Findings) -> dict[int, EpisodeTable]:
-    """The tables of a set with files per episode; episodes without a readable one are blamed."""
+    """The tables of a data set with a file per episode; episodes without a readable table are marked as broken."""
     tables: dict[int, EpisodeTable] = {}
     users: dict[Path, int] = {}
     read_tables: dict[int, pa.Table] = {}
@@ -90,7 +90,7 @@ def own_tables(files: Files, wanted: Sequence[int], keys: Keys, findings: Findin
 def shared_tables(
     files: Files, episodes: Mapping[int, Episode], keys: Keys, findings: Findings
 ) -> dict[int, EpisodeTable]:
-    """The tables of all episodes of a set with shared files; those that are not one block of rows are blamed."""
+    """The tables of a data set with shared files; episodes whose rows are not one block are marked as broken."""
     paths = set(files.tables)
     named: dict[Path, list[int]] = {}
     for number, episode in episodes.items():
@@ -159,7 +159,7 @@ def _listed_blocks(
 def check_counters(
     info: Info, episode: Episode, place: EpisodeTable, findings: Findings, *, by_time: bool
 ) -> EpisodeTable:
-    """Check that `frame_index`, `timestamp` and `index` count the frames, from wherever they begin.
+    """Check that `frame_index`, `timestamp` and `index` count the frames; they may begin at any number.
 
     Args:
         info: The frames per second.
@@ -245,7 +245,7 @@ def episode_rows(number: int, place: EpisodeTable, length: int, keys: Keys, task
 def _outcome(
     number: int, place: EpisodeTable, length: int, name: str, findings: Findings
 ) -> Float32[np.ndarray, " rows"] | None:
-    """A column that no training of a world model needs: `None`, with a note, where it is not one number a row."""
+    """A column that training does not need; `None`, with a note, if it does not hold one number per row."""
     try:
         values = place.numbers(name)[:length]
     except ValueError:

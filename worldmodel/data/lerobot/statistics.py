@@ -72,7 +72,7 @@ def image_statistics(histogram: Int64[np.ndarray, "3 256"], num_frames: int) -> 
 
 
 def check_statistics(info: Info, tables: Mapping[int, EpisodeTable], keys: Sequence[str], findings: Findings) -> None:
-    """Blame episodes whose tables clearly contradict the statistics that `meta/` has of them.
+    """Mark episodes as broken whose tables clearly contradict their statistics in `meta/`.
 
     Two columns that have each other's statistics are exchanged. If most episodes contradict their statistics in
     another way, the statistics are out of date, which is a note.
@@ -138,7 +138,7 @@ def _statistics_rows(info: Info, keys: Sequence[str]) -> list[tuple[Any, Any]]:
 
 
 def _facts(raw: Any) -> Float64[np.ndarray, "3 width"] | None:
-    """Recorded statistics as numbers; `None` where they are none."""
+    """Recorded statistics as numbers; `None` where they are not numbers."""
     try:
         facts = np.stack([np.asarray(raw[name], np.float64).reshape(-1) for name in FACTS])
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -152,7 +152,7 @@ def _facts_of(values: Shaped[np.ndarray, "rows width"]) -> Float64[np.ndarray, "
 
 
 def _agree(found: Float64[np.ndarray, "3 _"], told: Float64[np.ndarray, "3 _"]) -> bool:
-    """Whether statistics are about the same; those that cannot be compared are taken to be."""
+    """Whether statistics are about equal; statistics that cannot be compared count as equal."""
     return found.shape != told.shape or not np.isfinite(found).all() or not _apart(found, told).any()
 
 

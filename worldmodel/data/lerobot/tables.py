@@ -25,9 +25,9 @@ T = TypeVar("T")
 
 
 def visible_files(folder: Path | str) -> list[str]:
-    """All files below a folder, also below folders that are links, unless they lead back to where they are.
+    """All files below a folder, and below folders that are links, unless a link leads back to a folder around it.
 
-    Hidden files and those in `LEFT_BEHIND`, which systems and editors leave behind, are none of the data set.
+    Hidden files and those in `LEFT_BEHIND`, which systems and editors leave behind, do not belong to a data set.
     """
     found = []
     for root, folders, names in os.walk(folder, followlinks=True):
@@ -63,7 +63,7 @@ def unreadable(file: Path, kind: str, error: BaseException) -> ValueError:
 
 
 def in_threads(read: Callable[[Path], T], files: Iterable[Path]) -> Iterator[Callable[[], T]]:
-    """Read many small files at once; each result is called for what was read, and raises what was raised."""
+    """Read many small files at once; calling a result returns what was read, or raises the error of reading it."""
     with ThreadPoolExecutor(THREADS) as pool:
         yield from [future.result for future in [pool.submit(read, file) for file in files]]
 
@@ -108,7 +108,7 @@ def read_schema(file: Path) -> dict[str, pa.DataType]:
 
 
 def read_table(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read those of the `columns` that a parquet file has; by default all that are no statistics."""
+    """Read those of the `columns` that a parquet file has; by default all but statistics."""
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             names = parquet.schema_arrow.names
@@ -143,7 +143,7 @@ def is_numeric(kind: pa.DataType) -> bool:
 
 
 def number_kind(kind: pa.DataType) -> str:
-    """`float`, `int`, `uint` or `bool`, also of lists of such; empty for all else."""
+    """`float`, `int`, `uint` or `bool`, for lists the type of their elements; empty for all other types."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     while is_list(kind):

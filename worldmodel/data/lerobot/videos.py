@@ -38,10 +38,10 @@ class Span:
 
 
 def read_header(path: Path) -> VideoHeader:
-    """The header of a video; it is indexed where the header cannot be right about the number of frames.
+    """The header of a video; the video is indexed if the header cannot be right about the number of frames.
 
     Raises:
-        ValueError: It is no readable video, or is cut short.
+        ValueError: It is not a readable video, or is cut short.
     """
     try:
         plain = plain_header(path) if path.suffix.lower() in BOXED else None
@@ -75,7 +75,7 @@ def _is_whole(path: Path) -> bool:
 def own_spans(
     info: Info, files: Files, cameras: Sequence[str], tables: Mapping[int, EpisodeTable], findings: Findings
 ) -> tuple[dict[int, dict[str, Span]], dict[str, dict[int, tuple[int, int]]]]:
-    """Spans and picture sizes of a set with a video per episode and camera; episodes that lack one are blamed."""
+    """Spans and picture sizes of a data set with a video per episode and camera; episodes without one are broken."""
     spans: dict[int, dict[str, Span]] = defaultdict(dict)
     sizes: dict[str, dict[int, tuple[int, int]]] = {key: {} for key in cameras}
     users: dict[Path, tuple[int, str]] = {}
@@ -111,7 +111,7 @@ def shared_spans(
     wanted: Collection[int],
     findings: Findings,
 ) -> tuple[dict[int, dict[str, Span]], dict[str, dict[int, tuple[int, int]]]]:
-    """The same for a set with shared videos; `episodes` and `tables` are all that there are."""
+    """The same for a data set with shared videos; `episodes` and `tables` are those of the whole data set."""
     spans: dict[int, dict[str, Span]] = defaultdict(dict)
     sizes: dict[str, dict[int, tuple[int, int]]] = {key: {} for key in cameras}
     wanted = set(wanted)
@@ -159,7 +159,7 @@ class Claim:
 
     @property
     def agrees(self) -> bool:
-        """Whether both time stamps fit to the rows."""
+        """Whether both time stamps fit the rows."""
         return abs(self.end - self.first - self.rows) <= 2 * ROUNDING
 
 
@@ -178,7 +178,7 @@ def _claim(info: Info, key: str, episode: Episode, table: EpisodeTable | None) -
 
 
 def _neighbours(claims: Sequence[Claim]) -> list[tuple[Claim | None, Claim | None]]:
-    """For each of the sorted claims those that reach furthest before it and begin next after it, if they agree."""
+    """For each of the sorted claims, the furthest-reaching one before it and the next one, if they agree."""
     before: list[Claim | None] = [None]
     for claim in claims[:-1]:
         last = before[-1]
@@ -335,7 +335,7 @@ def check_exchanged(
 
 
 def _in_circles(odd: Mapping[tuple[int, str], int], rows: Mapping[int, int]) -> dict[tuple[int, str], int]:
-    """The videos that would fit to the tables if they changed places, and the episode that each may belong to.
+    """The videos that would fit the tables if they were exchanged, and the episode that each may belong to.
 
     Args:
         odd: Number of frames of each video that does not have that of the rows; by episode and camera.
@@ -350,7 +350,7 @@ def _in_circles(odd: Mapping[tuple[int, str], int], rows: Mapping[int, int]) -> 
 
 
 def _leads(leads: Mapping[int, Collection[int]], start: int, end: int) -> bool:
-    """Whether a way leads from `start` to `end`."""
+    """Whether a path leads from `start` to `end`."""
     seen, left = set(), [start]
     while left and end not in seen:
         place = left.pop()

@@ -1,4 +1,4 @@
-"""Tables of numbers in files: npy, npz, json, jsonl and parquet; `worldmodel.data.plain.text` reads CSV."""
+"""Tables of numbers in npy, npz, json, jsonl and parquet files; `worldmodel.data.plain.text` reads CSV."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping
@@ -23,8 +23,8 @@ class Table:
 
     Attributes:
         columns: Arrays whose first axis are the rows.
-        whole: The only array of a file that names no columns.
-        text: Whether it is text, whose columns have no shape of their own: neighbours belong together.
+        whole: The array of a file whose columns have no names.
+        text: Whether it is text, in which a vector is several neighbouring columns.
         notes: What is odd about it.
         whole_numbers: Places of the columns of a text whose numbers are all written without decimals.
         decimals: Places of those whose numbers all have decimals.
@@ -44,7 +44,7 @@ class Column:
     """The values of one role, and where they were found.
 
     Attributes:
-        unnamed: Whether they come from text without names, where a time or an index may be among them.
+        unnamed: Whether they come from text without names; then one column may be a time or an index.
         whole_numbers: Columns of such a text that are written without decimals, while others have them.
         names: Of the columns, if they have names.
         chosen: Whether the user named them.
@@ -106,7 +106,7 @@ def _npz(file: Path) -> Table:
 
 
 def _unread(file: Path, names: Collection[str]) -> tuple[str, ...]:
-    """A note on fields that are no columns."""
+    """A note on fields that are not columns."""
     return (f"fields {', '.join(sorted(names))} of {file.name} are not read",) if names else ()
 
 

@@ -1,4 +1,4 @@
-"""Columns that count rows or tell the time: they are no actions, whatever kind of table they lie in."""
+"""Find columns that count rows or tell the time, and so are not actions, in any kind of table."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ EPOCH = (1e9, 3e9)  # seconds since 1970, from 2001 to 2065
 
 
 def no_value(table: Table, name: str) -> str:
-    """`a time`, `an index` or `about the episode`, if a column is one of these; else an empty string.
+    """`a time`, `an index` or `about the episode` if a column is one of these; else an empty string.
 
     A column that is named like an index or a time and like nothing else (`frame_idx`, `wall_time`) must count or rise.
     A column whose name may mean something else, too (`id`, `step_x`), is one if it counts or rises.
@@ -45,7 +45,7 @@ def no_value(table: Table, name: str) -> str:
 
 
 def _steps(name: str, values: np.ndarray) -> Float64[np.ndarray, " steps"]:
-    """Differences between rows; of dates only whether they ascend."""
+    """Differences between rows; for dates only whether they ascend."""
     if values.dtype.kind in "US" and may_be_time(name):
         return np.array([1.0 if before < after else -1.0 for before, after in pairwise(values.tolist())])
     if values.dtype.kind in "ui":
@@ -74,7 +74,7 @@ def _strict_index(table: Table, name: str, values: np.ndarray, steps: Float64[np
 def refuse_hidden_clocks(
     found: Mapping[int, Mapping[str, Column]], frames: Mapping[int, tuple[int, float]], broken: dict[int, str]
 ) -> None:
-    """Refuse tables of which one column counts, or passes like time, in most episodes, unless the user named it."""
+    """Raise a `ValueError` if a column counts rows or tells the time in most episodes, unless the user named it."""
     for role in ("actions", "states"):
         tables = {n: columns[role] for n, columns in found.items() if role in columns and not columns[role].chosen}
         suspects = {n: _suspects(column, frames[n][1], alone=len(tables) == 1) for n, column in tables.items()}
@@ -91,8 +91,8 @@ def refuse_hidden_clocks(
 def _suspects(column: Column, fps: float, *, alone: bool) -> dict[int, str]:
     """Columns that may be an index or a time, and why.
 
-    If several columns of a table with names, or of numbers without text, count alike, they are values: only
-    one that starts like an index or a clock is told from them, and none in a set of one episode.
+    If several columns of a table with names, or of numbers without text, count in the same way, they are values. Only a
+    column that starts like an index or a clock is then excluded, and none if there is only one episode.
     """
     values = np.asarray(column.values, np.float64)
     values = values.reshape(len(values), -1)

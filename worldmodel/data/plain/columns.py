@@ -76,7 +76,7 @@ def _by_name(tables: Mapping[str, Table], role: str) -> list[tuple[Table, list[s
 
 
 def _all_columns(table: Table, role: str) -> list[str]:
-    """The columns of a file that is named like a role: all but indices, times and other roles."""
+    """The columns of a file that is named like a role, without indices, times and other roles."""
     others = {name for other in ROLES for spelling in ROLES[other] for name in expand(spelling, list(table.columns))}
     names = [name for name in table.columns if name not in others and not no_value(table, name)]
     if table.whole is None and not names:

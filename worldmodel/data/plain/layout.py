@@ -49,14 +49,14 @@ class EpisodeFiles:
 
 @dataclass
 class Layout:
-    """The episodes of a folder, in the order of the numbers in their names, and what lies beside them."""
+    """The episodes of a folder, in the order of the numbers in their names, and the other entries of the folder."""
 
     episodes: list[EpisodeFiles]
     unread: list[Path] = field(default_factory=list)
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
-    """A sorting key: numbers inside a name count as numbers."""
+    """A sorting key that compares the numbers inside names as numbers."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part) if part.isdecimal() else -1, part) for part in parts]
 
@@ -264,12 +264,12 @@ def _refuse_two_layouts(root: Path, videos: list[Path]) -> None:
 
 
 def role_tables(folder: Path) -> list[str]:
-    """Names of the tables that are named like actions, states, rewards or successes."""
+    """Names of the tables that are called like actions, states, rewards or successes."""
     return [file.name for file in files_of(folder, TABLES) if role_of(file.stem)]
 
 
 def _refuse_cameras_named_like_episodes(episodes: Sequence[EpisodeFiles], folders: Sequence[Path]) -> None:
-    """Refuse `data/episode_0/top.mp4` and `top/0000.mp4`, where what seem to be cameras may be episodes."""
+    """Raise a `ValueError` for `data/episode_0/top.mp4` or `top/0000.mp4`, where apparent cameras may be episodes."""
     for files, folder in zip(episodes, folders, strict=True):
         words = all(EPISODE.fullmatch(name.lower()) for name in files.cameras)
         numbers = all(name.isdecimal() and len(name) < SERIAL for name in files.cameras)
@@ -294,7 +294,7 @@ def _tree(root: Path) -> str:
 
 
 def contents(root: Path, most: int = 2000) -> str:
-    """What a path holds, in short: its entries, and the first video or picture further down."""
+    """A short text about what a path holds: its entries, and the first video or picture further down."""
     if root.is_file():
         return f"is a file {root.suffix or 'without a suffix'}"
     below = islice((Path(folder, name) for folder, _, names in os.walk(root) for name in sorted(names)), most)
@@ -304,6 +304,6 @@ def contents(root: Path, most: int = 2000) -> str:
 
 
 def summary(paths: Iterable[Path], place: Callable[[Path], str]) -> str:
-    """Files in short: each name once, with the number of places where it occurs."""
+    """A short list of files: each name once, with the number of places where it occurs."""
     counts = Counter(place(path) for path in paths)
     return _listed((name if count == 1 else f"{name} ({count} times)" for name, count in counts.items()), 6)

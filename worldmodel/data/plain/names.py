@@ -72,7 +72,7 @@ SOURCES = {
 }
 SOURCES |= {"camera", "cam", "image", "img", "video", "robot", "env", "episode", "data", "msg"}
 BESIDE = UNITS | SOURCES | {"relative", "rel", "abs", "absolute", "global", "local"}
-"""Words that may stand beside a word for an index or a time, and do not make anything else of it."""
+"""Words that may stand beside a word for an index or a time without changing its meaning."""
 DIGIT = re.compile(r"(?<!ros)\d", re.I)  # `t1` and `step_0` may be anything
 JOINED = re.compile(r"(?:index|idx|frame|step|row|count(?:er)?|number|num|id|time|stamp|secs?|ros|unix|wall|sim)")
 
@@ -118,7 +118,7 @@ def may_be_time(name: str) -> bool:
 
 
 def is_mark(name: str) -> bool:
-    """Whether a column is named like a number of the episode, or a mark of its end: no action, whatever its values."""
+    """Whether a column is named like the number of the episode or a mark of its end, so that it is never an action."""
     return name.strip().lower() in MARKS
 
 

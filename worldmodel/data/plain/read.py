@@ -89,14 +89,14 @@ def open_folder(path: Path, request: Request) -> TableSource:
 
 
 def _all_files(layout: Layout) -> set[Path]:
-    """Every file of every episode, whatever is read: the same data set has the same fingerprint."""
+    """Every file of every episode, so that the fingerprint does not depend on what is read."""
     cameras = [path for files in layout.episodes for path in files.cameras.values()]
     pictures = {picture for path in cameras if path.is_dir() for picture in files_of(path, PICTURES)}
     return {*cameras, *pictures, *(file for files in layout.episodes for file in files.tables.values())}
 
 
 def _views(episodes: Iterable[EpisodeFiles]) -> tuple[str, ...]:
-    """The cameras that at least half of the episodes have, in the order of their names; depth is no picture."""
+    """The cameras that at least half of the episodes have, by name; a depth camera is not one of them."""
     episodes = list(episodes)
     counts = Counter(camera for files in episodes for camera in files.cameras)
     common = sorted(camera for camera, count in counts.items() if 2 * count >= len(episodes))
@@ -136,7 +136,7 @@ def _open_cameras(
 def _compare_cameras(
     root: Path, cameras: Mapping[int, Mapping[str, Camera]], views: Sequence[str], broken: dict[int, str]
 ) -> None:
-    """Episodes of another picture size or frame rate are broken."""
+    """Mark episodes with another picture size or frame rate as broken."""
     for view in views:
         whole = {number: row[view] for number, row in cameras.items() if number not in broken}
         labels = {number: str(camera.path.relative_to(root)) for number, camera in whole.items()}
@@ -156,7 +156,7 @@ def _compare_cameras(
 
 
 def _usual_rate(rates: Sequence[float]) -> float:
-    """The most common rate; that in the middle where all differ, as with a variable frame rate."""
+    """The most common frame rate; if all differ, as with variable rates, the median."""
     common, count = Counter(round(rate, 2) for rate in rates).most_common(1)[0] if rates else (0.0, 0)
     return common if count > 1 or not rates else sorted(rates)[len(rates) // 2]
 
@@ -178,7 +178,7 @@ def _frames(cameras: Mapping[int, Mapping[str, Camera]]) -> dict[int, tuple[int,
 
 
 def _uneven(cameras: Mapping[str, Camera]) -> str:
-    """In words, that the cameras of an episode differ in length; else an empty string."""
+    """A message if the cameras of an episode differ in length; else an empty string."""
     shortest, longest = (pick(cameras.values(), key=lambda camera: camera.num_frames) for pick in (min, max))
     if shortest.num_frames == longest.num_frames:
         return ""
@@ -189,7 +189,7 @@ def _uneven(cameras: Mapping[str, Camera]) -> str:
 
 
 def _check_lengths(cameras: Mapping[int, Mapping[str, Camera]], broken: dict[int, str]) -> None:
-    """A camera may be longer by a frame or two, if the tables agree with the shortest."""
+    """Allow a camera to be longer by a frame or two, if the tables agree with the shortest camera."""
     for number, row in cameras.items():
         lengths = [camera.num_frames for camera in row.values()]
         if number not in broken and max(lengths) - min(lengths) > TOLERANCE:
@@ -197,7 +197,7 @@ def _check_lengths(cameras: Mapping[int, Mapping[str, Camera]], broken: dict[int
 
 
 def _short(root: Path, broken: Mapping[int, str]) -> dict[int, str]:
-    """Reasons with paths inside the folder, all in one line."""
+    """The reasons in one line, with paths relative to the folder."""
     return {number: " ".join(shortened(reason, f"{root}/").split()) for number, reason in broken.items()}
 
 
@@ -215,7 +215,7 @@ def _length_notes(
 
 
 def _refuse_tables_beside(root: Path, layout: Layout) -> None:
-    """Refuse actions or states in a file or a folder beside the episodes, where none were found in these."""
+    """Refuse actions or states beside the episodes, in a file or a folder, if none were found in the episodes."""
     files, folders = role_tables(root), [path.name for path in layout.unread if path.is_dir() and role_of(path.name)]
     for name in [*(path.name for path in layout.unread if path.name in files), *folders]:
         there = layout.episodes[0].name

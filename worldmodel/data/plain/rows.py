@@ -27,7 +27,7 @@ class EpisodeTables:
 
     Attributes:
         columns: By role, one row a frame; the last may be missing, except that of states.
-        offsets: Rows more than frames, by role; 0 or -1.
+        offsets: Number of rows minus number of frames, by role; 0 or -1.
         names: Of the columns of a role, where several have names.
     """
 
@@ -41,7 +41,7 @@ class EpisodeTables:
 
     @property
     def rows(self) -> Rows:
-        """As a source holds them."""
+        """The rows in the form in which a source holds them."""
         found = self.columns
         rewards, successes = (found[role][:, 0] if role in found else None for role in ("rewards", "successes"))
         return Rows(
@@ -138,7 +138,7 @@ def _tables(files: EpisodeFiles, texts: Mapping[str, Text]) -> dict[str, Table]:
 
 
 def _add(tables: EpisodeTables, role: str, column: Column, number: int) -> None:
-    """Check one column; a last row that leads out of the episode may hold anything."""
+    """Check one column; the values of a last row that leads out of the episode do not matter."""
     length, values = tables.length, np.asarray(column.values)
     rows = (length,) if role == "states" else (length, max(length - 1, 1))
     if values.ndim and values.dtype.kind in "fiub":
@@ -155,7 +155,7 @@ def _add(tables: EpisodeTables, role: str, column: Column, number: int) -> None:
 
 
 def _compare(tables: Mapping[int, EpisodeTables], labels: Mapping[int, str], broken: dict[int, str]) -> None:
-    """Tables that half of the episodes have, their widths and numbers of rows must be the same in all."""
+    """Keep the tables that half of the episodes have; their widths and row counts must be the same in all episodes."""
     counts = Counter(role for found in tables.values() for role in found.columns)
     common = tuple(role for role in ROLES if 2 * counts[role] >= len(tables) > 0)
     for number, found in tables.items():

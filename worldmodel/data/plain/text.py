@@ -33,7 +33,7 @@ ENDS_IN_ZERO = re.compile(r"[-+]?\d*\.\d*0([eE][-+]?\d+)?")
 
 @dataclass(frozen=True)
 class Text:
-    """The cells of a file; `header` has the names where the first row is no row of numbers."""
+    """The cells of a file; `header` has the names where the first row is not a row of numbers."""
 
     file: Path
     rows: list[list[str]]
@@ -84,7 +84,7 @@ def read_text(file: Path) -> Text:
 
 
 def _refuse_commented_rows(file: Path, lines: list[str]) -> None:
-    """Refuse a row of numbers that was made a comment: the rows after it would shift."""
+    """Raise a `ValueError` for a row of numbers behind a comment sign, since the rows after it would shift."""
     for number, line in enumerate(lines):
         bare = line.strip()
         words = re.split(r"[\s,;]+", bare.lstrip("# ").rstrip(",;"))
@@ -111,7 +111,7 @@ def _cells(lines: list[str], separator: str) -> list[list[str]]:
 
 
 def _without_empty_ends(rows: list[list[str]]) -> list[list[str]]:
-    """Without a last column that is empty throughout, as a comma at the end of every line makes it."""
+    """The cells without an empty last column, which a comma at the end of every line makes."""
     width = max(map(len, rows))
     if (
         width > 1
@@ -123,7 +123,7 @@ def _without_empty_ends(rows: list[list[str]]) -> list[list[str]]:
 
 
 def _numbers(file: Path, rows: list[list[str]]) -> tuple[list[list[str]], tuple[str, ...]]:
-    """Decimal points for decimal commas, if these are clearly meant; numbers for words such as `True`."""
+    """Replace decimal commas by points where they are clearly meant, and words such as `True` by numbers."""
     body = [cell for row in rows[1:] for cell in row]
     commas = [cell for cell in body if "," in cell]
     notes: tuple[str, ...] = ()
@@ -138,7 +138,7 @@ def _numbers(file: Path, rows: list[list[str]]) -> tuple[list[list[str]], tuple[
 
 
 def _refuse_decimal_commas(file: Path, rows: list[list[str]]) -> None:
-    """Refuse whole numbers that may be halves of decimals: `0,05`, or twice as many of them as names."""
+    """Raise a `ValueError` for whole numbers that may be halves of decimals: `0,05`, or twice as many as names."""
     body = rows[1:]
     width = len(body[0]) if body else 0
     if width % 2 or not width or not all(re.fullmatch(r"[-+]?\d+", cell) for row in body for cell in row):
@@ -154,7 +154,7 @@ def _has_words(row: list[str]) -> bool:
 
 
 def _check_header(file: Path, header: list[str]) -> None:
-    """Names that are numbers must count; otherwise the row may be one of numbers with a word in it."""
+    """Check that names which are numbers count up; otherwise the row may hold numbers and one word."""
     numbers = [cell for cell in header if NUMBER.fullmatch(cell)]
     if numbers and not _counts(numbers):
         fail(file, "row 0", ",".join(header), "either names or numbers")
@@ -251,7 +251,7 @@ def _settled(text: Text, length: int, exact: bool) -> Text | str:
 
 
 def _without_empty_rows(text: Text, length: int) -> Text:
-    """Without rows of empty cells, as Excel leaves them, that follow the last frame."""
+    """The cells without the rows of empty cells that Excel leaves after the last frame."""
     rows = text.rows
     while len(rows) > length and not any(rows[-1]):
         rows = rows[:-1]
@@ -259,7 +259,7 @@ def _without_empty_rows(text: Text, length: int) -> Text:
 
 
 def as_table(text: Text) -> Table:
-    """The columns of a file as numbers; those that hold words stay words."""
+    """The columns of a file as numbers; columns with words stay as they are."""
     columns = list(map(list, zip(*text.rows, strict=True)))
     facts = {
         "text": True,

@@ -64,7 +64,7 @@ class VideoInfo:
         eight_bit: Whether a colour value has 8 bits.
         trimmed: Whether an edit list leaves out frames of the file.
         turn: How a player turns the stored pictures.
-        counted: Whether the container (AVI) has no presentation times, so that frames are counted as they are decoded.
+        counted: Whether frames are counted as they are decoded, because the container (AVI) has no presentation times.
     """
 
     codec: str

@@ -1,7 +1,7 @@
 """The header of a plain MP4 file, read from its boxes in a tenth of a millisecond.
 
-Data sets have thousands of videos, and their number of frames must be known before any is decoded. Whatever is not
-plain (an edit list that trims, a turn, stretched pixels, fragments, a file that is cut short) is left to ffmpeg.
+Data sets have thousands of videos, and their number of frames must be known before any is decoded. Files with anything
+unusual (an edit list that trims, a turn, stretched pixels, fragments, a file that is cut short) are left to ffmpeg.
 """
 
 import os
@@ -56,7 +56,7 @@ def _number(data: bytes, place: int, width: int = 4) -> int:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of all boxes, also of those inside others."""
+    """Kind and content of all boxes, including those inside other boxes."""
     place = 0
     while place + 8 <= len(data):
         length, kind = _number(data, place), data[place + 4 : place + 8]

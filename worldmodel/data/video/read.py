@@ -106,7 +106,7 @@ def _reported(path: Path, indices: Sequence[int] = ()) -> Iterator[None]:
 
 
 class _OpenReaders(threading.local):
-    """The readers a thread keeps open, the least recently used first."""
+    """The readers that a thread keeps open, the least recently used first."""
 
     def __init__(self):
         self.readers: OrderedDict[tuple[int, str, int, int], VideoReader] = OrderedDict()

@@ -74,7 +74,7 @@ def stream_turn(path: Path, container: av.container.InputContainer) -> Turn:
 
 
 def _from_matrix(path: Path, matrix: tuple[int, int, int, int]) -> Turn:
-    """A pixel `(x, y)` is shown at `(a x + c y, b x + d y)`; moves and scales do not matter."""
+    """The turn of a matrix that shows pixel `(x, y)` at `(a x + c y, b x + d y)`; shifts and scales are ignored."""
     a, b, c, d = matrix
     largest = max(map(abs, matrix))
     straight = max(abs(b), abs(c)) < 0.02 * largest and min(abs(a), abs(d)) > 0
@@ -131,7 +131,7 @@ def has_edit_list(path: Path) -> bool:
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, begin and end of the content of all boxes, those inside others included."""
+    """Kind of all boxes, including those inside other boxes, and where their content begins and ends."""
     while start + 8 <= end:
         file.seek(start)
         length, kind = struct.unpack(">I4s", file.read(8))

@@ -120,7 +120,7 @@ def write_video(
     """
     path = Path(path)
     if not len(frames) or not fps > 0:
-        raise ValueError(f"{path}: {len(frames)} frames at {fps} frames per second is no video")
+        raise ValueError(f"{path}: {len(frames)} frames at {fps} frames per second is not a video")
     if path.suffix not in VIDEO_SUFFIXES:
         raise ValueError(f"{path}: ends in {path.suffix!r}, a video is written as one of {', '.join(VIDEO_SUFFIXES)}")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -53,9 +53,9 @@ class MetaWorld(gymnasium.Env):
         time_limit: Steps after which an episode is truncated.
         action_repeat: Meta-World steps (of 1/80 s) per action; divides 80.
         shift: One controlled change, for tests out of distribution. `start-region`: the object
-            starts in the strip beside the usual region in x, half as wide. `camera`: the scene
-            camera stands 15 degrees further round and 5 degrees lower. `action-noise`: every
-            behaviour has twice the noise of the noisy expert. Empty for none.
+            starts in the strip beside the usual region in x, half as wide. `camera`: the scene camera is turned by 15
+            degrees and lowered by 5 degrees. `action-noise`: every behaviour has twice the noise of the noisy expert.
+            Empty for none.
 
     Raises:
         ValueError: There is no such task or shift, or a number is out of range.

@@ -4,7 +4,7 @@ from gymnasium import spaces
 
 SHIFTS = ("start-region", "camera", "action-noise")
 CAMERA = {"azimuth": 150.0, "elevation": -30.0}
-"""The scene camera of the shift `camera`, in degrees: 15 further round and 5 lower than the usual one."""
+"""The scene camera of the shift `camera`: turned by 15 degrees and lowered by 5 degrees."""
 
 
 def move_start_region(task: str, region: spaces.Box) -> None:

@@ -30,9 +30,9 @@ def agent_mask(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarr
 
 
 def block_mask(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
-    """The block is LightSlateGray: dark in green (unlike the goal) and in blue (unlike the agent).
+    """The block is LightSlateGray: darker in green than the goal and darker in blue than the agent.
 
-    A little more blue than red sets it apart from the walls, much more means the agent's rim.
+    It has a little more blue than red, unlike the walls; a pixel with much more blue belongs to the agent's rim.
     """
     bluer = blue - red
     return (green < 205) & (blue < 218) & (bluer > 8) & (bluer < 60)

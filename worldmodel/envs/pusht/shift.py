@@ -17,7 +17,7 @@ Point = Float[np.ndarray, "2"]
 
 
 def outer_start(corners: Float[np.ndarray, "n 2"], centre: Point, rng: np.random.Generator) -> Float[np.ndarray, "5"]:
-    """A start of the shift `start-region`: the block lies where it never starts otherwise, clear of the walls.
+    """A start of the shift `start-region`: the block lies where it does not usually start, clear of the walls.
 
     Its place lies outside the square 100..400 that gym-pusht draws from, in x or in y; the agent
     is drawn as in gym-pusht. As in gym-pusht, the block is put in its place first and then turned
