@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,10 @@ def test_a_link_out_of_the_pages_leads_to_a_file_of_the_repository():
 def test_links_are_told_from_addresses_and_anchors():
     text = "[a](b.md#c) ![d](e/f.png) [g](https://h.org) [i](#j) [k](/l) [m](mailto:n@o)"
     assert linked_files().LINK.findall(text) == ["b.md", "e/f.png"]
+
+
+def test_the_workflow_installs_the_tools_of_the_extra():
+    """It builds the site without the package, whose installation is dominated by PyTorch."""
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["docs"]
+    (line,) = re.findall(r"pip install (.*)", (ROOT / ".github" / "workflows" / "docs.yml").read_text())
+    assert re.findall(r'"([^"]+)"', line) == extra
