@@ -18,9 +18,9 @@ DESCRIBED = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 REFERRED = re.compile(r"\[`\w+`\]\[([\w.]+)\]")
 
 
-def linked_files():
-    """The module that puts files of the repository into the site; it lies in no package."""
-    specification = importlib.util.spec_from_file_location("linked_files", DOCS / "linked_files.py")
+def hooks():
+    """The module that MkDocs calls while it builds the site; it lies in no package."""
+    specification = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
@@ -73,8 +73,18 @@ def test_a_word_or_two_are_no_documentation():
 
 def test_every_page_is_in_the_menu():
     menu = (ROOT / "mkdocs.yml").read_text().split("\nnav:\n")[1]
-    pages = sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
-    assert sorted(re.findall(r"(\S+\.md)$", menu, re.MULTILINE)) == pages
+    entries = re.findall(r"(\S+(?:\.md|/))$", menu, re.MULTILINE)
+    named = hooks().filled(entries, DOCS)
+    assert sorted(named) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+
+
+def test_a_folder_in_the_menu_stands_for_its_pages(tmp_path):
+    (tmp_path / "figures").mkdir()
+    for name in ("zebra", "index", "apple"):
+        (tmp_path / "figures" / f"{name}.md").touch()
+    menu = ["index.md", {"Figures": ["figures/", {"Comparison": "comparison.md"}]}]
+    pages = ["figures/index.md", "figures/apple.md", "figures/zebra.md", {"Comparison": "comparison.md"}]
+    assert hooks().filled(menu, tmp_path) == ["index.md", {"Figures": pages}]
 
 
 def test_the_page_of_commands_has_them_all():
@@ -95,7 +105,7 @@ def test_the_tree_names_what_exists():
 
 
 def test_a_link_out_of_the_pages_leads_to_a_file_of_the_repository():
-    linked = linked_files().linked
+    linked = hooks().linked
     assert linked("tutorials/rank.md", "../ranking.md", ROOT) == "docs/ranking.md"
     assert linked("tutorials/rank.md", "../../examples/real_robot/judge.py", ROOT) == "examples/real_robot/judge.py"
     assert linked("design.md", "../checkpoints/pusht", ROOT) == "checkpoints/pusht/README.md"
@@ -104,7 +114,7 @@ def test_a_link_out_of_the_pages_leads_to_a_file_of_the_repository():
 
 def test_links_are_told_from_addresses_and_anchors():
     text = "[a](b.md#c) ![d](e/f.png) [g](https://h.org) [i](#j) [k](/l) [m](mailto:n@o)"
-    assert linked_files().LINK.findall(text) == ["b.md", "e/f.png"]
+    assert hooks().LINK.findall(text) == ["b.md", "e/f.png"]
 
 
 def test_the_workflow_installs_the_tools_of_the_extra():

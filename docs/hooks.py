@@ -1,6 +1,7 @@
-"""Puts files of the repository that pages link to, such as examples and model cards, into the site as well.
+"""What `mkdocs build` does beside building: it fills the menu, and copies files of the repository into the site.
 
-Pages link to them by their place in the repository, so that the links also work where the Markdown is read.
+Pages link to files of the repository, such as examples and model cards, by their place in it, so that the links also
+work where the Markdown is read. The site has copies of these files, and its links lead there.
 """
 
 import posixpath
@@ -23,6 +24,26 @@ def linked(page: str, link: str, root: Path) -> str:
     """What a link of a page leads to in the repository; for a folder, its README."""
     path = posixpath.normpath(posixpath.join(posixpath.dirname(place(page)), link))
     return f"{path}/README.md" if (root / path / "README.md").is_file() else path
+
+
+def filled(menu: list, docs: Path) -> list:
+    """The menu, with the pages of a folder in place of its name: the index first, the others in their order."""
+    entries = []
+    for entry in menu:
+        if isinstance(entry, str) and entry.endswith("/"):
+            pages = sorted((docs / entry).glob("*.md"), key=lambda page: (page.name != "index.md", page.name))
+            entries += [page.relative_to(docs).as_posix() for page in pages]
+        elif isinstance(entry, dict):
+            entries.append({name: filled(sub, docs) if isinstance(sub, list) else sub for name, sub in entry.items()})
+        else:
+            entries.append(entry)
+    return entries
+
+
+def on_config(config: Any) -> Any:
+    """Fill the menu."""
+    config.nav = filled(config.nav, Path(config.docs_dir))
+    return config
 
 
 def on_files(files: Files, config: Any) -> Files:
