@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help quickstart test check system opencv
+.PHONY: help quickstart test check docs system opencv
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -19,6 +19,9 @@ check: $(STAMP) ## formatting, lint and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+docs: $(STAMP) ## the documentation site, from docs/ into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The environment is made once, and brought up to date after pyproject.toml changed. The stamp holds
 # the seconds it took, for the quickstart's report.

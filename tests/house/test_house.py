@@ -63,9 +63,9 @@ def test_every_package_has_few_modules_and_folders():
 
 
 def test_tests_mirror_the_packages():
-    """A folder of tests has the name of a folder of the package; `house`, `benchmarks` and `helpers` stand beside."""
+    """A folder of tests has the name of a folder of the package; the folders in `beside` stand beside."""
     tests = {path.parent.relative_to("tests") for path in TEXTS if path.parts[0] == "tests" and len(path.parts) > 2}
-    beside = {Path("house"), Path("benchmarks"), Path("helpers")}
+    beside = {Path("house"), Path("benchmarks"), Path("docs"), Path("helpers")}
     assert [folder for folder in tests - beside if not (ROOT / folder / "__init__.py").exists()] == []
 
 
