@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help quickstart test check system opencv
+.PHONY: help quickstart test check tutorials system opencv
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -19,6 +19,9 @@ check: $(STAMP) ## formatting, lint and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+tutorials: $(STAMP) ## run every command and block of the tutorials and notebooks, at tiny settings
+	$(BIN)/python benchmarks/tutorials.py
 
 # The environment is made once, and brought up to date after pyproject.toml changed. The stamp holds
 # the seconds it took, for the quickstart's report.
