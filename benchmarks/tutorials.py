@@ -267,11 +267,11 @@ def run_all(pages: list[Path], folder: Path, *, real: bool) -> list[str]:
     """
     failed = []
     for page in pages:
-        clone(folder / page.stem)
+        clone(folder / page.name)
         run = run_notebook if page.suffix == ".ipynb" else run_page
         began = time.monotonic()
         try:
-            for where, wrong in run(page, folder / page.stem, real=real):
+            for where, wrong in run(page, folder / page.name, real=real):
                 print(f"{time.monotonic() - began:7.1f} s  {where}{'  FAILED' if wrong else ''}", flush=True)
                 began = time.monotonic()
                 if wrong:

@@ -90,16 +90,16 @@ def test_blocks_run_in_order_and_a_page_ends_at_its_first_failure(tmp_path, caps
     text += "```python\nassert y == int(open('a').read())\n```\n```sh\ntouch never\n```\n"
     assert run_all([page(tmp_path, text)], tmp_path / "out", real=False) == ["page.md:12"]
     assert "AssertionError" in capsys.readouterr().out
-    assert not (tmp_path / "out" / "page" / "never").exists()
+    assert not (tmp_path / "out" / "page.md" / "never").exists()
 
 
 def test_the_first_command_that_fails_ends_a_block(tmp_path, capsys):
     assert run_all([page(tmp_path, "```sh\nfalse\ntouch b\n```\n")], tmp_path / "out", real=False) == ["page.md:1"]
-    assert not (tmp_path / "out" / "page" / "b").exists()
+    assert not (tmp_path / "out" / "page.md" / "b").exists()
 
 
 def test_a_server_runs_until_the_page_is_done(tmp_path, capsys):
-    serve = "<!-- background until: ready -->\n```sh\nsh -c 'echo ready; touch up; sleep 60'\n```\n"
+    serve = "<!-- background until: ready -->\n```sh\nsh -c 'echo ready; touch up; exec sleep 60'\n```\n"
     text = serve + "```python\nimport os, time\nwhile not os.path.exists('up'):\n    time.sleep(0.01)\n```\n"
     run = PageRun(tmp_path)
     for block in blocks(page(tmp_path, text)):
