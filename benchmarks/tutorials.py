@@ -235,7 +235,10 @@ def run_notebook(notebook: Path, folder: Path, *, real: bool) -> Iterator[tuple[
 
     read = nbformat.read(notebook, as_version=4)
     resources = {"metadata": {"path": str(folder)}}
-    client = NotebookClient(read, timeout=CELL_SECONDS, kernel_name="python3", resources=resources)
+    quiet = ["--log-level=40"]  # the kernel warns that it talks over TCP, which it does on this machine alone
+    client = NotebookClient(
+        read, timeout=CELL_SECONDS, kernel_name="python3", resources=resources, extra_arguments=quiet
+    )
     sources = iter(cells(notebook))
     with client.setup_kernel():
         for index, cell in enumerate(read.cells):
