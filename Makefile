@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help quickstart test check docs system opencv
+.PHONY: help quickstart test check docs tutorials figures system opencv
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -22,6 +22,9 @@ check: $(STAMP) ## formatting, lint and the fast tests
 
 docs: $(STAMP) ## the documentation site, from docs/ into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+tutorials: $(STAMP) ## run every command and block of the tutorials and notebooks, at tiny settings
+	$(BIN)/python benchmarks/tutorials.py
 
 # The environment is made once, and brought up to date after pyproject.toml changed. The stamp holds
 # the seconds it took, for the quickstart's report.
