@@ -347,7 +347,7 @@ def main(config: CoverageConfig) -> None:
         rows = section()
         figures[name] = [{k: None if v != v else v for k, v in vars(row).items()} for row in rows]
         text += ["", f"## {name.capitalize()}", "", *NOTES.get(name, ()), *markdown(rows)]
-        print("\n".join(["", name, *markdown(rows)]), flush=True)
+        print("\n".join(["", f"## {name.capitalize()}", "", *markdown(rows)]), flush=True)
     for file in (config.out, config.table):
         file.parent.mkdir(parents=True, exist_ok=True)
     write_json(config.out, figures)
