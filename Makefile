@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help quickstart test check system opencv
+.PHONY: help quickstart test check figures system opencv
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -19,6 +19,9 @@ check: $(STAMP) ## formatting, lint and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+figures: $(STAMP) ## the published figures again, days of work; QUICK=1 takes minutes, ONLY="NAME ..." makes some
+	$(BIN)/python benchmarks/figures.py $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(RESUME),--resume)
 
 # The environment is made once, and brought up to date after pyproject.toml changed. The stamp holds
 # the seconds it took, for the quickstart's report.

@@ -6,7 +6,7 @@
 
 Every policy dreams from the same starts with the same noise, once for each batch size; only the rounding of sums
 differs, because matrix products of other sizes add their terms in another order. The table says how many outcomes
-differ from those of the first batch size, with the upper end of Wilson's 95 % interval as the bound. The last
+differ from those of the first batch size, with the upper end of Wilson's 95% interval as the bound. The last
 column compares two runs of the same batch size: a call that is repeated must give the same outcomes.
 """
 
@@ -111,7 +111,7 @@ def main(config: BatchSizesConfig) -> None:
     config.out.parent.mkdir(parents=True, exist_ok=True)
     with single_thread(), full_precision() if config.full else nullcontext():
         command_device(config.device)
-        print("| trials side by side | outcomes that differ | bound (95 %) | largest change of a score | s |")
+        print("| trials side by side | outcomes that differ | bound (95%) | largest change of a score | s |")
         print("|---|---|---|---|---|", flush=True)
         for num_envs in config.num_envs:
             begun = time.perf_counter()

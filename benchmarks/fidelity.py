@@ -132,7 +132,7 @@ BARS = (
     at_most("agent error at 10, px", 1.0, "objects", "agent", "error_px", "10"),
     at_most("moving block error at 10, px", 2.0, "objects", "block", "moving_error_px", "10"),
     at_most("block error at 50, px", 4.0, "objects", "block", "error_px", "50"),
-    Bar("missing objects, worst object and horizon", "<= 1 %", worst_missing, lambda figure: figure <= 0.01, "{:.1%}"),
+    Bar("missing objects, worst object and horizon", "<= 1%", worst_missing, lambda figure: figure <= 0.01, "{:.1%}"),
     Bar(
         "pixel metrics from 5 on that copying the last frame wins",
         "0",

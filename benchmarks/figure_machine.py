@@ -56,11 +56,11 @@ def _has(need: str) -> bool:
 
 
 def revision(root: Path) -> str:
-    """The commit of the tree, with a plus where files differ from it; `unknown` where there is no git."""
+    """The commit of the tree, with a plus where files differ from it; empty where there is no git."""
     try:
         run = {"cwd": root, "capture_output": True, "text": True, "check": True}
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **run).stdout.strip()
         changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **run).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return ""
     return commit + "+" * bool(changed)

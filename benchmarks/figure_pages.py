@@ -1,7 +1,7 @@
 """The pages of docs/figures: what stands between two markers is written from the stored results, the rest by hand."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,7 @@ from worldmodel.model.card import table
 INDEX = "index"
 BLOCK = re.compile(r"(<!-- figure: (?P<name>[\w-]+) -->\n)(?P<text>.*?)(<!-- end: (?P=name) -->)", re.DOTALL)
 NOT_MADE = "This figure has not been made.\n"
+REPORTS = "benchmarks/reports.py"
 
 
 class Listed(Protocol):
@@ -33,7 +34,7 @@ class Result:
     Attributes:
         command: The commands.
         date: The day of the run.
-        revision: The commit; a plus means that files differed from it.
+        revision: The commit; a plus means that files differed from it. Empty where it was not noted.
         machine: What it ran on.
         minutes: How long it took; `None` where that was not noted.
         table: Lines of Markdown.
@@ -81,11 +82,12 @@ def block(figure: Listed, result: Result | None) -> str:
     if figure.picture is not None:
         lines += [f"![{figure.title}](../images/{figure.picture})", ""]
     took = "" if result.minutes is None else f" It took {result.minutes:g} minutes."
+    at = f"commit `{result.revision}`" if result.revision else "commit not noted"
     lines += [
         f"- **Baseline:** {figure.baseline}",
         f"- **Interval:** {figure.interval}",
         f"- **Aim:** {figure.aim}",
-        f"- **Measured:** {result.date} at `{result.revision}` on {result.machine}.{took}",
+        f"- **Measured:** {result.date}, {at}, on {result.machine}.{took}",
     ]
     if result.note:
         lines.append(f"- **Note:** {result.note}")
@@ -97,15 +99,21 @@ def index(figures: Mapping[str, Listed], results: Mapping[str, Result]) -> str:
     rows = []
     for name, figure in figures.items():
         result = results.get(name)
+        topic = figure.page
         link = f"[{figure.title}]({figure.page}.md#{anchor(figure.title)})"
         if result is None:
-            rows.append([link, "-", "-", "not made", "-"])
+            rows.append([topic, link, "-", "-", "not made", "-"])
             continue
         minutes = "-" if result.minutes is None else f"{result.minutes:g}"
-        script = next((word for word in result.command[-1].split() if word.endswith(".py")), None)
-        short = script or " ".join(result.command[-1].split()[:2])
-        rows.append([link, f"`{short}`", minutes, result.date, result.machine])
-    return "\n" + table(["figure", "command", "minutes", "date", "machine"], rows) + "\n\n"
+        rows.append([topic, link, f"`{short(result.command)}`", minutes, result.date, result.machine])
+    return "\n" + table(["page", "figure", "command", "minutes", "date", "machine"], rows) + "\n\n"
+
+
+def short(commands: Sequence[str]) -> str:
+    """The script, or the subcommand, that measures; not one that records data or prints a report."""
+    measuring = [each for each in commands if not each.startswith("worldmodel record") and REPORTS not in each]
+    words = (measuring or commands)[-1].split()
+    return next((word for word in words if word.endswith(".py")), " ".join(words[:2]))
 
 
 def filled_page(text: str, figures: Mapping[str, Listed], results: Mapping[str, Result]) -> str:

@@ -99,6 +99,11 @@ class FiguresConfig:
         return self.root / "runs" / ("figures-quick" if self.quick else "figures")
 
     @property
+    def data(self) -> Path:
+        """Folder of the data sets."""
+        return self.work / "data" if self.quick else self.root / "data"
+
+    @property
     def results(self) -> Path:
         """Folder of the stored results."""
         return self.work / "results" if self.quick else self.root / "benchmarks" / "results"
@@ -151,8 +156,8 @@ def tables_of(text: str) -> list[str]:
 
 def filled(command: str, figure: str, config: FiguresConfig) -> str:
     """The command with the folders of this run, below the root."""
-    work = config.work.relative_to(config.root)
-    return command.format(data=work / "data", out=work / figure)
+    data, work = (folder.relative_to(config.root) for folder in (config.data, config.work))
+    return command.format(data=data, out=work / figure)
 
 
 def run_command(command: str, config: FiguresConfig, log: Path) -> str:
@@ -182,7 +187,7 @@ def run_command(command: str, config: FiguresConfig, log: Path) -> str:
 
 def record(name: str, recording: Recording, config: FiguresConfig) -> None:
     """Record a data set, unless it is there."""
-    folder = config.work / "data" / name
+    folder = config.data / name
     if folder.exists():
         return
     command = recording.quick if config.quick and recording.quick else recording.command

@@ -109,6 +109,8 @@ class BenchmarkConfig:
     """Folder of the arms, their trials, and `imagination.json`."""
     env: str = "pusht-position"
     """One of the tasks in this file."""
+    data: Path = Path("data")
+    """Folder of the data sets of demonstrations and of held-out starts."""
     episodes: int = 100
     """Real trials of every policy."""
     dream_episodes: int = 100
@@ -127,7 +129,8 @@ class BenchmarkConfig:
     @property
     def task(self) -> Task:
         """All that belongs to the environment."""
-        return TASKS[self.env]
+        task = TASKS[self.env]
+        return replace(task, demos=self.data / task.demos.name, held_out=self.data / task.held_out.name)
 
 
 def settings(config: BenchmarkConfig) -> BenchmarkConfig:

@@ -185,7 +185,7 @@ def speed(config: Speed) -> dict:
 
 
 def same(config: Same) -> dict:
-    """The same actions from the same starts with the same noise, each session over its own connection; prints counts."""
+    """The same actions from the same starts with the same noise, each session over a connection of its own."""
     local = dream_env(config)
     box = local.single_action_space
     actions = np.random.default_rng(0).uniform(box.low, box.high, (config.steps, config.sessions, *box.shape))
