@@ -20,9 +20,7 @@ FIGURES, RECORDINGS = read_figures(ROOT)
 RESULTS = read_results(BENCHMARKS / "results", FIGURES)
 PAGES = {page.stem: page.read_text() for page in sorted((ROOT / "docs" / "figures").glob("*.md"))}
 NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?!\w|\.\d)")
-README_ROW = re.compile(
-    r"^\| \[[^\]]+\]\(docs/figures/(?P<page>[\w-]+)\.md#(?P<anchor>[\w-]+)\) \|(?P<cells>.*)\|$", re.M
-)
+LINK = re.compile(r"\]\(docs/figures/(?P<page>[\w-]+)\.md#(?P<anchor>[\w-]+)\)")
 
 
 def blocks(text: str) -> dict[str, str]:
