@@ -60,7 +60,8 @@ def revision(root: Path) -> str:
     try:
         run = {"cwd": root, "capture_output": True, "text": True, "check": True}
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **run).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **run).stdout.strip()
+        made = (".", ":!benchmarks/results", ":!docs")  # what a run of figures itself writes does not count
+        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no", *made], **run).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
     return commit + "+" * bool(changed)

@@ -77,6 +77,10 @@ class Recording:
     command: str = ""
     quick: str = ""
 
+    def line(self, config: "FiguresConfig") -> str:
+        """The command of this run."""
+        return filled(self.quick if config.quick and self.quick else self.command, "data", config)
+
 
 @dataclass(frozen=True)
 class FiguresConfig:
@@ -190,12 +194,9 @@ def record(name: str, recording: Recording, config: FiguresConfig) -> None:
     folder = config.data / name
     if folder.exists():
         return
-    command = recording.quick if config.quick and recording.quick else recording.command
-    if not command:
-        raise RuntimeError(f"put the data set into {folder.relative_to(config.root)}; no command records it")
     try:
-        run_command(filled(command, name, config), config, config.work / "logs" / f"data-{name}.log")
-    except RuntimeError:
+        run_command(recording.line(config), config, config.work / "logs" / f"data-{name}.log")
+    except BaseException:  # also Ctrl-C: half a data set must not be taken for a whole one
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
@@ -220,16 +221,9 @@ def make(figure: Figure, recordings: Mapping[str, Recording], config: FiguresCon
     if figure.picture is not None:
         (config.docs / "images").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(out / figure.picture, config.docs / "images" / figure.picture)
-    recorded = [
-        filled(
-            recordings[name].quick if config.quick and recordings[name].quick else recordings[name].command,
-            name,
-            config,
-        )
-        for name in figure.data
-    ]
+    recorded = [line for name in figure.data if (line := recordings[name].line(config))]
     return Result(
-        command=tuple([each for each in recorded if each] + commands),
+        command=(*recorded, *commands),
         date=date.today().isoformat(),
         revision=revision(config.root),
         machine=describe_machine(gpu="gpu" in figure.needs),
@@ -238,23 +232,38 @@ def make(figure: Figure, recordings: Mapping[str, Recording], config: FiguresCon
     )
 
 
-def make_all(figures: Sequence[Figure], recordings: Mapping[str, Recording], config: FiguresConfig) -> dict[str, str]:
-    """Make every figure, and write the pages after each one; returns what failed, and why."""
+def make_all(
+    chosen: Sequence[Figure], figures: Mapping[str, Figure], recordings: Mapping[str, Recording], config: FiguresConfig
+) -> dict[str, str]:
+    """Make the chosen figures, and write the pages after each one; returns what failed, and why."""
     failed = {}
     config.results.mkdir(parents=True, exist_ok=True)
-    spent = [figure.quick_minutes if config.quick else figure.minutes for figure in figures]
+    spent = [figure.quick_minutes if config.quick else figure.minutes for figure in chosen]
     with ProgressLine("figures", sum(spent), unit="minutes of work", log=config.work / "figures.log") as progress:
-        for figure, minutes in zip(figures, spent, strict=True):
+        for figure, minutes in zip(chosen, spent, strict=True):
             progress.advance(0, figure.name)
             try:
                 result = make(figure, recordings, config)
                 write_json(config.results / f"{figure.name}.json", vars(result))
+                render(figures, config)
                 print(f"{figure.name}: {result.minutes} minutes", flush=True)
             except (RuntimeError, OSError) as error:
                 failed[figure.name] = str(error)
                 print(f"{figure.name}: failed: {error}", file=sys.stderr, flush=True)
             progress.advance(minutes)
     return failed
+
+
+def render(figures: Mapping[str, Figure], config: FiguresConfig) -> None:
+    """Write the pages from what is stored."""
+    write_pages(figures, read_results(config.results, figures), config.root / "docs", config.docs)
+
+
+def lacks(figure: Figure, recordings: Mapping[str, Recording], config: FiguresConfig) -> list[str]:
+    """What this machine must have for a figure, and does not."""
+    folders = [config.data / name for name in figure.data if not recordings[name].line(config)]
+    absent = [str(folder.relative_to(config.root)) for folder in folders if not folder.exists()]
+    return [*missing(figure.needs), *(f"data in {folder}, which no command records" for folder in absent)]
 
 
 def main(config: FiguresConfig) -> int:
@@ -265,13 +274,13 @@ def main(config: FiguresConfig) -> int:
         print(f"there is no figure {unknown[0]!r}; known are {', '.join(figures)}", file=sys.stderr)
         return 1
     chosen = [figure for name, figure in figures.items() if not config.only or name in config.only]
-    lacking = {figure.name: missing(figure.needs) for figure in chosen}
+    lacking = {figure.name: lacks(figure, recordings, config) for figure in chosen}
     ready = [f for f in chosen if not lacking[f.name] and (f.quick or not config.quick)]
     failed = {}
     if not config.render:
         config.work.mkdir(parents=True, exist_ok=True)
-        failed = make_all(ready, recordings, config)
-    write_pages(figures, read_results(config.results, figures), config.root / "docs", config.docs)
+        failed = make_all(ready, figures, recordings, config)
+    render(figures, config)
     if config.render:
         return 0
     print(f"{len(ready) - len(failed)} of {len(chosen)} figures made; the pages are in {config.docs / 'figures'}")

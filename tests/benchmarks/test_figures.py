@@ -153,12 +153,15 @@ baseline = "b"
 interval = "i"
 aim = "a"
 
+[data.bought]
+
 [figures.far]
 title = "The far one"
 page = "page"
-command = "python script.py"
+command = "python script.py {data}/bought"
 minutes = 1
 needs = ["gpu"]
+data = ["bought"]
 baseline = "b"
 interval = "i"
 aim = "a"
@@ -178,7 +181,7 @@ print("## Sizes"); print(); print("| size |"); print("|---|"); print(f"| {size} 
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """A list of three figures, of which one fails and one needs a GPU, and their page."""
+    """A list of three figures, of which one fails and one needs a GPU and a data set, and their page."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "docs" / "figures").mkdir(parents=True)
@@ -193,9 +196,12 @@ def tree(tmp_path, monkeypatch):
 def test_a_failed_command_is_named_and_the_others_go_on(tree, capsys):
     assert main(FiguresConfig(root=tree)) == 1
     said = capsys.readouterr().out
-    assert "1 of 3 figures made" in said and "left out: far: it needs gpu" in said
+    assert (
+        "1 of 3 figures made" in said
+        and "left out: far: it needs gpu, data in data/bought, which no command records" in said
+    )
     assert "failed: bad: status 1 of `python script.py --fail`; see runs/figures/logs/bad.log" in said
-    assert "no such luck" in (tree / "runs/figures/logs/bad.log").read_text()
+    assert not (tree / "data/bought").exists() and "no such luck" in (tree / "runs/figures/logs/bad.log").read_text()
     stored = json.loads((tree / "benchmarks/results/good.json").read_text())
     recorded = "python script.py --write data/drawn"
     assert stored["command"] == [recorded, "python script.py", "python script.py --picture runs/figures/good"]
@@ -233,7 +239,7 @@ def test_mistakes_in_the_list_are_one_line(tree, capsys):
     file = tree / "benchmarks" / "figures.toml"
     file.write_text(LIST.replace('data = ["drawn"]', 'data = ["painted"]'))
     with pytest.raises(
-        ValueError, match=r"figures.toml: figure good needs the data set 'painted', listed are \['drawn'\]"
+        ValueError, match=r"figures.toml: figure good needs the data set 'painted', listed are \['drawn', 'bought'\]"
     ):
         read_figures(tree)
     with pytest.raises(ValueError, match="need 'a moon': expected one of gpu, AMX"):
