@@ -26,12 +26,13 @@ def processor() -> tuple[str, str]:
 
 
 def describe_machine(*, gpu: bool = False) -> str:
-    """The machine in words."""
+    """The machine in words, with the load of the last minute: other work on it disturbs what is timed."""
     if gpu:
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     name, best = processor()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ", ".join(part for part in (name, f"{cores} cores", best, f"torch {torch.__version__}") if part)
+    facts = (name, f"{cores} cores", best, f"torch {torch.__version__}", f"load {os.getloadavg()[0]:.1f}")
+    return ", ".join(fact for fact in facts if fact)
 
 
 def missing(needs: Sequence[str]) -> list[str]:

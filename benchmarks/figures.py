@@ -214,7 +214,7 @@ def make(figure: Figure, recordings: Mapping[str, Recording], config: FiguresCon
         shutil.rmtree(out, ignore_errors=True)
         log.unlink(missing_ok=True)
     commands = [filled(each, figure.name, config) for each in (figure.quick if config.quick else figure.command)]
-    begin = time.monotonic()
+    begin, commit, machine = time.monotonic(), revision(config.root), describe_machine(gpu="gpu" in figure.needs)
     table = tables_of("\n".join(run_command(command, config, log) for command in commands))
     if not table:
         raise RuntimeError(f"no table in the output of `{commands[-1]}`; see {log.relative_to(config.root)}")
@@ -225,8 +225,8 @@ def make(figure: Figure, recordings: Mapping[str, Recording], config: FiguresCon
     return Result(
         command=(*recorded, *commands),
         date=date.today().isoformat(),
-        revision=revision(config.root),
-        machine=describe_machine(gpu="gpu" in figure.needs),
+        revision=commit,
+        machine=machine,
         minutes=round((time.monotonic() - begin) / 60, 1),
         table=tuple(table),
     )
@@ -268,7 +268,11 @@ def lacks(figure: Figure, recordings: Mapping[str, Recording], config: FiguresCo
 
 def main(config: FiguresConfig) -> int:
     """Make the figures and write the pages; returns the exit status."""
-    figures, recordings = read_figures(config.root)
+    try:
+        figures, recordings = read_figures(config.root)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
     unknown = sorted(set(config.only) - set(figures))
     if unknown:
         print(f"there is no figure {unknown[0]!r}; known are {', '.join(figures)}", file=sys.stderr)

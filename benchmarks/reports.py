@@ -107,7 +107,7 @@ def bench_tables(report: Mapping[str, Any]) -> str:
         told = f"reading {row['context']} frames of context again, times the engine's time"
         rest.append([told, f"{row['recomputed_over_cached']:.1f}"])
     for row in report["processes"] or []:
-        told = f"{row['workers']} processes, batch {row['batch']} each, frames/s"
+        told = f"{row['workers']} process{'es' * (row['workers'] > 1)}, batch {row['batch']} each, frames/s"
         rest.append([told, f"{row['frames_per_second']:.1f}"])
     for passes, row in (report["training"] or {"passes": {}})["passes"].items():
         rest.append([f"training, {passes} self-forwarding passes, frames/s", f"{row['frames_per_second']:.1f}"])
