@@ -6,8 +6,9 @@ python benchmarks/figures.py --quick             small settings, minutes; the re
 python benchmarks/figures.py --render            no command runs; only the pages are written from what is stored
 
 Every command prints its tables in Markdown; these lines, the date, the revision and the processor are stored in
-`benchmarks/results/NAME.json`. A failed command is named at the end, the others go on, and the exit status is then 1. A
-figure whose needs are not there (a GPU, a processor of another kind, a package) is left out and named.
+`benchmarks/results/NAME.json`. A failed command is named at the end, the others go on, and the exit status is then 1;
+if it printed tables, they are kept with a note. A figure whose needs are not there (a GPU, a processor of another kind,
+a package, data that no command records) is left out and named.
 """
 
 import os
@@ -32,6 +33,7 @@ from worldmodel.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 CLI = {"worldmodel": [sys.executable, "-m", "worldmodel.cli"], "python": [sys.executable]}
+FAULTY = "The command ended with an error: something that has to hold does not, or rows are missing."
 CAPTION = re.compile(r"^#+ (?P<text>.+)$")
 
 
@@ -164,11 +166,19 @@ def filled(command: str, figure: str, config: FiguresConfig) -> str:
     return command.format(data=data, out=work / figure)
 
 
+class Failed(RuntimeError):
+    """A command ended with an error; it has said something before."""
+
+    def __init__(self, message: str, said: str):
+        super().__init__(message)
+        self.said = said
+
+
 def run_command(command: str, config: FiguresConfig, log: Path) -> str:
     """Run a command, append what it says to a log, and return what it prints on stdout.
 
     Raises:
-        RuntimeError: It ended with an error.
+        Failed: It ended with an error.
     """
     first, *rest = shlex.split(command)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(config.root), os.environ.get("PYTHONPATH", "")])}
@@ -185,7 +195,7 @@ def run_command(command: str, config: FiguresConfig, log: Path) -> str:
             stream.flush()
         status = process.wait()
     if status:
-        raise RuntimeError(f"status {status} of `{command}`; see {log.relative_to(config.root)}")
+        raise Failed(f"status {status} of `{command}`; see {log.relative_to(config.root)}", "".join(lines))
     return "".join(lines)
 
 
@@ -201,12 +211,10 @@ def record(name: str, recording: Recording, config: FiguresConfig) -> None:
         raise
 
 
-def make(figure: Figure, recordings: Mapping[str, Recording], config: FiguresConfig) -> Result:
-    """Run a figure's commands, and return what they printed.
-
-    Raises:
-        RuntimeError: A command failed, or printed no table.
-    """
+def make(
+    figure: Figure, recordings: Mapping[str, Recording], config: FiguresConfig
+) -> tuple[Result | None, RuntimeError | None]:
+    """Run a figure's commands; what they printed, if there is a table, and the error, if there is one."""
     for name in figure.data:
         record(name, recordings[name], config)
     out, log = config.work / figure.name, config.work / "logs" / f"{figure.name}.log"
@@ -215,21 +223,29 @@ def make(figure: Figure, recordings: Mapping[str, Recording], config: FiguresCon
         log.unlink(missing_ok=True)
     commands = [filled(each, figure.name, config) for each in (figure.quick if config.quick else figure.command)]
     begin, commit, machine = time.monotonic(), revision(config.root), describe_machine(gpu="gpu" in figure.needs)
-    table = tables_of("\n".join(run_command(command, config, log) for command in commands))
+    said, error = "", None
+    try:
+        for command in commands:
+            said += run_command(command, config, log)
+    except Failed as failed:
+        said, error = said + failed.said, failed
+    table = tables_of(said)
     if not table:
-        raise RuntimeError(f"no table in the output of `{commands[-1]}`; see {log.relative_to(config.root)}")
-    if figure.picture is not None:
+        return None, error or RuntimeError(f"`{commands[-1]}` printed no table; see {log.relative_to(config.root)}")
+    if figure.picture is not None and error is None:
         (config.docs / "images").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(out / figure.picture, config.docs / "images" / figure.picture)
     recorded = [line for name in figure.data if (line := recordings[name].line(config))]
-    return Result(
+    result = Result(
         command=(*recorded, *commands),
         date=date.today().isoformat(),
         revision=commit,
         machine=machine,
         minutes=round((time.monotonic() - begin) / 60, 1),
         table=tuple(table),
+        note="" if error is None else FAULTY,
     )
+    return result, error
 
 
 def make_all(
@@ -243,9 +259,12 @@ def make_all(
         for figure, minutes in zip(chosen, spent, strict=True):
             progress.advance(0, figure.name)
             try:
-                result = make(figure, recordings, config)
-                write_json(config.results / f"{figure.name}.json", vars(result))
-                render(figures, config)
+                result, error = make(figure, recordings, config)
+                if result is not None:
+                    write_json(config.results / f"{figure.name}.json", vars(result))
+                    render(figures, config)
+                if error is not None:
+                    raise error
                 print(f"{figure.name}: {result.minutes} minutes", flush=True)
             except (RuntimeError, OSError) as error:
                 failed[figure.name] = str(error)

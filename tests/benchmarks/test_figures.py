@@ -212,6 +212,16 @@ def test_a_failed_command_is_named_and_the_others_go_on(tree, capsys):
     assert "| page | [The good one](page.md#the-good-one) | `script.py` |" in parts[INDEX]
 
 
+def test_tables_of_a_failed_command_are_kept_with_a_note(tree, capsys):
+    late = SCRIPT.replace('if "--fail" in sys.argv: sys.exit("no such luck")\n', "")
+    (tree / "script.py").write_text(late + "if '--fail' in sys.argv: sys.exit(1)\n")
+    assert main(FiguresConfig(root=tree, only=("bad",))) == 1
+    assert "failed: bad: status 1" in capsys.readouterr().out
+    stored = json.loads((tree / "benchmarks/results/bad.json").read_text())
+    assert stored["table"][-1] == "| 2 |" and stored["note"].startswith("The command ended with an error")
+    assert "- **Note:** The command ended with an error" in (tree / "docs/figures/page.md").read_text()
+
+
 def test_a_quick_run_leaves_what_is_published(tree, capsys):
     (tree / "benchmarks" / "results").mkdir()
     before = {file: file.read_bytes() for file in tree.rglob("*") if file.is_file()}
