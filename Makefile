@@ -4,6 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .PHONY: help quickstart test check docs tutorials figures system opencv
+
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -25,6 +26,9 @@ docs: $(STAMP) ## the documentation site, from docs/ into site/
 
 tutorials: $(STAMP) ## run every command and block of the tutorials and notebooks, at tiny settings
 	$(BIN)/python benchmarks/tutorials.py
+
+figures: $(STAMP) ## the published figures again, days of work; QUICK=1 takes minutes, ONLY="NAME ..." makes some
+	$(BIN)/python benchmarks/figures.py $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(RESUME),--resume)
 
 # The environment is made once, and brought up to date after pyproject.toml changed. The stamp holds
 # the seconds it took, for the quickstart's report.

@@ -22,7 +22,6 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, smooth_l1_loss
 
@@ -37,6 +36,7 @@ from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.fidelity.measure import measure_fidelity
 from worldmodel.fidelity.windows import evenly_spaced_windows, read_windows
 from worldmodel.files import write_json
+from worldmodel.model.card import table
 from worldmodel.model.precision import autocast
 from worldmodel.training.fit import fit
 from worldmodel.world_model import WorldModel
@@ -119,7 +119,9 @@ def simulate(env: MetaWorld, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def train_probe(env: MetaWorld, config: MetaWorldBars) -> Probe:
     """A probe trained on real frames; its seeds are far from those of any recording."""
     seeds = range(10**9, 10**9 + config.probe_episodes)
-    episodes = [simulate(env, seed) for seed in track(seeds, "simulating frames for the probe")]
+    episodes = [
+        simulate(env, seed) for seed in track(seeds, "simulating frames for the probe", console=Console(stderr=True))
+    ]
     frames = torch.from_numpy(np.concatenate([frames for frames, _ in episodes]))
     points = torch.from_numpy(np.concatenate([points for _, points in episodes])).float()
     return fit_probe(frames, points, config.probe_steps)
@@ -205,23 +207,23 @@ def measure_points(
     return errors
 
 
-def show(report: dict, horizons: Sequence[int]) -> Table:
+def markdown(report: dict, horizons: Sequence[int]) -> str:
     """A table with one row per figure."""
-    table = Table("figure", *(f"at {horizon}" for horizon in horizons))
+    rows = []
     for view in report["fidelity"]["cameras"]:
         for kind in ("cameras", "copy_last"):
             values = report["fidelity"][kind][view]["masked_psnr"]
             label = f"{view}: masked PSNR, dB" + ("" if kind == "cameras" else ", copy last")
-            table.add_row(label, *(f"{values[str(h)]:.1f}" for h in horizons))
+            rows.append([label, *(f"{values[str(h)]:.1f}" for h in horizons)])
     for name, kinds in report["points"].items():
-        for kind, rows in kinds.items():
+        for kind, found in kinds.items():
             cells = []
             for horizon in horizons:
-                row = rows[str(horizon)]
+                row = found[str(horizon)]
                 low, high = row["interval"] or (float("nan"), float("nan"))
                 cells.append(f"{row['mean']:.1f} [{low:.1f}, {high:.1f}]")
-            table.add_row(f"{name}: error, px of 64, {kind}", *cells)
-    return table
+            rows.append([f"{name}: error, px of 64, {kind}", *cells])
+    return table(["figure", *(f"at {horizon}" for horizon in horizons)], rows)
 
 
 def main(config: MetaWorldBars) -> None:
@@ -246,7 +248,7 @@ def main(config: MetaWorldBars) -> None:
     }
     config.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(config.out, report)
-    Console().print(show(report, horizons))
+    print(markdown(report, horizons))
 
 
 if __name__ == "__main__":

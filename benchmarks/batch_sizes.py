@@ -2,10 +2,11 @@
 
     worldmodel record pusht-position --episodes 50 --seed 977 --behaviour expert --out data/batch-starts
     python benchmarks/batch_sizes.py --data data/batch-starts
+    python benchmarks/batch_sizes.py --data data/batch-starts --place pusht-position --num-envs 8 1 --policies lerobot:P
 
 Every policy dreams from the same starts with the same noise, once for each batch size; only the rounding of sums
 differs, because matrix products of other sizes add their terms in another order. The table says how many outcomes
-differ from those of the first batch size, with the upper end of Wilson's 95 % interval as the bound. The last
+differ from those of the first batch size, with the upper end of Wilson's 95% interval as the bound. The last
 column compares two runs of the same batch size: a call that is repeated must give the same outcomes.
 """
 
@@ -17,12 +18,17 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from gymnasium.vector import VectorEnv
 from jaxtyping import Float64
 
 from policy_eval.evaluation import evaluate
 from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.ranking.trials import TrialSetup
+from policy_eval.real_envs import RealEnvs
 from policy_eval.statistics.resampling import wilson_interval
+from worldmodel.data import open_episodes
+from worldmodel.dreams.starts import Starts
+from worldmodel.envs import make_env
 from worldmodel.files import write_json
 from worldmodel.model.precision import choose_device, command_device, full_precision
 from worldmodel.processes import single_thread
@@ -52,6 +58,8 @@ class BatchSizesConfig:
     """Batch sizes; the first is compared with the others."""
     num_steps: int = 2
     """Denoising steps per frame."""
+    place: str = "dream"
+    """Where the policies act: `dream`, or an environment's name for trials in simulators."""
     full: bool = False
     """Compute in fp32 instead of bf16."""
     device: str = "auto"
@@ -60,8 +68,11 @@ class BatchSizesConfig:
     """Where the outcomes go."""
 
 
-def outcomes_of(config: BatchSizesConfig, num_envs: int) -> Outcomes:
-    """Dreamed outcomes of every policy, `num_envs` dreams in a batch."""
+def places_of(config: BatchSizesConfig, num_envs: int) -> VectorEnv:
+    """`num_envs` dreams, or as many simulators, side by side."""
+    if config.place != "dream":
+        starts = Starts(open_episodes(config.data), range(config.episodes))
+        return RealEnvs(lambda: make_env(config.place), starts, num_envs=num_envs)
     setup = TrialSetup(
         world=config.world,
         judge=config.judge,
@@ -72,11 +83,17 @@ def outcomes_of(config: BatchSizesConfig, num_envs: int) -> Outcomes:
         num_envs=num_envs,
         device=config.device,
     )
+    return setup.dream
+
+
+def outcomes_of(config: BatchSizesConfig, num_envs: int) -> Outcomes:
+    """Outcomes of every policy, `num_envs` trials side by side."""
+    envs = places_of(config, num_envs)
     specs = {k: v for k, v in find_policies(config.policies).items() if not config.only or k in config.only}
     found = {}
     for name, spec in specs.items():
         policy = load_policy(spec, choose_device(config.device))
-        found[name] = evaluate(policy, setup.dream, name=name, horizon=config.horizon).outcomes
+        found[name] = evaluate(policy, envs, name=name, horizon=config.horizon).outcomes
     return found
 
 
@@ -94,7 +111,7 @@ def main(config: BatchSizesConfig) -> None:
     config.out.parent.mkdir(parents=True, exist_ok=True)
     with single_thread(), full_precision() if config.full else nullcontext():
         command_device(config.device)
-        print("| dreams in a batch | outcomes that differ | bound (95 %) | largest change of a score | s |")
+        print("| trials side by side | outcomes that differ | bound (95%) | largest change of a score | s |")
         print("|---|---|---|---|---|", flush=True)
         for num_envs in config.num_envs:
             begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Coverage of the intervals of a ranking, nominally 95 %.
+"""Coverage of the intervals of a ranking, nominally 95%.
 
 python benchmarks/coverage.py
 
@@ -36,7 +36,7 @@ CELLS = ((0.05, 0.05), (0.5, 0.5), (0.95, 0.95), (0.5, 0.05), (0.95, 0.5), (0.95
 CORRELATIONS = {True: (0.0, 0.3, 0.6), False: (0.0, 0.2)}
 """Correlations of success from the same start, of equal rates and of others, where they are possible."""
 
-HEAD = """# Coverage of nominal 95 % intervals
+HEAD = """# Coverage of nominal 95% intervals
 
 Written by `python benchmarks/coverage.py --simulations {config.simulations} --resamples {config.resamples}`; see there
 for what is simulated.
@@ -347,7 +347,7 @@ def main(config: CoverageConfig) -> None:
         rows = section()
         figures[name] = [{k: None if v != v else v for k, v in vars(row).items()} for row in rows]
         text += ["", f"## {name.capitalize()}", "", *NOTES.get(name, ()), *markdown(rows)]
-        print("\n".join(["", name, *markdown(rows)]), flush=True)
+        print("\n".join(["", f"## {name.capitalize()}", "", *markdown(rows)]), flush=True)
     for file in (config.out, config.table):
         file.parent.mkdir(parents=True, exist_ok=True)
     write_json(config.out, figures)

@@ -1,6 +1,7 @@
 """Drive the running demo in headless Chromium and measure what a visitor feels.
 
     python benchmarks/demo.py --quick --out runs/demo.json
+    python benchmarks/demo.py --world checkpoints/g1-bottle --data DATA
     python benchmarks/demo.py --screenshots docs/images
 
 First frame: from opening the address to the decoded picture, and to a session that takes keys.
@@ -9,7 +10,6 @@ to the animation frame after the decoded answer. Soak: rounds of visitors who op
 and leave; resident memory of the server after each round.
 """
 
-import json
 import os
 import shutil
 import socket
@@ -19,15 +19,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from worldmodel.files import write_json
+from worldmodel.model.card import table
 
 FLAGS = (
     "--headless",
@@ -58,6 +60,8 @@ class Config:
 
     world: Path = Path("checkpoints/pusht")
     """Folder of the world model."""
+    data: Path | None = None
+    """Recorded episodes to start from, for a world model without a simulator."""
     quick: bool = False
     """Shorter: 8 visitors in the soak rather than 20, for seconds rather than a minute each."""
     beside: bool = False
@@ -69,12 +73,13 @@ class Config:
 
 
 @contextmanager
-def server(world: Path) -> Iterator[tuple[str, int]]:
+def server(world: Path, data: Path | None = None) -> Iterator[tuple[str, int]]:
     """The demo as a process of its own; its address and process id."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "worldmodel.cli", "demo", "--world", str(world)]
+    command += [] if data is None else ["--data", str(data)]
     process = subprocess.Popen([*command, "--no-browser", "--port", str(port)])
     address = f"http://127.0.0.1:{port}/"
     try:
@@ -225,12 +230,27 @@ def shrink(file: Path) -> None:
     Image.open(file).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
+def markdown(figures: Mapping[str, Any]) -> str:
+    """The table that is printed, with what was aimed at."""
+    soak = figures["soak"]
+    rows = [
+        ["first frame, s", f"{figures['first_frame_s']:.2f}", "at most 1"],
+        ["frames/s while a key is held", f"{figures['shown_frames_per_s']:.1f}", "at least 10"],
+        ["key to pixel, median, ms", f"{figures['key_to_pixel_ms_median']:.0f}", "at most 250"],
+        ["key to pixel, 90th percentile, ms", f"{figures['key_to_pixel_ms_p90']:.0f}", "-"],
+        [f"errors of {soak['visitors']} visitors, {soak['frames']} frames", str(len(soak["errors"])), "0"],
+        ["memory, second to fourth round", f"{soak['growth_second_to_fourth_round']:+.1%}", "at most +5%"],
+        ["load of the machine at the beginning", f"{figures['load_average']:.1f}", "-"],
+    ]
+    return table(["figure", "measured", "aim"], rows)
+
+
 def main(config: Config) -> None:
-    """Measure and print as JSON, or take the pictures."""
+    """Measure and print a Markdown table, or take the pictures."""
     chromium = shutil.which("chromium")
     if chromium is None:
         raise SystemExit("this needs Debian's package chromium")
-    with server(config.world) as (address, pid), sync_playwright() as playwright:
+    with server(config.world, config.data) as (address, pid), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         if config.screenshots is not None:
             screenshots(browser, address, config.screenshots)
@@ -238,13 +258,14 @@ def main(config: Config) -> None:
         figures = {"load_average": os.getloadavg()[0], "beside": config.beside}
         figures |= measure_first_frame(browser, address, 3 if config.quick else 7)
         page = visit(browser, address)
-        set_beside(page, config.beside)
+        if config.data is None:
+            set_beside(page, config.beside)
         figures |= measure_driving(page, seconds=5, presses=20 if config.quick else 60)
         page.context.close()
         visitors, seconds = (8, 5.0) if config.quick else (20, 70.0)
         figures["soak"] = soak(browser, address, pid, visitors=visitors, seconds=seconds)
         browser.close()
-    print(json.dumps(figures, indent=2))
+    print(markdown(figures))
     if config.out is not None:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(config.out, figures)

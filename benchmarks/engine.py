@@ -24,8 +24,6 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.files import write_json
@@ -176,15 +174,15 @@ def summarise(rounds: Mapping[str, Rounds]) -> dict[str, dict[str, float]]:
     return found
 
 
-def table(found: Mapping[str, Mapping[str, float]], against: str) -> Table:
-    """What is printed."""
-    shown = Table(title=f"frames/s on one thread, old is {against[:7]}")
-    for column in ("batch", "old", "new", "new / old", "95 %"):
-        shown.add_column(column, justify="right")
+def markdown(found: Mapping[str, Mapping[str, float]], against: str) -> str:
+    """The table that is printed: frames/s on one thread."""
+    columns = ("frames/s, one thread", f"old ({against[:7]})", "new", "new / old", "95% interval")
+    rows = [columns, ["---"] * len(columns)]
     for batch, row in found.items():
-        interval = "-" if row["interval"] is None else "{:.3f} .. {:.3f}".format(*row["interval"])
-        shown.add_row(batch, f"{row['old']:.1f}", f"{row['new']:.1f}", f"{row['ratio']:.2f}", interval)
-    return shown
+        name = f"streaming, batch {batch}" if batch.isdigit() else batch
+        interval = "-" if row["interval"] is None else "{:.3f} to {:.3f}".format(*row["interval"])
+        rows.append([name, f"{row['old']:.1f}", f"{row['new']:.1f}", f"{row['ratio']:.2f}", interval])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def main(config: EngineConfig) -> None:
@@ -200,7 +198,7 @@ def main(config: EngineConfig) -> None:
             finally:
                 subprocess.run([*git, "remove", "--force", str(tree)], check=True)
     found = summarise(rounds)
-    Console().print(table(found, config.against))
+    print(markdown(found, config.against))
     if config.out is not None:
         described = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
         report = {"config": described, "foundation": config.against, "median": found, "rounds": rounds}

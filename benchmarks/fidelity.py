@@ -1,4 +1,4 @@
-"""The fidelity bars of a world model on held-out episodes, as a Markdown table.
+"""The fidelity bars of a world model on held-out episodes and all its figures, as Markdown tables.
 
 ```
 worldmodel record pusht --episodes 50 --seed 7 --out data/pusht-heldout
@@ -17,6 +17,7 @@ import torch
 import tyro
 
 from worldmodel.fidelity.measure import FidelityConfig, fidelity
+from worldmodel.model.card import fidelity_table
 from worldmodel.model.precision import choose_device
 
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False, "masked_psnr": True}
@@ -36,6 +37,10 @@ class FidelityBars:
     """Folder for the reports, `fidelity_<num_steps>_steps.json`."""
     seed: int = 0
     """Seed of the measurement."""
+    horizon: int = 50
+    """Dreamt frames."""
+    starts: int = 4
+    """Windows of each episode."""
     batch: int = 16
     """Windows that are dreamed at a time."""
     device: str = "auto"
@@ -127,7 +132,7 @@ BARS = (
     at_most("agent error at 10, px", 1.0, "objects", "agent", "error_px", "10"),
     at_most("moving block error at 10, px", 2.0, "objects", "block", "moving_error_px", "10"),
     at_most("block error at 50, px", 4.0, "objects", "block", "error_px", "50"),
-    Bar("missing objects, worst object and horizon", "<= 1 %", worst_missing, lambda figure: figure <= 0.01, "{:.1%}"),
+    Bar("missing objects, worst object and horizon", "<= 1%", worst_missing, lambda figure: figure <= 0.01, "{:.1%}"),
     Bar(
         "pixel metrics from 5 on that copying the last frame wins",
         "0",
@@ -169,12 +174,16 @@ def main(config: FidelityBars) -> None:
                 out=config.out / f"fidelity_{num_steps}_steps.json",
                 device=config.device,
                 batch=config.batch,
+                horizon=config.horizon,
+                starts=config.starts,
                 overwrite=True,
             )
         )
     about = next(iter(reports.values()))["metadata"]
     print(f"\n{about['windows']} windows of {about['episodes']} episodes; {machine(choose_device(config.device))}\n")
-    print(bars_table(reports))
+    print(f"## Bars\n\n{bars_table(reports)}\n")
+    horizons = " / ".join(map(str, about["horizons"]))
+    print(f"## Means after {horizons} dreamt frames\n\n{fidelity_table(list(reports.values()))}")
     for num_steps, report in reports.items():
         lost = losses_to_copying(report)
         if lost:

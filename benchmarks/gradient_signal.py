@@ -18,7 +18,6 @@ import tyro
 from jaxtyping import Float
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from torch import Tensor
 
 from rl_posttrain.posttraining.config import PosttrainConfig
@@ -28,6 +27,7 @@ from rl_posttrain.rewards.mix import RewardMix, RewardWeights, build_rewards
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import split_episodes
 from worldmodel.files import write_json
+from worldmodel.model.card import table
 from worldmodel.model.precision import autocast
 from worldmodel.world_model import WorldModel
 
@@ -111,7 +111,7 @@ def main(config: SignalConfig) -> None:
         raise SystemExit(f"no such rows: {unknown}; known are {list(known)}")
     chosen = {name: known[name] for name in config.rows or known}
     found = {}
-    with Progress() as progress:
+    with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("objectives", total=len(chosen))
         for name, options in chosen.items():
             train, _ = split_episodes(source, options.validation_episodes)
@@ -128,15 +128,10 @@ def main(config: SignalConfig) -> None:
 
 
 def show(found: dict[str, dict[str, float]]) -> None:
-    """Print the table."""
-    table = Table(title="gradients of a batch")
-    for column in ("objective", "signal", "cosine of halves", "length", "CPU s a batch"):
-        table.add_column(column)
-    for name, row in found.items():
-        table.add_row(
-            name, f"{row['signal']:+.3f}", f"{row['halves']:+.2f}", f"{row['length']:.1e}", f"{row['seconds']:.1f}"
-        )
-    Console(width=110).print(table)
+    """Print a Markdown table."""
+    patterns = {"signal": "{:+.3f}", "halves": "{:+.2f}", "length": "{:.1e}", "seconds": "{:.1f}"}
+    rows = [[name, *(p.format(row[key]) for key, p in patterns.items())] for name, row in found.items()]
+    print(table(["objective", "signal", "cosine of halves", "length", "CPU s a batch"], rows))
 
 
 if __name__ == "__main__":

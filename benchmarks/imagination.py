@@ -20,8 +20,6 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
-from rich.console import Console
-from rich.table import Table
 from simulator_world import SimulatorWorld
 
 from policy_eval.judge.judge import LearnedJudge
@@ -36,6 +34,7 @@ from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.envs import make_env
 from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.files import write_json
+from worldmodel.model.card import table
 
 
 @dataclass(frozen=True)
@@ -110,6 +109,8 @@ class BenchmarkConfig:
     """Folder of the arms, their trials, and `imagination.json`."""
     env: str = "pusht-position"
     """One of the tasks in this file."""
+    data: Path = Path("data")
+    """Folder of the data sets of demonstrations and of held-out starts."""
     episodes: int = 100
     """Real trials of every policy."""
     dream_episodes: int = 100
@@ -128,7 +129,8 @@ class BenchmarkConfig:
     @property
     def task(self) -> Task:
         """All that belongs to the environment."""
-        return TASKS[self.env]
+        task = TASKS[self.env]
+        return replace(task, demos=self.data / task.demos.name, held_out=self.data / task.held_out.name)
 
 
 def settings(config: BenchmarkConfig) -> BenchmarkConfig:
@@ -296,18 +298,16 @@ def report(config: BenchmarkConfig, folders: Mapping[str, Path], scores: Mapping
 
 
 def show(found: dict) -> None:
-    """Print the table."""
-    table = Table(title=f"{found['config']['env']}: real success, paired 95 % intervals")
-    for column in ("policy", "real", "dream", "dream - real", "against clone", "more cloning"):
-        table.add_column(column)
+    """Print Markdown tables: every policy, and the arms over all seeds; differences are in points of real success."""
+    rows = []
     for name, row in found["policies"].items():
         parts = [row["optimism"], row.get("against_clone"), row.get("against_more_cloning")]
         cells = ["-" if part is None else words(part) for part in parts]
-        table.add_row(name, f"{row['real']:.2f}", f"{row['dream']:.2f}", *cells)
-    console = Console(width=130)
-    console.print(table)
-    for name, part in found["over_seeds"].items():
-        console.print(f"real, over seeds: {name} {words(part)}", markup=False)
+        rows.append([name, f"{row['real']:.2f}", f"{row['dream']:.2f}", *cells])
+    heads = ["policy", "real", "dream", "dream - real", "against the clone", "against more cloning"]
+    print(f"## {found['config']['env']}\n\n{table(heads, rows)}\n")
+    pooled = [[name, words(part)] for name, part in found["over_seeds"].items()]
+    print(f"## Means over the seeds\n\n{table(['difference', 'points of real success'], pooled)}")
 
 
 def words(part: dict) -> str:

@@ -36,8 +36,6 @@ import av
 import numpy as np
 import torch
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 # What the commands import, so that forks find it imported.
 import worldmodel.envs.record
@@ -45,6 +43,7 @@ import worldmodel.training.pretrain  # noqa: F401
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.cli import main as call
+from worldmodel.model.card import table
 from worldmodel.training.checkpoint import SETTINGS
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
@@ -307,13 +306,13 @@ def measure(config: InterruptionsConfig, folder: Path) -> bool:
 
 
 def show(runs: Counter, same: Counter, hits: Counter) -> None:
-    """Print the table."""
-    table = Table("command", *(each.name for each in SIGNALS), "all", title="identical results of interrupted runs")
+    """Print a Markdown table: identical results of interrupted runs."""
+    rows = []
     for name in dict.fromkeys(name for name, _ in runs):
         keys = [(name, each.name) for each in SIGNALS]
         cells = [f"{same[key]} of {runs[key]} ({hits[key]} hits)" for key in keys]
-        table.add_row(name, *cells, f"{sum(same[k] for k in keys)} of {sum(runs[k] for k in keys)}")
-    Console(width=110).print(table)
+        rows.append([name, *cells, f"{sum(same[k] for k in keys)} of {sum(runs[k] for k in keys)}"])
+    print(table(["identical results", *(each.name for each in SIGNALS), "all"], rows))
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     minutes = sum(each.ru_utime + each.ru_stime for each in used) / 60
     print(f"{same.total()} of {runs.total()} runs identical, {hits.total()} interruptions, {minutes:.1f} CPU minutes")

@@ -38,6 +38,7 @@ from worldmodel.dreams.verdict import Verdict
 from worldmodel.envs import make_env
 from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.files import read_object, write_json
+from worldmodel.model.card import table
 from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
 
@@ -228,16 +229,16 @@ def main(config: BenchmarkConfig) -> None:
     policy.agent, found["curve"] = learn(config, agent)
     after = act_for_real(policy, starts, config.out / "after.json")
     middle = act_for_real(Middle(), starts, config.out / "middle.json")
+    rows = []
     for name in before:
         gains = after[name] - before[name]
         low, high = bootstrap_interval(gains, np.arange(len(gains)), resamples=4000)
         trials = {"before": before, "after": after, "middle": middle}
         found[name] = {when: values[name].tolist() for when, values in trials.items()} | {"interval": (low, high)}
-        print(
-            f"real {name}: {before[name].mean():.2f} before, {after[name].mean():.2f} after, "
-            f"gain {gains.mean():+.2f} [{low:+.2f}, {high:+.2f}], {len(gains)} paired starts; "
-            f"a script that drives to the middle of the goals: {middle[name].mean():.2f}"
-        )
+        means = [f"{values[name].mean():.2f}" for values in trials.values()]
+        rows.append([f"real {name}, {len(gains)} starts", *means, f"{gains.mean():+.2f} [{low:+.2f}, {high:+.2f}]"])
+    heads = ["figure", "before learning", "after", "a script that drives to the middle of the goals"]
+    print(table([*heads, "gain, 95% interval"], rows))
     write_json(config.out / "learners.json", found)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import tyro
 
 from worldmodel.data.video.write import encode_video
+from worldmodel.model.card import table
 
 BARS = {"resident GB": 4.0, "cache GB": 2.0, "minutes to the first step": 3.0}
 DIFFERENT = 3  # videos; the other episodes are copies
@@ -101,8 +102,8 @@ def main(config: MemoryConfig) -> int:
     if not data.is_dir():
         make_data(config, data)
     found = measure(config, data)
-    for name, value in found.items():
-        print(f"{name:26} {value:6.2f}  bar {BARS[name]}")
+    rows = [[name, f"{value:.2f}", f"at most {BARS[name]:g}"] for name, value in found.items()]
+    print(table(["figure", "measured", "bar"], rows))
     return int(any(value > BARS[name] for name, value in found.items()))
 
 

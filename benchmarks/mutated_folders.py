@@ -30,6 +30,7 @@ from robot_sets import KINDS, faults, write_set
 from worldmodel.data.formats import open_set
 from worldmodel.data.options import Request
 from worldmodel.data.source import TableSource
+from worldmodel.model.card import table
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     counts = run(options.number, options.seed, say=options.say)
     columns = [*OUTCOMES, *(f"skip-broken {end}" for end in OUTCOMES)]
-    print("layout".ljust(14) + "".join(column.rjust(len(column) + 3) for column in columns))
-    for name, count in counts.items():
-        print(name.ljust(14) + "".join(str(count[column]).rjust(len(column) + 3) for column in columns))
+    print(
+        table(["layout", *columns], [[name, *(str(count[end]) for end in columns)] for name, count in counts.items()])
+    )
     sys.exit(any(count[column] for count in counts.values() for column in columns if column.endswith("FAULT")))
 
 

@@ -39,7 +39,7 @@ without a difference names no number.
 COVERAGE_HEAD = """
 ## Coverage of the difference from real trials and dreams
 
-Nominally 95 %. Each dream repeats the real outcome of its start with the chance that is called alike, and there are
+Nominally 95%. Each dream repeats the real outcome of its start with the chance that is called alike, and there are
 ten times as many starts that are only dreamed from.
 
 """

@@ -235,7 +235,7 @@ def write_card(folder: Path) -> None:
                 words = ", ".join(f"{key} {value}" for key, value in recipe.items())
             shown = f"{score.score:.2f} ({score.low:.2f}..{score.high:.2f}) of {score.n}"
             rows.append(f"| {task} | {name} | {shown} | {words} |")
-    head = "| task | policy | real success, 95 % interval | recipe |\n|---|---|---|---|"
+    head = "| task | policy | real success, 95% interval | recipe |\n|---|---|---|---|"
     (folder / "README.md").write_text(f"{CARD}\n{head}\n" + "\n".join(rows) + "\n")
 
 

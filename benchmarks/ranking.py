@@ -30,6 +30,7 @@ from policy_eval.ranking.trials import cut, gather, replays, run_cells
 from policy_eval.scores import Scores
 from worldmodel.envs.record import SEED_STRIDE, RecordConfig, record
 from worldmodel.files import write_json
+from worldmodel.model.card import table
 from worldmodel.processes import single_thread
 
 TASKS = {
@@ -185,18 +186,18 @@ def bars(results: Mapping[str, dict]) -> list[tuple[str, str, str, bool | None]]
                 continue
             figure = f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
             figure += f", p10 {ceiling['p10']:.3f}, standing {row['standing']:.1%}"
-            rows.append((f"{task}: {name}", "standing >= 10 %", figure, row["standing"] >= 0.1))
+            rows.append((f"{task}: {name}", "standing >= 10%", figure, row["standing"] >= 0.1))
             blind = control[name]
             figure = f"{blind['value']:.3f}, standing {blind['standing']:.1%}"
             reached = blind["standing"] < 0.01
-            rows.append((f"{task}: {name} of copy-last", "standing < 1 %", figure, reached))
+            rows.append((f"{task}: {name} of copy-last", "standing < 1%", figure, reached))
         row = dream["bias"]
         figure = f"{row['value']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
-        rows.append((f"{task}: bias", "at most .05", figure, abs(row["value"]) <= 0.05))
+        rows.append((f"{task}: bias", "at most 0.05", figure, abs(row["value"]) <= 0.05))
         optimism = result["dream"]["optimism"]
         if optimism is not None:
             figure = f"{optimism['score']:.1%} of {optimism['n']} (to {optimism['high']:.1%})"
-            rows.append((f"{task}: failures imagined as successes", "<= 10 %", figure, optimism["score"] <= 0.1))
+            rows.append((f"{task}: failures imagined as successes", "<= 10%", figure, optimism["score"] <= 0.1))
         if result["check"] is not None:
             check = result["check"]
             figure = f"{len(check['differ'])} of {check['trials']} trials differ"
@@ -205,8 +206,18 @@ def bars(results: Mapping[str, dict]) -> list[tuple[str, str, str, bool | None]]
     pooled = pooled_pearson([(dream, real) for dream, real in tasks])
     figure = f"{pooled['value']:.3f} ({pooled['low']:.3f} to {pooled['high']:.3f}), "
     figure += f"{pooled['n']} policies of {len(tasks)} tasks"
-    rows.append(("pooled Pearson, task means removed", ">= .90", figure, pooled["value"] >= 0.9))
+    rows.append(("pooled Pearson, task means removed", ">= 0.90", figure, pooled["value"] >= 0.9))
     return rows
+
+
+def scores_table(results: Mapping[str, dict]) -> str:
+    """Dreamed and real success of every policy, best dream first."""
+    rows = []
+    for task, result in results.items():
+        for policy in sorted(result["dream"]["policies"], key=lambda each: -each["dream"]["score"]):
+            cells = ["-" if row is None else f"{row['score']:.2f}" for row in (policy["dream"], policy["real"])]
+            rows.append([task, policy["name"], *cells])
+    return table(["task", "policy", "dream", "real"], rows)
 
 
 def main(config: RankingBenchmark) -> None:
@@ -228,6 +239,7 @@ def main(config: RankingBenchmark) -> None:
     print("\n| what | bar | figure | reached |\n|---|---|---|---|")
     for what, bar, figure, reached in rows:
         print(f"| {what} | {bar} | {figure} | {({True: 'yes', False: 'NO', None: '-'})[reached]} |")
+    print(f"\n## Success of every policy\n\n{scores_table(results)}")
     seconds = time.monotonic() - begin
     print(f"\n{seconds:.0f} s; {config.dreams} dreams of each policy, {config.workers} processes")
     keys = ("what", "bar", "figure", "reached")

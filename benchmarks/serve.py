@@ -1,33 +1,39 @@
-"""Measure a server of dreams: how fast it is, and what it does with visitors who break every rule.
+"""Measure a server: how fast it is, whether it shows the same, and what it does with visitors who break every rule.
 
 ```
 python benchmarks/serve.py speed --world checkpoints/pusht --judge checkpoints/judges/pusht-position --data DATA
+python benchmarks/serve.py same --world checkpoints/pusht --judge checkpoints/judges/pusht-position --data DATA
 python benchmarks/serve.py abuse --world checkpoints/pusht --judge checkpoints/judges/pusht-position --data DATA
+python benchmarks/serve.py policies --policies checkpoints/policies/pusht-position --data DATA
 ```
 
 `speed` compares sessions of separate connections, each with one dream and one action a message, with `DreamEnv` at the
 same batch size in one process; clients and server share the cores. Turns alternate, so that other work on the machine
-meets both. `abuse` is in `benchmarks/serve_abuse.py`.
+meets both. `same` counts the values that differ between the two. `abuse` is in `benchmarks/serve_abuse.py`, and
+`policies`, which compares served policies with those in this process, in `benchmarks/serve_policies.py`.
 """
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import gymnasium
 import numpy as np
+import torch
 import tyro
 from gymnasium.vector import AutoresetMode
 
 from policy_eval.judge.judge import LearnedJudge
 from worldmodel import DreamEnv, Starts, WorldModel, connect, open_episodes
+from worldmodel.model.card import table
 
 
 @dataclass(frozen=True)
@@ -52,14 +58,34 @@ class Speed(Served):
     """Steps of a turn."""
     turns: int = 8
     """Turns of each."""
+    threads: int | None = None
+    """Threads of the server, and of `DreamEnv`; as many as there are cores when not given."""
+
+
+@dataclass(frozen=True)
+class Same(Served):
+    """How many values of a served dream differ from `DreamEnv` in any bit; the server is a process of its own."""
+
+    sessions: int = 4
+    """Sessions, and the batch size."""
+    steps: int = 200
+    """Steps of each."""
 
 
 @contextlib.contextmanager
-def server(served: Served, *options: str) -> Iterator[tuple[str, int]]:
-    """A server in a process of its own: its URL and its process number."""
-    command = [sys.executable, "-m", "worldmodel.cli", "serve", "--port", "0", "--device", "cpu"]
-    command += ["--world", str(served.world), "--judge", str(served.judge), "--data", str(served.data), *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def server(served: Served, *options: str, threads: int | None = None) -> Iterator[tuple[str, int]]:
+    """A server of a world model in a process of its own: its URL and its process number."""
+    parts = ["--world", str(served.world), "--judge", str(served.judge), "--data", str(served.data), *options]
+    with started("--device", "cpu", *parts, threads=threads) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def started(*options: str, threads: int | None = None) -> Iterator[tuple[str, int]]:
+    """`worldmodel serve` in a process of its own: its URL and its process number."""
+    command = [sys.executable, "-m", "worldmodel.cli", "serve", "--port", "0", *options]
+    environment = {**os.environ, **({} if threads is None else {"OMP_NUM_THREADS": str(threads)})}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         for line in process.stdout:
             if " is served at " in line:
@@ -73,7 +99,7 @@ def server(served: Served, *options: str) -> Iterator[tuple[str, int]]:
         process.wait()
 
 
-def dream_env(config: Speed) -> DreamEnv:
+def dream_env(config: Speed | Same) -> DreamEnv:
     """The same dreams in this process."""
     world, judge = WorldModel.load(config.world), LearnedJudge.load(config.judge)
     starts = Starts(open_episodes(config.data, tuple(world.size), world.views))
@@ -115,12 +141,14 @@ def over_the_wire(envs: list, actions: np.ndarray) -> tuple[float, list[float]]:
 
 def speed(config: Speed) -> dict:
     """Alternate turns of both; prints and returns the figures."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     local = dream_env(config)
     local.reset(seed=0)
     rng = np.random.default_rng(0)
     box = local.single_action_space
     pairs, steps = [], []
-    with server(config, "--batch", str(config.sessions)) as (url, _):
+    with server(config, "--batch", str(config.sessions), threads=config.threads) as (url, _):
         remote = [connect(url) for _ in range(config.sessions)]
         for index, env in enumerate(remote):
             env.reset(seed=index)
@@ -147,17 +175,62 @@ def speed(config: Speed) -> dict:
         "p50_ms": float(p50),
         "p99_ms": float(p99),
     }
-    print(json.dumps(figures))
+    low, high = figures["ratio_range"]
+    cells = [f"{figures['dream_env_fps']:.1f}", f"{figures['served_fps']:.1f}"]
+    cells += [f"{figures['ratio']:.2f} ({low:.2f} to {high:.2f})", f"{p50:.0f}, {p99:.0f}"]
+    threads = config.threads or f"{figures['cores']} cores, all"
+    heads = ["sessions", "threads", "DreamEnv, frames/s", "served, frames/s", "ratio (range over turns)"]
+    print(table([*heads, "a step, ms: median, 99th percentile"], [[str(config.sessions), str(threads), *cells]]))
     return figures
 
 
-def main() -> None:
-    """Run one of the two."""
-    from serve_abuse import Abuse, abuse
+def same(config: Same) -> dict:
+    """The same actions from the same starts with the same noise, each session over a connection of its own."""
+    local = dream_env(config)
+    box = local.single_action_space
+    actions = np.random.default_rng(0).uniform(box.low, box.high, (config.steps, config.sessions, *box.shape))
+    places = range(config.sessions)
+    first, _ = local.reset(seed=0)
+    told = [local.step(action)[:2] for action in actions.astype(np.float32)]
+    differ = dict.fromkeys([*first, "reward"], 0)
 
-    commands = Annotated[Speed, tyro.conf.subcommand("speed")] | Annotated[Abuse, tyro.conf.subcommand("abuse")]
-    config = tyro.cli(commands, description=__doc__)
-    speed(config) if isinstance(config, Speed) else abuse(config)
+    def count(env: gymnasium.Env, place: int) -> dict[str, int]:
+        found = dict.fromkeys(differ, 0)
+        for action, (truth, rewards) in zip(actions[:, place].astype(np.float32), told, strict=True):
+            shown, reward, *_ = env.step(action)
+            for name, values in truth.items():
+                found[name] += int((values[place] != shown[name]).sum())
+            found["reward"] += int(rewards[place] != reward)
+        return found
+
+    with server(config, "--batch", str(config.sessions)) as (url, _), ThreadPoolExecutor(config.sessions) as threads:
+        remote = [connect(url) for _ in places]
+        for place, env in enumerate(remote):  # one after the other, so that they have the rows in this order
+            env.reset(seed=place)
+        for found in threads.map(count, remote, places):
+            differ = {name: number + found[name] for name, number in differ.items()}
+        for env in remote:
+            env.close()
+    frames = config.steps * config.sessions
+    rows = [[name, f"{number} in {frames} frames"] for name, number in differ.items()]
+    print(table([f"{config.sessions} dreams of {config.steps} steps", "values that differ"], rows))
+    return differ
+
+
+def main() -> None:
+    """Run one of them."""
+    from serve_abuse import Abuse, abuse
+    from serve_policies import ServedPolicies, compare_policies
+
+    runs = {Speed: speed, Same: same, Abuse: abuse, ServedPolicies: compare_policies}
+    config = tyro.cli(
+        Annotated[Speed, tyro.conf.subcommand("speed")]
+        | Annotated[Same, tyro.conf.subcommand("same")]
+        | Annotated[Abuse, tyro.conf.subcommand("abuse")]
+        | Annotated[ServedPolicies, tyro.conf.subcommand("policies")],
+        description=__doc__,
+    )
+    runs[type(config)](config)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ The server's resident memory is measured before and after, when the first honest
 """
 
 import contextlib
-import json
 import socket
 import struct
 import time
@@ -21,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect as open_websocket
 
 from worldmodel import connect
+from worldmodel.model.card import table
 from worldmodel.wire.client import RemoteSession
 from worldmodel.wire.messages import pack, unpack
 
@@ -250,5 +250,20 @@ def abuse(config: Abuse) -> dict:
         sane.append(np.array_equal(film(url), honest))
         note("end")
         figures |= {"alive": True, "dreams_unchanged": all(sane), "before_mb": before, "grown_mb": grown}
-    print(json.dumps(figures))
+    print(markdown(figures))
     return figures
+
+
+def markdown(figures: dict) -> str:
+    """The table that is printed."""
+    sent = figures["messages"]
+    rows = [
+        ["malformed messages answered with an error", f"{sent['errors']} of {sum(sent.values())}"],
+        ["connections let in, refused", f"{figures['crowd']['let_in']}, {figures['crowd']['refused']}"],
+        ["huge frames that ended their connection", f"{figures['huge_frames_ended']} of 4"],
+        ["wrong tokens refused", f"{figures['wrong_tokens_refused']} of 200"],
+        ["attempts on sessions of others that were served", f"{figures['served_to_others']} of 500"],
+        ["honest dreams unchanged in between", "yes" if figures["dreams_unchanged"] else "NO"],
+        *([f"memory above before: {when}, MB", f"{grown:.1f}"] for when, grown in figures["grown_mb"].items()),
+    ]
+    return table(["figure", "measured"], rows)

@@ -13,7 +13,6 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from policy_eval.evaluation import evaluate
 from policy_eval.judge.inverse_dynamics import InverseDynamics
@@ -29,6 +28,7 @@ from worldmodel.data import open_episodes
 from worldmodel.dreams.starts import Starts
 from worldmodel.envs import make_env
 from worldmodel.files import write_json
+from worldmodel.model.card import table
 from worldmodel.world_model import WorldModel
 
 
@@ -80,7 +80,7 @@ def rows(config: SteeringConfig) -> dict[str, Policy]:
             policy, scorer, imagines, k=k, sigma=config.sigma, lookahead=config.lookahead, num_steps=config.num_steps
         )
 
-    table = {
+    found = {
         "alone": steered(nearest_the_mean, None, k=1),
         "random-of-k": steered(at_random(), None),
         "nearest-the-mean": steered(nearest_the_mean, None),
@@ -89,8 +89,8 @@ def rows(config: SteeringConfig) -> dict[str, Policy]:
     }
     if config.inverse_dynamics is not None:
         dynamics = InverseDynamics.load(config.inverse_dynamics)
-        table["agreement"] = steered(by_agreement(dynamics.decode, dynamics.commanded), world)
-    return table
+        found["agreement"] = steered(by_agreement(dynamics.decode, dynamics.commanded), world)
+    return found
 
 
 def main(config: SteeringConfig) -> None:
@@ -103,18 +103,18 @@ def main(config: SteeringConfig) -> None:
     }
     if stored.get("settings", settings) != settings:
         raise SystemExit(f"{config.out} is of other settings: {stored['settings']}")
-    table = rows(config)
+    policies = rows(config)
     starts = Starts(open_episodes(config.data), range(config.episodes))
     envs = RealEnvs(lambda: make_env(config.real), starts, num_envs=config.num_envs)
     found = stored.setdefault("rows", {})
     config.out.parent.mkdir(parents=True, exist_ok=True)
-    with Progress() as progress:
-        for name in config.rows or table:
+    with Progress(console=Console(stderr=True)) as progress:
+        for name in config.rows or policies:
             if name in found:
                 continue
             bar = progress.add_task(name, total=config.episodes)
             scores = evaluate(
-                table[name],
+                policies[name],
                 envs,
                 name=name,
                 horizon=config.horizon,
@@ -128,16 +128,14 @@ def main(config: SteeringConfig) -> None:
 
 def show(found: dict[str, Scores], against: str) -> None:
     """Print success, and the paired difference from the row `against` with its interval."""
-    printed = Table(title="real success")
-    for column in ("row", "success", "n", f"minus {against}", "95 %"):
-        printed.add_column(column)
+    cells = []
     for name, scores in found.items():
-        cells = ["-", "-"]
+        difference = ["-", "-"]
         if name != against and against in found:
             order = pair_order(scores, found[against])
-            cells = [f"{order.difference:+.2f}", f"{order.low:+.2f} to {order.high:+.2f}"]
-        printed.add_row(name, f"{scores.mean:.2f}", str(len(scores)), *cells)
-    Console().print(printed)
+            difference = [f"{order.difference:+.2f}", f"{order.low:+.2f} to {order.high:+.2f}"]
+        cells.append([name, f"{scores.mean:.2f}", str(len(scores)), *difference])
+    print(table(["row", "real success", "trials", f"minus {against}", "95% interval"], cells))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ A world model is pretrained on plain videos, once without any action and once wi
 then each, and one fresh from its initialisation, is trained for the same number of steps on 10, 25
 and 100 labelled episodes that are not among the videos. Figures are masked PSNR (dB, on pixels that
 change in the recording or in any of the dreams) of the first camera on held-out episodes, and the
-difference to training from nothing, with 95 % bootstrap intervals over episodes.
+difference to training from nothing, with 95% bootstrap intervals over episodes.
 """
 
 import json

@@ -69,7 +69,7 @@ def difference_interval(
     correlation of two columns of successes and failures. Two changes are ours, because Newcombe's interval
     holds the truth too rarely where trials are few (90% of the time with 5 or 10 trials of two policies of the
     rate 0.5): the covariance is moved towards 0 by `1 / (2 n)`, where Newcombe's continuity correction moves
-    only positive ones, and `z^2` is multiplied by `1 + 2 / (3 n)`. `benchmarks/coverage.md` has the exact
+    only positive ones, and `z^2` is multiplied by `1 + 2 / (3 n)`. `docs/figures/statistics.md` has the exact
     coverage of both.
 
     Graded outcomes in 0..1 vary less than successes and failures of the same mean; their interval is therefore wider
