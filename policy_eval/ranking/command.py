@@ -12,8 +12,9 @@ import tyro
 
 from policy_eval.policies.find import find_policies
 from policy_eval.ranking.disagreements import film, worst
+from policy_eval.ranking.films import film_best
 from policy_eval.ranking.outcomes import ENDINGS, read_outcomes
-from policy_eval.ranking.plan import show_plan
+from policy_eval.ranking.plan_page import show_plan
 from policy_eval.ranking.rank import Ranking, Score, rank
 from policy_eval.ranking.report import print_ranking, write_report
 from policy_eval.ranking.setup import TrialSetup
@@ -68,7 +69,7 @@ class RankConfig:
     replays: int = 200
     """Optimism test: maximum number of failed real trials, over all policies, that are dreamed again."""
     videos: int = 4
-    """Number of videos of the worst disagreements."""
+    """Number of videos of the worst disagreements. Where there is none, one dream is shown."""
     num_steps: int = 2
     """Denoising steps per frame."""
     num_envs: int = 25
@@ -81,7 +82,7 @@ class RankConfig:
     """Which columns of the data to read."""
     plan: bool = False
     """At the end print how many dreams and how many real trials tell each pair of policies apart with a power of 80%,
-    and write plan.json; a finished ranking in --out is read and not repeated."""
+    and write plan.json and plan.html; a finished ranking in --out is read and not repeated."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -167,7 +168,7 @@ class Tried:
         real: Real trials of the same policies, where there are any.
         faults: A row for each trial with a fault.
         optimism: As in `imagined_successes`.
-        videos: Files and captions of the worst disagreements.
+        videos: Files and captions of the worst disagreements, or of one dream.
     """
 
     dream: dict[str, Scores]
@@ -198,7 +199,8 @@ def run_trials(
     run_shown(setup, "trials", [*trials, *dreams], config)
     dream, faults = counted(setup, dreams, config)
     if not with_simulator:
-        return Tried(*in_both(dream, stored), faults, None, [])
+        dream, real = in_both(dream, stored)
+        return Tried(dream, real, faults, None, shown(config, setup, policies, without(dream, faults)))
     real, more = counted(setup, trials, config)
     again, failures = replays(setup, policies, config.out, limit=config.replays)
     run_shown(setup, "replays", again, config)
@@ -206,7 +208,15 @@ def run_trials(
     dream, real = in_both(dream, real)
     faults += more
     disagreements = worst(without(dream, faults), without(real, faults), config.videos)
-    return Tried(dream, real, faults, optimism, film(setup, policies, disagreements, config.out))
+    films = film(setup, policies, disagreements, config.out) or shown(config, setup, policies, without(dream, faults))
+    return Tried(dream, real, faults, optimism, films)
+
+
+def shown(
+    config: RankConfig, setup: TrialSetup, policies: Mapping[str, str | Path], dream: Mapping[str, Scores]
+) -> list[tuple[Path, str]]:
+    """The film of a dream, where there is no disagreement to show; none without `--videos` or a faultless trial."""
+    return [film_best(setup, policies, dream, config.out)] if config.videos and dream else []
 
 
 def finished_trials(
