@@ -25,7 +25,7 @@ class PosttrainConfig:
     data: DataPath
     """Recorded episodes; the last ones are only evaluated on."""
     out: Path
-    """Folder of the better world model, of tables, curves and videos."""
+    """Folder of the better world model, of tables, curves, videos and a page, report.html."""
     inverse_dynamics: str | Path | None = None
     """Folder of inverse dynamics, which decode actions, for two more rewards; from `worldmodel inverse-dynamics`."""
     objective: Objective = "nft"
