@@ -262,6 +262,7 @@ LAPTOP = {"viewport": {"width": 1440, "height": 900}}
 def test_the_hint_leaves_with_the_first_key(served, visit):
     page = visit(served[0], **LAPTOP)
     assert "Hold an arrow key." in page.inner_text(".hint") and page.locator(".hint kbd").count() == 4
+    assert page.eval_on_selector(".hint .by-key", "e => getComputedStyle(e).color") == "rgb(255, 255, 255)", "on black"
     picture, over = (page.locator(place).bounding_box() for place in (".dream .cameras", ".hint"))
     assert picture["y"] < over["y"] and over["y"] + over["height"] < picture["y"] + picture["height"]
     page.keyboard.press("p")  # steers nothing
