@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -40,6 +41,12 @@ class Change:
     after: float
     interval: tuple[float, float] | None
     verdict: int
+
+    @classmethod
+    def of_json(cls, row: Mapping[str, Any]) -> "Change":
+        """A row of `changes.json`."""
+        interval = row["interval"]
+        return cls(**{**row, "interval": None if interval is None else tuple(interval)})
 
     @property
     def label(self) -> str:

@@ -52,11 +52,17 @@ class Report:
         self.title = title
         self.parts: list[str] = []
 
-    def meaning(self, sentences: Sequence[str]) -> None:
-        """Add a box that says in words what the figures mean; nothing without sentences."""
+    def meaning(self, sentences: Sequence[str], *, titled: bool = True) -> None:
+        """Add a box that says in words what the figures mean; nothing without sentences.
+
+        Args:
+            sentences: One paragraph each.
+            titled: Whether the box is a section of its own, with a heading.
+        """
         if sentences:
             lines = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
-            self.parts.append(f'<section class="meaning"><h2>What this means</h2>{lines}</section>')
+            heading = "<h2>What this means</h2>" if titled else ""
+            self.parts.append(f'<div class="meaning">{heading}{lines}</div>')
 
     def heading(self, text: str) -> None:
         """Begin a section."""
