@@ -21,7 +21,7 @@ from worldmodel.world_model import WorldModel
 MEASURES = ("return", "success")
 WARNING = (
     "These are dreams, and the policy was chosen by them, so the change is too hopeful. Measure it in real trials with "
-    "`worldmodel rank`."
+    "worldmodel rank."
 )
 
 

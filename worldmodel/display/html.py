@@ -26,7 +26,7 @@ p { max-width: 70ch; }
 .meaning h2 { margin-top: 0.5em; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 4px 12px; border-bottom: 1px solid var(--line); text-align: right; overflow-wrap: normal; }
+th, td { padding: 4px 12px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { font-weight: 600; } tbody th { font-weight: 400; }
 th:first-child { padding-left: 0; text-align: left; }
 figure { margin: 1em 0; } figcaption, footer { color: var(--soft); font-size: 14px; }

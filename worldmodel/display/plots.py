@@ -63,5 +63,5 @@ def draw_intervals(places: Mapping[str, Sequence[Row]], label: str, *, zero: boo
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", alpha=0.3)
     if len(places) > 1:
-        axes.legend(fontsize=8)
+        figure.legend(fontsize=8, loc="outside upper center", ncols=len(places))
     return png(figure)

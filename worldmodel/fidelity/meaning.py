@@ -39,7 +39,7 @@ def _picture(report: Mapping[str, Any], views: list[str], horizon: str, order: i
         for name in ("cameras", "copy_last")
     }
     dreams = f"the dreams of {'camera' if len(views) == 1 else 'cameras'} {listed(views)}"
-    figures = f"PSNR {values['cameras']}, and {values['copy_last']} for the copy"
+    figures = f"PSNR {values['cameras']}; the copy has {values['copy_last']}"
     ahead = f"{horizon} frames ahead" if horizon != "1" else "One frame ahead"
     if order is None:
         return (

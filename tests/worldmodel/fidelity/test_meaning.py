@@ -43,7 +43,7 @@ def report(dream=(27.0, 28.0), copy=(22.0, 23.0), gaps=None):
 def test_dreams_are_compared_with_copies(dream, words):
     pictures, _ = meaning(report(dream))
     assert words in pictures
-    assert f"(PSNR {sum(dream) / 2:.1f} dB, and 22.5 dB for the copy)" in pictures
+    assert f"(PSNR {sum(dream) / 2:.1f} dB; the copy has 22.5 dB)" in pictures
     assert ("the 95% intervals overlap" in pictures) == ("cannot be told" in pictures)
 
 
