@@ -57,17 +57,13 @@ def meaning(plans: Sequence[PairPlan]) -> str:
     needs = [places(plan)[place] for plan in plans]
     kind = "dreams" if place == "dreams" else "real trials"
     open_ = [need for need in needs if sign_of((need.low, need.high)) == 0]
-    told = len(needs) - len(open_)
-    pairs = "The only pair of policies is" if len(needs) == 1 else f"{told} of {len(needs)} pairs of policies are"
-    if not open_:
-        return f"{pairs} told apart by the {kind} made so far."
-    start = f"{pairs} not yet told apart" if len(needs) == 1 else f"{pairs} told apart"
-    lines = [f"{start} by the {kind} made so far."]
+    lines = [f"The {kind} made so far tell {len(needs) - len(open_)} of {len(needs)} pairs of policies apart."]
     known = [need.trials for need in open_ if need.trials is not None]
     if known:
-        others = "It needs" if len(needs) == 1 else f"{len(known)} more need" + ("s" if len(known) == 1 else "")
-        most = "about" if len(known) == 1 else "up to"
-        lines.append(f"{others} {most} {max(known)} {kind} of each policy, if the true difference is the one seen.")
+        lines.append(
+            f"To tell {len(known)} more apart you need up to {max(known)} {kind} of each policy, if the true "
+            "differences are those seen."
+        )
     if len(known) < len(open_):
         lines.append(f"For {len(open_) - len(known)} no number can be told; the reasons are below the table.")
     return " ".join(lines)

@@ -79,28 +79,23 @@ SURE, UNSURE, NEVER = need(0.1, 0.3), need(-0.1, 0.3, 70), need(-0.2, 0.2, None,
 @pytest.mark.parametrize(
     ("needs", "words"),
     [
-        ([SURE], "The only pair of policies is told apart by the dreams made so far."),
-        (
-            [UNSURE],
-            "The only pair of policies is not yet told apart by the dreams made so far. It needs about 70 dreams of "
-            "each policy, if the true difference is the one seen.",
-        ),
-        ([SURE, SURE], "2 of 2 pairs of policies are told apart by the dreams made so far."),
+        ([SURE, SURE], "The dreams made so far tell 2 of 2 pairs of policies apart."),
         (
             [SURE, UNSURE, NEVER],
-            "1 of 3 pairs of policies are told apart by the dreams made so far. 1 more needs about 70 dreams of each "
-            "policy, if the true difference is the one seen. For 1 no number can be told; the reasons are below",
+            "The dreams made so far tell 1 of 3 pairs of policies apart. To tell 1 more apart you need up to 70 dreams of "
+            "each policy, if the true differences are those seen. For 1 no number can be told; the reasons are below",
         ),
+        ([NEVER], "The dreams made so far tell 0 of 1 pairs of policies apart. For 1 no number can be told;"),
     ],
 )
 def test_a_plan_in_words(needs, words):
     plans = [PairPlan("a", f"b{number}", each, None, None) for number, each in enumerate(needs)]
-    assert plan_meaning(plans).startswith(words)
+    assert plan_meaning(plans).startswith(words), plan_meaning(plans)
 
 
 def test_real_trials_decide_where_there_are_some(tmp_path):
     plans = [PairPlan("a", "b", SURE, UNSURE, None)]
-    assert "not yet told apart by the real trials made so far" in plan_meaning(plans)
+    assert "The real trials made so far tell 0 of 1 pairs" in plan_meaning(plans)
     write_plan(plans, 0.8, tmp_path / "plan.html")
     page = (tmp_path / "plan.html").read_text()
     assert plan_meaning(plans) in page and "data:image/png" in page and "a power of 80%" in page
