@@ -82,8 +82,8 @@ SURE, UNSURE, NEVER = need(0.1, 0.3), need(-0.1, 0.3, 70), need(-0.2, 0.2, None,
         ([SURE, SURE], "The dreams made so far tell 2 of 2 pairs of policies apart."),
         (
             [SURE, UNSURE, NEVER],
-            "The dreams made so far tell 1 of 3 pairs of policies apart. To tell 1 more apart you need up to 70 dreams of "
-            "each policy, if the true differences are those seen. For 1 no number can be told; the reasons are below",
+            "The dreams made so far tell 1 of 3 pairs of policies apart. To tell 1 more apart you need up to 70 "
+            "dreams of each policy, if the true differences are those seen. For 1 no number can be told",
         ),
         ([NEVER], "The dreams made so far tell 0 of 1 pairs of policies apart. For 1 no number can be told;"),
     ],
