@@ -4,7 +4,6 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .PHONY: help quickstart test check docs tutorials figures system opencv
-
 .DEFAULT_GOAL := help
 
 help: ## this list

@@ -190,11 +190,12 @@ def soak(browser: Browser, address: str, pid: int, *, visitors: int, seconds: fl
 
 
 def screenshots(browser: Browser, address: str, folder: Path) -> None:
-    """Every tab on a laptop and on a phone, with something in it."""
+    """The hint, and every tab with something in it, on a laptop and on a phone."""
     folder.mkdir(parents=True, exist_ok=True)
     page = visit(browser, address)
     page.set_default_timeout(4 * PATIENCE)
     page.wait_for_selector(".truth img[src]")
+    take(page, folder, "hint")
     page.locator("[data-start]").nth(5).click()
     page.wait_for_selector('.screens[aria-busy="false"]')
     for key, frames in (("ArrowUp", 3), ("ArrowRight", 5)):
@@ -214,13 +215,18 @@ def screenshots(browser: Browser, address: str, folder: Path) -> None:
         if press is not None:
             page.click(press)
         page.wait_for_selector(wait)
-        for width, height in ((1280, 800), (390, 844)):
-            page.set_viewport_size({"width": width, "height": height})
-            page.wait_for_timeout(1000)
-            file = folder / f"demo-{tab.lower()}-{width}.png"
-            page.screenshot(path=file, full_page=True)
-            shrink(file)
+        take(page, folder, tab.lower())
     page.context.close()
+
+
+def take(page: Page, folder: Path, name: str) -> None:
+    """Take `demo-NAME-WIDTH.png` at two widths."""
+    for width, height in ((1280, 800), (390, 844)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_timeout(1000)
+        file = folder / f"demo-{name}-{width}.png"
+        page.screenshot(path=file, full_page=True)
+        shrink(file)
 
 
 def shrink(file: Path) -> None:

@@ -22,6 +22,7 @@ from policy_eval.judge.train import JudgeConfig, train_judge
 from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.ranking.command import RankConfig, rank_policies
 from policy_eval.real_rollouts import mix, record_rollouts
+from rl_posttrain.alignment_page import write_page
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.options import ColumnOptions, DataOptions
 from worldmodel.display.progress import ProgressLine
@@ -63,7 +64,7 @@ class AlignConfig:
     data: Path
     """Held-out episodes from whose starts the policies are ranked."""
     out: Path
-    """Folder for rollouts, aligned world models and judges, rankings, and `align.json`."""
+    """Folder for rollouts, aligned world models and judges, rankings, `align.json`, and a page, report.html."""
     horizon: int
     """Maximum number of steps of a trial; an action is held over the stride of the world model."""
     real_scores: Path
@@ -125,6 +126,9 @@ def align(config: AlignConfig) -> dict:
         table[str(number)] = agreement_of(config, world, learned, config.out / f"{number}/rank")
         write_json(config.out / "align.json", {"format": 1, "rollouts": table})
     show(table)
+    videos = sorted((config.out / f"{numbers[-1]}/rank/videos").glob("*.mp4"))
+    write_page(table, SHOWN, videos, config.out / "report.html")
+    print(f"{config.out / 'align.json'} and {config.out / 'report.html'}")
     return table
 
 
@@ -167,7 +171,7 @@ def check_apart(config: AlignConfig, episodes: int) -> None:
 def record(config: AlignConfig, env: gymnasium.Env, episodes: int, stride: int) -> Path:
     """The rollouts of all policies in turn; an action is held for `stride` steps."""
     policies = {name: load_policy(spec) for name, spec in find_policies(config.policies).items()}
-    with ProgressLine("record", episodes, unit="rollouts") as progress:
+    with ProgressLine("record", episodes, unit="rollouts", log=config.out / "align.log") as progress:
         return record_rollouts(
             policies,
             env,

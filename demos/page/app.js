@@ -56,7 +56,7 @@
     shown = [...shown.slice(-23), now];
     const rate = (1000 * (shown.length - 1)) / (now - shown[0]);
     find("#rate").textContent = shown.length > 1 ? `${rate.toFixed(0)} frames/s` : "";
-    find("#latency").textContent = `${(now - begun).toFixed(0)} ms`;
+    find("#latency").textContent = `${(now - begun).toFixed(0)} ms from key to picture`;
   };
 
   const next = () => {
@@ -73,6 +73,8 @@
     tapped.clear();
     return { do: "step", keys };
   };
+
+  const dismiss = () => find(".hint")?.remove(); // who steers needs no hint
 
   const busy = (yes) => {
     waiting = yes;
@@ -107,6 +109,7 @@
   };
   const play = (on) => {
     playing = on;
+    if (on) dismiss();
     lastKey = performance.now();
     find('[data-do="play"]').textContent = on ? "Pause" : "Play";
     find('[data-do="play"]').setAttribute("aria-pressed", on);
@@ -115,6 +118,7 @@
   const press = (key) => {
     held.set(key, (held.get(key) ?? 0) + 1);
     tapped.add(key);
+    dismiss();
     pressed ??= lastKey = performance.now();
     button(key).classList.add("held");
     run();

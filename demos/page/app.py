@@ -44,8 +44,8 @@ STARTS = "checkpoints/starts"
 QUEUE_LIMIT = 32
 """Requests that may wait for a long computation; more are turned away with a message."""
 INTRODUCTION = """# Drive a dream
-Every frame is drawn by a world model from the frames before it and your keys. Hold the arrow keys,
-the other keys on the buttons, or the buttons themselves."""
+A world model draws every frame from the frames before it and your keys. You can hold the arrow keys, the keys that
+are written on the buttons, or the buttons themselves."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,11 @@ def launch(
         ValueError: `root_path` is neither a path nor an address, or the page cannot be served at `host` and `port`.
     """
     check_root_path(root_path)
-    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]).set(
+        body_text_color_subdued="*neutral_600",  # the defaults are too pale to read
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+    )
     layers = [Middleware(Connections, visitors=visitors, prefix=prefix_of(root_path)), Middleware(OwnIcon)]
     try:
         _, address, _ = page.launch(

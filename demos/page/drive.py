@@ -19,6 +19,7 @@ from demos.driving.recording import save_recording
 from demos.driving.session import DriveSession, key_bindings
 from demos.driving.start import Start
 from demos.driving.visitors import Visitors
+from demos.page.hint import hint
 from demos.page.pad import pad
 from worldmodel.world_model import WorldModel
 
@@ -27,6 +28,8 @@ FRESH_SEED = 1_000_000
 MAX_COMMAND = 2000
 """Maximum length of a command in characters."""
 KINDS = {"dream": "dream", "truth": "simulator", "difference": "difference"}
+ABOUT = {"dream": "drawn by the world model", "truth": "same keys", "difference": "black is none"}
+"""What stands beside the names of the pictures."""
 
 
 class Drive:
@@ -143,8 +146,8 @@ def reply(session: DriveSession) -> dict:
     return {"step": session.num_frames, "panels": panels}
 
 
-def screens(views: Sequence[str], frames: UInt8[Tensor, "v H W 3"]) -> str:
-    """Places for every kind and camera; the dream shows `frames` before the first reply."""
+def screens(views: Sequence[str], frames: UInt8[Tensor, "v H W 3"], names: Sequence[str]) -> str:
+    """Places for every kind and camera; the dream shows `frames` before the first reply, and the hint above them."""
     height, width = frames.shape[1:3]
     groups = []
     for kind, title in KINDS.items():
@@ -156,9 +159,10 @@ def screens(views: Sequence[str], frames: UInt8[Tensor, "v H W 3"]) -> str:
                 f'<figure><img alt="{title}, camera {name}" width="{width}" height="{height}" '
                 f"{source}><figcaption>{name}</figcaption></figure>"
             )
+        above = hint(names) if kind == "dream" else ""
         groups.append(
-            f'<section class="kind {kind}" data-kind="{kind}"><h3>{title}</h3>'
-            f'<div class="cameras">{"".join(figures)}</div></section>'
+            f'<section class="kind {kind}" data-kind="{kind}"><h3>{title} <small>{ABOUT[kind]}</small></h3>'
+            f'<div class="cameras">{"".join(figures)}{above}</div></section>'
         )
     return f'<div class="screens">{"".join(groups)}</div>'
 
@@ -183,7 +187,7 @@ def layout(drive: Drive) -> str:
     fps = drive.world.fps / drive.world.stride
     return (
         f'<div class="drive" data-fps="{fps:g}">'
-        f"<div>{screens(drive.world.views, drive.starts[0].frames)}"
+        f"<div>{screens(drive.world.views, drive.starts[0].frames, drive.names)}"
         '<div class="status"><span>step <b id="count">0</b></span><span id="rate"></span>'
         '<span id="latency"></span></div><div id="message" role="alert"></div>'
         '<div id="files" aria-live="polite"></div></div>'

@@ -1,7 +1,7 @@
 """The tab of counterfactuals: many futures of the moment at which the drive stands."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import gradio as gr
 
@@ -9,6 +9,7 @@ from demos.driving.counterfactuals import MAX_FUTURES, MAX_HORIZON, Futures, ima
 from demos.driving.pictures import animation
 from demos.driving.visitors import VisitorLeft, Visitors
 from demos.page.pad import groups_of
+from demos.page.progress import Steps
 from worldmodel.dreams.verdict import Judge
 from worldmodel.world_model import WorldModel
 
@@ -41,9 +42,17 @@ def titles(bindings: Mapping[str, tuple[int, int]], names: Sequence[str]) -> dic
 
 
 def look_ahead(
-    visitors: Visitors, visitor: str, judge: Judge | None, names: Sequence[str], *, k: int, horizon: int, seed: int
+    visitors: Visitors,
+    visitor: str,
+    judge: Judge | None,
+    names: Sequence[str],
+    *,
+    k: int,
+    horizon: int,
+    seed: int,
+    stepped: Callable[[], None] = lambda: None,
 ) -> str:
-    """The futures of the current frame of a visitor's drive, as films side by side.
+    """The futures of the current frame of a visitor's drive, as films side by side; `stepped` is called at each frame.
 
     Raises:
         ValueError: The visitor does not drive, or a number is out of range.
@@ -53,18 +62,30 @@ def look_ahead(
     pushes = proposals(session.bindings, k=k, horizon=horizon, speed=session.speed, seed=seed)
     named = titles(session.bindings, names)
     pushes = {named.get(name, name): push for name, push in pushes.items()}
-    futures = imagine_futures(session, pushes, judge, lambda _: visitors.check_here(visitor))
+
+    def dreamt(_: int) -> None:
+        visitors.check_here(visitor)
+        stepped()
+
+    futures = imagine_futures(session, pushes, judge, dreamt)
     return fan(futures, session.world.fps / session.world.stride)
 
 
 def futures_tab(visitors: Visitors, world: WorldModel, judge: Judge | None, names: Sequence[str], remark: str) -> None:
     """Lay out the tab; `names` are those of the actions, `remark` says what the scores mean or why there are none."""
 
-    def run(k: Number, horizon: Number, seed: Number, request: gr.Request) -> str:
+    def run(
+        k: Number,
+        horizon: Number,
+        seed: Number,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  # Gradio looks for it here
+    ) -> str:
+        steps = Steps(progress, int(horizon or 1), "dreaming")
         numbers = {"k": int(k or 0), "horizon": int(horizon or 0), "seed": abs(int(seed or 0))}
         visitor = request.session_hash
         try:
-            return visitors.work(lambda: look_ahead(visitors, visitor, judge, names, **numbers))
+            return visitors.work(lambda: look_ahead(visitors, visitor, judge, names, stepped=steps.advance, **numbers))
         except VisitorLeft:
             return ""
         except ValueError as error:

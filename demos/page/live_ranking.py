@@ -160,20 +160,29 @@ def make_envs(
     """
     if not 1 <= trials <= MAX_TRIALS or not 1 <= horizon <= MAX_HORIZON:
         raise ValueError(f"1 to {MAX_TRIALS} trials of 1 to {MAX_HORIZON} steps, got {trials} of {horizon}")
-    size, count = world.size[0], min(trials, BATCH)
-    options = {"num_envs": count, "horizon": horizon, "num_steps": num_steps, "autoreset_mode": AutoresetMode.DISABLED}
-    if not isinstance(task, str):
-        if simulator:
-            raise ValueError(f"{task.name}: there is no simulator of this robot here")
-        return DreamEnv(world, recorded_starts(task, trials), judge, **options)
-    starts = Starts(FreshEpisodes(task, world, range(FIRST_SEED, FIRST_SEED + trials)))
+    count = min(trials, BATCH)
+    if isinstance(task, str):
+        starts = Starts(FreshEpisodes(task, world, range(FIRST_SEED, FIRST_SEED + trials)))
+    elif simulator:
+        raise ValueError(f"{task.name}: there is no simulator of this robot here")
+    else:
+        starts = recorded_starts(task, trials)
 
     def make() -> Any:
-        return make_simulator(task, size=size, time_limit=horizon * world.stride)
+        return make_simulator(task, size=world.size[0], time_limit=horizon * world.stride)
 
     if simulator:
         return RealEnvs(make, starts, num_envs=count, stride=world.stride)
-    return DreamEnv(world, starts, judge, like=make(), **options)
+    return DreamEnv(
+        world,
+        starts,
+        judge,
+        num_envs=count,
+        horizon=horizon,
+        num_steps=num_steps,
+        like=make() if isinstance(task, str) else None,
+        autoreset_mode=AutoresetMode.DISABLED,
+    )
 
 
 def rank_live(

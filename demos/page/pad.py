@@ -82,12 +82,20 @@ def _group(number: int, dims: Sequence[int], keys: Mapping[tuple[int, int], str]
             arrows += buttons
         else:
             pairs.append(f'<div class="pair"><span>{html.escape(names[dim])}</span>{"".join(buttons)}</div>')
-    label = ", ".join(html.escape(names[dim]) for dim in dims[:2])
+    label = arrow_keys([names[dim] for dim in dims])
     others = " ".join(f'<kbd data-code="Key{letter}">{letter}</kbd>' for letter in OTHER_ARROWS)
     return (
         f'<div class="group" data-group="{number}"{" hidden" if number else ""}><span class="axes">{label}</span>'
         f'<div class="arrows">{"".join(arrows)}</div><span class="note">arrow keys, or {others}</span>'
         f"{''.join(pairs)}</div>"
+    )
+
+
+def arrow_keys(names: Sequence[str]) -> str:
+    """The arrow keys, drawn, with what they drive: the first two of `names`."""
+    return "".join(
+        f'<span class="drives">{"".join(f"<kbd>{ARROWS[key]}</kbd>" for key in pair)} {html.escape(name)}</span>'
+        for pair, name in zip(KEYS[:2], names, strict=False)
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from demos.driving.pictures import animation
 from demos.driving.visitors import VisitorLeft, Visitors
 from demos.page.live_ranking import BATCH, MAX_HORIZON, MAX_TRIALS, LiveRanking, make_envs, rank_live
+from demos.page.progress import Steps
 from policy_eval.policies.find import POLICY_FILE, is_yours
 from policy_eval.policies.find import find_policies as find_specs
 from policy_eval.ranking.rank import Score
@@ -214,14 +215,8 @@ def policies_tab(setup: RankingSetup, visitor: gr.Textbox, *, num_steps: int) ->
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # Gradio looks for it here
     ) -> Iterator[str]:
         """The leaderboard as it grows, with a bar of the steps."""
-        steps = 0
-        total = max(1, len(chosen or [])) * -(-int(trials or 1) // BATCH) * int(horizon or 1)
-
-        def stepped() -> None:
-            nonlocal steps
-            steps += 1
-            progress(min(steps / total, 1.0), desc="acting")
-
+        total = len(chosen or []) * -(-int(trials or 1) // BATCH) * int(horizon or 1)
+        steps = Steps(progress, total, "acting")
         try:
             yield from run_ranking(
                 setup,
@@ -231,7 +226,7 @@ def policies_tab(setup: RankingSetup, visitor: gr.Textbox, *, num_steps: int) ->
                 trials=int(trials or 0),
                 horizon=int(horizon or 0),
                 num_steps=num_steps,
-                stepped=stepped,
+                stepped=steps.advance,
             )
         except VisitorLeft:
             return

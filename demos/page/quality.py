@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from worldmodel.display.html import data_uri
+from worldmodel.fidelity.meaning import meaning
 from worldmodel.files import read_object
 
 Line = Mapping[str, float | None]
@@ -39,7 +40,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         report = read_object(file)
-        for name in ("cameras", "copy_last", "metadata"):
+        for name in ("cameras", "copy_last", "intervals", "metadata"):
             report[name]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: not a fidelity report: {error!r}") from error
@@ -163,6 +164,7 @@ def quality(world: Path, posttrained: Path) -> str:
     if before is None:
         parts.append(f"<p>{NONE} <code>{html.escape(command)}</code></p>")
     else:
+        parts += [f"<p>{html.escape(sentence)}</p>" for sentence in meaning(before)]
         parts.append(draw_reports({"dream": before}))
     if posttrained.is_dir():
         parts.append("<h2>Post-training: before and after</h2>")

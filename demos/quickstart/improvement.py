@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policy_eval.scores import Scores
+from policy_eval.statistics.difference import pair_order
 from policy_eval.statistics.resampling import wilson_interval
 from rl_posttrain.imagination.before_after import before_after
 from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.train import imagine
+from worldmodel.display.words import sign_of, span
 from worldmodel.envs.record import RecordConfig, record
 from worldmodel.model.folder import find_optional
 
@@ -38,6 +40,25 @@ class Improvement:
             low, high = wilson_interval(scores.mean, len(scores))
             rows.append((name, f"{scores.mean:.2f}", f"{low:.2f} .. {high:.2f}"))
         return rows
+
+
+def meaning(scores: dict[str, Scores]) -> str:
+    """Whether the policy got better in real trials from the same starts.
+
+    Args:
+        scores: Real trials `before` and `after`.
+    """
+    order = pair_order(scores["after"], scores["before"])
+    interval = order.low, order.high
+    measured = (
+        f"success went from {scores['before'].mean:.0%} to {scores['after'].mean:.0%} (95% interval of the change "
+        f"{span(interval, '{:.0%}')})"
+    )
+    if sign_of(interval) == 0:
+        return (
+            f"It cannot be told whether the policy got better in real trials: {measured}, and the interval includes 0."
+        )
+    return f"In real trials the policy got {'better' if sign_of(interval) > 0 else 'worse'}: {measured}."
 
 
 def missing(policy: str | Path, judge: str | Path) -> str | None:

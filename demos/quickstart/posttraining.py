@@ -4,8 +4,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from rl_posttrain.posttraining.changes import Change
 from rl_posttrain.posttraining.config import PosttrainConfig
 from rl_posttrain.posttraining.train import posttrain
+from worldmodel.files import read_object
 
 MEASURES = {
     "psnr": "PSNR, dB (rewarded)",
@@ -23,12 +25,14 @@ class Posttraining:
 
     Attributes:
         first, last: Evaluations before and after.
+        changes: What changed from window to window.
         curve: Rewards and guards over updates, a picture.
         video: Truth, before and after.
     """
 
     first: dict
     last: dict
+    changes: list[Change]
     curve: Path
     video: Path
 
@@ -77,4 +81,5 @@ def posttrain_briefly(
         )
     )
     rows = [json.loads(line) for line in (out / "evaluations.jsonl").read_text().splitlines()]
-    return Posttraining(rows[0], rows[-1], out / "curve.png", out / "videos" / "held_out_0.mp4")
+    changes = [Change.of_json(each) for each in read_object(out / "changes.json")["changes"]]
+    return Posttraining(rows[0], rows[-1], changes, out / "curve.png", out / "videos" / "held_out_0.mp4")

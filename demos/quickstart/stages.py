@@ -5,8 +5,6 @@ to the report. `STAGES` is the list of them, each with the seconds it should tak
 """
 
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,20 +17,25 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from demos.quickstart.improvement import improve_policy, missing
+from demos.quickstart.improvement import meaning as real_meaning
 from demos.quickstart.log import logged
+from demos.quickstart.machine import machine
 from demos.quickstart.posttraining import posttrain_briefly
 from demos.quickstart.ranking import nothing_to_rank, rank_three
+from policy_eval.ranking.meaning import meaning as ranking_meaning
 from policy_eval.ranking.report import LEADERBOARD, draw_scatter, leaderboard, remarks
+from rl_posttrain.posttraining.changes import meaning as change_meaning
 from worldmodel.data import open_episodes
 from worldmodel.data.video.write import write_video
 from worldmodel.display.html import Report
 from worldmodel.dreams.film import compare, dream_episode
 from worldmodel.envs.record import RecordConfig, record
+from worldmodel.fidelity.meaning import meaning as fidelity_meaning
 from worldmodel.fidelity.measure import measure_fidelity
 from worldmodel.fidelity.report import plot_fidelity
 from worldmodel.files import write_atomically, write_json
 from worldmodel.model.folder import check_out, find_optional, shipped
-from worldmodel.model.precision import choose_device, command_device, describe
+from worldmodel.model.precision import choose_device, command_device
 from worldmodel.training.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel
 
@@ -209,6 +212,7 @@ def measure_stage(config: QuickstartConfig, report: Report) -> None:
         "episodes, 2 denoising steps per frame. These are few windows, not enough for a publication; "
         "worldmodel fidelity can measure on more."
     )
+    report.meaning(fidelity_meaning(after), titled=False)
     report.table(*fidelity_rows(measured))
     report.picture(config.out / "psnr.png", "quality against horizon")
     report.picture(config.out / "fidelity.png", "every metric of the model after training")
@@ -231,6 +235,7 @@ def rank_stage(config: QuickstartConfig, report: Report) -> None:
         "judge decided on success, and in the simulator. These few trials show how it works; the "
         "README has the measurement."
     )
+    report.meaning(ranking_meaning(found), titled=False)
     report.table(LEADERBOARD, leaderboard(found))
     for line in remarks(found):
         report.text(line)
@@ -269,6 +274,7 @@ def improve_stage(config: QuickstartConfig, report: Report) -> None:
         f"rewarded it. In dreams of held-out frames {outcome} For real, from {config.trials} fresh "
         "starts:"
     )
+    report.meaning([real_meaning(found.scores)], titled=False)
     report.table(("policy", "success", "95% interval"), found.rows)
     report.text("These few updates and trials show how it works; the README has the measurement.")
     report.video(found.video, "before and after, from the same start")
@@ -293,6 +299,7 @@ def posttrain_stage(config: QuickstartConfig, report: Report) -> None:
         f"less likely, {found.last['step']} times in {60 * config.posttrain_minutes:.0f} s. Dreams of the "
         "held-out episode before and after; these few updates show how it works, not what it can gain."
     )
+    report.meaning(change_meaning(found.changes, ("fidelity",), found.last["step"]), titled=False)
     report.table(("measure", "before", "after"), found.rows)
     report.picture(found.curve, "reward of the candidates, and measures that are not rewarded")
     report.video(found.video, "truth, before and after")
@@ -341,7 +348,7 @@ def _run_stages(config: QuickstartConfig) -> None:
     cells = [(t["stage"], f"{t['seconds']:.0f}", f"{t['budget_seconds']:.0f}") for t in timings]
     report.table(("stage", "seconds", "budget"), [*cells, ("total", f"{total:.0f}", "")])
     report.heading("Machine")
-    report.table(("", ""), [(key, str(value)) for key, value in machine(config.device).items()])
+    report.facts(machine(config.device), "part")
     report.write(config.out / "report.html")
     print(f"\n{total:.0f} s in all; open {config.out / 'report.html'}, or drive it yourself:")
     print(f"worldmodel demo --world {config.trained}")
@@ -380,18 +387,3 @@ def plot(curves: Mapping[str, tuple[Any, Any]], file: Path, x: str, y: str, *, l
     axes.set(xlabel=x, ylabel=y, yscale="log" if logarithmic else "linear")
     axes.legend()
     write_atomically(file, lambda path: figure.savefig(path, format="png", dpi=100))
-
-
-def machine(device: str) -> dict[str, str | int]:
-    """The machine, for the report."""
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text().splitlines() if described.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count() or 1,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": describe(choose_device(device)),
-    }

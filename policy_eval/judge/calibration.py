@@ -19,6 +19,7 @@ from gymnasium.vector import AutoresetMode
 from jaxtyping import Float64
 
 from policy_eval.evaluation import evaluate
+from policy_eval.judge.calibration_page import meaning, write_page
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.policies.policy import Policy
@@ -129,7 +130,9 @@ def calibrate_judge(config: CalibrateConfig) -> dict:
     }
     judge.save(config.out)
     write_json(config.out / "calibration.json", found)
+    write_page(found, scores, config.out / "report.html")
     print(json.dumps(found, indent=2))
+    print("\n".join([*meaning(found), str(config.out / "report.html")]))
     return found
 
 
@@ -173,7 +176,9 @@ def dreamt_scores(
 ) -> Float64[np.ndarray, "e"]:
     """Highest score of a dream from the start of every rollout, by the policy that acted there."""
     scores = []
-    with ProgressLine("calibrate", sum(map(len, rows.values())), unit="dreams") as progress:
+    config.out.mkdir(parents=True, exist_ok=True)
+    total, log = sum(map(len, rows.values())), config.out / "calibrate.log"
+    with ProgressLine("calibrate", total, unit="dreams", log=log) as progress:
         for name, mine in rows.items():
             starts, listener = Starts(source, mine), Listener(judge)
             dream = DreamEnv(

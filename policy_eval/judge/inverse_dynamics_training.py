@@ -13,6 +13,7 @@ from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsC
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.data.sample import sample_clips, split_episodes
+from worldmodel.display.progress import LOG
 from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
@@ -156,7 +157,14 @@ def fit_dynamics(
             decoded = dynamics(clip.frames, clip.view_mask)
         return smooth_l1_loss(decoded.float(), target)
 
-    return fit(dynamics, loss_of, steps=config.steps, learning_rate=config.learning_rate, name="inverse dynamics")
+    return fit(
+        dynamics,
+        loss_of,
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        name="inverse dynamics",
+        log=config.out / LOG,
+    )
 
 
 def whole(source: EpisodeSource, episode: int, stride: int) -> Clip:

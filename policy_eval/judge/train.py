@@ -19,6 +19,7 @@ from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.judge.scores import best_threshold, dream_again, judge_episodes, judge_report
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
+from worldmodel.display.progress import LOG
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
 from worldmodel.model.precision import autocast, command_device
@@ -253,7 +254,14 @@ def fit_judge(judge: LearnedJudge, rows: Frames, config: JudgeConfig) -> None:
         loss = binary_cross_entropy_with_logits(logit, rows.successes[pick].float().to(device))
         return loss + smooth_l1_loss(reward, rewards[pick].to(device), beta=0.1)
 
-    fit(judge.network, loss_of, steps=config.steps, learning_rate=config.learning_rate, name="judge")
+    fit(
+        judge.network,
+        loss_of,
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        name="judge",
+        log=config.out / LOG,
+    )
 
 
 def batch_pools(rows: Frames, batch: int) -> list[tuple[Int64[Tensor, "_"], int]]:

@@ -14,6 +14,7 @@ from conditioning.relative import check_relative_to, relative_actions
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
+from worldmodel.display.progress import LOG
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
 from worldmodel.model.precision import autocast, command_device
@@ -146,7 +147,9 @@ def fit_policy(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) 
             planned = policy(rows.frames[pick].to(device), states)
         return smooth_l1_loss(planned.float(), targets[pick].to(device))
 
-    return fit(policy, loss_of, steps=config.steps, learning_rate=config.learning_rate, name="clone")
+    return fit(
+        policy, loss_of, steps=config.steps, learning_rate=config.learning_rate, name="clone", log=config.out / LOG
+    )
 
 
 def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:

@@ -12,8 +12,9 @@ import tyro
 
 from policy_eval.policies.find import find_policies
 from policy_eval.ranking.disagreements import film, worst
+from policy_eval.ranking.films import film_best
 from policy_eval.ranking.outcomes import ENDINGS, read_outcomes
-from policy_eval.ranking.plan import show_plan
+from policy_eval.ranking.plan_page import show_plan
 from policy_eval.ranking.rank import Ranking, Score, rank
 from policy_eval.ranking.report import print_ranking, write_report
 from policy_eval.ranking.setup import TrialSetup
@@ -69,7 +70,7 @@ class RankConfig:
     """Maximum number of failed real trials, over all policies, that are dreamed again to see how optimistic dreams
     are."""
     videos: int = 4
-    """Number of videos of the worst disagreements."""
+    """Number of videos of the worst disagreements. Where there is none, one dream is shown."""
     num_steps: int = 2
     """Denoising steps per frame."""
     num_envs: int = 25
@@ -82,7 +83,7 @@ class RankConfig:
     """Which columns of the data to read."""
     plan: bool = False
     """Also print how many dreams and real trials would tell each pair of policies apart with a power of 80%, and write
-    plan.json. A finished ranking in --out is read and not repeated."""
+    plan.json and plan.html. A finished ranking in --out is read and not repeated."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -168,7 +169,7 @@ class Tried:
         real: Real trials of the same policies, where there are any.
         faults: A row for each trial with a fault.
         optimism: As in `imagined_successes`.
-        videos: Files and captions of the worst disagreements.
+        videos: Files and captions of the worst disagreements, or of one dream.
     """
 
     dream: dict[str, Scores]
@@ -199,7 +200,8 @@ def run_trials(
     run_shown(setup, "trials", [*trials, *dreams], config)
     dream, faults = counted(setup, dreams, config)
     if not with_simulator:
-        return Tried(*in_both(dream, stored), faults, None, [])
+        dream, real = in_both(dream, stored)
+        return Tried(dream, real, faults, None, shown(config, setup, policies, without(dream, faults)))
     real, more = counted(setup, trials, config)
     again, failures = replays(setup, policies, config.out, limit=config.replays)
     run_shown(setup, "replays", again, config)
@@ -207,7 +209,15 @@ def run_trials(
     dream, real = in_both(dream, real)
     faults += more
     disagreements = worst(without(dream, faults), without(real, faults), config.videos)
-    return Tried(dream, real, faults, optimism, film(setup, policies, disagreements, config.out))
+    films = film(setup, policies, disagreements, config.out) or shown(config, setup, policies, without(dream, faults))
+    return Tried(dream, real, faults, optimism, films)
+
+
+def shown(
+    config: RankConfig, setup: TrialSetup, policies: Mapping[str, str | Path], dream: Mapping[str, Scores]
+) -> list[tuple[Path, str]]:
+    """The film of a dream, where there is no disagreement to show; none without `--videos` or a faultless trial."""
+    return [film_best(setup, policies, dream, config.out)] if config.videos and dream else []
 
 
 def finished_trials(

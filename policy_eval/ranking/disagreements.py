@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from policy_eval.evaluation import Trial
 from policy_eval.ranking.setup import TrialSetup
@@ -14,6 +15,7 @@ from policy_eval.ranking.trials import Cell, play
 from policy_eval.scores import Scores
 from worldmodel.data.video.write import write_video
 from worldmodel.dreams.film import compare
+from worldmodel.world_model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,15 @@ def film(
                 trials[place] = kept[0].frames
             length = max(map(len, trials.values()))
             shown = [torch.from_numpy(_held(trials[p], length)) for p in ("real", "dream")]
-            file.parent.mkdir(parents=True, exist_ok=True)
             world = setup.loaded_world
-            write_video(file, compare(*shown, world.views), world.fps)
+            write_film(file, compare(*shown, world.views), world)
         videos.append((file, each.caption))
     return videos
+
+
+def write_film(file: Path, frames: UInt8[np.ndarray, "t H W 3"], world: WorldModel) -> None:
+    """Write the frames of trials at the speed of the world model, whose stride they have."""
+    write_video(file, frames, world.fps / world.stride)
 
 
 def _held(frames: np.ndarray, length: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
@@ -15,7 +14,6 @@ from policy_eval.statistics.difference import pair_order
 from policy_eval.statistics.power import MOST_TRIALS, DreamedRates, PairRates, trials_needed
 from policy_eval.statistics.powered_difference import Moments, powered_difference
 from policy_eval.statistics.resampling import NORMAL
-from worldmodel.files import write_json
 
 SMALLEST_PILOT = 10
 """Smallest number of trials of each policy from which a plan is made."""
@@ -171,14 +169,6 @@ def _need(
     fewest = max(int(np.ceil(trials * (assumed / far) ** 2)), 2)
     most = int(np.ceil(trials * (assumed / near) ** 2)) if low * high > 0 else None
     return Need(*facts, trials, min(fewest, trials), most if most is None else max(most, trials))
-
-
-def show_plan(dream: Mapping[str, Scores], real: Mapping[str, Scores] | None, out: Path) -> None:
-    """Print the plan, and write it to `plan.json` in the folder of the ranking."""
-    plans = plan_trials(dream, real)
-    write_json(out / "plan.json", to_json(plans, POWER))
-    print_plan(plans, POWER)
-    print(out / "plan.json")
 
 
 def to_json(plans: Sequence[PairPlan], power: float) -> dict:

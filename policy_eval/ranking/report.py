@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from policy_eval.ranking.meaning import meaning
 from policy_eval.ranking.outcomes import ENDINGS
 from policy_eval.statistics.agreement import STATISTICS
 from policy_eval.statistics.resampling import NORMAL
 from worldmodel.display.html import Report
+from worldmodel.display.plots import Row, draw_intervals
 from worldmodel.files import write_atomically
 
 WORDS = {
@@ -49,7 +51,7 @@ def print_ranking(report: Mapping[str, Any], console: Console | None = None) -> 
         for row in rows:
             table.add_row(*row)
         console.print(table)
-    for line in remarks(report):
+    for line in [*meaning(report), *remarks(report)]:
         console.print(line, markup=False, soft_wrap=True)
 
 
@@ -58,13 +60,15 @@ def write_report(report: Mapping[str, Any], videos: Sequence[tuple[Path, str]], 
 
     Args:
         report: The contents of `ranking.json`.
-        videos: Files and captions of the worst disagreements.
+        videos: Files and captions of the worst disagreements, or of one dream.
         file: The page.
     """
     page = Report("Policies ranked in a dream")
     page.text(_introduction(report))
+    page.meaning(meaning(report))
     page.heading("Leaderboard")
     page.table(LEADERBOARD, leaderboard(report))
+    page.plots({"Success with 95% intervals, best dream first": draw_leaderboard(report)})
     with tempfile.TemporaryDirectory() as folder:
         agreement = report["agreement"]
         if agreement is not None:
@@ -91,8 +95,11 @@ def write_report(report: Mapping[str, Any], videos: Sequence[tuple[Path, str]], 
                 "column, from the starts that both share.",
             )
     if videos:
-        page.heading("Worst disagreements")
-        page.text("Reality above, the dream below; a trial that ends earlier holds its last frame.")
+        page.heading("Films")
+        page.text(
+            "With real trials: the worst disagreements, reality above, the dream below. A trial that ends earlier "
+            "holds its last frame."
+        )
         for video, caption in videos:
             page.video(video, caption)
     page.heading("Settings")
@@ -167,6 +174,15 @@ def fault_lines(report: Mapping[str, Any]) -> list[str]:
     absent = [name for name in report["settings"]["policies"] if name not in ranked]
     lines += [f"{name} is not ranked: no trial of it is left." for name in absent]
     return lines
+
+
+def draw_leaderboard(report: Mapping[str, Any]) -> bytes:
+    """Dreamed and real scores with their intervals, as a PNG."""
+    policies = report["policies"]
+    places = [place for place in ("dream", "real") if policies[0][place] is not None]
+    fields = ("score", "low", "high")
+    rows = {p: [Row(each["name"], *(each[p][field] for field in fields)) for each in policies] for p in places}
+    return draw_intervals(rows, "share of successful trials")
 
 
 def draw_scatter(report: Mapping[str, Any], file: Path) -> None:

@@ -22,6 +22,7 @@ from rl_posttrain.imagination.gate import check_ranking
 from rl_posttrain.imagination.imitation import Memory, imitate
 from rl_posttrain.imagination.learner import Learner, imagined_return, learn_from, update
 from rl_posttrain.imagination.log import ImagineLog, summary
+from rl_posttrain.imagination.page import Dreamt, write_page
 from rl_posttrain.imagination.rollouts import Imagined, imagine_rollouts
 from rl_posttrain.imagination.starts import StartPool
 from rl_posttrain.rewards.extra import Weighted, find_rewards, rewards_read
@@ -130,7 +131,23 @@ def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str,
             stride=world.stride,
         )
     print(summary(config.out, report))
+    show_change(config, setting, report)
     return report
+
+
+def show_change(config: ImagineConfig, setting: Setting, report: dict[str, Any]) -> None:
+    """Dream with the cloned and with the kept policy from the held-out starts, and write the page."""
+    dreamt = []
+    for folder in (config.policy, config.out):
+        policy = ClonedPolicy.load(folder, setting.world.device)
+        learner = Learner(policy, config.learn).to(setting.world.device).eval()
+        returns, imagined = measured_dreams(config, setting, learner)
+        dreamt.append(
+            Dreamt(returns.double().numpy(), imagined.solved.double().cpu().numpy(), imagined.frames[0].cpu())
+        )
+    videos = sorted((config.out / "videos").glob("*.mp4")) if config.real != "none" else []
+    sentences = write_page(*dreamt, setting.held_out.episodes, report, setting.world, videos, config.out)
+    print("\n".join([*sentences, str(config.out / "report.html")]))
 
 
 def read_by(config: ImagineConfig, source: EpisodeSource) -> dict[str, str]:
@@ -307,9 +324,15 @@ def correction_at(config: ImagineConfig, step: int) -> float:
 
 
 def measure(config: ImagineConfig, setting: Setting, learner: Learner) -> tuple[Float[Tensor, "n"], float]:
-    """Imagined return of every held-out start, and the share solved, without exploration.
+    """Imagined return of every held-out start, and the share solved, without exploration."""
+    returns, imagined = measured_dreams(config, setting, learner)
+    return returns, float(imagined.solved.float().mean())
 
-    It is the undiscounted sum of successes, gained potential and extra rewards, so it needs no critic.
+
+def measured_dreams(config: ImagineConfig, setting: Setting, learner: Learner) -> tuple[Float[Tensor, "n"], Imagined]:
+    """Dream from every held-out start without exploration; returns the imagined returns and the dreams.
+
+    The return is the undiscounted sum of successes, gained potential and extra rewards, so it needs no critic.
     """
     imagined = dream(
         config,
@@ -323,7 +346,7 @@ def measure(config: ImagineConfig, setting: Setting, learner: Learner) -> tuple[
     )
     gained = config.learn.shaping * (imagined.potentials[:, 1:] - imagined.potentials[:, :-1])
     returns = imagined_return(gained + imagined.successes + imagined.extra, imagined.running, 1.0)
-    return returns.cpu(), float(imagined.solved.float().mean())
+    return returns.cpu(), imagined
 
 
 def better(returns: Float[Tensor, "n"], best: Float[Tensor, "n"]) -> bool:

@@ -26,7 +26,7 @@ class PosttrainConfig:
     data: DataPath
     """Recorded episodes; the last ones are held out and only measured."""
     out: Path
-    """Folder of the better world model, of tables, curves and videos."""
+    """Folder of the better world model, of tables, curves, videos and a page, report.html."""
     inverse_dynamics: str | Path | None = None
     """Folder that `worldmodel inverse-dynamics` wrote. Two more rewards then use the actions that it decodes."""
     objective: Objective = "nft"

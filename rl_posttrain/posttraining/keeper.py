@@ -1,17 +1,23 @@
 """Evaluations of a post-training run: keep the best world model, and write tables, curves and videos."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 from torch import Tensor
 
+from rl_posttrain.posttraining.changes import changes, meaning
 from rl_posttrain.posttraining.config import PosttrainConfig
 from rl_posttrain.posttraining.curves import plot_run
-from rl_posttrain.posttraining.guards import HeldOut, dream, held_back, means, read_held_out, score
+from rl_posttrain.posttraining.guards import HeldOut, held_back, means, read_held_out, score
+from rl_posttrain.posttraining.page import write_page
 from rl_posttrain.rewards.mix import RewardMix
+from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import EpisodeSource
 from worldmodel.data.video.write import write_video
 from worldmodel.dreams.context import CONTEXT_FRAMES
 from worldmodel.dreams.film import side_by_side
+from worldmodel.files import write_json
 from worldmodel.training.log import RunLog, Table
 from worldmodel.world_model import WorldModel
 
@@ -81,14 +87,7 @@ class Keeper:
         if not self.main:
             return
         world.eval()
-        scores, _ = score(
-            world,
-            self.held_out,
-            rewards=self.rewards.rewards,
-            dynamics=self.rewards.dynamics,
-            num_steps=self.config.num_steps,
-            seed=self.config.seed,
-        )
+        scores, _ = self._score(world)
         found = means(scores)
         name, value = held_back(found, self.rewards.names)
         row = {"step": self.log.step, "seconds": self.log.seconds, **found}
@@ -104,22 +103,51 @@ class Keeper:
             f"response {found['response']:.2f}"
         )
 
-    def film(self) -> None:
-        """Write the first held-out episodes: truth, before, after."""
+    def finish(self) -> None:
+        """Compare the kept world model with the one before: `changes.json`, videos, and the page `report.html`."""
         if not self.main:
             return
-        clip = self.held_out.clip.rows(slice(VIDEOS))
-        actions = clip.actions[:, CONTEXT_FRAMES - 1 :]
-        settings = {"num_steps": self.config.num_steps, "seed": self.config.seed}
-        after = WorldModel.load(self.config.out, self.base.device)
-        dreams = {
-            "before": dream(self.base, clip, actions, **settings),
-            "after": dream(after, clip, actions, **settings),
-        }
-        folder = self.config.out / "videos"
-        folder.mkdir(exist_ok=True)
-        for index in range(len(clip.frames)):
+        before, dreamt = self._score(self.base)
+        after, better = self._score(WorldModel.load(self.config.out, self.base.device))
+        found = changes(before, after, self.held_out.episodes, seed=self.config.seed)
+        write_json(self.config.out / "changes.json", {"format": 1, "changes": [asdict(change) for change in found]})
+        videos = self._film({"before": dreamt, "after": better})
+        sentences = meaning(found, self.rewards.names, self.kept)
+        write_page(self.introduction, sentences, found, videos, self.config.out)
+        print("\n".join([*sentences, str(self.config.out / "report.html")]))
+
+    @property
+    def kept(self) -> int:
+        """The update whose world model is saved: the best one, or the last one without `patience`."""
+        rows = self.evaluations.rows
+        return (min(reversed(rows), key=lambda row: row["held_back"]) if self.config.patience else rows[-1])["step"]
+
+    @property
+    def introduction(self) -> str:
+        """What was done, in one sentence."""
+        number = len(set(self.held_out.episodes))
+        return (
+            f"{self.config.objective}, {self.log.step} updates in {self.log.seconds / 60:.1f} minutes. The kept world "
+            f"model is that of update {self.kept}; it was measured on {len(self.held_out.episodes)} windows of "
+            f"{self.held_out.horizon} frames from {number} held-out episode{'s' if number > 1 else ''}."
+        )
+
+    def _score(self, world: WorldModel) -> tuple[dict[str, Tensor], Rollout]:
+        return score(
+            world,
+            self.held_out,
+            rewards=self.rewards.rewards,
+            dynamics=self.rewards.dynamics,
+            num_steps=self.config.num_steps,
+            seed=self.config.seed,
+        )
+
+    def _film(self, dreams: Mapping[str, Rollout]) -> list[Path]:
+        """Write the first held-out windows: truth, before, after."""
+        clip, files = self.held_out.clip, []
+        for index in range(min(VIDEOS, len(clip.frames))):
             rows = {"truth": clip.frames[index, CONTEXT_FRAMES:]}
             rows |= {name: each.imagined.frames[index, 1:] for name, each in dreams.items()}
-            film = side_by_side(rows, self.base.views)
-            write_video(folder / f"held_out_{index}.mp4", film, self.base.fps / self.base.stride)
+            files.append(self.config.out / "videos" / f"held_out_{index}.mp4")
+            write_video(files[-1], side_by_side(rows, self.base.views), self.base.fps / self.base.stride)
+        return files

@@ -117,7 +117,7 @@ def posttrain(config: PosttrainConfig, rewards: Weighted | None = None) -> Path:
                 save_state(config.out / "state", both, average, optimizers, log.progress)
             if not last:
                 log.leave_if_asked()
-    keeper.film()
+    keeper.finish()
     accelerator.end_training()
     return config.out
 

@@ -18,6 +18,19 @@ LOG = "train.log"
 """Name of the log file in the folder of a run."""
 
 
+def time_left(elapsed: float, done: int | float, rest: int | float) -> str:
+    """The time that the rest takes at the speed so far, in words; empty at the start and at the end.
+
+    Args:
+        elapsed: Seconds since the start.
+        done: How much was done in them.
+        rest: How much is to do.
+    """
+    if done <= 0 or rest <= 0:
+        return ""
+    return f"about {timedelta(seconds=round(elapsed * rest / done))} left"
+
+
 class ProgressLine:
     """The progress of one piece of work, on stderr and, if asked for, in a log file.
 
@@ -117,7 +130,7 @@ class ProgressLine:
         done, rest = self.completed - self.before, self.total - self.completed
         if done <= 0 or rest <= 0:
             return share
-        left = f"about {timedelta(seconds=round(self.elapsed * rest / done))} left"
+        left = time_left(self.elapsed, done, rest)
         return f"{share}, {left}" if share else left
 
     def _write(self) -> None:

@@ -14,6 +14,7 @@ from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.display.progress import ProgressLine
 from worldmodel.dreams.context import CONTEXT_FRAMES, check_views
 from worldmodel.fidelity.comparison import DreamComparison
+from worldmodel.fidelity.page import write_page
 from worldmodel.fidelity.report import plot_fidelity, print_fidelity
 from worldmodel.fidelity.shifted import measure_shifted, shifted_table
 from worldmodel.fidelity.windows import (
@@ -50,7 +51,7 @@ class FidelityConfig:
     temperature: float | None = None
     """Scale of the dreams' noise; by default as the world model sets it."""
     out: Path | None = None
-    """JSON file for the report; by default only a table is printed."""
+    """JSON file for the report, with a page (.html) and a plot (.png) beside it; by default only a table is printed."""
     plot: Path | None = None
     """Picture file for the plot; by default a PNG file beside the report."""
     include_train: bool = False
@@ -75,9 +76,14 @@ class FidelityConfig:
         """The file of the plot."""
         return self.plot or (self.out and self.out.with_suffix(".png"))
 
+    @property
+    def page(self) -> Path | None:
+        """The file of the page."""
+        return self.out and self.out.with_suffix(".html")
+
 
 def fidelity(config: FidelityConfig) -> dict[str, Any]:
-    """Measure a saved world model on a data folder, print the table, write report and plot.
+    """Measure a saved world model on a data folder, print the table, write report, page and plot.
 
     Returns:
         The report of `measure_fidelity`; with `shifted` those of the shifted data sets under
@@ -89,6 +95,7 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
     """
     check_file(config.out, overwrite=config.overwrite)
     check_file(config.picture, overwrite=config.overwrite)
+    check_file(config.page, overwrite=config.overwrite)
     world = WorldModel.load(config.world, command_device(config.device))
     if config.temperature is not None:
         world.config = replace(world.config, temperature=config.temperature)
@@ -112,7 +119,8 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
             print(f"{source.name}: {left_out} of {len(source)} episodes were trained on and are left out")
         return report
 
-    report = measure(open_episodes(config.data, tuple(world.size), world.views, config.reading))
+    source = open_episodes(config.data, tuple(world.size), world.views, config.reading)
+    report = measure(source)
     if config.shifted:
         columns = replace(config.reading, episodes="")
         report["shifted"] = measure_shifted(config.shifted, tuple(world.size), world.views, measure, columns)
@@ -122,6 +130,9 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
     if config.out is not None:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(config.out, report)
+        episodes, _ = _episodes_to_measure(world, source, config.include_train)
+        write_page(report, world, source, episodes[0], config.page)
+        print(f"{config.out} and {config.page}")
     if config.picture is not None:
         plot_fidelity(report, config.picture)
     return report

@@ -25,6 +25,9 @@ OBJECT_METRICS = {
     "missing": ("missing", "{:.1%}"),
 }
 
+Panel = tuple[str, dict[str, tuple[str, ...]]]
+"""Title of a plot, and where its lines are in the report, by their names."""
+
 
 def print_fidelity(report: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the report as one table, a column for each horizon, and why LPIPS is missing."""
@@ -78,9 +81,9 @@ def _cell(value: float | None, pattern: str) -> str:
     return "-" if value is None else pattern.format(value)
 
 
-def plot_fidelity(report: Mapping[str, Any], file: Path) -> None:
-    """Write a PNG of every metric against the horizon, with the bootstrap intervals as bands."""
-    panels: list[tuple[str, dict[str, tuple[str, ...]]]] = []
+def panels_of(report: Mapping[str, Any]) -> list[Panel]:
+    """Title of every plot, and where its lines are in the report, by their names."""
+    panels: list[Panel] = []
     for view in report["cameras"]:
         for metric, (label, _) in METRICS.items():
             lines = {"dream": ("cameras", view, metric), "copy last": ("copy_last", view, metric)}
@@ -93,30 +96,40 @@ def plot_fidelity(report: Mapping[str, Any], file: Path) -> None:
         kinds = report["action_following"]
         lines = {kind: ("action_following", kind, "psnr_gap") for kind in kinds}
         panels.append(("action following: PSNR gap, dB", lines))
-    figure = _draw(report, panels)
+    return panels
+
+
+def plot_fidelity(report: Mapping[str, Any], file: Path) -> None:
+    """Write a PNG of every metric against the horizon, with the bootstrap intervals as bands."""
+    figure = _draw(report, panels_of(report))
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, lambda path: figure.savefig(path, format="png", dpi=100))
 
 
-def _draw(report: Mapping[str, Any], panels: list[tuple[str, dict[str, tuple[str, ...]]]]) -> Figure:
+def _draw(report: Mapping[str, Any], panels: list[Panel]) -> Figure:
     columns = 4
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(3.4 * columns, 2.6 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     for number, (title, lines) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, number + 1)
-        for label, path in lines.items():
-            _draw_line(axes, report, path, label)
         axes.set_title(title, fontsize=9)
-        axes.set_xlabel("horizon, frames", fontsize=8)
-        axes.set_xticks(report["metadata"]["horizons"])
-        axes.tick_params(labelsize=8)
-        axes.set_ylim(bottom=0 if "px" in title or "missing" in title else None)
-        if axes.lines:
-            axes.legend(fontsize=7)
-        else:
+        draw_panel(axes, report, title, lines)
+        if not axes.lines:
             axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
     return figure
+
+
+def draw_panel(axes: Axes, report: Mapping[str, Any], title: str, lines: Mapping[str, tuple[str, ...]]) -> None:
+    """Draw one plot of `panels_of`, with the intervals as bands; nothing where nothing was measured."""
+    for label, path in lines.items():
+        _draw_line(axes, report, path, label)
+    axes.set_xlabel("horizon, frames", fontsize=8)
+    axes.set_xticks(report["metadata"]["horizons"])
+    axes.tick_params(labelsize=8)
+    axes.set_ylim(bottom=0 if "px" in title or "missing" in title else None)
+    if axes.lines:
+        axes.legend(fontsize=7)
 
 
 def _draw_line(axes: Axes, report: Mapping[str, Any], path: tuple[str, ...], label: str) -> None:

@@ -1,6 +1,7 @@
 """Train a small module on minibatches, in one process: AdamW, a schedule, a progress line."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ def fit(
     learning_rate: float,
     name: str,
     decay: Literal["cosine", "linear"] = "cosine",
+    log: Path | None = None,
 ) -> float:
     """Train `module` in place by AdamW; leaves it in evaluation mode.
 
@@ -30,6 +32,7 @@ def fit(
         learning_rate: At the first step; it falls to 0 at the end.
         name: Stands before the progress line and in errors.
         decay: How the learning rate falls.
+        log: File to append the progress to; its folder is made if it is missing.
 
     Returns:
         The mean loss of the last tenth of the steps.
@@ -44,7 +47,9 @@ def fit(
         schedule = LambdaLR(optimizer, lambda step: 1 - step / steps)
     losses = []
     module.train()
-    with ProgressLine(name, steps, unit="steps") as progress:
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    with ProgressLine(name, steps, unit="steps", log=log) as progress:
         for step in range(steps):
             loss = loss_of(step)
             if not torch.isfinite(loss):

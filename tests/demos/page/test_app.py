@@ -2,13 +2,16 @@
 
 import base64
 import io
+import re
 import shutil
 
 import numpy as np
 import pytest
 import requests
 import torch
+from axe import serious_violations
 from browser import browser
+from driving import arrive, count, hold, look_ahead, open_tab, set_number, settle, wait_for_count
 from PIL import Image
 from places import ROOT
 from tiny import random_clip, tiny_world
@@ -23,8 +26,6 @@ from worldmodel.world_model import WorldModel
 
 DATA = ROOT / "tests" / "data" / "lerobot_v30_pusht"
 POLICIES = ROOT / "checkpoints" / "policies" / "pusht-position"
-PATIENCE = 150_000  # milliseconds, for a machine with other work to do
-
 
 pytestmark = pytest.mark.slow
 
@@ -56,8 +57,7 @@ def visit(chromium):
     def open_page(address, **options):
         contexts.append(chromium.new_context(accept_downloads=True, **options))
         page = contexts[-1].new_page()
-        page.set_default_timeout(PATIENCE)
-        page.strangers, page.mistakes = [], []
+        page.strangers = []
 
         def allow_own_server_only(route):
             if route.request.url.startswith((address, "data:", "blob:")):
@@ -67,9 +67,7 @@ def visit(chromium):
                 route.abort()
 
         page.route("**/*", allow_own_server_only)
-        page.on("pageerror", lambda error: page.mistakes.append(str(error)))
-        page.goto(address)
-        page.wait_for_selector("#count[data-kept]", state="attached")
+        arrive(page, address)
         return page
 
     yield open_page
@@ -90,19 +88,6 @@ def shown(page, kind="dream"):
 def agent(page, kind="dream"):
     """Where the agent is in the top camera, (x, y) in pixels."""
     return find_objects("pusht", shown(page, kind)[0])["agent"].position
-
-
-def count(page):
-    return int(page.inner_text("#count"))
-
-
-def wait_for_count(page, at_least):
-    page.wait_for_function(f"Number(document.querySelector('#count').innerText) >= {at_least}")
-
-
-def settle(page):
-    """Wait until the frame under way, if any, is shown."""
-    page.wait_for_selector('.screens[aria-busy="false"]')
 
 
 def wait_for_start(page, index):
@@ -228,30 +213,9 @@ def test_two_visitors_do_not_mix_and_are_freed(served, visit):
     assert first.mistakes == second.mistakes == []
 
 
-def open_tab(page, name):
-    page.get_by_role("tab", name=name).click()
-
-
-def set_number(page, place, value):
-    """Type into the number of a slider, until it has taken it: a tab just opened is still built."""
-    field, slider = (page.locator(f"{place} input[type={kind}]") for kind in ("number", "range"))
-    for _ in range(20):
-        field.fill(str(value))
-        field.press("Tab")
-        page.wait_for_timeout(100)
-        if field.input_value() == slider.input_value() == str(value):
-            return
-    raise AssertionError(f"{place} shows {slider.input_value()}, typed was {value}")
-
-
 def test_futures_fan_out(served, visit):
     page = visit(served[0])
-    open_tab(page, "Counterfactuals")
-    set_number(page, "#futures-k", 5)
-    set_number(page, "#futures-frames", 3)
-    page.click("#look")
-    page.wait_for_selector(".futures")
-    assert page.get_attribute(".futures", "data-count") == "5"
+    look_ahead(page, 5, 3)
     figures = page.query_selector_all("#fan figure")
     assert [figure.inner_text().split("\n")[0] for figure in figures][-1] == "rest"
     films = {figure.query_selector("img").get_attribute("src") for figure in figures}
@@ -291,11 +255,51 @@ def test_policies_are_ranked(served, visit):
     assert page.mistakes == [] and page.strangers == []
 
 
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+LAPTOP = {"viewport": {"width": 1440, "height": 900}}
+
+
+def test_the_hint_leaves_with_the_first_key(served, visit):
+    page = visit(served[0], **LAPTOP)
+    assert "Hold an arrow key." in page.inner_text(".hint") and page.locator(".hint kbd").count() == 4
+    assert page.eval_on_selector(".hint .by-key", "e => getComputedStyle(e).color") == "rgb(255, 255, 255)", "on black"
+    picture, over = (page.locator(place).bounding_box() for place in (".dream .cameras", ".hint"))
+    assert picture["y"] < over["y"] and over["y"] + over["height"] < picture["y"] + picture["height"]
+    page.keyboard.press("p")  # steers nothing
+    assert page.locator(".hint").count() == 1
+    hold(page, "ArrowRight", 1)
+    assert page.locator(".hint").count() == 0
+    page.click('[data-do="reset"]')
+    settle(page)
+    assert page.locator(".hint").count() == 0 and page.mistakes == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("device", [PHONE, LAPTOP], ids=["phone", "laptop"])
+def test_everybody_can_use_every_tab(device, scheme, served, visit):
+    """No tab sticks out, breaks a serious rule of axe-core, or complains in the console."""
+    page = visit(served[0], color_scheme=scheme, **device)
+    width = device["viewport"]["width"]
+    assert serious_violations(page) == [], "with the hint"
+    hold(page, "ArrowRight", 1)
+    for name in ("Drive", "Counterfactuals", "Policies", "Quality"):
+        if name == "Counterfactuals":
+            look_ahead(page, 2, 1)
+        open_tab(page, name)
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} sticks out"
+        assert serious_violations(page) == [], name
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", dark)[:3])) < 200) == (scheme == "dark")
+    assert page.mistakes == []
+
+
 def test_a_phone(served, visit):
-    page = visit(served[0], viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "nothing sticks out"
+    page = visit(served[0], **PHONE)
+    assert "Hold an arrow button below." in page.inner_text(".hint")
     page.tap('[data-key="right"]')
     wait_for_count(page, 1)
+    assert page.locator(".hint").count() == 0
     for image in page.query_selector_all(".drive img"):
         assert image.get_attribute("alt")
     assert all(button.inner_text() for button in page.query_selector_all(".drive button.act"))

@@ -8,13 +8,13 @@ import httpx
 import pytest
 import torch
 from browser import browser
+from driving import arrive, begin_ranking, hold, look_ahead, open_tab
 from places import ROOT
 from reverse_proxy import reverse_proxy
 
 from demos.page.app import DemoConfig, build_page, launch
 from worldmodel.world_model import WorldModel
 
-PATIENCE = 150_000  # milliseconds, for a machine with other work to do
 PREFIX = "/robots/demo"
 LIMIT = 3
 
@@ -57,19 +57,11 @@ def visit(served):
 
         def open_page(**options):
             page = chromium.new_context(ignore_https_errors=True, accept_downloads=True, **options).new_page()
-            page.set_default_timeout(PATIENCE)
-            page.mistakes = []
-            page.on("pageerror", lambda error: page.mistakes.append(str(error)))
-            page.on(
-                "console", lambda said: said.type == "error" and page.mistakes.append(f"{said.text} {said.location}")
-            )
-            page.on("response", lambda got: got.status >= 400 and page.mistakes.append(f"{got.status} {got.url}"))
             page.on(
                 "request",
                 lambda sent: sent.url.startswith((served[0], "data:", "blob:")) or page.mistakes.append(sent.url),
             )
-            page.goto(served[0])
-            page.wait_for_selector("#count[data-kept]", state="attached")
+            arrive(page, served[0])
             return page
 
         yield open_page
@@ -83,50 +75,20 @@ def wait_until(condition, seconds=20.0):
     return time.monotonic() - begun
 
 
-def drive(page, key, frames=2):
-    wanted = int(page.inner_text("#count")) + frames
-    page.keyboard.down(key)
-    page.wait_for_function(f"Number(document.querySelector('#count').innerText) >= {wanted}")
-    page.keyboard.up(key)
-    page.wait_for_selector('.screens[aria-busy="false"]')
-
-
-def set_number(page, place, value):
-    field, slider = (page.locator(f"{place} input[type={kind}]") for kind in ("number", "range"))
-    for _ in range(20):
-        field.fill(str(value))
-        field.press("Tab")
-        page.wait_for_timeout(100)
-        if field.input_value() == slider.input_value() == str(value):
-            return
-    raise AssertionError(f"{place} shows {slider.input_value()}, typed was {value}")
-
-
-def begin_ranking(page, trials, steps):
-    page.get_by_role("tab", name="Policies").click()
-    set_number(page, "#trials", trials)
-    set_number(page, "#horizon", steps)
-    page.click("#rank")
-
-
 def test_it_drives_saves_looks_ahead_and_ranks(served, visit, tmp_path):
     page = visit()
-    drive(page, "ArrowRight", 3)
+    hold(page, "ArrowRight", 3)
     page.click('[data-do="save"]')
     page.wait_for_selector("#files a")
     with page.expect_download() as download:
         page.locator("#files a").first.click()
     download.value.save_as(tmp_path / "dream.mp4")
     assert (tmp_path / "dream.mp4").stat().st_size > 1000
-    page.get_by_role("tab", name="Counterfactuals").click()
-    set_number(page, "#futures-k", 3)
-    set_number(page, "#futures-frames", 2)
-    page.click("#look")
-    page.wait_for_selector('.futures[data-count="3"]')
+    look_ahead(page, 3, 2)
     begin_ranking(page, 2, 5)
     page.wait_for_selector('.board[data-state="done"]')
     assert page.locator(".board tbody tr").count() == 3
-    page.get_by_role("tab", name="Quality").click()
+    open_tab(page, "Quality")
     page.wait_for_selector(".quality h2")
     assert page.mistakes == []
 
@@ -173,7 +135,7 @@ def test_invented_names_do_not_lock_the_page(served, visit):
         wait_until(lambda: len(visitors) == LIMIT - 1)
         assert start("onemore")["step"] == 0
     wait_until(lambda: not visitors.is_here("onemore"))
-    drive(pages[1], "d")
+    hold(pages[1], "d")
     assert pages[1].mistakes == []
 
 

@@ -1,6 +1,9 @@
 """What stands behind the tabs of the demo beside the drive, without a browser."""
 
+import base64
+import io
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -9,6 +12,7 @@ import pytest
 import torch
 from drawn_episodes import DrawnEpisodes, never
 from mine import POLICIES, write_module
+from PIL import Image
 from tiny import random_clip, tiny_world
 
 from demos.driving.session import DriveSession
@@ -116,6 +120,17 @@ def test_a_ranking_anywhere(ranking_setup, place):
     assert "75% <small>" in board and place in board
 
 
+def test_films_are_as_fast_as_the_robot(ranking_setup):
+    """10 frames/s were recorded and every second one is dreamt: 200 ms each."""
+    world = tiny_world(size=SIZE, stride=2)
+    *_, board = run_ranking(replace(ranking_setup, world=world), ME, ["a"], DREAM, trials=1, horizon=2, num_steps=1)
+    encoded = re.search(r"data:image/webp;base64,([^\"]+)", board)[1]
+    film = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    film.seek(1)
+    film.load()
+    assert film.info["duration"] == 200
+
+
 def test_recorded_starts_where_there_is_no_simulator(ranking_setup):
     """A robot that was only recorded: no reset seeds, actions within the range of the data."""
     source = DrawnEpisodes((6, 7, 8), size=SIZE)
@@ -220,6 +235,11 @@ def report(psnr):
         "objects": {"block": thing},
         "copy_last": {"cameras": {}, "top": camera, "objects": {"block": thing}},
         "action_following": {"shuffled": {"psnr_gap": {"1": 0.5, "5": 3.0}}},
+        "intervals": {
+            "cameras": {"top": {"psnr": {"5": [psnr - 3, psnr - 1]}}},
+            "copy_last": {"top": {"psnr": {"5": [psnr - 3, psnr - 1]}}},
+            "action_following": {"shuffled": {"psnr_gap": {"5": [2.0, 4.0]}}},
+        },
         "metadata": {"windows": 4, "episodes": 2, "data": "held <out>", "num_steps": 2},
     }
 
@@ -243,7 +263,7 @@ def test_quality_says_what_there_is(tmp_path):
     (world / "fidelity.json").write_text(json.dumps(report(30.0)))
     page = quality(world, after)
     assert page.count("<img") == 4 and "28.0" in page and "held &lt;out&gt;" in page
-    assert "Post-training" not in page
+    assert "Post-training" not in page and "The dreams follow the actions" in page
     after.mkdir()
     (after / "fidelity.json").write_text(json.dumps(report(31.0)))
     write_video(after / "videos" / "held_out_0.mp4", np.zeros((3, 32, 32, 3), np.uint8), 10.0)

@@ -1,11 +1,13 @@
+import numpy as np
 import pytest
 import torch
 from tiny import TINY_DIT
 
 from conditioning.conditioner import ConditionerConfig
-from demos.quickstart.improvement import improve_policy, missing
+from demos.quickstart.improvement import improve_policy, meaning, missing
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
+from policy_eval.scores import Scores
 from worldmodel.world_model import WorldModel, WorldModelConfig
 
 
@@ -44,3 +46,20 @@ def test_a_policy_is_improved_and_tried_for_real(tmp_path):
     assert found.imagined["updates"] == 1
     assert [row[0] for row in found.rows] == ["before", "after"]
     assert found.video.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (0, 20, "In real trials the policy got better: success went from 0% to 100% (95% interval of the change"),
+        (20, 0, "In real trials the policy got worse: success went from 100% to 0%"),
+        (10, 11, "It cannot be told whether the policy got better in real trials: success went from 50% to 55%"),
+    ],
+)
+def test_real_trials_in_words(before, after, words):
+    def scores(successes):
+        outcomes = np.array([1.0] * successes + [0.0] * (20 - successes))
+        return Scores("a", np.arange(20), outcomes, np.zeros(20), np.ones(20, int))
+
+    said = meaning({"before": scores(before), "after": scores(after)})
+    assert said.startswith(words) and ("includes 0" in said) == ("cannot be told" in said)

@@ -60,6 +60,7 @@ def test_the_page_stands_alone_and_says_where_it_started(folders):
     for page in (first, second):
         assert not re.search(r'(src|href)="(?!data:)', page)
         assert page.count("data:image/png;base64,") == 4
+        assert page.count('class="meaning"') == 2  # fidelity and post-training; nothing to rank, nobody to improve
     encoded = re.search(r'data:video/mp4;base64,([^"]+)"', first).group(1)
     file = folders[0] / "copy.mp4"
     file.write_bytes(base64.b64decode(encoded))

@@ -136,7 +136,8 @@ def test_a_folder_with_something_else_and_a_damaged_cell_are_named(made, tmp_pat
 def test_the_page_stands_alone(ranked):
     page = (ranked / "report.html").read_text()
     assert not re.search(r'(src|href)="(?!data:)', page)
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
+    assert "What this means" in page
     assert page.count("data:video/mp4;base64,") == len(list((ranked / "videos").glob("*.mp4"))) > 0
     for words in ("Leaderboard", "policy-2", "No statement about correlations", "Optimism test"):
         assert words in page
@@ -355,7 +356,9 @@ def test_a_plan_reads_the_finished_ranking_and_repeats_nothing(made, ranked, tmp
     shutil.copy(ranked / "ranking.json", out)
     assert main(["rank", *made.flags(out, *REAL, *ONE), "--plan"]) == 0
     assert "policy-0" in (said := capsys.readouterr().out) and "cannot be told" in said
-    assert sorted(path.name for path in out.iterdir()) == ["plan.json", "ranking.json"], "nothing was dreamt"
+    assert sorted(path.name for path in out.iterdir()) == ["plan.html", "plan.json", "ranking.json"], (
+        "nothing was dreamt"
+    )
     pairs = json.loads((out / "plan.json").read_text())["pairs"]
     assert [(pair["dream"]["made"], pair["real"]["made"]) for pair in pairs] == [(4, 4)] * 3
     one = [*made.flags(out, *REAL, *ONE), "--plan"]

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from mine import write_module
@@ -78,6 +79,10 @@ def test_policies_are_ranked_without_simulator_and_seeds_against_a_table(mine, c
     assert "In 3 dreamed trials of Broken the policy failed, and they count as failures: RuntimeError" in said
     page = Path("out/report.html").read_text()
     assert "RuntimeError: no weights" in page and "2 real ones, read from the file real.csv" in page
+    assert "A dream of right, the first in the leaderboard: its first trial, a" in page
+    (film,) = Path("out/videos").glob("*.mp4")
+    with av.open(str(film)) as container:
+        assert container.streams.video[0].average_rate == 10, "as fast as the recordings"
 
 
 def test_a_policy_without_a_trial_is_left_out_on_demand(mine, capsys):

@@ -186,6 +186,7 @@ def test_the_command_improves_and_leaves_a_policy(folders, tmp_path, capsys):
     ClonedPolicy.load(tmp_path / "out")
     report = json.loads((tmp_path / "out/imagination.json").read_text())
     assert report["updates"] == 2 and report["calibration"]["horizon"] == 2
+    assert "data:video/mp4;base64," in (tmp_path / "out/report.html").read_text()
 
 
 def test_an_interrupted_command_goes_on_as_it_says(folders, tmp_path, capsys):

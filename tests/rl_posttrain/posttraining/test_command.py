@@ -82,6 +82,11 @@ def test_every_objective_trains_and_writes_what_it_measured(objective, rank, wor
     assert (out / "curve.png").stat().st_size > 1000
     with av.open(str(out / "videos" / "held_out_0.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 4
+    page = (out / "report.html").read_text()
+    assert page.count("data:video/mp4;base64,") == len(list((out / "videos").glob("*.mp4")))
+    told = {change["name"]: change for change in json.loads((out / "changes.json").read_text())["changes"]}
+    for step, when in ((0, "before"), (-1, "after")):
+        assert told["psnr"][when] == pytest.approx(evaluations[step]["psnr"], abs=1e-4)
     before, after = WorldModel.load(world_folder), WorldModel.load(out)
     changed = {name for name, value in before.state_dict().items() if not torch.equal(value, after.state_dict()[name])}
     assert "dit.encoder.0.mlp.0.weight" in changed
