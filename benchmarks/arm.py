@@ -5,9 +5,9 @@ worldmodel record metaworld:push-v3 --behaviour play --episodes 12 --seed 7 --ou
 python benchmarks/arm.py --world checkpoints/metaworld-push --data data/push-heldout
 ```
 
-Positions are read off the scene camera's pictures, dreamt ones and real ones, by a probe that was
+Positions are read off the scene camera's pictures, dreamed ones and real ones, by a probe that was
 trained on real frames of other episodes; the simulator says where things truly are. The probe's own
-error on the real frames of the windows stands beside its error on the dreamt ones.
+error on the real frames of the windows stands beside its error on the dreamed ones.
 """
 
 from collections.abc import Sequence
@@ -180,7 +180,7 @@ def measure_points(
     """
     windows = evenly_spaced_windows(source, starts=config.starts, horizon=config.horizon, stride=world.stride)
     clip = read_windows(source, windows, horizon=config.horizon, stride=world.stride)
-    dreamt = dream(
+    dreamed = dream(
         world.stream(context_of(clip), seeds=range(len(windows))),
         clip.actions[:, LAST_CONTEXT:],
         horizon=config.horizon,
@@ -193,7 +193,7 @@ def measure_points(
     for index, horizon in enumerate(horizons):
         at = LAST_CONTEXT + horizon
         frames = {
-            "dream": dreamt[:, index, view],
+            "dream": dreamed[:, index, view],
             "real": clip.frames[:, at, view],
             "copy_last": clip.frames[:, LAST_CONTEXT, view],
         }

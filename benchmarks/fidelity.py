@@ -38,7 +38,7 @@ class FidelityBars:
     seed: int = 0
     """Seed of the measurement."""
     horizon: int = 50
-    """Dreamt frames."""
+    """Dreamed frames."""
     starts: int = 4
     """Windows of each episode."""
     batch: int = 16
@@ -183,7 +183,7 @@ def main(config: FidelityBars) -> None:
     print(f"\n{about['windows']} windows of {about['episodes']} episodes; {machine(choose_device(config.device))}\n")
     print(f"## Bars\n\n{bars_table(reports)}\n")
     horizons = " / ".join(map(str, about["horizons"]))
-    print(f"## Means after {horizons} dreamt frames\n\n{fidelity_table(list(reports.values()))}")
+    print(f"## Means after {horizons} dreamed frames\n\n{fidelity_table(list(reports.values()))}")
     for num_steps, report in reports.items():
         lost = losses_to_copying(report)
         if lost:

@@ -47,7 +47,7 @@ class SignalConfig:
     groups: int = 4
     """Starts of a batch."""
     prefix: int = 24
-    """Most frames that are dreamt before the branches."""
+    """Most frames that are dreamed before the branches."""
     out: Path = Path("runs/benchmarks/gradient_signal.json")
     """Where the figures go."""
 

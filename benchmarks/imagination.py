@@ -114,7 +114,7 @@ class BenchmarkConfig:
     episodes: int = 100
     """Real trials of every policy."""
     dream_episodes: int = 100
-    """Dreamt trials of every policy, on the first of the same starts."""
+    """Dreamed trials of every policy, on the first of the same starts."""
     minutes: float = 15.0
     """CPU minutes of an improvement run, and of the control."""
     seeds: tuple[int, ...] = (0,)
@@ -124,7 +124,7 @@ class BenchmarkConfig:
     simulator: bool = False
     """Also improve a policy with the simulator in place of the world model, as a diagnosis."""
     quick: bool = False
-    """A CPU minute per arm, 60 real and 10 dreamt trials: less than ten minutes of one core."""
+    """A CPU minute per arm, 60 real and 10 dreamed trials: less than ten minutes of one core."""
 
     @property
     def task(self) -> Task:
@@ -231,7 +231,7 @@ def clone_longer(config: BenchmarkConfig, out: Path) -> None:
 
 
 def measure(config: BenchmarkConfig, folders: Mapping[str, Path]) -> dict[str, dict[str, Scores]]:
-    """Trials of every policy, real and dreamt, from the same starts."""
+    """Trials of every policy, real and dreamed, from the same starts."""
     scores = {}
     for place, episodes in (("real", config.episodes), ("dream", config.dream_episodes)):
         task = config.task
@@ -264,9 +264,9 @@ def over_seeds(config: BenchmarkConfig, scores: Mapping[str, Scores]) -> dict[st
 
 
 def optimism(scores: Mapping[str, Mapping[str, Scores]], name: str) -> dict:
-    """Dreamt minus real success over the starts that both have, with its paired interval."""
-    dreamt = scores["dream"][name].outcomes
-    return difference_of(scores["real"][name].outcomes[: len(dreamt)], dreamt)
+    """Dreamed minus real success over the starts that both have, with its paired interval."""
+    dreamed = scores["dream"][name].outcomes
+    return difference_of(scores["real"][name].outcomes[: len(dreamed)], dreamed)
 
 
 def report(config: BenchmarkConfig, folders: Mapping[str, Path], scores: Mapping[str, Mapping[str, Scores]]) -> dict:

@@ -117,7 +117,7 @@ class Middle:
 
 
 class Clock(BaseCallback):
-    """Ends the learning after some CPU seconds of this process, and keeps the curve of the dreamt return."""
+    """Ends the learning after some CPU seconds of this process, and keeps the curve of the dreamed return."""
 
     def __init__(self, seconds: float, kept: Path):
         super().__init__()
@@ -132,7 +132,7 @@ class Clock(BaseCallback):
             self.curve.append({"cpu_seconds": spent, "frames": self.num_timesteps, "dreamt_return": returns})
             self.model.save(self.kept / "agent.zip")
             write_json(self.kept / "learning.json", {"curve": self.curve})
-            print(f"{spent:.0f} CPU s, {self.num_timesteps} frames, dreamt return {returns:.2f}", flush=True)
+            print(f"{spent:.0f} CPU s, {self.num_timesteps} frames, dreamed return {returns:.2f}", flush=True)
         return spent < self.seconds
 
 

@@ -70,9 +70,9 @@ class PosttrainBenchmark:
     arms: tuple[str, ...] = ("nft", "nft-actions", "self-rollout", "teacher-forced", "combined")
     """What is trained; nft-actions adds the rewards of inverse dynamics."""
     horizons: tuple[int, ...] = (10, 25, 50)
-    """Dreamt frames after which dream and truth are compared."""
+    """Dreamed frames after which dream and truth are compared."""
     episodes: int = 24
-    """Held-out episodes that are dreamt from their beginning."""
+    """Held-out episodes that are dreamed from their beginning."""
     train_episodes: int = 60
     """Episodes to record for training."""
     num_steps: int = 2
@@ -285,9 +285,9 @@ def at_horizons(
 def action_scores(dynamics: InverseDynamics, limits: Limits, rollout: Rollout) -> dict[str, torch.Tensor]:
     """Decoded against commanded actions from frame 25 on, and the excess over real violations."""
     error = dynamics.errors(rollout.imagined)
-    dreamt, real = (violations(dynamics.decode(clip), limits) for clip in (rollout.imagined, rollout.reference))
+    dreamed, real = (violations(dynamics.decode(clip), limits) for clip in (rollout.imagined, rollout.reference))
     late = error[:, min(LATE, error.shape[1] - 1) :]
-    return {"late_action_error": late.square().mean(dim=(1, 2)), "excess_violations": dreamt - real}
+    return {"late_action_error": late.square().mean(dim=(1, 2)), "excess_violations": dreamed - real}
 
 
 def compare(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

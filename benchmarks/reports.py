@@ -5,7 +5,7 @@ python benchmarks/reports.py checkpoints/*/fidelity.json
 worldmodel bench --world checkpoints/pusht --out bench.json && python benchmarks/reports.py bench.json
 ```
 
-Fidelity: means with 95% intervals over episodes in brackets, a column for each number of dreamt frames. A report with
+Fidelity: means with 95% intervals over episodes in brackets, a column for each number of dreamed frames. A report with
 shifted data sets becomes a table of them alone. Bench: the grid, and what else was timed.
 """
 
@@ -80,10 +80,10 @@ def shift_table(report: Mapping[str, Any], horizons: tuple[str, ...] = ("1", "10
     view = next(iter(report["cameras"]))
     rows = []
     for name, each in {"as trained on": report, **report["shifted"]}.items():
-        dreamt, copied = (at(each, part, view, "psnr") for part in ("cameras", "copy_last"))
+        dreamed, copied = (at(each, part, view, "psnr") for part in ("cameras", "copy_last"))
         intervals = at(each, "intervals", "cameras", view, "psnr")
-        cells = [f"{cell(dreamt[h], intervals.get(h), 1)} ({cell(copied[h], None, 1)})" for h in horizons]
-        rows.append([plain(name), *cells, f"{dreamt[horizons[-1]] - copied[horizons[-1]]:.1f}"])
+        cells = [f"{cell(dreamed[h], intervals.get(h), 1)} ({cell(copied[h], None, 1)})" for h in horizons]
+        rows.append([plain(name), *cells, f"{dreamed[horizons[-1]] - copied[horizons[-1]]:.1f}"])
     heads = [f"PSNR at {h}, dB (copying)" for h in horizons]
     return table([f"data, camera {plain(view)}", *heads, f"gain over copying at {horizons[-1]}, dB"], rows)
 

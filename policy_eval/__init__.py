@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from policy_eval.real_envs import RealEnvs
     from policy_eval.real_rollouts import record_rollouts
     from policy_eval.scores import Scores
+    from policy_eval.statistics.difference import pair_order
     from policy_eval.steering.proposals import jitter
     from policy_eval.steering.scorers import by_agreement, by_value, by_verifier
     from policy_eval.steering.steered import SteeredPolicy
@@ -74,6 +75,7 @@ __all__ = [
     "jitter",
     "load_judge",
     "load_policy",
+    "pair_order",
     "plan_trials",
     "rank",
     "rank_policies",
@@ -121,6 +123,7 @@ _HOMES = {
     "jitter": "policy_eval.steering.proposals",
     "load_judge": "policy_eval.judge.find",
     "load_policy": "policy_eval.policies.find",
+    "pair_order": "policy_eval.statistics.difference",
     "plan_trials": "policy_eval.ranking.plan",
     "rank": "policy_eval.ranking.rank",
     "rank_policies": "policy_eval.ranking.command",

@@ -64,7 +64,7 @@ def save_episode(session: DriveSession, folder: Path, names: tuple[str, ...]) ->
         rewards=None,
         successes=None,
         task="Driven by hand in a dream.",
-        metadata={"dreamt": 1, "noise_seed": session.seed},
+        metadata={"dreamed": 1, "noise_seed": session.seed},
     )
     finalise(folder, schema)
 

@@ -63,11 +63,11 @@ def look_ahead(
     named = titles(session.bindings, names)
     pushes = {named.get(name, name): push for name, push in pushes.items()}
 
-    def dreamt(_: int) -> None:
+    def dreamed(_: int) -> None:
         visitors.check_here(visitor)
         stepped()
 
-    futures = imagine_futures(session, pushes, judge, dreamt)
+    futures = imagine_futures(session, pushes, judge, dreamed)
     return fan(futures, session.world.fps / session.world.stride)
 
 

@@ -124,7 +124,7 @@ def calibrate_judge(config: CalibrateConfig) -> dict:
         "real": float(real.mean()),
         "dreamt_before": float((scores > before).mean()),
         "difference_before": difference and list(difference),
-        "dreamt": float((scores > judge.threshold).mean()),
+        "dreamed": float((scores > judge.threshold).mean()),
         "threshold_before": before,
         "threshold": judge.threshold,
     }

@@ -12,7 +12,7 @@ from worldmodel.display.html import Report
 from worldmodel.display.plots import Row, draw_intervals, panel, png
 from worldmodel.display.words import sign_of, span
 
-RATES = {"real": "real rollouts", "dreamt_before": "dreams, threshold before", "dreamt": "dreams, threshold now"}
+RATES = {"real": "real rollouts", "dreamt_before": "dreams, threshold before", "dreamed": "dreams, threshold now"}
 
 
 def meaning(found: Mapping[str, Any]) -> list[str]:
@@ -47,7 +47,7 @@ def write_page(found: Mapping[str, Any], scores: Float64[np.ndarray, "e"], file:
         file: The page.
     """
     page = Report("Calibration of a judge")
-    page.text(f"{found['episodes']} rollouts of {found['rollouts']}, each dreamt from its start by the same policy.")
+    page.text(f"{found['episodes']} rollouts of {found['rollouts']}, each dreamed from its start by the same policy.")
     page.meaning(meaning(found))
     page.heading("Success")
     rows = [Row(name, found[key], *wilson_interval(found[key], found["episodes"])) for key, name in RATES.items()]

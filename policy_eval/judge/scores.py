@@ -91,8 +91,8 @@ def dream_again(
         lengths = [len(clip.frames) - 1 for clip in clips]
         context = stack_clips([source.read(e, 0, 1) for e in batched])
         padded = pad_sequence([clip.actions for clip in clips], batch_first=True)
-        dreamt = world.stream(context, seeds=seed + first).roll(padded, num_steps=num_steps)
-        frames = torch.stack([observation.frames.cpu() for observation in dreamt], dim=1)
+        dreamed = world.stream(context, seeds=seed + first).roll(padded, num_steps=num_steps)
+        frames = torch.stack([observation.frames.cpu() for observation in dreamed], dim=1)
         dreams += [row[:length] for row, length in zip(frames, lengths, strict=True)]
     return dreams
 

@@ -139,10 +139,10 @@ def train_judge(config: JudgeConfig) -> dict:
     report["reward_correlation"] = reward_correlation(learned, tested, test)
     if dream is not None:
         report["world"], report["dreams"] = str(config.world), config.dreams
-        dreamt = test[:DREAMS]
-        pictures = dream(tested, dreamt)
+        dreamed = test[:DREAMS]
+        pictures = dream(tested, dreamed)
         for name, each in judges.items():
-            judged = judge_episodes(each.score, tested, dreamt, pictures, dream.stride)
+            judged = judge_episodes(each.score, tested, dreamed, pictures, dream.stride)
             report["dreamed"][name] = judge_report(judged, each.threshold)
     learned.save(config.out)
     write_json(config.out / "report.json", report)

@@ -135,8 +135,8 @@ class SteeredPolicy:
         actions = torch.stack([held(action, self.world.stride) for action in between], 1) if between else None
         return Clip(frames=frames, actions=actions, states=states)
 
-    def _observed(self, dreamt: Observation) -> Observations:
+    def _observed(self, dreamed: Observation) -> Observations:
         """What was dreamed, under the keys of an observation."""
-        named = zip(self.world.views, dreamt.frames.unbind(1), strict=True)
+        named = zip(self.world.views, dreamed.frames.unbind(1), strict=True)
         observation = {f"observation.images.{view}": pictures for view, pictures in named}
-        return observation if dreamt.states is None else observation | {"observation.state": dreamt.states}
+        return observation if dreamed.states is None else observation | {"observation.state": dreamed.states}

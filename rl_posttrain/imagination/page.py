@@ -26,7 +26,7 @@ WARNING = (
 
 
 @dataclass(frozen=True)
-class Dreamt:
+class Dreamed:
     """Dreams of a policy from the held-out starts, without exploration.
 
     Attributes:
@@ -45,14 +45,14 @@ class Dreamt:
 
 
 def change(
-    before: Dreamt, after: Dreamt, episodes: Int64[np.ndarray, "n"], measure: str
+    before: Dreamed, after: Dreamed, episodes: Int64[np.ndarray, "n"], measure: str
 ) -> tuple[float, tuple[float, float] | None]:
     """Mean change over the same starts and its 95% interval, from a bootstrap over episodes."""
     gained = after.values(measure) - before.values(measure)
     return float(gained.mean()), bootstrap_interval(gained, episodes)
 
 
-def meaning(before: Dreamt, after: Dreamt, episodes: Int64[np.ndarray, "n"], kept: int) -> list[str]:
+def meaning(before: Dreamed, after: Dreamed, episodes: Int64[np.ndarray, "n"], kept: int) -> list[str]:
     """Whether the policy got better in dreams of held-out starts; the return decides.
 
     Args:
@@ -82,8 +82,8 @@ def meaning(before: Dreamt, after: Dreamt, episodes: Int64[np.ndarray, "n"], kep
 
 
 def write_page(
-    before: Dreamt,
-    after: Dreamt,
+    before: Dreamed,
+    after: Dreamed,
     episodes: Int64[np.ndarray, "n"],
     report: Mapping[str, object],
     world: WorldModel,
@@ -97,7 +97,7 @@ def write_page(
         after: Dreams of the kept policy from the same starts.
         episodes: The episode of each start.
         report: What `improve` returns.
-        world: The world model that dreamt.
+        world: The world model that dreamed.
         videos: Films of real trials, before and after.
         out: Folder of the run, with its `validation.jsonl`.
     """
@@ -128,23 +128,23 @@ def write_page(
     return sentences
 
 
-def table(before: Dreamt, after: Dreamt, episodes: Int64[np.ndarray, "n"]) -> list[tuple[str, ...]]:
+def table(before: Dreamed, after: Dreamed, episodes: Int64[np.ndarray, "n"]) -> list[tuple[str, ...]]:
     """One row per measure."""
     rows = []
     for name in MEASURES:
         _, interval = change(before, after, episodes, name)
-        means = (f"{dreamt.values(name).mean():.3f}" for dreamt in (before, after))
+        means = (f"{dreamed.values(name).mean():.3f}" for dreamed in (before, after))
         rows.append((name, *means, "-" if interval is None else span(interval, "{:.3f}")))
     return rows
 
 
-def draw_means(before: Dreamt, after: Dreamt, episodes: Int64[np.ndarray, "n"]) -> bytes:
+def draw_means(before: Dreamed, after: Dreamed, episodes: Int64[np.ndarray, "n"]) -> bytes:
     """Return and success before and after with their intervals, as a PNG."""
     places = {}
-    for place, dreamt in (("before", before), ("after", after)):
+    for place, dreamed in (("before", before), ("after", after)):
         places[place] = []
         for name in MEASURES:
-            values = dreamt.values(name)
+            values = dreamed.values(name)
             mean = float(values.mean())
             places[place].append(Row(name, mean, *(bootstrap_interval(values, episodes) or (mean, mean))))
     return draw_intervals(places, "mean over held-out starts")

@@ -22,7 +22,7 @@ from rl_posttrain.imagination.gate import check_ranking
 from rl_posttrain.imagination.imitation import Memory, imitate
 from rl_posttrain.imagination.learner import Learner, imagined_return, learn_from, update
 from rl_posttrain.imagination.log import ImagineLog, summary
-from rl_posttrain.imagination.page import Dreamt, write_page
+from rl_posttrain.imagination.page import Dreamed, write_page
 from rl_posttrain.imagination.rollouts import Imagined, imagine_rollouts
 from rl_posttrain.imagination.starts import StartPool
 from rl_posttrain.rewards.extra import Weighted, find_rewards, rewards_read
@@ -137,16 +137,16 @@ def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str,
 
 def show_change(config: ImagineConfig, setting: Setting, report: dict[str, Any]) -> None:
     """Dream with the cloned and with the kept policy from the held-out starts, and write the page."""
-    dreamt = []
+    dreamed = []
     for folder in (config.policy, config.out):
         policy = ClonedPolicy.load(folder, setting.world.device)
         learner = Learner(policy, config.learn).to(setting.world.device).eval()
         returns, imagined = measured_dreams(config, setting, learner)
-        dreamt.append(
-            Dreamt(returns.double().numpy(), imagined.solved.double().cpu().numpy(), imagined.frames[0].cpu())
+        dreamed.append(
+            Dreamed(returns.double().numpy(), imagined.solved.double().cpu().numpy(), imagined.frames[0].cpu())
         )
     videos = sorted((config.out / "videos").glob("*.mp4")) if config.real != "none" else []
-    sentences = write_page(*dreamt, setting.held_out.episodes, report, setting.world, videos, config.out)
+    sentences = write_page(*dreamed, setting.held_out.episodes, report, setting.world, videos, config.out)
     print("\n".join([*sentences, str(config.out / "report.html")]))
 
 

@@ -144,11 +144,11 @@ def draw_branches(
         clip=clip,
     )
     first = torch.cat([picture[each][:, None], frames], dim=1)
-    dreamt = None
+    dreamed = None
     if states is not None:
-        dreamt = torch.cat([states[each][:, now, None], sample_states], dim=1)
+        dreamed = torch.cat([states[each][:, now, None], sample_states], dim=1)
     reference = _from(copied, now)
-    return branches, Rollout(replace(reference, frames=first, states=dreamt), reference)
+    return branches, Rollout(replace(reference, frames=first, states=dreamed), reference)
 
 
 def _branch_length(clip: Clip, context: int, prefix: int) -> int:

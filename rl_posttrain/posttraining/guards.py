@@ -68,7 +68,7 @@ def read_held_out(
 def dream(world: WorldModel, clip: Clip, actions: Float[Tensor, "b m a"], *, num_steps: int, seed: int) -> Rollout:
     """Dream the clip after its context under `actions`; window `i` has noise seed `seed + i`."""
     clip = clip.to(world.device)
-    dreamt = world.rollout(context_of(clip), actions, num_steps=num_steps, seeds=seed)
+    dreamed = world.rollout(context_of(clip), actions, num_steps=num_steps, seeds=seed)
     late = slice(CONTEXT_FRAMES - 1, CONTEXT_FRAMES + actions.shape[1])
     reference = replace(
         clip,
@@ -80,8 +80,8 @@ def dream(world: WorldModel, clip: Clip, actions: Float[Tensor, "b m a"], *, num
     )
     imagined = replace(
         reference,
-        frames=torch.cat([reference.frames[:, :1], dreamt.frames], dim=1),
-        states=None if dreamt.states is None else torch.cat([reference.states[:, :1], dreamt.states], dim=1),
+        frames=torch.cat([reference.frames[:, :1], dreamed.frames], dim=1),
+        states=None if dreamed.states is None else torch.cat([reference.states[:, :1], dreamed.states], dim=1),
     )
     return Rollout(imagined, reference)
 

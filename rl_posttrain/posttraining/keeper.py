@@ -107,11 +107,11 @@ class Keeper:
         """Compare the kept world model with the one before: `changes.json`, videos, and the page `report.html`."""
         if not self.main:
             return
-        before, dreamt = self._score(self.base)
+        before, dreamed = self._score(self.base)
         after, better = self._score(WorldModel.load(self.config.out, self.base.device))
         found = changes(before, after, self.held_out.episodes, seed=self.config.seed)
         write_json(self.config.out / "changes.json", {"format": 1, "changes": [asdict(change) for change in found]})
-        videos = self._film({"before": dreamt, "after": better})
+        videos = self._film({"before": dreamed, "after": better})
         sentences = meaning(found, self.rewards.names, self.kept)
         write_page(self.introduction, sentences, found, videos, self.config.out)
         print("\n".join([*sentences, str(self.config.out / "report.html")]))

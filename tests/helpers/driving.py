@@ -16,12 +16,12 @@ def arrive(page, address):
 
 
 def count(page):
-    """Frames dreamt so far."""
+    """Frames dreamed so far."""
     return int(page.inner_text("#count"))
 
 
 def wait_for_count(page, at_least):
-    """Wait until so many frames are dreamt."""
+    """Wait until so many frames are dreamed."""
     page.wait_for_function(f"Number(document.querySelector('#count').innerText) >= {at_least}")
 
 
@@ -57,7 +57,7 @@ def set_number(page, place, value):
 
 
 def look_ahead(page, futures, frames):
-    """Let the futures of the moment be dreamt, and wait for them."""
+    """Let the futures of the moment be dreamed, and wait for them."""
     open_tab(page, "Counterfactuals")
     set_number(page, "#futures-k", futures)
     set_number(page, "#futures-frames", frames)

@@ -61,15 +61,15 @@ def pages(tmp_path_factory):
     write_posttraining("2 updates.", ["Better."], [change], [film], out)
     (out / "report.html").rename(out / "posttraining.html")
     (out / "validation.jsonl").write_text('{"step": 0, "return": 0.1}\n')
-    dreamt = Dreamt(np.arange(4.0), np.ones(4), torch.zeros(3, 2, 16, 24, 3, dtype=torch.uint8))
+    dreamed = Dreamt(np.arange(4.0), np.ones(4), torch.zeros(3, 2, 16, 24, 3, dtype=torch.uint8))
     about = {"updates": 2, "seconds": 3.0, "best": {"step": 1}}
-    write_imagination(dreamt, dreamt, np.arange(4), about, world, [film], out)
+    write_imagination(dreamed, dreamed, np.arange(4), about, world, [film], out)
     (out / "report.html").rename(out / "imagination.html")
     row = {"value": 0.5, "low": 0.4, "high": 0.6}
     write_alignment(
         {n: {"pearson": row, "bias": row} for n in ("0", "25")}, ("pearson", "bias"), [film], out / "alignment.html"
     )
-    found = {"rollouts": "data", "episodes": 20, "real": 0.5, "dreamt_before": 0.7, "dreamt": 0.5}
+    found = {"rollouts": "data", "episodes": 20, "real": 0.5, "dreamt_before": 0.7, "dreamed": 0.5}
     found |= {"difference_before": [0.1, 0.3], "threshold_before": 0.5, "threshold": 0.7}
     write_calibration(found, np.linspace(0, 1, 20), out / "calibration.html")
     return out

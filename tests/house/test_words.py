@@ -16,8 +16,8 @@ RECORDS = {"docs/log.md", "docs/papers.md"}
 UNMENDED: set[str] = set()
 """Documents that do not follow the rules yet; this set only gets smaller."""
 DOCUMENTS = sorted({str(path.relative_to(ROOT)) for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]})
-CODE_WORDS = {"worldmodel/cli.py": {"datasets", "license"}}
-"""Words in strings that a program reads: names of options."""
+CODE_WORDS = {"worldmodel/cli.py": {"datasets", "license"}, "worldmodel/display/plots.py": {"center"}}
+"""Words in strings that a program reads: names of options and places."""
 
 
 def unreleased(changelog: str) -> str:

@@ -86,7 +86,7 @@ def test_the_command_aligns_and_ranks_again(made, tmp_path):
     low, high = calibration["difference_before"]
     assert calibration["episodes"] == 2, "the last quarter is held back"
     assert len(open_episodes(out / "8/judge-data")) == 12, "6 rollouts, 6 old episodes"
-    assert low <= 0 <= high or calibration["dreamt"] == calibration["real"]
+    assert low <= 0 <= high or calibration["dreamed"] == calibration["real"]
     assert (alone / "8/judge").is_dir() and not (alone / "8/world").exists()
 
 

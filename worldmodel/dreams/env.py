@@ -175,10 +175,10 @@ class DreamEnv(VectorEnv):
             ValueError: The actions have another shape than the action space, or are not finite.
         """
         assert self._stream is not None, "reset comes before step"
-        dreamt = self._stream.step(held(self._commands(actions), self.repeats), num_steps=self.num_steps)
-        verdict = self.judge(replace(dreamt, task=tuple(self._tasks)))
+        dreamed = self._stream.step(held(self._commands(actions), self.repeats), num_steps=self.num_steps)
+        verdict = self.judge(replace(dreamed, task=tuple(self._tasks)))
         over = self._terminated | self._truncated
-        self._show(np.flatnonzero(~over), dreamt.frames, dreamt.states)
+        self._show(np.flatnonzero(~over), dreamed.frames, dreamed.states)
         rewards = np.where(over, 0.0, _numbers(verdict.rewards))
         self._steps += ~over
         self._terminated |= ~over & verdict.successes.cpu().numpy()

@@ -40,8 +40,8 @@ def dream(
         advance: Called after each frame with the number of streams.
     """
     actions, kept = None if actions is None else actions[:, :horizon], []
-    dreamt = stream.branch().roll(actions, num_frames=horizon, num_steps=num_steps)
-    for number, observation in enumerate(dreamt, start=1):
+    dreamed = stream.branch().roll(actions, num_frames=horizon, num_steps=num_steps)
+    for number, observation in enumerate(dreamed, start=1):
         if number in horizons:
             kept.append(observation.frames.cpu())
         advance(len(stream))

@@ -22,13 +22,13 @@ def write_page(report: Mapping[str, Any], world: WorldModel, source: EpisodeSour
         report: What `measure_fidelity` returns.
         world: The world model, which dreams the film.
         source: The data set that was measured.
-        episode: The episode of the film, dreamt from its beginning.
+        episode: The episode of the film, dreamed from its beginning.
         file: The page.
     """
     about = report["metadata"]
     page = Report("How faithful the dreams are")
     page.text(
-        f"{about['windows']} windows of {about['episodes']} episodes of {about['data']}, dreamt with "
+        f"{about['windows']} windows of {about['episodes']} episodes of {about['data']}, dreamed with "
         f"{about['num_steps']} denoising steps per frame from {about['context_frames']} recorded frames."
     )
     page.meaning(meaning(report))

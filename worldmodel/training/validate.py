@@ -41,8 +41,8 @@ def validate(
         latent = world.latent_actions(clip.frames) if world.describes else None
         clip = replace(clip, actions=latent)
     actions = None if clip.actions is None else clip.actions[:, CONTEXT - 1 :]
-    dreamt = world.stream(clip.head(CONTEXT)).roll(actions, num_frames=horizon, num_steps=num_steps)
-    dream = torch.stack([observation.frames for observation in dreamt], dim=1)
+    dreamed = world.stream(clip.head(CONTEXT)).roll(actions, num_frames=horizon, num_steps=num_steps)
+    dream = torch.stack([observation.frames for observation in dreamed], dim=1)
     truth = clip.frames[:, CONTEXT:]
     side_by_side = torch.cat([truth, dream], dim=3)[:4]
     folder.mkdir(parents=True, exist_ok=True)

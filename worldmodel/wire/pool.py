@@ -71,9 +71,9 @@ class Pool:
         every, moving = torch.zeros(self.size, width), torch.zeros(self.size, dtype=torch.bool)
         for row, action in actions.items():
             every[row], moving[row] = action, True
-        dreamt = self.stream.step(every, num_steps=self.num_steps, moving=moving)
-        dreamt = replace(dreamt, task=tuple(self.tasks))
-        return dreamt, None if self.judge is None else self.judge(dreamt)
+        dreamed = self.stream.step(every, num_steps=self.num_steps, moving=moving)
+        dreamed = replace(dreamed, task=tuple(self.tasks))
+        return dreamed, None if self.judge is None else self.judge(dreamed)
 
     def look(self, rows: Sequence[int]) -> Observation:
         """The current frames and states of some rows."""

@@ -154,8 +154,8 @@ def _step(pool: Pool, jobs: Sequence[Job]) -> list[dict[str, np.ndarray]]:
     actions: dict[int, Tensor] = {}
     for job in jobs:
         actions |= job.wanted()
-    dreamt, verdict = pool.step(actions)
-    named: dict[str, Tensor | None] = {"frames": dreamt.frames, "states": dreamt.states}
+    dreamed, verdict = pool.step(actions)
+    named: dict[str, Tensor | None] = {"frames": dreamed.frames, "states": dreamed.states}
     if verdict is not None:
         named |= {"reward": verdict.rewards, "success": verdict.successes, "unsure": verdict.unsure}
     arrays = {name: value.detach().cpu().numpy() for name, value in named.items() if value is not None}

@@ -111,14 +111,14 @@ def test_driving(served, visit, tmp_path):
     settle(page)
     moved = agent(page, "truth") - start
     assert moved[0] > 3 and abs(moved[1]) < moved[0] / 3, "the simulator goes where the key says"
-    dreamt = count(page)
+    dreamed = count(page)
 
     wait_for_start(page, 5)
     page.keyboard.press("ArrowDown", delay=50)
     wait_for_count(page, 1)
     page.keyboard.press("ArrowDown", delay=50)
     wait_for_count(page, 2)
-    assert dreamt >= 5 and page.mistakes == [] and page.strangers == []
+    assert dreamed >= 5 and page.mistakes == [] and page.strangers == []
 
 
 def test_the_dream_follows_the_keys(served, visit):

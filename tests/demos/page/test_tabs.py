@@ -121,7 +121,7 @@ def test_a_ranking_anywhere(ranking_setup, place):
 
 
 def test_films_are_as_fast_as_the_robot(ranking_setup):
-    """10 frames/s were recorded and every second one is dreamt: 200 ms each."""
+    """10 frames/s were recorded and every second one is dreamed: 200 ms each."""
     world = tiny_world(size=SIZE, stride=2)
     *_, board = run_ranking(replace(ranking_setup, world=world), ME, ["a"], DREAM, trials=1, horizon=2, num_steps=1)
     encoded = re.search(r"data:image/webp;base64,([^\"]+)", board)[1]

@@ -88,10 +88,10 @@ def test_as_many_dreams_succeed_as_rollouts(succeed):
     assert (scores > threshold).sum() == succeed
 
 
-@pytest.mark.parametrize(("dreamt", "moves"), [([1, 1, 1, 1, 0], True), ([1, 0, 0, 0, 0], False)])
-def test_a_difference_by_chance_moves_nothing(dreamt, moves):
+@pytest.mark.parametrize(("dreamed", "moves"), [([1, 1, 1, 1, 0], True), ([1, 0, 0, 0, 0], False)])
+def test_a_difference_by_chance_moves_nothing(dreamed, moves):
     """No rollout succeeds; of the dreams four in five, which is no chance, or one, which may be."""
-    scores = np.array([0.6 if success else 0.1 * i for i, success in enumerate(dreamt)])
+    scores = np.array([0.6 if success else 0.1 * i for i, success in enumerate(dreamed)])
     threshold, (low, high) = new_threshold(scores, np.zeros(5), 0.5, always=False)
     assert (threshold != 0.5) == moves
     assert (low > 0) == moves and high > 0
@@ -113,7 +113,7 @@ def test_the_highest_score_of_every_stream_is_remembered(made):
 def test_what_is_found_is_written_and_the_judge_has_the_new_threshold(config):
     """No rollout of three steps succeeds."""
     found = calibrate_judge(replace(config, always=True))
-    assert found["dreamt"] == found["real"] == 0
+    assert found["dreamed"] == found["real"] == 0
     assert found["threshold_before"] == LearnedJudge.load(config.judge).threshold == 0.5
     assert LearnedJudge.load(config.out).threshold == found["threshold"] > 0.5
     assert json.loads((config.out / "calibration.json").read_text()) == found

@@ -12,7 +12,7 @@ def found(difference, threshold=0.7):
         "episodes": 20,
         "real": 0.5,
         "dreamt_before": 0.7,
-        "dreamt": 0.5,
+        "dreamed": 0.5,
         "difference_before": difference,
         "threshold_before": 0.5,
         "threshold": threshold,

@@ -154,11 +154,11 @@ def test_every_frame_but_the_first_is_judged(data):
     assert judged[0].successes.any() and not judged[1].successes.any()
     world = tiny_world(size=(16, 16), random=False)
     pictures = dream_again(world, source, [0, 2], num_steps=1, batch=1)
-    dreamt = judge_episodes(bright, source, [0, 2], pictures)
+    dreamed = judge_episodes(bright, source, [0, 2], pictures)
     # A world that has learnt nothing shows the first frame again and again.
     first = bright(clip.frames[:1]).item()
-    assert dreamt[0].scores.tolist() == pytest.approx([first] * len(clip.successes), abs=0.01)
-    assert torch.equal(dreamt[1].successes, judged[1].successes)
+    assert dreamed[0].scores.tolist() == pytest.approx([first] * len(clip.successes), abs=0.01)
+    assert torch.equal(dreamed[1].successes, judged[1].successes)
 
 
 def test_episodes_are_dreamt_under_their_own_actions():
@@ -249,13 +249,13 @@ def test_the_command_trains_calibrates_and_reports(stride, data, tmp_path, capsy
 def test_dreamt_frames_have_the_labels_of_the_record(data):
     source, world = open_episodes(data), tiny_world(size=(16, 16), random=False)
     real = read_frames(source, [0, 2])
-    dreamt = read_frames(source, [0, 2], dream_again(world, source, [0, 2], num_steps=1))
-    assert torch.equal(dreamt.successes, real.successes)
-    assert torch.equal(dreamt.rewards, real.rewards)
-    assert dreamt.frames.shape == real.frames.shape
-    assert not torch.equal(dreamt.frames, real.frames)
-    both = real.join(dreamt)
-    assert torch.equal(both.frames, torch.cat([real.frames, dreamt.frames]))
+    dreamed = read_frames(source, [0, 2], dream_again(world, source, [0, 2], num_steps=1))
+    assert torch.equal(dreamed.successes, real.successes)
+    assert torch.equal(dreamed.rewards, real.rewards)
+    assert dreamed.frames.shape == real.frames.shape
+    assert not torch.equal(dreamed.frames, real.frames)
+    both = real.join(dreamed)
+    assert torch.equal(both.frames, torch.cat([real.frames, dreamed.frames]))
 
 
 def test_a_judge_learns_from_dreams(data, tmp_path, capsys):

@@ -357,7 +357,7 @@ def test_a_plan_reads_the_finished_ranking_and_repeats_nothing(made, ranked, tmp
     assert main(["rank", *made.flags(out, *REAL, *ONE), "--plan"]) == 0
     assert "policy-0" in (said := capsys.readouterr().out) and "cannot be told" in said
     assert sorted(path.name for path in out.iterdir()) == ["plan.html", "plan.json", "ranking.json"], (
-        "nothing was dreamt"
+        "nothing was dreamed"
     )
     pairs = json.loads((out / "plan.json").read_text())["pairs"]
     assert [(pair["dream"]["made"], pair["real"]["made"]) for pair in pairs] == [(4, 4)] * 3

@@ -231,7 +231,7 @@ def test_extra_dreams_sharpen_the_real_score():
 
 
 def test_dreams_of_other_starts_are_extra():
-    """Starts 3, 4 and 5 were tried for real; dreamt were 0 to 5."""
+    """Starts 3, 4 and 5 were tried for real; dreamed were 0 to 5."""
     dream = scores([1, 1, 1, 0, 1, 1])
     real = scores([0, 1, 1], first_seed=3)
     found = rank({"a": dream}, {"a": real}).predicted["a"]

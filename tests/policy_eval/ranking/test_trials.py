@@ -99,14 +99,14 @@ def test_steps_and_seed_are_those_of_the_dreams(setup, tmp_path):
     failed(tmp_path, "one", [100])
     cell = Cell("replay", "one", setup.data.with_name("one"), (0,))
 
-    def dreamt(**change) -> np.ndarray:
+    def dreamed(**change) -> np.ndarray:
         trials = []
         play(replace(setup, num_envs=1, **change), cell, tmp_path, trials.append)
         return trials[0].frames
 
-    two = dreamt(num_steps=2)
-    assert (two == dreamt(num_steps=2)).all()
-    assert (two != dreamt(num_steps=1)).any() and (two != dreamt(num_steps=2, seed=1)).any()
+    two = dreamed(num_steps=2)
+    assert (two == dreamed(num_steps=2)).all()
+    assert (two != dreamed(num_steps=1)).any() and (two != dreamed(num_steps=2, seed=1)).any()
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,8 @@ def test_futures_are_those_of_the_world():
     )
     own = clip.actions.unflatten(0, (2, 3))[:, 0]
     expected = world.rollout(context, own, num_steps=1, seeds=[3, 4])
-    dreamt = clip.frames.unflatten(0, (2, 3))[:, 0, 1:]
-    assert (dreamt.int() - expected.frames.int()).abs().max() <= 1
+    dreamed = clip.frames.unflatten(0, (2, 3))[:, 0, 1:]
+    assert (dreamed.int() - expected.frames.int()).abs().max() <= 1
     # Products of six streams and of two round differently, and a state feeds on the last one.
     followed = clip.states.unflatten(0, (2, 3))[:, 0, 1:]
     torch.testing.assert_close(followed, expected.states, atol=1e-3, rtol=1e-3)

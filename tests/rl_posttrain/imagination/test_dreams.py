@@ -190,11 +190,11 @@ def test_an_extra_reward_sees_each_action_and_is_measured(data, tmp_path):
     learner = Learner(square_policy(), options.learn)
     plain = measure(options, setting, learner)[0]
     with_it = replace(setting, extra={"moved": (moved, -0.5), "again": (moved, 2.0)})
-    dreamt = dream(options, with_it, learner, setting.held_out, horizon=3, seed=0, noise_seeds=1, explore=False)
+    dreamed = dream(options, with_it, learner, setting.held_out, horizon=3, seed=0, noise_seeds=1, explore=False)
     assert len(seen) == 6 and all(rollout.reference is None for rollout in seen)
     for step, rollout in enumerate(seen[::2]):
-        assert torch.equal(rollout.imagined.frames, dreamt.frames[:, step : step + 2])
-        torch.testing.assert_close(dreamt.extra[:, step], 1.5 * moved(rollout))
+        assert torch.equal(rollout.imagined.frames, dreamed.frames[:, step : step + 2])
+        torch.testing.assert_close(dreamed.extra[:, step], 1.5 * moved(rollout))
     assert rollout.imagined.actions.shape == (len(setting.held_out), 1, 2)
     assert rollout.imagined.task == ("right",) * len(setting.held_out)
     change = measure(options, with_it, learner)[0] - plain

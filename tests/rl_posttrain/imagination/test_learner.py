@@ -36,9 +36,9 @@ def dreams(made: Learner, *, disagreement: float = 0.0) -> Imagined:
     )
 
 
-def experience(made: Learner, *, trust_scale: float | None = None, **dreamt: float) -> tuple:
+def experience(made: Learner, *, trust_scale: float | None = None, **dreamed: float) -> tuple:
     average = MovingAverage(made, 0.5)
-    return learn_from(made, average, dreams(made, **dreamt), torch.tensor([1.0, 3.0]), PLAIN, trust_scale)
+    return learn_from(made, average, dreams(made, **dreamed), torch.tensor([1.0, 3.0]), PLAIN, trust_scale)
 
 
 def test_returns_by_hand():
@@ -67,10 +67,10 @@ def test_rewards_of_dreams_that_disagree_are_trusted_less():
 def test_extra_rewards_are_trusted_as_much_as_the_judge():
     """The second dream gains 0.25 with each action: 0.5 + 0.25 + 0.5 x 0.25, and 0 + 0.25; the first one loses 1."""
     made = learner()
-    dreamt = replace(dreams(made, disagreement=0.2), extra=torch.tensor([[-1.0, 9.0], [0.25, 0.25]]))
+    dreamed = replace(dreams(made, disagreement=0.2), extra=torch.tensor([[-1.0, 9.0], [0.25, 0.25]]))
     average = MovingAverage(made, 0.5)
     for scale, share in ((None, 1.0), (0.2, 1 / math.e)):
-        found, _, _ = learn_from(made, average, dreamt, torch.ones(2), PLAIN, scale)
+        found, _, _ = learn_from(made, average, dreamed, torch.ones(2), PLAIN, scale)
         assert found.returns.tolist() == pytest.approx([share * 0.5, share * 0.875, share * 0.25], abs=1e-6)
 
 

@@ -12,12 +12,12 @@ from rl_posttrain.imagination.page import Dreamt, meaning, write_page
 EPISODES = np.array([0, 0, 1, 1, 2, 2])
 
 
-def dreamt(*returns, solved=0.0):
+def dreamed(*returns, solved=0.0):
     frames = torch.zeros(3, 2, 16, 24, 3, dtype=torch.uint8)
     return Dreamt(np.repeat(np.array(returns, float), 2), np.full(6, float(solved)), frames)
 
 
-BEFORE = dreamt(0.1, 0.2, 0.3)
+BEFORE = dreamed(0.1, 0.2, 0.3)
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,14 @@ BEFORE = dreamt(0.1, 0.2, 0.3)
     ],
 )
 def test_the_return_decides(after, words):
-    said, warning = meaning(BEFORE, dreamt(*after, solved=1), EPISODES, 3)
+    said, warning = meaning(BEFORE, dreamed(*after, solved=1), EPISODES, 3)
     assert said.startswith(words) and "success from 0% to 100%" in said
     assert ("includes 0" in said) == ("cannot be told" in said)
     assert "worldmodel rank" in warning
 
 
 def test_one_episode_and_no_gain():
-    said, _ = meaning(BEFORE, dreamt(0.6, 0.7, 0.9), np.zeros(6, int), 3)
+    said, _ = meaning(BEFORE, dreamed(0.6, 0.7, 0.9), np.zeros(6, int), 3)
     assert "cannot be told" in said and "one episode" in said
     (nothing,) = meaning(BEFORE, BEFORE, EPISODES, 0)
     assert nothing.startswith("Nothing better than the cloned policy was found in dreams of held-out starts")
@@ -49,7 +49,7 @@ def test_the_page(tmp_path):
     rows = [{"step": step, "return": step / 10} for step in (0, 5)]
     (tmp_path / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     report = {"updates": 5, "seconds": 90.0, "best": {"step": 5}}
-    said = write_page(BEFORE, dreamt(0.6, 0.7, 0.9), EPISODES, report, tiny_world(), [], tmp_path)
+    said = write_page(BEFORE, dreamed(0.6, 0.7, 0.9), EPISODES, report, tiny_world(), [], tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert said[0] in page and "5 updates in 1.5 minutes" in page
     assert page.count("data:video/mp4") == 1 and page.count("data:image/png") == 2

@@ -39,9 +39,9 @@ def test_the_error_of_an_angle_is_taken_the_short_way_round():
     held.clip.states[:, 8:, 1] = -3.1
     held.clip.states[..., 0] = 0.5
     found, rollout = score(world, held, rewards={}, dynamics=None, num_steps=1, seed=3)
-    dreamt = rollout.imagined.states[:, 1:]
-    turned = torch.remainder(dreamt[..., 1] + 3.1 + pi, 2 * pi) - pi
-    expected = torch.stack([dreamt[..., 0] - 0.5, turned], dim=-1).norm(dim=-1).mean(dim=1)
+    dreamed = rollout.imagined.states[:, 1:]
+    turned = torch.remainder(dreamed[..., 1] + 3.1 + pi, 2 * pi) - pi
+    expected = torch.stack([dreamed[..., 0] - 0.5, turned], dim=-1).norm(dim=-1).mean(dim=1)
     torch.testing.assert_close(found["state_error"], expected)
     assert found["state_error"].max() < 3
 

@@ -21,7 +21,7 @@ def disturb(world: WorldModel) -> WorldModel:
     return world
 
 
-def dreamt(world: WorldModel) -> torch.Tensor:
+def dreamed(world: WorldModel) -> torch.Tensor:
     clip = random_clip(world)
     return world.rollout(clip.head(2), clip.actions[:, 1:]).frames
 
@@ -43,9 +43,9 @@ def test_adapters_are_trained_alone_and_begin_without_effect():
     assert len(names) == 2 * (3 * 4 + 2)
     shapes = [tuple(p.shape) for name, p in trained(world).items() if "0.space.qkv" in name]
     assert shapes == [(2, 32), (96, 2)] * 2, "the first blocks of encoder and decoder"
-    assert torch.equal(dreamt(world), dreamt(base))
+    assert torch.equal(dreamed(world), dreamed(base))
     disturb(world)
-    assert not torch.equal(dreamt(world), dreamt(base))
+    assert not torch.equal(dreamed(world), dreamed(base))
 
 
 @pytest.mark.parametrize("rank", [0, -3])
@@ -76,7 +76,7 @@ def test_merging_keeps_what_is_computed_and_leaves_no_trace(tmp_path):
     plain = merged(world)
     assert set(plain.state_dict()) == set(base.state_dict())
     torch.testing.assert_close(encoded(plain), encoded(world), atol=1e-5, rtol=1e-5)
-    assert (dreamt(plain).int() - dreamt(world).int()).abs().max() <= 1
+    assert (dreamed(plain).int() - dreamed(world).int()).abs().max() <= 1
     assert (encoded(plain) - encoded(base)).abs().max() > 0.1
     assert torch.equal(encoded(base), encoded(tiny_world())), "the weights are not merged in place"
     plain.save(tmp_path)
@@ -93,7 +93,7 @@ def test_twins_share_what_is_frozen_and_the_old_one_follows():
     name = "dit.encoder.0.mlp.0.lora_B.default.weight"
     follow(old, world, 0.75)
     torch.testing.assert_close(trained(old)[name], 0.25 * trained(world)[name])
-    before = dreamt(old)
+    before = dreamed(old)
     follow(old, world, 0.0)
-    assert not torch.equal(dreamt(old), before), "what streams is built anew"
-    assert torch.equal(dreamt(old), dreamt(world))
+    assert not torch.equal(dreamed(old), before), "what streams is built anew"
+    assert torch.equal(dreamed(old), dreamed(world))

@@ -15,7 +15,7 @@ def world():
 
 
 def stream(world, clip, count, num_steps=2, reset=None):
-    """`count` dreamt frames; before frame `reset` the second stream begins anew."""
+    """`count` dreamed frames; before frame `reset` the second stream begins anew."""
     running, frames = world.stream(clip), []
     for index in range(count):
         if index == reset:
