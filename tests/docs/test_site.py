@@ -122,3 +122,10 @@ def test_the_workflow_installs_the_tools_of_the_extra():
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["docs"]
     (line,) = re.findall(r"pip install (.*)", (ROOT / ".github" / "workflows" / "docs.yml").read_text())
     assert re.findall(r'"([^"]+)"', line) == extra
+
+
+def test_the_start_page_names_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras) <= set(
+        re.findall(r"^\| `worldmodel\[(\w+)\]` \|", (DOCS / "start.md").read_text(), re.MULTILINE)
+    )
