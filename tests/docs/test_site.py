@@ -14,6 +14,7 @@ from worldmodel.cli import COMMANDS
 
 PACKAGES = ("conditioning", "worldmodel", "policy_eval", "rl_posttrain", "demos")
 DOCS = ROOT / "docs"
+WORKFLOW = ROOT / ".github" / "workflows" / "docs.yml"
 DESCRIBED = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 REFERRED = re.compile(r"\[`\w+`\]\[([\w.]+)\]")
 
@@ -120,5 +121,19 @@ def test_links_are_told_from_addresses_and_anchors():
 def test_the_workflow_installs_the_tools_of_the_extra():
     """It builds the site without the package, whose installation is dominated by PyTorch."""
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["docs"]
-    (line,) = re.findall(r"pip install (.*)", (ROOT / ".github" / "workflows" / "docs.yml").read_text())
+    (line,) = re.findall(r"pip install (.*)", WORKFLOW.read_text())
     assert re.findall(r'"([^"]+)"', line) == extra
+
+
+def test_only_the_job_that_publishes_may_write_and_only_from_main():
+    before, publish = WORKFLOW.read_text().split("\n  publish:\n")
+    assert "write" not in before and "mkdocs build --strict" in before
+    assert publish.strip().startswith("if: github.ref == 'refs/heads/main'")
+    assert re.findall(r"(\S+): write", publish) == ["pages", "id-token"]
+
+
+def test_the_start_page_names_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras) <= set(
+        re.findall(r"^\| `worldmodel\[(\w+)\]` \|", (DOCS / "start.md").read_text(), re.MULTILINE)
+    )

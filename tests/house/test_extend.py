@@ -105,6 +105,12 @@ def test_format(tmp_path):
     assert printed == ["(16, 24) (12, 12) torch.Size([5, 1, 16, 24, 3]) torch.Size([4, 2])", "[1]"]
 
 
+@pytest.mark.slow
+def test_sampler(tmp_path):
+    """Another sampler changes the frames."""
+    assert int(re.search(r"tensor\((\d+)", run_page(tmp_path, "sampler"))[1]) > 0
+
+
 def test_links_lead_somewhere():
     broken = [
         f"{page.name}: {target}"
