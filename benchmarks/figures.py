@@ -66,7 +66,7 @@ class Figure:
     aim: str
     interval: str
     quick: tuple[str, ...] = ()
-    quick_minutes: float = 1.0
+    quick_minutes: float = 0.5
     data: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     picture: str | None = None
