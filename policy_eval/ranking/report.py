@@ -93,6 +93,7 @@ def write_report(report: Mapping[str, Any], videos: Sequence[tuple[Path, str]], 
                 Path(folder) / "pairs.png",
                 "Confidence, in percent, that the policy of the row is better than that of the "
                 "column, from the starts that both share.",
+                wide=True,
             )
     if videos:
         page.heading("Films")
