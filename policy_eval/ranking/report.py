@@ -83,6 +83,7 @@ def write_report(report: Mapping[str, Any], videos: Sequence[tuple[Path, str]], 
                 Path(folder) / "scatter.png",
                 "Dreamed against real score with 95% intervals; 95% of the policies of a perfect "
                 "simulator with as many trials lie within the band.",
+                wide=True,
             )
         for line in remarks(report):
             page.text(line)

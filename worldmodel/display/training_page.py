@@ -26,9 +26,10 @@ def meaning(rows: Sequence[Row]) -> list[str]:
     last = measured[-1]
     horizon = _horizons(last)[-1]
     psnr, copied = last[f"validation/psnr_{horizon}"], last[f"validation/copy_psnr_{horizon}"]
+    ahead = "One frame" if horizon == 1 else f"{horizon} frames"
     verdict = "closer to the truth than" if psnr > copied else "not better than"
     return [
-        f"{horizon} frames ahead, dreams of held-out episodes are {verdict} a copy of the last frame: PSNR {psnr:.1f} "
+        f"{ahead} ahead, dreams of held-out episodes are {verdict} a copy of the last frame: PSNR {psnr:.1f} "
         f"dB; the copy has {copied:.1f} dB. This is a quick look without an interval, which worldmodel fidelity gives."
     ]
 
