@@ -196,9 +196,7 @@ def screenshots(browser: Browser, address: str, folder: Path) -> None:
     page.set_default_timeout(4 * PATIENCE)
     page.wait_for_selector(".truth img[src]")
     take(page, folder, "hint")
-    page.locator("[data-start]").nth(5).click()
-    page.wait_for_selector('.screens[aria-busy="false"]')
-    for key, frames in (("ArrowUp", 3), ("ArrowRight", 5)):
+    for key, frames in (("ArrowRight", 2), ("ArrowDown", 2)):  # the agent pushes the block
         wanted = count(page) + frames
         page.keyboard.down(key)
         page.wait_for_function(f"Number(document.querySelector('#count').innerText) >= {wanted}")

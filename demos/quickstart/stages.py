@@ -215,7 +215,7 @@ def measure_stage(config: QuickstartConfig, report: Report) -> None:
     report.meaning(fidelity_meaning(after), titled=False)
     report.table(*fidelity_rows(measured))
     report.picture(config.out / "psnr.png", "quality against horizon")
-    report.picture(config.out / "fidelity.png", "every metric of the model after training")
+    report.picture(config.out / "fidelity.png", "every metric of the model after training", wide=True)
 
 
 def rank_stage(config: QuickstartConfig, report: Report) -> None:

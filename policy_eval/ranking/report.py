@@ -83,6 +83,7 @@ def write_report(report: Mapping[str, Any], videos: Sequence[tuple[Path, str]], 
                 Path(folder) / "scatter.png",
                 "Dreamed against real score with 95% intervals; 95% of the policies of a perfect "
                 "simulator with as many trials lie within the band.",
+                wide=True,
             )
         for line in remarks(report):
             page.text(line)
@@ -93,6 +94,7 @@ def write_report(report: Mapping[str, Any], videos: Sequence[tuple[Path, str]], 
                 Path(folder) / "pairs.png",
                 "Confidence, in percent, that the policy of the row is better than that of the "
                 "column, from the starts that both share.",
+                wide=True,
             )
     if videos:
         page.heading("Films")

@@ -24,11 +24,12 @@ from rl_posttrain.posttraining.changes import Change
 from rl_posttrain.posttraining.curves import plot_run
 from rl_posttrain.posttraining.page import write_page as write_posttraining
 from worldmodel.data.video.write import write_video
+from worldmodel.display.training_page import write_training
 from worldmodel.fidelity.measure import measure_fidelity
 from worldmodel.fidelity.page import write_page as write_fidelity
 
 pytestmark = pytest.mark.slow
-NAMES = ("fidelity", "ranking", "plan", "posttraining", "imagination", "alignment", "calibration")
+NAMES = ("fidelity", "ranking", "plan", "posttraining", "imagination", "alignment", "calibration", "training")
 
 
 def trials(name, successes):
@@ -72,6 +73,9 @@ def pages(tmp_path_factory):
     found = {"rollouts": "data", "episodes": 20, "real": 0.5, "dreamt_before": 0.7, "dreamed": 0.5}
     found |= {"difference_before": [0.1, 0.3], "threshold_before": 0.5, "threshold": 0.7}
     write_calibration(found, np.linspace(0, 1, 20), out / "calibration.html")
+    (out / "losses.csv").write_text("step,loss\n0,2.0\n1,1.0\n2,0.5\n")
+    write_training(out, [{"step": 2, "validation/psnr_1": 30.0, "validation/copy_psnr_1": 20.0}])
+    (out / "report.html").rename(out / "training.html")
     return out
 
 

@@ -32,6 +32,7 @@ th:first-child { padding-left: 0; text-align: left; }
 figure { margin: 1em 0; } figcaption, footer { color: var(--soft); font-size: 14px; }
 .plots { display: grid; gap: 16px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); }
 .plots figure { margin: 0; }
+.wide img { width: max(100%, 800px); max-width: none; }
 img, video { display: block; max-width: 100%; height: auto; border-radius: 4px; }
 img { background: #fff; } video { image-rendering: pixelated; }
 :focus-visible { outline: 3px solid var(--mark); outline-offset: 2px; }
@@ -78,19 +79,17 @@ class Report:
             assert len(row) == len(columns), (row, columns)
         head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
         body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
-        label = html.escape(f"table of {columns[0]}")
-        self.parts.append(
-            f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">'
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        )
+        content = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        self.parts.append(_scrolling(content, f"table of {columns[0]}", "scroll"))
 
     def facts(self, values: Mapping[str, object], kind: str = "setting") -> None:
         """Add a table of names and values; `kind` says what the names are."""
         self.table((kind, "value"), [(name, str(value)) for name, value in values.items()])
 
-    def picture(self, file: Path, caption: str) -> None:
-        """Embed a PNG file."""
-        self.parts.append(_picture(file.read_bytes(), caption))
+    def picture(self, file: Path, caption: str, *, wide: bool = False) -> None:
+        """Embed a PNG file; a `wide` one keeps a readable size on a phone and scrolls in its own box."""
+        picture = _picture(file.read_bytes(), caption)
+        self.parts.append(_scrolling(picture, caption, "scroll wide") if wide else picture)
 
     def plots(self, pictures: Mapping[str, bytes]) -> None:
         """Embed small PNG pictures side by side, as many in a row as there is room for.
@@ -120,6 +119,10 @@ class Report:
         write_text(
             file, f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>{body}\n{foot}\n</body></html>\n'
         )
+
+
+def _scrolling(content: str, label: str, classes: str) -> str:
+    return f'<div class="{classes}" role="region" aria-label="{html.escape(label)}" tabindex="0">{content}</div>'
 
 
 def _cells(row: Sequence[str]) -> str:

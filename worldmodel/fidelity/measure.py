@@ -14,6 +14,7 @@ from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.display.progress import ProgressLine
 from worldmodel.dreams.context import CONTEXT_FRAMES, check_views
 from worldmodel.fidelity.comparison import DreamComparison
+from worldmodel.fidelity.meaning import meaning
 from worldmodel.fidelity.page import write_page
 from worldmodel.fidelity.report import plot_fidelity, print_fidelity
 from worldmodel.fidelity.shifted import measure_shifted, shifted_table
@@ -125,6 +126,7 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
         columns = replace(config.reading, episodes="")
         report["shifted"] = measure_shifted(config.shifted, tuple(world.size), world.views, measure, columns)
     print_fidelity(report)
+    print("\n".join(meaning(report)))
     if config.shifted:
         Console().print(shifted_table(report))
     if config.out is not None:

@@ -17,6 +17,7 @@ from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.data.video.letterbox import FrameBudget
+from worldmodel.display.training_page import write_training
 from worldmodel.model.dit import DiTConfig
 from worldmodel.model.folder import check_out, find_model, fingerprint, read_description
 from worldmodel.streaming.noise import mix_seed
@@ -233,6 +234,8 @@ def pretrain(config: PretrainConfig) -> Path:
                 save_state(config.out / "state", world, average, optimizers, log.progress)
             if not last:
                 log.leave_if_asked()
+    if accelerator.is_main_process:
+        write_training(config.out, log.validations.rows)
     accelerator.end_training()
     return config.out
 

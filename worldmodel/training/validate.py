@@ -28,7 +28,8 @@ def validate(
     """PSNR of rollouts from the start of held-out episodes; writes `<step>.mp4`, truth over dream.
 
     Returns:
-        `validation/psnr_<horizon>` for a few horizons, or nothing when no episode is long enough.
+        `validation/psnr_<horizon>` for a few horizons, and `validation/copy_psnr_<horizon>` for a copy of the last
+        frame; nothing when no episode is long enough.
     """
     world.eval()
     needed = (CONTEXT + horizon) * world.stride
@@ -47,7 +48,11 @@ def validate(
     side_by_side = torch.cat([truth, dream], dim=3)[:4]
     folder.mkdir(parents=True, exist_ok=True)
     video = rearrange(side_by_side, "b t v h w c -> t h (b v w) c")
-    write_video(folder / f"{step:08d}.mp4", video.cpu().numpy(), fps=max(round(world.fps), 1))
+    write_video(folder / f"{step:08d}.mp4", video.cpu().numpy(), fps=world.fps / world.stride)
     world.train()
-    values = psnr(dream, truth).mean(dim=(0, 2))
-    return {f"validation/psnr_{h}": values[h - 1].item() for h in (1, 5, 10, 20) if h <= horizon}
+    copied = clip.frames[:, CONTEXT - 1 : CONTEXT].expand_as(truth)
+    found = {}
+    for name, frames in (("psnr", dream), ("copy_psnr", copied)):
+        values = psnr(frames, truth).mean(dim=(0, 2))
+        found |= {f"validation/{name}_{h}": values[h - 1].item() for h in (1, 5, 10, 20) if h <= horizon}
+    return found
