@@ -82,7 +82,7 @@ def help_text(
         lines += ["", f"presets (the defaults below are those of {chosen}):"]
         lines += [line for name, (_, text) in presets.items() for line in row(name, text, width)]
     for title, options in groups.items():
-        lines += ["", f"{title}:", *(line for option in options for line in row(*shown(option), width))]
+        lines += ["", *wrapped(f"{title}:", width), *(line for each in options for line in row(*shown(each), width))]
     return "\n".join(lines) + "\n"
 
 
