@@ -37,8 +37,8 @@ def roll_out(
     facts = describe(env)
     if play_on and facts.stops_on_success is None:
         raise ValueError(
-            f"environment {facts.name}: it ends when it is terminated, so nobody can play on; where it can be stepped "
-            "on, give the class stops_on_success = True"
+            f"environment {facts.name}: it ends when it is terminated, so a policy cannot play on; if it can be "
+            "stepped on, give the class stops_on_success = True"
         )
     observation = begin(env, reset_seed)
     begin_episodes(policy, [reset_seed], [facts.task])

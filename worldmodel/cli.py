@@ -90,7 +90,7 @@ COMMANDS = {
         "CloneConfig",
         "clone",
         more="You can then rank it, or improve it with `worldmodel imagine`.",
-        example="clone --data data/pusht --out runs/policy",
+        example="clone --data data/pusht-position --out runs/policy",
         everyday="demos episodes steps views size chunk relative-to overwrite seed device",
     ),
     "judge": Command(
@@ -99,7 +99,7 @@ COMMANDS = {
         "JudgeConfig",
         "train_judge",
         more="The data needs the column `next.success`.",
-        example="judge --data data/pusht --out runs/judge",
+        example="judge --data data/pusht-position --out runs/judge",
         everyday="world steps episodes test-data held-out overwrite seed device",
     ),
     "rank": Command(
@@ -110,7 +110,7 @@ COMMANDS = {
         more="It writes a table, intervals, videos and a report; without `--real` it only dreams.",
         example=(
             "rank --world checkpoints/pusht --judge checkpoints/judges/pusht-position --policies "
-            "checkpoints/policies/pusht-position --data data/pusht --horizon 100 --out runs/rank"
+            "checkpoints/policies/pusht-position --data data/pusht-position --horizon 100 --out runs/rank"
         ),
         everyday="episodes real real-episodes videos workers device",
     ),
@@ -134,7 +134,7 @@ COMMANDS = {
         more="Check the world model first with `worldmodel rank`, and pass its result as `--ranking`.",
         example=(
             "imagine --world checkpoints/pusht --judge checkpoints/judges/pusht-position --policy "
-            "checkpoints/policies/pusht-position/demos-150 --data data/pusht --out runs/better-policy"
+            "checkpoints/policies/pusht-position/demos-150 --data data/pusht-position --out runs/better-policy"
         ),
         everyday="ranking updates minutes streams horizon episodes real videos log device seed resume overwrite",
     ),
@@ -168,8 +168,8 @@ COMMANDS = {
         example=(
             "align --world checkpoints/pusht --judge checkpoints/judges/pusht-position --policies "
             "checkpoints/policies/pusht-position --real pusht-position --real-scores "
-            "checkpoints/policies/pusht-position/real.json --world-data data/pusht --judge-data data/judge --data "
-            "data/held-out --horizon 100 --out runs/align"
+            "checkpoints/policies/pusht-position/real.json --world-data data/pusht --judge-data data/judge "
+            "--data data/held-out --horizon 100 --out runs/align"
         ),
         everyday="rollouts episodes workers device",
     ),

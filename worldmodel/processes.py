@@ -144,7 +144,7 @@ def work_through(
             child.terminate()
         pool.shutdown(cancel_futures=True)
         if isinstance(error, BrokenProcessPool):
-            raise ValueError("a worker process was killed, perhaps for lack of memory; take fewer --workers") from error
+            raise ValueError("a worker process was killed, perhaps for lack of memory; use fewer --workers") from error
         raise
     pool.shutdown()
 

@@ -39,7 +39,7 @@ class WorldModelConfig:
     dit: DiTConfig
     """The transformer."""
     max_steps: int = 4
-    """Most denoising steps that shortcut training covers; a power of two."""
+    """Largest number of denoising steps that shortcut training covers; a power of two."""
     temperature: float = 1.0
     """Scale of the noise that dreams start from; 1 is the value in training, 0 makes dreams deterministic."""
     robot_type: str = ""
@@ -74,7 +74,7 @@ class WorldModel(nn.Module):
         train_data: The data that it was trained on, one dictionary per data set.
         view_weight: Weight of each camera in the loss, mean 1.
         latent_encoder: Computes the latent action between two frames; `None` without latent actions.
-        dit: The network; it is used through the `Backbone` protocol alone.
+        dit: The network; only the methods of the protocol `Backbone` are used.
         sampler: Turns noise into a clean frame; `worldmodel.model.flow.sample` by default. If you set
             another one, everything that dreams uses it.
         fast: Whether streams may use `FoldedEngine`, which computes the same up to rounding; if False,
@@ -132,7 +132,7 @@ class WorldModel(nn.Module):
         return super().train(mode)
 
     def __getstate__(self) -> dict:
-        """All but the engine, whose packed weights cannot be copied; a copy builds its own."""
+        """Everything but the engine, whose packed weights cannot be copied; a copy builds its own engine."""
         return {**self.__dict__, "_engine": None}
 
     @property

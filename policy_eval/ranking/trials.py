@@ -132,7 +132,7 @@ def read_cell(setup: TrialSetup, cell: Cell, out: Path) -> dict:
     for name in expected | stored["made_with"]:
         old, new = stored["made_with"].get(name), expected.get(name)
         if old != new:
-            raise ValueError(f"{file}: made with {name} {old}, now it is {new}; take another --out")
+            raise ValueError(f"{file}: made with {name} {old}, now it is {new}; choose another --out")
     return stored
 
 

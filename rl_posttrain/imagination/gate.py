@@ -37,7 +37,7 @@ def check_ranking(file: Path | None, world: str | Path, judge: str | Path) -> st
         raise ValueError(f"{file}: made with world model {ranked['world']}, {world} is {fingerprint(world)}")
     if agreement is None or agreement["refusal"] is not None:
         why = "no real trials" if agreement is None else agreement["refusal"]
-        raise ValueError(f"{file}: says nothing of how dream and reality agree: {why}")
+        raise ValueError(f"{file}: does not say how well dream and reality agree: {why}")
     pearson, ceiling = agreement["pearson"], agreement["noise_ceiling"]["pearson"]
     figures = f"Pearson {pearson['value']:.2f}, nine in ten perfect simulators {ceiling['p10']:.2f}"
     if pearson["standing"] < WORST_STANDING:

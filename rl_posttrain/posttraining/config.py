@@ -34,7 +34,7 @@ class PosttrainConfig:
     controls: they regress to the recording, from frames that the model generated or from recorded frames. combined is
     nft and self-rollout together."""
     steps: int = 300
-    """Number of updates."""
+    """Number of updates; the run ends earlier if --minutes are over, or after --patience validations."""
     minutes: float | None = None
     """Minutes after which the run ends; by default there is no limit."""
     clock: Literal["wall", "cpu"] = "wall"

@@ -277,5 +277,5 @@ def measure_spread(
     fidelity = spread["fidelity"]
     print(f"fidelity varies by {fidelity['within']:.4f} within groups and by {fidelity['between']:.4f} between starts")
     if fidelity["within"] < 0.01 * fidelity["between"]:
-        print("  candidates hardly differ: take more --num-steps, --temperature or --branch")
+        print("  candidates hardly differ: use more --num-steps, --temperature or --branch")
     return rewards

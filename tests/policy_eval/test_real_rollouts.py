@@ -61,7 +61,7 @@ def test_a_rollout_ends_where_the_environment_does_and_shows_how(tmp_path):
     assert rollout.successes[:-2].sum() == 0 and rollout.successes[-2:].all()
     assert rollout.states[-1, 0] >= 10
     np.testing.assert_array_equal(rollout.actions[-1], rollout.actions[-2])
-    with pytest.raises(ValueError, match=r"it ends when it is terminated, so nobody can play on"):
+    with pytest.raises(ValueError, match=r"it ends when it is terminated, so a policy cannot play on"):
         roll_out(move(2.0), env, 100_003, horizon=20, play_on=True)
     record_rollouts({"right": move(2.0)}, env, tmp_path, episodes=1, horizon=20, seed=1, name="mine:Ending")
     source = open_episodes(tmp_path)

@@ -196,7 +196,7 @@ def test_fidelity(folder):
     refused = worldmodel(*common, *options)
     assert refused.returncode == 2
     assert (
-        refused.stderr == f"worldmodel fidelity: {report} is there already; pass --overwrite to replace it, or choose "
+        refused.stderr == f"worldmodel fidelity: {report} exists already; pass --overwrite to replace it, or choose "
         "another --out\n"
     )
     done = worldmodel(*common, *options, "--include-train", "--overwrite")

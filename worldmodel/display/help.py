@@ -5,6 +5,7 @@ The options are those that `tyro` parses: one for each field of the command's co
 
 import ast
 import inspect
+import re
 import shutil
 import textwrap
 import types
@@ -72,16 +73,16 @@ def help_text(
     groups = groups_of(list(options_of(presets[chosen][0] if chosen else config)), everyday)
     width = min(shutil.get_terminal_size().columns, WIDTH)
     choice = [chosen if named else "{" + ",".join(presets) + "}"] if presets else []
-    needed = [option.usage for option in groups["options"] if option.required]
-    lines = [*wrapped(" ".join(["usage:", prog, *choice, *needed, "[options]"]), width, "    "), ""]
+    needed = [option.usage.split(" [")[0] for option in groups["options"] if option.required]
+    lines = [*unbroken(" ".join(["usage:", prog, *choice, *needed, "[options]"]), width), ""]
     lines += [*wrapped(about, width), "", "example:"]
-    lines += [f"  {line} \\" for line in wrapped(example, width - 4, "    ")]
+    lines += [f"  {line} \\" for line in unbroken(example, width - 4)]
     lines[-1] = lines[-1].removesuffix(" \\")
     if presets and not named:
         lines += ["", f"presets (the defaults below are those of {chosen}):"]
         lines += [line for name, (_, text) in presets.items() for line in row(name, text, width)]
     for title, options in groups.items():
-        lines += ["", f"{title}:", *(line for option in options for line in row(*shown(option), width))]
+        lines += ["", *wrapped(f"{title}:", width), *(line for each in options for line in row(*shown(each), width))]
     return "\n".join(lines) + "\n"
 
 
@@ -212,3 +213,9 @@ def row(left: str, right: str, width: int) -> list[str]:
 def wrapped(text: str, width: int, indent: str = "") -> list[str]:
     """The lines of a text; `indent` stands before all but the first."""
     return textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+
+
+def unbroken(command: str, width: int) -> list[str]:
+    """The lines of a command, none of which ends between an option and its values."""
+    glued = re.sub(" (?!--|\\[)", "\0", command)
+    return [line.replace("\0", " ") for line in wrapped(glued, width, "    ")]

@@ -145,7 +145,7 @@ def check_out(folder: Path, *files: str, overwrite: bool, resume: bool | None = 
         return
     ways = "" if resume is None else "pass --resume to continue that run, "
     if there:
-        raise ValueError(f"{there[0]} is there already; {ways}pass --overwrite to begin anew, or choose another --out")
+        raise ValueError(f"{there[0]} exists already; {ways}pass --overwrite to begin anew, or choose another --out")
     found = first_file(folder)
     if found is not None:
         raise ValueError(
@@ -168,7 +168,7 @@ def check_file(file: Path | None, *, overwrite: bool) -> None:
     if file is not None and file.is_dir():
         raise ValueError(f"{file}: a folder, expected the name of a file")
     if file is not None and file.exists() and not overwrite:
-        raise ValueError(f"{file} is there already; pass --overwrite to replace it, or choose another --out")
+        raise ValueError(f"{file} exists already; pass --overwrite to replace it, or choose another --out")
 
 
 def load_model(

@@ -50,9 +50,9 @@ class PretrainConfig:
     out: Path
     """Folder for the world model, the training state, logs and validation videos."""
     steps: int = 3000
-    """Optimiser steps."""
+    """Number of optimiser steps; the run ends earlier if --minutes are over."""
     minutes: float | None = None
-    """Minutes after which the run ends; the learning rate decays in time. By default there is no limit."""
+    """Minutes after which the run ends; by then the learning rate has decayed to 0. By default there is no limit."""
     clock: Literal["wall", "cpu"] = "wall"
     """Clock of --minutes: wall time, or the CPU time of the process, which other programs do not disturb."""
     batch: int = 8

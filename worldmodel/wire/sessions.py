@@ -27,7 +27,7 @@ class Session:
     """Dreams of one visitor that are stepped together.
 
     Attributes:
-        name: What the visitor calls it by; it cannot be guessed.
+        name: The name by which the visitor calls it; it cannot be guessed.
         pool: Where its streams are computed.
         rows: Its streams, in its order.
         form: How frames are sent, see `worldmodel.wire.pictures`.
@@ -46,7 +46,7 @@ class Session:
 
 
 class Visitor:
-    """One connection: its sessions, which nobody else can name, and the answers to its messages, one after the other.
+    """One connection: its sessions, which no other visitor can use, and the answers to its messages in turn.
 
     Args:
         served: The world.
@@ -85,7 +85,7 @@ class Visitor:
             self._busy = False
 
     def hello(self) -> Reply:
-        """The first message, before any of the visitor's."""
+        """The first message, which is sent before the visitor's first one."""
         return self.served.about()
 
     def leave(self) -> None:
@@ -274,7 +274,7 @@ class Visitor:
         return {"observation": self._observation(session, shown), "task": list(seen.task), "frame": frame}
 
     def _told(self, session: Session, job: Job, chunk: bool) -> Reply:
-        """What a step is answered with; with an axis of steps after that of streams if it was a chunk."""
+        """The answer to a step; for a chunk of steps, an axis of steps follows that of streams."""
         names = {name: [step[name] for step in job.steps if name in step] for name in job.steps[-1] | job.steps[0]}
         columns = {name: np.stack(steps, 1) if chunk else steps[-1] for name, steps in names.items()}
         told = {name: column for name, column in columns.items() if name not in ("frames", "states")}

@@ -1,4 +1,4 @@
-"""Whose turn it is: steps that are wanted at the same time are computed together, in one thread."""
+"""The order of the steps: steps that are wanted at the same time are computed together, in one thread."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -72,7 +72,7 @@ class Turns:
         return await asyncio.get_running_loop().run_in_executor(self.thread, function, *arguments)
 
     async def step(self, pool: Pool, rows: tuple[int, ...], actions: Float32[np.ndarray, "m n a"], keep: str) -> Job:
-        """Make `m` steps with the rows of a session, together with whoever wants the same."""
+        """Make `m` steps with the rows of a session, together with other sessions that want a step."""
         loop = asyncio.get_running_loop()
         job = Job(rows, actions, keep, loop.create_future(), loop.time())
         self._jobs.setdefault(pool, []).append(job)
@@ -84,12 +84,12 @@ class Turns:
         return job
 
     def left(self, pool: Pool, rows: Sequence[int]) -> None:
-        """Nobody has to wait for these rows any more."""
+        """Do not wait for these rows any more."""
         pool.moved.difference_update(rows)
         self._changed.set()
 
     async def run(self) -> None:
-        """Serve the pools for ever, the one first that was not served for the longest time."""
+        """Serve the pools without an end; the pool that has not been served for the longest time comes first."""
         loop = asyncio.get_running_loop()
         while True:
             self._changed.clear()
@@ -141,7 +141,7 @@ class Turns:
             job.finished.set_exception(error)
 
     def _drop(self, pool: Pool, job: Job) -> None:
-        """A job that is not to be served any more, if it still was."""
+        """Remove a job that shall not be served any more, if it is still waiting."""
         if job in self._jobs.get(pool, ()):
             self._jobs[pool].remove(job)
             if not self._jobs[pool]:

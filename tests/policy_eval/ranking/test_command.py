@@ -162,7 +162,7 @@ def test_a_killed_command_continues_to_the_same_numbers(made, ranked, tmp_path):
 
 
 def test_three_policies_say_nothing_of_whether_the_world_ranks(made, ranked):
-    with pytest.raises(ValueError, match=r"ranking\.json: says nothing of .*3 policies"):
+    with pytest.raises(ValueError, match=r"ranking\.json: does not say .*3 policies"):
         check_ranking(ranked / "ranking.json", str(made.world), made.judge)
 
 
@@ -195,7 +195,7 @@ def _alive(session: int) -> list[str]:
 
 def test_other_settings_need_another_folder(made, ranked, capsys):
     assert main(["rank", *made.flags(ranked, *REAL, *ONE, "--seed", "1")]) == 2
-    assert "made with seed 0, now it is 1; take another --out" in capsys.readouterr().err
+    assert "made with seed 0, now it is 1; choose another --out" in capsys.readouterr().err
 
 
 def test_stored_real_trials_take_the_place_of_new_ones(made, ranked, tmp_path):

@@ -47,8 +47,8 @@ def test_a_dream_that_ranks_is_said_to(folders):
     [
         ({"standing": 0.05}, "does not rank policies .Pearson 0.85.* 0.80.*without --ranking"),
         ({"world": "other"}, "made with world model [0-9a-f]{16}, .*world is [0-9a-f]{16}"),
-        ({"refusal": "3 policies"}, "nothing of how dream and reality agree: 3 policies"),
-        ({"real": False}, "nothing of how dream and reality agree: no real trials"),
+        ({"refusal": "3 policies"}, "not say how well dream and reality agree: 3 policies"),
+        ({"real": False}, "not say how well dream and reality agree: no real trials"),
     ],
 )
 def test_other_rankings_are_refused(folders, change, message):

@@ -218,7 +218,7 @@ def test_an_earlier_run_is_not_written_over(tmp_path):
     (tmp_path / "policy.json").touch()
     check_out(tmp_path, "policy.json", overwrite=True)
     check_out(tmp_path, "policy.json", overwrite=False, resume=True)
-    said = f"{tmp_path / 'policy.json'} is there already; {{}}pass --overwrite to begin anew, or choose another --out"
+    said = f"{tmp_path / 'policy.json'} exists already; {{}}pass --overwrite to begin anew, or choose another --out"
     for resume, ways in ((None, ""), (False, "pass --resume to continue that run, ")):
         with pytest.raises(ValueError) as caught:
             check_out(tmp_path, "policy.json", overwrite=False, resume=resume)
@@ -240,7 +240,7 @@ def test_a_folder_with_something_else_is_not_written_into(tmp_path):
     assert (tmp_path / "state" / "mine.txt").read_text() == "mine"
     with pytest.raises(ValueError, match="a file, expected a folder"):
         check_out(tmp_path / "state" / "mine.txt", "world.json", overwrite=True)
-    with pytest.raises(ValueError, match=re.escape("mine.txt is there already; pass --overwrite to replace it")):
+    with pytest.raises(ValueError, match=re.escape("mine.txt exists already; pass --overwrite to replace it")):
         check_file(tmp_path / "state" / "mine.txt", overwrite=False)
     check_file(tmp_path / "new.json", overwrite=False)
     check_file(tmp_path / "state" / "mine.txt", overwrite=True)

@@ -7,7 +7,7 @@ from accelerate.tracking import GeneralTracker, get_available_trackers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rl_posttrain.imagination.log import ImagineLog
-from worldmodel.training.accelerator import check_tracker, start_accelerator
+from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.log import CLOCKS, RunLog
 
 
@@ -82,9 +82,9 @@ def test_without_a_tracker_only_the_tables_are_written(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["losses.csv", "train.log", "validation.jsonl"]
 
 
-def test_a_tracker_that_is_not_installed_is_one_line():
+def test_a_tracker_that_is_not_installed_is_one_line(tmp_path):
     missing = [name for name in ("wandb", "trackio") if name not in map(str, get_available_trackers())]
     if not missing:
         pytest.skip("all are installed")
     with pytest.raises(ValueError, match=f"--log {missing[0]}: .* not installed; .*`pip install {missing[0]}`"):
-        check_tracker(missing[0])
+        start_accelerator("cpu", tmp_path, missing[0])

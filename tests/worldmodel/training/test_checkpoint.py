@@ -133,7 +133,7 @@ def test_an_interrupted_run_saves_and_says_how_to_go_on(sent, tmp_path, capsys):
     assert main(call("stopped", "--resume", "--batch", "3")) == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith("stopped run; batch was 2, now 3")
     assert main(call("stopped")) == 2
-    assert "state/state.json is there already; pass --resume to continue" in capsys.readouterr().err
+    assert "state/state.json exists already; pass --resume to continue" in capsys.readouterr().err
     assert go_on(said) == 0
     for name in ("weights.safetensors", "losses.csv", "world.json", "state/settings.json"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
@@ -149,7 +149,7 @@ def test_a_run_killed_before_its_first_state_begins_again_with_resume(tmp_path, 
         file.unlink()
     (tmp_path / "run" / "world.json").unlink()
     assert main(call) == 2
-    assert "state/settings.json is there already; pass --resume to continue that run" in capsys.readouterr().err
+    assert "state/settings.json exists already; pass --resume to continue that run" in capsys.readouterr().err
     assert main([*call, "--resume"]) == 0
     assert (tmp_path / "run" / "weights.safetensors").read_bytes() == expected
 

@@ -14,4 +14,4 @@ def test_a_world_that_copies_is_as_good_as_a_copy(tmp_path):
     assert set(found) == {"validation/psnr_1", "validation/copy_psnr_1"}
     assert found["validation/psnr_1"] == pytest.approx(found["validation/copy_psnr_1"], abs=0.01)
     with av.open(str(tmp_path / "00000003.mp4")) as container:
-        assert container.streams.video[0].average_rate == 5, "10 recorded frames/s, every second one dreamt"
+        assert container.streams.video[0].average_rate == 5, "10 recorded frames/s, every second one dreamed"
