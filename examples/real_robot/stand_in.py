@@ -17,7 +17,6 @@ class StandIn(gymnasium.Env):
     """A drawn camera of 160 x 120 pixels at 30 frames/s, and 26 joints that follow their targets."""
 
     metadata = {"render_fps": 30}  # noqa: RUF012
-    name = "stand-in for Unitree_G1_Inspire"
     time_limit = 48
     task = "Pick up the yellow bottle on the table."
     action_space = spaces.Box(-1, 1, (JOINTS,), np.float32)
