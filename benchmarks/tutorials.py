@@ -25,7 +25,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -210,7 +209,7 @@ class PageRun:
     def close(self) -> None:
         """End what runs in the background."""
         for server in self.servers:
-            server.send_signal(signal.SIGINT)
+            server.terminate()  # SIGINT is ignored by all that a shell started in the background
             try:
                 server.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
