@@ -25,7 +25,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -46,10 +45,11 @@ NOTE = re.compile(
     r"<!-- (tiny|background until:|instead:)\s+(.*?)\s*-->|\*(Not run in our tests): ([^*]*)\*", re.DOTALL
 )
 NOTES = re.compile(r"(?:<!--(?:(?!-->).)*-->|\*Not run in our tests: [^*]*\*|\s)*\Z", re.DOTALL)
+MARK = re.compile(r"^ *(?:```|~~~)", re.MULTILINE)
 TYPED = re.compile(r"^(\$ |worldmodel [a-z-]+ \S|python |pip |make )", re.MULTILINE)
 FILE = re.compile(r"# (\w+\.py)\n")
 ARROW = " => "
-START_SECONDS, STOP_SECONDS, CELL_SECONDS = 120, 30, 900
+START_SECONDS, STOP_SECONDS, CELL_SECONDS = 300, 30, 900
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,17 @@ def replacements(lines: str, where: str) -> tuple[tuple[str, str], ...]:
 def blocks(page: Path) -> list[Block]:
     """The blocks of a page, in order, with the notes in front of them."""
     text, found = page.read_text(), []
-    for fence in FENCE.finditer(text):
+    fences = list(FENCE.finditer(text))
+    if (marks := len(MARK.findall(text))) != 2 * len(fences):
+        raise ValueError(
+            f"{page.name}: {marks} lines begin with ``` or ~~~, {2 * len(fences)} begin or end a block of ```"
+        )
+    for fence in fences:
         where = f"{page.name}:{text[: fence.start()].count(chr(10)) + 1}"
-        notes = {a or c: b or d for a, b, c, d in NOTE.findall(NOTES.search(text[: fence.start()])[0])}
+        said = NOTES.search(text[: fence.start()])[0]
+        notes = {a or c: b or d for a, b, c, d in NOTE.findall(said)}
+        if len(notes) != said.count("<!--") + said.count("*Not run"):
+            raise ValueError(f"{where}: a note in front of the block is not understood, or is there twice")
         found.append(
             Block(
                 where,
@@ -201,7 +209,7 @@ class PageRun:
     def close(self) -> None:
         """End what runs in the background."""
         for server in self.servers:
-            server.send_signal(signal.SIGINT)
+            server.terminate()  # SIGINT is ignored by all that a shell started in the background
             try:
                 server.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
@@ -216,11 +224,12 @@ def shell(text: str) -> list[str]:
 
 def run_page(page: Path, folder: Path, *, real: bool) -> Iterator[tuple[str, str]]:
     """Run a page; yields where each block that was run is and what went wrong."""
+    sources = [(block, block.source(real=real)) for block in blocks(page)]
     sys.path.insert(0, str(folder))
     run = PageRun(folder)
     try:
-        for block in blocks(page):
-            if text := block.source(real=real):
+        for block, text in sources:
+            if text:
                 yield block.where, run.run(block, text)
     finally:
         run.close()
@@ -231,7 +240,7 @@ def run_notebook(notebook: Path, folder: Path, *, real: bool) -> Iterator[tuple[
     """Run a notebook in a kernel of its own; yields as `run_page` does."""
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     read = nbformat.read(notebook, as_version=4)
     resources = {"metadata": {"path": str(folder)}}
@@ -250,7 +259,7 @@ def run_notebook(notebook: Path, folder: Path, *, real: bool) -> Iterator[tuple[
             cell.source, wrong = text, ""
             try:
                 client.execute_cell(cell, index)
-            except CellExecutionError as error:
+            except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
                 wrong = str(error)
             yield block.where, wrong
     nbformat.write(read, folder / notebook.name)
@@ -258,6 +267,8 @@ def run_notebook(notebook: Path, folder: Path, *, real: bool) -> Iterator[tuple[
 
 def clone(folder: Path) -> None:
     """Make a folder that looks like this repository without data."""
+    if folder.exists():
+        raise ValueError(f"{folder} is there already; choose another --out")
     folder.mkdir(parents=True)
     for name in CLONE:
         (folder / name).symlink_to(ROOT / name)
@@ -270,10 +281,10 @@ def run_all(pages: list[Path], folder: Path, *, real: bool) -> list[str]:
     """
     failed = []
     for page in pages:
-        clone(folder / page.name)
         run = run_notebook if page.suffix == ".ipynb" else run_page
         began = time.monotonic()
         try:
+            clone(folder / page.name)
             for where, wrong in run(page, folder / page.name, real=real):
                 print(f"{time.monotonic() - began:7.1f} s  {where}{'  FAILED' if wrong else ''}", flush=True)
                 began = time.monotonic()
@@ -300,14 +311,19 @@ class TutorialsConfig:
 
 
 def main(config: TutorialsConfig) -> int:
-    """Run the tutorials; returns 1 if something failed."""
+    """Run the tutorials; returns 1 if something failed, and 2 if there is no tutorial of a name."""
+    try:
+        pages = tutorials(config.names)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("MPLBACKEND", "Agg")
     folder = Path(config.out or tempfile.mkdtemp(prefix="tutorials-")).resolve()
     try:
-        failed = run_all(tutorials(config.names), folder, real=config.real)
+        failed = run_all(pages, folder, real=config.real)
     finally:
         if config.out is None:
             shutil.rmtree(folder)

@@ -10,7 +10,6 @@ and that a ranking is compared with it; the agreement means nothing.
 import csv
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -83,7 +82,7 @@ def serve(story: Story, world: str, data: Path, episodes: str) -> None:
         print(f"10 served steps in {time.perf_counter() - began:.2f} s: {sorted(observation)}")
         env.close()
     finally:
-        server.send_signal(signal.SIGINT)
+        server.terminate()
         server.wait(30)
 
 

@@ -35,7 +35,7 @@ class StandIn(gymnasium.Env):
         return self.look(), {}
 
     def step(self, action):
-        """Go a fifth of the way to the target; each episode succeeds after 24 steps, as in the recordings."""
+        """Go a fifth of the way to the target; every episode succeeds after 24 steps, as each recording does."""
         self.steps += 1
         self.joints += 0.2 * (np.asarray(action, np.float32) - self.joints)
         return self.look(), 0.0, False, False, {"success": self.steps >= 24}

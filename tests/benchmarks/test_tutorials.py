@@ -75,6 +75,9 @@ def test_tiny_settings_are_run_in_place_of_those_shown(tmp_path):
         ("```text\nworldmodel info data\n```\n", "page.md:1: output that looks like a command: 'worldmodel info d'"),
         ("```text\nfound\n$ ls\n```\n", "output that looks like a command"),
         ("<!-- tiny\n--steps 9 => --steps 2\n-->\n```sh\nls\n```\n", "page.md:4: a tiny setting replaces '--steps 9'"),
+        ("```sh\nls\n```\n```sh\nls\n", "page.md: 3 lines begin with ``` or ~~~, 2 begin or end a block"),
+        ("~~~sh\nls\n~~~\n", "page.md: 2 lines begin with ``` or ~~~, 0 begin or end a block"),
+        ("<!-- tinny\nls => ls -l\n-->\n```sh\nls\n```\n", "page.md:4: a note in front of the block is not understood"),
         ("<!-- instead: ls -->\n```sh\nrm\n```\n", "the page does not say why"),
         ("<!-- tiny\n--steps 9\n-->\n```sh\nls\n```\n", "a tiny setting is a line SHOWN => RUN, got '--steps 9'"),
     ],
@@ -127,6 +130,17 @@ def test_cells_of_a_notebook_carry_their_notes(tmp_path):
         "STEPS = 900\nSTEPS",
     )
     assert second.source() == ""
+
+
+def test_a_page_with_a_fault_is_not_begun(tmp_path, capsys):
+    run_all([page(tmp_path, "```sh\ntouch begun\n```\n```\nls\n```\n")], tmp_path / "out", real=False)
+    assert not (tmp_path / "out" / "page.md" / "begun").exists()
+
+
+def test_a_folder_that_is_there_is_kept(tmp_path, capsys):
+    (tmp_path / "out" / "page.md").mkdir(parents=True)
+    (failed,) = run_all([page(tmp_path, "```sh\nls\n```\n")], tmp_path / "out", real=False)
+    assert failed.endswith("is there already; choose another --out")
 
 
 def test_tutorials_are_chosen_by_name():

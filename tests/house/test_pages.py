@@ -18,7 +18,7 @@ from policy_eval.ranking.rank import rank
 from policy_eval.ranking.report import write_report
 from policy_eval.scores import Scores
 from rl_posttrain.alignment_page import write_page as write_alignment
-from rl_posttrain.imagination.page import Dreamt
+from rl_posttrain.imagination.page import Dreamed
 from rl_posttrain.imagination.page import write_page as write_imagination
 from rl_posttrain.posttraining.changes import Change
 from rl_posttrain.posttraining.curves import plot_run
@@ -62,7 +62,7 @@ def pages(tmp_path_factory):
     write_posttraining("2 updates.", ["Better."], [change], [film], out)
     (out / "report.html").rename(out / "posttraining.html")
     (out / "validation.jsonl").write_text('{"step": 0, "return": 0.1}\n')
-    dreamed = Dreamt(np.arange(4.0), np.ones(4), torch.zeros(3, 2, 16, 24, 3, dtype=torch.uint8))
+    dreamed = Dreamed(np.arange(4.0), np.ones(4), torch.zeros(3, 2, 16, 24, 3, dtype=torch.uint8))
     about = {"updates": 2, "seconds": 3.0, "best": {"step": 1}}
     write_imagination(dreamed, dreamed, np.arange(4), about, world, [film], out)
     (out / "report.html").rename(out / "imagination.html")

@@ -58,7 +58,9 @@ def test_the_data_of_the_user_comes_first(world, no_simulator):
 
 def test_a_robot_without_episodes_that_ship_needs_data(world, no_simulator):
     world.config = replace(world.config, robot_type="so100")
-    with pytest.raises(ValueError, match=r"robot_type 'so100' is no environment that can be made here.*pass --data"):
+    with pytest.raises(
+        ValueError, match=r"robot_type 'so100' is not an environment that can be made here.*pass --data"
+    ):
         find_starts(with_starts(DemoConfig(), world), world)
 
 

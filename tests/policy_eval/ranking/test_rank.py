@@ -199,7 +199,7 @@ def test_few_real_trials_are_warned_of_however_many_were_dreamt():
 
 
 def test_the_ceiling_has_the_trials_of_either_place():
-    """Dreamt are 100 trials of each policy, real are 10; policies are in the order of the dream, best first."""
+    """Dreamed are 100 trials of each policy, real are 10; policies are in the order of the dream, best first."""
     dream, real = rates([20, 40, 50, 60, 80], 100), rates([2, 4, 5, 6, 8], 10)
     hundred, ten = np.full(5, 100), np.full(5, 10)
     expected = noise_ceiling(smoothed_rates(np.array([0.8, 0.6, 0.5, 0.4, 0.2]), ten), hundred, ten)

@@ -7,14 +7,14 @@ import pytest
 import torch
 from tiny import tiny_world
 
-from rl_posttrain.imagination.page import Dreamt, meaning, write_page
+from rl_posttrain.imagination.page import Dreamed, meaning, write_page
 
 EPISODES = np.array([0, 0, 1, 1, 2, 2])
 
 
 def dreamed(*returns, solved=0.0):
     frames = torch.zeros(3, 2, 16, 24, 3, dtype=torch.uint8)
-    return Dreamt(np.repeat(np.array(returns, float), 2), np.full(6, float(solved)), frames)
+    return Dreamed(np.repeat(np.array(returns, float), 2), np.full(6, float(solved)), frames)
 
 
 BEFORE = dreamed(0.1, 0.2, 0.3)
