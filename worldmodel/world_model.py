@@ -18,7 +18,7 @@ from worldmodel.model.dit import DiTConfig, VideoDiT
 from worldmodel.model.flow import Level, Sampler, sample
 from worldmodel.model.folder import load_model, save_model
 from worldmodel.model.hub import push_saved
-from worldmodel.streaming.advance import Seeds, begin
+from worldmodel.streaming.advance import Parts, Seeds, begin
 from worldmodel.streaming.engine import FoldedEngine, foldable
 from worldmodel.streaming.plain import PlainEngine
 from worldmodel.streaming.stream import Stream
@@ -57,6 +57,7 @@ class WorldDescription:
     """See `WorldModel.train_data`."""
 
 
+@Parts.register  # from Python 3.12 on, isinstance with a protocol does not see the parts of an nn.Module
 class WorldModel(nn.Module):
     """Action-conditioned model of robot video.
 

@@ -19,6 +19,9 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "AGENTS.md",
+    "SECURITY.md",
+    "THIRD_PARTY.md",
     *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md")),
 )
 

@@ -14,6 +14,7 @@ from worldmodel.training.optimizers import build_optimizers
 NAMES = ("device", "window", "separable", "rewrites", "reads_noise", "new_cache", "encode", "decode")
 
 
+@Backbone.register  # from Python 3.12 on, isinstance with a protocol does not see what `__getattr__` finds
 class Foreign(nn.Module):
     """Another architecture as far as anybody can see."""
 
