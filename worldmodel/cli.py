@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worldmodel.processes import Interrupted, terminate_as_interrupt
+from worldmodel.processes import Interrupted, terminate_as_interrupt, wait_briefly
 from worldmodel.resolve import missing_extra
 from worldmodel.training.malloc import keep_freed_memory
 
@@ -346,6 +346,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(f"worldmodel: there is no command {name!r}; {hint}")
     if argv is None and name in TRAINS and "--help" not in rest:
         keep_freed_memory()
+    wait_briefly()
     try:
         with terminate_as_interrupt():
             run(name, rest)

@@ -21,6 +21,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _barrier: Barrier | None = None
 
 
+SPINS = 10_000
+"""How often a thread of OpenMP looks whether the others are ready before it sleeps."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A run was asked to stop; its state is saved, and it goes on with `resume`. The message says after which step."""
 
@@ -147,6 +151,18 @@ def work_through(
             raise ValueError("a worker process was killed, perhaps for lack of memory; use fewer --workers") from error
         raise
     pool.shutdown()
+
+
+def wait_briefly() -> None:
+    """Let the threads of OpenMP wait for each other actively for less than a millisecond, and then sleep.
+
+    GNU's OpenMP lets a thread that waits use its core for many milliseconds. Where another program needs that core,
+    the thread that is waited for does not run, and a dream of two threads falls to a fiftieth of its speed
+    (`docs/log.md`). PyTorch reads the setting when it is imported. Where `GOMP_SPINCOUNT` or `OMP_WAIT_POLICY` has
+    been set, nothing changes.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
 
 
 def run_in_processes(function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]) -> list[Result]:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from policy_eval.judge.find import load_judge
 from policy_eval.policies.find import load_policy, policy_fingerprint
 from policy_eval.serving.policy_host import PolicyHost
@@ -68,7 +70,12 @@ def serve(config: ServeConfig) -> None:
     Raises:
         ValueError: An option does not fit; the message names it.
     """
-    host, door = open_host(config)
+    threads = torch.get_num_threads()
+    if config.world is not None:
+        # Dreams are computed in a thread of their own. If this one had helpers, too, there would be more threads than
+        # cores, and OpenMP would let all of them sleep wherever they wait.
+        torch.set_num_threads(1)
+    host, door = open_host(config, threads)
 
     def started(url: str) -> None:
         what = f"the world model {config.world}" if config.policy is None else f"the policy {config.policy}"
@@ -87,8 +94,8 @@ async def _until_interrupted(server: Server, started: Callable[[str], None]) -> 
         raise ValueError(f"{where}: cannot listen there: {error.strerror or error}") from error
 
 
-def open_host(config: ServeConfig) -> tuple[Host, Door]:
-    """Load what is served.
+def open_host(config: ServeConfig, threads: int | None = None) -> tuple[Host, Door]:
+    """Load what is served; dreams are computed with `threads` threads, by default as many as PyTorch has.
 
     Raises:
         ValueError: An option does not fit; the message names it.
@@ -105,18 +112,17 @@ def open_host(config: ServeConfig) -> tuple[Host, Door]:
     )
     if config.policy is not None:
         return _policy_host(config), door
-    served = _served_world(config)
+    served = _served_world(config, threads)
     door = Door(**{**vars(door), "message_bytes": served.message_bytes})
     return WorldHost(served), door
 
 
-def _served_world(config: ServeConfig) -> ServedWorld:
+def _served_world(config: ServeConfig, threads: int | None) -> ServedWorld:
     device = command_device(config.device)
     world = WorldModel.load(config.world, device)
-    starts = None
+    starts = judge = None
     if config.data is not None:
         starts = Starts(open_episodes(config.data, tuple(world.size), world.views, config.reading))
-    judge = None
     if config.judge is not None:
         judge = load_judge(config.judge, device, views=world.views, size=tuple(world.size))
     return ServedWorld(
@@ -127,6 +133,7 @@ def _served_world(config: ServeConfig) -> ServedWorld:
         batch=config.batch,
         num_steps=config.num_steps,
         limits=config.limits,
+        threads=threads,
     )
 
 

@@ -35,6 +35,7 @@ class ServedWorld:
         batch: Rows that are computed together, for sessions that do not choose.
         num_steps: Denoising steps per frame, for sessions that do not choose.
         limits: How much the visitors may use.
+        threads: Threads that compute; by default as many as PyTorch has.
 
     Raises:
         ValueError: World and starts do not fit, or a number is not one of those allowed.
@@ -50,6 +51,7 @@ class ServedWorld:
         batch: int = 8,
         num_steps: int = 2,
         limits: Limits | None = None,
+        threads: int | None = None,
     ):
         if batch not in BATCHES:
             raise ValueError(f"--batch is one of {BATCHES}, got {batch}")
@@ -64,7 +66,7 @@ class ServedWorld:
         self.limits = Limits() if limits is None else limits
         self.low, self.high = _range(world, starts)
         self.pools: list[Pool] = []
-        self.turns = Turns(self.limits.gather_ms / 1000)
+        self.turns = Turns(self.limits.gather_ms / 1000, threads)
 
     @property
     def message_bytes(self) -> int:

@@ -59,11 +59,13 @@ class Turns:
 
     Args:
         gather_seconds: How long a step waits at most for sessions that took part in the last one.
+        threads: Threads of PyTorch that help it; by default as many as PyTorch has.
     """
 
-    def __init__(self, gather_seconds: float):
+    def __init__(self, gather_seconds: float, threads: int | None = None):
         self.gather_seconds = gather_seconds
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="dream")
+        helpers = torch.get_num_threads() if threads is None else threads
+        self.thread = ThreadPoolExecutor(1, "dream", torch.set_num_threads, (helpers,))
         self._jobs: dict[Pool, list[Job]] = {}
         self._changed = asyncio.Event()
 
