@@ -17,6 +17,7 @@ from worldmodel.processes import (
     run_in_processes,
     terminate_as_interrupt,
     undisturbed,
+    wait_briefly,
     wait_for_the_others,
     work_through,
 )
@@ -152,3 +153,18 @@ def test_processes_end_at_once_when_the_work_is_left(capfd):
     assert set(multiprocessing.active_children()) <= children
     said = [line for line in capfd.readouterr().err.splitlines() if "no-data-collected" not in line]  # by coverage
     assert said == []
+
+
+def test_threads_wait_briefly_unless_it_is_said_how_long(monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    wait_briefly()
+    assert "GOMP_SPINCOUNT" not in os.environ
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    wait_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    wait_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == "10000"
