@@ -89,7 +89,7 @@ def test_a_block_that_is_neither_run_nor_excused_is_a_fault(tmp_path, capsys, te
 
 
 def test_blocks_run_in_order_and_a_page_ends_at_its_first_failure(tmp_path, capsys):
-    text = "```sh\necho 3 > a\n```\n```python\n# mine.py\nX = 4\n```\n```python\nfrom mine import X\ny = X\n```\n"
+    text = "```sh\necho 3 > a\n```\n```python\n# on_page.py\nX = 4\n```\n```python\nfrom on_page import X\ny = X\n```\n"
     text += "```python\nassert y == int(open('a').read())\n```\n```sh\ntouch never\n```\n"
     assert run_all([page(tmp_path, text)], tmp_path / "out", real=False) == ["page.md:12"]
     assert "AssertionError" in capsys.readouterr().out

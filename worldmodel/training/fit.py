@@ -1,6 +1,7 @@
 """Train a small module on minibatches, in one process: AdamW, a schedule, a progress line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +33,8 @@ def fit(
         learning_rate: At the first step; it falls to 0 at the end.
         name: Stands before the progress line and in errors.
         decay: How the learning rate falls.
-        log: File to append the progress to; its folder is made if it is missing.
+        log: File to append the progress to; its folder is made if it is missing. A new log of a training that does not
+            end is removed, so that the same command can be called again.
 
     Returns:
         The mean loss of the last tenth of the steps.
@@ -47,9 +49,7 @@ def fit(
         schedule = LambdaLR(optimizer, lambda step: 1 - step / steps)
     losses = []
     module.train()
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-    with ProgressLine(name, steps, unit="steps", log=log) as progress:
+    with _kept_if_finished(log), ProgressLine(name, steps, unit="steps", log=log) as progress:
         for step in range(steps):
             loss = loss_of(step)
             if not torch.isfinite(loss):
@@ -65,3 +65,20 @@ def fit(
     module.eval()
     last = losses[-max(steps // 10, 1) :]
     return sum(last) / len(last)
+
+
+@contextmanager
+def _kept_if_finished(log: Path | None) -> Iterator[None]:
+    if log is None:
+        yield
+        return
+    fresh = not log.exists()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if fresh:
+            log.unlink(missing_ok=True)
+            with suppress(OSError):  # the folder holds something else
+                log.parent.rmdir()
+        raise
