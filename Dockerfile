@@ -9,8 +9,8 @@ FROM python:3.12-slim-bookworm AS system
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 libosmesa6 \
     && rm -rf /var/lib/apt/lists/*
-RUN useradd --create-home --uid 1000 worldmodel
-WORKDIR /home/worldmodel
+RUN useradd --create-home --uid 1000 worldmodel && install --directory --owner worldmodel /app
+WORKDIR /app
 
 FROM system AS build
 ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=/opt/worldmodel

@@ -4,13 +4,15 @@
 python benchmarks/serve.py speed --world checkpoints/pusht --judge checkpoints/judges/pusht-position --data DATA
 python benchmarks/serve.py same --world checkpoints/pusht --judge checkpoints/judges/pusht-position --data DATA
 python benchmarks/serve.py abuse --world checkpoints/pusht --judge checkpoints/judges/pusht-position --data DATA
+python benchmarks/serve.py waiting --world checkpoints/pusht --judge checkpoints/judges/pusht-position --data DATA
 python benchmarks/serve.py policies --policies checkpoints/policies/pusht-position --data DATA
 ```
 
 `speed` compares sessions of separate connections, each with one dream and one action a message, with `DreamEnv` at the
 same batch size in one process; clients and server share the cores. Turns alternate, so that other work on the machine
 meets both. `same` counts the values that differ between the two. `abuse` is in `benchmarks/serve_abuse.py`, and
-`policies`, which compares served policies with those in this process, in `benchmarks/serve_policies.py`.
+`policies`, which compares served policies with those in this process, in `benchmarks/serve_policies.py`. `waiting`, in
+`benchmarks/serve_waiting.py`, tells how long threads should wait for each other.
 """
 
 import contextlib
@@ -99,7 +101,7 @@ def started(*options: str, threads: int | None = None) -> Iterator[tuple[str, in
         process.wait()
 
 
-def dream_env(config: Speed | Same) -> DreamEnv:
+def dream_env(config: "Speed | Same | Waiting") -> DreamEnv:
     """The same dreams in this process."""
     world, judge = WorldModel.load(config.world), LearnedJudge.load(config.judge)
     starts = Starts(open_episodes(config.data, tuple(world.size), world.views))
@@ -221,13 +223,15 @@ def main() -> None:
     """Run one of them."""
     from serve_abuse import Abuse, abuse
     from serve_policies import ServedPolicies, compare_policies
+    from serve_waiting import Waiting, compare_waits
 
-    runs = {Speed: speed, Same: same, Abuse: abuse, ServedPolicies: compare_policies}
+    runs = {Speed: speed, Same: same, Abuse: abuse, ServedPolicies: compare_policies, Waiting: compare_waits}
     config = tyro.cli(
         Annotated[Speed, tyro.conf.subcommand("speed")]
         | Annotated[Same, tyro.conf.subcommand("same")]
         | Annotated[Abuse, tyro.conf.subcommand("abuse")]
-        | Annotated[ServedPolicies, tyro.conf.subcommand("policies")],
+        | Annotated[ServedPolicies, tyro.conf.subcommand("policies")]
+        | Annotated[Waiting, tyro.conf.subcommand("waiting")],
         description=__doc__,
     )
     runs[type(config)](config)

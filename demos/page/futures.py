@@ -81,6 +81,7 @@ def futures_tab(visitors: Visitors, world: WorldModel, judge: Judge | None, name
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # Gradio looks for it here
     ) -> str:
+        """Dream the futures of the moment and show them; a mistake in a number is said on the page."""
         steps = Steps(progress, int(horizon or 1), "dreaming")
         numbers = {"k": int(k or 0), "horizon": int(horizon or 0), "seed": abs(int(seed or 0))}
         visitor = request.session_hash

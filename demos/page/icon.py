@@ -30,6 +30,7 @@ class OwnIcon:
         body = b""
 
         async def collect(message: dict[str, Any]) -> None:
+            """Hold the parts of the page back, and send the whole page with the icon in it."""
             nonlocal body
             if message["type"] == "http.response.start":
                 return start.update(message)

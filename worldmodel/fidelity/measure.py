@@ -102,6 +102,7 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
         world.config = replace(world.config, temperature=config.temperature)
 
     def measure(source: EpisodeSource) -> dict[str, Any]:
+        """The report on one data set; says how many of its episodes are left out."""
         report = measure_fidelity(
             world,
             EpisodeCache(source),

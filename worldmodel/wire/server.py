@@ -211,6 +211,7 @@ def serving(host: Host, door: Door) -> Iterator[str]:
         listens.set()
 
     async def run() -> None:
+        """Serve until the task is cancelled; what goes wrong before it listens is raised in the other thread."""
         nonlocal task
         task = asyncio.current_task()
         try:
