@@ -42,5 +42,6 @@ def test_the_commands_of_a_page_parse(name, capsys):
 
 
 def test_a_command_is_read_as_a_shell_does():
-    page = "```sh\n$ worldmodel info a  # what is there\nls\n```\n```bash\nworldmodel rank --out \\\n  'b c'\n```\n```text\nworldmodel x\n```\n"
+    page = "```sh\n$ worldmodel info a  # what is there\nls\n```\n```bash\nworldmodel rank --out \\\n  'b c'\n```\n"
+    page += "```text\nworldmodel x\n```\n"
     assert written(page) == [["info", "a"], ["rank", "--out", "b c"]]
