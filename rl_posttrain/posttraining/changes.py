@@ -127,6 +127,8 @@ def _closeness(psnr: Change) -> str:
 
 def _guards(guards: Sequence[Change]) -> str:
     """Which measures that are not rewarded got better and worse."""
+    if all(change.interval is None for change in guards):
+        return "Nor can it be told for the measures that are not rewarded."
     said = []
     for verdict, words in ((1, "got better"), (-1, "got worse")):
         names = [change.label.split(",")[0] for change in guards if change.verdict == verdict]

@@ -77,6 +77,8 @@ def test_measures_that_are_not_rewarded():
         "the others it cannot be told."
     )
     assert "state error" not in meaning(some, ("state",), 5)[1]
+    alone = Change("motion", 1.0, 1.2, None, 0)
+    assert meaning([first, alone], (), 5)[1] == "Nor can it be told for the measures that are not rewarded."
     assert meaning([first, guard("motion", 0)], (), 5)[1] == (
         "Of the measures that are not rewarded, none changed by more than chance can explain."
     )
