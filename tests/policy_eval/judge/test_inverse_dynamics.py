@@ -187,7 +187,7 @@ class Squares:
 
 
 @pytest.mark.slow
-def test_it_learns_to_decode_a_square():
+def test_it_learns_to_decode_a_square(tmp_path):
     source = Squares()
     torch.manual_seed(0)
     dynamics = InverseDynamics(
@@ -195,7 +195,7 @@ def test_it_learns_to_decode_a_square():
     )
     dynamics.std.fill_(2.0)
     settings = InverseDynamicsTraining(
-        data=Path("squares"), out=Path("none"), steps=200, batch=4, frames=8, learning_rate=3e-3
+        data=Path("squares"), out=tmp_path, steps=200, batch=4, frames=8, learning_rate=3e-3
     )
     fit_dynamics(dynamics, source, range(3), settings)
     clip = source.read(3, 0, 40).map(lambda tensor: tensor[None])

@@ -201,7 +201,7 @@ def test_half_of_a_batch_are_successes_and_a_quarter_near_misses():
     assert losses.tolist() == [0, 1, 3, 4, 5, 7, 8, 9, 10, 11]
 
 
-def test_rewards_are_learnt_on_the_range_of_the_judge():
+def test_rewards_are_learnt_on_the_range_of_the_judge(tmp_path):
     """A square on the right is a success with reward 5, on the left a failure with reward 1; the range is 1 to 5."""
     frames = pictures(12, 20)
     frames[:6, :, 4:12, 1:5] = frames[6:, :, 4:12, 11:15] = 230
@@ -209,7 +209,7 @@ def test_rewards_are_learnt_on_the_range_of_the_judge():
     torch.manual_seed(0)
     learned = LearnedJudge(SHAPE, reward_range=(1.0, 5.0))
     rows = Frames(frames, solved, torch.where(solved, 5.0, 1.0))
-    fit_judge(learned, rows, JudgeConfig(Path(), Path(), steps=60, batch=16, learning_rate=1e-2))
+    fit_judge(learned, rows, JudgeConfig(Path(), tmp_path, steps=60, batch=16, learning_rate=1e-2))
     probability, reward = learned.predict(frames)
     assert probability[:6].max() < 0.3 < 0.7 < probability[6:].min()
     assert reward[:6].max() < 2 < 4 < reward[6:].min()
