@@ -157,7 +157,7 @@ def wait_briefly() -> None:
     """Let the threads of OpenMP wait for each other actively for less than a millisecond, and then sleep.
 
     GNU's OpenMP lets a thread that waits use its core for many milliseconds. Where another program needs that core,
-    the thread that is waited for does not run, and a dream of two threads falls to a fiftieth of its speed
+    the thread that is waited for does not run, and a dream of two threads falls to a tenth of its speed
     (`docs/log.md`). PyTorch reads the setting when it is imported. Where `GOMP_SPINCOUNT` or `OMP_WAIT_POLICY` has
     been set, nothing changes.
     """
