@@ -30,6 +30,7 @@ def test_invented_outcomes_are_a_table_that_can_be_read(tmp_path):
     assert all(scores.seeds.tolist() == list(range(64, 80)) for scores in found.values())
 
 
+@pytest.mark.slow
 def test_the_script_explains_itself():
     said = subprocess.run(
         [sys.executable, str(FOLDER / "run.py"), "--help"], capture_output=True, text=True, check=True

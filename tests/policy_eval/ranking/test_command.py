@@ -102,6 +102,7 @@ def test_a_replay_of_a_dreams_own_actions_repeats_its_outcome(made, ranked):
     assert scores.outcomes.tolist() == [mine[seed] for seed in scores.seeds]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_ranking_keeps_its_cells_and_the_same_call_goes_on(made, ranked, sent, tmp_path, capsys):
     out = tmp_path / "out"
