@@ -101,12 +101,12 @@ def started(*options: str, threads: int | None = None) -> Iterator[tuple[str, in
         process.wait()
 
 
-def dream_env(config: "Speed | Same | Waiting") -> DreamEnv:
+def dream_env(config: Served, sessions: int) -> DreamEnv:
     """The same dreams in this process."""
     world, judge = WorldModel.load(config.world), LearnedJudge.load(config.judge)
     starts = Starts(open_episodes(config.data, tuple(world.size), world.views))
     mode = AutoresetMode.DISABLED
-    return DreamEnv(world, starts, judge, num_envs=config.sessions, horizon=10**9, autoreset_mode=mode)
+    return DreamEnv(world, starts, judge, num_envs=sessions, horizon=10**9, autoreset_mode=mode)
 
 
 def in_process(envs: DreamEnv, actions: np.ndarray) -> float:
@@ -145,7 +145,7 @@ def speed(config: Speed) -> dict:
     """Alternate turns of both; prints and returns the figures."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    local = dream_env(config)
+    local = dream_env(config, config.sessions)
     local.reset(seed=0)
     rng = np.random.default_rng(0)
     box = local.single_action_space
@@ -188,7 +188,7 @@ def speed(config: Speed) -> dict:
 
 def same(config: Same) -> dict:
     """The same actions from the same starts with the same noise, each session over a connection of its own."""
-    local = dream_env(config)
+    local = dream_env(config, config.sessions)
     box = local.single_action_space
     actions = np.random.default_rng(0).uniform(box.low, box.high, (config.steps, config.sessions, *box.shape))
     places = range(config.sessions)

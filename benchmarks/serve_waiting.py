@@ -43,7 +43,7 @@ class Waiting(Served):
 
 def turns(config: Waiting) -> list[float]:
     """Frames per second of each turn."""
-    envs = dream_env(config)
+    envs = dream_env(config, config.sessions)
     envs.reset(seed=0)
     rng, box = np.random.default_rng(0), envs.single_action_space
     shape = (config.steps, config.sessions, *box.shape)

@@ -4,6 +4,7 @@ import runpy
 import subprocess
 import sys
 
+import pytest
 import torch
 from places import ROOT
 
