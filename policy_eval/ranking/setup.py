@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import gymnasium
 from gymnasium.vector import AutoresetMode
 
 from policy_eval.judge.find import judge_fingerprint, load_judge
@@ -12,6 +13,7 @@ from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.options import ColumnOptions, DataOptions, DataPath, chosen_episodes
 from worldmodel.dreams.copy_last import CopyLastWorld
 from worldmodel.dreams.env import DreamEnv
+from worldmodel.dreams.spaces import other_pictures
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Judge
 from worldmodel.envs import has_simulator, is_foreign, make_simulator
@@ -102,9 +104,23 @@ class TrialSetup:
             horizon=self.horizon,
             num_steps=self.num_steps,
             seed=self.seed,
-            like=None if self.place == "none" else self.simulators.envs[0],
+            like=self.like,
             autoreset_mode=AutoresetMode.DISABLED,
         )
+
+    @cached_property
+    def like(self) -> gymnasium.Env | None:
+        """The environment whose spaces the dream has; `None` for those of the data.
+
+        Where a table of outcomes is the real side, nothing is tried in the environment that was recorded; one with
+        other pictures than the data, say because it was recorded at another size, is then not asked.
+        """
+        if self.place == "none":
+            return None
+        env = self.simulators.envs[0]
+        starts = self.loaded_starts
+        is_other = other_pictures(env.observation_space, starts.views, starts.source.size) is not None
+        return None if self.stored and is_other else env
 
     @cached_property
     def place(self) -> str:

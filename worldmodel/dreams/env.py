@@ -13,7 +13,17 @@ from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 
 from worldmodel.dreams.infos import finals, masked, success
-from worldmodel.dreams.spaces import IMAGES, KEYS, STATE, named, named_space, side_by_side, stretched, unit_box
+from worldmodel.dreams.spaces import (
+    IMAGES,
+    KEYS,
+    STATE,
+    named,
+    named_space,
+    other_pictures,
+    side_by_side,
+    stretched,
+    unit_box,
+)
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Judge
 from worldmodel.dreams.world import held
@@ -99,6 +109,8 @@ class DreamEnv(VectorEnv):
                 f"keys is one of {', '.join(KEYS)}, render_mode is rgb_array or None, got {keys!r} and {render_mode!r}"
             )
         check_starts(world, starts)
+        if like is not None and (other := other_pictures(like.observation_space, starts.views, starts.source.size)):
+            raise ValueError(f"{starts.source.name}: {other}")
         self.world, self.starts, self.judge = world, starts, judge
         self.num_envs, self.horizon, self.num_steps, self.seed = num_envs, horizon, num_steps, seed
         self.keys, self.render_mode = keys, render_mode

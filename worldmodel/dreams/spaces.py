@@ -28,6 +28,21 @@ def named(observation: dict, views: Sequence[str], keys: str, *, several: type =
     return found | ({"agent_pos": observation[STATE]} if STATE in observation else {})
 
 
+def other_pictures(space: spaces.Space, views: Sequence[str], size: Sequence[int]) -> str | None:
+    """How the pictures of an environment differ from those of a dream, as a sentence; `None` if they do not.
+
+    Args:
+        space: The environment's space of observations, with LeRobot's keys.
+        views: Cameras of the dream.
+        size: Height and width of its frames.
+    """
+    shown = {name: each.shape for name, each in dict(space).items() if name.startswith(IMAGES)}
+    for view in views:
+        if (found := shown.get(IMAGES + view)) != (*size, 3):
+            return f"the environment shows {IMAGES}{view} of shape {found}, the dream {(*size, 3)}"
+    return None
+
+
 def side_by_side(space: spaces.Box, number: int) -> spaces.Box:
     """The space of `number` actions in one vector."""
     return spaces.Box(np.tile(space.low, number), np.tile(space.high, number), dtype=np.float32)

@@ -51,6 +51,17 @@ def test_policies_by_name_are_tried_in_a_foreign_environment(ranking, capsys):
     assert "made with real_source" in capsys.readouterr().err
 
 
+def test_a_table_stands_for_an_environment_that_shows_pictures_of_another_size(ranking, capsys):
+    square, policies, flags = ranking
+    tiny_world(views=("top",), size=(32, 32), relative_to={}, state_dim=0).save(Path("large"))
+    LearnedJudge(JudgeShape(("top",), (32, 32), width=8), threshold=0.5).save(Path("large-judge"))
+    flags += ["--world", "large", "--judge", "large-judge", "--policies", f"{policies}:right", "--workers", "1"]
+    Path("real.csv").write_text("policy,start,success\nright,100000,1\nright,100001,1\nright,100002,1\n")
+    assert main([*flags, "--real", square]) == 2
+    assert "top is (32, 32, 3), the simulator's (16, 16, 3)" in capsys.readouterr().err
+    assert main([*flags, "--real", "real.csv"]) == 0
+
+
 def test_a_policy_that_fails_for_real_is_ranked_last_and_not_filmed(ranking):
     """It loses its way after the second step, in the dream and for real."""
     square, policies, flags = ranking

@@ -123,17 +123,21 @@ def test_a_finished_stream_begins_anew_in_the_same_step():
     assert truncated[0] and info["_final_obs"][0]
 
 
-def test_actions_are_clipped_to_the_spaces_of_the_real_environment():
-    class Real(gymnasium.Env):
-        action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-        observation_space = gymnasium.spaces.Dict(
+class Real(gymnasium.Env):
+    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, size=16):
+        picture = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(
             {
-                "observation.images.top": gymnasium.spaces.Box(0, 255, (16, 16, 3), np.uint8),
-                "observation.images.wrist": gymnasium.spaces.Box(0, 255, (16, 16, 3), np.uint8),
+                "observation.images.top": picture,
+                "observation.images.wrist": picture,
                 "observation.state": gymnasium.spaces.Box(0, 2, (2,), np.float32),
             }
         )
 
+
+def test_actions_are_clipped_to_the_spaces_of_the_real_environment():
     small, large = dream(like=Real()), dream(like=Real())
     assert small.single_action_space == Real.action_space
     for envs in (small, large):
@@ -151,6 +155,7 @@ def test_actions_are_clipped_to_the_spaces_of_the_real_environment():
         (lambda: dream(autoreset_mode="SAMESTEP"), "NEXT_STEP, SAME_STEP, DISABLED, got 'SAMESTEP'"),
         (lambda: dream(keys="gymnasium"), "lerobot, gym, render_mode is rgb_array or None, got 'gymnasium'"),
         (lambda: dream(render_mode="human"), "'lerobot' and 'human'"),
+        (lambda: dream(like=Real(24)), r"observation.images.top of shape \(24, 24, 3\), the dream \(16, 16, 3\)"),
         (lambda: dream().reset(options={"start": [0]}), r"got \['start'\]"),
         (lambda: dream().reset(options={"starts": [0, 1]}), "got 2 starts for 3 streams"),
         (lambda: dream().reset(options={"starts": [0, 1, 4]}), r"starts \[4\] are not within 0..3"),
