@@ -8,7 +8,9 @@ lets the agent act in the simulator before and after, from the same 100 starts t
 seen. A script that drives to the middle of the goals acts there, too.
 
 The goal of an episode is only visible in the pictures: the agent sees the hand and the keypoints of the
-judge, which stay as they are. Its reward is the judge's. Every part that is finished is kept, so a killed
+judge, which stay as they are. Its reward is the judge's where the dreamed hand is near recorded ones, and 0
+elsewhere, because world model and judge know nothing of other places (MOReL, Kidambi et al. 2020,
+2005.05951, ends an episode there). Every part that is finished is kept, so a killed
 run continues with the part that it was in. Writes `learners.json` with every trial.
 """
 
@@ -24,7 +26,7 @@ import numpy as np
 import torch
 import tyro
 from einops import rearrange
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Bool, Float, Float32, Float64
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecMonitor
@@ -49,6 +51,7 @@ BEST_REWARD = 10.0
 """Largest reward of a step in Meta-World."""
 MIDDLE = (0.0, 0.85, 0.175)
 """The middle of the region of goals in metres, which the agent is not told."""
+NEIGHBOURS = 10
 POINTS = 30
 """Points of the curve of a run; the agent is kept at each of them."""
 
@@ -71,15 +74,36 @@ class BenchmarkConfig:
     """Seed of the agent."""
 
 
+class Known:
+    """Whether the hand is where recorded hands were.
+
+    Args:
+        hands: Recorded places in metres. A place is known if it is as near to `NEIGHBOURS` of them as 99% of the
+            recorded places are to others.
+    """
+
+    def __init__(self, hands: Float[torch.Tensor, "n 3"]):
+        self.hands = hands
+        self.radius = float(self.distances(hands[::20], NEIGHBOURS + 1).quantile(0.99))
+
+    def distances(self, places: Float[torch.Tensor, "b 3"], number: int = NEIGHBOURS) -> Float[torch.Tensor, "b"]:
+        """The distance to the recorded place that is the `number`th nearest one."""
+        return torch.cdist(places, self.hands).kthvalue(number).values
+
+    def __call__(self, observation: Observation) -> Bool[torch.Tensor, "b"]:
+        """Of each stream."""
+        return self.distances(observation.states[:, :3].float()) <= self.radius
+
+
 class Endless:
     """A judge whose successes do not end a dream, so that staying at the goal pays; rewards are 0 to 1."""
 
-    def __init__(self, judge: LearnedJudge):
-        self.judge = judge
+    def __init__(self, judge: LearnedJudge, known: Known):
+        self.judge, self.known = judge, known
 
     def __call__(self, observation: Observation) -> Verdict:
-        """The verdict on the latest frame of every stream."""
-        rewards = self.judge(observation).rewards / BEST_REWARD
+        """The verdict on the latest frame of every stream; at an unknown place the reward is 0."""
+        rewards = self.judge(observation).rewards / BEST_REWARD * self.known(observation)
         return Verdict(rewards, torch.zeros(len(rewards), dtype=torch.bool))
 
 
@@ -159,13 +183,14 @@ def make_agent(config: BenchmarkConfig) -> tuple[SAC, Keypoints, tuple[np.ndarra
     """A fresh agent in its dreams, what it sees, and the bounds of its actions."""
     world, judge = WorldModel.load(config.out / "world"), LearnedJudge.load(config.out / "judge")
     source = open_episodes(config.out / "data", tuple(world.size), world.views)
-    features = Keypoints(judge, torch.cat([source.columns(episode).states for episode in range(len(source))]))
+    states = torch.cat([source.columns(episode).states for episode in range(len(source))])
+    features = Keypoints(judge, states)
     envs = gymnasium.make_vec(
         DREAM,
         num_envs=config.num_envs,
         world=world,
         data=Starts(source),
-        judge=Endless(judge),
+        judge=Endless(judge, Known(states[:, :3])),
         horizon=HORIZON,
         num_steps=1,
         seed=config.seed,
