@@ -2,9 +2,11 @@
 
 python benchmarks/heads.py --task pusht-position --minutes 2 --out runs/heads/pusht-position
 
-Clones every row with several seeds, each for the same CPU time, and lets the policies act for real from the
-same held-out starts. Differences are paired by start and seed; the interval resamples starts. Finished
-policies and trials are kept, so a killed run continues. Writes `heads.json` with every trial.
+Clones every head with several seeds, each for the same CPU time, and lets the policies act for real from the
+same held-out starts. How many steps a head makes in that time is measured first, with the heads side by side:
+the learning rate has to fall to the end, and another load on the machine must not favour a head. Differences
+are paired by start and seed; the interval resamples starts. Finished policies and trials are kept, so a killed
+run continues. Writes `heads.json` with every trial.
 """
 
 import time
@@ -15,25 +17,39 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Float64
 
 from policy_eval.evaluation import evaluate
-from policy_eval.policies.clone import CloneConfig, clone
-from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.policies.clone import (
+    CloneConfig,
+    Demonstrations,
+    check_clone,
+    clone,
+    fit_policy,
+    policy_config,
+    read_demonstrations,
+)
+from policy_eval.policies.cloned import ClonedPolicy, make_policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
-from worldmodel.data import open_episodes
+from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.dreams.starts import Starts
 from worldmodel.envs import make_env
 from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.files import read_object, write_json
 from worldmodel.model.card import table
 
-FLOW = {"head": "flow", "chunk": 8, "replan_after": 1}
-ROWS = {"regression": {}, "regression-chunk-8": {"chunk": 8}, "flow": FLOW}
-"""What is special about each row."""
-PILOT_STEPS = 40
-"""Optimiser steps whose CPU time tells how many steps a row gets."""
+HEADS = {"regression-8": {"chunk": 8}, "regression-1": {}, "flow-8": {"head": "flow", "chunk": 8}}
+"""What is trained: a head, and how many actions it plans."""
+ROWS = {
+    "regression-8 after 4": ("regression-8", 4),
+    "regression-8 after 1": ("regression-8", 1),
+    "regression-1 after 1": ("regression-1", 1),
+    "flow-8 after 4": ("flow-8", 4),
+    "flow-8 after 1": ("flow-8", 1),
+}
+"""What acts: a trained head, and after how many actions it plans again."""
+ROUNDS, ROUND_STEPS = 7, 15
+"""The heads take turns in short trainings, so that other work on the machine slows all of them alike."""
 
 
 @dataclass(frozen=True)
@@ -80,88 +96,112 @@ class HeadsConfig:
     episodes: int = 100
     """Real trials of each policy."""
     rows: tuple[str, ...] = tuple(ROWS)
-    """Rows to do; the first is what the others are compared with."""
+    """Rows to do."""
+    against: tuple[str, ...] = ("regression-8 after 4", "regression-1 after 1")
+    """Rows that the others are compared with."""
     num_envs: int = 10
     """Simulators stepped together."""
 
 
-def train(config: HeadsConfig, row: str, seed: int) -> Path:
-    """Clone one policy for the minutes of the run, unless it is there; returns its folder.
+def steps_of(config: HeadsConfig) -> dict[str, int]:
+    """Optimiser steps of every head in the minutes of the run; measured once for a folder."""
+    file = config.out / "steps.json"
+    if file.is_file():
+        return read_object(file)
+    ready = {head: made(clone_config(config, head, 0, ROUND_STEPS)) for head in HEADS}
+    costs = {head: [] for head in HEADS}
+    for _ in range(ROUNDS):
+        for head, each in ready.items():
+            began = time.process_time()
+            fit_policy(*each)
+            costs[head].append((time.process_time() - began) / ROUND_STEPS)
+    steps = {head: round(60 * config.minutes / float(np.median(each))) for head, each in costs.items()}
+    write_json(file, steps)
+    return steps
 
-    How many steps that are is measured first, because the learning rate has to fall to the end.
-    """
-    folder = config.out / f"{row}-{seed}"
-    if (folder / "cpu.json").is_file():
-        return folder
+
+def made(settings: CloneConfig) -> tuple[ClonedPolicy, Demonstrations, CloneConfig]:
+    """A fresh policy and what it learns from."""
+    source = EpisodeCache(open_episodes(settings.data))
+    rows = read_demonstrations(settings, source, check_clone(settings, source))
+    return make_policy(policy_config(settings, source, rows)), rows, settings
+
+
+def clone_config(config: HeadsConfig, head: str, seed: int, steps: int) -> CloneConfig:
+    """How a head is cloned."""
     task = TASKS[config.task]
-    settings = CloneConfig(
-        **task.common | ROWS[row], data=config.data / task.demonstrations, out=folder, seed=seed, overwrite=True
-    )
-    once = cpu_seconds(replace(settings, steps=1))
-    per_step = (cpu_seconds(replace(settings, steps=1 + PILOT_STEPS)) - once) / PILOT_STEPS
-    steps = max(round(60 * config.minutes / per_step), 1)
-    used = cpu_seconds(replace(settings, steps=steps)) - once
-    write_json(folder / "cpu.json", {"steps": steps, "seconds": used})
-    return folder
+    settings = task.common | HEADS[head] | {"data": config.data / task.demonstrations}
+    return CloneConfig(**settings, out=config.out / f"{head}-seed-{seed}", steps=steps, seed=seed, overwrite=True)
 
 
-def cpu_seconds(settings: CloneConfig) -> float:
-    """CPU seconds of a whole `clone`, reading included."""
-    began = time.process_time()
-    clone(settings)
-    return time.process_time() - began
+def train(config: HeadsConfig, head: str, seed: int) -> Path:
+    """Clone one policy for the minutes of the run, unless it is there; returns its folder."""
+    settings = clone_config(config, head, seed, steps_of(config)[head])
+    if not (settings.out / "cpu.json").is_file():
+        began = time.process_time()
+        clone(settings)
+        write_json(settings.out / "cpu.json", {"steps": settings.steps, "seconds": time.process_time() - began})
+    return settings.out
 
 
 def measure(config: HeadsConfig, row: str, seed: int, envs: RealEnvs) -> Scores:
-    """Real trials of one policy, unless they are there."""
-    folder = train(config, row, seed)
-    file = folder / "real.json"
+    """Real trials of one row, unless they are there."""
+    head, replan_after = ROWS[row]
+    folder = train(config, head, seed)
+    file = folder / f"after-{replan_after}.json"
     if file.is_file():
         scores = Scores.from_json(read_object(file))
         if tuple(scores.seeds.tolist()) == envs.starts.seeds:
             return scores
-    scores = evaluate(ClonedPolicy.load(folder), envs, name=f"{row}-{seed}", horizon=TASKS[config.task].horizon)
+    policy = ClonedPolicy.load(folder)
+    policy.config = replace(policy.config, replan_after=replan_after)
+    scores = evaluate(policy, envs, name=row, horizon=TASKS[config.task].horizon)
     write_json(file, scores.to_json())
     print(f"{row}, seed {seed}: {scores.mean:.2f} of {len(scores)}", flush=True)
     return scores
 
 
-def difference(
-    row: Sequence[Scores], other: Sequence[Scores]
-) -> tuple[float, tuple[float, float] | None, Float64[np.ndarray, "n"]]:
-    """Mean difference, its interval over starts, and the difference at every start."""
+def gain(row: Sequence[Scores], other: Sequence[Scores]) -> tuple[float, tuple[float, float] | None]:
+    """Mean difference of two rows, seed by seed, and its interval over starts."""
     gains = np.mean([a.outcomes - b.outcomes for a, b in zip(row, other, strict=True)], axis=0)
-    return float(gains.mean()), bootstrap_interval(gains, np.arange(len(gains)), resamples=4000), gains
+    return float(gains.mean()), bootstrap_interval(gains, np.arange(len(gains)), resamples=4000)
+
+
+def report(config: HeadsConfig, scores: dict[str, list[Scores]]) -> tuple[list[list[str]], dict]:
+    """Lines of the table, and all that is written."""
+    lines, found = [], {}
+    for row, each in scores.items():
+        head = ROWS[row][0]
+        used = [read_object(config.out / f"{head}-seed-{seed}" / "cpu.json") for seed in config.seeds]
+        line = [row, ", ".join(f"{one.mean:.2f}" for one in each), f"{np.mean([one.mean for one in each]):.3f}"]
+        found[row] = {"cpu": used, "trials": [one.to_json() for one in each], "against": {}}
+        for other in config.against:
+            if row == other or other not in scores:
+                line.append("-")
+                continue
+            points, interval = gain(each, scores[other])
+            found[row]["against"][other] = {"gain": points, "interval": interval}
+            shown = "" if interval is None else f" [{100 * interval[0]:+.0f}, {100 * interval[1]:+.0f}]"
+            line.append(f"{100 * points:+.0f}{shown}")
+        minutes = np.mean([one["seconds"] for one in used]) / 60
+        lines.append([*line, f"{np.mean([one['steps'] for one in used]):.0f}", f"{minutes:.1f}"])
+    return lines, found
 
 
 def main(config: HeadsConfig) -> None:
     """Train, measure, write, print."""
-    unknown = sorted({config.task} - set(TASKS)) + sorted(set(config.rows) - set(ROWS))
+    unknown = sorted({config.task} - set(TASKS)) + sorted({*config.rows, *config.against} - set(ROWS))
     if unknown:
         raise SystemExit(f"there is no {unknown[0]!r}; tasks are {', '.join(TASKS)}, rows {', '.join(ROWS)}")
     torch.set_num_threads(1)
     task = TASKS[config.task]
     starts = Starts(open_episodes(config.data / task.starts), range(config.episodes))
     envs = RealEnvs(lambda: make_env(task.env), starts, num_envs=config.num_envs)
-    scores = {row: [measure(config, row, seed, envs) for seed in config.seeds] for row in config.rows}
+    by_seed = [{row: measure(config, row, seed, envs) for row in config.rows} for seed in config.seeds]
     envs.close()
-    lines, found = [], {}
-    for row, each in scores.items():
-        used = [read_object(config.out / f"{row}-{seed}" / "cpu.json") for seed in config.seeds]
-        by_seed = ", ".join(f"{one.mean:.2f}" for one in each)
-        line = [row, by_seed, f"{np.mean([one.mean for one in each]):.3f}"]
-        found[row] = {"cpu": used, "trials": [one.to_json() for one in each]}
-        if row == config.rows[0]:
-            line += ["-", "-"]
-        else:
-            gain, interval, _ = difference(each, scores[config.rows[0]])
-            found[row]["gain"], found[row]["interval"] = gain, interval
-            shown = "-" if interval is None else f"{100 * interval[0]:+.0f} to {100 * interval[1]:+.0f}"
-            line += [f"{100 * gain:+.0f}", shown]
-        steps = ", ".join(str(one["steps"]) for one in used)
-        lines.append([*line, steps, f"{np.mean([one['seconds'] for one in used]) / 60:.1f}"])
-    heads = ["row", "real success by seed", "mean", f"points above {config.rows[0]}", "95% interval"]
-    print(table([*heads, "steps", "CPU minutes"], lines))
+    lines, found = report(config, {row: [each[row] for each in by_seed] for row in config.rows})
+    against = [f"points above {other}" for other in config.against]
+    print(table(["row", "real success by seed", "mean", *against, "steps", "CPU minutes"], lines))
     write_json(config.out / "heads.json", {"task": config.task, "minutes": config.minutes, "rows": found})
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from conditioning.angles import Angles
 from conditioning.relative import check_relative_to, relative_actions
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig, make_policy
-from policy_eval.policies.picture_shift import shift_pictures
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.display.progress import LOG
@@ -59,8 +58,6 @@ class CloneConfig:
     """Number of actions of a plan that are carried out before the next plan is made; by default all."""
     flow_steps: int = 5
     """Integration steps from noise to a plan; only for a flow."""
-    picture_shift: int = 0
-    """Largest number of pixels by which every picture is moved at random in training."""
     action_noise: float = 0.0
     """Standard deviation of the noise that the finished policy adds to its actions, in the units of the actions."""
     batch: int = 64
@@ -107,21 +104,8 @@ def clone(config: CloneConfig) -> Path:
     source = EpisodeCache(open_episodes(config.data, config.size, options=config.reading))
     views = check_clone(config, source)
     demonstrations = read_demonstrations(config, source, views)
-    policy_config = PolicyConfig(
-        views=views,
-        size=tuple(source.size),
-        action_dim=source.action_dim,
-        state_dim=source.state_dim if config.proprioception else 0,
-        relative_to=config.relative_to,
-        angles=demonstrations.angles,
-        chunk=config.chunk,
-        action_noise=config.action_noise,
-        head=config.head,
-        replan_after=config.replan_after,
-        flow_steps=config.flow_steps,
-    )
     torch.manual_seed(config.seed)
-    policy = make_policy(policy_config).to(device)
+    policy = make_policy(policy_config(config, source, demonstrations)).to(device)
     loss = fit_policy(policy, demonstrations, config)
     policy.save(config.out)
     training = {
@@ -142,6 +126,23 @@ def clone(config: CloneConfig) -> Path:
     return config.out
 
 
+def policy_config(config: CloneConfig, source: EpisodeSource, rows: Demonstrations) -> PolicyConfig:
+    """What is saved beside the weights of a policy that is cloned in this way."""
+    return PolicyConfig(
+        views=tuple(source.views) if config.views is None else config.views,
+        size=tuple(source.size),
+        action_dim=source.action_dim,
+        state_dim=source.state_dim if config.proprioception else 0,
+        relative_to=config.relative_to,
+        angles=rows.angles,
+        chunk=config.chunk,
+        action_noise=config.action_noise,
+        head=config.head,
+        replan_after=config.replan_after,
+        flow_steps=config.flow_steps,
+    )
+
+
 def fit_policy(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) -> float:
     """Train in place; returns the mean loss of the last tenth of the steps."""
     policy.action_mean.copy_(rows.targets.mean((0, 1)))
@@ -156,11 +157,8 @@ def fit_policy(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) 
     def loss_of(step: int) -> Float[Tensor, ""]:
         pick = torch.randint(len(targets), (config.batch,), generator=generator)
         states = rows.states[pick].to(device) if policy.config.state_dim else None
-        frames = rows.frames[pick]
-        if config.picture_shift:
-            frames = shift_pictures(frames, config.picture_shift, generator)
         with autocast(device):
-            features = policy.features(frames.to(device), states)
+            features = policy.features(rows.frames[pick].to(device), states)
             losses = policy.loss(features, targets[pick].to(device), generator)
         return losses.mean()
 
@@ -185,9 +183,9 @@ def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
         raise ValueError(f"relative_to={config.relative_to} needs the state, but proprioception is off")
     dims = {"action_dim": source.action_dim, "state_dim": source.state_dim}
     check_relative_to(config.relative_to, data=source.name, **dims)
-    for name, least in (("steps", 1), ("batch", 1), ("chunk", 1), ("flow_steps", 1), ("picture_shift", 0)):
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} is at least {least}, got {getattr(config, name)}")
+    for name in ("steps", "batch", "chunk", "flow_steps"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is at least 1, got {getattr(config, name)}")
     if config.replan_after is not None and not 1 <= config.replan_after <= config.chunk:
         raise ValueError(f"replan_after is 1 to {config.chunk}, which is the chunk, got {config.replan_after}")
     return views

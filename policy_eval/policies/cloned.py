@@ -251,7 +251,8 @@ class FlowPolicy(ClonedPolicy):
     """A cloned policy with many plans for one observation: a flow over chunks of actions, see `FlowHead`.
 
     A regression learns the mean of what demonstrators did. Where they did different things, the mean is none of them.
-    A flow learns how their plans are distributed; `sample` draws from it, and `plan` is the sample of zero noise.
+    A flow learns how their plans are distributed. `sample` draws from it, and `act` carries out one sample. `plan` is
+    what zero noise leads to: the same for every seed, and a little less good, since it gets stuck more often.
 
     ```python
     policy = ClonedPolicy.load("runs/flow")

@@ -9,7 +9,6 @@ from square_world import write_episodes
 
 from policy_eval.policies.cloned import DRAWS, ClonedPolicy, FlowPolicy, PolicyConfig, make_policy
 from policy_eval.policies.flow_head import FlowHead, level_features
-from policy_eval.policies.picture_shift import shift_pictures
 from worldmodel.cli import main
 from worldmodel.streaming.noise import stream_noise
 
@@ -126,6 +125,17 @@ def test_some_of_a_plan_is_carried_out():
         assert not torch.equal(done[2], done[0])
 
 
+def test_a_flow_carries_out_a_sample_of_its_seed_and_step():
+    one, near = flow_policy(replan_after=1), seen([[1.0, 1.0], [1.0, 1.0]])
+    one.reset([4, 5])
+    for step in range(2):
+        expected = one.sample(near, 1, torch.tensor([4, 5]), step)[:, 0, 0]
+        torch.testing.assert_close(one.act(near), expected)
+    assert not torch.allclose(one.act(near), one.plan(near)[:, 0])
+    features = one.features(torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8), near["observation.state"])
+    torch.testing.assert_close(one.plan(near), one.plans(features, torch.zeros(2, 3, 2))[:, :1])
+
+
 def test_a_saved_flow_acts_alike(tmp_path):
     one = flow_policy(flow_steps=2)
     one.save(tmp_path, dtype=torch.float32)
@@ -162,25 +172,9 @@ def test_plans_that_cannot_be_carried_out_are_refused(tmp_path):
         assert str(tmp_path) in str(caught.value)
 
 
-def test_pictures_are_moved_by_a_few_pixels():
-    """A bright pixel moves by -2 to 2 rows and columns, in each picture by itself; the border is repeated."""
-    frames = torch.zeros(300, 2, 8, 8, 3, dtype=torch.uint8)
-    frames[:, :, 7] = 9
-    frames[:, :, 4, 3] = 255
-    moved = shift_pictures(frames, 2, torch.Generator().manual_seed(0))
-    bright = (moved[..., 0] == 255).nonzero()
-    assert len(bright) == 600
-    rows, columns = bright[:, 2].view(300, 2), bright[:, 3].view(300, 2)
-    assert rows.unique().tolist() == [2, 3, 4, 5, 6] and columns.unique().tolist() == [1, 2, 3, 4, 5]
-    assert not torch.equal(rows[:, 0], rows[:, 1]) and not torch.equal(rows - 4, columns - 3)
-    assert (moved[rows == 3][:, 6:] == 9).all()
-    assert torch.equal(moved, shift_pictures(frames, 2, torch.Generator().manual_seed(0)))
-    assert torch.equal(shift_pictures(frames, 0, torch.Generator()), frames)
-
-
 def test_the_command_clones_a_flow(tmp_path, capsys):
     data = write_episodes(tmp_path / "data", 2)
-    options = ("--head", "flow", "--chunk", "3", "--replan-after", "2", "--flow-steps", "4", "--picture-shift", "1")
+    options = ("--head", "flow", "--chunk", "3", "--replan-after", "2", "--flow-steps", "4")
     assert main(["clone", "--data", str(data), "--out", str(tmp_path / "p"), "--steps", "3", *options]) == 0
     policy = ClonedPolicy.load(tmp_path / "p")
     assert (policy.config.chunk, policy.config.carried, policy.head.num_steps) == (3, 2, 4)
