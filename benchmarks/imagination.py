@@ -29,7 +29,8 @@ from policy_eval.ranking.setup import TrialSetup
 from policy_eval.ranking.trials import cut, gather, run_cells
 from policy_eval.scores import Scores
 from rl_posttrain.imagination.config import ImagineConfig
-from rl_posttrain.imagination.train import imagine, improve, prepare
+from rl_posttrain.imagination.dreams import prepare
+from rl_posttrain.imagination.train import imagine, improve
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.envs import make_env
 from worldmodel.fidelity.intervals import bootstrap_interval

@@ -11,11 +11,12 @@ from square_world import BOUNDS, SIZE, SquareWorld, right_edge, square_policy, w
 
 from policy_eval.policies.cloned import ClonedPolicy
 from rl_posttrain.imagination.config import ImagineConfig
+from rl_posttrain.imagination.dreams import better, dream, measure, prepare
 from rl_posttrain.imagination.learner import LearnConfig, Learner
 from rl_posttrain.imagination.log import ImagineLog
 from rl_posttrain.imagination.rollouts import imagine_rollouts, persistent_noise
 from rl_posttrain.imagination.starts import StartPool
-from rl_posttrain.imagination.train import better, correction_at, dream, measure, one_update, prepare
+from rl_posttrain.imagination.train import correction_at, one_update
 from worldmodel.data import open_episodes
 from worldmodel.dreams.anchors import Anchors, contexts
 from worldmodel.fidelity.uncertainty import calibrate, correlation, disagreement

@@ -15,8 +15,9 @@ from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.real_envs import RealEnvs
 from rl_posttrain.imagination.config import ImagineConfig
+from rl_posttrain.imagination.dreams import prepare
 from rl_posttrain.imagination.learner import LearnConfig
-from rl_posttrain.imagination.train import imagine, improve, prepare
+from rl_posttrain.imagination.train import imagine, improve
 from rl_posttrain.rewards.extra import ExtraRewards
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
