@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
-from simulator_world import SimulatorWorld
+from simulator_world import SimulatorWorld, true_judge
 
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.clone import CloneConfig, check_clone, fit_policy, read_demonstrations
@@ -52,6 +52,7 @@ class Task:
         held_out: Recorded episodes whose reset seeds the trials begin from; nothing is learnt from
             them.
         horizon: Most actions of a trial, and of a dream.
+        noise: Standard deviation of the noise on the actions of the control, in their units.
     """
 
     world: str
@@ -61,6 +62,7 @@ class Task:
     longest: int | None
     held_out: Path
     horizon: int
+    noise: float
 
 
 JUDGES, POLICIES = Path("checkpoints/judges"), Path("checkpoints/policies")
@@ -73,6 +75,7 @@ TASKS = {
         None,
         Path("data/pusht-position-heldout"),
         60,
+        20.0,
     ),
     "metaworld:push-v3": Task(
         "checkpoints/metaworld-push",
@@ -82,6 +85,7 @@ TASKS = {
         25,
         Path("data/metaworld-push-v3-heldout"),
         30,
+        0.15,
     ),
     "metaworld:window-open-v3": Task(
         "checkpoints/metaworld-window-open",
@@ -91,6 +95,7 @@ TASKS = {
         25,
         Path("data/window-open-heldout"),
         30,
+        0.15,
     ),
 }
 """The commands that record the data and clone the policies are in `benchmarks/policies.py`.
@@ -122,8 +127,14 @@ class BenchmarkConfig:
     """Seeds of the improvement runs."""
     arms: tuple[Literal["prioritised", "uniform"], ...] = ("prioritised", "uniform")
     """How starts are drawn; every arm is run with every seed."""
-    simulator: bool = False
-    """Also improve a policy with the simulator in place of the world model, as a diagnosis."""
+    swap: tuple[Literal["world", "both"], ...] = ()
+    """Also improve a policy with the simulator in place of the world model, or of world model and judge, as a
+    diagnosis: what of an effect is due to which."""
+    controls: tuple[Literal["more-cloning", "noise"], ...] = ("more-cloning", "noise")
+    """What the arms are compared with besides the clone: more cloning for the same time, and the clone with noise on
+    its actions."""
+    held_out: float = 0.1
+    """Share of the episodes whose first frames measure a run; few episodes need a larger one."""
     quick: bool = False
     """A CPU minute per arm, 60 real and 10 dreamed trials: less than ten minutes of one core."""
 
@@ -143,9 +154,10 @@ def settings(config: BenchmarkConfig) -> BenchmarkConfig:
 
 def arms(config: BenchmarkConfig) -> dict[str, Path]:
     """Make every policy that is not there yet; returns the folders by name."""
-    folders = {"clone": config.task.policy, "more-cloning": config.out / "more-cloning"}
-    if not (folders["more-cloning"] / "training.json").is_file():
-        clone_longer(config, folders["more-cloning"])
+    folders = {"clone": config.task.policy} | {name: config.out / name for name in config.controls}
+    for name in config.controls:
+        if not (folders[name] / "training.json").is_file():
+            {"more-cloning": clone_longer, "noise": clone_with_noise}[name](config, folders[name])
     for seed in config.seeds:
         for name in config.arms:
             priority = {"prioritised": 0.6, "uniform": 0.0}[name]
@@ -154,21 +166,23 @@ def arms(config: BenchmarkConfig) -> dict[str, Path]:
             if not (folder / "imagination.json").is_file():
                 resume = (folder / "state" / "state.json").is_file()
                 imagine(imagine_config(config, folder, priority, seed, resume=resume))
-    if config.simulator:
-        folders["in-simulator"] = config.out / "in-simulator"
-        if not (folders["in-simulator"] / "imagination.json").is_file():
-            improve_in_simulator(config, folders["in-simulator"])
+    for swapped in config.swap:
+        name = {"world": "in-simulator", "both": "in-simulator-judged-by-it"}[swapped]
+        folders[name] = config.out / name
+        if not (folders[name] / "imagination.json").is_file():
+            improve_in_simulator(config, folders[name], judged=swapped == "both")
     return folders
 
 
-def improve_in_simulator(config: BenchmarkConfig, folder: Path) -> None:
-    """The same run with a perfect dream: the simulator, seen by the same judge."""
+def improve_in_simulator(config: BenchmarkConfig, folder: Path, *, judged: bool) -> None:
+    """The same run with a perfect dream: the simulator, seen by the same judge or by itself."""
     resume = (folder / "state" / "state.json").is_file()
     options = imagine_config(config, folder, 0.6, config.seeds[0], resume=resume)
     options = replace(options, noise_seeds=1, context=1, trust=False)
     source = EpisodeCache(open_episodes(options.data))
     world = SimulatorWorld(lambda: make_env(config.env, time_limit=1000), source)
     judge = LearnedJudge.load(options.judge)
+    judge = true_judge(judge, world) if judged else judge
     setting = prepare(options, world, judge, source)
     found = improve(options, setting, ClonedPolicy.load(options.policy))
     write_json(folder / "imagination.json", found)
@@ -194,6 +208,7 @@ def imagine_config(config: BenchmarkConfig, folder: Path, priority: float, seed:
         overwrite=not resume,
         patience=1000,
         save_interval=1,
+        held_out=config.held_out,
     )
     if config.quick:
         return replace(options, streams=20, validation_starts=16, trust=False)
@@ -231,6 +246,14 @@ def clone_longer(config: BenchmarkConfig, out: Path) -> None:
     write_json(out / "training.json", {**training, "more_steps": steps, "last_loss": loss})
 
 
+def clone_with_noise(config: BenchmarkConfig, out: Path) -> None:
+    """The clone itself with noise on its actions, which frees a policy that is stuck."""
+    policy = ClonedPolicy.load(config.task.policy)
+    policy.config = replace(policy.config, action_noise=config.task.noise)
+    policy.save(out, dtype=torch.float32)
+    write_json(out / "training.json", {"action_noise": config.task.noise})
+
+
 def measure(config: BenchmarkConfig, folders: Mapping[str, Path]) -> dict[str, dict[str, Scores]]:
     """Trials of every policy, real and dreamed, from the same starts."""
     scores = {}
@@ -258,9 +281,10 @@ def difference_of(first: np.ndarray, second: np.ndarray) -> dict:
 def over_seeds(config: BenchmarkConfig, scores: Mapping[str, Scores]) -> dict[str, dict]:
     """Differences of the arms' means over all seeds, with intervals over the starts."""
     means = {arm: np.mean([scores[f"{arm}-{seed}"].outcomes for seed in config.seeds], axis=0) for arm in config.arms}
-    means |= {name: scores[name].outcomes for name in ("clone", "more-cloning")}
-    others = ("clone", "more-cloning", *config.arms)
-    pairs = [(arm, other) for i, arm in enumerate(config.arms) for other in others[: 2 + i]]
+    means |= {name: scores[name].outcomes for name in ("clone", *config.controls)}
+    others = ("clone", *config.controls, *config.arms)
+    before = 1 + len(config.controls)
+    pairs = [(arm, other) for i, arm in enumerate(config.arms) for other in others[: before + i]]
     return {f"{arm} - {other}": difference_of(means[other], means[arm]) for arm, other in pairs}
 
 
@@ -281,8 +305,8 @@ def report(config: BenchmarkConfig, folders: Mapping[str, Path], scores: Mapping
         }
         if name != "clone":
             row["against_clone"] = compared(scores["real"], "clone", name)
-        if name not in ("clone", "more-cloning"):
-            row["against_more_cloning"] = compared(scores["real"], "more-cloning", name)
+        if name not in ("clone", *config.controls):
+            row["against"] = {control: compared(scores["real"], control, name) for control in config.controls}
             row["run"] = json.loads((folder / "imagination.json").read_text())
             lines = (folder / "validation.jsonl").read_text().splitlines()
             row["curve"] = [json.loads(line) for line in lines]
@@ -300,12 +324,13 @@ def report(config: BenchmarkConfig, folders: Mapping[str, Path], scores: Mapping
 
 def show(found: dict) -> None:
     """Print Markdown tables: every policy, and the arms over all seeds; differences are in points of real success."""
-    rows = []
+    rows, controls = [], found["config"]["controls"]
     for name, row in found["policies"].items():
-        parts = [row["optimism"], row.get("against_clone"), row.get("against_more_cloning")]
+        against = row.get("against", {})
+        parts = [row["optimism"], row.get("against_clone"), *(against.get(name) for name in controls)]
         cells = ["-" if part is None else words(part) for part in parts]
         rows.append([name, f"{row['real']:.2f}", f"{row['dream']:.2f}", *cells])
-    heads = ["policy", "real", "dream", "dream - real", "against the clone", "against more cloning"]
+    heads = ["policy", "real", "dream", "dream - real", "against the clone", *(f"against {name}" for name in controls)]
     print(f"## {found['config']['env']}\n\n{table(heads, rows)}\n")
     pooled = [[name, words(part)] for name, part in found["over_seeds"].items()]
     print(f"## Means over the seeds\n\n{table(['difference', 'points of real success'], pooled)}")
