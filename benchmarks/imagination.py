@@ -30,6 +30,7 @@ from policy_eval.ranking.trials import cut, gather, run_cells
 from policy_eval.scores import Scores
 from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.dreams import prepare
+from rl_posttrain.imagination.gate import confirm
 from rl_posttrain.imagination.train import imagine, improve
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.envs import make_env
@@ -184,7 +185,8 @@ def improve_in_simulator(config: BenchmarkConfig, folder: Path, *, judged: bool)
     judge = LearnedJudge.load(options.judge)
     judge = true_judge(judge, world) if judged else judge
     setting = prepare(options, world, judge, source)
-    found = improve(options, setting, ClonedPolicy.load(options.policy))
+    clone = ClonedPolicy.load(options.policy)
+    found = confirm(options, setting, clone, improve(options, setting, clone))
     write_json(folder / "imagination.json", found)
 
 

@@ -1,21 +1,27 @@
-"""A small visuomotor policy, cloned from demonstrations: keypoints per camera and a perceptron."""
+"""Small visuomotor policies, cloned from demonstrations: keypoints per camera, and a head that plans."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
-from einops import rearrange
-from jaxtyping import Float, UInt8
+from einops import rearrange, repeat
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
+from torch.nn.functional import smooth_l1_loss
 
 from conditioning.angles import wrapped
+from policy_eval.policies.flow_head import FlowHead
 from policy_eval.policies.needs import Needs
 from policy_eval.policies.policy import Observations
 from worldmodel.model.card import CardFacts
 from worldmodel.model.folder import load_model, save_model
 from worldmodel.model.hub import push_saved
 from worldmodel.streaming.noise import stream_noise
+
+DRAWS = 4
+"""Noise levels that a training step of a flow draws for each frame: cheap, since the encoders are most of the work."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,17 @@ class PolicyConfig:
     """Sigma of Gaussian noise on every action, in the units of the action."""
     width: int = 128
     """Width of the perceptron."""
+    head: Literal["regression", "flow"] = "regression"
+    """What makes the plans: a regression has one plan for an observation, a flow has many; see `FlowPolicy`."""
+    replan_after: int | None = None
+    """Actions of a plan that are carried out before the next plan is made; `None` for all."""
+    flow_steps: int = 5
+    """Integration steps of a flow, from noise to a plan."""
+
+    @property
+    def carried(self) -> int:
+        """How many actions of a plan are carried out."""
+        return self.chunk if self.replan_after is None else self.replan_after
 
 
 @dataclass(frozen=True)
@@ -107,17 +124,21 @@ class ClonedPolicy(nn.Module):
         super().__init__()
         self.config = config
         self.encoders = nn.ModuleList([KeypointEncoder() for _ in config.views])
-        num_features = sum(e.num_features for e in self.encoders) + config.state_dim
-        self.head = nn.Sequential(
-            nn.Linear(num_features, config.width),
-            nn.ReLU(),
-            nn.Linear(config.width, config.width),
-            nn.ReLU(),
-            nn.Linear(config.width, config.chunk * config.action_dim),
-        )
+        self.num_features = sum(e.num_features for e in self.encoders) + config.state_dim
+        self.head = self._make_head()
         for name, dim in (("action", config.action_dim), ("state", config.state_dim)):
             self.register_buffer(f"{name}_mean", torch.zeros(dim))
             self.register_buffer(f"{name}_std", torch.ones(dim))
+
+    def _make_head(self) -> nn.Module:
+        width = self.config.width
+        return nn.Sequential(
+            nn.Linear(self.num_features, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, self.config.chunk * self.config.action_dim),
+        )
 
     @property
     def needs(self) -> Needs:
@@ -129,8 +150,7 @@ class ClonedPolicy(nn.Module):
         self, frames: UInt8[Tensor, "n v H W 3"], states: Float[Tensor, "n s"] | None
     ) -> Float[Tensor, "n k a"]:
         """Normalised actions of the next `k` steps, relative dims as displacements."""
-        planned = self.head(self.features(frames, states))
-        return rearrange(planned, "n (k a) -> n k a", k=self.config.chunk)
+        return self.plans(self.features(frames, states))
 
     def features(self, frames: UInt8[Tensor, "n v H W 3"], states: Float[Tensor, "n s"] | None) -> Float[Tensor, "n f"]:
         """Keypoints of every camera and the normalised state."""
@@ -138,6 +158,16 @@ class ClonedPolicy(nn.Module):
         if self.config.state_dim:
             features.append((states - self.state_mean) / self.state_std)
         return torch.cat(features, dim=-1)
+
+    def plans(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "n k a"]:
+        """The normalised plan for what was seen."""
+        return rearrange(self.head(features), "n (k a) -> n k a", k=self.config.chunk)
+
+    def loss(
+        self, features: Float[Tensor, "n f"], plans: Float[Tensor, "n k a"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "n"]:
+        """How far the plan for each row is from the demonstrated one, `plans`, both normalised; draws no numbers."""
+        return smooth_l1_loss(self.plans(features).float(), plans, reduction="none").mean((1, 2))
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Begin one episode per seed."""
@@ -153,7 +183,7 @@ class ClonedPolicy(nn.Module):
             ValueError: A camera or the state is missing, or has another shape.
         """
         if not self.queue:
-            self.queue = list(self.plan(observation).unbind(1))
+            self.queue = list(self._next_plan(observation).unbind(1))
         action = self.queue.pop(0)
         if self.config.action_noise:
             frame = torch.full_like(self.seeds, self.step)
@@ -164,9 +194,13 @@ class ClonedPolicy(nn.Module):
 
     @torch.no_grad()
     def plan(self, observation: Observations) -> Float[Tensor, "n k a"]:
-        """The raw actions of the next `k` steps, without noise; changes nothing in the policy."""
+        """The raw actions up to the next plan, without noise; changes nothing in the policy."""
         frames, states = self._read(observation)
-        return self.commands(self(frames, states), states)
+        return self.commands(self(frames, states), states)[:, : self.config.carried]
+
+    def _next_plan(self, observation: Observations) -> Float[Tensor, "n k a"]:
+        """The plan that is carried out."""
+        return self.plan(observation)
 
     def commands(self, planned: Float[Tensor, "n k a"], states: Float[Tensor, "n s"] | None) -> Float[Tensor, "n k a"]:
         """Normalised actions in the units of the data, relative dims added to the state."""
@@ -209,5 +243,66 @@ class ClonedPolicy(nn.Module):
         Raises:
             ValueError: There is no valid policy; the message says what is wrong, see `load_model`.
         """
-        _, policy = load_model(folder, "policy.json", PolicyDescription, lambda said, _: cls(said.config))
+        _, policy = load_model(folder, "policy.json", PolicyDescription, lambda said, _: make_policy(said.config))
         return policy.to(device).eval()
+
+
+class FlowPolicy(ClonedPolicy):
+    """A cloned policy with many plans for one observation: a flow over chunks of actions, see `FlowHead`.
+
+    A regression learns the mean of what demonstrators did. Where they did different things, the mean is none of them.
+    A flow learns how their plans are distributed; `sample` draws from it, and `plan` is the sample of zero noise.
+
+    ```python
+    policy = ClonedPolicy.load("runs/flow")
+    policy.sample(observation, 4, seeds, step)     # four plans for each stream: n 4 h a
+    ```
+    """
+
+    def _make_head(self) -> nn.Module:
+        shown = self.config
+        return FlowHead(self.num_features, shown.chunk, shown.action_dim, shown.width, shown.flow_steps)
+
+    def plans(
+        self, features: Float[Tensor, "n f"], noise: Float[Tensor, "n k a"] | None = None
+    ) -> Float[Tensor, "n k a"]:
+        """The normalised plan that `noise`, standard normal or by default zero, leads to for what was seen."""
+        if noise is None:
+            noise = torch.zeros(len(features), self.config.chunk, self.config.action_dim, device=features.device)
+        return self.head.plans(features, noise)
+
+    def loss(
+        self, features: Float[Tensor, "n f"], plans: Float[Tensor, "n k a"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "n"]:
+        """Flow loss of each row: the mean over `DRAWS` noise levels, for which the features are computed only once.
+
+        Args:
+            features: What was seen, from `features`.
+            plans: Demonstrated plans, normalised.
+            generator: Draws noise and noise levels, on the CPU; by default torch's global one.
+        """
+        number, device = len(plans), plans.device
+        noise = torch.randn(number, DRAWS, *plans.shape[1:], generator=generator).to(device)
+        tau = torch.rand(number, DRAWS, generator=generator).to(device)
+        return self.head.loss(features, plans, noise, tau)
+
+    @torch.no_grad()
+    def sample(self, observation: Observations, k: int, seeds: Int[Tensor, "n"], step: int) -> Float[Tensor, "n k h a"]:
+        """Raw actions of `k` plans for each stream, as long as that of `plan`; changes nothing in the policy.
+
+        They depend only on what was seen, the seed of the stream and the step.
+        """
+        frames, states = self._read(observation)
+        shape = [k, self.config.chunk, self.config.action_dim]
+        noise = stream_noise(seeds, torch.full_like(seeds, step), shape).to(frames.device)
+        features = repeat(self.features(frames, states), "n f -> (n k) f", k=k)
+        planned = self.plans(features, rearrange(noise, "n k h a -> (n k) h a"))
+        if states is not None:
+            states = repeat(states, "n s -> (n k) s", k=k)
+        raw = self.commands(planned, states)[:, : self.config.carried]
+        return rearrange(raw, "(n k) h a -> n k h a", k=k)
+
+
+def make_policy(config: PolicyConfig) -> ClonedPolicy:
+    """A policy with fresh weights and the head that the configuration names."""
+    return FlowPolicy(config) if config.head == "flow" else ClonedPolicy(config)

@@ -32,6 +32,7 @@ class Setting:
         source: The recorded episodes.
         train: Frames that dreams start from.
         held_out: Frames that the measuring dreams start from.
+        fresh: Frames by which nothing is chosen, for the comparison with the clone at the end.
         bounds: Lowest and highest action of the recorded episodes.
         trust_scale: See `learn_from`.
         reward_scale: Factor of the judge's reward that makes its range as wide as a success's.
@@ -43,13 +44,14 @@ class Setting:
     source: EpisodeSource
     train: Anchors
     held_out: Anchors
+    fresh: Anchors
     bounds: tuple[Float[Tensor, "a"], Float[Tensor, "a"]]
     trust_scale: float | None = None
     reward_scale: float = 1.0
     extra: Weighted = field(default_factory=dict)
 
 
-def check_fit(world: WorldModel, policy: ClonedPolicy, source: EpisodeSource) -> None:
+def check_fit(world: WorldModel, policy: ClonedPolicy, source: EpisodeSource, method: str) -> None:
     """Raise a `ValueError` with both values when the parts do not belong together."""
     views, size = tuple(world.views), tuple(world.size)
     shown = policy.config
@@ -57,12 +59,13 @@ def check_fit(world: WorldModel, policy: ClonedPolicy, source: EpisodeSource) ->
         (f"views of {source.name}", tuple(source.views), views),
         ("frames of the policy", shown.size, size),
         (f"action dims of {source.name}", source.action_dim, world.action_dim),
-        ("chunk of the policy", shown.chunk, 1),
         ("action dims of the policy", shown.action_dim, world.action_dim),
         (f"state dims of {source.name}", source.state_dim, world.state_dim),
     ):
         if mine != theirs:
             raise ValueError(f"{name}: {mine}, expected {theirs}")
+    if method == "actor-critic" and shown.head != "regression":
+        raise ValueError(f"--method actor-critic improves policies with the head regression, got {shown.head}: distil")
     if not set(shown.views) <= set(views):
         raise ValueError(f"the policy sees {shown.views}, the world model {views}")
     if shown.state_dim not in (0, world.state_dim):
@@ -76,19 +79,22 @@ def prepare(config: ImagineConfig, world: World, judge: Judge, source: EpisodeSo
         ValueError: Too few episodes for the split.
     """
     number = max(round(config.held_out * len(source)), 1)
-    if number >= len(source):
+    ends = len(source) - 2 * number, len(source) - number, len(source)
+    if ends[0] < 1:
         raise ValueError(
-            f"{source.name}: {len(source)} episodes and held_out {config.held_out} leave none to start from"
+            f"{source.name}: {len(source)} episodes and held_out {config.held_out}, once to measure and once to "
+            "compare with the clone, leave none to start from"
         )
-    train, held_out = (
+    train, fresh, held_out = (
         Anchors.of(source, part, context=config.context, first_frames=config.first_frames, stride=world.stride)
-        for part in (range(len(source) - number), range(len(source) - number, len(source)))
+        for part in (range(ends[0]), range(ends[0], ends[1]), range(ends[1], ends[2]))
     )
     chosen = np.random.default_rng([config.seed, 1])
     count = min(config.validation_starts, len(held_out))
     index = np.sort(chosen.choice(len(held_out), count, replace=False))
     actions = action_state_statistics(source).action
-    return Setting(world, judge, source, train, held_out.pick(index), (actions.low, actions.high))
+    again = np.arange(config.confirm) % len(fresh)
+    return Setting(world, judge, source, train, held_out.pick(index), fresh.pick(again), (actions.low, actions.high))
 
 
 def check_disagreement(config: ImagineConfig, setting: Setting) -> Calibration | None:
@@ -153,6 +159,12 @@ def better(returns: Float[Tensor, "n"], best: Float[Tensor, "n"]) -> bool:
     """
     gain = returns - best
     return float(gain.mean()) > float(gain.std(correction=0)) / max(len(gain) - 1, 1) ** 0.5
+
+
+def harmed(returns: Float[Tensor, "n"], clone: Float[Tensor, "n"]) -> bool:
+    """Whether the mean return is below that of the clone by more than two standard errors of the difference."""
+    gain = returns - clone
+    return float(gain.mean()) < -2 * float(gain.std(correction=0)) / max(len(gain) - 1, 1) ** 0.5
 
 
 def dream(

@@ -3,7 +3,8 @@
 Dreams start from recorded frames, more often from those where the critic's error is large. The
 cloned policy acts in them with noise, and a judge rewards and ends them. The critic learns
 lambda-returns; the actor repeats what succeeded (or learns the sign of the advantage) and stays
-close to the clone. The actor that does best in dreams of held-out frames is kept.
+close to the clone. With `--method distil` a planner labels the dreams instead, see `distil/`. The actor that does best
+in dreams of held-out frames is kept, if it is better than the clone in dreams from fresh ones, too.
 """
 
 from dataclasses import replace
@@ -16,17 +17,19 @@ from policy_eval.judge.find import judge_fingerprint, load_judge, reward_range
 from policy_eval.policies.cloned import ClonedPolicy
 from rl_posttrain.imagination.before_after import before_after
 from rl_posttrain.imagination.config import ImagineConfig, check_numbers
+from rl_posttrain.imagination.distil.train import distil
 from rl_posttrain.imagination.dreams import (
     Setting,
     better,
     check_disagreement,
     check_fit,
     dream,
+    harmed,
     measure,
     measured_dreams,
     prepare,
 )
-from rl_posttrain.imagination.gate import check_ranking
+from rl_posttrain.imagination.gate import check_ranking, confirm
 from rl_posttrain.imagination.imitation import Memory, imitate
 from rl_posttrain.imagination.learner import Learner, learn_from, update
 from rl_posttrain.imagination.log import ImagineLog, summary
@@ -78,7 +81,7 @@ def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str,
     judge = load_judge(config.judge, device, views=world.views, size=tuple(world.size))
     policy = ClonedPolicy.load(config.policy, device)
     source = EpisodeCache(open_episodes(config.data, tuple(world.size), world.views, config.reading))
-    check_fit(world, policy, source)
+    check_fit(world, policy, source, config.method)
     extra = find_rewards(config.reward.extra, rewards)
     read = read_by(config, source) | rewards_read(config.reward.extra, rewards)
     settings = RunSettings(config, read, free=SHOWN_ONLY)
@@ -91,7 +94,8 @@ def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str,
     if calibration is not None:
         print(calibration.sentence)
         setting = replace(setting, trust_scale=calibration.scale if calibration.used else None)
-    report = improve(config, setting, policy)
+    report = {"actor-critic": improve, "distil": distil}[config.method](config, setting, policy)
+    report = confirm(config, setting, policy, report)
     report["calibration"] = None if calibration is None else calibration.to_json()
     write_json(config.out / "imagination.json", report)
     if config.real != "none":
@@ -148,7 +152,7 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
     memory = Memory.empty(learner)
     best: dict[str, Any] = {}
     first: dict[str, Any] = {}
-    since_best = 0
+    since_best, harm = 0, False
     accelerator = start_accelerator(config.device, config.out, config.log)
     log = ImagineLog(accelerator, config.out, config.updates, config.minutes, config.clock)
     if config.resume and has_state(config.out):
@@ -165,14 +169,15 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
                 average.swap(learner)
                 returns, solved = measure(config, setting, learner)
                 measured = {"step": log.step, "return": float(returns.mean()), "solved": solved}
-                first = first or measured
+                first = first or measured | {"returns": returns.tolist()}
                 since_best += 1
+                harm = harmed(returns, torch.tensor(first["returns"]))
                 if not best or better(returns, torch.tensor(best["returns"])):
                     best, since_best = measured | {"returns": returns.tolist()}, 0
                     learner.actor.policy.save(config.out, dtype=torch.float32)
                 average.swap(learner)
                 log.validation(measured)
-            over = log.done >= 1 or since_best >= config.patience
+            over = log.done >= 1 or since_best >= config.patience or harm
             if over or log.stopping or log.step % config.save_interval == 0:
                 kept = {"pool": pool.to_json(), "best": best, "first": first} | log.progress
                 kept |= {"since_best": since_best, "remembered": len(memory.actions)}
@@ -193,7 +198,8 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
         "best": best,
         "updates": log.step,
         "seconds": log.seconds,
-        "stopped_early": since_best >= config.patience,
+        "stopped_early": since_best >= config.patience or harm,
+        "harm": harm,
         "trust_scale": setting.trust_scale,
     }
 

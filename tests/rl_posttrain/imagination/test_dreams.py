@@ -240,9 +240,10 @@ def test_the_actor_looks_through_its_own_camera(data):
 
 
 def test_held_out_starts_are_measured_without_exploration(data, tmp_path):
-    options = config(data, tmp_path, held_out=0.25)
+    options = config(data, tmp_path, held_out=0.25, confirm=6, first_frames=True)
     setting = prepare(options, SquareWorld(), right_edge, open_episodes(data))
-    assert set(setting.held_out.episodes) == {12, 13, 14, 15} and set(setting.train.episodes) == set(range(12))
+    assert set(setting.held_out.episodes) == {12, 13, 14, 15} and set(setting.train.episodes) == set(range(8))
+    assert setting.fresh.episodes.tolist() == [8, 9, 10, 11, 8, 9]
     narrow, wide = (Learner(square_policy(), LearnConfig(std=std)) for std in (0.1, 100.0))
     first, second = (measure(options, setting, learner)[0] for learner in (narrow, wide))
     assert len(first) == len(setting.held_out) != len(setting.train)
