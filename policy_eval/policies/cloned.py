@@ -243,7 +243,7 @@ class ClonedPolicy(nn.Module):
         Raises:
             ValueError: There is no valid policy; the message says what is wrong, see `load_model`.
         """
-        _, policy = load_model(folder, "policy.json", PolicyDescription, lambda said, _: make_policy(said.config))
+        _, policy = load_model(folder, "policy.json", PolicyDescription, lambda said, at: make_policy(said.config, at))
         return policy.to(device).eval()
 
 
@@ -251,7 +251,8 @@ class FlowPolicy(ClonedPolicy):
     """A cloned policy with many plans for one observation: a flow over chunks of actions, see `FlowHead`.
 
     A regression learns the mean of what demonstrators did. Where they did different things, the mean is none of them.
-    A flow learns how their plans are distributed; `sample` draws from it, and `plan` is the sample of zero noise.
+    A flow learns how their plans are distributed. `sample` draws from it, and `act` carries out one sample. `plan` is
+    what zero noise leads to: the same for every seed, and a little less good, since it gets stuck more often.
 
     ```python
     policy = ClonedPolicy.load("runs/flow")
@@ -303,6 +304,18 @@ class FlowPolicy(ClonedPolicy):
         return rearrange(raw, "(n k) h a -> n k h a", k=k)
 
 
-def make_policy(config: PolicyConfig) -> ClonedPolicy:
-    """A policy with fresh weights and the head that the configuration names."""
+def make_policy(config: PolicyConfig, where: str | Path = "policy") -> ClonedPolicy:
+    """A policy with fresh weights and the head that the configuration names.
+
+    Args:
+        config: The configuration.
+        where: Where it is from, for the message.
+
+    Raises:
+        ValueError: A plan cannot be made, or not be carried out, as the configuration says.
+    """
+    if config.chunk < 1 or config.flow_steps < 1:
+        raise ValueError(f"{where}: chunk and flow_steps are at least 1, got {config.chunk} and {config.flow_steps}")
+    if not 1 <= config.carried <= config.chunk:
+        raise ValueError(f"{where}: replan_after is 1 to {config.chunk}, which is the chunk, got {config.carried}")
     return FlowPolicy(config) if config.head == "flow" else ClonedPolicy(config)
