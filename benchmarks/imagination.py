@@ -22,6 +22,7 @@ import torch
 import tyro
 from simulator_world import SimulatorWorld, true_judge
 
+from policy_eval.judge.find import reward_range
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.clone import CloneConfig, check_clone, fit_policy, read_demonstrations
 from policy_eval.policies.cloned import ClonedPolicy
@@ -184,7 +185,8 @@ def improve_in_simulator(config: BenchmarkConfig, folder: Path, *, judged: bool)
     world = SimulatorWorld(lambda: make_env(config.env, time_limit=1000), source)
     judge = LearnedJudge.load(options.judge)
     judge = true_judge(judge, world) if judged else judge
-    setting = prepare(options, world, judge, source)
+    low, high = reward_range(LearnedJudge.load(options.judge))
+    setting = replace(prepare(options, world, judge, source), reward_scale=1 / (high - low))
     clone = ClonedPolicy.load(options.policy)
     found = confirm(options, setting, clone, improve(options, setting, clone))
     write_json(folder / "imagination.json", found)

@@ -91,6 +91,7 @@ def alone(solved: Bool[Tensor, "n"], follows: Bool[Tensor, "n"]) -> dict[str, fl
     return {} if follows.all() else {"solved_alone": float(solved[~follows].float().mean())}
 
 
+@torch.no_grad()
 def imagined_scores(
     config: ImagineConfig,
     setting: Setting,
