@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.nn.functional import smooth_l1_loss
 
 from conditioning.angles import Angles
 from conditioning.relative import check_relative_to, relative_actions
-from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
+from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig, make_policy
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.display.progress import LOG
@@ -49,8 +49,15 @@ class CloneConfig:
     to it."""
     cap: float | None = None
     """Longest displacement of all relative targets together; longer ones are shortened."""
+    head: Literal["regression", "flow"] = "regression"
+    """What makes the plans. A regression learns the mean of the demonstrated plans. A flow learns how they are
+    distributed, and can draw several plans for one observation; it is best with a chunk of several actions."""
     chunk: int = 1
     """Number of actions that the policy plans at once."""
+    replan_after: int | None = None
+    """Number of actions of a plan that are carried out before the next plan is made; by default all."""
+    flow_steps: int = 5
+    """Integration steps from noise to a plan; only for a flow."""
     action_noise: float = 0.0
     """Standard deviation of the noise that the finished policy adds to its actions, in the units of the actions."""
     batch: int = 64
@@ -97,18 +104,8 @@ def clone(config: CloneConfig) -> Path:
     source = EpisodeCache(open_episodes(config.data, config.size, options=config.reading))
     views = check_clone(config, source)
     demonstrations = read_demonstrations(config, source, views)
-    policy_config = PolicyConfig(
-        views=views,
-        size=tuple(source.size),
-        action_dim=source.action_dim,
-        state_dim=source.state_dim if config.proprioception else 0,
-        relative_to=config.relative_to,
-        angles=demonstrations.angles,
-        chunk=config.chunk,
-        action_noise=config.action_noise,
-    )
     torch.manual_seed(config.seed)
-    policy = ClonedPolicy(policy_config).to(device)
+    policy = make_policy(policy_config(config, source, demonstrations)).to(device)
     loss = fit_policy(policy, demonstrations, config)
     policy.save(config.out)
     training = {
@@ -129,6 +126,23 @@ def clone(config: CloneConfig) -> Path:
     return config.out
 
 
+def policy_config(config: CloneConfig, source: EpisodeSource, rows: Demonstrations) -> PolicyConfig:
+    """What is saved beside the weights of a policy that is cloned in this way."""
+    return PolicyConfig(
+        views=tuple(source.views) if config.views is None else config.views,
+        size=tuple(source.size),
+        action_dim=source.action_dim,
+        state_dim=source.state_dim if config.proprioception else 0,
+        relative_to=config.relative_to,
+        angles=rows.angles,
+        chunk=config.chunk,
+        action_noise=config.action_noise,
+        head=config.head,
+        replan_after=config.replan_after,
+        flow_steps=config.flow_steps,
+    )
+
+
 def fit_policy(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) -> float:
     """Train in place; returns the mean loss of the last tenth of the steps."""
     policy.action_mean.copy_(rows.targets.mean((0, 1)))
@@ -144,8 +158,9 @@ def fit_policy(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) 
         pick = torch.randint(len(targets), (config.batch,), generator=generator)
         states = rows.states[pick].to(device) if policy.config.state_dim else None
         with autocast(device):
-            planned = policy(rows.frames[pick].to(device), states)
-        return smooth_l1_loss(planned.float(), targets[pick].to(device))
+            features = policy.features(rows.frames[pick].to(device), states)
+            losses = policy.loss(features, targets[pick].to(device), generator)
+        return losses.mean()
 
     return fit(
         policy, loss_of, steps=config.steps, learning_rate=config.learning_rate, name="clone", log=config.out / LOG
@@ -168,9 +183,11 @@ def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
         raise ValueError(f"relative_to={config.relative_to} needs the state, but proprioception is off")
     dims = {"action_dim": source.action_dim, "state_dim": source.state_dim}
     check_relative_to(config.relative_to, data=source.name, **dims)
-    for name in ("steps", "batch", "chunk"):
+    for name in ("steps", "batch", "chunk", "flow_steps"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is at least 1, got {getattr(config, name)}")
+    if config.replan_after is not None and not 1 <= config.replan_after <= config.chunk:
+        raise ValueError(f"replan_after is 1 to {config.chunk}, which is the chunk, got {config.replan_after}")
     return views
 
 

@@ -287,6 +287,9 @@ class FlowPolicy(ClonedPolicy):
         tau = torch.rand(number, DRAWS, generator=generator).to(device)
         return self.head.loss(features, plans, noise, tau)
 
+    def _next_plan(self, observation: Observations) -> Float[Tensor, "n k a"]:
+        return rearrange(self.sample(observation, 1, self.seeds, self.step), "n 1 h a -> n h a")
+
     @torch.no_grad()
     def sample(self, observation: Observations, k: int, seeds: Int[Tensor, "n"], step: int) -> Float[Tensor, "n k h a"]:
         """Raw actions of `k` plans for each stream, as long as that of `plan`; changes nothing in the policy.

@@ -9,7 +9,7 @@ class DistilConfig:
 
     plans: int = 4
     """Number of plans that are compared at every decision; the first one is the policy's own."""
-    sigma: float = 1.0
+    sigma: float = 0.7
     """Spread of the plans around those of the policy, in standard deviations of the demonstrated actions."""
     lookahead: int = 8
     """Number of imagined actions after which plans are compared."""
