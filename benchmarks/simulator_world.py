@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 
 import gymnasium
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from worldmodel.data import Clip, EpisodeSource
-from worldmodel.dreams.verdict import observed
+from worldmodel.dreams.verdict import Judge, Verdict, observed
+from worldmodel.envs.protocol import succeeded
 from worldmodel.streaming.state import Observation
 
 Seen = dict[str, np.ndarray]
@@ -38,7 +40,9 @@ class SimulatorStream:
 
     def step(self, actions: Float[Tensor, "b a"], *, num_steps: int) -> Observation:
         """Act for real; a solved simulator goes on."""
-        self.seen = [env.step(action)[0] for env, action in zip(self.envs, actions.numpy(), strict=True)]
+        stepped = [env.step(action) for env, action in zip(self.envs, actions.numpy(), strict=True)]
+        self.seen = [step[0] for step in stepped]
+        self.world.solved = torch.tensor([succeeded(step[2], step[4]) for step in stepped])
         return self.observation
 
     def reset(self, streams: Sequence[int], context: Clip, *, seeds: Sequence[int]) -> None:
@@ -56,11 +60,15 @@ class SimulatorWorld:
     Args:
         make: Makes one simulator.
         source: Where the frames are from; every one of them is remembered by its bytes.
+
+    Attributes:
+        solved: Whether the last step of the latest stream solved the task, one for each simulator.
     """
 
     def __init__(self, make: Callable[[], gymnasium.Env], source: EpisodeSource):
         self.make, self.source, self.views, self.stride = make, source, tuple(source.views), 1
         self.envs: list[gymnasium.Env] = []
+        self.solved = torch.zeros(0, dtype=torch.bool)
         self.places: dict[bytes, tuple[int, int]] = {}
         for episode in range(len(source)):
             clip = source.read(episode, 0, source.lengths[episode])
@@ -75,6 +83,7 @@ class SimulatorWorld:
         while len(self.envs) < len(context.frames):
             self.envs.append(self.make())
         envs = self.envs[: len(context.frames)]
+        self.solved = torch.zeros(len(envs), dtype=torch.bool)
         seen = [self.replay(env, frames[-1]) for env, frames in zip(envs, context.frames, strict=True)]
         return SimulatorStream(envs, seen, self)
 
@@ -86,3 +95,12 @@ class SimulatorWorld:
             for action in self.source.read(episode, 0, frame + 1).actions:
                 observation, *_ = env.step(action.numpy())
         return observation
+
+
+def true_judge(judge: Judge, world: SimulatorWorld) -> Judge:
+    """A judge with the simulator's own successes; the rewards are still those of `judge`."""
+
+    def see(observation: Observation) -> Verdict:
+        return Verdict(judge(observation).rewards, world.solved.to(observation.frames.device))
+
+    return see

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from rl_posttrain.imagination.distil.config import DistilConfig, check_distil
 from rl_posttrain.imagination.learner import LearnConfig
 from rl_posttrain.rewards.extra import ExtraRewards
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
@@ -29,8 +30,11 @@ class ImagineConfig:
     ranking: Path | None = None
     """`ranking.json` of this world model and judge (`worldmodel rank --real`). A world model
     that does not rank policies is refused: in it the dreams improve while the policy gets worse."""
+    method: Literal["actor-critic", "distil"] = "actor-critic"
+    """How the policy learns: actor-critic explores and repeats what succeeded; distil imagines several plans at every
+    decision and teaches the policy the best ones."""
     updates: int = 18
-    """Maximum number of updates; each one dreams --streams dreams."""
+    """Maximum number of updates; each one dreams --streams dreams. With --method distil an update is a round."""
     minutes: float | None = None
     """Minutes after which the run ends; by default there is no limit."""
     clock: Literal["wall", "cpu"] = "wall"
@@ -65,7 +69,11 @@ class ImagineConfig:
     """Rewards count less where the noise seeds disagree, if a check finds that disagreement predicts the error. With
     --learn.objective imitation a success is weighted by the share of its noise seeds that succeed instead."""
     held_out: float = 0.1
-    """Share of the episodes that are used only to measure; they are the last ones."""
+    """Share of the episodes that are used only to measure; they are the last ones. As many before them are used only
+    to compare the best policy with the clone at the end, see --confirm."""
+    confirm: int = 64
+    """Dreams of the best policy and of the clone at the end, from starts by which nothing was chosen. The clone is kept
+    unless the 95% interval of the gain in success lies above 0. With 0 there is no such comparison."""
     validation_starts: int = 32
     """Number of held-out frames from which the actor is measured; they are the same every time."""
     validation_horizon: int = 30
@@ -101,6 +109,8 @@ class ImagineConfig:
     """Rewards of every action, beside the judge's success, which is worth 1."""
     learn: LearnConfig = field(default_factory=LearnConfig)
     """How actor and critic learn."""
+    distil: DistilConfig = field(default_factory=DistilConfig)
+    """How the policy learns from imagined plans, with --method distil."""
 
 
 def check_numbers(config: ImagineConfig) -> None:
@@ -127,6 +137,9 @@ def check_numbers(config: ImagineConfig) -> None:
         raise ValueError(f"imitation_steps is at least 1, got {config.learn.imitation_steps}")
     if not 0 <= config.persistence <= 1:
         raise ValueError(f"persistence is between 0 and 1, got {config.persistence}")
+    if config.confirm < 0:
+        raise ValueError(f"confirm is at least 0, got {config.confirm}")
+    check_distil(config.distil)
     if config.temperature < 0:
         raise ValueError(f"temperature is at least 0, got {config.temperature}")
     if not 0 < config.held_out < 1:

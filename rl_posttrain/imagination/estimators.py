@@ -4,6 +4,7 @@ Axes: `b` streams, `t` steps, `n` any items, `k` bins of a value distribution, `
 """
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -119,6 +120,24 @@ def shaped_rewards(
     """
     gained = discount * potentials[:, 1:] - potentials[:, :-1]
     return trust * (successes + shaping * gained)
+
+
+def plan_rewards(
+    rewards: Float[Tensor, "b t"], successes: Bool[Tensor, "b t"], chunk: int, *, discount: float
+) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
+    """`R = sum_{i < k} discount^i r_i` of every plan of `k` actions, up to its first success, and whether it went on.
+
+    The critic then has its values at the plans' boundaries, where the discount is `discount^k`: Q-chunking
+    (2507.07969). With plans of one action, these are the rewards themselves.
+
+    Returns:
+        The rewards, and 0 where there was a success within the plan, else 1.
+    """
+    solved = rearrange(successes.long(), "b (d k) -> b d k", k=chunk)
+    before = (solved.cumsum(-1) - solved) == 0
+    factors = discount ** torch.arange(chunk, device=rewards.device)
+    within = rearrange(rewards, "b (d k) -> b d k", k=chunk) * before * factors
+    return within.sum(-1), 1 - solved.amax(-1).float()
 
 
 def trust(disagreement: Float[Tensor, "*n"], scale: float) -> Float[Tensor, "*n"]:

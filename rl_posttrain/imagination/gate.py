@@ -1,9 +1,20 @@
-"""Check that a world model ranks policies correctly before a policy is improved in it."""
+"""No harm: check the world model before a policy is improved in it, and the policy before it replaces the clone."""
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
 
 from policy_eval.judge.find import judge_fingerprint
+from policy_eval.policies.cloned import ClonedPolicy
+from rl_posttrain.imagination.config import ImagineConfig
+from rl_posttrain.imagination.dreams import Setting, dream
+from rl_posttrain.imagination.learner import Learner
+from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.model.folder import fingerprint
 
 UNKNOWN = (
@@ -47,3 +58,69 @@ def check_ranking(file: Path | None, world: str | Path, judge: str | Path) -> st
         )
     by = "" if ranked["judge"] == judge_fingerprint(judge) else ", with another judge"
     return f"This dream ranks policies about as a perfect simulator would{by} ({figures})."
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The best policy against the clone, in dreams from fresh starts.
+
+    Attributes:
+        clone: Share of the clone's dreams that succeed.
+        learner: Share of those of the best policy, from the same starts under the same noise.
+        interval: Of the paired difference, 95%, from a bootstrap over episodes; `None` with fewer than two episodes.
+        n: Dreams of each.
+    """
+
+    clone: float
+    learner: float
+    interval: tuple[float, float] | None
+    n: int
+
+    @property
+    def gains(self) -> bool:
+        """Whether the whole interval lies above 0."""
+        return self.interval is not None and self.interval[0] > 0
+
+    @property
+    def sentence(self) -> str:
+        """What was found, and what is kept."""
+        low, high = self.interval or (float("nan"), float("nan"))
+        found = (
+            f"In {self.n} dreams from fresh starts the clone succeeds in {self.clone:.0%} and the best policy in "
+            f"{self.learner:.0%} (95% interval of the difference {low:+.0%} to {high:+.0%})"
+        )
+        return f"{found}." if self.gains else f"{found}: no sure gain, so the clone is kept."
+
+
+def compare(
+    clone: Float64[np.ndarray, "n"], learner: Float64[np.ndarray, "n"], episodes: Int64[np.ndarray, "n"]
+) -> Confirmation:
+    """Outcomes of both policies, 0 or 1, from the same starts of the given episodes."""
+    interval = bootstrap_interval(learner - clone, episodes, resamples=4000)
+    return Confirmation(float(clone.mean()), float(learner.mean()), interval, len(clone))
+
+
+def confirm(config: ImagineConfig, setting: Setting, clone: ClonedPolicy, report: dict[str, Any]) -> dict[str, Any]:
+    """Compare the kept policy with the clone in dreams from fresh starts, and keep the clone unless it is better.
+
+    The best of several measured policies is too good on the starts by which it was chosen; these starts are others.
+    This is a comparison in dreams: where the world model or the judge is wrong, so is this, see `check_ranking`.
+
+    Returns:
+        The report with `kept`, the update of the kept policy (0 for the clone), and `confirmation`.
+    """
+    kept = report["best"]["step"]
+    if kept == 0 or config.confirm == 0:
+        return report | {"kept": kept, "confirmation": None}
+    policies = clone, ClonedPolicy.load(config.out, clone.action_mean.device)
+    outcomes = []
+    for policy in policies:
+        learner = Learner(policy, config.learn).to(policy.action_mean.device).eval()
+        options = {"horizon": config.validation_horizon, "seed": 1_000_003, "noise_seeds": 1, "explore": False}
+        imagined = dream(config, setting, learner, setting.fresh, **options)
+        outcomes.append(imagined.solved.double().cpu().numpy())
+    found = compare(*outcomes, setting.fresh.episodes)
+    print(found.sentence)
+    if not found.gains:
+        clone.save(config.out, dtype=torch.float32)
+    return report | {"kept": kept if found.gains else 0, "confirmation": asdict(found)}

@@ -20,18 +20,18 @@ MOST_NATS = 5.0
 
 @dataclass(frozen=True)
 class Memory:
-    """Every frame, up to the success, of the dreams that succeeded; immutable.
+    """Every frame with a plan, up to the success, of the dreams that succeeded; immutable.
 
     Attributes:
         features: What the actor saw.
-        actions: Normalised actions taken there, exploration included.
+        actions: Normalised plans made there, exploration included.
         weights: Share of the noise seeds under which the same exploration succeeded, above 0: a
             success that depends on the dream's noise counts for less. With extra rewards, it is multiplied by
             `exp` of their sum up to the success, as in reward-weighted regression (Peters and Schaal 2007).
     """
 
     features: Float[Tensor, "n f"]
-    actions: Float[Tensor, "n a"]
+    actions: Float[Tensor, "n p"]
     weights: Float[Tensor, "n"]
 
     @classmethod
@@ -45,7 +45,7 @@ class Memory:
 
     def add(self, imagined: Imagined, noise_seeds: int) -> "Memory":
         """A memory that also has the successes of these dreams; stream `j * n + i` is of start `i`."""
-        kept = imagined.running & imagined.solved[:, None]
+        kept = imagined.planning & imagined.solved[:, None]
         solved = rearrange(imagined.solved.float(), "(k n) -> k n", k=noise_seeds)
         share = repeat(solved.mean(0), "n -> (k n)", k=noise_seeds)
         gained = (imagined.extra * imagined.running).sum(1).clamp(-MOST_NATS, MOST_NATS)

@@ -15,6 +15,7 @@ from rl_posttrain.imagination.estimators import (
     gaussian_kl,
     gaussian_log_prob,
     lambda_returns,
+    plan_rewards,
     pmpo_loss,
     shaped_rewards,
     trust,
@@ -44,7 +45,7 @@ class LearnConfig:
     minibatch: int = 240
     """Frames per optimiser step."""
     discount: float = 0.98
-    """Discount of each step."""
+    """Discount of each action; of a plan of k actions it is discount^k."""
     decay: float = 0.95
     """Lambda of the returns: 0 uses only the critic, 1 only the dream."""
     shaping: float = 1.0
@@ -78,20 +79,20 @@ class Learner(nn.Module):
 
 @dataclass(frozen=True)
 class Experience:
-    """Imagined frames to learn from: the `n` frames of all streams before a success.
+    """Imagined frames to learn from: the `n` frames of all streams at which a plan was made before a success.
 
     Attributes:
         features: What actor and critic see.
-        actions: Normalised actions taken there.
-        prior: Most likely action of the prior.
+        actions: Normalised plans made there.
+        prior: Most likely plan of the prior.
         returns: Lambda-return of the frame.
         advantages: Return minus the target critic's value.
         weights: Importance weight.
     """
 
     features: Float[Tensor, "n f"]
-    actions: Float[Tensor, "n a"]
-    prior: Float[Tensor, "n a"]
+    actions: Float[Tensor, "n p"]
+    prior: Float[Tensor, "n p"]
     returns: Float[Tensor, "n"]
     advantages: Float[Tensor, "n"]
     weights: Float[Tensor, "n"]
@@ -135,11 +136,12 @@ def learn_from(
         imagined.successes, imagined.potentials, weights, shaping=config.shaping, discount=config.discount
     )
     rewards = rewards + weights * imagined.extra
-    continues = 1 - imagined.successes.float()
-    returns = lambda_returns(rewards, values, continues, discount=config.discount, decay=config.decay)
+    gained, continues = plan_rewards(rewards, imagined.successes, imagined.chunk, discount=config.discount)
+    per_plan = config.discount**imagined.chunk
+    returns = lambda_returns(gained, values, continues, discount=per_plan, decay=config.decay)
     number = len(importance)
     errors = (returns[:, 0] - learner.critic.value(imagined.features[:, 0])).abs()
-    running = imagined.running
+    running = imagined.planning
     spread = repeat(importance, "n -> (k n) t", k=len(running) // number, t=running.shape[1])
     spread = spread.to(running.device)
     experience = Experience(
@@ -151,10 +153,10 @@ def learn_from(
         weights=spread[running],
     )
     shown = {
-        "return": float(imagined_return(rewards, running, config.discount).mean()),
+        "return": float(imagined_return(rewards, imagined.running, config.discount).mean()),
         "solved": float(imagined.solved.float().mean()),
         "value_error": float((returns - values[:, :-1])[running].square().mean().sqrt()),
-        "trust": float(weights[running].mean()),
+        "trust": float(weights[imagined.running].mean()),
     }
     return experience, rearrange(errors, "(k n) -> k n", n=number).mean(0), shown
 

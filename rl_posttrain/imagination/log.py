@@ -11,6 +11,9 @@ from worldmodel.display.progress import LOG, ProgressLine
 from worldmodel.training.accelerator import start_trackers
 from worldmodel.training.log import CLOCKS, RunClock, Table
 
+NOTED = {"return": "return", "kl": "KL", "value_error": "value error", "gain": "gain of the best plan", "loss": "loss"}
+"""What the progress line shows of an update."""
+
 
 class ImagineLog(RunClock):
     """Count updates and seconds, and show them.
@@ -61,10 +64,8 @@ class ImagineLog(RunClock):
         self.updates.add({"step": self.step, "seconds": self.seconds, **shown})
         self.accelerator.log({f"imagine/{name}": value for name, value in shown.items()}, step=self.step)
         self.count()
-        note = (
-            f"update {self.step} of {self.total_steps}  return {shown['return']:.3f}  KL {shown['kl']:.3f}  "
-            f"value error {shown['value_error']:.3f}"
-        )
+        note = f"update {self.step} of {self.total_steps}"
+        note += "".join(f"  {words} {shown[name]:.3f}" for name, words in NOTED.items() if name in shown)
         if self.measured:
             note += f"  held out {self.measured['return']:.3f}"
         self.bar.update(self.done, note)
@@ -80,9 +81,9 @@ class ImagineLog(RunClock):
 def summary(out: Path, report: Mapping[str, Any]) -> str:
     """One paragraph for the terminal."""
     first, best = report["first"], report["best"]
-    if best["step"] == 0:
+    if report["kept"] == 0:
         return (
-            f"{out}: nothing better than the cloned policy was found in dreams of held-out "
+            f"{out}: nothing surely better than the cloned policy was found in dreams of held-out "
             f"frames within {report['updates']} updates; the cloned policy is kept"
         )
     return (

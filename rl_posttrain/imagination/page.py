@@ -104,9 +104,9 @@ def write_page(
     page = Report("A policy improved in imagination")
     page.text(
         f"{report['updates']} updates in {report['seconds'] / 60:.1f} minutes; the kept policy is that of update "
-        f"{report['best']['step']}. It acted in dreams from {len(before.returns)} held-out starts."
+        f"{report['kept']}. It acted in dreams from {len(before.returns)} held-out starts."
     )
-    sentences = meaning(before, after, episodes, report["best"]["step"])
+    sentences = meaning(before, after, episodes, report["kept"])
     page.meaning(sentences)
     page.heading("Films")
     with tempfile.TemporaryDirectory() as folder:

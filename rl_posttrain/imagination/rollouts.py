@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from einops import repeat
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from rl_posttrain.imagination.actor import Actor
 from rl_posttrain.rewards.extra import Weighted
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip
-from worldmodel.dreams.verdict import Judge, Verdict
+from worldmodel.dreams.verdict import Judge
 from worldmodel.dreams.world import World, begin, held
 from worldmodel.fidelity.uncertainty import disagreement
 from worldmodel.streaming.noise import mix_seed
@@ -23,11 +23,13 @@ from worldmodel.streaming.state import Observation
 class Imagined:
     """What happened in `b` dreams of `t` actions and `u = t + 1` frames.
 
+    The actor looks at the frames where it makes a plan: `d = t / k` plans of `k` actions, and the last frame.
+
     Attributes:
         frames: All cameras of the world model.
-        features: What the actor sees of them.
-        actions: Normalised actions of the actor.
-        prior: The most likely actions of the prior.
+        features: What the actor sees of the frames at which it plans, and of the last one; `e = d + 1`.
+        actions: Normalised plans of the actor, `p = k a` wide.
+        prior: The most likely plans of the prior.
         potentials: The judge's reward of every frame.
         successes: Whether the judge saw a success after the action.
         running: Whether there had been no success before the action.
@@ -37,9 +39,9 @@ class Imagined:
     """
 
     frames: UInt8[Tensor, "b u v H W 3"]
-    features: Float[Tensor, "b u f"]
-    actions: Float[Tensor, "b t a"]
-    prior: Float[Tensor, "b t a"]
+    features: Float[Tensor, "b e f"]
+    actions: Float[Tensor, "b d p"]
+    prior: Float[Tensor, "b d p"]
     potentials: Float[Tensor, "b u"]
     successes: Bool[Tensor, "b t"]
     running: Bool[Tensor, "b t"]
@@ -50,6 +52,16 @@ class Imagined:
     def solved(self) -> Bool[Tensor, "b"]:
         """Whether the judge saw a success at any time."""
         return self.successes.any(1)
+
+    @property
+    def chunk(self) -> int:
+        """Actions of a plan."""
+        return self.successes.shape[1] // self.actions.shape[1]
+
+    @property
+    def planning(self) -> Bool[Tensor, "b d"]:
+        """Whether there had been no success when the plan was made."""
+        return self.running[:, :: self.chunk]
 
 
 @torch.no_grad()
@@ -82,7 +94,7 @@ def imagine_rollouts(
         actor: The policy that acts.
         prior: The policy that it is compared with.
         clips: Real frames of each of the `n` starts; the dream begins after the last one.
-        horizon: Number of actions.
+        horizon: Number of actions; the last plan is carried out to its end.
         bounds: Lowest and highest command; others are clipped.
         seed: Seed of the dreams' noise and of exploration.
         noise_seeds: Number of dreams of every start.
@@ -102,37 +114,46 @@ def imagine_rollouts(
     index = [list(world.views).index(view) for view in actor.policy.config.views]
     own = actor.policy.config.state_dim > 0
 
-    def look() -> tuple[UInt8[Tensor, "b v H W 3"], Float[Tensor, "b f"], Verdict]:
-        states = seen.states if own else None
-        return seen.frames, actor.features(seen.frames[:, index], states), judge(seen)
+    def features() -> Float[Tensor, "b f"]:
+        return actor.features(seen.frames[:, index], seen.states if own else None)
 
-    looks, actions, extra = [look()], [], []
-    noises = persistent_noise(number, horizon, len(actor.std), persistence, generator)
+    looks, plans, extra = [(seen.frames, judge(seen))], [], []
+    features_seen = [features()]
+    noises = plan_noise(number, horizon, actor, persistence, generator)
     noises = noises * (torch.rand(number, 1, 1, generator=generator) if vary else 1.0)
     for noise in noises.to(device).unbind(1):
-        action = actor(looks[-1][1])
+        plan = actor(features_seen[-1])
         if explore:
-            action = action + actor.std * repeat(noise, "n a -> (k n) a", k=noise_seeds)
-        commands = actor.raw(action, seen.states if own else None).clamp(*bounds)
-        before, applied = seen, held(commands, world.stride)
-        seen = replace(stream.step(applied, num_steps=num_steps), task=tasks)
-        extra.append(extra_reward(rewards or {}, before, applied, seen))
-        actions.append(action)
-        looks.append(look())
-    frames = torch.stack([frame for frame, _, _ in looks], 1)
-    features = torch.stack([feature for _, feature, _ in looks], 1)
-    successes = torch.stack([verdict.successes for _, _, verdict in looks[1:]], 1)
+            plan = plan + actor.std * repeat(noise, "n p -> (k n) p", k=noise_seeds)
+        for commands in actor.raw(plan, seen.states if own else None).clamp(*bounds).unbind(1):
+            before, applied = seen, held(commands, world.stride)
+            seen = replace(stream.step(applied, num_steps=num_steps), task=tasks)
+            extra.append(extra_reward(rewards or {}, before, applied, seen))
+            looks.append((seen.frames, judge(seen)))
+        plans.append(plan)
+        features_seen.append(features())
+    frames = torch.stack([frame for frame, _ in looks], 1)
+    successes = torch.stack([verdict.successes for _, verdict in looks[1:]], 1)
     return Imagined(
         frames=frames,
-        features=features,
-        actions=torch.stack(actions, 1),
-        prior=prior(features[:, :-1]),
-        potentials=torch.stack([verdict.rewards.float() for _, _, verdict in looks], 1),
+        features=torch.stack(features_seen, 1),
+        actions=torch.stack(plans, 1),
+        prior=prior(torch.stack(features_seen[:-1], 1)),
+        potentials=torch.stack([verdict.rewards.float() for _, verdict in looks], 1),
         successes=successes,
         running=(successes.long().cumsum(1) - successes.long()) == 0,
         disagreement=disagreement(frames[:, 1:], noise_seeds),
         extra=torch.stack(extra, 1).to(frames.device),
     )
+
+
+def plan_noise(
+    number: int, horizon: int, actor: Actor, persistence: float, generator: torch.Generator
+) -> Float[Tensor, "n d p"]:
+    """Persistent noise for the actions of as many whole plans as `horizon` actions need."""
+    plans, action_dim = -(-horizon // actor.chunk), actor.policy.config.action_dim
+    noise = persistent_noise(number, plans * actor.chunk, action_dim, persistence, generator)
+    return rearrange(noise, "n (d k) a -> n d (k a)", k=actor.chunk)
 
 
 def extra_reward(

@@ -3,38 +3,44 @@
 Dreams start from recorded frames, more often from those where the critic's error is large. The
 cloned policy acts in them with noise, and a judge rewards and ends them. The critic learns
 lambda-returns; the actor repeats what succeeded (or learns the sign of the advantage) and stays
-close to the clone. The actor that does best in dreams of held-out frames is kept.
+close to the clone. With `--method distil` a planner labels the dreams instead, see `distil/`. The actor that does best
+in dreams of held-out frames is kept, if it is better than the clone in dreams from fresh ones, too.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from policy_eval.judge.find import judge_fingerprint, load_judge, reward_range
 from policy_eval.policies.cloned import ClonedPolicy
 from rl_posttrain.imagination.before_after import before_after
 from rl_posttrain.imagination.config import ImagineConfig, check_numbers
-from rl_posttrain.imagination.gate import check_ranking
+from rl_posttrain.imagination.distil.train import distil
+from rl_posttrain.imagination.dreams import (
+    Setting,
+    better,
+    check_disagreement,
+    check_fit,
+    dream,
+    harmed,
+    measure,
+    measured_dreams,
+    prepare,
+)
+from rl_posttrain.imagination.gate import check_ranking, confirm
 from rl_posttrain.imagination.imitation import Memory, imitate
-from rl_posttrain.imagination.learner import Learner, imagined_return, learn_from, update
+from rl_posttrain.imagination.learner import Learner, learn_from, update
 from rl_posttrain.imagination.log import ImagineLog, summary
 from rl_posttrain.imagination.page import Dreamed, write_page
-from rl_posttrain.imagination.rollouts import Imagined, imagine_rollouts
+from rl_posttrain.imagination.rollouts import Imagined
 from rl_posttrain.imagination.starts import StartPool
 from rl_posttrain.rewards.extra import Weighted, find_rewards, rewards_read
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
-from worldmodel.dreams.anchors import Anchors, contexts
-from worldmodel.dreams.verdict import Judge
-from worldmodel.dreams.world import World
-from worldmodel.fidelity.uncertainty import STARTS, Calibration, calibrate
-from worldmodel.files import read_object, write_json
+from worldmodel.files import write_json
 from worldmodel.model.folder import check_out, fingerprint
 from worldmodel.model.precision import command_device
-from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.accelerator import check_tracker, start_accelerator
 from worldmodel.training.checkpoint import (
     SETTINGS,
@@ -45,39 +51,11 @@ from worldmodel.training.checkpoint import (
     load_state,
     save_state,
 )
-from worldmodel.training.statistics import action_state_statistics
 from worldmodel.world_model import WorldModel
 
 REFRESH_SHARE = 0.1
 SHOWN_ONLY = ("ranking", "real", "real_data", "videos", "video_steps")
 """Settings of what is checked before a run and shown after it; a resumed run may have others."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """All that does not change in a run.
-
-    Attributes:
-        world: The world model.
-        judge: Gives the rewards.
-        source: The recorded episodes.
-        train: Frames that dreams start from.
-        held_out: Frames that the measuring dreams start from.
-        bounds: Lowest and highest action of the recorded episodes.
-        trust_scale: See `learn_from`.
-        reward_scale: Factor of the judge's reward that makes its range as wide as a success's.
-        extra: Rewards of every action beside the judge's, by name.
-    """
-
-    world: World
-    judge: Judge
-    source: EpisodeSource
-    train: Anchors
-    held_out: Anchors
-    bounds: tuple[Float[Tensor, "a"], Float[Tensor, "a"]]
-    trust_scale: float | None = None
-    reward_scale: float = 1.0
-    extra: Weighted = field(default_factory=dict)
 
 
 def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str, Any]:
@@ -103,7 +81,7 @@ def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str,
     judge = load_judge(config.judge, device, views=world.views, size=tuple(world.size))
     policy = ClonedPolicy.load(config.policy, device)
     source = EpisodeCache(open_episodes(config.data, tuple(world.size), world.views, config.reading))
-    check_fit(world, policy, source)
+    check_fit(world, policy, source, config.method)
     extra = find_rewards(config.reward.extra, rewards)
     read = read_by(config, source) | rewards_read(config.reward.extra, rewards)
     settings = RunSettings(config, read, free=SHOWN_ONLY)
@@ -116,7 +94,8 @@ def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str,
     if calibration is not None:
         print(calibration.sentence)
         setting = replace(setting, trust_scale=calibration.scale if calibration.used else None)
-    report = improve(config, setting, policy)
+    report = {"actor-critic": improve, "distil": distil}[config.method](config, setting, policy)
+    report = confirm(config, setting, policy, report)
     report["calibration"] = None if calibration is None else calibration.to_json()
     write_json(config.out / "imagination.json", report)
     if config.real != "none":
@@ -156,77 +135,6 @@ def read_by(config: ImagineConfig, source: EpisodeSource) -> dict[str, str]:
     return {"data": source.fingerprint, "judge": judge_fingerprint(config.judge), **models}
 
 
-def check_fit(world: WorldModel, policy: ClonedPolicy, source: EpisodeSource) -> None:
-    """Raise a `ValueError` with both values when the parts do not belong together."""
-    views, size = tuple(world.views), tuple(world.size)
-    shown = policy.config
-    for name, mine, theirs in (
-        (f"views of {source.name}", tuple(source.views), views),
-        ("frames of the policy", shown.size, size),
-        (f"action dims of {source.name}", source.action_dim, world.action_dim),
-        ("chunk of the policy", shown.chunk, 1),
-        ("action dims of the policy", shown.action_dim, world.action_dim),
-        (f"state dims of {source.name}", source.state_dim, world.state_dim),
-    ):
-        if mine != theirs:
-            raise ValueError(f"{name}: {mine}, expected {theirs}")
-    if not set(shown.views) <= set(views):
-        raise ValueError(f"the policy sees {shown.views}, the world model {views}")
-    if shown.state_dim not in (0, world.state_dim):
-        raise ValueError(f"the policy knows {shown.state_dim} state dims, the world model {world.state_dim}")
-
-
-def prepare(config: ImagineConfig, world: World, judge: Judge, source: EpisodeSource) -> Setting:
-    """Split the starts and read the range of the actions.
-
-    Raises:
-        ValueError: Too few episodes for the split.
-    """
-    number = max(round(config.held_out * len(source)), 1)
-    if number >= len(source):
-        raise ValueError(
-            f"{source.name}: {len(source)} episodes and held_out {config.held_out} leave none to start from"
-        )
-    train, held_out = (
-        Anchors.of(source, part, context=config.context, first_frames=config.first_frames, stride=world.stride)
-        for part in (range(len(source) - number), range(len(source) - number, len(source)))
-    )
-    chosen = np.random.default_rng([config.seed, 1])
-    count = min(config.validation_starts, len(held_out))
-    index = np.sort(chosen.choice(len(held_out), count, replace=False))
-    actions = action_state_statistics(source).action
-    return Setting(world, judge, source, train, held_out.pick(index), (actions.low, actions.high))
-
-
-def check_disagreement(config: ImagineConfig, setting: Setting) -> Calibration | None:
-    """Whether noise seeds disagree where the world model is wrong about recorded actions.
-
-    It is measured once and kept in `calibration.json` for a resumed run. `None` without `trust`.
-    """
-    if not config.trust or config.noise_seeds == 1:
-        return None
-    file = config.out / "calibration.json"
-    if config.resume and file.is_file():
-        return Calibration(**read_object(file))
-    rng = np.random.default_rng([config.seed, 2])
-    number = min(4 * STARTS, len(setting.train))
-    picked = setting.train.pick(rng.choice(len(setting.train), number, replace=False))
-    found = calibrate(
-        setting.world,
-        setting.judge,
-        setting.source,
-        picked,
-        horizon=min(config.horizon, 15),
-        context=config.context,
-        noise_seeds=config.noise_seeds,
-        seed=config.seed,
-        num_steps=config.num_steps,
-    )
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_json(file, found.to_json())
-    return found
-
-
 def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> dict[str, Any]:
     """The loop: dream, judge, learn, measure, keep the best; returns the report.
 
@@ -244,7 +152,7 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
     memory = Memory.empty(learner)
     best: dict[str, Any] = {}
     first: dict[str, Any] = {}
-    since_best = 0
+    since_best, harm = 0, False
     accelerator = start_accelerator(config.device, config.out, config.log)
     log = ImagineLog(accelerator, config.out, config.updates, config.minutes, config.clock)
     if config.resume and has_state(config.out):
@@ -261,14 +169,15 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
                 average.swap(learner)
                 returns, solved = measure(config, setting, learner)
                 measured = {"step": log.step, "return": float(returns.mean()), "solved": solved}
-                first = first or measured
+                first = first or measured | {"returns": returns.tolist()}
                 since_best += 1
+                harm = harmed(returns, torch.tensor(first["returns"]))
                 if not best or better(returns, torch.tensor(best["returns"])):
                     best, since_best = measured | {"returns": returns.tolist()}, 0
                     learner.actor.policy.save(config.out, dtype=torch.float32)
                 average.swap(learner)
                 log.validation(measured)
-            over = log.done >= 1 or since_best >= config.patience
+            over = log.done >= 1 or since_best >= config.patience or harm
             if over or log.stopping or log.step % config.save_interval == 0:
                 kept = {"pool": pool.to_json(), "best": best, "first": first} | log.progress
                 kept |= {"since_best": since_best, "remembered": len(memory.actions)}
@@ -289,7 +198,8 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
         "best": best,
         "updates": log.step,
         "seconds": log.seconds,
-        "stopped_early": since_best >= config.patience,
+        "stopped_early": since_best >= config.patience or harm,
+        "harm": harm,
         "trust_scale": setting.trust_scale,
     }
 
@@ -321,69 +231,3 @@ def one_update(
 def correction_at(config: ImagineConfig, step: int) -> float:
     """Exponent of the importance weights: it grows from `correction` to 1 over the updates."""
     return config.correction + (1 - config.correction) * min(step / config.updates, 1.0)
-
-
-def measure(config: ImagineConfig, setting: Setting, learner: Learner) -> tuple[Float[Tensor, "n"], float]:
-    """Imagined return of every held-out start, and the share solved, without exploration."""
-    returns, imagined = measured_dreams(config, setting, learner)
-    return returns, float(imagined.solved.float().mean())
-
-
-def measured_dreams(config: ImagineConfig, setting: Setting, learner: Learner) -> tuple[Float[Tensor, "n"], Imagined]:
-    """Dream from every held-out start without exploration; returns the imagined returns and the dreams.
-
-    The return is the undiscounted sum of successes, gained potential and extra rewards, so it needs no critic.
-    """
-    imagined = dream(
-        config,
-        setting,
-        learner,
-        setting.held_out,
-        horizon=config.validation_horizon,
-        seed=0,
-        noise_seeds=1,
-        explore=False,
-    )
-    gained = config.learn.shaping * (imagined.potentials[:, 1:] - imagined.potentials[:, :-1])
-    returns = imagined_return(gained + imagined.successes + imagined.extra, imagined.running, 1.0)
-    return returns.cpu(), imagined
-
-
-def better(returns: Float[Tensor, "n"], best: Float[Tensor, "n"]) -> bool:
-    """Whether the mean gain over the same starts is above its standard error.
-
-    Otherwise the luckiest of many equal actors would be kept.
-    """
-    gain = returns - best
-    return float(gain.mean()) > float(gain.std(correction=0)) / max(len(gain) - 1, 1) ** 0.5
-
-
-def dream(
-    config: ImagineConfig,
-    setting: Setting,
-    learner: Learner,
-    anchors: Anchors,
-    *,
-    horizon: int,
-    seed: int,
-    noise_seeds: int | None = None,
-    explore: bool = True,
-) -> Imagined:
-    """Rollouts of the actor from real frames."""
-    imagined = imagine_rollouts(
-        setting.world,
-        setting.judge,
-        learner.actor,
-        learner.prior,
-        contexts(setting.source, anchors, context=config.context, stride=setting.world.stride),
-        horizon=horizon,
-        bounds=setting.bounds,
-        seed=mix_seed(config.seed, seed),
-        noise_seeds=config.noise_seeds if noise_seeds is None else noise_seeds,
-        explore=explore,
-        persistence=config.persistence,
-        num_steps=config.num_steps,
-        vary=config.learn.objective == "imitation",
-        rewards=setting.extra,
-    )
-    return replace(imagined, potentials=setting.reward_scale * imagined.potentials)

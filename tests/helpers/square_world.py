@@ -1,5 +1,6 @@
 """A square that is pushed to the right edge: a whole task in a handful of pixels."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,6 +87,13 @@ class SquareStream:
             frames = frames + noise.to(torch.uint8)
         self.observation = Observation(frames, states)
         return self.observation
+
+    def branch(self, k):
+        every = torch.arange(len(self.observation.frames)).repeat_interleave(k)
+        branches = copy.copy(self)
+        branches.generator = torch.Generator().manual_seed(self.generator.initial_seed())
+        branches.observation = Observation(self.observation.frames[every], self.observation.states[every])
+        return branches
 
     def reset(self, streams, context, *, seeds):
         states, frames = self.observation.states.clone(), self.observation.frames.clone()

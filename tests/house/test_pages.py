@@ -63,7 +63,7 @@ def pages(tmp_path_factory):
     (out / "report.html").rename(out / "posttraining.html")
     (out / "validation.jsonl").write_text('{"step": 0, "return": 0.1}\n')
     dreamed = Dreamed(np.arange(4.0), np.ones(4), torch.zeros(3, 2, 16, 24, 3, dtype=torch.uint8))
-    about = {"updates": 2, "seconds": 3.0, "best": {"step": 1}}
+    about = {"updates": 2, "seconds": 3.0, "kept": 1}
     write_imagination(dreamed, dreamed, np.arange(4), about, world, [film], out)
     (out / "report.html").rename(out / "imagination.html")
     row = {"value": 0.5, "low": 0.4, "high": 0.6}

@@ -11,11 +11,12 @@ from square_world import BOUNDS, SIZE, SquareWorld, right_edge, square_policy, w
 
 from policy_eval.policies.cloned import ClonedPolicy
 from rl_posttrain.imagination.config import ImagineConfig
+from rl_posttrain.imagination.dreams import better, dream, measure, prepare
 from rl_posttrain.imagination.learner import LearnConfig, Learner
 from rl_posttrain.imagination.log import ImagineLog
 from rl_posttrain.imagination.rollouts import imagine_rollouts, persistent_noise
 from rl_posttrain.imagination.starts import StartPool
-from rl_posttrain.imagination.train import better, correction_at, dream, measure, one_update, prepare
+from rl_posttrain.imagination.train import correction_at, one_update
 from worldmodel.data import open_episodes
 from worldmodel.dreams.anchors import Anchors, contexts
 from worldmodel.fidelity.uncertainty import calibrate, correlation, disagreement
@@ -239,9 +240,10 @@ def test_the_actor_looks_through_its_own_camera(data):
 
 
 def test_held_out_starts_are_measured_without_exploration(data, tmp_path):
-    options = config(data, tmp_path, held_out=0.25)
+    options = config(data, tmp_path, held_out=0.25, confirm=6, first_frames=True)
     setting = prepare(options, SquareWorld(), right_edge, open_episodes(data))
-    assert set(setting.held_out.episodes) == {12, 13, 14, 15} and set(setting.train.episodes) == set(range(12))
+    assert set(setting.held_out.episodes) == {12, 13, 14, 15} and set(setting.train.episodes) == set(range(8))
+    assert setting.fresh.episodes.tolist() == [8, 9, 10, 11, 8, 9]
     narrow, wide = (Learner(square_policy(), LearnConfig(std=std)) for std in (0.1, 100.0))
     first, second = (measure(options, setting, learner)[0] for learner in (narrow, wide))
     assert len(first) == len(setting.held_out) != len(setting.train)

@@ -1,12 +1,20 @@
-"""A world model that does not rank policies is no place to improve one in."""
+"""No harm: a world model that does not rank policies is refused, and so is a policy that is not surely better."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from square_world import SquareWorld, right_edge, square_policy, write_episodes
 from tiny import tiny_world
 
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
-from rl_posttrain.imagination.gate import check_ranking
+from policy_eval.policies.cloned import ClonedPolicy
+from rl_posttrain.imagination.config import ImagineConfig
+from rl_posttrain.imagination.dreams import harmed, prepare
+from rl_posttrain.imagination.gate import check_ranking, compare, confirm
+from worldmodel.data import open_episodes
 from worldmodel.model.folder import fingerprint
 
 CEILING = {"p1": 0.5, "p10": 0.8, "median": 0.9}
@@ -64,3 +72,47 @@ def test_what_is_no_ranking_is_named(folders, text):
         file.write_text(text)
     with pytest.raises(ValueError, match=r"some.json: no ranking.json of `worldmodel rank`"):
         check_ranking(file, str(folders["world"]), folders["judge"])
+
+
+def fast_policy() -> ClonedPolicy:
+    """Goes two pixels to the right with every action."""
+    policy = square_policy()
+    policy.action_mean.copy_(torch.tensor([2.0, 0.0]))
+    policy.action_std.fill_(1e-6)
+    return policy
+
+
+@pytest.mark.parametrize(("clone", "learner", "kept"), [("slow", "fast", 3), ("fast", "slow", 0), ("slow", "slow", 0)])
+def test_the_clone_is_kept_unless_the_learner_is_surely_better(clone, learner, kept, tmp_path, capsys):
+    made = {"slow": square_policy, "fast": fast_policy}
+    data = write_episodes(tmp_path / "data", 16)
+    options = ImagineConfig("", Path(), Path(), data, tmp_path, confirm=8, held_out=0.25, validation_horizon=6)
+    setting = prepare(options, SquareWorld(), right_edge, open_episodes(data))
+    made[learner]().save(tmp_path, dtype=torch.float32)
+    report = confirm(options, setting, made[clone](), {"best": {"step": 3}})
+    assert report["kept"] == kept and report["confirmation"]["n"] == 8
+    assert ("the clone is kept" in capsys.readouterr().out) == (kept == 0)
+    expected = made[learner if kept else clone]().action_mean
+    assert torch.equal(ClonedPolicy.load(tmp_path).action_mean, expected)
+    found = report["confirmation"]
+    assert (found["learner"] - found["clone"]) == {3: 1, 0: -1 if clone == "fast" else 0}[kept]
+    unchanged = confirm(options, setting, made[clone](), {"best": {"step": 0}})
+    assert unchanged["kept"] == 0 and unchanged["confirmation"] is None
+
+
+def test_the_interval_is_paired_and_over_episodes():
+    """Three in four starts gain and none loses. Seen as one episode, they say nothing."""
+    clone, learner = np.zeros(16), np.tile([1.0, 1.0, 1.0, 0.0], 4)
+    found = compare(clone, learner, np.arange(16))
+    assert found.gains and found.interval[0] > 0.4 and found.learner - found.clone == 0.75
+    assert not compare(learner, clone, np.arange(16)).gains
+    assert not compare(clone, learner, np.zeros(16, int)).gains
+    few = compare(clone, np.eye(16)[0], np.arange(16))
+    assert not few.gains and "no sure gain" in few.sentence
+
+
+def test_a_learner_below_the_clone_by_two_standard_errors_ends_the_run():
+    """Losses of 1 and 3 have mean 2 and, for four of them, a standard error of 0.577; 4 and -2 mean 1 and 1.73."""
+    clone = torch.zeros(4)
+    assert harmed(-torch.tensor([1.0, 3, 1, 3]), clone) and not harmed(torch.tensor([1.0, 3, 1, 3]), clone)
+    assert not harmed(-torch.tensor([4.0, -2, 4, -2]), clone) and not harmed(clone, clone)

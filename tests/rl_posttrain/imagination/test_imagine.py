@@ -15,8 +15,9 @@ from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.real_envs import RealEnvs
 from rl_posttrain.imagination.config import ImagineConfig
+from rl_posttrain.imagination.dreams import prepare
 from rl_posttrain.imagination.learner import LearnConfig
-from rl_posttrain.imagination.train import imagine, improve, prepare
+from rl_posttrain.imagination.train import imagine, improve
 from rl_posttrain.rewards.extra import ExtraRewards
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
@@ -207,10 +208,6 @@ def test_an_interrupted_command_goes_on_as_it_says(folders, tmp_path, capsys):
 
 
 def test_what_does_not_fit_is_named(folders, tmp_path):
-    chunky = square_policy()
-    chunky.config = replace(chunky.config, chunk=2)
-    chunky = ClonedPolicy(chunky.config)
-    chunky.save(tmp_path / "chunky")
     wide = ClonedPolicy(replace(square_policy().config, size=(32, 32)))
     wide.save(tmp_path / "wide")
 
@@ -226,7 +223,7 @@ def test_what_does_not_fit_is_named(folders, tmp_path):
         (run(temperature=-1.0), "temperature is at least 0, got -1.0"),
         (run(held_out=1.0), "held_out is between 0 and 1, got 1.0"),
         (run(policy=tmp_path / "wide"), r"frames of the policy: \(32, 32\), expected \(16, 16\)"),
-        (run(policy=tmp_path / "chunky", trust=False), "chunk of the policy: 2, expected 1"),
+        (run(confirm=-1), "confirm is at least 0, got -1"),
         (run(judge=tmp_path / "none"), "none: no such folder"),
         (run(ranking=tmp_path / "none.json"), "none.json: no ranking.json of `worldmodel rank`"),
         (run(resume=True, trust=False), "nothing to resume"),

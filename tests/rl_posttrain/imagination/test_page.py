@@ -48,7 +48,7 @@ def test_one_episode_and_no_gain():
 def test_the_page(tmp_path):
     rows = [{"step": step, "return": step / 10} for step in (0, 5)]
     (tmp_path / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    report = {"updates": 5, "seconds": 90.0, "best": {"step": 5}}
+    report = {"updates": 5, "seconds": 90.0, "kept": 5}
     said = write_page(BEFORE, dreamed(0.6, 0.7, 0.9), EPISODES, report, tiny_world(), [], tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert said[0] in page and "5 updates in 1.5 minutes" in page

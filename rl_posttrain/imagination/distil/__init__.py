@@ -1,0 +1,1 @@
+"""Policies that learn what a planner finds in their dreams."""

@@ -1,0 +1,90 @@
+"""Distil a planner into the policy, in rounds: dream, label by imagined plans, fit the head, measure, keep the best."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from policy_eval.policies.cloned import ClonedPolicy
+from rl_posttrain.imagination.config import ImagineConfig
+from rl_posttrain.imagination.distil.lessons import Lessons, fit_head
+from rl_posttrain.imagination.distil.planner import label_dreams
+from rl_posttrain.imagination.dreams import Setting, better, harmed, measure
+from rl_posttrain.imagination.learner import Learner
+from rl_posttrain.imagination.log import ImagineLog
+from worldmodel.dreams.anchors import contexts
+from worldmodel.training.accelerator import start_accelerator
+from worldmodel.training.checkpoint import MovingAverage, has_state, load_state, save_state
+
+
+def distil(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> dict[str, Any]:
+    """The loop; writes the best policy to `config.out` and returns the report, as `improve` does.
+
+    Only the policy's head learns; its encoders stay as they were cloned, so the decisions of earlier rounds need
+    no pictures. Round `i` depends on the seed, `i` and the saved state only, so a resumed run repeats an
+    uninterrupted one.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; the state is saved.
+    """
+    torch.manual_seed(config.seed)
+    learner = Learner(policy, config.learn).to(policy.action_mean.device).eval()
+    student = learner.actor.policy
+    optimizer = torch.optim.AdamW(student.head.parameters(), lr=config.distil.learning_rate, weight_decay=0)
+    unused = MovingAverage(learner, 0.0)
+    lessons = Lessons.empty(student, config.distil.plans)
+    best: dict[str, Any] = {}
+    first: dict[str, Any] = {}
+    since_best, harm = 0, False
+    accelerator = start_accelerator(config.device, config.out, config.log)
+    log = ImagineLog(accelerator, config.out, config.updates, config.minutes, config.clock)
+    if config.resume and has_state(config.out):
+        progress = load_state(config.out / "state", learner, unused, [optimizer])
+        log.resume(progress)
+        lessons = Lessons.load(config.out / "state", progress["lessons"], student.action_mean.device)
+        best, first, since_best = (progress[k] for k in ("best", "first", "since_best"))
+    with log:
+        while True:
+            measured_before = log.resumed and log.step == log.first_step
+            if not measured_before and (log.step % config.validation_interval == 0 or log.done >= 1):
+                returns, solved = measure(config, setting, learner)
+                measured = {"step": log.step, "return": float(returns.mean()), "solved": solved}
+                first = first or measured | {"returns": returns.tolist()}
+                since_best += 1
+                harm = harmed(returns, torch.tensor(first["returns"]))
+                if not best or better(returns, torch.tensor(best["returns"])):
+                    best, since_best = measured | {"returns": returns.tolist()}, 0
+                    student.save(config.out, dtype=torch.float32)
+                log.validation(measured)
+            over = log.done >= 1 or since_best >= config.patience or harm
+            if over or log.stopping or log.step % config.save_interval == 0:
+                kept = {"best": best, "first": first, "since_best": since_best, "lessons": len(lessons.features)}
+                lessons.save(config.out / "state")
+                save_state(config.out / "state", learner, unused, [optimizer], kept | log.progress)
+            if over:
+                break
+            log.leave_if_asked()
+            lessons, shown = one_round(config, setting, student, lessons, log.step)
+            shown["loss"] = fit_head(student, optimizer, lessons, config.distil, step=log.step)
+            log.advance(shown)
+    return {
+        "first": first,
+        "best": best,
+        "updates": log.step,
+        "seconds": log.seconds,
+        "stopped_early": since_best >= config.patience or harm,
+        "harm": harm,
+        "decisions": len(lessons.features),
+    }
+
+
+def one_round(
+    config: ImagineConfig, setting: Setting, student: ClonedPolicy, lessons: Lessons, step: int
+) -> tuple[Lessons, dict[str, float]]:
+    """Dream from starts that are drawn uniformly, and add the labelled decisions to the earlier ones."""
+    rng = np.random.default_rng([config.seed, 4, step])
+    picked = setting.train.pick(rng.choice(len(setting.train), config.streams, replace=True))
+    clips = contexts(setting.source, picked, context=config.context, stride=setting.world.stride)
+    found, shown = label_dreams(config, setting, student, clips, step + 1)
+    lessons = lessons.add(found)
+    return lessons, shown | {"decisions": float(len(lessons.features))}

@@ -1,0 +1,179 @@
+"""What a planner finds in dreams of the square, and what the policy is taught."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from square_world import SquareWorld, right_edge, square_policy, write_episodes
+
+from policy_eval.policies.cloned import ClonedPolicy, make_policy
+from rl_posttrain.imagination.config import ImagineConfig
+from rl_posttrain.imagination.distil.config import DistilConfig, check_distil
+from rl_posttrain.imagination.distil.lessons import Lessons, fit_head, soft_targets, with_successes
+from rl_posttrain.imagination.distil.planner import imagined_scores, label_dreams, propose
+from rl_posttrain.imagination.distil.train import distil
+from rl_posttrain.imagination.dreams import Setting, prepare
+from worldmodel.data import open_episodes
+from worldmodel.dreams.world import begin
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_episodes(tmp_path_factory.mktemp("square") / "data", 16, failures=1)
+
+
+def config(data: Path, out: Path, **settings) -> ImagineConfig:
+    small = {"streams": 8, "horizon": 6, "context": 1, "validation_starts": 4, "validation_horizon": 6}
+    return ImagineConfig("", Path(), Path(), data, out, method="distil", **{**small, **settings})
+
+
+def planner(**changes) -> ClonedPolicy:
+    """Plans of two actions that hardly move; one standard deviation is a pixel."""
+    torch.manual_seed(0)
+    plain = square_policy()
+    policy = make_policy(replace(plain.config, chunk=2, **changes)).eval()
+    policy.action_mean.copy_(torch.tensor([0.2, 0.0]))
+    policy.state_mean.fill_(5.0)
+    policy.state_std.fill_(3.0)
+    return policy
+
+
+def setting_of(options: ImagineConfig, data: Path) -> Setting:
+    return prepare(options, SquareWorld(), right_edge, open_episodes(data))
+
+
+def test_soft_targets_by_hand():
+    """Offsets from the mean are -1, 1 and -2, 2, so sigma is sqrt(2.5); the first row's ratio is e^(2 / sigma)."""
+    found = soft_targets(torch.tensor([[4.0, 6.0], [1.0, 5.0]]), 0.5)
+    sigma = 2.5**0.5
+    assert (found[0, 1] / found[0, 0]).log().item() == pytest.approx(2 / (0.5 * sigma), rel=1e-4)
+    assert (found[1, 1] / found[1, 0]).log().item() == pytest.approx(4 / (0.5 * sigma), rel=1e-4)
+    assert soft_targets(torch.full((2, 4), 3.0), 0.5).tolist() == [[0.25] * 4] * 2
+
+
+def test_what_succeeded_counts_more():
+    weights = torch.tensor([[0.5, 0.5], [0.5, 0.5]])
+    found = with_successes(weights, torch.tensor([1, 1]), torch.tensor([True, False]), 0.4)
+    torch.testing.assert_close(found, torch.tensor([[0.3, 0.7], [0.5, 0.5]]))
+
+
+@pytest.mark.parametrize("head", ["regression", "flow"])
+def test_the_first_plan_is_the_policys_own(head, data, tmp_path):
+    """The others of a regression lie apart by one offset for all actions of a plan; those of a flow are samples."""
+    policy = planner(head=head)
+    features = torch.randn(3, policy.num_features, generator=torch.Generator().manual_seed(0))
+    options = config(data, tmp_path, distil=DistilConfig(plans=3, sigma=0.5))
+    plans = propose(policy, features, options, torch.Generator().manual_seed(1))
+    own = policy.plans(features)
+    torch.testing.assert_close(plans[:, 0], own)
+    offset = plans[:, 1:] - own[:, None]
+    same = torch.allclose(offset[..., 0, :], offset[..., 1, :], atol=1e-5)
+    assert same == (head == "regression") and offset.abs().min() > 0
+    near = replace(options, distil=replace(options.distil, sigma=1.0))
+    wider = propose(policy, features, near, torch.Generator().manual_seed(1))[:, 1:] - own[:, None]
+    if head == "regression":
+        torch.testing.assert_close(wider, 2 * offset)
+
+
+def test_a_plan_that_goes_right_scores_more_and_the_stream_stays(data, tmp_path):
+    """From x the reward is (x + moved) / 10; the plan is two actions and the policy goes on for one more."""
+    options = config(data, tmp_path, distil=DistilConfig(lookahead=3))
+    setting, policy = setting_of(options, data), planner()
+    clips = [setting.source.read(episode, 0, 1) for episode in (0, 1)]
+    stream = begin(setting.world, clips, [1, 2])
+    before = stream.observation.states.clone()
+    plans = torch.zeros(2, 2, 2, 2)
+    plans[:, 0, :, 0], plans[:, 1, :, 0] = -1.2, 1.8  # displacements of -1 and 2
+    scores = imagined_scores(options, setting, policy, stream, plans)
+    assert (scores[:, 1] > scores[:, 0] + 0.05).all() and len(setting.world.told) == 3
+    assert torch.equal(stream.observation.states, before)
+    told = torch.stack(setting.world.told[:2], 1)[:, :, 0]
+    expected = (before[:, :1] + torch.tensor([[-1.0, 2.0]])).clamp(setting.bounds[0][0], setting.bounds[1][0])
+    torch.testing.assert_close(told[:, 0], expected.flatten())
+    near = replace(setting, reward_scale=2.0)
+    torch.testing.assert_close(imagined_scores(options, near, policy, stream, plans), 2 * scores)
+    x = torch.full((2,), 9.5)
+    stream.observation = replace(stream.observation, states=torch.stack([x, before[:, 1]], 1))
+    solved = imagined_scores(options, setting, policy, stream, plans)
+    assert (solved[:, 1] > 2).all() and (solved[:, 0] < 1).all()  # 1 for the success, and the reward at the end
+
+
+def test_decisions_are_labelled_up_to_the_success(data, tmp_path):
+    """A dream that follows the planner goes right; a policy that hardly moves does not succeed by itself."""
+    options = config(data, tmp_path, distil=DistilConfig(plans=8, sigma=3.0, lookahead=2, followed=0.5), horizon=12)
+    setting, policy = setting_of(options, data), planner()
+    clips = [setting.source.read(episode, 0, 1) for episode in range(8)]
+    lessons, shown = label_dreams(options, setting, policy, clips, 1)
+    assert shown["solved_alone"] == 0 < shown["solved"] and shown["gain"] > 0
+    assert 8 * 6 > len(lessons.weights) >= 4 * 6
+    torch.testing.assert_close(lessons.weights.sum(1), torch.ones(len(lessons.weights)))
+    target = (lessons.weights[..., None, None] * lessons.plans).sum(1)
+    assert (target - lessons.plans[:, 0])[:, :, 0].mean() > 0.3  # to the right
+    again, _ = label_dreams(options, setting, policy, clips, 1)
+    assert torch.equal(again.plans, lessons.plans)
+    other, _ = label_dreams(options, setting, policy, clips, 2)
+    assert not torch.equal(other.plans[:8], lessons.plans[:8])
+
+
+def test_the_head_comes_to_plan_what_weighs_most(tmp_path):
+    """Two plans at one frame, 0.4 apart, with weights of 1 to 3: a regression learns their weighted mean."""
+    policy = planner()
+    features = torch.zeros(1, policy.num_features)
+    own = policy.plans(features).detach()
+    plans = torch.stack([own, own + 0.4], 1)
+    lessons = Lessons.empty(policy, 2).add(Lessons(features, plans, torch.tensor([[0.25, 0.75]])))
+    options = DistilConfig(steps=120, batch=32)
+    optimizer = torch.optim.AdamW(policy.head.parameters(), lr=1e-2, weight_decay=0)
+    encoders = [p.clone() for p in policy.encoders.parameters()]
+    fit_head(policy, optimizer, lessons, options, step=0)
+    torch.testing.assert_close(policy.plans(features), own + 0.3, atol=0.05, rtol=0)
+    assert all(torch.equal(a, b) for a, b in zip(encoders, policy.encoders.parameters(), strict=True))
+    lessons.save(tmp_path)
+    assert torch.equal(Lessons.load(tmp_path, 1, torch.device("cpu")).plans, plans)
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, tmp_path):
+    """A round of 2 plans x (2 + 2 actions) takes 8 steps of the world, a measurement 2."""
+    small = {"streams": 4, "horizon": 4, "validation_horizon": 2, "updates": 2, "save_interval": 1}
+    small |= {"distil": DistilConfig(plans=2, lookahead=2, steps=3, batch=8), "validation_interval": 1}
+
+    def run(out: str, steps: int | None = None, **more) -> dict:
+        options = config(data, tmp_path / out, **small, **more)
+        return distil(options, prepare(options, SquareWorld(steps=steps), right_edge, open_episodes(data)), planner())
+
+    whole = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", 2 + 8 + 2 + 5)
+    resumed = run("killed", resume=True)
+    assert resumed["best"] == whole["best"] and resumed["updates"] == 2 and resumed["decisions"] == whole["decisions"]
+    files = [next((tmp_path / out / "state").glob("state-*.safetensors")).read_bytes() for out in ("whole", "killed")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["regression", "flow"])
+def test_a_policy_learns_what_the_planner_finds(head, data, tmp_path):
+    options = config(
+        data,
+        tmp_path,
+        updates=8,
+        streams=32,
+        horizon=12,
+        validation_horizon=12,
+        distil=DistilConfig(plans=8, sigma=1.5, lookahead=2, steps=150, learning_rate=2e-3, temperature=0.3),
+        validation_starts=32,
+    )
+    report = distil(options, setting_of(options, data), planner(head=head))
+    assert report["first"]["solved"] < 0.3 and report["best"]["solved"] > 0.7
+    assert ClonedPolicy.load(tmp_path).config.head == head
+
+
+def test_numbers_out_of_range_are_named():
+    for change, message in (
+        ({"plans": 1}, "distil.plans is at least 2, got 1"),
+        ({"sigma": 0.0}, "distil.sigma is above 0, got 0.0"),
+        ({"followed": 1.5}, "distil.followed is between 0 and 1, got 1.5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_distil(DistilConfig(**change))
