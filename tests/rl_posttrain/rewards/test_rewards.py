@@ -196,7 +196,8 @@ def tracker() -> InverseDynamics:
         def forward(self, frames, view_mask=None):
             weight = frames[:, :, 0].float().mean(dim=(2, 4))
             place = (weight * torch.arange(weight.shape[-1])).sum(-1) / weight.sum(-1)
-            return place.diff(dim=1)[..., None]
+            moved = place.diff(dim=1)[..., None]
+            return moved, torch.zeros_like(moved)
 
     return Columns(InverseDynamicsConfig(views=("top",), size=(32, 32), action_dim=1))
 
