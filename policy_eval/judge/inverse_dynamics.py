@@ -156,16 +156,28 @@ class InverseDynamics(nn.Module):
     def forward(
         self, frames: UInt8[Tensor, "b t v H W 3"], view_mask: Bool[Tensor, "b v"] | None = None
     ) -> tuple[Float[Tensor, "b m a"], Float[Tensor, "b m a"]]:
-        """Normalised actions between consecutive frames, and the logarithm of the predicted deviation.
+        """Normalised actions between consecutive frames, and the logarithm of the predicted deviation."""
+        return self.decode_codes(self.encode(frames, view_mask))
 
-        The perceptrons are told which frames of a window are missing, at both ends of the clip. A
-        missing camera gives zeros for its keypoints. No gradient of the deviation reaches the keypoints.
+    def encode(
+        self, frames: UInt8[Tensor, "b t v H W 3"], view_mask: Bool[Tensor, "b v"] | None = None
+    ) -> Float[Tensor, "b t c"]:
+        """A code of every frame and of its difference from the one before.
+
+        A missing camera gives zeros for its keypoints.
         """
         points = []
         for view, encode in enumerate(self.encoders):
             found = encode(frames[:, :, view])
             points.append(found if view_mask is None else found * view_mask[:, view, None, None])
-        codes = self.describe(torch.cat(points, dim=-1))
+        return self.describe(torch.cat(points, dim=-1))
+
+    def decode_codes(self, codes: Float[Tensor, "b t c"]) -> tuple[Float[Tensor, "b m a"], Float[Tensor, "b m a"]]:
+        """Normalised actions between consecutive frames, and the logarithm of the predicted deviation.
+
+        The perceptrons are told which frames of a window are missing, at both ends of the clip. No gradient of the
+        deviation reaches the codes.
+        """
         codes = torch.cat([codes, torch.ones_like(codes[..., :1])], dim=-1)
         padded = nn.functional.pad(codes, (0, 0, self.config.before, self.config.after))
         windows = padded.unfold(1, self.config.before + 2 + self.config.after, 1).flatten(2)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from conditioning.relative import check_relative_to
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from policy_eval.judge.inverse_dynamics_limits import TOLERANCE, Decoded, decoded, find_limits, measure
 from policy_eval.judge.inverse_dynamics_page import lines, meaning, write_page
+from policy_eval.judge.state_probe import StateProbe
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.data.sample import sample_clips, split_episodes
@@ -50,6 +51,9 @@ class InverseDynamicsTraining:
     """Longest displacement of the relative dims; longer ones are shortened to it. By default none is shortened."""
     displacement: bool = True
     """Actions are displacements, as relative ones are; otherwise they are positions."""
+    state_weight: float = 1.0
+    """Weight of a second task: to tell the robot's state and how far it has moved from the code of every frame. It
+    makes the network look closely at the robot; only pictures are decoded later. Of no effect without states."""
     steps: int = 600
     """Optimiser steps."""
     batch: int = 8
@@ -201,17 +205,23 @@ def fit_dynamics(
 ) -> float:
     """Train in place; returns the mean loss of the last tenth of the steps."""
     stride = dynamics.config.action_dim // source.action_dim
+    probe = None
+    if source.state_dim and config.state_weight:
+        states = [source.columns(episode, stride).states for episode in train]
+        probe = StateProbe(states, dynamics.config.code, dynamics.config.angles).to(dynamics.mean.device)
     settings = {"batch": config.batch, "length": config.frames, "stride": stride, "seed": config.seed}
 
     def loss_of(step: int) -> Float[Tensor, ""]:
         clip = sample_clips(source, index=step, episodes=train, **settings).to(dynamics.mean.device)
         target = (dynamics.commanded(clip) - dynamics.mean) / dynamics.std
         with autocast(target.device):
-            read, log_deviation = dynamics(clip.frames, clip.view_mask)
-        return mse_loss(read.float(), target) + doubt_loss(log_deviation.float(), target - read.detach().float())
+            codes = dynamics.encode(clip.frames, clip.view_mask)
+            read, log_deviation = dynamics.decode_codes(codes)
+        loss = mse_loss(read.float(), target) + doubt_loss(log_deviation.float(), target - read.detach().float())
+        return loss if probe is None else loss + config.state_weight * probe(codes.float(), clip.states)
 
     return fit(
-        dynamics,
+        dynamics if probe is None else nn.ModuleList([dynamics, probe]),
         loss_of,
         steps=config.steps,
         learning_rate=config.learning_rate,
