@@ -1,10 +1,15 @@
-"""Decode the action between frames: keypoints of every camera and a perceptron.
+"""Decode the actions of a video, and say which of them its frames can show.
 
 It serves as a reward: the actions decoded from a generated video are compared with the commanded
-ones. As in EVA (2603.17808) the frames of a window are stacked on the channels, and a spatial
-softmax turns feature maps into coordinates. The earlier frames enter as differences, and the
-softmax is sharp at the start of training. Keypoints of single frames explained 0.17 of the variance
-of PushT's commands after 250 updates; these keypoints explained 0.70 after 200.
+ones. A convolutional network with a spatial softmax turns every frame, and its difference from the
+frame before, into coordinates (keypoints; as in EVA, 2603.17808). A perceptron then reads the
+action from the keypoints of a window of frames: those before show the speed and the command that
+the robot still follows, and those after show the rest of the motion, since an arm follows its
+command with a lag.
+
+A second perceptron predicts the size of the error. Where frames cannot show an action (a gripper
+that is closed already, an arm at its limit), the predicted error is large, and the moment is not
+`visible`. The limit of every dim is found on held-out episodes, see `inverse_dynamics_limits`.
 """
 
 from dataclasses import dataclass, field
@@ -44,12 +49,16 @@ class InverseDynamicsConfig:
     """Longest displacement of the relative dims together; the frames cannot show a longer one."""
     displacement: bool = True
     """Whether actions are displacements, as relative ones are; otherwise they are positions."""
-    window: int = 3
-    """Number of input frames; the last one is the frame that the action leads to."""
+    before: int = 4
+    """Frames before the one at which the action is applied; 0 or more."""
+    after: int = 2
+    """Frames after the one that the action leads to; 0 or more."""
     keypoints: int = 24
     """Keypoints per camera."""
+    code: int = 32
+    """Numbers that describe a frame to the perceptrons."""
     width: int = 128
-    """Width of the perceptron."""
+    """Width of the perceptrons."""
 
 
 @dataclass(frozen=True)
@@ -59,35 +68,58 @@ class InverseDynamicsDescription:
     config: InverseDynamicsConfig
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What the frames of a clip show of its actions.
+
+    Attributes:
+        actions: Decoded actions, in the units of `InverseDynamics.commanded`.
+        deviation: Predicted size of the error, in standard deviations of the commands.
+        visible: Whether the frames can show the action at all; other moments should count nothing.
+    """
+
+    actions: Float[Tensor, "b m a"]
+    deviation: Float[Tensor, "b m a"]
+    visible: Bool[Tensor, "b m a"]
+
+
 class MotionKeypoints(nn.Module):
     """Where something is or changes in the picture: expected coordinates of learned feature maps.
 
     Args:
-        window: Number of frames; the network gets the last one and the differences between them.
         num_keypoints: Feature maps.
     """
 
-    def __init__(self, window: int, num_keypoints: int):
+    def __init__(self, num_keypoints: int):
         super().__init__()
         self.convolutions = nn.Sequential(
-            nn.Conv2d(3 * window, 24, 5, stride=2, padding=2),
+            nn.Conv2d(6, 16, 5, stride=2, padding=2),
             nn.ReLU(),
-            nn.Conv2d(24, 32, 3, padding=1),
+            nn.Conv2d(16, 24, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(32, num_keypoints, 3, padding=1),
+            nn.Conv2d(24, num_keypoints, 3, padding=1),
         ).to(memory_format=torch.channels_last)
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
         self.num_features = 3 * num_keypoints
 
-    def forward(self, frames: UInt8[Tensor, "n w H W 3"]) -> Float[Tensor, "n k"]:
-        """Coordinates in [-1, 1] and expected value of every map."""
-        pictures = rearrange(frames, "n w h q c -> n w c h q").float() / 127.5 - 1
-        stacked = torch.cat([pictures[:, -1:], pictures.diff(dim=1)], dim=1).flatten(1, 2)
+    def forward(self, frames: UInt8[Tensor, "b t H W 3"]) -> Float[Tensor, "b t k"]:
+        """Coordinates in [-1, 1] and expected value of every map, of every frame; the first one has not changed."""
+        pictures = rearrange(frames, "b t h w q -> b t q h w").float() / 127.5 - 1
+        changes = torch.cat([torch.zeros_like(pictures[:, :1]), pictures.diff(dim=1)], dim=1)
+        stacked = torch.cat([pictures, changes], dim=2).flatten(0, 1)
         stacked = stacked.contiguous(memory_format=torch.channels_last)
         maps = self.convolutions(stacked).float() * self.sharpness
         weights = maps.flatten(2).softmax(-1)
         value = (weights * maps.flatten(2)).sum(-1) / SHARPNESS
-        return torch.cat([*expected_places(weights.view(maps.shape)), value.tanh()], dim=-1)
+        points = torch.cat([*expected_places(weights.view(maps.shape)), value.tanh()], dim=-1)
+        return points.unflatten(0, frames.shape[:2])
+
+
+def perceptron(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    """Two hidden layers."""
+    return nn.Sequential(
+        nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs)
+    )
 
 
 class InverseDynamics(nn.Module):
@@ -95,7 +127,8 @@ class InverseDynamics(nn.Module):
 
     ```python
     dynamics = InverseDynamics.load("runs/inverse-dynamics")
-    error = dynamics.decode(clip.frames) - dynamics.commanded(clip)
+    reading = dynamics.read(clip)
+    error = (reading.actions - dynamics.commanded(clip))[reading.visible]
     ```
 
     Args:
@@ -103,43 +136,56 @@ class InverseDynamics(nn.Module):
 
     Attributes:
         mean, std: Of the commanded actions of the training data.
+        limit: The largest predicted deviation with which a dim counts as visible. Infinite (before it is
+            calibrated): every moment counts. 0: the dim is visible at no moment.
     """
 
     def __init__(self, config: InverseDynamicsConfig):
         super().__init__()
         self.config = config
-        self.encoders = nn.ModuleList([MotionKeypoints(config.window, config.keypoints) for _ in config.views])
-        width = config.width
+        self.encoders = nn.ModuleList([MotionKeypoints(config.keypoints) for _ in config.views])
         seen = sum(encoder.num_features for encoder in self.encoders)
-        self.head = nn.Sequential(
-            nn.Linear(seen, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.action_dim)
-        )
+        self.describe = nn.Linear(seen, config.code)
+        window = config.before + 2 + config.after
+        self.head = perceptron(window * (config.code + 1), config.width, config.action_dim)
+        self.doubt = perceptron(window * (config.code + 1), config.width, config.action_dim)
         self.register_buffer("mean", torch.zeros(config.action_dim))
         self.register_buffer("std", torch.ones(config.action_dim))
+        self.register_buffer("limit", torch.full((config.action_dim,), torch.inf))
 
     def forward(
         self, frames: UInt8[Tensor, "b t v H W 3"], view_mask: Bool[Tensor, "b v"] | None = None
-    ) -> Float[Tensor, "b m a"]:
-        """Normalised actions between consecutive frames.
+    ) -> tuple[Float[Tensor, "b m a"], Float[Tensor, "b m a"]]:
+        """Normalised actions between consecutive frames, and the logarithm of the predicted deviation."""
+        return self.decode_codes(self.encode(frames, view_mask))
 
-        A window that begins before the first frame repeats that frame, as if nothing had moved. A
-        missing camera gives zeros for its keypoints.
+    def encode(
+        self, frames: UInt8[Tensor, "b t v H W 3"], view_mask: Bool[Tensor, "b v"] | None = None
+    ) -> Float[Tensor, "b t c"]:
+        """A code of every frame and of its difference from the one before.
+
+        A missing camera gives zeros for its keypoints.
         """
-        batch, count = frames.shape[:2]
-        at = torch.arange(1, count, device=frames.device)
-        back = torch.arange(self.config.window - 1, -1, -1, device=frames.device)
-        seen = (at[:, None] - back).clamp(min=0)
-        features = []
+        points = []
         for view, encode in enumerate(self.encoders):
-            points = encode(frames[:, seen, view].flatten(0, 1)).unflatten(0, (batch, count - 1))
-            if view_mask is not None:
-                points = points * view_mask[:, view, None, None]
-            features.append(points)
-        return self.head(torch.cat(features, dim=-1))
+            found = encode(frames[:, :, view])
+            points.append(found if view_mask is None else found * view_mask[:, view, None, None])
+        return self.describe(torch.cat(points, dim=-1))
+
+    def decode_codes(self, codes: Float[Tensor, "b t c"]) -> tuple[Float[Tensor, "b m a"], Float[Tensor, "b m a"]]:
+        """Normalised actions between consecutive frames, and the logarithm of the predicted deviation.
+
+        The perceptrons are told which frames of a window are missing, at both ends of the clip. No gradient of the
+        deviation reaches the codes.
+        """
+        codes = torch.cat([codes, torch.ones_like(codes[..., :1])], dim=-1)
+        padded = nn.functional.pad(codes, (0, 0, self.config.before, self.config.after))
+        windows = padded.unfold(1, self.config.before + 2 + self.config.after, 1).flatten(2)
+        return self.head(windows), self.doubt(windows.detach())
 
     @torch.no_grad()
-    def decode(self, clip: Clip) -> Float[Tensor, "b m a"]:
-        """The actions that the frames show, in the units of `commanded`.
+    def read(self, clip: Clip) -> Reading:
+        """The actions that the frames show, and where they can show them.
 
         Raises:
             ValueError: The frames have other cameras or another size.
@@ -147,7 +193,24 @@ class InverseDynamics(nn.Module):
         expected = (len(self.config.views), *self.config.size, 3)
         if tuple(clip.frames.shape[2:]) != expected:
             raise ValueError(f"the inverse dynamics look at frames of {expected}, got {tuple(clip.frames.shape[2:])}")
-        return self(clip.frames, clip.view_mask) * self.std + self.mean
+        actions, log_deviation = self(clip.frames, clip.view_mask)
+        deviation = log_deviation.exp()
+        return Reading(actions * self.std + self.mean, deviation, deviation <= self.limit)
+
+    def decode(self, clip: Clip) -> Float[Tensor, "b m a"]:
+        """The actions that the frames show, in the units of `commanded`; also where they are not visible.
+
+        Raises:
+            ValueError: The frames have other cameras or another size.
+        """
+        return self.read(clip).actions
+
+    def visible(self, clip: Clip) -> Bool[Tensor, "b m a"]:
+        """Where the frames can show the action.
+
+        A reward should ask this of recorded frames: a dream that loses the robot is not to be excused.
+        """
+        return self.read(clip).visible
 
     def commanded(self, clip: Clip) -> Float[Tensor, "b m a"]:
         """The commands in the form that frames can show: absolute targets relative to the state, and capped.
@@ -164,8 +227,12 @@ class InverseDynamics(nn.Module):
         return relative_actions(clip.actions, clip.states[:, :-1], relative_to, cap=cap, angles=angles)
 
     def errors(self, clip: Clip) -> Float[Tensor, "b m a"]:
-        """Decoded minus commanded actions, in standard deviations of the commands."""
+        """Decoded minus commanded actions, in standard deviations of the commands; also where they are not visible."""
         return (self.decode(clip) - self.commanded(clip)) / self.std
+
+    def disagreement(self, clip: Clip, seen: Bool[Tensor, "b m a"]) -> Float[Tensor, "b"]:
+        """Mean square of `errors` over the actions where `seen`; NaN for a clip that has none."""
+        return mean_where(self.errors(clip).square(), seen)
 
     def save(self, folder: str | Path) -> None:
         """Write `config.json` and `weights.safetensors`."""
@@ -186,3 +253,8 @@ class InverseDynamics(nn.Module):
         """
         _, dynamics = load_model(folder, "config.json", InverseDynamicsDescription, lambda said, _: cls(said.config))
         return dynamics.to(device).eval()
+
+
+def mean_where(values: Float[Tensor, "b m a"], seen: Bool[Tensor, "b m a"]) -> Float[Tensor, "b"]:
+    """Mean of the values of each clip where `seen`; NaN where it is nowhere."""
+    return torch.where(seen, values, 0.0).sum(dim=(1, 2)) / seen.sum(dim=(1, 2))

@@ -1,15 +1,18 @@
 """Train inverse dynamics and measure how well they decode. `worldmodel inverse-dynamics`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import smooth_l1_loss
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 from conditioning.relative import check_relative_to
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from policy_eval.judge.inverse_dynamics_limits import TOLERANCE, Decoded, decoded, find_limits, measure
+from policy_eval.judge.inverse_dynamics_page import lines, meaning, write_page
+from policy_eval.judge.state_probe import StateProbe
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.data.sample import sample_clips, split_episodes
@@ -22,8 +25,10 @@ from worldmodel.training.fit import fit
 from worldmodel.training.statistics import state_angles
 from worldmodel.world_model import WorldModel
 
-TOLERANCE = 0.25
-"""A decoded action is right if each dim is off by at most this share of its standard deviation."""
+HELD_OUT = 40
+"""Most episodes that are held out by default, and a fifth of a small data set."""
+LOG_DEVIATION = (-5.0, 3.0)
+"""Range of the logarithm of the predicted deviation in the loss."""
 TEST_FRAMES = 64
 """Frames of each held-out episode that are decoded."""
 
@@ -43,9 +48,12 @@ class InverseDynamicsTraining:
     """Pairs of an action dim and a state dim. The action is an absolute target for that state, and is decoded relative
     to it."""
     cap: float | None = None
-    """Longest displacement of the relative dims; by default the median of the data."""
+    """Longest displacement of the relative dims; longer ones are shortened to it. By default none is shortened."""
     displacement: bool = True
     """Actions are displacements, as relative ones are; otherwise they are positions."""
+    state_weight: float = 1.0
+    """Weight of a second task: to tell the robot's state and how far it has moved from the code of every frame. It
+    makes the network look closely at the robot; only pictures are decoded later. Of no effect without states."""
     steps: int = 600
     """Optimiser steps."""
     batch: int = 8
@@ -55,7 +63,11 @@ class InverseDynamicsTraining:
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW, with cosine decay."""
     validation_episodes: int | None = None
-    """Number of held-out episodes, the last ones of the data; by default 8, or a fifth of a small data set."""
+    """Number of held-out episodes, the last ones of the data; by default 40, or a fifth of a smaller data set. Every
+    second one sets the limits of what is visible, the others are measured."""
+    visible: float = 0.9
+    """Share of the variance of a dim that has to be explained. Moments with larger predicted errors than this allows
+    count as not visible, and are left out by the rewards."""
     num_steps: int = 2
     """Denoising steps of the dreams."""
     overwrite: bool = False
@@ -69,44 +81,94 @@ class InverseDynamicsTraining:
 
 
 def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
-    """Train, measure, and write the model and `report.json`; returns the report.
+    """Train, find the limits of what is visible, measure, and write the model, `report.json` and `report.html`.
+
+    Half of the held-out episodes (every second one) set the limits, the other half are measured.
+
+    Returns:
+        The report.
 
     Raises:
-        ValueError: The data has no actions, does not fit the world model, or the loss is not
-            finite.
+        ValueError: The data has no actions, does not fit the world model, too few episodes are held out, or the loss
+            is not finite.
     """
     check_out(config.out, "config.json", overwrite=config.overwrite)
+    if not 0 < config.visible < 1:
+        raise ValueError(f"--visible {config.visible}: a share of the variance between 0 and 1")
     device = command_device(config.device)
     world = None if config.world is None else WorldModel.load(config.world, device)
     shape = () if world is None else (tuple(world.size), world.views)
     source = EpisodeCache(open_episodes(config.data, *shape, options=config.reading))
     if not source.action_dim:
         raise ValueError(f"{source.name}: no actions to learn to decode")
-    train, held_out = split_episodes(source, config.validation_episodes)
+    train, calibration, test = split(source, config.validation_episodes)
     dynamics = build(config, source, train, world).to(device)
     loss = fit_dynamics(dynamics, source, train, config)
     stride = 1 if world is None else world.stride
+    clips = {e: recorded_clip(source, e, stride) for e in (*calibration, *test)}
+    dynamics.limit.copy_(find_limits([read_clip(dynamics, clips[e]) for e in calibration], config.visible))
+    found = [read_clip(dynamics, clips[e]) for e in test]
     report: dict = {
         "data": str(config.data),
+        "world": None if config.world is None else str(config.world),
+        "stride": stride,
         "train_episodes": len(train),
+        "calibration_episodes": len(calibration),
+        "test_episodes": len(test),
         "cap": dynamics.config.cap,
         "loss": loss,
         "tolerance": TOLERANCE,
-        "real": measure(dynamics, [real_clip(source, e, stride).to(device) for e in held_out]),
+        "wanted": config.visible,
+        "real": measure(found),
     }
     if world is not None:
-        dreams = [dreamt_clip(world, source, e, config.num_steps, config.seed) for e in held_out]
-        report["generated"] = measure(dynamics, dreams)
+        report |= measure_dreams(dynamics, world, source, test, config)
     dynamics.save(config.out)
     write_json(config.out / "report.json", report)
-    for kind in ("real", "generated"):
-        if kind in report:
-            row = report[kind]
-            print(
-                f"{kind:9} frames: {row['within']:.1%} of {row['n']} actions within tolerance, "
-                f"{row['explained']:.1%} of the variance explained"
-            )
+    write_page(report, found, config.out / "report.html")
+    print("\n".join([*lines(report), *meaning(report)]))
     return report
+
+
+def split(source: EpisodeSource, num_held_out: int | None) -> tuple[range, range, range]:
+    """Episodes to train on, to find the limits, and to measure; the last two alternate at the end of the data.
+
+    Raises:
+        ValueError: Fewer than two episodes are held out.
+    """
+    if num_held_out is None:
+        num_held_out = min(HELD_OUT, max(len(source) // 5, 2))
+    train, held_out = split_episodes(source, num_held_out)
+    if len(held_out) < 2:
+        raise ValueError(
+            f"{source.name}: --validation-episodes {num_held_out}: at least 2 are held out, one to find what is "
+            "visible and one to measure"
+        )
+    return train, held_out[::2], held_out[1::2]
+
+
+def read_clip(dynamics: InverseDynamics, clip: Clip) -> Decoded:
+    """What is decoded from a clip of one stream, on the model's device, and visible in it."""
+    clip = clip.to(dynamics.mean.device)
+    reading = dynamics.read(clip)
+    return decoded(dynamics, clip, reading, reading.visible)
+
+
+def measure_dreams(
+    dynamics: InverseDynamics,
+    world: WorldModel,
+    source: EpisodeSource,
+    episodes: range,
+    config: InverseDynamicsTraining,
+) -> dict:
+    """`generated`: dreams, measured where the recordings show the action; `recorded`: the recordings of the same."""
+    dreamed, recorded = [], []
+    for episode in episodes:
+        real = read_clip(dynamics, real_clip(source, episode, world.stride))
+        dream = dreamt_clip(world, source, episode, config.num_steps, config.seed)
+        recorded.append(real)
+        dreamed.append(replace(read_clip(dynamics, dream), seen=real.seen))
+    return {"generated": measure(dreamed), "recorded": measure(recorded)}
 
 
 def build(
@@ -131,12 +193,7 @@ def build(
         "displacement": config.displacement,
     }
     clips = [source.columns(episode, stride).map(lambda tensor: tensor[None]) for episode in train]
-    cap = config.cap
-    if cap is None and relative_to:
-        uncapped = InverseDynamics(InverseDynamicsConfig(**shape))
-        commands = torch.cat([uncapped.commanded(clip)[0] for clip in clips])
-        cap = float(commands[:, list(shape["relative_to"])].norm(dim=-1).median())
-    dynamics = InverseDynamics(InverseDynamicsConfig(**shape, cap=cap))
+    dynamics = InverseDynamics(InverseDynamicsConfig(**shape, cap=config.cap))
     commands = torch.cat([dynamics.commanded(clip)[0] for clip in clips])
     dynamics.mean.copy_(commands.mean(0))
     dynamics.std.copy_(commands.std(0, correction=0).clamp_min(1e-6))
@@ -148,17 +205,23 @@ def fit_dynamics(
 ) -> float:
     """Train in place; returns the mean loss of the last tenth of the steps."""
     stride = dynamics.config.action_dim // source.action_dim
+    probe = None
+    if source.state_dim and config.state_weight:
+        states = [source.columns(episode, stride).states for episode in train]
+        probe = StateProbe(states, dynamics.config.code, dynamics.config.angles).to(dynamics.mean.device)
     settings = {"batch": config.batch, "length": config.frames, "stride": stride, "seed": config.seed}
 
     def loss_of(step: int) -> Float[Tensor, ""]:
         clip = sample_clips(source, index=step, episodes=train, **settings).to(dynamics.mean.device)
         target = (dynamics.commanded(clip) - dynamics.mean) / dynamics.std
         with autocast(target.device):
-            decoded = dynamics(clip.frames, clip.view_mask)
-        return smooth_l1_loss(decoded.float(), target)
+            codes = dynamics.encode(clip.frames, clip.view_mask)
+            read, log_deviation = dynamics.decode_codes(codes)
+        loss = mse_loss(read.float(), target) + doubt_loss(log_deviation.float(), target - read.detach().float())
+        return loss if probe is None else loss + config.state_weight * probe(codes.float(), clip.states)
 
     return fit(
-        dynamics,
+        dynamics if probe is None else nn.ModuleList([dynamics, probe]),
         loss_of,
         steps=config.steps,
         learning_rate=config.learning_rate,
@@ -167,15 +230,29 @@ def fit_dynamics(
     )
 
 
+def doubt_loss(log_deviation: Float[Tensor, "b m a"], error: Float[Tensor, "b m a"]) -> Float[Tensor, ""]:
+    """Minus the log-likelihood of the errors under normal distributions of mean 0, without its constant.
+
+    Of a moment it is `log(deviation) + error^2 / (2 deviation^2)`, least where the deviation is the error's size.
+    """
+    log_deviation = log_deviation.clamp(LOG_DEVIATION[0], LOG_DEVIATION[1])
+    return (log_deviation + error.square() * (-2 * log_deviation).exp() / 2).mean()
+
+
 def whole(source: EpisodeSource, episode: int, stride: int) -> Clip:
     """A whole episode with a batch axis of one."""
     clip = source.read(episode, 0, source.lengths[episode], stride)
     return clip.map(lambda tensor: tensor[None])
 
 
+def recorded_clip(source: EpisodeSource, episode: int, stride: int) -> Clip:
+    """The beginning of an episode, as many frames as are ever decoded of it."""
+    return whole(source, episode, stride).head(CONTEXT_FRAMES + TEST_FRAMES)
+
+
 def real_clip(source: EpisodeSource, episode: int, stride: int) -> Clip:
     """The frames that dreams are compared with."""
-    clip = whole(source, episode, stride).head(CONTEXT_FRAMES + TEST_FRAMES)
+    clip = recorded_clip(source, episode, stride)
     late = CONTEXT_FRAMES - 1
     return Clip(clip.frames[:, late:], clip.actions[:, late:], None if clip.states is None else clip.states[:, late:])
 
@@ -192,22 +269,3 @@ def dreamt_clip(world: WorldModel, source: EpisodeSource, episode: int, num_step
         if dream.states is not None:
             states = torch.cat([states[:, :1], dream.states], dim=1)
     return Clip(torch.cat([last, dream.frames], dim=1), actions, states)
-
-
-def measure(dynamics: InverseDynamics, clips: list[Clip]) -> dict:
-    """How well the actions of clips are decoded; each clip has one stream.
-
-    Returns:
-        `within` (share of actions that are off by at most `TOLERANCE` standard deviations in every dim),
-        `explained` (share of the variance of the commands), `error` (mean square, in deviations),
-        and `n` actions.
-    """
-    errors = torch.cat([dynamics.errors(clip)[0] for clip in clips])
-    commands = torch.cat([(dynamics.commanded(c) / dynamics.std)[0] for c in clips])
-    spread = commands.var(0, correction=0).sum().clamp_min(1e-9)
-    return {
-        "within": float((errors.abs() <= TOLERANCE).all(-1).float().mean()),
-        "explained": float(1 - errors.square().mean(0).sum() / spread),
-        "error": float(errors.square().mean()),
-        "n": len(errors),
-    }

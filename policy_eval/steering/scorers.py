@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from worldmodel.data import Clip
@@ -62,7 +62,9 @@ def by_verifier(verify: Callable[[UInt8[Tensor, "b v H W 3"]], Float[Tensor, "b"
 
 
 def by_agreement(
-    decode: Callable[[Clip], Float[Tensor, "b t a"]], commanded: Callable[[Clip], Float[Tensor, "b t a"]]
+    decode: Callable[[Clip], Float[Tensor, "b t a"]],
+    commanded: Callable[[Clip], Float[Tensor, "b t a"]],
+    visible: Callable[[Clip], Bool[Tensor, "b t a"]] | None = None,
 ) -> Scorer:
     """Whether the imagined frames show the planned actions ("Do What You Say").
 
@@ -73,12 +75,18 @@ def by_agreement(
     Args:
         decode: Decodes the actions of a clip, as `InverseDynamics.decode` does.
         commanded: The clip's own actions in the same units, as `InverseDynamics.commanded`.
+        visible: Where the frames can show the action, as `InverseDynamics.visible`; other moments and dims count
+            nothing. A plan of which nothing is visible is as good as the stream's other plans on average.
     """
 
     def score(candidates: Candidates) -> Float[Tensor, "n k"]:
         clip = _imagined(candidates)
-        error = (decode(clip) - commanded(clip)).square().mean((1, 2))
-        return -error.reshape(candidates.plans.shape[:2])
+        error = (decode(clip) - commanded(clip)).square()
+        seen = torch.ones_like(error, dtype=torch.bool) if visible is None else visible(clip)
+        error = torch.where(seen, error, 0.0).sum((1, 2)) / seen.sum((1, 2))  # NaN where nothing is visible
+        error = error.reshape(candidates.plans.shape[:2])
+        unknown = error.isnan()
+        return -torch.where(unknown, error.nanmean(1, keepdim=True).nan_to_num(), error)
 
     return score
 

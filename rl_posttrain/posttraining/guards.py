@@ -165,7 +165,7 @@ def score(
         apart = shortest(apart, world.config.conditioner.angles)[:, 1:]
         scores["state_error"] = apart.norm(dim=-1).mean(dim=1)
     if dynamics is not None:
-        scores["action_error"] = dynamics.errors(rollout.imagined).square().mean(dim=(1, 2))
+        scores["action_error"] = dynamics.disagreement(rollout.imagined, dynamics.visible(rollout.reference))
     scores["sharpness"] = sharpness_ratio(rollout)
     scores["motion"] = motion_energy_ratio(rollout)
     scores["response"] = action_response(world, held_out, rollout, num_steps=num_steps, seed=seed)

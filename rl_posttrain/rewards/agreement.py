@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from conditioning.angles import Angles, shortest
@@ -48,7 +48,8 @@ class Agreement:
     """Minus the mean square distance of decoded and commanded actions, in their standard deviations.
 
     A motionless video, which is smooth and within all limits, decodes to other actions than those
-    commanded. Relative targets are relative to the imagined state.
+    commanded. Relative targets are relative to the imagined state. Only the moments and dims count
+    which `visible_in` names, so that a dream gains nothing by losing the robot.
 
     Attributes:
         dynamics: Decodes the frames.
@@ -57,5 +58,10 @@ class Agreement:
     dynamics: InverseDynamics
 
     def __call__(self, rollout: Rollout) -> Float[Tensor, "b"]:
-        """Scores, 0 is best."""
-        return -self.dynamics.errors(rollout.imagined).square().mean(dim=(1, 2))
+        """Scores, 0 is best; 0 as well where nothing is visible."""
+        return -self.dynamics.disagreement(rollout.imagined, visible_in(rollout, self.dynamics)).nan_to_num()
+
+
+def visible_in(rollout: Rollout, dynamics: InverseDynamics) -> Bool[Tensor, "b m a"]:
+    """Where the recorded frames show the action; the imagined ones decide only where there is no recording."""
+    return dynamics.visible(rollout.imagined if rollout.reference is None else rollout.reference)

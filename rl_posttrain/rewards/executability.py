@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-from policy_eval.judge.inverse_dynamics import InverseDynamics
+from policy_eval.judge.inverse_dynamics import InverseDynamics, mean_where
+from rl_posttrain.rewards.agreement import visible_in
 from rl_posttrain.rewards.reward import Rollout
 
 PERCENTILE = 0.99
@@ -54,24 +55,48 @@ class Limits:
 
     @classmethod
     def of(cls, decoded: Sequence[Float[Tensor, "_ a"]], *, displacement: bool) -> "Limits":
-        """Limits of decoded episodes."""
+        """Limits of decoded episodes; NaN where an action is not visible, and for a dim that never is."""
         parts = [motion(rows[None], displacement=displacement) for rows in decoded]
         velocity, acceleration, jerk = (torch.cat([part[i][0] for part in parts]) for i in range(3))
         actions = torch.cat(list(decoded))
         return cls(
-            velocity=velocity.abs().quantile(PERCENTILE, dim=0).clamp_min(1e-6),
-            acceleration=acceleration.abs().quantile(PERCENTILE, dim=0).clamp_min(1e-6),
-            low=actions.quantile(1 - PERCENTILE, dim=0),
-            high=actions.quantile(PERCENTILE, dim=0),
-            acceleration_scale=acceleration.std(0, correction=0).clamp_min(1e-6),
-            jerk_scale=jerk.std(0, correction=0).clamp_min(1e-6),
+            velocity=velocity.abs().nanquantile(PERCENTILE, dim=0).clamp_min(1e-6),
+            acceleration=acceleration.abs().nanquantile(PERCENTILE, dim=0).clamp_min(1e-6),
+            low=actions.nanquantile(1 - PERCENTILE, dim=0),
+            high=actions.nanquantile(PERCENTILE, dim=0),
+            acceleration_scale=_deviation(acceleration),
+            jerk_scale=_deviation(jerk),
             displacement=displacement,
         )
 
 
-def violations(actions: Float[Tensor, "b t a"], limits: Limits) -> Float[Tensor, "b"]:
-    """Mean square excess over the limits of velocity, acceleration and action, in their units."""
+def _deviation(values: Float[Tensor, "n a"]) -> Float[Tensor, "a"]:
+    """Standard deviation without the NaN."""
+    return (values - values.nanmean(0)).square().nanmean(0).sqrt().clamp_min(1e-6)
+
+
+def seen_motion(
+    seen: Bool[Tensor, "b t a"], *, displacement: bool
+) -> tuple[Bool[Tensor, "b ..."], Bool[Tensor, "b ..."], Bool[Tensor, "b ..."]]:
+    """Where velocity, acceleration and jerk are of actions that are all seen."""
+    velocity = seen if displacement else seen[:, 1:] & seen[:, :-1]
+    acceleration = velocity[:, 1:] & velocity[:, :-1]
+    return velocity, acceleration, acceleration[:, 1:] & acceleration[:, :-1]
+
+
+def violations(
+    actions: Float[Tensor, "b t a"], limits: Limits, seen: Bool[Tensor, "b t a"] | None = None
+) -> Float[Tensor, "b"]:
+    """Mean square excess over the limits of velocity, acceleration and action, in their units.
+
+    Args:
+        actions: Decoded actions.
+        limits: Limits of real motion.
+        seen: Where the actions count; everywhere by default.
+    """
+    seen = torch.ones_like(actions, dtype=torch.bool) if seen is None else seen
     velocity, acceleration, _ = motion(actions, displacement=limits.displacement)
+    masks = (*seen_motion(seen, displacement=limits.displacement)[:2], seen)
     span = (limits.high - limits.low).clamp_min(1e-6) / 2
     beyond = (actions - limits.high).clamp(min=0) + (limits.low - actions).clamp(min=0)
     excess = [
@@ -79,19 +104,34 @@ def violations(actions: Float[Tensor, "b t a"], limits: Limits) -> Float[Tensor,
         (acceleration.abs() / limits.acceleration - 1).clamp(min=0),
         beyond / span,
     ]
-    return sum(part.square().mean(dim=(1, 2)) for part in excess)
+    return sum(_mean(part.square(), mask) for part, mask in zip(excess, masks, strict=True))
 
 
-def penalty(actions: Float[Tensor, "b t a"], limits: Limits) -> Float[Tensor, "b"]:
+def penalty(
+    actions: Float[Tensor, "b t a"], limits: Limits, seen: Bool[Tensor, "b t a"] | None = None
+) -> Float[Tensor, "b"]:
     """`P`: mean Huber of jerk and acceleration in their standard deviations, plus `violations`.
 
     EVA does not publish its weights and Huber widths: here all are 1, in units that real motion
     sets per dim.
+
+    Args:
+        actions: Decoded actions.
+        limits: Limits of real motion.
+        seen: Where the actions count; everywhere by default.
     """
+    seen = torch.ones_like(actions, dtype=torch.bool) if seen is None else seen
     _, acceleration, jerk = motion(actions, displacement=limits.displacement)
+    masks = seen_motion(seen, displacement=limits.displacement)[1:]
     smooth = (acceleration / limits.acceleration_scale, jerk / limits.jerk_scale)
     hubers = (huber_loss(x, torch.zeros_like(x), reduction="none") for x in smooth)
-    return sum(x.mean(dim=(1, 2)) for x in hubers) + violations(actions, limits)
+    smoothness = sum(_mean(x, mask) for x, mask in zip(hubers, masks, strict=True))
+    return smoothness + violations(actions, limits, seen)
+
+
+def _mean(values: Float[Tensor, "b ..."], seen: Bool[Tensor, "b ..."]) -> Float[Tensor, "b"]:
+    """Mean where seen; 0 for a row that shows nothing."""
+    return mean_where(values, seen).nan_to_num()
 
 
 @dataclass(frozen=True)
@@ -111,6 +151,9 @@ class Executability:
     gamma: float = 1.0
 
     def __call__(self, rollout: Rollout) -> Float[Tensor, "b"]:
-        """Scores; 1 is smooth and within the limits."""
-        excess = penalty(self.dynamics.decode(rollout.imagined), self.limits) / self.typical
-        return (1 + excess) ** -self.gamma
+        """Scores; 1 is smooth and within the limits, or shows nothing of the actions."""
+        return (1 + self.excess(rollout) / self.typical) ** -self.gamma
+
+    def excess(self, rollout: Rollout) -> Float[Tensor, "b"]:
+        """`P`, of the actions that the recording shows."""
+        return penalty(self.dynamics.decode(rollout.imagined), self.limits, visible_in(rollout, self.dynamics))

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics
 from rl_posttrain.rewards.advantages import group_advantages
 from rl_posttrain.rewards.agreement import Agreement, StateAgreement, motion_agreement
-from rl_posttrain.rewards.executability import Executability, Limits, penalty, shortest
+from rl_posttrain.rewards.executability import Executability, Limits, shortest
 from rl_posttrain.rewards.extra import ExtraRewards, Weighted
 from rl_posttrain.rewards.fidelity import Fidelity, moving_fidelity
 from rl_posttrain.rewards.reward import Reward, Rollout
@@ -76,8 +77,7 @@ class RewardMix:
         known = self.rewards.get("executability")
         if known is None:
             return self
-        decoded = known.dynamics.decode(rollout.imagined)
-        typical = float(penalty(decoded, known.limits).median().clamp_min(1e-6))
+        typical = float(known.excess(rollout).median().clamp_min(1e-6))
         rewards = {**self.rewards, "executability": replace(known, typical=typical)}
         return replace(self, rewards=rewards)
 
@@ -142,12 +142,13 @@ def build_rewards(
 
 
 def real_limits(dynamics: InverseDynamics, source: EpisodeSource, train: range, world: WorldModel) -> Limits:
-    """Limits of the actions decoded from recorded video."""
+    """Limits of the actions decoded from recorded video, where they are visible."""
     decoded = []
     for episode in train[:LIMIT_EPISODES]:
         clip = source.read(episode, 0, source.lengths[episode], world.stride)
         clip = clip.map(lambda tensor: tensor[None]).to(world.device)
-        decoded.append(dynamics.decode(clip)[0])
+        reading = dynamics.read(clip)
+        decoded.append(torch.where(reading.visible, reading.actions, torch.nan)[0])
     return Limits.of(decoded, displacement=dynamics.config.displacement)
 
 

@@ -143,7 +143,7 @@ def test_a_policy_commands_angles_within_their_interval():
 def test_inverse_dynamics_decode_every_action_of_a_stride_relative_to_its_state(tmp_path):
     world = tiny_world(views=("top", "wrist"), size=(16, 16), stride=3, relative_to={1: 1}, angles={1: (-pi, pi)})
     source = TurningEpisodes([30])
-    dynamics = build(InverseDynamicsTraining(tmp_path, tmp_path), source, range(1), world)
+    dynamics = build(InverseDynamicsTraining(tmp_path, tmp_path, cap=1.0), source, range(1), world)
     assert dynamics.config.relative_to == {1: 1, 3: 1, 5: 1}
     assert dynamics.config.angles == {1: (-pi, pi)}
     assert build(InverseDynamicsTraining(tmp_path, tmp_path), source, range(1), None).config.angles == {

@@ -1,6 +1,7 @@
 """Inverse dynamics: what is commanded, decoding, files, and the command."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,16 @@ from places import LEROBOT_V30
 from tiny import random_clip, tiny_world
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from policy_eval.judge.inverse_dynamics_limits import measure
 from policy_eval.judge.inverse_dynamics_training import (
     InverseDynamicsTraining,
     build,
+    doubt_loss,
     dreamt_clip,
     fit_dynamics,
-    measure,
+    read_clip,
     real_clip,
+    split,
 )
 from worldmodel.cli import main
 from worldmodel.data import Clip, open_episodes
@@ -25,7 +29,16 @@ from worldmodel.data.clip import Origin
 
 DATA = LEROBOT_V30
 SHAPE = InverseDynamicsConfig(
-    views=("top", "wrist"), size=(16, 24), action_dim=2, relative_to={0: 1, 1: 0}, cap=5.0, keypoints=4, width=16
+    views=("top", "wrist"),
+    size=(16, 24),
+    action_dim=2,
+    relative_to={0: 1, 1: 0},
+    cap=5.0,
+    before=1,
+    after=0,
+    keypoints=4,
+    code=8,
+    width=16,
 )
 
 
@@ -51,15 +64,80 @@ def test_an_action_is_decoded_from_the_frames_around_it_only():
     clip = random_clip(tiny_world(), frames=6)
     decoded = dynamics.decode(clip)
     assert decoded.shape == (2, 5, 2)
-    other = clip.frames.clone()
-    other[:, 5] = 0
-    changed = dynamics.decode(replace(clip, frames=other))
-    assert torch.equal(changed[:, :4], decoded[:, :4])
-    assert not torch.equal(changed[:, 4], decoded[:, 4])
-    other = clip.frames.clone()
-    other[:, 0] = 0
-    changed = dynamics.decode(replace(clip, frames=other))
-    assert torch.equal(changed[:, 2:], decoded[:, 2:])
+
+    def changed(frame: int) -> list[bool]:
+        """Which actions are decoded differently when one frame is black."""
+        other = clip.frames.clone()
+        other[:, frame] = 0
+        return (dynamics.decode(replace(clip, frames=other)) != decoded).any(2).any(0).tolist()
+
+    # action 4 leads to frame 5; a frame also enters as a difference from the one before
+    assert changed(5) == [False] * 4 + [True]
+    assert changed(0) == [True, True, True, False, False]
+    assert changed(2) == [False, True, True, True, True]
+    dynamics = InverseDynamics(replace(SHAPE, before=0, after=2)).eval()
+    decoded = dynamics.decode(clip)
+    assert changed(5) == [False, False, True, True, True]
+
+
+def test_the_perceptrons_are_told_which_frames_are_missing():
+    """Frames are black and their codes 0: only the marks of missing frames are left to tell the moments apart."""
+    dynamics = InverseDynamics(replace(SHAPE, before=1, after=1)).eval()
+    torch.nn.init.zeros_(dynamics.describe.weight)
+    torch.nn.init.zeros_(dynamics.describe.bias)
+    first, second, third, last = dynamics.decode(random_clip(tiny_world(), frames=5))[0]
+    assert torch.equal(second, third)
+    assert not torch.equal(first, second) and not torch.equal(last, second) and not torch.equal(first, last)
+
+
+def test_an_action_is_visible_where_the_predicted_error_is_small():
+    dynamics = silent()
+    torch.nn.init.zeros_(dynamics.doubt[-1].weight)
+    dynamics.doubt[-1].bias.data = torch.tensor([0.5, 2.0]).log()
+    clip = random_clip(tiny_world(), frames=3)
+    assert dynamics.visible(clip).all()  # no limits yet
+    torch.testing.assert_close(dynamics.read(clip).deviation[0, 0], torch.tensor([0.5, 2.0]))
+    dynamics.limit.copy_(torch.tensor([1.0, 1.0]))
+    assert dynamics.visible(clip)[0].tolist() == [[True, False]] * 2
+    dynamics.limit.zero_()
+    assert not dynamics.visible(clip).any()
+
+
+def test_only_what_is_seen_disagrees():
+    dynamics = silent()
+    clip = replace(random_clip(tiny_world(), batch=2, frames=3), actions=torch.tensor([[[1.0, 2.0], [3.0, 9.0]]] * 2))
+    seen = torch.tensor([[[True, False], [True, False]], [[False, False]] * 2])
+    first, second = dynamics.disagreement(clip, seen).tolist()
+    assert first == pytest.approx((1 + 9) / 2) and math.isnan(second)
+
+
+def test_the_predicted_error_does_not_train_the_keypoints():
+    dynamics = InverseDynamics(SHAPE)
+    _, log_deviation = dynamics(random_clip(tiny_world(), frames=3).frames)
+    log_deviation.sum().backward()
+    assert dynamics.doubt[0].weight.grad is not None
+    assert all(parameter.grad is None for parameter in (*dynamics.encoders.parameters(), dynamics.describe.weight))
+
+
+def test_the_likeliest_deviation_is_the_size_of_the_error():
+    error = torch.full((1, 1, 1), 3.0)
+    losses = [doubt_loss(torch.tensor(size).log().expand(1, 1, 1), error).item() for size in (2.7, 3.0, 3.3)]
+    assert losses[1] == pytest.approx(math.log(3) + 0.5)
+    assert losses[1] < min(losses[0], losses[2])
+
+
+def test_every_second_held_out_episode_sets_the_limits():
+    source = DrawnEpisodes([5] * 12)
+    assert split(source, 4) == (range(8), range(8, 12, 2), range(9, 12, 2))
+    assert [len(part) for part in split(source, None)] == [10, 1, 1]
+    assert [len(part) for part in split(DrawnEpisodes([5] * 250), None)] == [210, 20, 20]
+    with pytest.raises(ValueError, match="--validation-episodes 1: at least 2 are held out"):
+        split(source, 1)
+
+
+def test_frames_of_another_size_are_refused():
+    dynamics = InverseDynamics(SHAPE)
+    clip = random_clip(tiny_world(), frames=3)
     with pytest.raises(ValueError, match=r"\(2, 16, 24, 3\), got \(1, 16, 24, 3\)"):
         dynamics.decode(replace(clip, frames=clip.frames[:, :, :1]))
 
@@ -88,7 +166,7 @@ def test_files_round_trip_and_bad_ones_are_named(tmp_path):
     description = json.loads(file.read_text())
     description["config"]["width"] = 8
     file.write_text(json.dumps(description))
-    with pytest.raises(ValueError, match=r"head\.0\.bias is"):
+    with pytest.raises(ValueError, match=r"doubt\.0\.bias is"):
         InverseDynamics.load(tmp_path / "dynamics")
     file.write_text("{}")
     with pytest.raises(ValueError, match="format is None"):
@@ -112,17 +190,6 @@ def test_errors_are_in_deviations_of_the_commands():
     torch.testing.assert_close(dynamics.errors(clip), expected)
 
 
-def test_what_is_measured_by_hand():
-    """Errors are minus the actions: (.1, .2) is within a quarter of a deviation, (.1, 3) is not in both dims."""
-    clip = replace(random_clip(tiny_world(), batch=1, frames=3), actions=torch.tensor([[[0.1, 0.2], [0.1, 3.0]]]))
-    found = measure(silent(), [clip])
-    squares = torch.tensor([0.1, 0.2, 0.1, 3.0]).square()
-    assert (found["within"], found["n"]) == (0.5, 2)
-    assert found["error"] == pytest.approx(squares.mean().item())
-    # the variance of the commands is 0 in the first dim and 1.4^2 in the second
-    assert found["explained"] == pytest.approx(1 - 2 * squares.mean().item() / 1.4**2)
-
-
 def test_commands_are_normalised_by_the_training_episodes():
     """Actions are 0 to 3 in episodes 0 and 1, and far away in episode 2, which is held out."""
     source = DrawnEpisodes([5, 5, 5], action=lambda e, t: t + (1000.0 if e == 2 else 0.0))
@@ -131,10 +198,11 @@ def test_commands_are_normalised_by_the_training_episodes():
     assert dynamics.mean.tolist() == [1.5, 1.5]
     torch.testing.assert_close(dynamics.std, torch.full((2,), 1.25**0.5))
     assert dynamics.config.cap is None
-    # relative to the state, which is the frame's index and the episode: 0 and t - e
-    relative = build(replace(command, relative_to={0: 0, 1: 1}), source, range(2), None)
-    lengths = torch.tensor([abs(t - e) for e in range(2) for t in range(4)])
-    assert relative.config.cap == lengths.float().median()
+    # relative to the state, which is the frame's index and the episode: 0 and t - e, at most 1
+    relative = build(replace(command, relative_to={0: 0, 1: 1}, cap=1.0), source, range(2), None)
+    assert relative.config.cap == 1.0
+    lengths = torch.tensor([float(max(min(t - e, 1), -1)) for e in range(2) for t in range(4)])
+    torch.testing.assert_close(relative.mean[1], lengths.mean())
 
 
 def test_a_dream_is_decoded_under_the_actions_that_made_it():
@@ -199,25 +267,26 @@ def test_it_learns_to_decode_a_square(tmp_path):
     )
     fit_dynamics(dynamics, source, range(3), settings)
     clip = source.read(3, 0, 40).map(lambda tensor: tensor[None])
-    found = measure(dynamics, [clip])
+    found = measure([read_clip(dynamics, clip)])
     assert found["n"] == 39
     assert found["explained"] > 0.6  # .76 to .90, by processor; guessing the mean explains 0
     still = replace(clip, frames=clip.frames[:, :1].expand_as(clip.frames))
-    assert measure(dynamics, [still])["explained"] < 0.5
+    assert measure([read_clip(dynamics, still)])["explained"] < 0.5
 
 
 @pytest.mark.slow
 def test_the_command_writes_model_and_report(tmp_path, capsys):
     world = tiny_world()
     world.save(tmp_path / "world")
-    options = ["--world", str(tmp_path / "world"), "--steps", "2", "--validation-episodes", "1"]
+    options = ["--world", str(tmp_path / "world"), "--steps", "2", "--validation-episodes", "2"]
     arguments = ["inverse-dynamics", "--data", str(DATA), "--out", str(tmp_path / "dynamics")]
     assert main([*arguments, *options]) == 0
     report = json.loads((tmp_path / "dynamics" / "report.json").read_text())
-    assert report["real"]["n"] == report["generated"]["n"] > 10
-    assert report["cap"] > 0
+    assert report["recorded"]["n"] == report["generated"]["n"] > 10
+    assert report["cap"] is None and len(report["real"]["dims"]) == 2
+    assert "left out" in (tmp_path / "dynamics" / "report.html").read_text()
     dynamics = InverseDynamics.load(tmp_path / "dynamics")
     assert dynamics.config.relative_to == {0: 0, 1: 1}
     assert "generated" in capsys.readouterr().out
-    assert main([*arguments, "--relative-to", "7", "0", "--validation-episodes", "1", "--overwrite"]) == 2
+    assert main([*arguments, "--relative-to", "7", "0", "--validation-episodes", "2", "--overwrite"]) == 2
     assert "relative_to has 7: 0" in capsys.readouterr().err

@@ -75,6 +75,19 @@ def test_agreement_compares_what_is_seen_with_what_was_meant():
     assert score(imagined([[0, 0], [0, 0]], meant)).tolist() == [[-2.0, 0.0]]
 
 
+def test_of_the_agreement_only_what_is_visible_counts():
+    """Errors are 2 and 0, then 3 and 1; of the third plan nothing is visible, so it gets the mean of the others."""
+    meant = torch.tensor([[[0.0, 2.0]], [[3.0, 1.0]], [[9.0, 9.0]]])
+    shown = torch.tensor([[[True, True]], [[False, True]], [[False, False]]])
+    candidates = Candidates(torch.zeros(1, 3, 1, 2), Clip(torch.zeros(3, 2, 1, 1, 1, 3, dtype=torch.uint8), meant))
+    score = by_agreement(lambda clip: torch.zeros(3, 1, 2), lambda clip: clip.actions, lambda clip: shown)
+    assert score(candidates).tolist() == [[-2.0, -1.0, -1.5]]
+    blind = by_agreement(
+        lambda clip: torch.zeros(3, 1, 2), lambda clip: clip.actions, lambda clip: torch.zeros_like(shown)
+    )
+    assert blind(candidates).tolist() == [[0.0, 0.0, 0.0]]
+
+
 def test_controls_look_at_the_plans_alone():
     plans = torch.tensor([0.0, 1.0, 8.0]).reshape(1, 3, 1, 1)
     # The mean is 3: 3, 2 and 5 away.

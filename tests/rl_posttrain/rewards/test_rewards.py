@@ -8,7 +8,7 @@ import torch
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from rl_posttrain.rewards.agreement import Agreement, StateAgreement, motion_agreement, motion_energy
-from rl_posttrain.rewards.executability import Executability, Limits, motion, penalty, shortest, violations
+from rl_posttrain.rewards.executability import Executability, Limits, motion, penalty, seen_motion, shortest, violations
 from rl_posttrain.rewards.fidelity import Fidelity, moving_fidelity
 from rl_posttrain.rewards.mix import weighted_sum
 from rl_posttrain.rewards.reward import Rollout
@@ -196,7 +196,8 @@ def tracker() -> InverseDynamics:
         def forward(self, frames, view_mask=None):
             weight = frames[:, :, 0].float().mean(dim=(2, 4))
             place = (weight * torch.arange(weight.shape[-1])).sum(-1) / weight.sum(-1)
-            return place.diff(dim=1)[..., None]
+            moved = place.diff(dim=1)[..., None]
+            return moved, torch.zeros_like(moved)
 
     return Columns(InverseDynamicsConfig(views=("top",), size=(32, 32), action_dim=1))
 
@@ -211,6 +212,69 @@ def test_agreement_cannot_be_gamed_by_standing_still(tracker):
     reward = Agreement(tracker)
     assert reward(rollout(obeying, obeying, actions=actions)).item() == pytest.approx(0, abs=1e-6)
     assert reward(rollout(still, obeying, actions=actions)).item() == pytest.approx(-4, abs=1e-4)
+
+
+def hidden_when_dark(tracker: InverseDynamics) -> InverseDynamics:
+    """The same, but only where the frames are bright the action counts as visible."""
+
+    class Doubtful(type(tracker)):
+        def forward(self, frames, view_mask=None):
+            moved, _ = super().forward(frames, view_mask)
+            dark = frames[:, 1:].amax(dim=(2, 3, 4, 5)) < 200
+            return moved, dark[..., None].float()
+
+    dynamics = Doubtful(tracker.config)
+    dynamics.limit.fill_(1.5)  # a deviation of exp(0) is visible, of exp(1) is not
+    return dynamics
+
+
+def test_what_the_recording_does_not_show_counts_nothing(tracker):
+    actions = command(2, 2, 2, 2)
+    real, still = moving_square([2, 2, 2, 2]), moving_square([0, 0, 0, 0])
+    real[:, 2] //= 2  # the second action is not visible
+    dynamics = hidden_when_dark(tracker)
+    late = moving_square([2, 0, 2, 2])  # disobeys only where it cannot be told
+    assert Agreement(dynamics)(rollout(late, real, actions=actions)).item() == pytest.approx(0, abs=1e-6)
+    assert Agreement(tracker)(rollout(late, real, actions=actions)).item() == pytest.approx(-1, abs=1e-6)
+    assert Agreement(dynamics)(rollout(still, real // 2, actions=actions)).item() == 0
+    # a dark dream is not excused where the recording is bright
+    bright = moving_square([2, 2, 2, 2])
+    assert Agreement(dynamics)(rollout(still // 2, bright, actions=actions)).item() == pytest.approx(-4, abs=1e-4)
+    without = Rollout(Clip(still // 2, actions), None)
+    assert Agreement(dynamics)(without).item() == 0
+
+
+def test_executability_leaves_out_what_the_recording_does_not_show(tracker):
+    limits = Limits.of([torch.tensor([[1.0], [2.0], [2.0], [1.0], [0.0], [-1.0], [-2.0]])], displacement=True)
+    jump = moving_square([0, 0, 0, 0, 9])
+    real = moving_square([0, 0, 0, 0, 0])
+    real[:, 5] //= 2
+    reward = Executability(hidden_when_dark(tracker), limits, typical=1.0)
+    actions = command(0, 0, 0, 0, 0)
+    assert reward(rollout(jump, real, actions=actions)).item() == 1
+    assert replace(reward, dynamics=tracker)(rollout(jump, real, actions=actions)).item() < 0.5
+
+
+def test_motion_is_seen_if_all_its_actions_are():
+    seen = torch.tensor([[[True], [True], [True], [False], [True], [True]]])
+    velocity, acceleration, jerk = (part[0, :, 0].tolist() for part in seen_motion(seen, displacement=True))
+    assert velocity == [True, True, True, False, True, True]
+    assert acceleration == [True, True, False, False, True]
+    assert jerk == [True, False, False, False]
+    assert seen_motion(seen, displacement=False)[0][0, :, 0].tolist() == acceleration
+
+
+def test_limits_leave_out_what_is_not_visible():
+    rows = torch.linspace(0, 1, 101)[:, None]
+    hidden = rows.clone()
+    hidden[50:] = 1000.0
+    hidden[50:] = torch.nan
+    limits = Limits.of([hidden], displacement=True)
+    assert limits.high.item() == pytest.approx(0.485, abs=0.01)
+    assert limits.acceleration_scale.item() == pytest.approx(1e-6)
+    never = Limits.of([torch.full((9, 1), torch.nan)], displacement=True)
+    none = torch.zeros(1, 5, 1, dtype=torch.bool)
+    assert penalty(torch.randn(1, 5, 1), never, none).item() == 0
 
 
 def test_executability_prefers_smooth_motion_and_is_one_at_rest(tracker):
