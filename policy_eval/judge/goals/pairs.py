@@ -32,7 +32,7 @@ def draw_times(length: int, farthest: int, generator: torch.Generator) -> Int64[
     """
     first = torch.randint(length, (1,), generator=generator)
     reach = min(length - 1 - int(first), round(1.25 * farthest))
-    steps = torch.expm1(torch.rand(FRAMES - 1, generator=generator) * torch.tensor(reach + 1.0).log())
+    steps = torch.expm1(torch.rand(FRAMES - 1, generator=generator) * torch.tensor(reach + 2.0).log())
     return torch.cat([first, first + steps.long().clamp(max=reach)]).sort().values
 
 

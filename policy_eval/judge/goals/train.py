@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -13,6 +13,13 @@ from policy_eval.judge.goals.pairs import FRAMES, draw_batch, label_pairs
 from worldmodel.data import EpisodeSource
 from worldmodel.model.precision import autocast
 from worldmodel.training.fit import fit
+
+
+def half_disturbed(frames: UInt8[Tensor, "n v H W 3"], generator: torch.Generator) -> UInt8[Tensor, "n v H W 3"]:
+    """The frames, every second one as a dream would show it: goals are real pictures, the frames to judge dreamed."""
+    mixed = frames.clone()
+    mixed[::2] = disturb(frames[::2], generator)
+    return mixed
 
 
 def fit_goals(
@@ -54,7 +61,7 @@ def fit_goals(
         drawn = draw_batch(source, episodes, batch // FRAMES, farthest, generator)
         start, goal, label = label_pairs(drawn.times, bins)
         with autocast(device):
-            features = network.features(disturb(drawn.frames, generator).to(device))
+            features = network.features(half_disturbed(drawn.frames, generator).to(device))
             logits = network.compare(features[start], features[goal])
         return cross_entropy(logits.float(), label.to(device))
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from brightness import by_brightness, grey
 from drawn_episodes import DrawnEpisodes
 from square_world import write_episodes
 
@@ -29,31 +30,6 @@ from worldmodel.data import open_episodes
 from worldmodel.streaming.state import Observation
 
 SHAPE = GoalShape(("top", "wrist"), (16, 16), farthest=8, width=8)
-
-
-def grey(*levels: int) -> torch.Tensor:
-    return torch.tensor(levels, dtype=torch.uint8)[:, None, None, None, None].repeat(1, 2, 16, 16, 3)
-
-
-class Differences(torch.nn.Module):
-    """In place of a trained network: brightness is the only feature, and the bin is its difference in steps."""
-
-    def __init__(self, farthest: int):
-        super().__init__()
-        self.bins = first_steps(farthest)
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-
-    def features(self, frames):
-        return frames.flatten(1).float().mean(1, keepdim=True)
-
-    def compare(self, frames, goals):
-        steps = (goals - frames).abs().round().long()[..., 0]
-        bins = torch.bucketize(steps, self.bins, right=True) - 1
-        return 50 * torch.nn.functional.one_hot(bins, len(self.bins) + 1).float()
-
-
-def by_brightness(goals: torch.Tensor, farthest: int = 8, **options) -> GoalJudge:
-    return GoalJudge(GoalShape(("top", "wrist"), (16, 16), farthest), goals, network=Differences(farthest), **options)
 
 
 def test_bins_are_log_spaced():
@@ -82,14 +58,14 @@ def test_pairs_are_of_later_frames_and_of_other_episodes():
 
 def test_frames_of_an_episode_are_near_and_far():
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([draw_times(60, 20, generator) for _ in range(300)])
-    assert drawn.shape == (300, FRAMES) and drawn.min() == 0 and drawn.max() == 59
+    drawn = torch.stack([draw_times(60, 20, generator) for _ in range(600)])
+    assert drawn.shape == (600, FRAMES) and drawn.min() == 0 and drawn.max() == 59
     assert (drawn.diff(dim=1) >= 0).all()
     ahead = drawn[:, 1:] - drawn[:, :1]
     assert ahead.max() == 25, "a quarter more than the farthest"
     inner = ahead[drawn[:, 0] < 34].float()
-    # log-uniform over 1 to 26: as many within sqrt(26) - 1 = 4.1 steps as beyond
-    assert (inner <= 4).float().mean() == pytest.approx(math.log(5) / math.log(26), abs=0.05)
+    # 1 + steps is log-uniform over 1 to 27
+    assert (inner < 4).float().mean() == pytest.approx(math.log(5) / math.log(27), abs=0.03)
     assert draw_times(1, 20, generator).tolist() == [0] * FRAMES
 
 
