@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import tyro
 from jaxtyping import UInt8
@@ -39,6 +40,8 @@ from worldmodel.envs import make_env
 from worldmodel.files import write_json
 from worldmodel.model.card import table
 from worldmodel.world_model import WorldModel
+
+COLUMNS = ("seeds", "outcomes", "returns", "steps")
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class GoalsConfig:
     """Plans to choose from."""
     sigma: float = 40.0
     """How far they lie apart, in raw units of the action."""
-    lookahead: int = 8
+    lookahead: int = 6
     """Imagined steps."""
     num_envs: int = 20
     """Simulators stepped together."""
@@ -192,33 +195,41 @@ def steering(config: GoalsConfig, judges: dict[str, GoalJudge]) -> list[list[str
         judge = judges[row].with_goals(judges[row].goals[: int(number)])
         policies[name] = SteeredPolicy(policy, by_value(judge), world, k=config.k, **options)
     file = config.out / "trials.json"
-    settings = {key: str(getattr(config, key)) for key in ("policy", "world", "seed", "trials", "horizon", "k")}
+    settings = {key: str(getattr(config, key)) for key in ("policy", "world", "real", "seed", "horizon", "k")}
     settings |= {key: str(value) for key, value in options.items()}
     stored = json.loads(file.read_text()) if file.is_file() else {"settings": settings, "rows": {}}
     if stored["settings"] != settings:
         raise SystemExit(f"{file} is of other settings: {stored['settings']}")
-    found = stored["rows"]
-    if set(policies) - set(found):
-        seeds = range(config.seed, config.seed + config.trials)
-        starts = Starts(FreshEpisodes(config.real, world, seeds))
-        envs = RealEnvs(lambda: make_env(config.real), starts, num_envs=min(config.num_envs, config.trials))
-        for name in [each for each in policies if each not in found]:
-            with ProgressLine(name, config.trials, unit="trials") as progress:
-                scores = evaluate(policies[name], envs, name=name, horizon=config.horizon, progress=progress.advance)
-            found[name] = scores.to_json()
-            write_json(file, stored)
-        envs.close()
-    alone = Scores.from_json(found["alone"])
-    rows = []
-    for name in policies:
-        scores = Scores.from_json(found[name])
-        low, high = wilson_interval(scores.mean, len(scores))
-        cells = [name, f"{scores.mean:.3f}", str(len(scores)), f"{low:.2f} to {high:.2f}", "-", "-"]
-        if name != "alone":
-            order = pair_order(scores, alone)
-            cells[4:] = [f"{order.difference:+.2f}", f"{order.low:+.2f} to {order.high:+.2f}"]
-        rows.append(cells)
-    return rows
+    found = {name: Scores.from_json(row) for name, row in stored["rows"].items()}
+    starts = Starts(FreshEpisodes(config.real, world, range(config.seed, config.seed + config.trials)))
+    envs = RealEnvs(lambda: make_env(config.real), starts, num_envs=min(config.num_envs, config.trials))
+    for name, each in policies.items():
+        done = len(found[name]) if name in found else 0
+        with ProgressLine(name, config.trials, unit="trials", completed=done) as progress:
+            for first in range(done, config.trials, envs.num_envs):
+                part = range(first, min(first + envs.num_envs, config.trials))
+                scores = evaluate(each, envs, name=name, starts=part, horizon=config.horizon)
+                found[name] = joined(found[name], scores) if name in found else scores
+                progress.advance(len(part), note=f"success {found[name].mean:.3f}")
+                write_json(file, {"settings": settings, "rows": {key: row.to_json() for key, row in found.items()}})
+    envs.close()
+    return [success_row(found[name], found["alone"]) for name in policies]
+
+
+def joined(first: Scores, second: Scores) -> Scores:
+    """The trials of both."""
+    columns = (np.concatenate([getattr(each, name) for each in (first, second)]) for name in COLUMNS)
+    return Scores(first.policy, *columns)
+
+
+def success_row(scores: Scores, alone: Scores) -> list[str]:
+    """Success with its interval, and the paired difference from the policy alone."""
+    low, high = wilson_interval(scores.mean, len(scores))
+    cells = [scores.policy, f"{scores.mean:.3f}", str(len(scores)), f"{low:.2f} to {high:.2f}"]
+    if scores is alone:
+        return [*cells, "-", "-"]
+    order = pair_order(scores, alone)
+    return [*cells, f"{order.difference:+.2f}", f"{order.low:+.2f} to {order.high:+.2f}"]
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 
 from policy_eval.judge.disturb import disturb
+from policy_eval.judge.find import load_trained
 from policy_eval.judge.goals.judge import GoalJudge, GoalNetwork, GoalShape
 from policy_eval.judge.goals.measure import measure_goals, near_and_far, reached_threshold
 from policy_eval.judge.goals.page import meaning, write_page
@@ -131,7 +132,7 @@ def train_judge(config: JudgeConfig) -> dict:
         learned = LearnedJudge(shape, reward_range=(low, high))
         learned.network.to(device)
     else:
-        learned = LearnedJudge.load(config.init, device)
+        learned = load_trained(config.init, device)
         check_init(config, learned, shape)
     fit_judge(learned, rows, config)
     generator = torch.Generator().manual_seed(config.seed)
@@ -253,8 +254,10 @@ def dreamer(config: JudgeConfig, device: torch.device) -> Dreamer | None:
     return Dreamer(world, config.num_steps, config.seed)
 
 
-def check_init(config: JudgeConfig, start: LearnedJudge, shape: JudgeShape) -> None:
-    """Raise a `ValueError` when the judge to start from looks at other frames than the data's."""
+def check_init(config: JudgeConfig, start: LearnedJudge | GoalJudge, shape: JudgeShape) -> None:
+    """Raise a `ValueError` when the judge to start from is one of goals, or looks at other frames than the data's."""
+    if isinstance(start, GoalJudge):
+        raise ValueError(f"{config.init}: a judge of goals, which learns no success; --init takes a judge of success")
     if (start.shape.views, start.shape.size) != (shape.views, shape.size):
         raise ValueError(
             f"{config.init}: looks at {start.shape.views} of {start.shape.size}, the data have "
