@@ -42,6 +42,13 @@ def test_the_planner_drives_to_the_goal_and_stops_there(session, goal):
     assert level(session) != goal, "a planned frame can be taken back"
 
 
+def test_a_plan_is_carried_out_up_to_its_best_frame(session):
+    """Brightness grows by at most 1 a frame: the goal 3 levels off is best reached by the third frame of a held key."""
+    _, near = GoThere(by_brightness(grey(103), farthest=40)).choose(session)
+    _, far = GoThere(by_brightness(grey(130), farthest=40)).choose(session)
+    assert (near, far) == (3, 4)
+
+
 def test_a_drive_has_an_end(session, monkeypatch):
     monkeypatch.setattr(go_there, "LONGEST", 3)
     drive = GoThere(by_brightness(grey(250), farthest=40, threshold=0.95))

@@ -24,7 +24,7 @@ from policy_eval.judge.goals.measure import (
 from policy_eval.judge.goals.page import meaning
 from policy_eval.judge.goals.pairs import FRAMES, draw_batch, draw_times, label_pairs
 from policy_eval.judge.goals.pictures import NearestPicture, read_goals, write_goals
-from policy_eval.judge.goals.train import fit_goals
+from policy_eval.judge.goals.train import fit_goals, half_disturbed
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.streaming.state import Observation
@@ -167,6 +167,12 @@ def test_goal_pictures_are_read_as_they_were_written(tmp_path):
     goals = torch.randint(0, 256, (11, 2, 8, 12, 3), dtype=torch.uint8)
     write_goals(tmp_path, ("top", "wrist"), goals)
     assert torch.equal(read_goals(tmp_path, ("top", "wrist"), (8, 12)), goals)
+
+
+def test_every_second_frame_is_disturbed():
+    frames = torch.randint(60, 190, (6, 2, 16, 16, 3), dtype=torch.uint8)
+    mixed = half_disturbed(frames, torch.Generator().manual_seed(0))
+    assert [torch.equal(*pair) for pair in zip(mixed, frames, strict=True)] == [False, True] * 3
 
 
 def test_steps_are_learnt(tmp_path):
