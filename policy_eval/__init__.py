@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from policy_eval.evaluation import Fault, Trial, evaluate
     from policy_eval.judge.calibration import CalibrateConfig, calibrate_judge
     from policy_eval.judge.find import load_judge
-    from policy_eval.judge.goal import GoalImageJudge
+    from policy_eval.judge.goals.judge import GoalJudge
     from policy_eval.judge.inverse_dynamics import InverseDynamics
     from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, train_inverse_dynamics
     from policy_eval.judge.judge import LearnedJudge
@@ -43,7 +43,7 @@ __all__ = [
     "CloneConfig",
     "ClonedPolicy",
     "Fault",
-    "GoalImageJudge",
+    "GoalJudge",
     "InverseDynamics",
     "InverseDynamicsTraining",
     "Judge",
@@ -91,7 +91,7 @@ _HOMES = {
     "CloneConfig": "policy_eval.policies.clone",
     "ClonedPolicy": "policy_eval.policies.cloned",
     "Fault": "policy_eval.evaluation",
-    "GoalImageJudge": "policy_eval.judge.goal",
+    "GoalJudge": "policy_eval.judge.goals.judge",
     "InverseDynamics": "policy_eval.judge.inverse_dynamics",
     "InverseDynamicsTraining": "policy_eval.judge.inverse_dynamics_training",
     "Judge": "worldmodel.dreams.verdict",

@@ -98,9 +98,9 @@ COMMANDS = {
         "policy_eval.judge.train",
         "JudgeConfig",
         "train_judge",
-        more="The data needs the column `next.success`.",
+        more="The data needs the column `next.success`; with `--goals` it needs no labels, only pictures of the goal.",
         example="judge --data data/pusht-position --out runs/judge",
-        everyday="world steps episodes test-data held-out overwrite seed device",
+        everyday="goals world steps episodes test-data held-out overwrite seed device",
     ),
     "rank": Command(
         "Rank policies inside a world model, and compare the order with real trials.",

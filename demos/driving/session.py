@@ -189,14 +189,17 @@ class DriveSession:
 
     def action(self, keys: Collection[str]) -> Float32[Tensor, "a"]:
         """The raw action of the pressed keys; see `push` and `steer`."""
-        states = None if self.now.states is None else self.now.states[None]
-        return steer(self.world, states, self.push(keys)[None])[0]
+        return self._raw(self.push(keys))
 
-    @torch.inference_mode()
     def step(self, keys: Collection[str] = ()) -> Moment:
         """Dream one frame under the pressed keys."""
-        actions = self.action(keys)
-        self._remember(frozenset(keys))
+        return self.advance(self.push(keys), frozenset(keys))
+
+    @torch.inference_mode()
+    def advance(self, push: Float32[Tensor, "a"], move: frozenset[str]) -> Moment:
+        """Dream one frame under a push of -1..1; frames of the same `move` in a row are taken back together."""
+        actions = self._raw(push)
+        self._remember(move)
         observation = self.stream.step(actions[None], num_steps=self.num_steps)
         truth = None if self.simulation is None else self.simulation.step(actions)
         states = None if observation.states is None else observation.states[0].cpu()
@@ -225,6 +228,10 @@ class DriveSession:
         """Close the simulator."""
         if self.simulation is not None:
             self.simulation.close()
+
+    def _raw(self, push: Float32[Tensor, "a"]) -> Float32[Tensor, " ka"]:
+        states = None if self.now.states is None else self.now.states[None]
+        return steer(self.world, states, push[None])[0]
 
     def _remember(self, keys: frozenset[str]) -> None:
         """Copy the rollout before a new move, so that `undo` can return to it."""

@@ -7,7 +7,7 @@
 
   let element, call, visitor;
   let dials = {};
-  let waiting = false, playing = false, timer = null;
+  let waiting = false, playing = false, going = false, timer = null;
   let asked = -Infinity, pressed = null, lastKey = 0;
   const held = new Map(); // key -> how many fingers and keys hold it
   const tapped = new Set(); // pressed since the last frame, perhaps released already
@@ -23,6 +23,7 @@
     find("#message").textContent = text;
     if (text) [...held.keys()].forEach((key) => release(key, true));
     if (text) play(false);
+    if (text) go(false);
   };
 
   const draw = async (reply) => {
@@ -59,8 +60,22 @@
     find("#latency").textContent = `${(now - begun).toFixed(0)} ms from key to picture`;
   };
 
+  // The frame that the planner drives to.
+  const showGoal = (sources) => {
+    const pictures = sources.map((src) => Object.assign(new Image(), { src, alt: "the goal" }));
+    find("#goal .pictures").replaceChildren(...pictures);
+    find("#goal").hidden = false;
+  };
+  const go = (on) => {
+    going = on;
+    find('[data-do="go"]')?.setAttribute("aria-pressed", on);
+    if (on) play(false);
+    run();
+  };
+
   const next = () => {
     if (commands.length) return commands.shift();
+    if (going && visible()) return { do: "go" };
     const keys = [...new Set([...held.keys(), ...tapped])];
     if (!keys.length && !(playing && visible())) return null;
     const rest = keys.length ? FASTEST : 1000 / Number(find(".drive").dataset.fps);
@@ -94,6 +109,9 @@
       const reply = await call(JSON.stringify({ visitor, ...dials, ...command }));
       complain(reply.error ?? "");
       if (reply.files) offer(reply.files);
+      if (reply.goal) showGoal(reply.goal);
+      if (reply.nearness) find("#nearness").textContent = reply.nearness;
+      if (reply.going === false) go(false);
       if (reply.panels) await draw(reply);
       if (reply.panels && command.do === "step") measure(performance.now(), begun);
     } catch (error) {
@@ -109,6 +127,7 @@
   };
   const play = (on) => {
     playing = on;
+    if (on && going) go(false);
     if (on) dismiss();
     lastKey = performance.now();
     find('[data-do="play"]').textContent = on ? "Pause" : "Play";
@@ -118,6 +137,7 @@
   const press = (key) => {
     held.set(key, (held.get(key) ?? 0) + 1);
     tapped.add(key);
+    if (going) go(false);
     dismiss();
     pressed ??= lastKey = performance.now();
     button(key).classList.add("held");
@@ -214,9 +234,12 @@
     const act = event.target.closest?.("#drive [data-do]")?.dataset.do;
     const group = event.target.closest?.("#drive [data-choose]")?.dataset.choose;
     if (group) choose(group);
-    else if (start) order({ do: "start", index: Number(start.dataset.start) });
+    else if (act === "go") go(!going);
     else if (act === "play") play(!playing);
-    else if (act) order({ do: act });
+    else if (start || act) {
+      go(false);
+      order(start ? { do: "start", index: Number(start.dataset.start) } : { do: act });
+    }
   });
 
   window.driving = {

@@ -22,10 +22,11 @@ from demos.driving.visitors import Visitors
 from demos.page.connections import Connections, check_root_path, prefix_of
 from demos.page.drive import FRESH_SEED, Drive, drive_tab
 from demos.page.futures import futures_tab
+from demos.page.goals import Goals, find_goal_judge
 from demos.page.icon import OwnIcon
 from demos.page.policies import RankingSetup, find_policies, find_worlds, policies_tab, stored_trials
 from demos.page.quality import quality_tab
-from policy_eval.judge.find import load_judge, reward_range
+from policy_eval.judge.find import load_judge, load_trained, reward_range
 from policy_eval.judge.judge import LearnedJudge
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
@@ -57,8 +58,9 @@ class DemoConfig:
     data: DataPath | None = None
     """Data set to start from, in addition to fresh episodes of the environment."""
     judge: str | Path = "checkpoints/judges/pusht-position"
-    """Judge of futures and trials: a folder (or hf://USER/NAME@REV), module:name, the address of a server, or a folder
-    of pictures of the goal. The default is left out where it does not fit."""
+    """Judge of futures and trials: a folder (or hf://USER/NAME@REV), module:name, or the address of a server. The
+    default is left out where it does not fit. With a judge of goals you can make any frame the goal and let the planner
+    drive there."""
     policies: tuple[str | Path, ...] = (Path("checkpoints/policies/pusht-position"),)
     """Policies to rank: folders, folders of such folders, or module:name. The default ones are left out where they do
     not fit."""
@@ -137,7 +139,7 @@ def find_judge(config: DemoConfig, world: WorldModel) -> tuple[Judge | None, str
     if config.judge == DemoConfig.judge:
         if find_optional(config.judge, "judge.json") is None:
             return None, f"Without scores: there is no judge in {config.judge}."
-        shape = LearnedJudge.load(config.judge).shape
+        shape = load_trained(config.judge).shape
         if (tuple(shape.views), tuple(shape.size)) != (views, size):
             return None, f"Without scores: the judge in {config.judge} looks at other pictures."
     judge = load_judge(config.judge, world.device, views=views, size=size)
@@ -152,14 +154,28 @@ def find_task(config: DemoConfig, world: WorldModel, source: EpisodeSource | Non
     return config.task if has_one else source
 
 
-def add_tabs(config: DemoConfig, drive: Drive, visitor: gr.Textbox, source: EpisodeSource | None) -> None:
-    """Lay out the tabs beside the drive; `visitor` holds the visitor's name, `source` is the data set if there is one.
+def add_tabs(
+    config: DemoConfig,
+    drive: Drive,
+    visitor: gr.Textbox,
+    source: EpisodeSource | None,
+    judge: Judge | None,
+    remark: str,
+) -> None:
+    """Lay out the tabs beside the drive.
+
+    Args:
+        config: The options.
+        drive: The tab of the drive.
+        visitor: Holds the visitor's name.
+        source: The data set, if there is one.
+        judge: The judge, if there is one.
+        remark: What the judge's scores mean, or why there are none.
 
     Raises:
-        ValueError: A judge or a policy that the user names does not fit the world model.
+        ValueError: A policy that the user names does not fit the world model.
     """
     world, visitors = drive.world, drive.visitors
-    judge, remark = find_judge(config, world)
     policies, others = find_policies(config.policies, world)
     if others and config.policies != DemoConfig.policies:
         raise ValueError(others[0])
@@ -189,13 +205,16 @@ def build_page(config: DemoConfig, world: WorldModel, out: Path) -> tuple[gr.Blo
     config = with_starts(config, world)
     starts, fresh, source = visitors.work(find_starts, config, world)
     names = action_names(world, config.data, config.real or world.config.robot_type)
-    drive = Drive(world, starts, visitors, names, fresh)
+    judge, remark = find_judge(config, world)
+    of_goals = find_goal_judge(judge, world)
+    goals = None if of_goals is None else Goals(of_goals, visitors)
+    drive = Drive(world, starts, visitors, names, fresh, goals)
     with gr.Blocks(title="worldmodel", analytics_enabled=False) as page:
         gr.Markdown(INTRODUCTION)
         visitor = gr.Textbox(visible="hidden", label="visitor")
         with gr.Tab("Drive"):
             dials = drive_tab(drive, num_steps=config.num_steps, speed=SPEED)
-        add_tabs(config, drive, visitor, source)
+        add_tabs(config, drive, visitor, source, judge, remark)
 
         async def greet(request: gr.Request) -> str:
             try:

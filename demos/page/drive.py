@@ -19,6 +19,7 @@ from demos.driving.recording import save_recording
 from demos.driving.session import DriveSession, key_bindings
 from demos.driving.start import Start
 from demos.driving.visitors import Visitors
+from demos.page.goals import BUTTONS, PLACE, Goals
 from demos.page.hint import hint
 from demos.page.pad import pad
 from worldmodel.world_model import WorldModel
@@ -41,6 +42,7 @@ class Drive:
         visitors: The visitors who drive.
         names: Names of the action dims.
         fresh: Makes a start from a reset seed; `None` without a simulator.
+        goals: The goals of the visitors; `None` without a judge of goals.
     """
 
     def __init__(
@@ -50,21 +52,22 @@ class Drive:
         visitors: Visitors,
         names: tuple[str, ...],
         fresh: Callable[[int], Start] | None,
+        goals: Goals | None = None,
     ):
         self.world, self.starts, self.visitors = world, starts, visitors
-        self.names, self.fresh = names, fresh
+        self.names, self.fresh, self.goals = names, fresh, goals
 
     def command(self, text: str) -> dict:
         """Do what a visitor's page asks for; a mistake comes back as `{"error": message}`.
 
         Args:
-            text: JSON with `visitor`, `do` (`start`, `fresh`, `again`, `step`, `undo`, `reset` or
-                `save`), the dials `num_steps`, `speed`, `seed` and `beside`, and `index` of a start
+            text: JSON with `visitor`, `do` (`start`, `fresh`, `again`, `step`, `undo`, `reset`,
+                `save`, `goal` or `go`), the dials `num_steps`, `speed`, `seed` and `beside`, and `index` of a start
                 or `keys` of a step.
 
         Returns:
             `step`, the number of dreamed frames, and `panels`: a data URI for every camera by kind.
-            After `save` only `files`: an address by file name.
+            After `save` only `files`: an address by file name. After `goal` and `go` also what `Goals` returns.
         """
         try:
             return self.visitors.work(self._do, _parse(text))
@@ -81,6 +84,8 @@ class Drive:
     def _do(self, command: dict) -> dict:
         visitor, do = command["visitor"], command["do"]
         dials = {name: command[name] for name in ("num_steps", "speed", "seed")}
+        if self.goals is not None and do != "go":
+            self.goals.stop(visitor)
         if do in ("start", "fresh", "again"):
             start = self._start(do, command)
 
@@ -98,6 +103,9 @@ class Drive:
             session.reset()
         elif do == "save":
             return self._save(visitor)
+        elif do in ("goal", "go") and self.goals is not None:
+            told = self.goals.set(visitor, session) if do == "goal" else self.goals.go(visitor, session)
+            return reply(session) | told
         else:
             raise ValueError(f"there is no command {do!r}")
         return reply(session)
@@ -184,13 +192,15 @@ def layout(drive: Drive) -> str:
     if drive.fresh is not None:
         actions["fresh"] = "New start"
     buttons = [f'<button type="button" class="act" data-do="{do}">{title}</button>' for do, title in actions.items()]
+    if drive.goals is not None:
+        buttons.append(BUTTONS)
     fps = drive.world.fps / drive.world.stride
     return (
         f'<div class="drive" data-fps="{fps:g}">'
         f"<div>{screens(drive.world.views, drive.starts[0].frames, drive.names)}"
         '<div class="status"><span>step <b id="count">0</b></span><span id="rate"></span>'
         '<span id="latency"></span></div><div id="message" role="alert"></div>'
-        '<div id="files" aria-live="polite"></div></div>'
+        f'<div id="files" aria-live="polite"></div>{PLACE}</div>'
         f'<div class="hand">{pad(bindings, drive.names)}'
         f'<div class="acts">{"".join(buttons)}</div></div>'
         f'<div class="begin"><h3>Start from</h3>{gallery(drive.starts)}</div></div>'

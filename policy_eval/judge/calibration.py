@@ -20,6 +20,8 @@ from jaxtyping import Float64
 
 from policy_eval.evaluation import evaluate
 from policy_eval.judge.calibration_page import meaning, write_page
+from policy_eval.judge.find import load_trained
+from policy_eval.judge.goals.judge import GoalJudge
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.policies.policy import Policy
@@ -82,7 +84,7 @@ class CalibrateConfig:
 class Listener:
     """A judge that never calls a success and remembers the highest score of every stream."""
 
-    def __init__(self, judge: LearnedJudge):
+    def __init__(self, judge: LearnedJudge | GoalJudge):
         self.judge = judge
         self.highest: Float64[np.ndarray, "n"] | None = None
 
@@ -111,7 +113,7 @@ def calibrate_judge(config: CalibrateConfig) -> dict:
     actors = chosen_actors(config, source.name, [everyone[origin.number] for origin in source.origins])
     rows = rows_of(source.name, actors, list(specs))
     policies = {name: load_policy(spec, device) for name, spec in specs.items()}
-    judge = LearnedJudge.load(config.judge, device)
+    judge = load_trained(config.judge, device)
     with single_thread():
         scores = dreamt_scores(config, world, judge, policies, source, rows)
     real = real_successes(source, [row for mine in rows.values() for row in mine], config.horizon * world.stride)
@@ -169,7 +171,7 @@ def rows_of(data: str, actors: Mapping[int, str | None], policies: Sequence[str]
 def dreamt_scores(
     config: CalibrateConfig,
     world: WorldModel,
-    judge: LearnedJudge,
+    judge: LearnedJudge | GoalJudge,
     policies: Mapping[str, Policy],
     source: EpisodeSource,
     rows: Mapping[str, Sequence[int]],

@@ -1,17 +1,18 @@
-"""Judges by folder, by `module:name`, by URL, or by pictures of the goal, as the command line takes them."""
+"""Judges by folder, by `module:name` or by URL, as the command line takes them."""
 
 import inspect
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 
 import torch
 
-from policy_eval.judge.goal import GoalImageJudge, goal_files, read_goals
+from policy_eval.judge.goals.judge import GoalJudge
+from policy_eval.judge.goals.pictures import goal_files
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.judge.remote import RemoteJudge
 from worldmodel.dreams.verdict import Judge, Verdict, as_verdict
-from worldmodel.model.folder import find_folder, fingerprint, shipped
+from worldmodel.files import read_object
+from worldmodel.model.folder import find_model, fingerprint, shipped
 from worldmodel.resolve import is_spec, kind_of, made, resolve, source_hash
 from worldmodel.streaming.state import Observation
 
@@ -54,12 +55,12 @@ def load_judge(
     """Load a judge.
 
     Args:
-        spec: Folder of a learned judge, or `hf://USER/NAME@REV`; `module:name` of one of yours, see
-            `docs/extend/judge.md`; `http://` or `https://` of a server that judges; or a folder of pictures of
-            the goal, one folder for each camera. If a folder has that name, the folder is used.
-        device: Where a learned judge runs.
+        spec: Folder of a judge that `worldmodel judge` trained, or `hf://USER/NAME@REV`; `module:name` of one of
+            yours, see `docs/extend/judge.md`; or `http://` or `https://` of a server that judges. If a folder has that
+            name, the folder is used.
+        device: Where a trained judge runs.
         views: Cameras of the frames that it will get.
-        size: Height and width of these frames, to which pictures of the goal are resized.
+        size: Height and width of these frames.
 
     Raises:
         ValueError: There is no judge at that place (the message says what was found instead), or it looks at other
@@ -70,18 +71,29 @@ def load_judge(
         return RemoteJudge(text, views=views)
     if _is_yours(spec):
         return _named(text)
-    folder = shipped(spec)
-    if folder.is_dir() and not (folder / JUDGE_FILE).is_file() and goal_files(folder):
-        if size is None or not views:
-            raise ValueError(f"judge {spec}: a folder of goal pictures, and the cameras to judge are not known here")
-        return GoalImageJudge(read_goals(folder, views, size))
-    judge = LearnedJudge.load(spec, device)
+    judge = load_trained(spec, device)
     mine, theirs = (tuple(judge.shape.views), tuple(judge.shape.size)), (tuple(views), size and tuple(size))
     if (views or size) and mine != theirs:
         raise ValueError(
             f"judge {spec}: looks at {mine[0]} of {mine[1]}, the frames to judge are {theirs[0]} of {theirs[1]}"
         )
     return judge
+
+
+def load_trained(spec: str | Path, device: torch.device | str = "cpu") -> LearnedJudge | GoalJudge:
+    """Load a judge that `worldmodel judge` trained: of success and reward, or of goals.
+
+    Raises:
+        ValueError: There is no such judge in the folder; of a folder of pictures the message says how to train one.
+    """
+    folder = shipped(spec)
+    if folder.is_dir() and not (folder / JUDGE_FILE).is_file() and goal_files(folder):
+        raise ValueError(
+            f"judge {spec}: a folder of pictures; train a judge of this goal first: "
+            f"worldmodel judge --goals {spec} --data DATA --out JUDGE"
+        )
+    description = read_object(find_model(spec, JUDGE_FILE) / JUDGE_FILE)
+    return (GoalJudge if "goals" in description else LearnedJudge).load(spec, device)
 
 
 def reward_range(judge: Judge) -> tuple[float, float]:
@@ -95,10 +107,7 @@ def judge_fingerprint(spec: str | Path) -> str:
         return str(spec)
     if _is_yours(spec):
         return source_hash(str(spec), "judge")
-    folder = find_folder(spec)
-    if (folder / JUDGE_FILE).is_file():
-        return fingerprint(spec)
-    return sha256(b"".join(file.read_bytes() for file in goal_files(folder))).hexdigest()[:16]
+    return fingerprint(spec)
 
 
 def is_address(spec: str) -> bool:

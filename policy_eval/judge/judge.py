@@ -1,6 +1,6 @@
 """A learned judge, which maps the frames of all cameras to reward and success.
 
-It is a `worldmodel.dreams.verdict.Judge`, like `GoalImageJudge` and any other callable that maps an observation to a
+It is a `worldmodel.dreams.verdict.Judge`, like `GoalJudge` and any other callable that maps an observation to a
 verdict. You can use each of them wherever a judge is needed.
 """
 

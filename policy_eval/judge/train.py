@@ -12,9 +12,15 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, smooth_l1_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 
-from policy_eval.judge.goal import GoalImageJudge
+from policy_eval.judge.disturb import disturb
+from policy_eval.judge.find import load_trained
+from policy_eval.judge.goals.judge import GoalJudge, GoalNetwork, GoalShape
+from policy_eval.judge.goals.measure import measure_goals, near_and_far, reached_threshold
+from policy_eval.judge.goals.page import meaning, write_page
+from policy_eval.judge.goals.pictures import NearestPicture, read_goals
+from policy_eval.judge.goals.train import fit_goals
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.judge.scores import best_threshold, dream_again, judge_episodes, judge_report
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
@@ -34,12 +40,21 @@ DREAMS = 64
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """Train a judge of single frames on recorded episodes with `next.success`, and measure it."""
+    """Train a judge of single frames on recorded episodes, and measure it."""
 
     data: DataPath
-    """Data set of episodes, which should include failures and near misses."""
+    """Data set of episodes. Without --goals it needs `next.success`, and should include failures and near misses; with
+    --goals any episodes will do, such as aimless play."""
     out: Path
     """Folder of the judge and of its `report.json`."""
+    goals: Path | None = None
+    """Folder of pictures of the goal: a folder for each camera, and pictures of one moment under the same name in each.
+    The judge then needs no labels: it learns from --data how many steps lie between two frames, and rewards frames
+    that are few steps from the nearest pictures. 8 or more pictures, with the robot in various places, are better than
+    one. Other pictures can be given later, in Python or on the demo page."""
+    farthest: int = 40
+    """Only with --goals: the number of steps from the goal at which the reward is 0. The judge does not tell more steps
+    apart, so they should be about as many as the task takes."""
     world: str | Path | None = None
     """Folder of a world model, or hf://USER/NAME@REV. The judge is then also measured on the model's dreams of the test
     episodes."""
@@ -102,14 +117,10 @@ def train_judge(config: JudgeConfig) -> dict:
     """
     check_out(config.out, "judge.json", overwrite=config.overwrite)
     device = command_device(config.device)
+    if config.goals is not None:
+        return train_goal_judge(config, device)
     dream = dreamer(config, device)
-    source = EpisodeCache(open_episodes(config.data, options=config.reading))
-    train, calibration, test = split(source, config.held_out)
-    tested = source
-    if config.test_data is not None:
-        reading = config.test_reading or replace(config.reading, episodes="")
-        tested = EpisodeCache(open_episodes(config.test_data, options=reading))
-        calibration, test = range(calibration.start, test.stop), range(len(tested))
+    source, tested, (train, calibration, test) = read_data(config)
     rows, seen, stride = read_frames(source, train), None, 1
     if config.dreams:
         again, seen, stride = train[: config.dreams], dream(source, calibration), dream.stride
@@ -121,17 +132,14 @@ def train_judge(config: JudgeConfig) -> dict:
         learned = LearnedJudge(shape, reward_range=(low, high))
         learned.network.to(device)
     else:
-        learned = LearnedJudge.load(config.init, device)
+        learned = load_trained(config.init, device)
         check_init(config, learned, shape)
     fit_judge(learned, rows, config)
     generator = torch.Generator().manual_seed(config.seed)
     solved = rows.frames[rows.successes]
-    goals = GoalImageJudge(solved[torch.randperm(len(solved), generator=generator)[:NUM_GOALS]])
+    goals = NearestPicture(solved[torch.randperm(len(solved), generator=generator)[:NUM_GOALS]])
     judges = {"learned": learned, "goal_image": goals}
-    report: dict = {"data": source.name, "episodes": {}, "real": {}, "dreamed": {}}
-    report["test"] = tested.name
-    for name, part in (("train", train), ("calibration", calibration), ("test", test)):
-        report["episodes"][name] = [part.start, part.stop]
+    report = described(source, tested, (train, calibration, test)) | {"real": {}, "dreamed": {}}
     for name, each in judges.items():
         each.threshold = best_threshold(judge_episodes(each.score, source, calibration, seen, stride))
         held_out = judge_episodes(each.score, tested, test)
@@ -148,6 +156,67 @@ def train_judge(config: JudgeConfig) -> dict:
     write_json(config.out / "report.json", report)
     show(report)
     return report
+
+
+def train_goal_judge(config: JudgeConfig, device: torch.device) -> dict:
+    """Train, calibrate, measure and write a judge of goals; returns the report.
+
+    Raises:
+        ValueError: The pictures do not fit the data, an option does not go with --goals, or the loss is not finite.
+    """
+    for option in ("world", "dreams", "init"):
+        if getattr(config, option):
+            raise ValueError(f"--{option} {getattr(config, option)} does not go with --goals {config.goals}")
+    if config.farthest < 2:
+        raise ValueError(f"--farthest is at least 2 steps, got {config.farthest}")
+    source, tested, (train, calibration, test) = read_data(config)
+    shape = GoalShape(tuple(source.views), tuple(source.size), config.farthest)
+    goals = read_goals(config.goals, shape.views, shape.size)
+    torch.manual_seed(config.seed)
+    network = GoalNetwork(shape).to(device)
+    loss = fit_goals(
+        network,
+        source,
+        train,
+        farthest=config.farthest,
+        steps=config.steps,
+        batch=config.batch,
+        learning_rate=config.learning_rate,
+        seed=config.seed,
+        log=config.out / LOG,
+    )
+    judge = GoalJudge(shape, goals, network=network)
+    pairs = near_and_far(judge, source, calibration, config.seed)
+    judge.threshold = reached_threshold(pairs)
+    report = described(source, tested, (train, calibration, test))
+    report |= {"goals": str(config.goals), "loss": loss, **measure_goals(judge, tested, test)}
+    judge.save(config.out)
+    write_json(config.out / "report.json", report)
+    write_page(report, judge, tested, test, config.out / "report.html")
+    print("\n".join([*meaning(report), str(config.out / "report.html")]))
+    return report
+
+
+def read_data(config: JudgeConfig) -> tuple[EpisodeCache, EpisodeCache, tuple[range, range, range]]:
+    """The data, the data to test on, and the episodes to train on, to calibrate on and to test on.
+
+    Raises:
+        ValueError: One of the three parts would be empty.
+    """
+    source = EpisodeCache(open_episodes(config.data, options=config.reading))
+    train, calibration, test = split(source, config.held_out)
+    if config.test_data is None:
+        return source, source, (train, calibration, test)
+    reading = config.test_reading or replace(config.reading, episodes="")
+    tested = EpisodeCache(open_episodes(config.test_data, options=reading))
+    return source, tested, (train, range(calibration.start, test.stop), range(len(tested)))
+
+
+def described(source: EpisodeSource, tested: EpisodeSource, parts: tuple[range, range, range]) -> dict:
+    """What a report says about the data."""
+    names = ("train", "calibration", "test")
+    episodes = {name: [part.start, part.stop] for name, part in zip(names, parts, strict=True)}
+    return {"data": source.name, "episodes": episodes, "test": tested.name}
 
 
 @dataclass(frozen=True)
@@ -185,8 +254,10 @@ def dreamer(config: JudgeConfig, device: torch.device) -> Dreamer | None:
     return Dreamer(world, config.num_steps, config.seed)
 
 
-def check_init(config: JudgeConfig, start: LearnedJudge, shape: JudgeShape) -> None:
-    """Raise a `ValueError` when the judge to start from looks at other frames than the data's."""
+def check_init(config: JudgeConfig, start: LearnedJudge | GoalJudge, shape: JudgeShape) -> None:
+    """Raise a `ValueError` when the judge to start from is one of goals, or looks at other frames than the data's."""
+    if isinstance(start, GoalJudge):
+        raise ValueError(f"{config.init}: a judge of goals, which learns no success; --init takes a judge of success")
     if (start.shape.views, start.shape.size) != (shape.views, shape.size):
         raise ValueError(
             f"{config.init}: looks at {start.shape.views} of {start.shape.size}, the data have "
@@ -270,20 +341,6 @@ def batch_pools(rows: Frames, batch: int) -> list[tuple[Int64[Tensor, "_"], int]
     order = rows.rewards[failed].argsort(descending=True)
     near = failed[order[: max(round(NEAR_MISSES * len(failed)), 1)]]
     return [(solved, batch // 2), (near, batch // 4), (failed, batch - batch // 2 - batch // 4)]
-
-
-def disturb(frames: UInt8[Tensor, "n v H W 3"], generator: torch.Generator) -> UInt8[Tensor, "n v H W 3"]:
-    """Imitate what dreams do to pictures: half of them are smoothed; all get noise and another brightness."""
-    number, views = frames.shape[:2]
-    pictures = frames.flatten(0, 1).permute(0, 3, 1, 2).float()
-    smooth = avg_pool2d(pictures, 3, stride=1, padding=1, count_include_pad=False)
-    mix = torch.rand(number, generator=generator) * (torch.rand(number, generator=generator) < 0.5)
-    mix = mix.repeat_interleave(views)[:, None, None, None]
-    sigma = 8 * torch.rand(len(pictures), 1, 1, 1, generator=generator)
-    shade = 6 * torch.randn(len(pictures), 1, 1, 1, generator=generator)
-    noise = torch.randn(pictures.shape, generator=generator)
-    pictures = (1 - mix) * pictures + mix * smooth + sigma * noise + shade
-    return pictures.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).unflatten(0, (number, views))
 
 
 def reward_correlation(judge: LearnedJudge, source: EpisodeSource, episodes: range) -> float | None:

@@ -42,8 +42,8 @@ class RankConfig:
     world: str | Path
     """Folder of the world model, or hf://USER/NAME@REV."""
     judge: str | Path
-    """Who judges dreamed frames: the folder of a judge (or hf://USER/NAME@REV), module:name of yours, the http:// or
-    https:// address of a server, or a folder of pictures of the goal."""
+    """Who judges dreamed frames: the folder of a judge (or hf://USER/NAME@REV), module:name of yours, or the http:// or
+    https:// address of a server."""
     policies: tuple[str | Path, ...]
     """Folders of policies, folders of such folders, module:name for a policy of yours, lerobot:FOLDER, or ws://HOST:PORT
     of a server. A policy has the name of its folder, or the name after the colon."""

@@ -31,8 +31,8 @@ class ServeConfig:
     world: str | Path | None = None
     """Folder of the world model to serve, or hf://USER/NAME@REV."""
     judge: str | Path | None = None
-    """Who gives reward and success: the folder of a judge (or hf://USER/NAME@REV), module:name of yours, the address of
-    a server, or a folder of pictures of the goal. Without a judge there is no reward and no success."""
+    """Who gives reward and success: the folder of a judge (or hf://USER/NAME@REV), module:name of yours, or the address
+    of a server. Without a judge there is no reward and no success."""
     data: DataPath | None = None
     """Recorded episodes. Dreams start from their first frames, and actions are clipped to their range. Without data,
     visitors send pictures to start from."""

@@ -49,7 +49,7 @@ def by_value(judge: Judge) -> Scorer:
 def by_verifier(verify: Callable[[UInt8[Tensor, "b v H W 3"]], Float[Tensor, "b"]]) -> Scorer:
     """The highest score that a verifier gives any imagined frame (RoboMonkey's verifier).
 
-    `LearnedJudge.score` is one, and so is `GoalImageJudge.score`.
+    `LearnedJudge.score` is one, and so is `GoalJudge.score`.
     """
 
     def score(candidates: Candidates) -> Float[Tensor, "n k"]:

@@ -18,8 +18,8 @@ class ImagineConfig:
     world: str | Path
     """Folder of the world model, or hf://USER/NAME@REV; its training data should hold failures of this policy."""
     judge: str | Path
-    """Who judges dreamed frames: the folder of a judge (or hf://USER/NAME@REV), module:name of yours, the address of a
-    server, or a folder of pictures of the goal."""
+    """Who judges dreamed frames: the folder of a judge (or hf://USER/NAME@REV), module:name of yours, or the address
+    of a server."""
     policy: str | Path
     """Folder of the cloned policy to start from, or hf://USER/NAME@REV."""
     data: DataPath

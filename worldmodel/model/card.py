@@ -105,7 +105,7 @@ def model_card(name: str, folder: Path, file: str, facts: CardFacts) -> str:
     if file == "judge.json" and (folder / "report.json").is_file():
         report = read_object(folder / "report.json")
         parts += ["## Accuracy", told(judge_section, report, [folder / "report.json"], "judge")]
-    kind, package, loader = LOADERS[file]
+    kind, package, loader = loader_of(file, described)
     variable = kind.split()[0]
     example = f'from {package} import {loader}\n\n{variable} = {loader}.load("hf://{name}")'
     parts += ["## Use", f"With the package `worldmodel` installed:\n\n```python\n{example}\n```"]
@@ -127,9 +127,15 @@ def told(section: Callable[[Any], str], report: object, files: Sequence[Path], k
         raise ValueError(f"{where}: this is not a {kind} report, {NO_CARD}: {type(error).__name__} {error}") from error
 
 
+def loader_of(file: str, described: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Kind, package and class of a model; the description tells a judge of goals from one of success."""
+    of_goals = file == "judge.json" and "goals" in described
+    return ("judge of goals", "policy_eval", "GoalJudge") if of_goals else LOADERS[file]
+
+
 def sentence(file: str, described: Mapping[str, Any]) -> str:
     """What a model sees and does, from its description."""
-    kind = LOADERS[file][0]
+    kind = loader_of(file, described)[0]
     config = described.get("config") or described.get("shape") or {}
     views = " and ".join(code(view) for view in config.get("views", ()))
     height, width = config.get("size", ("?", "?"))
@@ -259,7 +265,12 @@ def ranking_section(report: Mapping[str, Any]) -> str:
 
 
 def judge_section(report: Mapping[str, Any]) -> str:
-    """How well a judge tells success from failure on episodes that it was not trained on."""
+    """How well a judge tells success from failure, or near from far, on episodes that it was not trained on."""
+    if "ordering" in report:
+        rows = [["later frame of two called nearer to the goal", f"{report['ordering']:.3f}"]]
+        if report["spearman"] is not None:
+            rows.append(["rank correlation with the true reward", f"{report['spearman'][0]:.3f}"])
+        return table(["held out", "value"], rows)
     rows = []
     for place in ("real", "dreamed"):
         for kind, row in report.get(place, {}).get("learned", {}).items():

@@ -26,6 +26,7 @@ from policy_eval.judge.calibration import (
     real_successes,
     rows_of,
 )
+from policy_eval.judge.goals.judge import GoalJudge, GoalShape
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.find import find_policies
@@ -117,6 +118,15 @@ def test_what_is_found_is_written_and_the_judge_has_the_new_threshold(config):
     assert found["threshold_before"] == LearnedJudge.load(config.judge).threshold == 0.5
     assert LearnedJudge.load(config.out).threshold == found["threshold"] > 0.5
     assert json.loads((config.out / "calibration.json").read_text()) == found
+
+
+def test_a_judge_of_goals_is_calibrated_as_well(config, made):
+    known = LearnedJudge.load(made.judge).shape
+    goals = torch.zeros(2, len(known.views), *known.size, 3, dtype=torch.uint8)
+    GoalJudge(GoalShape(known.views, known.size, width=8), goals, threshold=0.2).save(config.out.parent / "goals")
+    found = calibrate_judge(replace(config, judge=config.out.parent / "goals", always=True))
+    again = GoalJudge.load(config.out)
+    assert again.threshold == found["threshold"] != 0.2 and torch.equal(again.goals, goals)
 
 
 def test_every_dream_is_listened_to_apart(config, made):

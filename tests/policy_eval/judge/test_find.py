@@ -13,7 +13,8 @@ from mine import write_module
 from PIL import Image
 
 from policy_eval.judge.find import judge_fingerprint, load_judge
-from policy_eval.judge.goal import GoalImageJudge
+from policy_eval.judge.goals.judge import GoalJudge, GoalShape
+from policy_eval.judge.goals.pictures import read_goals
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from worldmodel.dreams.verdict import as_verdict
 from worldmodel.streaming.state import Observation
@@ -102,21 +103,37 @@ def write_picture(file, grey: int, size=(8, 12)) -> None:
     Image.fromarray(np.full((*size, 3), grey, np.uint8)).save(file)
 
 
+def test_a_judge_of_goals_in_a_folder(tmp_path):
+    goals = torch.full((3, 2, 4, 6, 3), 7, dtype=torch.uint8)
+    GoalJudge(GoalShape(("top", "wrist"), (4, 6), width=8), goals, threshold=0.3).save(tmp_path / "judge")
+    judge = load_judge(tmp_path / "judge", views=("top", "wrist"), size=(4, 6))
+    assert isinstance(judge, GoalJudge) and torch.equal(judge.goals, goals) and judge.threshold == 0.3
+    verdict = judge(DARK_AND_BRIGHT)
+    assert torch.equal(verdict.successes, verdict.rewards > 0.3)
+    with pytest.raises(ValueError, match=r"looks at .* of \(4, 6\), the frames to judge are .* of \(8, 8\)"):
+        load_judge(tmp_path / "judge", views=("top", "wrist"), size=(8, 8))
+    before = judge_fingerprint(tmp_path / "judge")
+    judge.with_goals(goals[:2]).save(tmp_path / "judge")
+    assert judge_fingerprint(tmp_path / "judge") != before
+
+
+def test_pictures_alone_are_no_judge(tmp_path):
+    """The message says how to train one."""
+    write_picture(tmp_path / "top" / "one.png", 160)
+    with pytest.raises(ValueError, match=f"a folder of pictures; train .*: worldmodel judge --goals {tmp_path} --data"):
+        load_judge(tmp_path, views=("top",), size=(4, 6))
+
+
 def test_pictures_of_the_goal(tmp_path):
     """Of each camera as many, of the same names; resized to the frames to judge."""
     for name, grey in (("one", 160), ("two", 200)):
         for view in ("top", "wrist"):
             write_picture(tmp_path / view / f"{name}.png", grey)
-    judge = load_judge(tmp_path, views=("top", "wrist"), size=(4, 6))
-    assert isinstance(judge, GoalImageJudge)
-    verdict = judge(DARK_AND_BRIGHT)
-    assert verdict.successes.tolist() == [False, True]
-    torch.testing.assert_close(verdict.rewards, torch.tensor([-100 / 255, 0.0]))
-    before = judge_fingerprint(tmp_path)
-    write_picture(tmp_path / "wrist" / "two.png", 10)
-    assert judge_fingerprint(tmp_path) != before
-    alone = load_judge(tmp_path / "top", views=("top",), size=(4, 6))
-    assert alone.goals.shape == (2, 4 * 6 * 3)
+    goals = read_goals(tmp_path, ("top", "wrist"), (4, 6))
+    assert goals.shape == (2, 2, 4, 6, 3) and goals.flatten(1).unique(dim=1).tolist() == [[160], [200]]
+    assert read_goals(tmp_path / "top", ("top",), (4, 6)).shape == (2, 1, 4, 6, 3)
+    with pytest.raises(ValueError, match="no goal pictures of the camera side"):
+        read_goals(tmp_path, ("side",), (4, 6))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +152,7 @@ def test_wrong_pictures_are_one_line(tmp_path, change, said):
     if (tmp_path / "wrist" / "one.png").exists():
         write_picture(tmp_path / "top" / "two.png", 1)
     with pytest.raises(ValueError, match=said):
-        load_judge(tmp_path, views=("top", "wrist"), size=(4, 6))
+        read_goals(tmp_path, ("top", "wrist"), (4, 6))
 
 
 class Server(BaseHTTPRequestHandler):

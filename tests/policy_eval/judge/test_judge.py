@@ -8,19 +8,10 @@ from drawn_episodes import tiny_world as drawn_world
 from square_world import write_episodes
 from tiny import tiny_world
 
-from policy_eval.judge.goal import GoalImageJudge
+from policy_eval.judge.disturb import disturb
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.judge.scores import JudgedEpisode, best_threshold, dream_again, judge_episodes, judge_report
-from policy_eval.judge.train import (
-    Frames,
-    JudgeConfig,
-    batch_pools,
-    disturb,
-    fit_judge,
-    read_frames,
-    split,
-    train_judge,
-)
+from policy_eval.judge.train import Frames, JudgeConfig, batch_pools, fit_judge, read_frames, split, train_judge
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.streaming.state import Observation
@@ -76,19 +67,6 @@ def test_the_report_counts_frames_and_episodes():
     assert report["episodes"]["called"] == pytest.approx(2 / 3)
     alike = judge_report([judged[0]], 0.5)["episodes"]
     assert alike["auc"] is None and alike["accuracy"] == 1.0
-
-
-def test_the_distance_to_the_nearest_goal_is_the_score():
-    goals = torch.cat([pictures(1, 255), pictures(1, 51)])
-    by_picture = GoalImageJudge(goals, threshold=-0.3)
-    frames = torch.cat([pictures(1, 0), pictures(1, 255), pictures(1, 102)])
-    assert by_picture.score(frames).tolist() == pytest.approx([-0.2, 0.0, -0.2], abs=1e-3)
-    verdict = by_picture(Observation(frames, None))
-    assert verdict.successes.tolist() == [True, True, True]
-    by_picture.threshold = -0.1
-    assert by_picture(Observation(frames, None)).successes.tolist() == [False, True, False]
-    with pytest.raises(ValueError, match="at least one goal, got 0"):
-        GoalImageJudge(goals[:0])
 
 
 def test_verdicts_follow_the_two_outputs():

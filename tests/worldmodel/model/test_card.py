@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 from places import ROOT
 from tiny import tiny_world
 
+from policy_eval.judge.goals.judge import GoalJudge, GoalShape
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from worldmodel.model.card import CardFacts, code, model_card, plain, spans, training
 
@@ -61,6 +63,19 @@ def test_what_is_not_known_is_said_so(tmp_path):
         ValueError, match=r"report.json: this is not a judge report, no card can be written from it: KeyError"
     ):
         card(tmp_path, "judge.json")
+
+
+def test_a_judge_of_goals_is_told_from_one_of_success(tmp_path):
+    GoalJudge(GoalShape(("top",), (16, 16)), torch.zeros(3, 1, 16, 16, 3, dtype=torch.uint8), threshold=0.8).save(
+        tmp_path
+    )
+    (tmp_path / "report.json").write_text(
+        json.dumps({"data": "sets/play", "ordering": 0.9, "spearman": [0.8, 0.7, 0.9]})
+    )
+    said = card(tmp_path, "judge.json")
+    assert "Judge of goals: cameras `top` at 16 x 16 pixels, threshold 0.800." in said
+    assert "from policy_eval import GoalJudge\n\njudge = GoalJudge.load(" in said
+    assert "nearer to the goal | 0.900 |" in said and "true reward | 0.800 |" in said
 
 
 def test_fidelity_is_a_row_for_each_metric_and_a_column_for_each_number_of_steps(tmp_path):

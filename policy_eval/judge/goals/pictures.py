@@ -1,6 +1,7 @@
-"""A judge without training: how close a frame is to pictures of the goal."""
+"""Pictures of the goal: files in folders, and the plain difference in pixels as a baseline."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,6 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
-
-from worldmodel.dreams.verdict import Verdict
-from worldmodel.streaming.state import Observation
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 
@@ -22,7 +20,7 @@ def goal_files(folder: Path) -> list[Path]:
 
 
 def read_goals(folder: Path, views: Sequence[str], size: tuple[int, int]) -> UInt8[Tensor, "g v H W 3"]:
-    """Pictures of the goal, for `GoalImageJudge`.
+    """Pictures of the goal, for `GoalJudge`.
 
     Args:
         folder: Has a folder for each camera, with as many pictures in each; those of one moment have the same
@@ -46,6 +44,36 @@ def read_goals(folder: Path, views: Sequence[str], size: tuple[int, int]) -> UIn
     return torch.stack(columns, dim=1)
 
 
+def write_goals(folder: Path, views: Sequence[str], goals: UInt8[Tensor, "g v H W 3"]) -> None:
+    """Write pictures as `read_goals` reads them: `folder/CAMERA/00.png`, `01.png`, ..."""
+    for number, goal in enumerate(goals):
+        for view, picture in zip(views, goal, strict=True):
+            file = folder / view / f"{number:02d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture.numpy()).save(file)
+
+
+@dataclass
+class NearestPicture:
+    """How alike a frame and the nearest goal are, pixel by pixel.
+
+    It needs no training. Reports show it as the baseline beside a trained judge; it is no judge for use, since it
+    hardly notices a small object.
+
+    Args:
+        goals: Pictures of success.
+        threshold: Score above which a frame is called a success.
+    """
+
+    goals: UInt8[Tensor, "g v H W 3"]
+    threshold: float = -0.05
+
+    def score(self, frames: UInt8[Tensor, "n v H W 3"]) -> Float[Tensor, "n"]:
+        """Minus the root mean square difference to the nearest goal in grey levels over 255, -1 to 0."""
+        pictures, goals = (each.flatten(1).float() / 255 for each in (frames, self.goals))
+        return -(torch.cdist(pictures, goals.to(pictures.device)) / pictures.shape[1] ** 0.5).amin(1)
+
+
 def _read_picture(file: Path, size: tuple[int, int]) -> UInt8[Tensor, "H W 3"]:
     try:
         with Image.open(file) as opened:
@@ -58,33 +86,3 @@ def _read_picture(file: Path, size: tuple[int, int]) -> UInt8[Tensor, "H W 3"]:
             f"{file}: height and width {picture.height} x {picture.width}, the frames to judge have {height} x {width}"
         )
     return torch.from_numpy(np.array(picture.resize((width, height), Image.Resampling.BOX)))
-
-
-class GoalImageJudge:
-    """Similarity to pictures of the goal, without any training.
-
-    The score, and the reward, is minus the root mean square difference to the nearest goal in grey
-    levels over 255: -1 to 0.
-
-    Args:
-        goals: Pictures of success, all cameras.
-        threshold: Score above which a frame is called a success.
-    """
-
-    reward_range = (-1.0, 0.0)
-
-    def __init__(self, goals: UInt8[Tensor, "g v H W 3"], threshold: float = -0.05):
-        if not len(goals):
-            raise ValueError("a goal-image judge needs at least one goal, got 0")
-        self.goals, self.threshold = goals.flatten(1).float() / 255, threshold
-
-    def score(self, frames: UInt8[Tensor, "n v H W 3"]) -> Float[Tensor, "n"]:
-        """Minus the distance to the nearest goal."""
-        pictures = frames.flatten(1).float().to(self.goals.device) / 255
-        distances = torch.cdist(pictures, self.goals) / pictures.shape[1] ** 0.5
-        return -distances.amin(1)
-
-    def __call__(self, observation: Observation) -> Verdict:
-        """The verdict on the latest frame of every stream."""
-        scores = self.score(observation.frames)
-        return Verdict(scores, scores > self.threshold)
