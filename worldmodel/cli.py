@@ -126,6 +126,18 @@ COMMANDS = {
         ),
         everyday="episodes skip always overwrite device",
     ),
+    "steer": Command(
+        "Let a policy choose the best of several plans that a world model imagines.",
+        "policy_eval.steering.command",
+        "SteerConfig",
+        "steer",
+        more="The policy is not trained; with `--real` the gain is measured.",
+        example=(
+            "steer --policy checkpoints/policies/pusht-position/chunk-4 --world checkpoints/pusht --judge "
+            "checkpoints/judges/pusht-position --out runs/steered --real pusht-position --data data/pusht-position"
+        ),
+        everyday="judge real data episodes horizon k spread lookahead workers device",
+    ),
     "imagine": Command(
         "Improve a cloned policy inside a world model, without a real step.",
         "rl_posttrain.imagination.train",
@@ -229,7 +241,7 @@ COMMANDS = {
     ),
 }
 
-CONTINUES = ("record", "rank", "align")  # commands whose finished parts are kept: the same call goes on
+CONTINUES = ("record", "rank", "steer", "align")  # commands whose finished parts are kept: the same call goes on
 RESUMES = ("pretrain", "posttrain", "imagine")  # commands that save their state, for --resume
 TRAINS = ("pretrain", "posttrain", "align", "bench")  # commands that are faster after a restart of the process
 

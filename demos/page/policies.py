@@ -13,10 +13,11 @@ from demos.driving.pictures import animation
 from demos.driving.visitors import VisitorLeft, Visitors
 from demos.page.live_ranking import BATCH, MAX_HORIZON, MAX_TRIALS, LiveRanking, make_envs, rank_live
 from demos.page.progress import Steps
-from policy_eval.policies.find import POLICY_FILE, is_yours
+from policy_eval.policies.find import POLICY_FILE, is_steered, is_yours
 from policy_eval.policies.find import find_policies as find_specs
 from policy_eval.ranking.rank import Score
 from policy_eval.scores import Scores
+from policy_eval.steering.saved import read_steered
 from worldmodel.data.clip import EpisodeSource
 from worldmodel.dreams.copy_last import CopyLastWorld
 from worldmodel.dreams.verdict import Judge
@@ -87,7 +88,8 @@ def find_policies(specs: Sequence[str | Path], world: WorldModel) -> tuple[dict[
     """
     found, others = {}, []
     for name, spec in find_specs(specs).items():
-        file = None if is_yours(spec) else find_optional(spec, POLICY_FILE)
+        inside = read_steered(spec).policy if is_steered(spec) else spec
+        file = None if is_yours(inside) else find_optional(inside, POLICY_FILE)
         config = read_object(file / POLICY_FILE).get("config", {}) if file is not None else {}
         pairs = {
             "views": (sorted(set(config.get("views", ())) - set(world.views)), []),

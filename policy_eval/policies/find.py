@@ -1,11 +1,13 @@
 """Policies as the command line takes them: by folder, `module:name`, `lerobot:FOLDER` or `ws://HOST:PORT`."""
 
+import importlib
 import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,19 +16,25 @@ from policy_eval.policies.lerobot import PREFIX, LeRobotPolicy, check_folder, is
 from policy_eval.policies.policy import Policy
 from policy_eval.policies.remote import RemotePolicy, is_url
 from worldmodel.envs.policy import resolve_policy, watches
-from worldmodel.model.folder import fingerprint, shipped
+from worldmodel.model.folder import find_optional, fingerprint, shipped
 from worldmodel.resolve import is_spec, resolve, source_hash
 
 POLICY_FILE = "policy.json"
+STEERED_FILE = "steered.json"
+FILES = (POLICY_FILE, STEERED_FILE)
+"""Files by which the folder of a policy is known."""
+STEERING = "policy_eval.steering.saved"
+"""Module of steered policies. A steered policy consists of a policy, a judge and a world model, so the module stands
+above this one; it is imported when such a policy is loaded."""
 
 
 def load_policy(spec: str | Path, device: torch.device | str = "cpu") -> Policy:
     """Load a policy from its folder or by its name.
 
     Args:
-        spec: Folder of a cloned policy, `hf://USER/NAME@REV`, `module:name` of one of yours, `lerobot:FOLDER` of
-            one that lerobot saved, or `ws://HOST:PORT` of one behind a server; see `docs/extend/policy.md`. If
-            a folder has that name, the folder is used.
+        spec: Folder of a cloned or steered policy, `hf://USER/NAME@REV`, `module:name` of one of yours,
+            `lerobot:FOLDER` of one that lerobot saved, or `ws://HOST:PORT` of one behind a server; see
+            `docs/extend/policy.md`. If a folder has that name, the folder is used.
         device: Where a cloned policy or one of lerobot runs. Other policies get tensors on the CPU and
             choose themselves.
 
@@ -39,7 +47,7 @@ def load_policy(spec: str | Path, device: torch.device | str = "cpu") -> Policy:
     if is_saved_by_lerobot(spec):
         return LeRobotPolicy.load(str(spec).removeprefix(PREFIX), device)
     if not is_yours(spec):
-        return ClonedPolicy.load(spec, device)
+        return _steering().load_steered(spec, device) if is_steered(spec) else ClonedPolicy.load(spec, device)
     policy = resolve_policy(str(spec))
     if watches(policy):
         raise ValueError(
@@ -73,6 +81,8 @@ def find_policies(specs: Sequence[str | Path]) -> dict[str, str | Path]:
 def policy_fingerprint(spec: str | Path) -> str:
     """A hash that changes with a policy: of its files, of the source text of its module, or of a server's metadata.
 
+    That of a steered policy changes with every model that it names, too.
+
     Each process asks a server only once.
 
     Raises:
@@ -82,7 +92,9 @@ def policy_fingerprint(spec: str | Path) -> str:
         return _metadata_hash(str(spec))
     if is_saved_by_lerobot(spec):
         return lerobot_fingerprint(str(spec).removeprefix(PREFIX))
-    return source_hash(str(spec), "policy") if is_yours(spec) else fingerprint(spec)
+    if is_yours(spec):
+        return source_hash(str(spec), "policy")
+    return _steering().steered_fingerprint(spec) if is_steered(spec) else fingerprint(spec)
 
 
 def is_yours(spec: str | Path) -> bool:
@@ -93,6 +105,15 @@ def is_yours(spec: str | Path) -> bool:
 def is_saved_by_lerobot(spec: str | Path) -> bool:
     """Whether `spec` is `lerobot:FOLDER`, and no folder has this whole name."""
     return is_lerobot(spec) and not Path(spec).exists()
+
+
+def is_steered(spec: str | Path) -> bool:
+    """Whether `spec` is the folder of a steered policy, here or on the hub; see `worldmodel steer`."""
+    return find_optional(spec, STEERED_FILE) is not None
+
+
+def _steering() -> Any:
+    return importlib.import_module(STEERING)
 
 
 def is_remote(spec: str | Path) -> bool:
@@ -115,9 +136,9 @@ def _inside(spec: str | Path) -> dict[str, str | Path]:
     if text.startswith("hf://"):
         return {text.rpartition("/")[2].partition("@")[0]: text}
     folder = shipped(spec)
-    if (folder / POLICY_FILE).is_file():
+    if any((folder / file).is_file() for file in FILES):
         return {folder.resolve().name: folder}
-    inside = {file.parent.name: file.parent for file in sorted(folder.glob(f"*/{POLICY_FILE}"))}
+    inside = {path.name: path for path in sorted({file.parent for name in FILES for file in folder.glob(f"*/{name}")})}
     if not inside:
         what = "no policy here, policy.json is missing" if folder.is_dir() else "no such folder, and not module:name"
         hint = f"; one that lerobot saved is named {PREFIX}{spec}" if _of_lerobot(folder) else ""

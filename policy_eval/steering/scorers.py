@@ -8,6 +8,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from policy_eval.steering.proposals import yours
 from worldmodel.data import Clip
 from worldmodel.dreams.verdict import Judge
 from worldmodel.streaming.state import Observation
@@ -40,7 +41,7 @@ def by_value(judge: Judge) -> Scorer:
     def score(candidates: Candidates) -> Float[Tensor, "n k"]:
         clip = _imagined(candidates)
         states = None if clip.states is None else clip.states[:, -1]
-        rewards = judge(Observation(clip.frames[:, -1], states)).rewards
+        rewards = judge(Observation(clip.frames[:, -1], states, tuple(clip.task))).rewards
         return rewards.reshape(candidates.plans.shape[:2])
 
     return score
@@ -101,6 +102,25 @@ def at_random(seed: int = 0) -> Scorer:
     """A control without imagination: any of the plans, with equal chances."""
     generator = torch.Generator().manual_seed(seed)
     return lambda candidates: torch.rand(candidates.plans.shape[:2], generator=generator)
+
+
+SCORERS: dict[str, Callable[[Judge | None], Scorer]] = {"value": by_value, "random": lambda _: at_random()}
+"""What makes the scorers of this package from a judge, by name; `random` is a control."""
+
+
+def find_scorer(spec: str, judge: Judge | None) -> Scorer:
+    """The scorer of a name in `SCORERS`, or of `module:name`: a callable, or a class that makes one.
+
+    Args:
+        spec: The name.
+        judge: The judge, for `value`.
+
+    Raises:
+        ValueError: There is no such scorer, or it needs a judge.
+    """
+    if spec == "value" and judge is None:
+        raise ValueError("the scorer value needs a judge")
+    return SCORERS[spec](judge) if spec in SCORERS else yours(spec, "scorer", SCORERS)
 
 
 def _imagined(candidates: Candidates) -> Clip:

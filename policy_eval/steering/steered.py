@@ -2,43 +2,58 @@
 
 One interface for three papers that differ in the scorer: a value (V-GPS, arXiv 2410.13816), the
 agreement of the imagined outcome with the plan ("Do What You Say", arXiv 2510.16281), and a
-verifier's score (RoboMonkey, arXiv 2506.17811). The scorer is any callable. The policy is not
-changed; it only has to return plans.
+verifier's score (RoboMonkey, arXiv 2506.17811). Proposal and scorer are any callables. The policy is
+not changed; it only has to return plans.
 """
 
+import copy
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from policy_eval.policies.policy import Observations
-from policy_eval.steering.proposals import jitter
+from policy_eval.policies.needs import Needs
+from policy_eval.steering.proposals import Planner, Proposal, Sigma, near_the_plan
 from policy_eval.steering.scorers import Candidates, Scorer
 from worldmodel.data import Clip
 from worldmodel.dreams.world import held
+from worldmodel.envs.policy import Observations, Policy
 from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
 
 
-@runtime_checkable
-class Planner(Protocol):
-    """A policy that can return its plan without carrying it out."""
+@dataclass(frozen=True)
+class Choice:
+    """One decision.
 
-    def plan(self, observation: Observations) -> Float[Tensor, "n h a"]:
-        """Raw actions of the next `h` steps."""
-        ...
+    Attributes:
+        candidates: The plans of each stream and where they lead.
+        scores: What the scorer says about each.
+        best: Index of the plan of each stream that is carried out.
+    """
+
+    candidates: Candidates
+    scores: Float[Tensor, "n k"]
+    best: Int64[Tensor, "n"]
+
+    @property
+    def plans(self) -> Float[Tensor, "n h a"]:
+        """The plan of each stream that is carried out."""
+        return self.candidates.plans[torch.arange(len(self.best)), self.best]
 
 
 class SteeredPolicy:
     """A policy whose plans are compared in imagination before one is carried out.
 
     ```python
-    steered = SteeredPolicy(policy, by_value(judge), world, k=16, sigma=30.0)
+    steered = SteeredPolicy(policy, by_value(judge), world, k=4, sigma=40.0)
     scores = evaluate(steered, RealEnvs(make, starts, num_envs=10), horizon=60)
     ```
+
+    `worldmodel steer` writes one to a folder, and `load_policy` loads it.
 
     Args:
         policy: Makes the plans, and acts in the imagined futures after the end of a plan.
@@ -49,6 +64,10 @@ class SteeredPolicy:
         lookahead: Imagined steps, at least as many as a plan has.
         context: Past frames that a dream begins with.
         num_steps: Denoising steps per frame.
+        proposal: Makes the plans to choose from.
+
+    Attributes:
+        choice: The last decision; `None` before the first one.
 
     Raises:
         ValueError: A number is out of range.
@@ -60,46 +79,68 @@ class SteeredPolicy:
         scorer: Scorer,
         world: WorldModel | None = None,
         *,
-        k: int = 16,
-        sigma: float | Float[Tensor, "a"],
+        k: int = 4,
+        sigma: Sigma,
         lookahead: int = 8,
         context: int = 4,
-        num_steps: int = 2,
+        num_steps: int = 1,
+        proposal: Proposal = near_the_plan,
     ):
         if min(k, lookahead, context) < 1:
             raise ValueError(f"k, lookahead and context are at least 1, got {k}, {lookahead} and {context}")
-        self.policy, self.scorer, self.world = policy, scorer, world
+        if world is not None and num_steps not in world.allowed_steps:
+            raise ValueError(f"num_steps is one of {world.allowed_steps}, got {num_steps}")
+        self.policy, self.scorer, self.world, self.proposal = policy, scorer, world, proposal
         self.k, self.sigma, self.lookahead = k, sigma, lookahead
         self.context, self.num_steps = context, num_steps
+        self.choice: Choice | None = None
+
+    @property
+    def needs(self) -> Needs | None:
+        """What the policy needs, and what a dream begins with: every camera and the state of the world model."""
+        own = getattr(self.policy, "needs", None)
+        if self.world is None:
+            return own
+        views = dict.fromkeys(self.world.views, tuple(self.world.size))
+        widths = {"state_dim": self.world.state_dim, "action_dim": self.world.action_dim}
+        return replace(own or Needs(), views=views, resizes=False, **widths)
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Begin one episode per seed."""
         self.seeds = torch.tensor(list(seeds), dtype=torch.long)
+        self.tasks = ("",) * len(self.seeds)
         self.step = 0
         self.queue: list[Tensor] = []
         self.seen: list[Observations] = []
         self.done: list[Tensor] = []
+        if isinstance(self.policy, Policy):
+            self.policy.reset(seeds)
+
+    def instruct(self, tasks: Sequence[str]) -> None:
+        """Tell the policy and the scorer the task of each episode in words."""
+        self.tasks = tuple(tasks)
+        instruct = getattr(self.policy, "instruct", None)
+        if instruct is not None:
+            instruct(tasks)
 
     @torch.no_grad()
     def act(self, observation: Observations) -> Float[Tensor, "n a"]:
         """The next action of the best plan; a new one is chosen when it has been carried out."""
         self.seen = [*self.seen, observation][-self.context :]
         if not self.queue:
-            best = self.choose(observation)
-            self.queue = list(best.unbind(1))
+            self.choice = self.choose(observation)
+            self.queue = list(self.choice.plans.unbind(1))
         action = self.queue.pop(0)
         self.done = [*self.done, action][-self.context :]
         self.step += 1
         return action
 
-    def choose(self, observation: Observations) -> Float[Tensor, "n h a"]:
-        """The plan with the highest score for each stream."""
-        plans = self.policy.plan(observation)
-        candidates = Candidates(jitter(plans, self.k, self.sigma, self.seeds, self.step))
-        if self.world is not None:
-            candidates = Candidates(candidates.plans, self.imagine(candidates.plans))
-        best = self.scorer(candidates).argmax(1).to(plans.device)
-        return candidates.plans[torch.arange(len(best)), best]
+    def choose(self, observation: Observations) -> Choice:
+        """Propose plans, imagine them, and choose the one with the highest score for each stream."""
+        plans = self.proposal(self.policy, observation, self.k, self.sigma, self.seeds, self.step)
+        candidates = Candidates(plans, None if self.world is None else self.imagine(plans))
+        scores = self.scorer(candidates)
+        return Choice(candidates, scores, scores.argmax(1).to(plans.device))
 
     def imagine(self, plans: Float[Tensor, "n k h a"]) -> Clip:
         """Dream every plan; the policy goes on acting in the dream when its plan is over.
@@ -109,8 +150,8 @@ class SteeredPolicy:
         Returns:
             The present frame and `lookahead` dreamed ones of `n k` streams.
         """
-        context = self._context()
-        stream = self.world.stream(context, seeds=self.seeds.tolist()).branch(self.k)
+        number = plans.shape[1]
+        stream = self.world.stream(self._context(), seeds=self.seeds.tolist()).branch(number)
         seen, actions = [stream.observation], []
         queue = list(rearrange(plans, "n k h a -> (n k) h a").unbind(1))
         for _ in range(self.lookahead):
@@ -122,6 +163,7 @@ class SteeredPolicy:
             frames=torch.stack([each.frames for each in seen], 1),
             actions=torch.stack(actions, 1),
             states=torch.stack([each.states for each in seen], 1) if self.world.state_dim else None,
+            task=tuple(task for task in self.tasks for _ in range(number)),
         )
 
     def _context(self) -> Clip:
@@ -140,3 +182,10 @@ class SteeredPolicy:
         named = zip(self.world.views, dreamed.frames.unbind(1), strict=True)
         observation = {f"observation.images.{view}": pictures for view, pictures in named}
         return observation if dreamed.states is None else observation | {"observation.state": dreamed.states}
+
+    def __deepcopy__(self, memo: dict) -> "SteeredPolicy":
+        """A copy with a memory of its own that shares the world model, which does not change."""
+        memo[id(self.world)] = self.world
+        memo[id(self)] = other = copy.copy(self)
+        other.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return other

@@ -37,6 +37,7 @@ PLACES = (Path(__file__).parents[1], Path(__file__).parents[2])
 KINDS = {
     "world.json": "a world model",
     "policy.json": "a policy",
+    "steered.json": "a steered policy, which has no weights of its own",
     "judge.json": "a judge",
     "config.json": "inverse dynamics or an autoencoder",
 }

@@ -13,12 +13,13 @@ from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from policy_eval.policies.policy import Policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
-from policy_eval.steering.proposals import jitter
+from policy_eval.steering.proposals import jitter, samples
 from policy_eval.steering.scorers import Candidates, at_random, by_agreement, by_value, by_verifier, nearest_the_mean
 from policy_eval.steering.steered import SteeredPolicy
 from worldmodel.data import Clip, open_episodes
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Verdict
+from worldmodel.envs.policy import begin_episodes
 
 
 class Still:
@@ -116,6 +117,53 @@ def test_the_best_plan_is_carried_out_to_its_end():
     assert alone.act(seen([[1.0, 2.0]])).tolist() == [[1.0, 2.0]]
     with pytest.raises(ValueError, match="at least 1, got 0, 8 and 4"):
         SteeredPolicy(Still(), rightmost, k=0, sigma=1.0)
+
+
+def test_a_choice_is_kept(tmp_path):
+    """The scores of the last decision and the plan that they lead to; a new one only when the plan is over."""
+    rightmost = lambda candidates: candidates.plans[..., -1, 0]  # noqa: E731
+    one = SteeredPolicy(Still(), rightmost, k=3, sigma=2.0)
+    assert one.choice is None
+    one.reset([3])
+    action = one.act(seen([[1.0, 1.0]]))
+    kept = one.choice
+    assert kept.scores.argmax(1).tolist() == kept.best.tolist()
+    assert torch.equal(kept.plans[:, 0], action)
+    one.act(seen([[1.0, 1.0]]))
+    assert one.choice is kept
+    one.act(seen([[1.0, 1.0]]))
+    assert one.choice is not kept
+
+
+class Chance(Still):
+    """Samples to the left of its plan, one step further for each; notes how it was asked."""
+
+    def sample(self, observation, k, seeds, step):
+        self.asked = k, seeds.tolist(), step
+        return self.plan(observation)[:, None] - torch.arange(1.0, k + 1).reshape(1, k, 1, 1)
+
+
+def test_samples_of_a_stochastic_policy_stand_beside_its_plan():
+    policy, seeds = Chance(), torch.tensor([3, 4])
+    found = samples(policy, seen([[1.0, 1.0], [5.0, 5.0]]), 3, 9.0, seeds, 7)
+    assert found[:, :, 0, 0].tolist() == [[1.0, 0.0, -1.0], [5.0, 4.0, 3.0]] and policy.asked == (2, [3, 4], 7)
+    assert samples(Still(), seen([[1.0, 1.0]]), 1, 9.0, seeds[:1], 0).tolist() == [[[[1.0, 1.0]] * 2]]
+    with pytest.raises(ValueError, match=r"needs a policy with a method sample, .* the class Still has none"):
+        samples(Still(), seen([[1.0, 1.0]]), 2, 9.0, seeds[:1], 0)
+
+
+def test_the_scorer_reads_the_task_of_every_plan():
+    """Two streams, three plans each; the judge reads six tasks."""
+    looked = []
+
+    def judge(seen):
+        looked.append(seen.task)
+        return Verdict(torch.zeros(6), torch.zeros(6, dtype=torch.bool))
+
+    one = SteeredPolicy(Still(), by_value(judge), tiny_world(size=(16, 16)), k=3, sigma=1.0, lookahead=1)
+    begin_episodes(one, [3, 4], ["push", "pull"])
+    one.act(seen([[1.0, 1.0], [5.0, 5.0]]))
+    assert looked == [("push",) * 3 + ("pull",) * 3]
 
 
 def test_futures_are_those_of_the_world():
@@ -233,14 +281,14 @@ def test_a_cloned_policy_can_be_steered():
     assert len(policy.queue) == 1
 
 
-def test_the_benchmark_compares_with_any_row(capsys):
+def test_the_benchmark_compares_with_any_row(capsys, monkeypatch):
     """Of four shared starts `value` solves three and `alone` one: 0.50 more, n is 4."""
-    file = BENCHMARKS / "steering.py"
-    show = runpy.run_path(str(file))["show"]
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    show = runpy.run_path(str(BENCHMARKS / "steering.py"))["show"]
     solved = {"alone": [0, 0, 1, 0], "value": [1, 1, 1, 0]}
     seeds, returns, steps = np.arange(4), np.zeros(4), np.ones(4, np.int64)
     found = {name: Scores(name, seeds, np.array(outcomes, float), returns, steps) for name, outcomes in solved.items()}
-    for against, difference in (("alone", "+0.50"), ("value", "-0.50")):
-        show(found, against)
-        printed = capsys.readouterr().out
-        assert f"minus {against}" in printed and difference in printed
+    show(found, ["alone", "value", "missing"])
+    head, _, alone, value = capsys.readouterr().out.splitlines()
+    assert "minus alone | minus value |" in head
+    assert "| alone | 0.25 | 4 | - | -0.50 [" in alone and "| value | 0.75 | 4 | +0.50 [" in value
