@@ -59,7 +59,7 @@ class SteerConfig:
     """Standard deviation of the offsets between the plans, as a share of half the range of the actions that the world
     model was trained on (for actions relative to the state, of their displacements)."""
     proposal: str = "jitter"
-    """Who makes the plans: jitter (plans near the own one of the policy), samples (of a policy cloned with --head flow),
+    """Who makes the plans: jitter (plans near the one of the policy), samples (of a policy cloned with --head flow),
     or module:name of yours."""
     scorer: str = "value"
     """Who scores the imagined plans: value (the judge's reward of the last frame) or module:name of yours."""
