@@ -75,7 +75,9 @@ TASKS = {
     "pusht-position": Task(
         "pusht-position", "pusht-position-demos-b", "pusht-position-heldout", 60, {"relative_to": {0: 0, 1: 1}}
     ),
-    "metaworld-push-v3": Task("metaworld:push-v3", "push", "metaworld-push-v3-heldout", 30, {"longest": 25}),
+    "metaworld-push-v3": Task(
+        "metaworld:push-v3", "push", "metaworld-push-v3-heldout", 30, {"longest": 25, "demos": 134}
+    ),
 }
 
 
