@@ -75,7 +75,9 @@ TASKS = {
     "pusht-position": Task(
         "pusht-position", "pusht-position-demos-b", "pusht-position-heldout", 60, {"relative_to": {0: 0, 1: 1}}
     ),
-    "metaworld-push-v3": Task("metaworld:push-v3", "push", "metaworld-push-v3-heldout", 30, {"longest": 25}),
+    "metaworld-push-v3": Task(
+        "metaworld:push-v3", "push", "metaworld-push-v3-heldout", 30, {"longest": 25, "demos": 134}
+    ),
 }
 
 
@@ -103,12 +105,22 @@ class HeadsConfig:
     """Simulators stepped together."""
 
 
+def check_settings(config: HeadsConfig) -> None:
+    """Keep what the policies of a folder are trained for, and refuse to mix it with something else."""
+    file, wanted = config.out / "settings.json", {"task": config.task, "minutes": config.minutes}
+    if file.is_file() and read_object(file) != wanted:
+        raise SystemExit(f"{file} is {read_object(file)}, this run is {wanted}")
+    config.out.mkdir(parents=True, exist_ok=True)
+    write_json(file, wanted)
+
+
 def steps_of(config: HeadsConfig) -> dict[str, int]:
     """Optimiser steps of every head in the minutes of the run; measured once for a folder."""
     file = config.out / "steps.json"
     if file.is_file():
         return read_object(file)
-    ready = {head: made(clone_config(config, head, 0, ROUND_STEPS)) for head in HEADS}
+    timed = replace(config, out=config.out / "timing")
+    ready = {head: made(clone_config(timed, head, 0, ROUND_STEPS)) for head in HEADS}
     costs = {head: [] for head in HEADS}
     for _ in range(ROUNDS):
         for head, each in ready.items():
@@ -194,6 +206,7 @@ def main(config: HeadsConfig) -> None:
     if unknown:
         raise SystemExit(f"there is no {unknown[0]!r}; tasks are {', '.join(TASKS)}, rows {', '.join(ROWS)}")
     torch.set_num_threads(1)
+    check_settings(config)
     task = TASKS[config.task]
     starts = Starts(open_episodes(config.data / task.starts), range(config.episodes))
     envs = RealEnvs(lambda: make_env(task.env), starts, num_envs=config.num_envs)

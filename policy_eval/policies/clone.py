@@ -51,7 +51,7 @@ class CloneConfig:
     """Longest displacement of all relative targets together; longer ones are shortened."""
     head: Literal["regression", "flow"] = "regression"
     """What makes the plans. A regression learns the mean of the demonstrated plans. A flow learns how they are
-    distributed, and can draw several plans for one observation; it is best with a chunk of several actions."""
+    distributed: it carries out a sample, and can draw several plans for one observation."""
     chunk: int = 1
     """Number of actions that the policy plans at once."""
     replan_after: int | None = None

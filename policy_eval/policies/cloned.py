@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from einops import rearrange, repeat
@@ -118,10 +118,17 @@ class ClonedPolicy(nn.Module):
     Attributes:
         action_mean: Mean of the actions, relative ones as displacements; likewise `action_std`.
         state_mean: Mean of the states; likewise `state_std`.
+
+    Raises:
+        ValueError: The configuration names another head.
     """
+
+    planner: ClassVar[str] = "regression"
 
     def __init__(self, config: PolicyConfig):
         super().__init__()
+        if config.head != self.planner:
+            raise ValueError(f"head is {config.head}, {type(self).__name__} has {self.planner}; make_policy takes both")
         self.config = config
         self.encoders = nn.ModuleList([KeypointEncoder() for _ in config.views])
         self.num_features = sum(e.num_features for e in self.encoders) + config.state_dim
@@ -259,6 +266,8 @@ class FlowPolicy(ClonedPolicy):
     policy.sample(observation, 4, seeds, step)     # four plans for each stream: n 4 h a
     ```
     """
+
+    planner: ClassVar[str] = "flow"
 
     def _make_head(self) -> nn.Module:
         shown = self.config

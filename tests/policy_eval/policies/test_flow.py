@@ -171,6 +171,9 @@ def test_plans_that_cannot_be_carried_out_are_refused(tmp_path):
         with pytest.raises(ValueError, match=message) as caught:
             ClonedPolicy.load(tmp_path)
         assert str(tmp_path) in str(caught.value)
+    for kind, head in ((ClonedPolicy, "flow"), (FlowPolicy, "regression")):
+        with pytest.raises(ValueError, match=f"head is {head}, {kind.__name__} has"):
+            kind(PolicyConfig(**LOOKS, head=head))
 
 
 def test_the_command_clones_a_flow(tmp_path, capsys):
