@@ -75,6 +75,10 @@ class BenchmarkConfig:
     """Dreams from fresh starts by which the best policy must be better than the clone; 0 keeps it in any case."""
     distil: DistilConfig = field(default_factory=DistilConfig)
     """How a planner is distilled."""
+    streams: int = 40
+    """Dreams of an update; rounds of `distil` are shorter with fewer."""
+    num_steps: int = 2
+    """Denoising steps of a dreamt frame."""
     steered: bool = False
     """Also let the planner itself act for real, with the plans, the spread and the lookahead of `distil`."""
     swap: tuple[Literal["world", "both"], ...] = ()
@@ -163,6 +167,8 @@ def imagine_config(config: BenchmarkConfig, folder: Path, arm: str, seed: int, *
         save_interval=1,
         held_out=config.held_out,
         confirm=config.confirm,
+        streams=config.streams,
+        num_steps=config.num_steps,
         distil=config.distil,
         validation_interval=1 if arm == "distil" else 3,
     )

@@ -148,7 +148,7 @@ COMMANDS = {
             "imagine --world checkpoints/pusht --judge checkpoints/judges/pusht-position --policy "
             "checkpoints/policies/pusht-position/demos-150 --data data/pusht-position --out runs/better-policy"
         ),
-        everyday="ranking updates minutes streams horizon episodes real videos log device seed resume overwrite",
+        everyday="ranking method updates minutes streams horizon episodes real videos log device seed resume overwrite",
     ),
     "posttrain": Command(
         "Improve a world model by rewards on its own rollouts.",

@@ -114,6 +114,7 @@ def improve_policy(
         validation_horizon=40,
         validation_interval=1,
         trust=False,
+        confirm=0,  # both are tried for real below
         noise_seeds=1,
         overwrite=True,
         device=device,

@@ -85,13 +85,16 @@ class ImagineConfig:
     save_interval: int = 3
     """Updates between saved states."""
     real: str = "none"
-    """Real environment, a name or module:Class, for videos before and after; the run itself never sees it."""
+    """Real environment, a name or module:Class, for trials of the clone and of the improved policy, and videos of the
+    first ones. The run itself never sees it, but the clone is kept unless the improved policy succeeds more often."""
     real_data: Path | None = None
-    """Recorded episodes whose starts the videos use; by default those of --data."""
+    """Recorded episodes whose starts the real trials use; by default those of --data."""
+    real_trials: int = 40
+    """Number of real trials of each policy, from the same starts."""
     videos: int = 4
     """Number of videos."""
     video_steps: int = 60
-    """Maximum number of steps of a video."""
+    """Maximum number of steps of a real trial, and of its video."""
     log: Tracker = "tensorboard"
     """Where the curves go: to TensorBoard (in `log` in the folder of the run), to wandb or trackio, which you install
     yourself, or nowhere. The tables in the folder are written in any case."""
@@ -127,6 +130,7 @@ def check_numbers(config: ImagineConfig) -> None:
         "validation_interval",
         "patience",
         "save_interval",
+        "real_trials",
     )
     for name in least:
         if getattr(config, name) < 1:

@@ -100,9 +100,10 @@ def prepare(config: ImagineConfig, world: World, judge: Judge, source: EpisodeSo
 def check_disagreement(config: ImagineConfig, setting: Setting) -> Calibration | None:
     """Whether noise seeds disagree where the world model is wrong about recorded actions.
 
-    It is measured once and kept in `calibration.json` for a resumed run. `None` without `trust`.
+    It is measured once and kept in `calibration.json` for a resumed run. `None` without `trust` and for a
+    planner, whose plans share their noise.
     """
-    if not config.trust or config.noise_seeds == 1:
+    if not config.trust or config.noise_seeds == 1 or config.method == "distil":
         return None
     file = config.out / "calibration.json"
     if config.resume and file.is_file():

@@ -11,6 +11,7 @@ from jaxtyping import Float64, Int64
 
 from policy_eval.judge.find import judge_fingerprint
 from policy_eval.policies.cloned import ClonedPolicy
+from rl_posttrain.imagination.before_after import before_after
 from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.dreams import Setting, dream
 from rl_posttrain.imagination.learner import Learner
@@ -62,13 +63,13 @@ def check_ranking(file: Path | None, world: str | Path, judge: str | Path) -> st
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The best policy against the clone, in dreams from fresh starts.
+    """The best policy against the clone, from the same starts.
 
     Attributes:
-        clone: Share of the clone's dreams that succeed.
-        learner: Share of those of the best policy, from the same starts under the same noise.
+        clone: Share of the clone's trials that succeed.
+        learner: Share of those of the best policy.
         interval: Of the paired difference, 95%, from a bootstrap over episodes; `None` with fewer than two episodes.
-        n: Dreams of each.
+        n: Trials of each.
     """
 
     clone: float
@@ -81,15 +82,13 @@ class Confirmation:
         """Whether the whole interval lies above 0."""
         return self.interval is not None and self.interval[0] > 0
 
-    @property
-    def sentence(self) -> str:
-        """What was found, and what is kept."""
+    def sentence(self, trials: str) -> str:
+        """What was found in `trials`, dreams or real ones."""
         low, high = self.interval or (float("nan"), float("nan"))
-        found = (
-            f"In {self.n} dreams from fresh starts the clone succeeds in {self.clone:.0%} and the best policy in "
-            f"{self.learner:.0%} (95% interval of the difference {low:+.0%} to {high:+.0%})"
+        return (
+            f"In {self.n} {trials} the clone succeeds in {self.clone:.0%} and the best policy in {self.learner:.0%} "
+            f"(95% interval of the difference {low:+.0%} to {high:+.0%})"
         )
-        return f"{found}." if self.gains else f"{found}: no sure gain, so the clone is kept."
 
 
 def compare(
@@ -120,7 +119,38 @@ def confirm(config: ImagineConfig, setting: Setting, clone: ClonedPolicy, report
         imagined = dream(config, setting, learner, setting.fresh, **options)
         outcomes.append(imagined.solved.double().cpu().numpy())
     found = compare(*outcomes, setting.fresh.episodes)
-    print(found.sentence)
+    print(found.sentence("dreams from fresh starts") + ("." if found.gains else ": no sure gain, the clone is kept."))
     if not found.gains:
         clone.save(config.out, dtype=torch.float32)
     return report | {"kept": kept if found.gains else 0, "confirmation": asdict(found)}
+
+
+def confirm_for_real(
+    config: ImagineConfig, clone: ClonedPolicy, report: dict[str, Any], *, stride: int
+) -> dict[str, Any]:
+    """Let the kept policy and the clone act in the real environment, and keep the clone if it succeeds as often.
+
+    No comparison in dreams can see that the dreams themselves are wrong; this one can.
+
+    Returns:
+        The report with `kept` and `confirmation_for_real`.
+
+    Raises:
+        ValueError: There are fewer recorded starts than trials.
+    """
+    scores = before_after(
+        {"before": config.policy, "after": config.out},
+        config.real,
+        config.data if config.real_data is None else config.real_data,
+        config.out / "videos",
+        videos=config.videos,
+        horizon=config.video_steps,
+        episodes=max(config.real_trials, config.videos),
+        stride=stride,
+    )
+    found = compare(scores["before"].outcomes, scores["after"].outcomes, scores["before"].seeds)
+    harmless = report["kept"] == 0 or found.learner > found.clone
+    print(found.sentence("real trials") + ("." if harmless else ": not more often, the clone is kept."))
+    if not harmless:
+        clone.save(config.out, dtype=torch.float32)
+    return report | {"kept": report["kept"] if harmless else 0, "confirmation_for_real": asdict(found)}

@@ -15,7 +15,6 @@ import torch
 
 from policy_eval.judge.find import judge_fingerprint, load_judge, reward_range
 from policy_eval.policies.cloned import ClonedPolicy
-from rl_posttrain.imagination.before_after import before_after
 from rl_posttrain.imagination.config import ImagineConfig, check_numbers
 from rl_posttrain.imagination.distil.train import distil
 from rl_posttrain.imagination.dreams import (
@@ -29,7 +28,7 @@ from rl_posttrain.imagination.dreams import (
     measured_dreams,
     prepare,
 )
-from rl_posttrain.imagination.gate import check_ranking, confirm
+from rl_posttrain.imagination.gate import check_ranking, confirm, confirm_for_real
 from rl_posttrain.imagination.imitation import Memory, imitate
 from rl_posttrain.imagination.learner import Learner, learn_from, update
 from rl_posttrain.imagination.log import ImagineLog, summary
@@ -54,8 +53,8 @@ from worldmodel.training.checkpoint import (
 from worldmodel.world_model import WorldModel
 
 REFRESH_SHARE = 0.1
-SHOWN_ONLY = ("ranking", "real", "real_data", "videos", "video_steps")
-"""Settings of what is checked before a run and shown after it; a resumed run may have others."""
+SHOWN_ONLY = ("ranking", "confirm", "real", "real_data", "real_trials", "videos", "video_steps")
+"""Settings of what is checked before a run and after it; a resumed run may have others."""
 
 
 def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str, Any]:
@@ -97,18 +96,9 @@ def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str,
     report = {"actor-critic": improve, "distil": distil}[config.method](config, setting, policy)
     report = confirm(config, setting, policy, report)
     report["calibration"] = None if calibration is None else calibration.to_json()
-    write_json(config.out / "imagination.json", report)
     if config.real != "none":
-        starts = config.data if config.real_data is None else config.real_data
-        before_after(
-            {"before": config.policy, "after": config.out},
-            config.real,
-            starts,
-            config.out / "videos",
-            videos=config.videos,
-            horizon=config.video_steps,
-            stride=world.stride,
-        )
+        report = confirm_for_real(config, policy, report, stride=world.stride)
+    write_json(config.out / "imagination.json", report)
     print(summary(config.out, report))
     show_change(config, setting, report)
     return report

@@ -10,12 +10,13 @@ from places import BENCHMARKS
 from square_world import SquareEnv, write_episodes
 
 from policy_eval.scores import Scores
-from worldmodel.data import open_episodes
+from worldmodel.data import open_episodes, stack_clips
+from worldmodel.dreams.verdict import Verdict
 from worldmodel.dreams.world import RunningStream, World
 
 sys.path.insert(0, str(BENCHMARKS))
-from imagination import BenchmarkConfig, compared, imagine_config, optimism, over_seeds, settings, words
-from simulator_world import SimulatorWorld
+from imagination import BenchmarkConfig, compared, imagine_config, optimism, over_seeds, settings, share_kept, words
+from simulator_world import SimulatorWorld, true_judge
 
 
 def scores(name: str, outcomes: list[float]) -> Scores:
@@ -32,7 +33,7 @@ def test_seeds_are_averaged_before_arms_are_compared():
         "uniform-3": scores("c", [0, 1, 0, 0]),
         "uniform-4": scores("d", [0, 1, 0, 1]),
     }
-    found = over_seeds(BenchmarkConfig(Path("out"), seeds=(3, 4)), real)
+    found = over_seeds(BenchmarkConfig(Path("out"), seeds=(3, 4), controls=("more-cloning",)), real)
     assert {name: part["difference"] for name, part in found.items()} == {
         "prioritised - clone": 0.25,
         "prioritised - more-cloning": 0.5,
@@ -62,8 +63,17 @@ def test_quick_runs_are_short(tmp_path):
     quick = settings(BenchmarkConfig(tmp_path, quick=True, seeds=(0, 1, 2)))
     assert quick.seeds == (0,) and quick.minutes < 2 and quick.episodes >= 60
     assert settings(BenchmarkConfig(tmp_path)).minutes == 15
-    uniform = imagine_config(quick, tmp_path, 0.0, 3, resume=False)
-    assert (uniform.priority, uniform.seed, uniform.minutes) == (0.0, 3, quick.minutes)
+    uniform = imagine_config(quick, tmp_path, "uniform", 3, resume=False)
+    assert (uniform.method, uniform.priority, uniform.seed) == ("actor-critic", 0.0, 3)
+    assert uniform.minutes == quick.minutes
+    assert imagine_config(quick, tmp_path, "prioritised", 3, resume=False).priority == 0.6
+    assert imagine_config(quick, tmp_path, "distil", 3, resume=False).method == "distil"
+
+
+def test_the_share_of_the_planners_gain_that_is_learnt():
+    """From 0.25 to 0.5 where the planner reaches 0.75: a half."""
+    real = {"clone": scores("clone", [0, 1, 0, 0]), "steered": scores("steered", [1, 1, 1, 0])}
+    assert share_kept(real, np.array([0, 1, 1, 0.0])) == 0.5
 
 
 def test_the_simulator_goes_on_from_recorded_frames(tmp_path):
@@ -78,3 +88,18 @@ def test_the_simulator_goes_on_from_recorded_frames(tmp_path):
     expected = source.read(1, 3, 4)
     torch.testing.assert_close(seen.states, expected.states)
     assert (seen.frames.float() - expected.frames.float()).abs().mean() < 8
+
+
+def test_the_simulators_own_judge_says_what_is_solved(tmp_path):
+    """The learned judge only gives the reward; the first square reaches the edge, the second one stands."""
+    source = open_episodes(write_episodes(tmp_path / "data", 2))
+    world = SimulatorWorld(SquareEnv, source)
+    learned = lambda seen: Verdict(torch.arange(2.0), torch.tensor([False, True]))  # noqa: E731
+    judge = true_judge(learned, world)
+    clips = stack_clips([source.read(episode, 0, 1) for episode in (0, 1)])
+    stream = world.stream(clips, seeds=[0, 1])
+    assert judge(stream.observation).successes.tolist() == [False, False]
+    for _ in range(6):
+        seen = stream.step(torch.stack([torch.tensor([12.0, 6.0]), stream.observation.states[1]]), num_steps=1)
+    verdict = judge(seen)
+    assert verdict.successes.tolist() == [True, False] and verdict.rewards.tolist() == [0, 1]

@@ -34,7 +34,7 @@ class SquareEnv(gymnasium.Env):
     Success: x is at least 10. The reward is x / 10.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012
+    metadata = {"render_modes": [], "render_fps": 10}  # noqa: RUF012
     action_space = spaces.Box(0, 12, (2,), np.float32)
     observation_space = spaces.Dict(
         {

@@ -1,6 +1,7 @@
 """No harm: a world model that does not rank policies is refused, and so is a policy that is not surely better."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
 from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.dreams import harmed, prepare
-from rl_posttrain.imagination.gate import check_ranking, compare, confirm
+from rl_posttrain.imagination.gate import check_ranking, compare, confirm, confirm_for_real
 from worldmodel.data import open_episodes
 from worldmodel.model.folder import fingerprint
 
@@ -100,6 +101,25 @@ def test_the_clone_is_kept_unless_the_learner_is_surely_better(clone, learner, k
     assert unchanged["kept"] == 0 and unchanged["confirmation"] is None
 
 
+@pytest.mark.parametrize(("learner", "clone", "kept"), [("fast", "slow", 3), ("slow", "fast", 0), ("slow", "slow", 0)])
+def test_real_trials_have_the_last_word(learner, clone, kept, tmp_path, monkeypatch, capsys):
+    """The dreams chose the learner of update 3; the real square tells which of both is better."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "helpers"))
+    made = {"slow": square_policy, "fast": fast_policy}
+    data = write_episodes(tmp_path / "data", 4)
+    made[clone]().save(tmp_path / "clone", dtype=torch.float32)
+    made[learner]().save(tmp_path / "out", dtype=torch.float32)
+    options = ImagineConfig("", Path(), tmp_path / "clone", data, tmp_path / "out", real="square_world:SquareEnv")
+    options = replace(options, real_trials=4, videos=1, video_steps=7)
+    report = confirm_for_real(options, made[clone](), {"kept": 3}, stride=1)
+    found = report["confirmation_for_real"]
+    assert report["kept"] == kept and found["n"] == 4
+    assert (found["clone"], found["learner"]) == tuple(float(each == "fast") for each in (clone, learner))
+    assert ("the clone is kept" in capsys.readouterr().out) == (kept == 0)
+    assert torch.equal(ClonedPolicy.load(tmp_path / "out").action_mean, made[learner if kept else clone]().action_mean)
+    assert len(list((tmp_path / "out/videos").glob("*.mp4"))) == 1
+
+
 def test_the_interval_is_paired_and_over_episodes():
     """Three in four starts gain and none loses. Seen as one episode, they say nothing."""
     clone, learner = np.zeros(16), np.tile([1.0, 1.0, 1.0, 0.0], 4)
@@ -108,7 +128,7 @@ def test_the_interval_is_paired_and_over_episodes():
     assert not compare(learner, clone, np.arange(16)).gains
     assert not compare(clone, learner, np.zeros(16, int)).gains
     few = compare(clone, np.eye(16)[0], np.arange(16))
-    assert not few.gains and "no sure gain" in few.sentence
+    assert not few.gains and few.sentence("dreams").startswith("In 16 dreams the clone succeeds in 0% and")
 
 
 def test_a_learner_below_the_clone_by_two_standard_errors_ends_the_run():

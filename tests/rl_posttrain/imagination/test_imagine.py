@@ -12,9 +12,11 @@ from tiny import tiny_world
 
 from policy_eval.evaluation import evaluate
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
-from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.policies.cloned import ClonedPolicy, make_policy
 from policy_eval.real_envs import RealEnvs
 from rl_posttrain.imagination.config import ImagineConfig
+from rl_posttrain.imagination.distil.config import DistilConfig
+from rl_posttrain.imagination.distil.train import distil
 from rl_posttrain.imagination.dreams import prepare
 from rl_posttrain.imagination.learner import LearnConfig
 from rl_posttrain.imagination.train import imagine, improve
@@ -98,6 +100,21 @@ def test_a_run_that_finds_nothing_keeps_the_clone(data, tmp_path):
         assert torch.equal(kept[name], weight), name
 
 
+@pytest.mark.parametrize("method", [improve, distil])
+def test_a_run_that_does_harm_ends_and_keeps_the_clone(method, data, tmp_path):
+    """The judge's reward falls faster and faster, so that the second measurement is worse from every start."""
+    calls = []
+
+    def worse(seen):
+        calls.append(0)
+        return Verdict(torch.full((len(seen.frames),), -(float(len(calls)) ** 2)), torch.zeros(len(seen.frames)) > 0)
+
+    small = {"streams": 4, "horizon": 2, "distil": DistilConfig(plans=2, steps=1, lookahead=1)}
+    options = config(data, tmp_path, updates=9, validation_interval=1, **small)
+    report = method(options, prepare(options, SquareWorld(), worse, open_episodes(data)), square_policy())
+    assert report["harm"] and report["stopped_early"] and report["updates"] == 1 and report["best"]["step"] == 0
+
+
 @pytest.mark.parametrize("objective", ["imitation", "pmpo"])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, tmp_path, objective):
     source = open_episodes(data)
@@ -170,6 +187,15 @@ def small_run(folders: dict[str, Path], out: Path) -> list[str]:
 
 
 @pytest.mark.slow
+def test_the_command_distils(folders, tmp_path, capsys):
+    more = ["--method", "distil", "--distil.lookahead", "2", "--distil.steps", "2", "--confirm", "4"]
+    assert main([*small_run(folders, tmp_path / "out"), *more]) == 0
+    report = json.loads((tmp_path / "out/imagination.json").read_text())
+    assert report["updates"] == 2 and report["decisions"] > 0 and report["calibration"] is None
+    ClonedPolicy.load(tmp_path / "out")
+
+
+@pytest.mark.slow
 def test_a_process_of_its_own_improves_a_policy(folders, tmp_path):
     command = [sys.executable, "-m", "worldmodel.cli", *small_run(folders, tmp_path / "out")]
     result = subprocess.run(command, capture_output=True, text=True)
@@ -210,6 +236,7 @@ def test_an_interrupted_command_goes_on_as_it_says(folders, tmp_path, capsys):
 def test_what_does_not_fit_is_named(folders, tmp_path):
     wide = ClonedPolicy(replace(square_policy().config, size=(32, 32)))
     wide.save(tmp_path / "wide")
+    make_policy(replace(square_policy().config, head="flow")).save(tmp_path / "flow")
 
     def run(**change):
         settings = {k: str(v) if k == "world" else v for k, v in folders.items()}
@@ -223,6 +250,7 @@ def test_what_does_not_fit_is_named(folders, tmp_path):
         (run(temperature=-1.0), "temperature is at least 0, got -1.0"),
         (run(held_out=1.0), "held_out is between 0 and 1, got 1.0"),
         (run(policy=tmp_path / "wide"), r"frames of the policy: \(32, 32\), expected \(16, 16\)"),
+        (run(policy=tmp_path / "flow", trust=False), "--method actor-critic .* regression, got flow: distil"),
         (run(confirm=-1), "confirm is at least 0, got -1"),
         (run(judge=tmp_path / "none"), "none: no such folder"),
         (run(ranking=tmp_path / "none.json"), "none.json: no ranking.json of `worldmodel rank`"),

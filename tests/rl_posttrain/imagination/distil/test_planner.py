@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from square_world import SquareWorld, right_edge, square_policy, write_episodes
@@ -12,7 +13,7 @@ from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.distil.config import DistilConfig, check_distil
 from rl_posttrain.imagination.distil.lessons import Lessons, fit_head, soft_targets, with_successes
 from rl_posttrain.imagination.distil.planner import imagined_scores, label_dreams, propose
-from rl_posttrain.imagination.distil.train import distil
+from rl_posttrain.imagination.distil.train import distil, one_round
 from rl_posttrain.imagination.dreams import Setting, prepare
 from worldmodel.data import open_episodes
 from worldmodel.dreams.world import begin
@@ -114,6 +115,17 @@ def test_decisions_are_labelled_up_to_the_success(data, tmp_path):
     assert torch.equal(again.plans, lessons.plans)
     other, _ = label_dreams(options, setting, policy, clips, 2)
     assert not torch.equal(other.plans[:8], lessons.plans[:8])
+
+
+def test_every_round_dreams_anew(data, tmp_path):
+    """The same policy from the same start: the plans lie elsewhere about its own."""
+    options = config(data, tmp_path, streams=2, horizon=2)
+    setting, policy = setting_of(options, data), planner()
+    setting = replace(setting, train=setting.train.pick(np.zeros(1, int)))
+    empty = Lessons.empty(policy, options.distil.plans)
+    first, second, again = (one_round(options, setting, policy, empty, step)[0] for step in (0, 1, 0))
+    assert torch.equal(first.features, second.features) and torch.equal(first.plans, again.plans)
+    assert not torch.equal(first.plans, second.plans)
 
 
 def test_the_head_comes_to_plan_what_weighs_most(tmp_path):
