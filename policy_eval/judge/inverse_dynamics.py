@@ -53,9 +53,9 @@ class InverseDynamicsConfig:
     """Frames before the one at which the action is applied; 0 or more."""
     after: int = 2
     """Frames after the one that the action leads to; 0 or more."""
-    keypoints: int = 24
+    keypoints: int = 32
     """Keypoints per camera."""
-    code: int = 32
+    code: int = 96
     """Numbers that describe a frame to the perceptrons."""
     width: int = 128
     """Width of the perceptrons."""

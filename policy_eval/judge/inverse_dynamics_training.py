@@ -54,13 +54,13 @@ class InverseDynamicsTraining:
     state_weight: float = 1.0
     """Weight of a second task: to tell the robot's state and how far it has moved from the code of every frame. It
     makes the network look closely at the robot; only pictures are decoded later. Of no effect without states."""
-    steps: int = 600
+    steps: int = 1500
     """Optimiser steps."""
     batch: int = 8
     """Clips per step."""
     frames: int = 8
     """Frames per clip."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Peak learning rate of AdamW, with cosine decay."""
     validation_episodes: int | None = None
     """Number of held-out episodes, the last ones of the data; by default 40, or a fifth of a smaller data set. Every
@@ -105,9 +105,9 @@ def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
     dynamics = build(config, source, train, world).to(device)
     loss = fit_dynamics(dynamics, source, train, config)
     stride = 1 if world is None else world.stride
-    clips = {e: recorded_clip(source, e, stride) for e in (*calibration, *test)}
-    dynamics.limit.copy_(find_limits([read_clip(dynamics, clips[e]) for e in calibration], config.visible))
-    found = [read_clip(dynamics, clips[e]) for e in test]
+    known = [read_clip(dynamics, recorded_clip(source, e, stride)) for e in calibration]
+    dynamics.limit.copy_(find_limits(known, config.visible))
+    found = [read_clip(dynamics, recorded_clip(source, e, stride)) for e in test]
     report: dict = {
         "data": str(config.data),
         "world": None if config.world is None else str(config.world),
