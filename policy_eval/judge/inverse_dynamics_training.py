@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from conditioning.angles import shortest
 from conditioning.relative import check_relative_to
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from policy_eval.judge.inverse_dynamics_limits import TOLERANCE, Decoded, decoded, find_limits, measure
@@ -54,6 +55,9 @@ class InverseDynamicsTraining:
     state_weight: float = 1.0
     """Weight of a second task: to tell the robot's state and how far it has moved from the code of every frame. It
     makes the network look closely at the robot; only pictures are decoded later. Of no effect without states."""
+    states: bool = False
+    """Read the robot's state beside the pictures, which tells its motion more precisely. As a reward this has a price:
+    a dream whose pictures lose the robot is not noticed while its states are right."""
     steps: int = 1500
     """Optimiser steps."""
     batch: int = 8
@@ -119,6 +123,7 @@ def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
         "loss": loss,
         "tolerance": TOLERANCE,
         "wanted": config.visible,
+        "states": config.states,
         "real": measure(found),
     }
     if world is not None:
@@ -177,7 +182,7 @@ def build(
     """An untrained model for this data, normalised by its commands.
 
     Raises:
-        ValueError: `relative_to` names a dim that the data does not have.
+        ValueError: `relative_to` names a dim that the data does not have, or the data has no states to read.
     """
     relative_to = config.relative_to or ({} if world is None else dict(world.relative_to))
     stride = 1 if world is None else world.stride
@@ -191,13 +196,27 @@ def build(
         "relative_to": {k * source.action_dim + dim: s for k in range(stride) for dim, s in relative_to.items()},
         "angles": dict(world.config.conditioner.angles) if world is not None else state_angles(source, "auto"),
         "displacement": config.displacement,
+        "state_dim": source.state_dim if config.states else 0,
     }
+    if config.states and not source.state_dim:
+        raise ValueError(f"{source.name}: --states needs states, the data has none")
     clips = [source.columns(episode, stride).map(lambda tensor: tensor[None]) for episode in train]
     dynamics = InverseDynamics(InverseDynamicsConfig(**shape, cap=config.cap))
     commands = torch.cat([dynamics.commanded(clip)[0] for clip in clips])
     dynamics.mean.copy_(commands.mean(0))
     dynamics.std.copy_(commands.std(0, correction=0).clamp_min(1e-6))
+    if config.states:
+        _normalise_states(dynamics, [clip.states[0] for clip in clips])
     return dynamics
+
+
+def _normalise_states(dynamics: InverseDynamics, episodes: list[Float[Tensor, "_ s"]]) -> None:
+    states = torch.cat(episodes)
+    changes = torch.cat([shortest(rows.diff(dim=0), dynamics.config.angles) for rows in episodes])
+    dynamics.state_mean.copy_(states.mean(0))
+    for buffer, values in ((dynamics.state_std, states), (dynamics.change_std, changes)):
+        deviation = values.std(0, correction=0)
+        buffer.copy_(torch.where(deviation > 1e-6, deviation, 1.0))  # a dim that never moves is not magnified
 
 
 def fit_dynamics(
@@ -216,7 +235,7 @@ def fit_dynamics(
         target = (dynamics.commanded(clip) - dynamics.mean) / dynamics.std
         with autocast(target.device):
             codes = dynamics.encode(clip.frames, clip.view_mask)
-            read, log_deviation = dynamics.decode_codes(codes)
+            read, log_deviation = dynamics.decode_codes(codes, clip.states)
         loss = mse_loss(read.float(), target) + doubt_loss(log_deviation.float(), target - read.detach().float())
         return loss if probe is None else loss + config.state_weight * probe(codes.float(), clip.states)
 

@@ -113,10 +113,29 @@ def test_only_what_is_seen_disagrees():
 
 def test_the_predicted_error_does_not_train_the_keypoints():
     dynamics = InverseDynamics(SHAPE)
-    _, log_deviation = dynamics(random_clip(tiny_world(), frames=3).frames)
+    _, log_deviation = dynamics(random_clip(tiny_world(), frames=3))
     log_deviation.sum().backward()
     assert dynamics.doubt[0].weight.grad is not None
     assert all(parameter.grad is None for parameter in (*dynamics.encoders.parameters(), dynamics.describe.weight))
+
+
+def test_states_are_read_beside_the_pictures_if_asked_for():
+    """Pictures say nothing here; states are 0, 1, 2, ... less the episode's number, so changes are 1."""
+    source = DrawnEpisodes([5, 5])
+    command = InverseDynamicsTraining(data=Path("drawn"), out=Path("none"), states=True)
+    dynamics = build(command, source, range(2), None).eval()
+    states = torch.cat([source.columns(e).states for e in range(2)])
+    assert dynamics.config.state_dim == 2
+    torch.testing.assert_close(dynamics.state_mean, states.mean(0))
+    torch.testing.assert_close(dynamics.state_std, states.std(0, correction=0))
+    assert dynamics.change_std.tolist() == [1.0, 1.0]  # changes never vary, and are not magnified
+    clip = source.read(0, 0, 5).map(lambda tensor: tensor[None])
+    decoded = dynamics.decode(clip)
+    assert not torch.equal(dynamics.decode(replace(clip, states=clip.states + 1)), decoded)
+    with pytest.raises(ValueError, match="read states of 2 dims, the clip has none"):
+        dynamics.decode(replace(clip, states=None))
+    blind = build(replace(command, states=False), source, range(2), None).eval()
+    assert torch.equal(blind.decode(clip), blind.decode(replace(clip, states=clip.states + 1)))
 
 
 def test_the_likeliest_deviation_is_the_size_of_the_error():
