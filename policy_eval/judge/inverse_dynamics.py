@@ -182,18 +182,35 @@ class InverseDynamics(nn.Module):
     ) -> tuple[Float[Tensor, "b m a"], Float[Tensor, "b m a"]]:
         """Normalised actions between consecutive frames, and the logarithm of the predicted deviation.
 
-        The perceptrons are told which frames of a window are missing, at both ends of the clip. No gradient of the
-        deviation reaches the codes.
+        The perceptrons are told which frames of a window are missing, at both ends of the clip.
         """
+        padding = (0, 0, self.config.before, self.config.after)
+        padded = nn.functional.pad(self.inputs(codes, states), padding)
+        return self.decode_windows(padded.unfold(1, self.window, 1))
+
+    @property
+    def window(self) -> int:
+        """Frames that are read for one action."""
+        return self.config.before + 2 + self.config.after
+
+    def inputs(
+        self, codes: Float[Tensor, "b t c"], states: Float[Tensor, "b t s"] | None = None
+    ) -> Float[Tensor, "b t i"]:
+        """What the perceptrons get of every frame: its code, a mark that it is there, and the state, if it is read."""
         parts = [codes, torch.ones_like(codes[..., :1])]
         if self.config.state_dim:
             assert states is not None
             change = shortest(states.diff(dim=1), self.config.angles) / self.change_std
             parts += [(states - self.state_mean) / self.state_std, nn.functional.pad(change, (0, 0, 1, 0))]
-        codes = torch.cat(parts, dim=-1)
-        padded = nn.functional.pad(codes, (0, 0, self.config.before, self.config.after))
-        windows = padded.unfold(1, self.config.before + 2 + self.config.after, 1).flatten(2)
-        return self.head(windows), self.doubt(windows.detach())
+        return torch.cat(parts, dim=-1)
+
+    def decode_windows(self, windows: Float[Tensor, "*b i w"]) -> tuple[Float[Tensor, "*b a"], Float[Tensor, "*b a"]]:
+        """Normalised actions of windows of inputs, and the logarithm of the predicted deviation.
+
+        No gradient of the deviation reaches the codes.
+        """
+        flat = windows.flatten(-2)
+        return self.head(flat), self.doubt(flat.detach())
 
     @torch.no_grad()
     def read(self, clip: Clip) -> Reading:
