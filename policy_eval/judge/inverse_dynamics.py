@@ -20,6 +20,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+from conditioning.angles import shortest
 from conditioning.relative import relative_actions
 from policy_eval.policies.cloned import expected_places
 from worldmodel.data.clip import Clip
@@ -49,13 +50,15 @@ class InverseDynamicsConfig:
     """Longest displacement of the relative dims together; the frames cannot show a longer one."""
     displacement: bool = True
     """Whether actions are displacements, as relative ones are; otherwise they are positions."""
+    state_dim: int = 0
+    """Width of the robot's state, which is read beside the pictures; 0: only the pictures are read."""
     before: int = 4
     """Frames before the one at which the action is applied; 0 or more."""
     after: int = 2
     """Frames after the one that the action leads to; 0 or more."""
-    keypoints: int = 24
+    keypoints: int = 32
     """Keypoints per camera."""
-    code: int = 32
+    code: int = 96
     """Numbers that describe a frame to the perceptrons."""
     width: int = 128
     """Width of the perceptrons."""
@@ -136,6 +139,7 @@ class InverseDynamics(nn.Module):
 
     Attributes:
         mean, std: Of the commanded actions of the training data.
+        state_mean, state_std, change_std: Of the states, and of their changes between two frames.
         limit: The largest predicted deviation with which a dim counts as visible. Infinite (before it is
             calibrated): every moment counts. 0: the dim is visible at no moment.
     """
@@ -146,18 +150,19 @@ class InverseDynamics(nn.Module):
         self.encoders = nn.ModuleList([MotionKeypoints(config.keypoints) for _ in config.views])
         seen = sum(encoder.num_features for encoder in self.encoders)
         self.describe = nn.Linear(seen, config.code)
-        window = config.before + 2 + config.after
-        self.head = perceptron(window * (config.code + 1), config.width, config.action_dim)
-        self.doubt = perceptron(window * (config.code + 1), config.width, config.action_dim)
+        inputs = (config.before + 2 + config.after) * (config.code + 2 * config.state_dim + 1)
+        self.head = perceptron(inputs, config.width, config.action_dim)
+        self.doubt = perceptron(inputs, config.width, config.action_dim)
         self.register_buffer("mean", torch.zeros(config.action_dim))
         self.register_buffer("std", torch.ones(config.action_dim))
+        self.register_buffer("state_mean", torch.zeros(config.state_dim))
+        self.register_buffer("state_std", torch.ones(config.state_dim))
+        self.register_buffer("change_std", torch.ones(config.state_dim))
         self.register_buffer("limit", torch.full((config.action_dim,), torch.inf))
 
-    def forward(
-        self, frames: UInt8[Tensor, "b t v H W 3"], view_mask: Bool[Tensor, "b v"] | None = None
-    ) -> tuple[Float[Tensor, "b m a"], Float[Tensor, "b m a"]]:
+    def forward(self, clip: Clip) -> tuple[Float[Tensor, "b m a"], Float[Tensor, "b m a"]]:
         """Normalised actions between consecutive frames, and the logarithm of the predicted deviation."""
-        return self.decode_codes(self.encode(frames, view_mask))
+        return self.decode_codes(self.encode(clip.frames, clip.view_mask), clip.states)
 
     def encode(
         self, frames: UInt8[Tensor, "b t v H W 3"], view_mask: Bool[Tensor, "b v"] | None = None
@@ -172,28 +177,54 @@ class InverseDynamics(nn.Module):
             points.append(found if view_mask is None else found * view_mask[:, view, None, None])
         return self.describe(torch.cat(points, dim=-1))
 
-    def decode_codes(self, codes: Float[Tensor, "b t c"]) -> tuple[Float[Tensor, "b m a"], Float[Tensor, "b m a"]]:
+    def decode_codes(
+        self, codes: Float[Tensor, "b t c"], states: Float[Tensor, "b t s"] | None = None
+    ) -> tuple[Float[Tensor, "b m a"], Float[Tensor, "b m a"]]:
         """Normalised actions between consecutive frames, and the logarithm of the predicted deviation.
 
-        The perceptrons are told which frames of a window are missing, at both ends of the clip. No gradient of the
-        deviation reaches the codes.
+        The perceptrons are told which frames of a window are missing, at both ends of the clip.
         """
-        codes = torch.cat([codes, torch.ones_like(codes[..., :1])], dim=-1)
-        padded = nn.functional.pad(codes, (0, 0, self.config.before, self.config.after))
-        windows = padded.unfold(1, self.config.before + 2 + self.config.after, 1).flatten(2)
-        return self.head(windows), self.doubt(windows.detach())
+        padding = (0, 0, self.config.before, self.config.after)
+        padded = nn.functional.pad(self.inputs(codes, states), padding)
+        return self.decode_windows(padded.unfold(1, self.window, 1))
+
+    @property
+    def window(self) -> int:
+        """Frames that are read for one action."""
+        return self.config.before + 2 + self.config.after
+
+    def inputs(
+        self, codes: Float[Tensor, "b t c"], states: Float[Tensor, "b t s"] | None = None
+    ) -> Float[Tensor, "b t i"]:
+        """What the perceptrons get of every frame: its code, a mark that it is there, and the state, if it is read."""
+        parts = [codes, torch.ones_like(codes[..., :1])]
+        if self.config.state_dim:
+            assert states is not None
+            change = shortest(states.diff(dim=1), self.config.angles) / self.change_std
+            parts += [(states - self.state_mean) / self.state_std, nn.functional.pad(change, (0, 0, 1, 0))]
+        return torch.cat(parts, dim=-1)
+
+    def decode_windows(self, windows: Float[Tensor, "*b i w"]) -> tuple[Float[Tensor, "*b a"], Float[Tensor, "*b a"]]:
+        """Normalised actions of windows of inputs, and the logarithm of the predicted deviation.
+
+        No gradient of the deviation reaches the codes.
+        """
+        flat = windows.flatten(-2)
+        return self.head(flat), self.doubt(flat.detach())
 
     @torch.no_grad()
     def read(self, clip: Clip) -> Reading:
         """The actions that the frames show, and where they can show them.
 
         Raises:
-            ValueError: The frames have other cameras or another size.
+            ValueError: The frames have other cameras or another size, or states are read and there are none.
         """
         expected = (len(self.config.views), *self.config.size, 3)
         if tuple(clip.frames.shape[2:]) != expected:
             raise ValueError(f"the inverse dynamics look at frames of {expected}, got {tuple(clip.frames.shape[2:])}")
-        actions, log_deviation = self(clip.frames, clip.view_mask)
+        if self.config.state_dim and clip.states is None:
+            raise ValueError(f"the inverse dynamics read states of {self.config.state_dim} dims, the clip has none")
+        actions, log_deviation = self(clip)
         deviation = log_deviation.exp()
         return Reading(actions * self.std + self.mean, deviation, deviation <= self.limit)
 

@@ -104,7 +104,7 @@ def measure(episodes: Sequence[Decoded]) -> dict:
     commands = [e.commanded.double().numpy() for e in episodes]
     seen = [e.seen.numpy() for e in episodes]
     error, command, mask = (np.concatenate(parts) for parts in (errors, commands, seen))
-    centred = command - np.nanmean(np.where(mask, command, np.nan), axis=0) if mask.any() else command
+    centred = command - (command * mask).sum(0) / np.maximum(mask.sum(0), 1)
     spread = (centred**2)[mask].sum()
     right = ((np.abs(error) <= TOLERANCE) | ~mask).all(1)[mask.any(1)]
     return {

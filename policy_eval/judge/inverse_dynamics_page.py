@@ -13,6 +13,7 @@ from worldmodel.display.words import listed, span
 
 DRAWN = 8
 """Most dims that are drawn."""
+COLUMNS = ("dim", "frames", "R2 where visible", "95% interval", "R2 of all moments", "visible in")
 KINDS = {
     "real": "recorded frames",
     "recorded": "recorded frames of the dreamed stretches",
@@ -106,8 +107,7 @@ def write_page(report: Mapping[str, Any], episodes: Sequence[Decoded], file: Pat
     rows = {KINDS[kind]: _rows(report, kind) for kind in KINDS if kind in report}
     if all(rows.values()):
         page.plots({"R2 of each dim where it is visible, with 95% intervals over episodes": draw_intervals(rows, "R2")})
-    columns = ("dim", "frames", "R2 where visible", "95% interval", "R2 of all moments", "visible in")
-    page.table(columns, [row for kind in KINDS if kind in report for row in _table(report, kind)])
+    page.table(COLUMNS, table_rows(report))
     page.heading("Decoded and commanded actions")
     page.text("In standard deviations of the commands. The moments that are left out are grey.")
     names = [name for name, _ in _named(report, report["real"]["dims"])][:DRAWN]
@@ -125,7 +125,9 @@ def _rows(report: Mapping[str, Any], kind: str) -> list[Row]:
     return [Row(name, dim["explained"], *dim["interval"]) for name, dim in dims] if known else []
 
 
-def _table(report: Mapping[str, Any], kind: str) -> list[tuple[str, ...]]:
+def table_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """What is explained of every dim, by the kind of frames, in the order of `COLUMNS`."""
+
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
@@ -138,6 +140,8 @@ def _table(report: Mapping[str, Any], kind: str) -> list[tuple[str, ...]]:
             number(dim["explained_everywhere"]),
             f"{dim['visible']:.0%}",
         )
+        for kind in KINDS
+        if kind in report
         for name, dim in _named(report, report[kind]["dims"])
     ]
 

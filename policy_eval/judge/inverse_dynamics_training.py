@@ -1,13 +1,16 @@
 """Train inverse dynamics and measure how well they decode. `worldmodel inverse-dynamics`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from einops import rearrange
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from conditioning.angles import shortest
 from conditioning.relative import check_relative_to
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from policy_eval.judge.inverse_dynamics_limits import TOLERANCE, Decoded, decoded, find_limits, measure
@@ -29,6 +32,12 @@ HELD_OUT = 40
 """Most episodes that are held out by default, and a fifth of a small data set."""
 LOG_DEVIATION = (-5.0, 3.0)
 """Range of the logarithm of the predicted deviation in the loss."""
+HEAD_BATCH = 128
+"""Moments in a step of the perceptrons alone."""
+CUT = 4
+"""Of one window in so many some frames before the action are left out, and of one some after it."""
+PIECE_FRAMES = 128
+"""Frames whose codes are computed together."""
 TEST_FRAMES = 64
 """Frames of each held-out episode that are decoded."""
 
@@ -54,13 +63,18 @@ class InverseDynamicsTraining:
     state_weight: float = 1.0
     """Weight of a second task: to tell the robot's state and how far it has moved from the code of every frame. It
     makes the network look closely at the robot; only pictures are decoded later. Of no effect without states."""
-    steps: int = 600
+    states: bool = False
+    """Read the robot's state beside the pictures, which tells its motion more precisely. As a reward this has a price:
+    a dream whose pictures lose the robot is not noticed while its states are right."""
+    steps: int = 1500
     """Optimiser steps."""
+    head_steps: int = 2000
+    """Steps of the perceptrons alone, afterwards. These are cheap: the pictures need not be looked at again."""
     batch: int = 8
     """Clips per step."""
     frames: int = 8
     """Frames per clip."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Peak learning rate of AdamW, with cosine decay."""
     validation_episodes: int | None = None
     """Number of held-out episodes, the last ones of the data; by default 40, or a fifth of a smaller data set. Every
@@ -103,11 +117,12 @@ def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
         raise ValueError(f"{source.name}: no actions to learn to decode")
     train, calibration, test = split(source, config.validation_episodes)
     dynamics = build(config, source, train, world).to(device)
-    loss = fit_dynamics(dynamics, source, train, config)
+    fit_dynamics(dynamics, source, train, config)
+    loss = fit_heads(dynamics, source, train, config)
     stride = 1 if world is None else world.stride
-    clips = {e: recorded_clip(source, e, stride) for e in (*calibration, *test)}
-    dynamics.limit.copy_(find_limits([read_clip(dynamics, clips[e]) for e in calibration], config.visible))
-    found = [read_clip(dynamics, clips[e]) for e in test]
+    known = [read_clip(dynamics, recorded_clip(source, e, stride)) for e in calibration]
+    dynamics.limit.copy_(find_limits(known, config.visible))
+    found = [read_clip(dynamics, recorded_clip(source, e, stride)) for e in test]
     report: dict = {
         "data": str(config.data),
         "world": None if config.world is None else str(config.world),
@@ -119,6 +134,7 @@ def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
         "loss": loss,
         "tolerance": TOLERANCE,
         "wanted": config.visible,
+        "states": config.states,
         "real": measure(found),
     }
     if world is not None:
@@ -177,7 +193,7 @@ def build(
     """An untrained model for this data, normalised by its commands.
 
     Raises:
-        ValueError: `relative_to` names a dim that the data does not have.
+        ValueError: `relative_to` names a dim that the data does not have, or the data has no states to read.
     """
     relative_to = config.relative_to or ({} if world is None else dict(world.relative_to))
     stride = 1 if world is None else world.stride
@@ -191,13 +207,27 @@ def build(
         "relative_to": {k * source.action_dim + dim: s for k in range(stride) for dim, s in relative_to.items()},
         "angles": dict(world.config.conditioner.angles) if world is not None else state_angles(source, "auto"),
         "displacement": config.displacement,
+        "state_dim": source.state_dim if config.states else 0,
     }
+    if config.states and not source.state_dim:
+        raise ValueError(f"{source.name}: --states needs states, the data has none")
     clips = [source.columns(episode, stride).map(lambda tensor: tensor[None]) for episode in train]
     dynamics = InverseDynamics(InverseDynamicsConfig(**shape, cap=config.cap))
     commands = torch.cat([dynamics.commanded(clip)[0] for clip in clips])
     dynamics.mean.copy_(commands.mean(0))
     dynamics.std.copy_(commands.std(0, correction=0).clamp_min(1e-6))
+    if config.states:
+        _normalise_states(dynamics, [clip.states[0] for clip in clips])
     return dynamics
+
+
+def _normalise_states(dynamics: InverseDynamics, episodes: list[Float[Tensor, "_ s"]]) -> None:
+    states = torch.cat(episodes)
+    changes = torch.cat([shortest(rows.diff(dim=0), dynamics.config.angles) for rows in episodes])
+    dynamics.state_mean.copy_(states.mean(0))
+    for buffer, values in ((dynamics.state_std, states), (dynamics.change_std, changes)):
+        deviation = values.std(0, correction=0)
+        buffer.copy_(torch.where(deviation > 1e-6, deviation, 1.0))  # a dim that never moves is not magnified
 
 
 def fit_dynamics(
@@ -216,7 +246,7 @@ def fit_dynamics(
         target = (dynamics.commanded(clip) - dynamics.mean) / dynamics.std
         with autocast(target.device):
             codes = dynamics.encode(clip.frames, clip.view_mask)
-            read, log_deviation = dynamics.decode_codes(codes)
+            read, log_deviation = dynamics.decode_codes(codes, clip.states)
         loss = mse_loss(read.float(), target) + doubt_loss(log_deviation.float(), target - read.detach().float())
         return loss if probe is None else loss + config.state_weight * probe(codes.float(), clip.states)
 
@@ -230,7 +260,81 @@ def fit_dynamics(
     )
 
 
-def doubt_loss(log_deviation: Float[Tensor, "b m a"], error: Float[Tensor, "b m a"]) -> Float[Tensor, ""]:
+def fit_heads(dynamics: InverseDynamics, source: EpisodeSource, train: range, config: InverseDynamicsTraining) -> float:
+    """Train the perceptrons anew, in place, on codes that are computed once; returns the loss of the last steps.
+
+    They overfit less on single moments drawn from all episodes than on the few clips of a batch, and get
+    more of them in the same time. Some frames at the ends of a window are left out at random, as at the ends of a clip.
+    """
+    stride = dynamics.config.action_dim // source.action_dim
+    before, after = dynamics.config.before, dynamics.config.after
+    codes, states, targets = [], [], []
+    for episode in train:  # pictures are not kept: together they may not fit into memory
+        clip = whole(source, episode, stride).to(dynamics.mean.device)
+        codes.append(_codes(dynamics, clip))
+        states.append(clip.states)
+        targets.append((dynamics.commanded(clip)[0] - dynamics.mean) / dynamics.std)
+    scale = _standardise(dynamics.describe, torch.cat(codes, dim=1)[0])
+    rows, firsts = [], []
+    for code, state in zip(codes, states, strict=True):
+        inputs = dynamics.inputs(scale(code), state)[0]
+        firsts.append(torch.arange(len(inputs) - 1, device=inputs.device) + sum(map(len, rows)))
+        rows.append(nn.functional.pad(inputs, (0, 0, before, after)))
+    table, target, first = torch.cat(rows), torch.cat(targets), torch.cat(firsts)
+    reach = torch.arange(dynamics.window, device=table.device)
+    generator = torch.Generator().manual_seed(config.seed)
+    for module in (*dynamics.head, *dynamics.doubt):
+        if isinstance(module, nn.Linear):
+            module.reset_parameters()
+
+    def loss_of(step: int) -> Float[Tensor, ""]:
+        drawn = torch.randint(len(first), (HEAD_BATCH,), generator=generator).to(table.device)
+        kept = kept_frames(HEAD_BATCH, before, after, generator).to(table.device)
+        windows = rearrange(table[first[drawn, None] + reach] * kept[..., None], "b w i -> b i w")
+        read, log_deviation = dynamics.decode_windows(windows)
+        return mse_loss(read, target[drawn]) + doubt_loss(log_deviation, target[drawn] - read.detach())
+
+    return fit(
+        nn.ModuleList([dynamics.head, dynamics.doubt]),
+        loss_of,
+        steps=config.head_steps,
+        learning_rate=config.learning_rate,
+        name="perceptrons",
+        log=config.out / LOG,
+    )
+
+
+@torch.no_grad()
+def _codes(dynamics: InverseDynamics, clip: Clip) -> Float[Tensor, "1 t c"]:
+    """Codes of an episode, piece by piece; the first frame of a later piece is there for the difference from it."""
+    pieces = []
+    for start in range(0, clip.frames.shape[1], PIECE_FRAMES):
+        early = min(start, 1)
+        codes = dynamics.encode(clip.frames[:, start - early : start + PIECE_FRAMES], clip.view_mask)
+        pieces.append(codes[:, early:])
+    return torch.cat(pieces, dim=1)
+
+
+@torch.no_grad()
+def _standardise(
+    linear: nn.Linear, outputs: Float[Tensor, "n c"]
+) -> Callable[[Float[Tensor, "b t c"]], Float[Tensor, "b t c"]]:
+    """Change a layer so that these outputs of it have mean 0 and deviation 1; returns what does so to its outputs."""
+    mean, deviation = outputs.mean(0), outputs.std(0, correction=0).clamp_min(1e-6)
+    linear.bias.copy_((linear.bias - mean) / deviation)
+    linear.weight.div_(deviation[:, None])
+    return lambda codes: (codes - mean) / deviation
+
+
+def kept_frames(number: int, before: int, after: int, generator: torch.Generator) -> Bool[Tensor, "n w"]:
+    """Which frames of windows are kept; of one window in `CUT` some at the beginning are left out, or at the end."""
+    cut = torch.rand(number, 2, generator=generator) < 1 / CUT
+    missing = (torch.rand(number, 2, generator=generator) * torch.tensor([before + 1, after + 1])).long() * cut
+    place = torch.arange(before + 2 + after)
+    return (place >= missing[:, :1]) & (place < before + 2 + after - missing[:, 1:])
+
+
+def doubt_loss(log_deviation: Float[Tensor, "*b a"], error: Float[Tensor, "*b a"]) -> Float[Tensor, ""]:
     """Minus the log-likelihood of the errors under normal distributions of mean 0, without its constant.
 
     Of a moment it is `log(deviation) + error^2 / (2 deviation^2)`, least where the deviation is the error's size.

@@ -11,7 +11,7 @@ from conditioning.angles import Angles, shortest
 
 
 class StateProbe(nn.Module):
-    """Linear readings of the state, and of its change since the frame before, from the code of a frame.
+    """Linear readings of the state from the code of a frame, and of its change from the codes of two frames.
 
     Positions are learned in units of the usual change between two frames, so that they must be
     known to a fraction of it. Dims that never move are left out, and so are the positions of angles.
@@ -34,12 +34,13 @@ class StateProbe(nn.Module):
         self.register_buffer("fixed", fixed)
         self.register_buffer("scale", torch.where(moving, scale, 1.0))
         self.register_buffer("middle", torch.cat(list(episodes)).mean(0))
-        self.place, self.change = nn.Linear(code, len(scale)), nn.Linear(code, len(scale))
+        self.place, self.change = nn.Linear(code, len(scale)), nn.Linear(2 * code, len(scale))
 
     def forward(self, codes: Float[Tensor, "b t c"], states: Float[Tensor, "b t s"]) -> Float[Tensor, ""]:
         """The loss, a Huber loss of positions and changes in units of the usual change."""
         wanted = (states - self.middle) / self.scale
         moved = shortest(states.diff(dim=1), self.angles) / self.scale
         place = smooth_l1_loss(self.place(codes), wanted, reduction="none")[..., self.fixed]
-        change = smooth_l1_loss(self.change(codes[:, 1:]), moved, reduction="none")[..., self.moving]
+        pairs = torch.cat([codes[:, :-1], codes[:, 1:]], dim=-1)
+        change = smooth_l1_loss(self.change(pairs), moved, reduction="none")[..., self.moving]
         return sum(part.mean() for part in (place, change) if part.numel())

@@ -19,6 +19,8 @@ from policy_eval.judge.inverse_dynamics_training import (
     doubt_loss,
     dreamt_clip,
     fit_dynamics,
+    fit_heads,
+    kept_frames,
     read_clip,
     real_clip,
     split,
@@ -113,10 +115,54 @@ def test_only_what_is_seen_disagrees():
 
 def test_the_predicted_error_does_not_train_the_keypoints():
     dynamics = InverseDynamics(SHAPE)
-    _, log_deviation = dynamics(random_clip(tiny_world(), frames=3).frames)
+    _, log_deviation = dynamics(random_clip(tiny_world(), frames=3))
     log_deviation.sum().backward()
     assert dynamics.doubt[0].weight.grad is not None
     assert all(parameter.grad is None for parameter in (*dynamics.encoders.parameters(), dynamics.describe.weight))
+
+
+def test_states_are_read_beside_the_pictures_if_asked_for():
+    """Pictures say nothing here; states are 0, 1, 2, ... less the episode's number, so changes are 1."""
+    source = DrawnEpisodes([5, 5])
+    command = InverseDynamicsTraining(data=Path("drawn"), out=Path("none"), states=True)
+    dynamics = build(command, source, range(2), None).eval()
+    states = torch.cat([source.columns(e).states for e in range(2)])
+    assert dynamics.config.state_dim == 2
+    torch.testing.assert_close(dynamics.state_mean, states.mean(0))
+    torch.testing.assert_close(dynamics.state_std, states.std(0, correction=0))
+    assert dynamics.change_std.tolist() == [1.0, 1.0]  # changes never vary, and are not magnified
+    clip = source.read(0, 0, 5).map(lambda tensor: tensor[None])
+    decoded = dynamics.decode(clip)
+    assert not torch.equal(dynamics.decode(replace(clip, states=clip.states + 1)), decoded)
+    with pytest.raises(ValueError, match="read states of 2 dims, the clip has none"):
+        dynamics.decode(replace(clip, states=None))
+    blind = build(replace(command, states=False), source, range(2), None).eval()
+    assert torch.equal(blind.decode(clip), blind.decode(replace(clip, states=clip.states + 1)))
+
+
+def test_the_perceptrons_learn_from_codes_of_whole_episodes(tmp_path):
+    """The action is the number of the episode, which the states tell."""
+    source = DrawnEpisodes([9] * 4, action=lambda e, t: t * 0.0 + e)
+    command = InverseDynamicsTraining(data=Path("drawn"), out=tmp_path, states=True, head_steps=60, learning_rate=1e-2)
+    dynamics = build(command, source, range(4), None)
+    before = [parameter.clone() for parameter in dynamics.encoders.parameters()]
+    fit_heads(dynamics, source, range(4), command)
+    clips = [source.read(e, 0, 9).map(lambda tensor: tensor[None]) for e in range(4)]
+    assert all(map(torch.equal, before, dynamics.encoders.parameters()))
+    codes = torch.cat([dynamics.encode(clip.frames)[0] for clip in clips])
+    assert codes.mean(0).abs().max() < 1e-3 and (codes.std(0, correction=0) - 1).abs().max() < 1e-2
+    errors = torch.cat([dynamics.errors(clip)[0] for clip in clips])
+    assert errors.square().mean() < 0.5  # guessing the mean has 1
+
+
+def test_windows_lose_frames_at_both_ends():
+    kept = kept_frames(4000, 4, 2, torch.Generator().manual_seed(0))
+    assert kept.shape == (4000, 8) and kept[:, 4:6].all()
+    # a quarter of the windows is cut before; of those 1 / 5 loses nothing, and 1 / 5 all four frames
+    assert kept[:, 0].float().mean().item() == pytest.approx(1 - 0.25 * 4 / 5, abs=0.02)
+    assert kept[:, 3].float().mean().item() == pytest.approx(1 - 0.25 / 5, abs=0.02)
+    assert kept[:, 7].float().mean().item() == pytest.approx(1 - 0.25 * 2 / 3, abs=0.02)
+    assert (kept[:, 1:4] >= kept[:, :3]).all() and (kept[:, 6] >= kept[:, 7]).all()
 
 
 def test_the_likeliest_deviation_is_the_size_of_the_error():
@@ -278,7 +324,7 @@ def test_it_learns_to_decode_a_square(tmp_path):
 def test_the_command_writes_model_and_report(tmp_path, capsys):
     world = tiny_world()
     world.save(tmp_path / "world")
-    options = ["--world", str(tmp_path / "world"), "--steps", "2", "--validation-episodes", "2"]
+    options = ["--world", str(tmp_path / "world"), "--steps", "2", "--head-steps", "2", "--validation-episodes", "2"]
     arguments = ["inverse-dynamics", "--data", str(DATA), "--out", str(tmp_path / "dynamics")]
     assert main([*arguments, *options]) == 0
     report = json.loads((tmp_path / "dynamics" / "report.json").read_text())

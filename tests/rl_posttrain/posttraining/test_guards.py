@@ -8,6 +8,7 @@ import torch
 from places import LEROBOT_V30
 from tiny import random_clip, tiny_world
 
+from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from rl_posttrain.posttraining.guards import HeldOut, dream, object_errors, score
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip, open_episodes
@@ -44,6 +45,20 @@ def test_the_error_of_an_angle_is_taken_the_short_way_round():
     expected = torch.stack([dreamed[..., 0] - 0.5, turned], dim=-1).norm(dim=-1).mean(dim=1)
     torch.testing.assert_close(found["state_error"], expected)
     assert found["state_error"].max() < 3
+
+
+def test_the_error_of_actions_is_that_of_the_moments_which_the_recording_shows():
+    world, held = tiny_world(), held_out()
+    torch.manual_seed(0)
+    dynamics = InverseDynamics(InverseDynamicsConfig(world.views, world.size, 2, keypoints=4, code=8, width=8)).eval()
+    torch.nn.init.normal_(dynamics.doubt[-1].weight)
+    settings = {"rewards": {}, "num_steps": 1, "seed": 3}
+    _, rollout = score(world, held, dynamics=None, **settings)
+    dynamics.limit.copy_(dynamics.read(rollout.reference).deviation.flatten(0, 1).median(0).values)
+    shown, dreamed = dynamics.visible(rollout.reference), dynamics.visible(rollout.imagined)
+    assert shown.any() and not torch.equal(shown, dreamed)
+    found, rollout = score(world, held, dynamics=dynamics, **settings)
+    torch.testing.assert_close(found["action_error"], dynamics.disagreement(rollout.imagined, shown), equal_nan=True)
 
 
 def test_scores_are_those_of_the_dream_under_recorded_actions():

@@ -193,8 +193,8 @@ def tracker() -> InverseDynamics:
     """Decodes exactly how far the white square of `moving_square` moved, in columns."""
 
     class Columns(InverseDynamics):
-        def forward(self, frames, view_mask=None):
-            weight = frames[:, :, 0].float().mean(dim=(2, 4))
+        def forward(self, clip):
+            weight = clip.frames[:, :, 0].float().mean(dim=(2, 4))
             place = (weight * torch.arange(weight.shape[-1])).sum(-1) / weight.sum(-1)
             moved = place.diff(dim=1)[..., None]
             return moved, torch.zeros_like(moved)
@@ -218,9 +218,9 @@ def hidden_when_dark(tracker: InverseDynamics) -> InverseDynamics:
     """The same, but only where the frames are bright the action counts as visible."""
 
     class Doubtful(type(tracker)):
-        def forward(self, frames, view_mask=None):
-            moved, _ = super().forward(frames, view_mask)
-            dark = frames[:, 1:].amax(dim=(2, 3, 4, 5)) < 200
+        def forward(self, clip):
+            moved, _ = super().forward(clip)
+            dark = clip.frames[:, 1:].amax(dim=(2, 3, 4, 5)) < 200
             return moved, dark[..., None].float()
 
     dynamics = Doubtful(tracker.config)
