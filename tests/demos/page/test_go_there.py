@@ -35,8 +35,10 @@ def test_the_planner_goes_to_the_frame_that_was_made_the_goal(address):
         arrive(page, address)
         page.click('[data-do="go"]')
         page.wait_for_function("document.querySelector('#message').innerText.includes('there is no goal yet')")
-        hold(page, "ArrowRight", 6)
-        hold(page, "ArrowDown", 4)
+        page.locator("[data-start]").nth(1).click()  # with room below
+        page.wait_for_function("document.querySelector('#message').innerText === ''")
+        settle(page)
+        hold(page, "ArrowDown", 6)
         page.click('[data-do="goal"]')
         page.wait_for_selector("#goal:not([hidden])")
         settle(page)
