@@ -4,8 +4,8 @@ python benchmarks/goals.py --play data/play --held-out data/held-out --pictures-
 
 The judge learns from `--play` alone, and, if `--demos` is given, from both. The true reward is used to measure, never
 to learn. Pictures of the goal are the first frames of success in `--pictures-from`. With `--own-goals` the goal moves:
-each held-out episode is judged by a picture of its own goal, the first frame of success of the episode there that has
-the same reset seed. What is trained or tried already is kept in --out.
+each held-out episode is judged by pictures of its own goal, frames of success of the episode there that has the same
+reset seed. What is trained or tried already is kept in --out.
 """
 
 import json
@@ -41,6 +41,8 @@ from worldmodel.files import write_json
 from worldmodel.model.card import table
 from worldmodel.world_model import WorldModel
 
+OWN = 8
+"""Pictures of an episode's own goal."""
 COLUMNS = ("seeds", "outcomes", "returns", "steps")
 
 
@@ -57,7 +59,7 @@ class GoalsConfig:
     demos: Path | None = None
     """More episodes to learn from, for the second row."""
     own_goals: bool = False
-    """The goal moves: each held-out episode is judged by the picture of the episode with the same reset seed."""
+    """The goal moves: each held-out episode is judged by pictures of the episode with the same reset seed."""
     pictures: tuple[int, ...] = (1, 4, 8, 16)
     """Numbers of goal pictures."""
     steer: tuple[str, ...] = ()
@@ -102,7 +104,7 @@ def main(config: GoalsConfig) -> None:
     rows = []
     judges = {}
     for name, path in data.items():
-        judges[name] = judge = trained(config, name, path, list(pictures.values()))
+        judges[name] = judge = trained(config, name, path, [each[0] for each in pictures.values()])
         rows += (
             own_goals(config, name, judge, held_out, pictures)
             if config.own_goals
@@ -119,14 +121,17 @@ def main(config: GoalsConfig) -> None:
         )
 
 
-def solved_frames(source: EpisodeSource) -> dict[int, UInt8[Tensor, "v H W 3"]]:
-    """The first frame of success of every episode that has one, by the episode's reset seed."""
+def solved_frames(source: EpisodeSource) -> dict[int, UInt8[Tensor, "g v H W 3"]]:
+    """Up to eight frames of success, the first one included, of every episode that has one, by its reset seed."""
     found = {}
     for episode in range(len(source)):
         solved = source.columns(episode).successes
         if solved.any():
-            first = int(solved.int().argmax()) + 1
-            found[source.reset_seed(episode)] = source.read(episode, first, first + 1).frames[0]
+            places = solved.nonzero()[:, 0] + 1
+            frames = source.read(episode, 0, source.lengths[episode]).frames
+            last = min(int(places[-1]), len(frames) - 1)
+            chosen = torch.linspace(int(places[0]), last, OWN).round().long().unique()
+            found[source.reset_seed(episode)] = frames[[int(place) for place in chosen if solved[place - 1]]]
     return found
 
 
@@ -167,15 +172,16 @@ def own_goals(
     name: str,
     judge: GoalJudge,
     held_out: EpisodeSource,
-    pictures: dict[int, UInt8[Tensor, "v H W 3"]],
+    pictures: dict[int, UInt8[Tensor, "g v H W 3"]],
 ) -> list[list[str]]:
     """Rows of the table: pictures of other goals, and the picture of each episode's own goal."""
     known = [e for e in range(len(held_out)) if held_out.reset_seed(e) in pictures][: config.episodes]
-    scored: dict[str, list[list[Scored]]] = {"1, its own": [[], []], f"{len(judge.goals)}, of other goals": [[], []]}
+    names = (f"up to {OWN}, its own", "1, its own", f"{len(judge.goals)}, of other goals")
+    scored: dict[str, list[list[Scored]]] = {name: [[], []] for name in names}
     for episode in known:
         clip = held_out.read(episode, 0, held_out.lengths[episode])
-        own = pictures[held_out.reset_seed(episode)][None]
-        for found, goals in zip(scored.values(), (own, judge.goals), strict=True):
+        own = pictures[held_out.reset_seed(episode)]
+        for found, goals in zip(scored.values(), (own, own[:1], judge.goals), strict=True):
             for each, score in zip(found, (judge.with_goals(goals).score, NearestPicture(goals).score), strict=True):
                 each.append(Scored(score(clip.frames[1:]).double().numpy(), clip.rewards.double().numpy()))
     rows = []

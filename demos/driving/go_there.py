@@ -14,8 +14,11 @@ HORIZON = 8
 """Imagined frames."""
 CARRIED_OUT = 4
 """Frames of the best push that are carried out before the next choice."""
-LONGEST = 150
-"""Frames after which the drive to a goal ends, wherever it is."""
+ARRIVED = 1.5
+"""Steps from the goal, as the judge tells them, at which the drive ends. This is stricter than the judge's threshold:
+whoever asks to go somewhere sees every step that is missing."""
+PATIENCE = 32
+"""Frames without coming nearer after which the drive ends, wherever it is."""
 
 
 class GoThere:
@@ -35,21 +38,24 @@ class GoThere:
     def restart(self) -> None:
         """Forget the plan, for example after another start or an undo."""
         self.plan: list[Tensor] = []
-        self.left, self.frames = 0, 0
+        self.left, self.waited, self.best = 0, 0, float("inf")
 
-    def score(self, moment: Moment) -> float:
-        """How near a frame is to the goal, 0 to 1."""
-        return float(self.judge.score(moment.frames[None])[0])
+    def steps(self, moment: Moment) -> float:
+        """About how many steps a frame is away from the goal."""
+        return float(self.judge.steps(moment.frames[None])[0])
 
     def step(self, session: DriveSession) -> bool:
-        """Dream one frame towards the goal, unless it is reached; returns whether to go on."""
-        if self.score(session.now) > self.judge.threshold or self.frames >= LONGEST:
+        """Dream one frame towards the goal, unless the drive has ended; returns whether to go on."""
+        away = self.steps(session.now)
+        self.waited = 0 if away < self.best else self.waited + 1
+        self.best = min(self.best, away)
+        if away < ARRIVED or self.waited >= PATIENCE:
             self.restart()
             return False
         if not self.left:
             self.plan, self.left = self.choose(session)
         session.advance(self.plan.pop(0), frozenset({"go there"}))
-        self.left, self.frames = self.left - 1, self.frames + 1
+        self.left -= 1
         return True
 
     def choose(self, session: DriveSession) -> tuple[list[Float32[Tensor, "a"]], int]:

@@ -1,6 +1,6 @@
 """Goals on the page of the drive: "make this frame the goal", then "go there"."""
 
-from demos.driving.go_there import GoThere
+from demos.driving.go_there import ARRIVED, GoThere
 from demos.driving.pictures import picture
 from demos.driving.session import DriveSession
 from demos.driving.visitors import Visitors
@@ -50,10 +50,9 @@ class Goals:
             raise ValueError("there is no goal yet: drive to a frame, make it the goal, then drive or start elsewhere")
         drive = self._drives[visitor]
         going = drive.step(session)
-        steps = round(float(drive.judge.steps(session.now.frames[None])[0]))
-        reached = drive.score(session.now) > self.judge.threshold
-        said = "reached" if reached else f"about {steps} {'step' if steps == 1 else 'steps'} away"
-        return {"going": going, "nearness": said}
+        away = drive.steps(session.now)
+        said = "reached" if away < ARRIVED else f"about {away:.0f} steps away"
+        return {"going": going, "nearness": said if going or away < ARRIVED else f"{said}, no way nearer was found"}
 
     def stop(self, visitor: str) -> None:
         """The visitor does something else: the plan is forgotten, the goal is kept."""

@@ -13,7 +13,7 @@ from policy_eval.judge.goals.pictures import NearestPicture
 from policy_eval.judge.scores import Score, judge_episodes, judge_report
 from worldmodel.data import EpisodeSource
 
-NEAR = 2
+NEAR = 3
 """Steps up to which a frame counts as being at its goal."""
 PAIRS = 8
 """Pairs of each kind that every held-out episode gives."""

@@ -31,15 +31,16 @@ def level(session) -> int:
 
 @pytest.mark.parametrize("goal", [112, 91])
 def test_the_planner_drives_to_the_goal_and_stops_there(session, goal):
-    drive = GoThere(by_brightness(grey(goal), farthest=40, threshold=0.95))
-    near = [drive.score(session.now)]
+    drive = GoThere(by_brightness(grey(goal), farthest=40))
+    away = [drive.steps(session.now)]
     while drive.step(session):
-        near.append(drive.score(session.now))
-        assert len(near) < 60
-    assert level(session) == goal and near[-1] > 0.95 and session.num_frames == len(near) - 1
+        away.append(drive.steps(session.now))
+        assert len(away) < 60
+    assert abs(level(session) - goal) <= 1 and away[-1] < 1.5 and session.num_frames == len(away) - 1
     assert not drive.step(session), "there is nothing left to do"
+    before = level(session)
     session.undo()
-    assert level(session) != goal, "a planned frame can be taken back"
+    assert level(session) != before, "a planned frame can be taken back"
 
 
 def test_a_plan_is_carried_out_up_to_its_best_frame(session):
@@ -49,9 +50,10 @@ def test_a_plan_is_carried_out_up_to_its_best_frame(session):
     assert (near, far) == (3, 4)
 
 
-def test_a_drive_has_an_end(session, monkeypatch):
-    monkeypatch.setattr(go_there, "LONGEST", 3)
-    drive = GoThere(by_brightness(grey(250), farthest=40, threshold=0.95))
+def test_a_drive_ends_where_it_comes_no_nearer(session, monkeypatch):
+    """More than 40 levels are all the same to the judge, so no frame is nearer than the first."""
+    monkeypatch.setattr(go_there, "PATIENCE", 3)
+    drive = GoThere(by_brightness(grey(250), farthest=40))
     assert [drive.step(session) for _ in range(4)] == [True, True, True, False]
     assert session.num_frames == 3 and drive.step(session), "and can go on when asked again"
 
@@ -59,7 +61,7 @@ def test_a_drive_has_an_end(session, monkeypatch):
 def test_the_goal_outlives_a_new_start_and_the_plan_does_not(session, tmp_path):
     visitors = Visitors(tmp_path)
     visitors.connect(ME)
-    goals = Goals(by_brightness(grey(0), farthest=40, threshold=0.95), visitors)
+    goals = Goals(by_brightness(grey(0), farthest=40), visitors)
     with pytest.raises(ValueError, match="there is no goal yet"):
         goals.go(ME, session)
     for _ in range(3):
@@ -72,14 +74,14 @@ def test_the_goal_outlives_a_new_start_and_the_plan_does_not(session, tmp_path):
     goals.stop(ME)
     while goals.go(ME, session)["going"]:
         assert session.num_frames < 40
-    assert level(session) == 103 and goals.go(ME, session) == {"going": False, "nearness": "reached"}
+    assert abs(level(session) - 103) <= 1 and goals.go(ME, session) == {"going": False, "nearness": "reached"}
     visitors.close()
 
 
 def test_the_page_offers_goals_where_there_is_a_judge(session, tmp_path):
     visitors = Visitors(tmp_path)
     visitors.connect(ME)
-    judge = by_brightness(grey(0), farthest=40, threshold=0.95)
+    judge = by_brightness(grey(0), farthest=40)
     assert find_goal_judge(judge, session.world) is judge
     assert find_goal_judge(None, session.world) is None, "the shipped one looks at other pictures"
     options = (session.world, [session.start], visitors, ("x", "y"), None)

@@ -126,15 +126,15 @@ def test_the_threshold_errs_as_often_on_near_frames_as_on_far_ones():
 
 
 def test_pairs_to_calibrate_with_are_near_and_far():
-    """Brightness grows by 1 a frame, so the score tells the steps: at most 2 for the near pairs, more for the far."""
+    """Brightness grows by 1 a frame, so the score tells the steps: at most 3 for the near pairs, more for the far."""
     source = DrawnEpisodes([60, 60, 4], lambda episode, frame: 100 + frame)
     pairs = near_and_far(by_brightness(grey(0), 40), source, [0, 1, 2], seed=0)
     assert len(pairs.near) == len(pairs.far) == 16, "the third is too short"
-    assert pairs.steps.min() > 2
-    assert pairs.near.min() == pytest.approx(1 - math.log(3) / math.log(41), abs=1e-4)
-    assert pairs.far.max() < pairs.near.min() and reached_threshold(pairs) == pairs.far.max()
+    assert pairs.steps.min() > 3
+    assert pairs.near.min() == pytest.approx(1 - math.log(4) / math.log(41), abs=1e-4)
+    assert pairs.far.max() <= pairs.near.min(), "3 and 4 steps are in one bin"
     assert ordering(by_brightness(grey(0), 40), source, [0, 1]) > 0.8
-    with pytest.raises(ValueError, match="drawn: no held-out episode has 6 frames"):
+    with pytest.raises(ValueError, match="drawn: no held-out episode has 8 frames"):
         near_and_far(by_brightness(grey(0)), source, [2])
 
 
