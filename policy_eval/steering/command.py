@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,8 @@ class SteerConfig:
     """Standard deviation of the offsets between the plans, as a share of half the range of the actions that the world
     model was trained on (for actions relative to the state, of their displacements)."""
     proposal: str = "jitter"
-    """Who makes the plans: jitter (plans near the own one of the policy), samples (of a policy cloned with --head flow),
-    or module:name of yours."""
+    """Who makes the plans: jitter (the plan of the policy and others near it), samples (of a policy that was cloned with
+    --head flow), or module:name of yours."""
     scorer: str = "value"
     """Who scores the imagined plans: value (the judge's reward of the last frame) or module:name of yours."""
     context: int = 4
@@ -104,19 +104,14 @@ def steer(config: SteerConfig) -> dict[str, Any]:
     )
     if config.real == "none":
         return {}
-    control = config.out / TRIALS / RANDOM
-    save_steered(SteeredDescription(**{**asdict(config.described), "scorer": "random"}), control)
-    policies = {ALONE: config.policy, RANDOM: control, STEERED: config.out}
+    policies = rows_of(config)
     setup = trial_setup(config)
     with single_thread():
         command_device(config.device)
         scores = run_trials(config, setup, policies)
-        film = film_steering(setup, {ALONE: config.policy, STEERED: config.out}, scores, config.out)
+        film = film_steering(setup, {name: policies[name] for name in (ALONE, STEERED)}, scores, config.out)
     found = {
-        "rows": {name: {**asdict(Score.of(each.outcomes)), "trials": each.to_json()} for name, each in scores.items()},
-        "pairs": {
-            f"{STEERED} minus {name}": asdict(pair_order(scores[STEERED], scores[name])) for name in (ALONE, RANDOM)
-        },
+        **compared(scores),
         "decision_ms": film.decision_ms,
         "settings": {name: str(value) for name, value in asdict(config).items()},
         "made_with": setup.made_with,
@@ -126,6 +121,20 @@ def steer(config: SteerConfig) -> dict[str, Any]:
     print_table(found)
     print("\n".join([*meaning(found), str(config.out / "report.html")]))
     return found
+
+
+def rows_of(config: SteerConfig) -> dict[str, str | Path]:
+    """The policies of the rows; the control, which takes one of the plans at random, is written beside the trials."""
+    control = config.out / TRIALS / RANDOM
+    save_steered(replace(config.described, scorer="random"), control)
+    return {ALONE: config.policy, RANDOM: control, STEERED: config.out}
+
+
+def compared(scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """Success of every row, and the differences of the steered policy from the others, start by start."""
+    rows = {name: {**asdict(Score.of(each.outcomes)), "trials": each.to_json()} for name, each in scores.items()}
+    pairs = {f"{STEERED} minus {name}": asdict(pair_order(scores[STEERED], scores[name])) for name in (ALONE, RANDOM)}
+    return {"rows": rows, "pairs": pairs}
 
 
 def check(config: SteerConfig) -> None:
