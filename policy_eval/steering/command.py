@@ -9,7 +9,7 @@ from typing import Any
 from policy_eval.policies.find import STEERED_FILE
 from policy_eval.ranking.rank import Score
 from policy_eval.ranking.setup import TrialSetup
-from policy_eval.ranking.trials import check_policies, cut, gather, run_cells
+from policy_eval.ranking.trials import check_policies, cut, gather, gather_faults, run_cells
 from policy_eval.scores import Scores
 from policy_eval.statistics.difference import pair_order
 from policy_eval.steering.film import film_steering
@@ -59,7 +59,7 @@ class SteerConfig:
     """Standard deviation of the offsets between the plans, as a share of half the range of the actions that the world
     model was trained on (for actions relative to the state, of their displacements)."""
     proposal: str = "jitter"
-    """Who makes the plans: jitter (the plan of the policy and others near it), samples (of a policy that was cloned with
+    """Who makes the plans: jitter (the policy's plan and others near it), samples (of a policy that was cloned with
     --head flow), or module:name of yours."""
     scorer: str = "value"
     """Who scores the imagined plans: value (the judge's reward of the last frame) or module:name of yours."""
@@ -189,28 +189,38 @@ def same_place(first: object, second: object) -> bool:
 
 
 def trial_setup(config: SteerConfig) -> TrialSetup:
-    """The setup of the trials."""
-    limit = config.horizon or episode_limit(make_simulator(config.real), "policy")
-    if limit is None:
-        raise ValueError(f"environment {config.real} does not state how many steps an episode has; pass --horizon")
-    return TrialSetup(
+    """The setup of the trials.
+
+    Raises:
+        ValueError: There is no horizon, neither given nor of the environment.
+    """
+    setup = TrialSetup(
         world=config.world,
         judge=config.judge,
         data=config.data,
         episodes=config.episodes,
-        horizon=int(limit),
+        horizon=config.horizon or 1,
         real=config.real,
         num_steps=config.num_steps,
         num_envs=BATCH,
         device=config.device,
     )
+    if config.horizon is not None:
+        return setup
+    env = make_simulator(config.real)
+    steps = episode_limit(env, "policy")
+    env.close()
+    if steps is None:
+        raise ValueError(f"environment {config.real} does not state how many steps an episode has; pass --horizon")
+    return replace(setup, horizon=max(1, int(steps) // setup.loaded_world.stride))
 
 
 def run_trials(config: SteerConfig, setup: TrialSetup, policies: Mapping[str, str | Path]) -> dict[str, Scores]:
     """Run the real trials that are missing; returns those of every row.
 
     Raises:
-        ValueError: A policy does not fit the environment, or the finished trials were made with another setup.
+        ValueError: A policy does not fit the environment or fails in a trial, or the finished trials were made with
+            another setup.
     """
     check_policies(setup, policies)
     cells = cut(["real"], policies, range(len(setup.loaded_starts)), BATCH)
@@ -227,4 +237,7 @@ def run_trials(config: SteerConfig, setup: TrialSetup, policies: Mapping[str, st
             )
         finally:
             remove_unfinished(out)
+    for name, faults in gather_faults(setup, cells, out).items():
+        if faults:
+            raise ValueError(f"{name}: the policy failed in {len(faults)} trials: {faults[0].reason}")
     return gather(setup, cells, out)
