@@ -110,7 +110,7 @@ class TwoRounds(SteeredPolicy):
         plans = first.candidates.plans
         elite = first.scores.topk(max(1, self.k // 2), dim=1).indices
         mean = torch.stack([plans[row, index].mean(0) for row, index in enumerate(elite)])
-        second = jitter(mean, self.k, torch.as_tensor(self.sigma) / 2, self.seeds, 1000 + self.step)
+        second = jitter(mean, self.k, self.sigma / 2, self.seeds, 1000 + self.step)
         scores = self.scorer(Candidates(second, self.imagine(second)))
         together, every = torch.cat([plans, second], 1), torch.cat([first.scores, scores], 1)
         return Choice(Candidates(together), every, every.argmax(1))

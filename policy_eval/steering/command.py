@@ -152,7 +152,7 @@ def check(config: SteerConfig) -> None:
         if config.data is None:
             raise ValueError(f"--real {config.real}: trials start from recorded episodes; pass --data")
         if config.judge is None:
-            raise ValueError(f"--real {config.real}: pass --judge")
+            raise ValueError(f"--real {config.real}: the judge is part of the set-up of trials; pass --judge")
     elif config.data is not None:
         raise ValueError("--data holds the starts of trials, and without --real there are none; pass --real")
 
