@@ -65,7 +65,7 @@ def test_other_policies_propose_too(rows):
     assert 0 < (plans[0, 2] - plans[0, 0]).abs().max() < 3 and plans.shape == (1, 3, 2, 2)
 
 
-@pytest.mark.parametrize("name", ["Certain", "PastConsistent", "TwoRounds"])
+@pytest.mark.parametrize("name", ["Certain", "KeepsTheOffset", "PastConsistent", "TwoRounds"])
 def test_every_way_to_choose_acts(rows, name):
     """In a dream, for two decisions; the first plan of a policy without a past is its own."""
     steered = getattr(rows, name)(Still(), rightmost, tiny_world(size=(16, 16)), k=3, sigma=1.0, lookahead=4)
