@@ -20,7 +20,7 @@ import torch
 import tyro
 from rich.console import Console
 from rich.progress import Progress
-from steering_rows import Awake, Certain, PastConsistent, TwoRounds, memory, side_by_side
+from steering_rows import Awake, Certain, KeepsTheOffset, PastConsistent, TwoRounds, memory, side_by_side
 
 from policy_eval.evaluation import evaluate
 from policy_eval.judge.find import load_judge
@@ -116,6 +116,7 @@ def make_row(name: str, config: SteeringConfig) -> SteeredPolicy:
         "verifier": lambda: SteeredPolicy(policy, by_verifier(judge.score), world, **settings),
         "certain": lambda: Certain(policy, value, world, **settings),
         "past-consistent": lambda: PastConsistent(policy, value, world, **settings),
+        "keeps-the-offset": lambda: KeepsTheOffset(policy, value, world, **settings),
         "two-rounds": lambda: TwoRounds(policy, value, world, **settings),
     }
     if name not in rows:

@@ -101,6 +101,27 @@ class PastConsistent(SteeredPolicy):
         return Choice(Candidates(plans, imagined), scores, best)
 
 
+class KeepsTheOffset(SteeredPolicy):
+    """Tries the offset that won last time again, in the place of one of the new ones, as a planner starts warm."""
+
+    def choose(self, observation: Observations) -> Choice:
+        """Propose the policy's plan, the same with the last offset, and new ones."""
+        if self.step == 0:
+            self.offsets: dict[int, Float[Tensor, "1 a"]] = {}
+        plans = self.proposal(self.policy, observation, self.k, self.sigma, self.seeds, self.step)
+        for row, seed in enumerate(self.seeds.tolist()):
+            if seed in self.offsets:
+                plans[row, 1] = plans[row, 0] + self.offsets[seed]
+        candidates = Candidates(plans, self.imagine(plans))
+        scores = self.scorer(candidates)
+        choice = Choice(candidates, scores, scores.argmax(1))
+        for row, seed in enumerate(self.seeds.tolist()):
+            offset = (choice.plans[row] - plans[row, 0]).mean(0, keepdim=True)
+            if offset.abs().sum() > 0:
+                self.offsets[seed] = offset
+        return choice
+
+
 class TwoRounds(SteeredPolicy):
     """The cross-entropy method: a second round of plans near the mean of the better half of the first, half as far."""
 
@@ -110,7 +131,7 @@ class TwoRounds(SteeredPolicy):
         plans = first.candidates.plans
         elite = first.scores.topk(max(1, self.k // 2), dim=1).indices
         mean = torch.stack([plans[row, index].mean(0) for row, index in enumerate(elite)])
-        second = jitter(mean, self.k, torch.as_tensor(self.sigma) / 2, self.seeds, 1000 + self.step)
+        second = jitter(mean, self.k, self.sigma / 2, self.seeds, 1000 + self.step)
         scores = self.scorer(Candidates(second, self.imagine(second)))
         together, every = torch.cat([plans, second], 1), torch.cat([first.scores, scores], 1)
         return Choice(Candidates(together), every, every.argmax(1))

@@ -26,7 +26,7 @@ from demos.page.goals import Goals, find_goal_judge
 from demos.page.icon import OwnIcon
 from demos.page.policies import RankingSetup, find_policies, find_worlds, policies_tab, stored_trials
 from demos.page.quality import quality_tab
-from demos.page.steering import steering_tab
+from demos.page.steering import steering_part
 from policy_eval.judge.find import load_judge, load_trained, reward_range
 from policy_eval.judge.judge import LearnedJudge
 from worldmodel.data import EpisodeSource, open_episodes
@@ -194,9 +194,7 @@ def add_tabs(
             task = find_task(config, world, source)
             setup = RankingSetup(world, judge, task, policies, worlds, real, visitors)
             policies_tab(setup, visitor, num_steps=config.num_steps)
-    if judge is not None and policies:
-        with gr.Tab("Steering"):
-            steering_tab(setup, visitor)
+            steering_part(setup, visitor)
     with gr.Tab("Quality"):
         folder = find_folder(config.world)
         quality_tab(folder, config.posttrained or folder.with_name(f"{folder.name}-posttrained"))

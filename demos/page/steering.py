@@ -1,4 +1,4 @@
-"""The tab on which a policy drives, with a switch that lets it choose among imagined futures."""
+"""The part of the page on which a policy drives, with a switch that lets it choose among imagined futures."""
 
 from collections.abc import Callable, Iterator
 from typing import no_type_check
@@ -13,7 +13,8 @@ from demos.page.policies import RankingSetup
 from demos.page.progress import Steps
 
 Number = float | int | None
-NOTE = """A policy drives on from the current frame of your drive. If it is steered, it imagines several plans at each
+NOTE = """## Let one of them drive
+A policy drives on from the current frame of your drive. If it is steered, it imagines several plans at each
 decision, and carries out the one whose last frame the judge likes best: that future is marked. Your drive stays
 where it is."""
 
@@ -74,8 +75,8 @@ def run_policy(
         yield shown(last, world.views, world.fps / world.stride, over=True)
 
 
-def steering_tab(setup: RankingSetup, visitor: gr.Textbox) -> None:
-    """Lay out the tab; `visitor` holds the visitor's name."""
+def steering_part(setup: RankingSetup, visitor: gr.Textbox) -> None:
+    """Lay out the part, below the ranking; `visitor` holds the visitor's name."""
 
     @no_type_check  # Gradio must see a generator, which a checker that wraps it would hide
     def run(

@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from policy_eval.policies.find import STEERED_FILE
 from policy_eval.ranking.rank import Score
 from policy_eval.ranking.setup import TrialSetup
-from policy_eval.ranking.trials import check_policies, cut, gather, run_cells
+from policy_eval.ranking.trials import check_policies, cut, gather, gather_faults, run_cells
 from policy_eval.scores import Scores
 from policy_eval.statistics.difference import pair_order
 from policy_eval.steering.film import film_steering
@@ -52,15 +52,15 @@ class SteerConfig:
     """Judge whose reward of the last imagined frame is the score of a plan: a folder, hf://USER/NAME@REV, module:name,
     or the address of a server. Only a --scorer of yours goes without."""
     k: int = 4
-    """Number of plans to choose from."""
+    """Number of plans to choose from. In PushT, with two action dims, 4 do what 16 do; a robot arm gains from more."""
     lookahead: int = 8
     """Number of imagined steps. When its plan is over, the policy goes on acting in the dream."""
     spread: float = 0.3
     """Standard deviation of the offsets between the plans, as a share of half the range of the actions that the world
     model was trained on (for actions relative to the state, of their displacements)."""
     proposal: str = "jitter"
-    """Who makes the plans: jitter (plans near the one of the policy), samples (of a policy cloned with --head flow),
-    or module:name of yours."""
+    """Who makes the plans: jitter (the policy's plan and others near it), samples (of a policy that was cloned with
+    --head flow), or module:name of yours."""
     scorer: str = "value"
     """Who scores the imagined plans: value (the judge's reward of the last frame) or module:name of yours."""
     context: int = 4
@@ -104,19 +104,14 @@ def steer(config: SteerConfig) -> dict[str, Any]:
     )
     if config.real == "none":
         return {}
-    control = config.out / TRIALS / RANDOM
-    save_steered(SteeredDescription(**{**asdict(config.described), "scorer": "random"}), control)
-    policies = {ALONE: config.policy, RANDOM: control, STEERED: config.out}
+    policies = rows_of(config)
     setup = trial_setup(config)
     with single_thread():
         command_device(config.device)
         scores = run_trials(config, setup, policies)
-        film = film_steering(setup, {ALONE: config.policy, STEERED: config.out}, scores, config.out)
+        film = film_steering(setup, {name: policies[name] for name in (ALONE, STEERED)}, scores, config.out)
     found = {
-        "rows": {name: {**asdict(Score.of(each.outcomes)), "trials": each.to_json()} for name, each in scores.items()},
-        "pairs": {
-            f"{STEERED} minus {name}": asdict(pair_order(scores[STEERED], scores[name])) for name in (ALONE, RANDOM)
-        },
+        **compared(scores),
         "decision_ms": film.decision_ms,
         "settings": {name: str(value) for name, value in asdict(config).items()},
         "made_with": setup.made_with,
@@ -126,6 +121,20 @@ def steer(config: SteerConfig) -> dict[str, Any]:
     print_table(found)
     print("\n".join([*meaning(found), str(config.out / "report.html")]))
     return found
+
+
+def rows_of(config: SteerConfig) -> dict[str, str | Path]:
+    """The policies of the rows; the control, which takes one of the plans at random, is written beside the trials."""
+    control = config.out / TRIALS / RANDOM
+    save_steered(replace(config.described, scorer="random"), control)
+    return {ALONE: config.policy, RANDOM: control, STEERED: config.out}
+
+
+def compared(scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """Success of every row, and the differences of the steered policy from the others, start by start."""
+    rows = {name: {**asdict(Score.of(each.outcomes)), "trials": each.to_json()} for name, each in scores.items()}
+    pairs = {f"{STEERED} minus {name}": asdict(pair_order(scores[STEERED], scores[name])) for name in (ALONE, RANDOM)}
+    return {"rows": rows, "pairs": pairs}
 
 
 def check(config: SteerConfig) -> None:
@@ -143,7 +152,7 @@ def check(config: SteerConfig) -> None:
         if config.data is None:
             raise ValueError(f"--real {config.real}: trials start from recorded episodes; pass --data")
         if config.judge is None:
-            raise ValueError(f"--real {config.real}: pass --judge")
+            raise ValueError(f"--real {config.real}: the judge is part of the set-up of trials; pass --judge")
     elif config.data is not None:
         raise ValueError("--data holds the starts of trials, and without --real there are none; pass --real")
 
@@ -180,28 +189,38 @@ def same_place(first: object, second: object) -> bool:
 
 
 def trial_setup(config: SteerConfig) -> TrialSetup:
-    """The setup of the trials."""
-    limit = config.horizon or episode_limit(make_simulator(config.real), "policy")
-    if limit is None:
-        raise ValueError(f"environment {config.real} does not state how many steps an episode has; pass --horizon")
-    return TrialSetup(
+    """The setup of the trials.
+
+    Raises:
+        ValueError: There is no horizon, neither given nor of the environment.
+    """
+    setup = TrialSetup(
         world=config.world,
         judge=config.judge,
         data=config.data,
         episodes=config.episodes,
-        horizon=int(limit),
+        horizon=config.horizon or 1,
         real=config.real,
         num_steps=config.num_steps,
         num_envs=BATCH,
         device=config.device,
     )
+    if config.horizon is not None:
+        return setup
+    env = make_simulator(config.real)
+    steps = episode_limit(env, "policy")
+    env.close()
+    if steps is None:
+        raise ValueError(f"environment {config.real} does not state how many steps an episode has; pass --horizon")
+    return replace(setup, horizon=max(1, int(steps) // setup.loaded_world.stride))
 
 
 def run_trials(config: SteerConfig, setup: TrialSetup, policies: Mapping[str, str | Path]) -> dict[str, Scores]:
     """Run the real trials that are missing; returns those of every row.
 
     Raises:
-        ValueError: A policy does not fit the environment, or the finished trials were made with another setup.
+        ValueError: A policy does not fit the environment or fails in a trial, or the finished trials were made with
+            another setup.
     """
     check_policies(setup, policies)
     cells = cut(["real"], policies, range(len(setup.loaded_starts)), BATCH)
@@ -218,4 +237,7 @@ def run_trials(config: SteerConfig, setup: TrialSetup, policies: Mapping[str, st
             )
         finally:
             remove_unfinished(out)
+    for name, faults in gather_faults(setup, cells, out).items():
+        if faults:
+            raise ValueError(f"{name}: the policy failed in {len(faults)} trials: {faults[0].reason}")
     return gather(setup, cells, out)

@@ -60,6 +60,11 @@ def test_environment_and_policy(tmp_path):
     assert run_page(tmp_path, "judge", "environment", "policy").splitlines()[-1] == "[False, True]"
     assert (tmp_path / "judged" / "ranking.json").is_file()
     check_judge_server(tmp_path)
+    run_page(tmp_path, "steering", "environment", "policy")
+    steering = json.loads((tmp_path / "steered" / "steering.json").read_text())
+    assert list(steering["rows"]) == ["alone", "random", "steered"]
+    ranked = json.loads((tmp_path / "ranked" / "ranking.json").read_text())
+    assert {policy["name"] for policy in ranked["policies"]} == {"Timid", "steered"}
 
 
 def check_judge_server(folder: Path) -> None:

@@ -1,7 +1,8 @@
-"""The tab on which a policy drives, in a real browser, and what stands behind it."""
+"""The part on which a policy drives, in a real browser, and what stands behind it."""
 
 import pytest
 import torch
+from axe import serious_violations
 from browser import browser
 from driving import arrive, open_tab, set_number
 from places import ROOT
@@ -80,7 +81,7 @@ def test_a_policy_drives_in_the_browser(tmp_path):
     with browser() as launched:
         seen = launched.new_page(viewport={"width": 1200, "height": 900})
         arrive(seen, address)
-        open_tab(seen, "Steering")
+        open_tab(seen, "Policies")
         set_number(seen, "#steered-frames", 5)
         seen.click("#let-it-drive")
         seen.wait_for_selector('.steering[data-state="done"]')
@@ -89,6 +90,9 @@ def test_a_policy_drives_in_the_browser(tmp_path):
         scores = [float(text.split()[-1]) for text in seen.locator("#policy-drive .futures b").all_inner_texts()]
         assert float(seen.inner_text("#policy-drive figure.best b").split()[-1]) == max(scores)
         seen.screenshot(path=tmp_path / "steering.png", full_page=True)
+        assert serious_violations(seen) == []
+        seen.set_viewport_size({"width": 390, "height": 844})
+        assert seen.evaluate("document.documentElement.scrollWidth") <= 390, "sticks out on a phone"
         seen.locator("#steered input").uncheck()
         seen.click("#let-it-drive")
         seen.wait_for_function("!document.querySelector('#policy-drive .futures')")

@@ -11,7 +11,7 @@ from rank_set import write_rank_set
 
 from policy_eval.policies.find import load_policy
 from policy_eval.scores import Scores
-from policy_eval.steering.command import SteerConfig, same_place, steer
+from policy_eval.steering.command import SteerConfig, compared, rows_of, same_place, steer
 from policy_eval.steering.fan import draw_fan
 from policy_eval.steering.film import SteeringFilm, Watched, shown_start
 from policy_eval.steering.page import decision, meaning, table, write_page
@@ -65,6 +65,28 @@ def test_two_names_of_one_folder(tmp_path, monkeypatch):
     Path("world").mkdir()
     assert same_place("world", str(tmp_path / "world"))
     assert not same_place("world", str(tmp_path)) and not same_place(3, 4) and not same_place("hf://a/b", "hf://a/c")
+
+
+def test_the_control_takes_a_plan_at_random(config):
+    """It has the same plans and imagines nothing."""
+    rows = rows_of(config)
+    assert list(rows) == ["alone", "random", "steered"] and (rows["alone"], rows["steered"]) == (
+        config.policy,
+        config.out,
+    )
+    control = load_policy(rows["random"])
+    assert control.world is None and control.k == 2
+    assert len({int(control.scorer(Candidates(torch.zeros(1, 2, 1, 2))).argmax()) for _ in range(20)}) == 2
+
+
+def test_rows_are_compared_start_by_start():
+    """Of four starts steered solves three, alone one and random two."""
+    outcomes = {"alone": [1, 0, 0, 0], "random": [1, 1, 0, 0], "steered": [1, 1, 1, 0]}
+    scores = {n: Scores(n, np.arange(4), np.array(o, float), np.zeros(4), np.ones(4, int)) for n, o in outcomes.items()}
+    found = compared(scores)
+    assert [row["score"] for row in found["rows"].values()] == [0.25, 0.5, 0.75]
+    assert [pair["difference"] for pair in found["pairs"].values()] == [0.5, 0.25]
+    assert Scores.from_json(found["rows"]["steered"]["trials"]).mean == 0.75
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """A steered policy in a folder: what it names, where it is found, and when its fingerprint changes."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from tiny import tiny_world
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from policy_eval.policies.find import find_policies, load_policy, policy_fingerprint
-from policy_eval.serving.policy_host import copied
+from policy_eval.serving.policy_host import PolicyHost, copied
 from policy_eval.steering.saved import SteeredDescription, load_steered, read_steered, save_steered
 from policy_eval.steering.steered import SteeredPolicy
 
@@ -175,3 +176,17 @@ def test_copies_share_the_world_and_remember_for_themselves(parts, tmp_path):
     other.act(seen())
     assert one.choice is None and one.step == 0 and other.step == 1
     assert next(other.policy.parameters()).data_ptr() == next(one.policy.parameters()).data_ptr()
+
+
+def test_a_server_answers_with_the_steered_action(parts, tmp_path):
+    """Two streams of one visitor: each one remembers for itself, and both are asked for their first action."""
+    save_steered(parts, tmp_path / "steered")
+    guest = PolicyHost(load_policy("steered"), {}).enter()
+    observation = {name: value[0].numpy() for name, value in seen().items()}
+    answers = [asyncio.run(guest.answer({**observation, "stream": stream, "seed": 5})) for stream in (0, 1)]
+    one = load_policy("steered")
+    one.reset([5])
+    expected = one.act(seen())
+    for answer in answers:
+        assert torch.from_numpy(answer["actions"]).allclose(expected, atol=1e-4)
+    assert guest.hello()["needs"]["views"] == {"top": SIZE, "wrist": SIZE}

@@ -1,0 +1,78 @@
+"""The rows of the steering benchmark: trials that are over cost nothing, and other policies propose plans, too."""
+
+import numpy as np
+import pytest
+import torch
+from places import BENCHMARKS
+from tiny import tiny_world
+
+from policy_eval.steering.steered import SteeredPolicy
+
+SEEDS = [3, 4, 5]
+
+
+class Still:
+    """Plans to stay where it is for two steps."""
+
+    def __init__(self, length=2, shift=0.0):
+        self.length, self.shift = length, shift
+
+    def plan(self, observation):
+        return observation["observation.state"][:, None].repeat(1, self.length, 1) + self.shift
+
+
+def seen(number=3):
+    pictures = torch.zeros(number, 16, 16, 3, dtype=torch.uint8)
+    states = torch.arange(2.0 * number).reshape(number, 2)
+    return {f"observation.images.{view}": pictures for view in ("top", "wrist")} | {"observation.state": states}
+
+
+@pytest.fixture
+def rows(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import steering_rows
+
+    return steering_rows
+
+
+def rightmost(candidates):
+    return candidates.plans[..., -1, 0]
+
+
+def test_only_running_trials_are_imagined(rows):
+    """The second of three trials is over: the others act as they do without that."""
+    asked = []
+
+    def scorer(candidates):
+        asked.append(len(candidates.plans))
+        return rightmost(candidates)
+
+    expected = SteeredPolicy(Still(), rightmost, k=4, sigma=1.0)
+    expected.reset(SEEDS)
+    wanted = expected.act(seen())
+    awake = rows.Awake(SteeredPolicy(Still(), scorer, k=4, sigma=1.0), lambda: np.array([False, True, False]))
+    awake.reset(SEEDS)
+    found = awake.act(seen())
+    assert asked == [2] and found[1].tolist() == [0.0, 0.0]
+    torch.testing.assert_close(found[[0, 2]], wanted[[0, 2]])
+
+
+def test_other_policies_propose_too(rows):
+    """The own plan, one of another policy that holds its only action, and one near the own plan."""
+    propose = rows.side_by_side([Still(length=1, shift=5.0)])
+    plans = propose(Still(), seen(1), 3, 0.5, torch.tensor([3]), 0)
+    assert plans[0, 0].tolist() == [[0.0, 1.0]] * 2 and plans[0, 1].tolist() == [[5.0, 6.0]] * 2
+    assert 0 < (plans[0, 2] - plans[0, 0]).abs().max() < 3 and plans.shape == (1, 3, 2, 2)
+
+
+@pytest.mark.parametrize("name", ["Certain", "KeepsTheOffset", "PastConsistent", "TwoRounds"])
+def test_every_way_to_choose_acts(rows, name):
+    """In a dream, for two decisions; the first plan of a policy without a past is its own."""
+    steered = getattr(rows, name)(Still(), rightmost, tiny_world(size=(16, 16)), k=3, sigma=1.0, lookahead=4)
+    steered.reset(SEEDS[:1])
+    actions = [steered.act(seen(1)) for _ in range(3)]
+    assert all(action.shape == (1, 2) for action in actions)
+    if name == "PastConsistent":
+        assert actions[0].tolist() == [[0.0, 1.0]]
+    else:
+        assert actions[0][0, 0] > 0, "the rightmost of the plans"
