@@ -13,7 +13,7 @@ trials are kept, so a killed run continues.
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -317,7 +317,7 @@ def report(config: BenchmarkConfig, folders: Mapping[str, Path], scores: Mapping
             "against_clone": compared(scores["real"], "clone", "steered"),
             "share_distilled": share_kept(scores["real"], learnt),
         }
-    described = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
+    described = json.loads(json.dumps(asdict(config), default=str))
     pooled = over_seeds(config, scores["real"])
     return {"config": described, "policies": policies, "over_seeds": pooled, "trials": trials}
 
