@@ -48,7 +48,10 @@ def meaning(report: Mapping[str, Any]) -> list[str]:
                 f"The frames do not show {name} in {1 - dim['visible']:.0%} of the moments, which are left out."
             )
     if hidden:
-        sentences.append(f"The frames do not show {listed(hidden)} at any moment: rewards leave this out altogether.")
+        sentences.append(
+            f"From these frames the network cannot read {listed(hidden)} well enough at any moment, so rewards leave "
+            "this out altogether. More data, more --steps or --states may help."
+        )
     if "generated" in report:
         sentences += _compared(report)
     return sentences
