@@ -14,11 +14,8 @@ from worldmodel.display.words import listed, span
 DRAWN = 8
 """Most dims that are drawn."""
 COLUMNS = ("dim", "frames", "R2 where visible", "95% interval", "R2 of all moments", "visible in")
-KINDS = {
-    "real": "recorded frames",
-    "recorded": "recorded frames of the dreamed stretches",
-    "generated": "dreamed frames",
-}
+KINDS = {"real": "recorded", "recorded": "recorded stretch", "generated": "dreamed stretch"}
+"""Kinds of frames: whole held-out episodes, the stretches of them that are dreamed, and the dreams."""
 
 
 def meaning(report: Mapping[str, Any]) -> list[str]:
@@ -48,7 +45,10 @@ def meaning(report: Mapping[str, Any]) -> list[str]:
                 f"The frames do not show {name} in {1 - dim['visible']:.0%} of the moments, which are left out."
             )
     if hidden:
-        sentences.append(f"The frames do not show {listed(hidden)} at any moment: rewards leave this out altogether.")
+        sentences.append(
+            f"From these frames the network cannot read {listed(hidden)} well enough at any moment, so rewards leave "
+            "this out altogether. More data, more --steps or --states may help."
+        )
     if "generated" in report:
         sentences += _compared(report)
     return sentences
@@ -113,8 +113,14 @@ def write_page(report: Mapping[str, Any], episodes: Sequence[Decoded], file: Pat
     names = [name for name, _ in _named(report, report["real"]["dims"])][:DRAWN]
     page.plots({f"Decoded over commanded: {name}": draw_pairs(episodes, dim) for dim, name in enumerate(names)})
     page.heading("Moments that are left out")
-    page.text("One row for each measured episode, time from left to right. Dark: the frames do not show the action.")
-    page.plots({f"Not visible: {name}": draw_hidden(episodes, dim) for dim, name in enumerate(names)})
+    hidden = [dim for dim in range(len(names)) if not all(episode.seen[:, dim].all() for episode in episodes)]
+    if hidden:
+        page.text(
+            "One row for each measured episode, time from left to right. Dark: the frames do not show the action."
+        )
+        page.plots({f"Not visible: {names[dim]}": draw_hidden(episodes, dim) for dim in hidden})
+    else:
+        page.text("None.")
     page.write(file)
 
 

@@ -66,7 +66,7 @@ class InverseDynamicsTraining:
     states: bool = False
     """Read the robot's state beside the pictures, which tells its motion more precisely. As a reward this has a price:
     a dream whose pictures lose the robot is not noticed while its states are right."""
-    steps: int = 1500
+    steps: int = 700
     """Optimiser steps."""
     head_steps: int = 2000
     """Steps of the perceptrons alone, afterwards. These are cheap: the pictures need not be looked at again."""

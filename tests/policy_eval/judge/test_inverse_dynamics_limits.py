@@ -92,7 +92,7 @@ def test_words_tell_what_is_left_out():
     )
     assert said[1].startswith("Of action dim 2 only 80% of the variance is explained")
     assert said[2] == "The frames do not show action dim 1 in 61% of the moments, which are left out."
-    assert said[3].startswith("The frames do not show action dim 3 at any moment")
+    assert said[3].startswith("From these frames the network cannot read action dim 3 well enough")
     assert len(said) == 4
     dreams = {"generated": {"explained": 0.7, "dims": []}, "recorded": {"explained": 0.9, "dims": []}}
     assert meaning(report([good], **dreams))[-1] == (
