@@ -89,8 +89,9 @@ def write_page(
             "Held-out frames judged farthest": draw_frames(frames[order.flip(0)[::apart][:SHOWN]]),
         }
     )
-    names = ("pictures", "farthest", "threshold", "loss", "data", "test")
-    page.facts({name: report[name] for name in names})
+    page.heading("Settings")
+    numbers = {name: f"{report[name]:.3g}" for name in ("pictures", "farthest", "threshold", "loss")}
+    page.facts(numbers | {name: report[name] for name in ("data", "test")})
     page.write(file)
 
 

@@ -215,5 +215,5 @@ def test_the_command_learns_goals(tmp_path, capsys):
     report = json.loads((tmp_path / "judge/report.json").read_text())
     assert report["pictures"] == 3 and report["spearman"][0] > 0.6 and report["ordering"] > 0.6
     assert "rank correlation" in said and (tmp_path / "judge/report.html").is_file()
-    assert (tmp_path / "judge/train.log").read_text().startswith("judge of goals")
+    assert "judge of goals: 150 of 150 steps" in (tmp_path / "judge/train.log").read_text()
     assert torch.equal(GoalJudge.load(tmp_path / "judge").goals, goals)
