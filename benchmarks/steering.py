@@ -179,6 +179,7 @@ def time_decisions(config: SteeringConfig, starts: Starts) -> None:
         [what, *(f"{np.percentile(each[3:], q):.0f}" for q in (50, 99))]
         for what, each in (("passed", passed), ("of the processor", used))
     ]
+    print("\n## A decision for one robot\n")
     print(table(["ms of a decision", "p50", "p99"], cells))
 
 

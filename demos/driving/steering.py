@@ -60,7 +60,9 @@ def make_driver(session: DriveSession, spec: str | Path, judge: Judge, *, plans:
         raise ValueError(f"1 to {MAX_PLANS} plans, got {plans}")
     world = session.world
     policy = load_policy(spec, world.device)
-    if plans == 1 or isinstance(policy, SteeredPolicy):
+    if isinstance(policy, SteeredPolicy):
+        return policy.policy if plans == 1 else policy
+    if plans == 1:
         return policy
     if not isinstance(policy, Planner):
         raise ValueError(f"policy {spec}: it has no method plan, so there are no plans to choose from")
@@ -96,7 +98,9 @@ def drive_by_policy(
             verdict = judge(seen)
         choice = policy.choice if isinstance(policy, SteeredPolicy) else None
         solved = bool(verdict.successes[0])
-        yield Driven(seen.frames[0].cpu(), step, float(verdict.rewards[0]), solved, choice and futures_of(choice))
+        imagined = choice is not None and choice.candidates.imagined is not None
+        futures = futures_of(choice) if imagined else None
+        yield Driven(seen.frames[0].cpu(), step, float(verdict.rewards[0]), solved, futures)
         if solved:
             return
 

@@ -1,5 +1,6 @@
 """The part of the page on which a policy drives, with a switch that lets it choose among imagined futures."""
 
+import html
 from collections.abc import Callable, Iterator
 from typing import no_type_check
 
@@ -24,7 +25,7 @@ def shown(driven: Driven, views: tuple[str, ...], fps: float, *, over: bool) -> 
     figures = [
         f'<figure><img alt="the policy drives, camera {view}" src="{picture(frame)}"><figcaption>{view}</figcaption>'
         "</figure>"
-        for view, frame in zip(views, driven.frames, strict=True)
+        for view, frame in zip(map(html.escape, views), driven.frames, strict=True)
     ]
     end = "solved" if driven.solved else "not solved" if over else "driving"
     said = f"<p>step <b>{driven.step}</b>, reward {driven.reward:.2f}, {end}</p>"

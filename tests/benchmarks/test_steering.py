@@ -6,7 +6,9 @@ import torch
 from places import BENCHMARKS
 from tiny import tiny_world
 
+from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from policy_eval.steering.steered import SteeredPolicy
+from worldmodel.data import Clip
 
 SEEDS = [3, 4, 5]
 
@@ -76,3 +78,31 @@ def test_every_way_to_choose_acts(rows, name):
         assert actions[0].tolist() == [[0.0, 1.0]]
     else:
         assert actions[0][0, 0] > 0, "the rightmost of the plans"
+
+
+class Remembered:
+    """One episode with a success and one without; a source of recorded episodes."""
+
+    views, lengths = ("top", "wrist"), (5, 5)
+
+    def __len__(self):
+        return 2
+
+    def read(self, episode, start, stop):
+        solved = torch.zeros(4, dtype=torch.bool)
+        solved[-1] = episode == 0
+        states = torch.arange(10.0).reshape(5, 2)
+        frames = torch.zeros(5, 2, 16, 16, 3, dtype=torch.uint8)
+        return Clip(frames, actions=states[:4] + 7 + 50 * episode, states=states, successes=solved)
+
+
+def test_segments_of_successes_are_remembered(rows):
+    """The actions were seven beyond the state: they are again, from the present state; the failure is forgotten."""
+    torch.manual_seed(0)
+    policy = ClonedPolicy(PolicyConfig(("top",), (16, 16), 2, 2, relative_to={0: 0, 1: 1}, chunk=2, width=8)).eval()
+    propose = rows.memory(policy, Remembered())
+    with torch.no_grad():
+        plans = propose(policy, seen(1), 3, 0.5, torch.tensor([3]), 0)
+        own = policy.plan(seen(1))
+    torch.testing.assert_close(plans[:, 0], own)
+    assert plans[0, 1].tolist() == [[7.0, 8.0], [9.0, 10.0]] and plans.shape == (1, 3, 2, 2)

@@ -57,6 +57,8 @@ def test_the_switch_shows_the_fan(setup):
     assert 'data-count="3"' in pages[0] and pages[0].count('<figure class="best">') == 1
     alone = list(run_policy(setup, ME, "one", steered=False, plans=3, frames=1))
     assert "futures" not in alone[-1]
+    (control, _) = run_policy(setup, ME, "two", steered=True, plans=3, frames=1)
+    assert "futures" not in control, "it takes a plan at random and imagines nothing"
     with pytest.raises(ValueError, match="choose among one"):
         next(run_policy(setup, ME, "nobody", steered=True, plans=3, frames=1))
 
