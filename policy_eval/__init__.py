@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from policy_eval.judge.judge import LearnedJudge
     from policy_eval.judge.train import JudgeConfig, train_judge
     from policy_eval.policies.clone import CloneConfig, clone
-    from policy_eval.policies.cloned import ClonedPolicy
+    from policy_eval.policies.cloned import ClonedPolicy, FlowPolicy
     from policy_eval.policies.find import find_policies, load_policy
     from policy_eval.policies.lerobot import LeRobotPolicy
     from policy_eval.policies.needs import Needs, check_fits
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from policy_eval.real_rollouts import record_rollouts
     from policy_eval.scores import Scores
     from policy_eval.statistics.difference import pair_order
-    from policy_eval.steering.proposals import jitter
+    from policy_eval.steering.command import SteerConfig, steer
+    from policy_eval.steering.proposals import jitter, samples
+    from policy_eval.steering.saved import save_steered
     from policy_eval.steering.scorers import by_agreement, by_value, by_verifier
-    from policy_eval.steering.steered import SteeredPolicy
+    from policy_eval.steering.steered import Choice, SteeredPolicy
     from worldmodel.dreams.verdict import Judge, Verdict
     from worldmodel.envs.policy import CallablePolicy, Policy
 
@@ -40,9 +42,11 @@ __all__ = [
     "AgentPolicy",
     "CalibrateConfig",
     "CallablePolicy",
+    "Choice",
     "CloneConfig",
     "ClonedPolicy",
     "Fault",
+    "FlowPolicy",
     "GoalJudge",
     "InverseDynamics",
     "InverseDynamicsTraining",
@@ -59,6 +63,7 @@ __all__ = [
     "RemotePolicy",
     "Score",
     "Scores",
+    "SteerConfig",
     "SteeredPolicy",
     "Trial",
     "TrialSetup",
@@ -80,6 +85,9 @@ __all__ = [
     "rank",
     "rank_policies",
     "record_rollouts",
+    "samples",
+    "save_steered",
+    "steer",
     "train_inverse_dynamics",
     "train_judge",
 ]
@@ -88,9 +96,11 @@ _HOMES = {
     "AgentPolicy": "policy_eval.policies.policy",
     "CalibrateConfig": "policy_eval.judge.calibration",
     "CallablePolicy": "worldmodel.envs.policy",
+    "Choice": "policy_eval.steering.steered",
     "CloneConfig": "policy_eval.policies.clone",
     "ClonedPolicy": "policy_eval.policies.cloned",
     "Fault": "policy_eval.evaluation",
+    "FlowPolicy": "policy_eval.policies.cloned",
     "GoalJudge": "policy_eval.judge.goals.judge",
     "InverseDynamics": "policy_eval.judge.inverse_dynamics",
     "InverseDynamicsTraining": "policy_eval.judge.inverse_dynamics_training",
@@ -107,6 +117,7 @@ _HOMES = {
     "RemotePolicy": "policy_eval.policies.remote",
     "Score": "policy_eval.ranking.rank",
     "Scores": "policy_eval.scores",
+    "SteerConfig": "policy_eval.steering.command",
     "SteeredPolicy": "policy_eval.steering.steered",
     "Trial": "policy_eval.evaluation",
     "TrialSetup": "policy_eval.ranking.setup",
@@ -128,6 +139,9 @@ _HOMES = {
     "rank": "policy_eval.ranking.rank",
     "rank_policies": "policy_eval.ranking.command",
     "record_rollouts": "policy_eval.real_rollouts",
+    "samples": "policy_eval.steering.proposals",
+    "save_steered": "policy_eval.steering.saved",
+    "steer": "policy_eval.steering.command",
     "train_inverse_dynamics": "policy_eval.judge.inverse_dynamics_training",
     "train_judge": "policy_eval.judge.train",
 }

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_world
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from policy_eval.judge.find import load_trained
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.model import folder as model_folder
@@ -125,7 +126,7 @@ def test_shipped_policies_and_judges_load():
     judges = [file.parent for file in (ROOT / "checkpoints").rglob("judge.json")]
     assert len(folders) > 20 and len(judges) > 4
     assert all(ClonedPolicy.load(folder).config.action_dim in (2, 4) for folder in folders[::7])
-    assert all(0 < LearnedJudge.load(folder).threshold < 1 for folder in judges)
+    assert all(0 < load_trained(folder).threshold < 1 for folder in judges)
 
 
 def test_what_is_here_comes_before_what_ships(tmp_path, monkeypatch):
