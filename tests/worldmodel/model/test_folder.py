@@ -11,8 +11,8 @@ from places import ROOT
 from safetensors.torch import load_file, save_file
 from tiny import tiny_world
 
-from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from policy_eval.judge.find import load_trained
+from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
 from worldmodel.model import folder as model_folder
