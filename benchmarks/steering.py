@@ -100,7 +100,9 @@ def make_row(name: str, config: SteeringConfig) -> SteeredPolicy:
         return SteeredPolicy(policy, value, world, **settings | {"k": int(many[1])})
     if name == "agreement":
         dynamics = InverseDynamics.load(_given(config, "inverse_dynamics"))
-        return SteeredPolicy(policy, by_agreement(dynamics.decode, dynamics.commanded), world, **settings)
+        return SteeredPolicy(
+            policy, by_agreement(dynamics.decode, dynamics.commanded, dynamics.visible), world, **settings
+        )
     if name == "side-by-side":
         others = [load_policy(spec) for spec in _given(config, "others")]
         return SteeredPolicy(policy, value, world, proposal=side_by_side(others), **settings)

@@ -22,7 +22,8 @@ from policy_eval.judge.goals.page import meaning, write_page
 from policy_eval.judge.goals.pictures import NearestPicture, read_goals
 from policy_eval.judge.goals.train import fit_goals
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
-from policy_eval.judge.scores import best_threshold, dream_again, judge_episodes, judge_report
+from policy_eval.judge.scores import JudgedEpisode, best_threshold, dream_again, judge_episodes, judge_report
+from policy_eval.judge.train_page import write_page as write_judge
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.display.progress import LOG
@@ -46,7 +47,7 @@ class JudgeConfig:
     """Data set of episodes. Without --goals it needs `next.success`, and should include failures and near misses; with
     --goals any episodes will do, such as aimless play."""
     out: Path
-    """Folder of the judge and of its `report.json`."""
+    """Folder of the judge, of its `report.json` and of the page `report.html`."""
     goals: Path | None = None
     """Folder of pictures of the goal: a folder for each camera, and pictures of one moment under the same name in each.
     The judge then needs no labels: it learns from --data how many steps lie between two frames, and rewards frames
@@ -140,21 +141,25 @@ def train_judge(config: JudgeConfig) -> dict:
     goals = NearestPicture(solved[torch.randperm(len(solved), generator=generator)[:NUM_GOALS]])
     judges = {"learned": learned, "goal_image": goals}
     report = described(source, tested, (train, calibration, test)) | {"real": {}, "dreamed": {}}
+    judged: dict[str, list[JudgedEpisode]] = {}
     for name, each in judges.items():
         each.threshold = best_threshold(judge_episodes(each.score, source, calibration, seen, stride))
         held_out = judge_episodes(each.score, tested, test)
         report["real"][name] = judge_report(held_out, each.threshold)
+        judged[name] = held_out
     report["reward_correlation"] = reward_correlation(learned, tested, test)
     if dream is not None:
         report["world"], report["dreams"] = str(config.world), config.dreams
         dreamed = test[:DREAMS]
         pictures = dream(tested, dreamed)
         for name, each in judges.items():
-            judged = judge_episodes(each.score, tested, dreamed, pictures, dream.stride)
-            report["dreamed"][name] = judge_report(judged, each.threshold)
+            dreams = judge_episodes(each.score, tested, dreamed, pictures, dream.stride)
+            report["dreamed"][name] = judge_report(dreams, each.threshold)
     learned.save(config.out)
     write_json(config.out / "report.json", report)
+    write_judge(report, judged["learned"], learned.threshold, config.out / "report.html")
     show(report)
+    print(config.out / "report.html")
     return report
 
 

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from conditioning.angles import Angles
 from conditioning.relative import check_relative_to, relative_actions
+from policy_eval.policies.clone_page import write_page
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig, make_policy
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
@@ -21,6 +23,9 @@ from worldmodel.model.precision import autocast, command_device
 from worldmodel.training.fit import fit
 from worldmodel.training.statistics import state_angles
 
+PLANNED = 500
+"""Frames of the demonstrations whose plans the page shows."""
+
 
 @dataclass(frozen=True)
 class CloneConfig:
@@ -30,7 +35,7 @@ class CloneConfig:
     """Data set of demonstrations. If it has `next.success`, the policy learns only from successful episodes; otherwise
     from all."""
     out: Path
-    """Folder of the policy."""
+    """Folder of the policy and of the page `report.html`."""
     demos: int | None = None
     """Number of successful episodes to learn from, from the first one on; by default all."""
     longest: int | None = None
@@ -119,11 +124,25 @@ def clone(config: CloneConfig) -> Path:
         "last_loss": loss,
     }
     write_json(config.out / "training.json", training)
+    write_page(*first_actions(policy, demonstrations, config.seed), training, config.out / "report.html")
     print(
         f"{config.out}: a policy from {demonstrations.episodes} demonstrations, "
         f"{len(demonstrations.targets)} frames, loss {loss:.4f}"
     )
     return config.out
+
+
+@torch.no_grad()
+def first_actions(
+    policy: ClonedPolicy, rows: Demonstrations, seed: int
+) -> tuple[Float[np.ndarray, "n a"], Float[np.ndarray, "n a"]]:
+    """Planned and demonstrated actions at some frames of the demonstrations, normalised."""
+    device = policy.action_mean.device
+    picked = torch.randperm(len(rows.targets), generator=torch.Generator().manual_seed(seed))[:PLANNED]
+    states = rows.states[picked].to(device) if policy.config.state_dim else None
+    planned = policy(rows.frames[picked].to(device), states)[:, 0]
+    demonstrated = (rows.targets[picked, 0].to(device) - policy.action_mean) / policy.action_std
+    return planned.float().cpu().numpy(), demonstrated.float().cpu().numpy()
 
 
 def policy_config(config: CloneConfig, source: EpisodeSource, rows: Demonstrations) -> PolicyConfig:

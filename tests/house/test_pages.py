@@ -12,6 +12,9 @@ from drawn_episodes import tiny_world as drawn_world
 from tiny import tiny_world
 
 from policy_eval.judge.calibration_page import write_page as write_calibration
+from policy_eval.judge.scores import JudgedEpisode, judge_report
+from policy_eval.judge.train_page import write_page as write_judge
+from policy_eval.policies.clone_page import write_page as write_clone
 from policy_eval.ranking.plan import Need, PairPlan
 from policy_eval.ranking.plan_page import write_plan
 from policy_eval.ranking.rank import rank
@@ -30,6 +33,7 @@ from worldmodel.fidelity.page import write_page as write_fidelity
 
 pytestmark = pytest.mark.slow
 NAMES = ("fidelity", "ranking", "plan", "posttraining", "imagination", "alignment", "calibration", "training")
+NAMES += ("judge", "clone")
 
 
 def trials(name, successes):
@@ -73,6 +77,11 @@ def pages(tmp_path_factory):
     found = {"rollouts": "data", "episodes": 20, "real": 0.5, "dreamt_before": 0.7, "dreamed": 0.5}
     found |= {"difference_before": [0.1, 0.3], "threshold_before": 0.5, "threshold": 0.7}
     write_calibration(found, np.linspace(0, 1, 20), out / "calibration.html")
+    episodes = [JudgedEpisode(torch.tensor([n > 2]), torch.tensor([n / 6])) for n in range(6)]
+    both = dict.fromkeys(("learned", "goal_image"), judge_report(episodes, 0.5))
+    write_judge({"data": "d", "test": "t", "real": both, "dreamed": both}, episodes, 0.5, out / "judge.html")
+    actions = np.random.default_rng(0).normal(size=(50, 7))
+    write_clone(actions, actions, {"demonstrations": 3, "data": "demos" + "x" * 80}, out / "clone.html")
     (out / "losses.csv").write_text("step,loss\n0,2.0\n1,1.0\n2,0.5\n")
     write_training(out, [{"step": 2, "validation/psnr_1": 30.0, "validation/copy_psnr_1": 20.0}])
     (out / "report.html").rename(out / "training.html")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from worldmodel.bench.page import write_page
 from worldmodel.bench.recompute import recomputed_step
 from worldmodel.bench.report import plot_bench, print_bench
 from worldmodel.bench.roof import best_gemm, plainly, step_flops, synchronize
@@ -47,7 +48,7 @@ class BenchConfig:
     context: tuple[int, ...] = (8, 32)
     """Numbers of real frames before the dream."""
     out: Path | None = None
-    """JSON file for the report; by default only a table is printed."""
+    """JSON file for the report, with a page and a plot beside it; by default only a table is printed."""
     plot: Path | None = None
     """Picture file for the plot; by default a PNG file beside the report."""
     data: DataPath | None = None
@@ -70,6 +71,11 @@ class BenchConfig:
         """The file of the plot."""
         return self.plot or (self.out and self.out.with_suffix(".png"))
 
+    @property
+    def page(self) -> Path | None:
+        """The page, beside the report."""
+        return self.out and self.out.with_suffix(".html")
+
 
 def bench(config: BenchConfig) -> dict[str, Any]:
     """Measure, print the report, and write the files that `config` names; returns the report.
@@ -78,7 +84,7 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         ValueError: If a number is below 1, the device is not there, or a file to write is.
     """
     _check(config)
-    for file in (config.out, config.picture):
+    for file in (config.out, config.picture, config.page):
         check_file(file, overwrite=config.overwrite)
     torch.set_num_threads(1)
     world = WorldModel.load(config.world, command_device(config.device))
@@ -117,6 +123,8 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         write_json(config.out, report)
     if config.picture is not None:
         plot_bench(report, config.picture)
+    if config.page is not None:
+        write_page(report, config.picture, config.page)
     return report
 
 

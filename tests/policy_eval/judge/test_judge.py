@@ -220,6 +220,7 @@ def test_the_command_trains_calibrates_and_reports(stride, data, tmp_path, capsy
     shown = [report[place]["learned"]["frames"]["n"] for place in ("real", "dreamed")]
     assert shown == [3 * 7, 3 * (7 // stride)]
     assert report["dreamed"]["goal_image"]["episodes"]["n"] == 3
+    assert "of 3 held-out episodes" in (tmp_path / "judge/report.html").read_text()
     again = LearnedJudge.load(tmp_path / "judge")
     assert again.reward_range[1] == pytest.approx(1.2) and 0 < again.threshold < 1
 

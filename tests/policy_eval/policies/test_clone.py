@@ -52,6 +52,7 @@ def test_a_policy_learns_to_push_the_square_to_the_right(data, tmp_path):
     still = CallablePolicy(lambda observation: observation["observation.state"])
     assert evaluate(still, envs, horizon=7).mean == 0.0
     assert json.loads((tmp_path / "policy/training.json").read_text())["demonstrations"] == 12
+    assert "At the frames that it learned from" in (tmp_path / "policy/report.html").read_text()
 
 
 @pytest.mark.slow

@@ -189,6 +189,7 @@ def test_the_command_writes_everything_that_it_promises(tmp_path, capsys):
     options = "--batch 1 2 --num-steps 1 2 --context 2 5 --rounds 1 --frames 2 --long 25 --workers 1"
     command = ["bench", "--world", str(tmp_path / "world"), "--out", str(file), *options.split()]
     assert cli.main(command) == 0
+    assert "Speed of a world model" in file.with_suffix(".html").read_text()
     report = json.loads(file.read_text())
     assert set(report["frames_per_second"]) == set(report["roof_share"]) == {"1", "2"}
     assert len(report["grid"]) == 8
