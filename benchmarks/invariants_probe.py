@@ -45,7 +45,7 @@ POSTTRAIN = {
 IMAGINE = {
     "updates": 2,
     "streams": 8,
-    "horizon": 8,
+    "horizon": 30,
     "first_frames": False,
     "pool": 8,
     "held_out": 0.25,
