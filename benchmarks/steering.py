@@ -31,7 +31,7 @@ from policy_eval.scores import Scores
 from policy_eval.statistics.difference import pair_order
 from policy_eval.steering.proposals import samples
 from policy_eval.steering.scorers import at_random, by_agreement, by_value, by_verifier, nearest_the_mean
-from policy_eval.steering.steered import SteeredPolicy
+from policy_eval.steering.steered import SteeredPolicy, offsets
 from worldmodel.data import open_episodes
 from worldmodel.dreams.starts import Starts
 from worldmodel.envs import make_env
@@ -92,7 +92,7 @@ def make_row(name: str, config: SteeringConfig) -> SteeredPolicy:
     """
     policy, world = load_policy(config.policy), WorldModel.load(config.world)
     judge = load_judge(config.judge, views=world.views, size=tuple(world.size))
-    sigma = config.spread * world.conditioner.action_scale[: world.action_dim]
+    sigma = offsets(world, config.spread)
     settings = {"sigma": sigma, "lookahead": config.lookahead, "num_steps": config.num_steps, "k": config.k}
     value = by_value(judge)
     many = re.fullmatch(r"value-(\d+)", name)

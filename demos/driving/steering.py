@@ -13,15 +13,13 @@ from demos.driving.session import DriveSession
 from policy_eval.policies.find import load_policy
 from policy_eval.policies.policy import Policy
 from policy_eval.steering.proposals import Planner
+from policy_eval.steering.saved import SteeredDescription
 from policy_eval.steering.scorers import by_value
-from policy_eval.steering.steered import Choice, SteeredPolicy
+from policy_eval.steering.steered import Choice, SteeredPolicy, observed, offsets
 from worldmodel.dreams.verdict import Judge
 from worldmodel.dreams.world import held
-from worldmodel.streaming.state import Observation
 
 MAX_PLANS, MAX_FRAMES = 8, 100
-SPREAD, LOOKAHEAD = 0.3, 8
-"""As in `worldmodel steer`."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ def make_driver(session: DriveSession, spec: str | Path, judge: Judge, *, plans:
         return policy
     if not isinstance(policy, Planner):
         raise ValueError(f"policy {spec}: it has no method plan, so there are no plans to choose from")
-    sigma = SPREAD * world.conditioner.action_scale[: world.action_dim]
-    return SteeredPolicy(policy, by_value(judge), world, k=plans, sigma=sigma, lookahead=LOOKAHEAD)
+    sigma = offsets(world, SteeredDescription.spread)
+    return SteeredPolicy(policy, by_value(judge), world, k=plans, sigma=sigma)
 
 
 def drive_by_policy(
@@ -93,7 +91,7 @@ def drive_by_policy(
     for step in range(1, frames + 1):
         stepped()
         with torch.inference_mode():
-            actions = policy.act(observed(world.views, seen))
+            actions = policy.act({name: value.cpu() for name, value in observed(world, seen).items()})
             seen = stream.step(held(actions, world.stride), num_steps=session.num_steps)
             verdict = judge(seen)
         choice = policy.choice if isinstance(policy, SteeredPolicy) else None
@@ -103,15 +101,6 @@ def drive_by_policy(
         yield Driven(seen.frames[0].cpu(), step, float(verdict.rewards[0]), solved, futures)
         if solved:
             return
-
-
-def observed(views: tuple[str, ...], seen: Observation) -> dict[str, Tensor]:
-    """A dreamed frame under the keys of an observation, on the CPU, as policies get it."""
-    named = {
-        f"observation.images.{view}": pictures.cpu()
-        for view, pictures in zip(views, seen.frames.unbind(1), strict=True)
-    }
-    return named if seen.states is None else named | {"observation.state": seen.states.cpu()}
 
 
 def futures_of(choice: Choice) -> Futures:

@@ -21,7 +21,7 @@ from policy_eval.policies.needs import IMAGES, STATE, check_fits
 from policy_eval.policies.policy import Policy
 from policy_eval.steering.proposals import PROPOSALS, Planner, find_proposal
 from policy_eval.steering.scorers import SCORERS, find_scorer
-from policy_eval.steering.steered import SteeredPolicy
+from policy_eval.steering.steered import SteeredPolicy, offsets
 from worldmodel.files import write_json
 from worldmodel.model.folder import FORMAT, PLACES, SHIPPED, find_model, fingerprint, read_description
 from worldmodel.resolve import source_hash
@@ -110,7 +110,7 @@ def build_steered(described: SteeredDescription, device: torch.device | str = "c
         policy,
         find_scorer(described.scorer, judge),
         None if described.scorer == "random" else world,
-        sigma=described.spread * world.conditioner.action_scale[: world.action_dim],
+        sigma=offsets(world, described.spread),
         proposal=find_proposal(described.proposal),
         **numbers,
     )

@@ -156,7 +156,7 @@ class SteeredPolicy:
         queue = list(rearrange(plans, "n k h a -> (n k) h a").unbind(1))
         for _ in range(self.lookahead):
             if not queue:
-                queue = list(self.policy.plan(self._observed(seen[-1])).unbind(1))
+                queue = list(self.policy.plan(observed(self.world, seen[-1])).unbind(1))
             actions.append(queue.pop(0))
             seen.append(stream.step(held(actions[-1], self.world.stride), num_steps=self.num_steps))
         return Clip(
@@ -177,15 +177,21 @@ class SteeredPolicy:
         actions = torch.stack([held(action, self.world.stride) for action in between], 1) if between else None
         return Clip(frames=frames, actions=actions, states=states)
 
-    def _observed(self, dreamed: Observation) -> Observations:
-        """What was dreamed, under the keys of an observation."""
-        named = zip(self.world.views, dreamed.frames.unbind(1), strict=True)
-        observation = {f"observation.images.{view}": pictures for view, pictures in named}
-        return observation if dreamed.states is None else observation | {"observation.state": dreamed.states}
-
     def __deepcopy__(self, memo: dict) -> "SteeredPolicy":
         """A copy with a memory of its own that shares the world model, which does not change."""
         memo[id(self.world)] = self.world
         memo[id(self)] = other = copy.copy(self)
         other.__dict__ = copy.deepcopy(self.__dict__, memo)
         return other
+
+
+def offsets(world: WorldModel, spread: float) -> Float[Tensor, "a"]:
+    """Standard deviation of the plans' offsets, for a `spread` in half ranges of the world model's actions."""
+    return spread * world.conditioner.action_scale[: world.action_dim]
+
+
+def observed(world: WorldModel, dreamed: Observation) -> Observations:
+    """What was dreamed, under the keys of an observation."""
+    named = zip(world.views, dreamed.frames.unbind(1), strict=True)
+    observation = {f"observation.images.{view}": pictures for view, pictures in named}
+    return observation if dreamed.states is None else observation | {"observation.state": dreamed.states}
