@@ -79,15 +79,17 @@ def prepare(config: ImagineConfig, world: World, judge: Judge, source: EpisodeSo
         ValueError: Too few episodes for the split.
     """
     number = max(round(config.held_out * len(source)), 1)
-    ends = len(source) - 2 * number, len(source) - number, len(source)
+    spare = number if config.confirm else 0
+    ends = len(source) - number - spare, len(source) - number, len(source)
     if ends[0] < 1:
+        parts = ", once to measure and once to compare with the clone," if spare else ""
         raise ValueError(
-            f"{source.name}: {len(source)} episodes and held_out {config.held_out}, once to measure and once to "
-            "compare with the clone, leave none to start from"
+            f"{source.name}: {len(source)} episodes and held_out {config.held_out}{parts} leave none to start from"
         )
+    compared = range(ends[0], ends[1]) if spare else range(ends[1], ends[2])
     train, fresh, held_out = (
         Anchors.of(source, part, context=config.context, first_frames=config.first_frames, stride=world.stride)
-        for part in (range(ends[0]), range(ends[0], ends[1]), range(ends[1], ends[2]))
+        for part in (range(ends[0]), compared, range(ends[1], ends[2]))
     )
     chosen = np.random.default_rng([config.seed, 1])
     count = min(config.validation_starts, len(held_out))

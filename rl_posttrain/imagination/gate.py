@@ -84,10 +84,13 @@ class Confirmation:
 
     def sentence(self, trials: str) -> str:
         """What was found in `trials`, dreams or real ones."""
-        low, high = self.interval or (float("nan"), float("nan"))
+        if self.interval is None:
+            known = "no interval, since they all begin in one episode"
+        else:
+            known = "95% interval of the difference {:+.0%} to {:+.0%}".format(*self.interval)
         return (
             f"In {self.n} {trials} the clone succeeds in {self.clone:.0%} and the best policy in {self.learner:.0%} "
-            f"(95% interval of the difference {low:+.0%} to {high:+.0%})"
+            f"({known})"
         )
 
 

@@ -131,6 +131,18 @@ def test_the_interval_is_paired_and_over_episodes():
     assert not few.gains and few.sentence("dreams").startswith("In 16 dreams the clone succeeds in 0% and")
 
 
+def test_episodes_are_kept_back_for_the_comparison_alone(tmp_path):
+    write_episodes(tmp_path / "data", 4)
+    source = open_episodes(tmp_path / "data")
+    options = ImagineConfig("w", "j", "p", "d", tmp_path / "out", context=1, held_out=0.25)
+    with_it, without = (
+        prepare(replace(options, confirm=number), SquareWorld(), right_edge, source) for number in (8, 0)
+    )
+    assert set(with_it.train.episodes) == {0, 1} and set(with_it.fresh.episodes) == {2}
+    assert set(without.train.episodes) == {0, 1, 2} and len(without.fresh) == 0
+    assert "no interval" in compare(np.zeros(4), np.ones(4), np.zeros(4, int)).sentence("dreams")
+
+
 def test_a_learner_below_the_clone_by_two_standard_errors_ends_the_run():
     """Losses of 1 and 3 have mean 2 and, for four of them, a standard error of 0.577; 4 and -2 mean 1 and 1.73."""
     clone = torch.zeros(4)
