@@ -87,7 +87,8 @@ class Confirmation:
         if self.interval is None:
             known = "no interval, since they all begin in one episode"
         else:
-            known = "95% interval of the difference {:+.0%} to {:+.0%}".format(*self.interval)
+            low, high = self.interval
+            known = f"95% interval of the difference {low:+.0%} to {high:+.0%}"
         return (
             f"In {self.n} {trials} the clone succeeds in {self.clone:.0%} and the best policy in {self.learner:.0%} "
             f"({known})"
