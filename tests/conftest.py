@@ -27,6 +27,30 @@ MISSING_LEROBOT = (
     "lerobot is not installed"  # it and gradio ask for different hub clients, so they are never both there
 )
 DATA = Path(__file__).parent / "data"
+LONGEST = (
+    "demos/page/test_app.py",
+    "house/test_extend.py",
+    "worldmodel/training/test_pretrain.py",
+    "worldmodel/bench/test_bench.py",
+    "demos/quickstart/test_quickstart.py",
+    "house/test_public_api.py",
+    "policy_eval/judge/test_inverse_dynamics.py",
+    "rl_posttrain/imagination/test_imagine.py",
+    "worldmodel/training/test_latent_actions.py",
+    "policy_eval/ranking/test_foreign.py",
+    "docs/test_site_built.py",
+    "house/test_packaging.py",
+    "worldmodel/envs/metaworld/test_env.py",
+    "rl_posttrain/posttraining/test_command.py",
+)
+"""The files whose slow tests take the longest, above 20 s each."""
+
+
+def pytest_collection_modifyitems(session, items):
+    """The longest files begin first, so that no process is left alone with one of them at the end."""
+    if session.config.option.markexpr == "slow":
+        place = {str(Path(__file__).parent / name): index for index, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: place.get(str(item.path), len(place)))
 
 
 def pytest_collection_finish():

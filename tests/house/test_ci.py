@@ -1,6 +1,7 @@
 """Under CI a skipped test fails the session, unless what it lacked was a GPU or lerobot."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,3 +46,25 @@ def test_a_skip_fails_the_session(tmp_path):
 @pytest.mark.slow
 def test_the_want_of_a_gpu_and_of_lerobot_does_not(tmp_path):
     assert run(tmp_path, missing=False, ci="true", workers="0").returncode == 0
+
+
+def test_the_longest_files_are_there_and_begin_first():
+    text = (ROOT / "tests" / "conftest.py").read_text()
+    longest = re.findall(r'"(.+?)"', re.search(r"^LONGEST = \((.+?)^\)", text, re.DOTALL | re.MULTILINE)[1])
+    assert longest
+    assert [name for name in longest if not (ROOT / "tests" / name).is_file()] == []
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-q",
+        "-m",
+        "slow",
+        "-o",
+        "addopts=--import-mode=importlib",
+    ]
+    chosen = [ROOT / "tests" / name for name in ("house/test_ci.py", "house/test_packaging.py")]
+    listed = subprocess.run([*command, *map(str, chosen)], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    assert listed[0].startswith("tests/house/test_packaging.py")
+    assert any(line.startswith("tests/house/test_ci.py") for line in listed)
