@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from policy_eval.evaluation import Fault, Trial, evaluate
-    from policy_eval.judge.calibration import CalibrateConfig, calibrate_judge
+    from policy_eval.judge.calibration.calibrate import CalibrateConfig, calibrate_judge
     from policy_eval.judge.find import load_judge
     from policy_eval.judge.goals.judge import GoalJudge
     from policy_eval.judge.inverse_dynamics import InverseDynamics
@@ -94,7 +94,7 @@ __all__ = [
 
 _HOMES = {
     "AgentPolicy": "policy_eval.policies.policy",
-    "CalibrateConfig": "policy_eval.judge.calibration",
+    "CalibrateConfig": "policy_eval.judge.calibration.calibrate",
     "CallablePolicy": "worldmodel.envs.policy",
     "Choice": "policy_eval.steering.steered",
     "CloneConfig": "policy_eval.policies.clone",
@@ -126,7 +126,7 @@ _HOMES = {
     "by_agreement": "policy_eval.steering.scorers",
     "by_value": "policy_eval.steering.scorers",
     "by_verifier": "policy_eval.steering.scorers",
-    "calibrate_judge": "policy_eval.judge.calibration",
+    "calibrate_judge": "policy_eval.judge.calibration.calibrate",
     "check_fits": "policy_eval.policies.needs",
     "clone": "policy_eval.policies.clone",
     "evaluate": "policy_eval.evaluation",

@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from policy_eval.judge.calibration import CalibrateConfig, calibrate_judge
+from policy_eval.judge.calibration.calibrate import CalibrateConfig, calibrate_judge
 from policy_eval.judge.train import JudgeConfig, train_judge
 from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.ranking.command import RankConfig, rank_policies

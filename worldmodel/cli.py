@@ -116,7 +116,7 @@ COMMANDS = {
     ),
     "calibrate": Command(
         "Set a judge's threshold so that dreams succeed as often as the real trials did.",
-        "policy_eval.judge.calibration",
+        "policy_eval.judge.calibration.calibrate",
         "CalibrateConfig",
         "calibrate_judge",
         more="It dreams the real trials of your policies again and counts the successes.",

@@ -11,7 +11,7 @@ from drawn_episodes import DrawnEpisodes
 from drawn_episodes import tiny_world as drawn_world
 from tiny import tiny_world
 
-from policy_eval.judge.calibration_page import write_page as write_calibration
+from policy_eval.judge.calibration.page import write_page as write_calibration
 from policy_eval.judge.scores import JudgedEpisode, judge_report
 from policy_eval.judge.train_page import write_page as write_judge
 from policy_eval.policies.clone_page import write_page as write_clone

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from policy_eval.judge.calibration_page import meaning, write_page
+from policy_eval.judge.calibration.page import meaning, write_page
 
 
 def found(difference, threshold=0.7):

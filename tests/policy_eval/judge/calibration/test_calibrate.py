@@ -15,7 +15,7 @@ from rank_set import write_rank_set
 from square_world import SquareEnv, square_policy, write_episodes
 from tiny import tiny_world
 
-from policy_eval.judge.calibration import (
+from policy_eval.judge.calibration.calibrate import (
     CalibrateConfig,
     Listener,
     calibrate_judge,

@@ -19,7 +19,7 @@ from gymnasium.vector import AutoresetMode
 from jaxtyping import Float64
 
 from policy_eval.evaluation import evaluate
-from policy_eval.judge.calibration_page import meaning, write_page
+from policy_eval.judge.calibration.page import meaning, write_page
 from policy_eval.judge.find import load_trained
 from policy_eval.judge.goals.judge import GoalJudge
 from policy_eval.judge.judge import LearnedJudge
