@@ -257,12 +257,12 @@ def calibrated(config: AlignConfig, world: str | Path, learned: Path, recorded: 
     if not (out / "calibration.json").exists():
         calibrate_judge(
             CalibrateConfig(
-                world,
                 learned,
-                config.policies,
                 recorded,
                 out,
                 config.horizon,
+                world=world,
+                policies=config.policies,
                 episodes=number,
                 skip=known,
                 num_steps=config.num_steps,

@@ -115,16 +115,19 @@ COMMANDS = {
         everyday="episodes real real-episodes videos workers device",
     ),
     "calibrate": Command(
-        "Set a judge's threshold so that dreams succeed as often as the real trials did.",
+        "Set a judge's threshold so that dreams succeed as often as the real trials did, or so that it seldom errs.",
         "policy_eval.judge.calibration.calibrate",
         "CalibrateConfig",
         "calibrate_judge",
-        more="It dreams the real trials of your policies again and counts the successes.",
+        more=(
+            "It dreams the real trials of your policies again and counts the successes. With `--error` the judge gets "
+            "a second threshold, and says that it is unsure rather than be wrong more often than that."
+        ),
         example=(
             "calibrate --world checkpoints/metaworld-push --judge checkpoints/judges/metaworld-push-v3 --policies "
             "checkpoints/policies/metaworld-push-v3 --data data/rollouts --horizon 30 --out runs/judge"
         ),
-        everyday="episodes skip always overwrite device",
+        everyday="error episodes skip always overwrite device",
     ),
     "steer": Command(
         "Let a policy choose the best of several plans that a world model imagines.",

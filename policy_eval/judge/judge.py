@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from policy_eval.policies.cloned import KeypointEncoder
-from worldmodel.dreams.verdict import Verdict
+from worldmodel.dreams.verdict import Verdict, scored_verdict
 from worldmodel.model.card import CardFacts
 from worldmodel.model.folder import load_model, save_model
 from worldmodel.model.hub import push_saved
@@ -40,6 +40,8 @@ class JudgeDescription:
     """Success probability above which a frame is called a success."""
     reward_range: tuple[float, float]
     """Lowest and highest reward of the training data."""
+    doubt: float | None = None
+    """Success probability from which a frame that is no success is unsure; `None` for a judge that never is."""
 
 
 class JudgeNetwork(nn.Module):
@@ -74,10 +76,19 @@ class LearnedJudge:
         shape: Cameras and sizes.
         threshold: Success probability above which a frame is called a success.
         reward_range: Lowest and highest reward of the training data.
+        doubt: Success probability from which a frame that is no success is unsure; `None` for a judge that never is.
+            `worldmodel calibrate --error` sets it.
     """
 
-    def __init__(self, shape: JudgeShape, *, threshold: float = 0.5, reward_range: tuple[float, float] = (0.0, 1.0)):
-        self.shape, self.threshold, self.reward_range = shape, threshold, reward_range
+    def __init__(
+        self,
+        shape: JudgeShape,
+        *,
+        threshold: float = 0.5,
+        reward_range: tuple[float, float] = (0.0, 1.0),
+        doubt: float | None = None,
+    ):
+        self.shape, self.threshold, self.reward_range, self.doubt = shape, threshold, reward_range, doubt
         self.network = JudgeNetwork(shape).eval()
 
     @torch.no_grad()
@@ -102,12 +113,12 @@ class LearnedJudge:
     def __call__(self, observation: Observation) -> Verdict:
         """The verdict on the latest frame of every stream."""
         probability, rewards = self.predict(observation.frames)
-        return Verdict(rewards, probability > self.threshold)
+        return scored_verdict(probability, rewards, self.threshold, self.doubt)
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
         """Write `judge.json` and `weights.safetensors`; `dtype` is that of the weights."""
         tensors = {name: tensor.to(dtype) for name, tensor in self.network.state_dict().items()}
-        described = JudgeDescription(self.shape, self.threshold, self.reward_range)
+        described = JudgeDescription(self.shape, self.threshold, self.reward_range, self.doubt)
         save_model(folder, "judge.json", described, tensors)
 
     def push_to_hub(
@@ -124,6 +135,6 @@ class LearnedJudge:
             ValueError: There is no valid judge; the message says what is wrong, see `load_model`.
         """
         said, network = load_model(folder, "judge.json", JudgeDescription, lambda said, _: JudgeNetwork(said.shape))
-        judge = cls(said.shape, threshold=said.threshold, reward_range=said.reward_range)
+        judge = cls(said.shape, threshold=said.threshold, reward_range=said.reward_range, doubt=said.doubt)
         judge.network = network.to(device).eval()
         return judge

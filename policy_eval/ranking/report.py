@@ -169,13 +169,24 @@ def fault_lines(report: Mapping[str, Any]) -> list[str]:
         several = "s" if len(reasons) > 1 else ""
         trials = f"{len(reasons)} {'dreamed' if place == 'dream' else 'real'} trial{several} of {policy}"
         if kind == "judge":
-            lines.append(f"At the end of {trials} the judge was unsure, and they are left out.")
+            known = _range(report, policy, place, len(reasons))
+            lines.append(f"At the end of {trials} the judge was unsure, and they are left out.{known}")
         else:
             lines.append(f"In {trials} the policy failed, and they {counted}: {Counter(reasons).most_common(1)[0][0]}")
     ranked = {policy["name"] for policy in report["policies"]}
     absent = [name for name in report["settings"]["policies"] if name not in ranked]
     lines += [f"{name} is not ranked: no trial of it is left." for name in absent]
     return lines
+
+
+def _range(report: Mapping[str, Any], policy: str, place: str, unsure: int) -> str:
+    """What the success rate would be if all unsure trials had failed, or succeeded, and how many were decided."""
+    row = next((each[place] for each in report["policies"] if each["name"] == policy), None)
+    if row is None:
+        return ""
+    trials, successes = row["n"] + unsure, row["score"] * row["n"]
+    low, high = successes / trials, (successes + unsure) / trials
+    return f" It decided {row['n'] / trials:.0%}; with the others its success is between {low:.2f} and {high:.2f}."
 
 
 def draw_leaderboard(report: Mapping[str, Any]) -> bytes:

@@ -38,6 +38,14 @@ Judge = Callable[[Observation], Verdict]
 """Looks at the latest frame of every stream, all cameras."""
 
 
+def scored_verdict(
+    scores: Float[Tensor, "b"], rewards: Float[Tensor, "b"], threshold: float, doubt: float | None
+) -> Verdict:
+    """A success above `threshold`; otherwise unsure from `doubt` on, or never if that is `None`."""
+    successes = scores > threshold
+    return Verdict(rewards, successes, None if doubt is None else (scores >= doubt) & ~successes)
+
+
 def as_verdict(answer: object, number: int, *, threshold: float = 0.5, name: str = "judge") -> Verdict:
     """The answer of somebody's judge as a verdict.
 

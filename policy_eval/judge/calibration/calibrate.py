@@ -1,10 +1,12 @@
-"""Set a judge's threshold so that dreams succeed as often as reality did. `worldmodel calibrate`.
+"""Set a judge's thresholds by real rollouts. `worldmodel calibrate`.
 
 A judge that is right on real frames can still accept too many dreamed ones, which are blurred and
 drift. The order of policies hardly depends on the threshold, but their success rates do. So the
 policies act in dreams from the starts of their own real rollouts, and the threshold is set so that
 as many of these dreams succeed as rollouts did. It does not change if the difference may be chance:
 otherwise, where scores are near 0 or 1, a few episodes would decide.
+
+With `--error` there are two thresholds, between which the judge is unsure; see `conformal.py`.
 """
 
 import json
@@ -14,52 +16,53 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 import tyro
-from gymnasium.vector import AutoresetMode
 from jaxtyping import Float64
 
-from policy_eval.evaluation import evaluate
+from policy_eval.judge.calibration.conformal import Band, conformal_band
 from policy_eval.judge.calibration.page import meaning, write_page
+from policy_eval.judge.calibration.scores import Dreaming, TrialScores, dreamt_scores, real_successes, recorded_scores
+from policy_eval.judge.calibration.threshold import new_threshold
 from policy_eval.judge.find import load_trained
 from policy_eval.judge.goals.judge import GoalJudge
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.find import find_policies, load_policy
-from policy_eval.policies.policy import Policy
-from worldmodel.data import EpisodeSource, open_episodes
+from worldmodel.data import open_episodes
 from worldmodel.data.lerobot.read import recorded_policies
 from worldmodel.data.options import ColumnOptions, DataOptions, chosen_episodes
-from worldmodel.display.progress import ProgressLine
-from worldmodel.dreams.env import DreamEnv
-from worldmodel.dreams.starts import Starts
-from worldmodel.dreams.verdict import Verdict
-from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
 from worldmodel.model.precision import command_device
 from worldmodel.processes import single_thread
-from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
 
 
 @dataclass(frozen=True)
 class CalibrateConfig:
-    """Set a judge's threshold so that dreams succeed as often as reality did."""
+    """Set a judge's threshold so that dreams succeed as often as reality did, or so that it seldom errs."""
 
-    world: str | Path
-    """Folder of the world model, or hf://USER/NAME@REV."""
     judge: str | Path
     """Folder of the judge, or hf://USER/NAME@REV."""
-    policies: tuple[str | Path, ...]
-    """Folders of policies, folders of such folders, module:name for a policy of yours, lerobot:FOLDER for one that
-    lerobot saved, or ws://HOST:PORT for one behind a server of openpi's protocol."""
     data: Path
-    """Real rollouts of these policies, which are found by their names. No rollout may start where policies are ranked,
-    and neither the world model nor the judge should have been trained on the rollouts."""
+    """Real rollouts of --policies, which are found by their names. No rollout may start where policies are ranked, and
+    neither the world model nor the judge should have been trained on the rollouts."""
     out: Path
-    """Folder of the judge with its new threshold, and of `calibration.json`."""
+    """Folder of the judge with its new thresholds, of `calibration.json` and of a page, report.html."""
     horizon: int
     """Maximum number of actions of a trial. A world model with a stride holds each action for so many frames, so the
     policies should have acted at the same interval in the rollouts, of which --horizon times that many frames count."""
+    world: str | Path | None = None
+    """Folder of the world model, or hf://USER/NAME@REV. With --error you can leave it out: then the judge looks at the
+    frames of the rollouts themselves, and what it promises holds for real frames only."""
+    policies: tuple[str | Path, ...] = ()
+    """Folders of policies, folders of such folders, module:name for a policy of yours, lerobot:FOLDER for one that
+    lerobot saved, or ws://HOST:PORT for one behind a server of openpi's protocol. Goes with --world."""
+    error: float | None = None
+    """Largest share of failures that the judge may call a success, and of successes that it may call a failure. It gets
+    a second threshold, and in between it is unsure: such trials are left out of a ranking, and counted. With 0.1 it
+    takes at least 9 failures and 9 successes. By default there is one threshold, and dreams succeed as often as
+    rollouts."""
     episodes: int | str | None = None
     """Rollouts to use: a number means the first ones, `0:50,60` means 0 to 49 and 60; by default all."""
     skip: int = 0
@@ -81,61 +84,111 @@ class CalibrateConfig:
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
 
-class Listener:
-    """A judge that never calls a success and remembers the highest score of every stream."""
-
-    def __init__(self, judge: LearnedJudge | GoalJudge):
-        self.judge = judge
-        self.highest: Float64[np.ndarray, "n"] | None = None
-
-    def __call__(self, observation: Observation) -> Verdict:
-        """The judge's reward, and no success."""
-        scores, rewards = self.judge.predict(observation.frames)
-        heard = scores.double().cpu().numpy()
-        self.highest = heard if self.highest is None else np.maximum(self.highest, heard)
-        return Verdict(rewards, scores > 1)
-
-
 def calibrate_judge(config: CalibrateConfig) -> dict:
-    """Dream, set the threshold, write the judge; returns what `calibration.json` holds.
+    """Score the rollouts, set the thresholds, write the judge; returns what `calibration.json` holds.
 
     Raises:
-        ValueError: There are fewer rollouts than asked for, a policy has none, or something does
-            not fit.
+        ValueError: There are fewer rollouts than asked for, a policy has none, there are too few of one outcome, or
+            something does not fit.
     """
+    check(config)
     check_out(config.out, "judge.json", overwrite=config.overwrite)
     device = command_device(config.device)
-    world = WorldModel.load(config.world, device)
-    reading = DataOptions(**asdict(config.columns))
-    source = open_episodes(config.data, size=tuple(world.size), views=world.views, options=reading)
-    specs = find_policies(config.policies)
-    everyone = recorded_policies(config.data)
-    actors = chosen_actors(config, source.name, [everyone[origin.number] for origin in source.origins])
-    rows = rows_of(source.name, actors, list(specs))
-    policies = {name: load_policy(spec, device) for name, spec in specs.items()}
     judge = load_trained(config.judge, device)
+    config.out.mkdir(parents=True, exist_ok=True)
     with single_thread():
-        scores = dreamt_scores(config, world, judge, policies, source, rows)
-    real = real_successes(source, [row for mine in rows.values() for row in mine], config.horizon * world.stride)
-    before = judge.threshold
-    judge.threshold, difference = new_threshold(scores, real, before, always=config.always)
-    found = {
-        "rollouts": source.name,
-        "episodes": len(real),
-        "by_others": len(actors) - len(real),
-        "real": float(real.mean()),
-        "dreamt_before": float((scores > before).mean()),
-        "difference_before": difference and list(difference),
-        "dreamed": float((scores > judge.threshold).mean()),
-        "threshold_before": before,
-        "threshold": judge.threshold,
-    }
+        name, scores, real, others = dreams_and_outcomes(config, judge, device)
+    found = {"rollouts": name, "episodes": len(real), "by_others": others, "real": float(real.mean())}
+    if config.error is None:
+        found |= match(judge, scores, real, always=config.always)
+    else:
+        found |= doubt(judge, scores, real, config.error, name) | {"frames": "dreamed" if config.world else "recorded"}
     judge.save(config.out)
     write_json(config.out / "calibration.json", found)
-    write_page(found, scores, config.out / "report.html")
+    write_page(found, scores.highest, config.out / "report.html")
     print(json.dumps(found, indent=2))
     print("\n".join([*meaning(found), str(config.out / "report.html")]))
     return found
+
+
+def check(config: CalibrateConfig) -> None:
+    """Raise a `ValueError` for options that contradict each other."""
+    if config.error is None and config.world is None:
+        raise ValueError("calibrate needs --world and --policies, or --error, with which real frames are enough")
+    if (config.world is None) != (not config.policies):
+        have, lack = ("--policies", "--world") if config.policies else ("--world", "--policies")
+        raise ValueError(f"{have} is given and {lack} is not: policies dream in a world model")
+    if config.error is not None and config.always:
+        raise ValueError(f"--always goes with one threshold, --error {config.error:g} sets two")
+
+
+def dreams_and_outcomes(
+    config: CalibrateConfig, judge: LearnedJudge | GoalJudge, device: torch.device
+) -> tuple[str, TrialScores, Float64[np.ndarray, "e"], int]:
+    """Name of the data, scores and real outcomes of the rollouts, and the number of those that were left out.
+
+    The scores are those of dreams, or of the recorded frames where there is no world model.
+    """
+    reading, log = DataOptions(**asdict(config.columns)), config.out / "calibrate.log"
+    world = None if config.world is None else WorldModel.load(config.world, device)
+    size, views = (judge.shape.size, judge.shape.views) if world is None else (tuple(world.size), world.views)
+    source = open_episodes(config.data, size=size, views=views, options=reading)
+    everyone = recorded_policies(config.data)
+    actors = chosen_actors(config, source.name, [everyone[origin.number] for origin in source.origins])
+    if world is None:
+        scores = recorded_scores(judge, source, list(actors), config.horizon, log)
+        return source.name, scores, real_successes(source, list(actors), config.horizon), 0
+    specs = find_policies(config.policies)
+    rows = rows_of(source.name, actors, list(specs))
+    policies = {name: load_policy(spec, device) for name, spec in specs.items()}
+    dreaming = Dreaming(config.num_envs, config.horizon, config.num_steps, config.seed, log)
+    scores = dreamt_scores(dreaming, world, judge, policies, source, rows)
+    real = real_successes(source, [row for mine in rows.values() for row in mine], config.horizon * world.stride)
+    return source.name, scores, real, len(actors) - len(real)
+
+
+def match(
+    judge: LearnedJudge | GoalJudge, scores: TrialScores, real: Float64[np.ndarray, "e"], *, always: bool
+) -> dict:
+    """Set the threshold with which as many dreams succeed as rollouts; what was found."""
+    before, dreamed = judge.threshold, scores.highest
+    judge.threshold, difference = new_threshold(dreamed, real, before, always=always)
+    judge.doubt = None
+    return {
+        "dreamt_before": float((dreamed > before).mean()),
+        "difference_before": difference and list(difference),
+        "dreamed": float((dreamed > judge.threshold).mean()),
+        "threshold_before": before,
+        "threshold": judge.threshold,
+    }
+
+
+def doubt(
+    judge: LearnedJudge | GoalJudge, scores: TrialScores, real: Float64[np.ndarray, "e"], error: float, name: str
+) -> dict:
+    """Set the two thresholds of a judge that may err as seldom as `error`; what was found."""
+    before = Band(judge.threshold, judge.doubt)
+    band = conformal_band(scores, real, judge.threshold, error, name)
+    judge.threshold, judge.doubt = band.threshold, band.doubt
+    return {
+        "error": error,
+        "failures": int((real == 0).sum()),
+        "successes": int((real == 1).sum()),
+        "before": counts(before.verdicts(scores), real),
+        "now": counts(band.verdicts(scores), real),
+        "threshold_before": before.threshold,
+        "threshold": band.threshold,
+        "doubt": band.doubt,
+    }
+
+
+def counts(verdicts: Float64[np.ndarray, "e"], real: Float64[np.ndarray, "e"]) -> dict[str, int]:
+    """How many failures are called a success, how many successes a failure, and at how many trials it is unsure."""
+    return {
+        "false_successes": int(((verdicts == 1) & (real == 0)).sum()),
+        "false_failures": int(((verdicts == 0) & (real == 1)).sum()),
+        "unsure": int(np.isnan(verdicts).sum()),
+    }
 
 
 def chosen_actors(config: CalibrateConfig, data: str, recorded: Sequence[str | None]) -> dict[int, str | None]:
@@ -166,82 +219,3 @@ def rows_of(data: str, actors: Mapping[int, str | None], policies: Sequence[str]
         names = sorted({str(actor) for actor in actors.values()})
         raise ValueError(f"{data}: no rollouts by {missing}, there are those by {names}")
     return rows
-
-
-def dreamt_scores(
-    config: CalibrateConfig,
-    world: WorldModel,
-    judge: LearnedJudge | GoalJudge,
-    policies: Mapping[str, Policy],
-    source: EpisodeSource,
-    rows: Mapping[str, Sequence[int]],
-) -> Float64[np.ndarray, "e"]:
-    """Highest score of a dream from the start of every rollout, by the policy that acted there."""
-    scores = []
-    config.out.mkdir(parents=True, exist_ok=True)
-    total, log = sum(map(len, rows.values())), config.out / "calibrate.log"
-    with ProgressLine("calibrate", total, unit="dreams", log=log) as progress:
-        for name, mine in rows.items():
-            starts, listener = Starts(source, mine), Listener(judge)
-            dream = DreamEnv(
-                world,
-                starts,
-                listener,
-                num_envs=min(config.num_envs, len(mine)),
-                horizon=config.horizon,
-                num_steps=config.num_steps,
-                seed=config.seed,
-                autoreset_mode=AutoresetMode.DISABLED,
-            )
-            for first in range(0, len(mine), dream.num_envs):
-                part = range(first, min(first + dream.num_envs, len(mine)))
-                listener.highest = None
-                evaluate(policies[name], dream, starts=part, horizon=config.horizon)
-                scores.append(listener.highest[: len(part)])
-                progress.advance(len(part))
-    return np.concatenate(scores)
-
-
-def real_successes(source: EpisodeSource, episodes: Sequence[int], horizon: int) -> Float64[np.ndarray, "e"]:
-    """1 for every episode with a success within `horizon` actions.
-
-    Raises:
-        ValueError: The data has no `next.success`.
-    """
-    outcomes = []
-    for episode in episodes:
-        clip = source.read(episode, 0, source.lengths[episode])
-        if clip.successes is None:
-            raise ValueError(f"{source.name}: no next.success, which is needed to set a threshold")
-        outcomes.append(float(clip.successes[:horizon].any()))
-    return np.array(outcomes)
-
-
-def new_threshold(
-    scores: Float64[np.ndarray, "e"], real: Float64[np.ndarray, "e"], before: float, *, always: bool
-) -> tuple[float, tuple[float, float] | None]:
-    """The threshold that matches the rollouts, or the one before if dreams differ from them by chance alone.
-
-    Args:
-        scores: Highest score of every dream.
-        real: 1 for every rollout that succeeded, else 0.
-        before: The threshold so far.
-        always: Whether it moves even where the difference may be chance.
-
-    Returns:
-        The threshold, and the 95% interval of the success rate of dreams minus that of rollouts; `None` when there
-        are too few.
-    """
-    difference = bootstrap_interval((scores > before) - real, np.arange(len(real)))
-    by_chance = difference is None or difference[0] <= 0 <= difference[1]
-    moves = always or not by_chance
-    return matching_threshold(scores, real.mean()) if moves else before, difference
-
-
-def matching_threshold(scores: Float64[np.ndarray, "e"], share: float) -> float:
-    """A threshold that `share` of the scores exceed, halfway between two of them."""
-    ranked = np.sort(scores)[::-1]
-    above = round(share * len(ranked))
-    low = ranked[above] if above < len(ranked) else 0.0
-    high = ranked[above - 1] if above else 1.0
-    return float((low + high) / 2)

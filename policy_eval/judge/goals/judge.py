@@ -17,7 +17,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from policy_eval.policies.cloned import KeypointEncoder
-from worldmodel.dreams.verdict import Verdict
+from worldmodel.dreams.verdict import Verdict, scored_verdict
 from worldmodel.model.card import CardFacts
 from worldmodel.model.folder import load_model, save_model
 from worldmodel.model.hub import push_saved
@@ -52,6 +52,8 @@ class GoalDescription:
     """Score above which the goal counts as reached."""
     goals: int
     """Number of goal pictures, which lie beside the weights."""
+    doubt: float | None = None
+    """Score from which a frame that is not at the goal is unsure; `None` for a judge that never is."""
 
 
 def first_steps(farthest: int) -> Int64[Tensor, " bins"]:
@@ -113,6 +115,7 @@ class GoalJudge:
         goals: Pictures of the goal, `g v H W 3`; or `n g v H W 3`, `g` pictures for each of `n` streams.
         threshold: Score above which the goal counts as reached.
         network: The trained network; by default a new one.
+        doubt: Score from which a frame that is not at the goal is unsure; `None` for a judge that never is.
 
     Raises:
         ValueError: There is no goal picture, or it has other cameras or another size.
@@ -121,17 +124,23 @@ class GoalJudge:
     reward_range = (0.0, 1.0)
 
     def __init__(
-        self, shape: GoalShape, goals: UInt8[Tensor, "..."], *, threshold: float = 0.5, network: nn.Module | None = None
+        self,
+        shape: GoalShape,
+        goals: UInt8[Tensor, "..."],
+        *,
+        threshold: float = 0.5,
+        network: nn.Module | None = None,
+        doubt: float | None = None,
     ):
         expected = (len(shape.views), *shape.size, 3)
         if goals.dim() not in (5, 6) or not goals.numel() or tuple(goals.shape[-4:]) != expected:
             raise ValueError(f"goals are at least one picture of {expected}, got {tuple(goals.shape)}")
-        self.shape, self.goals, self.threshold = shape, goals, threshold
+        self.shape, self.goals, self.threshold, self.doubt = shape, goals, threshold, doubt
         self.network = GoalNetwork(shape).eval() if network is None else network
 
     def with_goals(self, goals: UInt8[Tensor, "..."]) -> "GoalJudge":
         """The same judge for other goals, of the shape that `GoalJudge` takes; the network is shared."""
-        return GoalJudge(self.shape, goals, threshold=self.threshold, network=self.network)
+        return GoalJudge(self.shape, goals, threshold=self.threshold, network=self.network, doubt=self.doubt)
 
     @cached_property
     def _goal_features(self) -> Float[Tensor, "*n g f"]:
@@ -178,7 +187,7 @@ class GoalJudge:
     def __call__(self, observation: Observation) -> Verdict:
         """The verdict on the latest frame of every stream."""
         scores = self.score(observation.frames)
-        return Verdict(scores, scores > self.threshold)
+        return scored_verdict(scores, scores, self.threshold, self.doubt)
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
         """Write `judge.json` and `weights.safetensors`, the goals included; `dtype` is that of the weights.
@@ -189,7 +198,7 @@ class GoalJudge:
         if self.goals.dim() != 5:
             raise ValueError(f"goals of {len(self.goals)} streams are not saved; pass one set to with_goals first")
         tensors = {name: tensor.to(dtype) for name, tensor in self.network.state_dict().items()}
-        described = GoalDescription(self.shape, self.threshold, len(self.goals))
+        described = GoalDescription(self.shape, self.threshold, len(self.goals), self.doubt)
         save_model(folder, "judge.json", described, tensors | {"goals": self.goals.cpu().contiguous()})
 
     def push_to_hub(
@@ -208,7 +217,7 @@ class GoalJudge:
         said, stored = load_model(folder, "judge.json", GoalDescription, _with_room_for_goals)
         goals = stored.goals
         del stored.goals
-        return cls(said.shape, goals, threshold=said.threshold, network=stored.to(device).eval())
+        return cls(said.shape, goals, threshold=said.threshold, network=stored.to(device).eval(), doubt=said.doubt)
 
 
 def _with_room_for_goals(said: GoalDescription, _: Path) -> GoalNetwork:

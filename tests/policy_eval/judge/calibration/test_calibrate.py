@@ -15,17 +15,9 @@ from rank_set import write_rank_set
 from square_world import SquareEnv, square_policy, write_episodes
 from tiny import tiny_world
 
-from policy_eval.judge.calibration.calibrate import (
-    CalibrateConfig,
-    Listener,
-    calibrate_judge,
-    chosen_actors,
-    dreamt_scores,
-    matching_threshold,
-    new_threshold,
-    real_successes,
-    rows_of,
-)
+from policy_eval.judge.calibration.calibrate import CalibrateConfig, calibrate_judge, chosen_actors, rows_of
+from policy_eval.judge.calibration.scores import Dreaming, Listener, dreamt_scores, real_successes
+from policy_eval.judge.calibration.threshold import matching_threshold, new_threshold
 from policy_eval.judge.goals.judge import GoalJudge, GoalShape
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
@@ -56,8 +48,9 @@ def rollouts(made, tmp_path_factory):
 
 @pytest.fixture
 def config(made, rollouts, tmp_path):
+    few = {"horizon": 3, "num_envs": 2, "num_steps": 1}
     return CalibrateConfig(
-        str(made.world), made.judge, (made.policies,), rollouts, tmp_path / "out", horizon=3, num_envs=2, num_steps=1
+        made.judge, rollouts, tmp_path / "out", world=str(made.world), policies=(made.policies,), **few
     )
 
 
@@ -108,6 +101,7 @@ def test_the_highest_score_of_every_stream_is_remembered(made):
     scores, rewards = judge.predict(frames.flatten(0, 1))
     np.testing.assert_allclose(listener.highest, scores.unflatten(0, (3, 2)).amax(0), atol=1e-5)
     torch.testing.assert_close(torch.stack([v.rewards for v in verdicts]), rewards.unflatten(0, (3, 2)))
+    np.testing.assert_allclose(listener.last, scores.unflatten(0, (3, 2))[-1], atol=1e-5)
     assert not any(v.successes.any() for v in verdicts)
 
 
@@ -135,9 +129,12 @@ def test_every_dream_is_listened_to_apart(config, made):
     policies = {name: ClonedPolicy.load(folder) for name, folder in find_policies((made.policies,)).items()}
     source = open_episodes(config.data, size=tuple(world.size), views=world.views)
     parts = world, judge, policies, source, {"policy-0": [0, 2, 4], "policy-1": [1, 3]}
-    two, three = (dreamt_scores(replace(config, num_envs=number), *parts) for number in (2, 3))
-    assert len(set(two.tolist())) == 5
-    np.testing.assert_allclose(two, three, atol=1e-3)
+    log = config.out.parent / "log"
+    two, three = (dreamt_scores(Dreaming(number, 3, 1, 0, log), *parts) for number in (2, 3))
+    assert len(set(two.highest.tolist())) == 5
+    np.testing.assert_allclose(two.highest, three.highest, atol=1e-3)
+    np.testing.assert_allclose(two.last, three.last, atol=1e-3)
+    assert (two.last <= two.highest).all() and (two.last < two.highest).any()
 
 
 class NamedSquare(SquareEnv):
@@ -160,7 +157,8 @@ def squares(tmp_path):
     LearnedJudge(JudgeShape(("top", "wrist"), (16, 16), width=8)).save(tmp_path / "judge")
     few = {"horizon": 3, "num_envs": 5, "num_steps": 1}
     policies = tuple(tmp_path / "policies" / name for name in "ab")
-    return CalibrateConfig(tmp_path / "world", tmp_path / "judge", policies, data, tmp_path / "out", **few)
+    out, world = tmp_path / "out", tmp_path / "world"
+    return CalibrateConfig(tmp_path / "judge", data, out, world=world, policies=policies, **few)
 
 
 def test_the_horizon_counts_actions_that_are_held_over_the_stride(squares):

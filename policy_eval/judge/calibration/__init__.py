@@ -1,0 +1,1 @@
+"""Thresholds of a judge, set by real rollouts. `worldmodel calibrate`."""

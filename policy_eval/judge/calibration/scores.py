@@ -1,0 +1,138 @@
+"""What a judge says of the trials that set its thresholds: of dreams from their starts, or of their own frames."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from jaxtyping import Float64
+
+from policy_eval.evaluation import evaluate
+from policy_eval.judge.goals.judge import GoalJudge
+from policy_eval.judge.judge import LearnedJudge
+from policy_eval.policies.policy import Policy
+from worldmodel.data import EpisodeSource
+from worldmodel.display.progress import ProgressLine
+from worldmodel.dreams.env import DreamEnv
+from worldmodel.dreams.starts import Starts
+from worldmodel.dreams.verdict import Verdict
+from worldmodel.streaming.state import Observation
+from worldmodel.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class TrialScores:
+    """The scores of every trial.
+
+    Attributes:
+        highest: The highest one of its frames, the first frame left out.
+        last: That of its last frame.
+    """
+
+    highest: Float64[np.ndarray, "e"]
+    last: Float64[np.ndarray, "e"]
+
+
+class Listener:
+    """A judge that never calls a success and remembers the highest and the latest score of every stream."""
+
+    def __init__(self, judge: LearnedJudge | GoalJudge):
+        self.judge = judge
+        self.highest: Float64[np.ndarray, "n"] | None = None
+        self.last: Float64[np.ndarray, "n"] | None = None
+
+    def __call__(self, observation: Observation) -> Verdict:
+        """The judge's reward, and no success."""
+        scores, rewards = self.judge.predict(observation.frames)
+        self.last = scores.double().cpu().numpy()
+        self.highest = self.last if self.highest is None else np.maximum(self.highest, self.last)
+        return Verdict(rewards, scores > 1)
+
+
+@dataclass(frozen=True)
+class Dreaming:
+    """How the policies dream.
+
+    Attributes:
+        num_envs: Number of dreams that run side by side.
+        horizon: Number of actions of a dream.
+        num_steps: Denoising steps per frame.
+        seed: Seed of the dreams.
+        log: File of the progress.
+    """
+
+    num_envs: int
+    horizon: int
+    num_steps: int
+    seed: int
+    log: Path
+
+
+def dreamt_scores(
+    dreaming: Dreaming,
+    world: WorldModel,
+    judge: LearnedJudge | GoalJudge,
+    policies: Mapping[str, Policy],
+    source: EpisodeSource,
+    rows: Mapping[str, Sequence[int]],
+) -> TrialScores:
+    """Scores of a dream from the start of every rollout, by the policy that acted there."""
+    highest, last = [], []
+    with ProgressLine("calibrate", sum(map(len, rows.values())), unit="dreams", log=dreaming.log) as progress:
+        for name, mine in rows.items():
+            starts, listener = Starts(source, mine), Listener(judge)
+            dream = DreamEnv(
+                world,
+                starts,
+                listener,
+                num_envs=min(dreaming.num_envs, len(mine)),
+                horizon=dreaming.horizon,
+                num_steps=dreaming.num_steps,
+                seed=dreaming.seed,
+                autoreset_mode=AutoresetMode.DISABLED,
+            )
+            for first in range(0, len(mine), dream.num_envs):
+                part = range(first, min(first + dream.num_envs, len(mine)))
+                listener.highest = None
+                evaluate(policies[name], dream, starts=part, horizon=dreaming.horizon)
+                highest.append(listener.highest[: len(part)])
+                last.append(listener.last[: len(part)])
+                progress.advance(len(part))
+    return TrialScores(np.concatenate(highest), np.concatenate(last))
+
+
+def recorded_scores(
+    judge: LearnedJudge | GoalJudge, source: EpisodeSource, episodes: Sequence[int], horizon: int, log: Path
+) -> TrialScores:
+    """Scores of the recorded frames of rollouts, up to the frame after `horizon` actions.
+
+    Raises:
+        ValueError: A rollout has no action.
+    """
+    highest, last = [], []
+    with ProgressLine("calibrate", len(episodes), unit="rollouts", log=log) as progress:
+        for episode in episodes:
+            length = min(source.lengths[episode], horizon + 1)
+            if length < 2:
+                raise ValueError(f"{source.name}: rollout {episode} has {source.lengths[episode]} frame, expected 2")
+            scores = judge.score(source.read(episode, 0, length).frames[1:]).double().cpu().numpy()
+            highest.append(scores.max())
+            last.append(scores[-1])
+            progress.advance()
+    return TrialScores(np.array(highest), np.array(last))
+
+
+def real_successes(source: EpisodeSource, episodes: Sequence[int], horizon: int) -> Float64[np.ndarray, "e"]:
+    """1 for every episode with a success within `horizon` actions.
+
+    Raises:
+        ValueError: The data has no `next.success`.
+    """
+    outcomes = []
+    for episode in episodes:
+        clip = source.read(episode, 0, source.lengths[episode])
+        if clip.successes is None:
+            raise ValueError(f"{source.name}: no next.success, which is needed to set a threshold")
+        outcomes.append(float(clip.successes[:horizon].any()))
+    return np.array(outcomes)
