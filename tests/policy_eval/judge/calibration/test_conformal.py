@@ -141,17 +141,24 @@ def config(tmp_path):
 
 
 def test_real_frames_are_enough_for_an_error(config):
-    """Every frame is looked at but the first, up to the horizon."""
     found = calibrate_judge(config)
     judge = LearnedJudge.load(config.out)
     assert found["frames"] == "recorded" and (found["failures"], found["successes"]) == (3, 3)
     assert (found["threshold"], found["doubt"]) == (judge.threshold, judge.doubt)
     assert json.loads((config.out / "calibration.json").read_text()) == found
     assert "data:image/png" in (config.out / "report.html").read_text()
-    source, short = open_episodes(config.data), config.out.parent / "log"
-    scores = recorded_scores(LearnedJudge.load(config.judge), source, [1, 0], 2, short)
-    seen = judge.score(source.read(1, 1, 2).frames).numpy()
-    np.testing.assert_allclose((scores.highest[0], scores.last[0]), (seen.max(), seen[-1]), atol=1e-5)
+
+
+def test_every_frame_but_the_first_counts_up_to_the_horizon(config):
+    """In one of the rollouts the first frame has the highest score."""
+    source, judge = open_episodes(config.data), LearnedJudge.load(config.judge)
+    seen = [judge.score(source.read(e, 0, 4).frames).numpy() for e in range(6)]
+    scores = recorded_scores(judge, source, range(6), 2, config.out.parent / "log")
+    turned = recorded_scores(LearnedJudge.load(config.judge), source, [5, 0], 2, config.out.parent / "log")
+    np.testing.assert_allclose(scores.highest, [each[1:3].max() for each in seen], atol=1e-5)
+    np.testing.assert_allclose(scores.last, [each[2] for each in seen], atol=1e-5)
+    np.testing.assert_allclose(turned.highest, scores.highest[[5, 0]], atol=1e-5)
+    assert max(each[0] - each[1:3].max() for each in seen) > 1e-4
 
 
 def test_dreams_are_calibrated_on_as_well(config):
