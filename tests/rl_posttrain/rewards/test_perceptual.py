@@ -1,6 +1,7 @@
 """The perceptual distance on drawn pictures: what it prefers, its gradient, and the missing package."""
 
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ def trunk() -> Trunk:
 @needs_the_trunk
 def test_right_is_better_than_blurred_than_erased_than_frozen(trunk):
     scores = [float(Perceptual(trunk)(drawn(way, batch=2)).detach().mean()) for way in WAYS]
-    assert all(first - second > 0.02 for first, second in zip(scores, scores[1:], strict=False)), scores
+    assert all(first - second > 0.02 for first, second in pairwise(scores)), scores
 
 
 @needs_the_trunk

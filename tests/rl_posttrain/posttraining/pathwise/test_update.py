@@ -167,7 +167,7 @@ def test_the_rewards_see_states_as_the_model_predicted_them():
     gradient(world, terms_of(1.0, lambda given: seen.append(given) or bright(given)), batch)
     latents = world.codec.encode(batch.clip.frames)
     with torch.no_grad():
-        context, states = self_generated(world, batch.clip, latents, batch.draws)
+        context, _ = self_generated(world, batch.clip, latents, batch.draws)
     torch.testing.assert_close(seen[0].context, context)
     torch.testing.assert_close(seen[0].recorded, latents[:, 1:])
     torch.testing.assert_close(seen[0].states[:, 0], batch.clip.states[:, 0])
