@@ -158,7 +158,7 @@ COMMANDS = {
         more="The best world model on held-out episodes is kept.",
         example="posttrain --world checkpoints/pusht --data data/pusht --out runs/better-world --minutes 30",
         everyday=(
-            "inverse-dynamics objective steps minutes learning-rate lora-rank episodes patience log device "
+            "inverse-dynamics objective steps minutes learning-rate train episodes patience log device "
             "seed resume overwrite"
         ),
     ),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rl_posttrain.posttraining.branches import draw_branches
 from rl_posttrain.posttraining.config import PosttrainConfig, check
 from rl_posttrain.posttraining.keeper import Keeper
-from rl_posttrain.posttraining.lora import adapted, merged, twin
+from rl_posttrain.posttraining.lora import adapted, conditioned, merged, twin
 from rl_posttrain.posttraining.nft import extremes, old_policy_decay, optimality
 from rl_posttrain.posttraining.pathwise.rollout import RolloutBatch, draw_rollouts
 from rl_posttrain.posttraining.pathwise.terms import NO_TERMS, PictureTerms, build_terms, terms_read
@@ -88,7 +88,7 @@ def posttrain(
     if config.differentiable:
         terms = build_terms(config.pathwise, base, config.inverse_dynamics, pictures)
     both = nn.ModuleDict({"world": world, "old": old, **terms.learned})
-    muon = config.muon and not config.lora_rank
+    muon = config.muon and config.train != "lora"
     optimizers = build_optimizers(world, config.rate, muon=muon)
     learning = terms.optimizers(config.pathwise.realism_rate)
     average = MovingAverage(both, config.average_decay)
@@ -173,13 +173,16 @@ def check_processes(number: int) -> None:
 
 def policies(config: PosttrainConfig, base: WorldModel) -> tuple[WorldModel, WorldModel]:
     """The policy that is trained and the old one, which starts as its copy."""
-    world = adapted(base, config.lora_rank) if config.lora_rank else twin(base)
+    if config.train == "lora":
+        world = adapted(base, config.lora_rank)
+    else:
+        world = conditioned(base) if config.train == "conditioner" else twin(base)
     return world, twin(world)
 
 
 def plain(config: PosttrainConfig, world: WorldModel) -> WorldModel:
     """The trained policy as it is evaluated and saved: without adapters."""
-    return merged(world) if config.lora_rank else world
+    return merged(world) if config.train == "lora" else world
 
 
 def apply_gradients(optimizers: Sequence[torch.optim.Optimizer], learning_rate: float) -> None:
