@@ -1,0 +1,158 @@
+"""What is measured of a world model after post-training; nothing here rewarded it or chose it.
+
+Objects come first: whether they are there, where they are, and whether they kept their shape. Then come actions that
+the second inverse dynamics decode, the perceptual distance of the second trunk, sharpness, and pixels last, since a
+world model that erases a small object gains in PSNR.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from conditioning.angles import shortest
+from policy_eval.judge.inverse_dynamics import InverseDynamics, mean_where
+from rl_posttrain.posttraining.guards import HeldOut, dream, motion_energy_ratio
+from rl_posttrain.rewards.perceptual import Trunk
+from rl_posttrain.rewards.reward import Rollout
+from worldmodel.dreams.context import CONTEXT_FRAMES
+from worldmodel.envs import find_objects, object_masks, object_names, object_view
+from worldmodel.fidelity.metrics import change_mask, masked_psnr, psnr, ssim
+from worldmodel.fidelity.scores import object_scores
+from worldmodel.fidelity.shapes import shape_scores
+from worldmodel.world_model import WorldModel
+
+LATE = 25
+"""Actions from this frame on count for the errors of decoded actions."""
+TRUNK = 2
+"""EfficientNet-lite2; the rewards use lite0."""
+
+Columns = dict[str, Float[Tensor, "b"]]
+
+
+@dataclass
+class Measures:
+    """Measures of dreams of the same held-out stretches by several world models.
+
+    Args:
+        windows: The stretches.
+        views: Cameras of the world models.
+        horizons: Dreamed frames after which dream and truth are compared.
+        dynamics: Inverse dynamics that rewarded no arm.
+        num_steps: Denoising steps of the dreams.
+        seed: Noise seed of the first window.
+    """
+
+    windows: HeldOut
+    views: Sequence[str]
+    horizons: Sequence[int]
+    dynamics: InverseDynamics
+    num_steps: int = 2
+    seed: int = 7
+    trunk: Trunk = field(default_factory=lambda: Trunk(TRUNK))
+
+    def columns(self, world: WorldModel) -> tuple[Columns, UInt8[Tensor, "b m v H W 3"]]:
+        """One number per window under every name, without the masked PSNR, and the dreamed frames."""
+        clip = self.windows.clip
+        actions = clip.actions[:, CONTEXT_FRAMES - 1 :]
+        rollout = dream(world, clip, actions, num_steps=self.num_steps, seed=self.seed)
+        columns = self._objects(rollout)
+        if world.state_dim:
+            apart = shortest(rollout.imagined.states - rollout.reference.states, world.config.conditioner.angles)
+            columns |= {f"state_error.{h}": apart[:, h].norm(dim=-1) for h in self.horizons}
+        columns |= self._actions(rollout)
+        columns |= self._distances(rollout)
+        columns |= self._sharpness(rollout)
+        columns["motion"] = motion_energy_ratio(rollout)
+        for name, metric in (("psnr", psnr), ("ssim", ssim)):
+            for view, h, dreamed, truth in self._pictures(rollout):
+                columns[f"{name}.{view}.{h}"] = metric(dreamed, truth)
+        return columns, rollout.imagined.frames[:, 1:].cpu()
+
+    def masked(self, frames: Mapping[str, UInt8[Tensor, "b m v H W 3"]]) -> dict[str, Columns]:
+        """Masked PSNR of every world model, on the union of the masks of the truth and of all of them."""
+        found: dict[str, Columns] = {name: {} for name in frames}
+        for index, view in enumerate(self.views):
+            for h in self.horizons:
+                truth, last = (self.windows.clip.frames[:, CONTEXT_FRAMES - 1 + n, index] for n in (h, 0))
+                scores = masked_psnr(truth, {name: x[:, h - 1, index] for name, x in frames.items()}, last)
+                for name, values in scores.items():
+                    found[name][f"masked_psnr.{view}.{h}"] = values
+        return found
+
+    def _pictures(self, rollout: Rollout) -> Iterator[tuple[str, int, Tensor, Tensor]]:
+        """Camera, horizon, and dreamed and recorded pictures there."""
+        for index, view in enumerate(self.views):
+            for h in self.horizons:
+                yield view, h, rollout.imagined.frames[:, h, index].cpu(), rollout.reference.frames[:, h, index].cpu()
+
+    def _objects(self, rollout: Rollout) -> Columns:
+        """Missing rate, position error and shape of every object that can be found in the pictures."""
+        kind, found = self.windows.robot_type, {}
+        if not object_names(kind) or object_view(kind) not in self.views:
+            return found
+        view = list(self.views).index(object_view(kind))
+        recorded, at = self.windows.clip.frames[:, :, view], list(self.horizons)
+        dreamed = rollout.imagined.frames[:, at, view].cpu()
+        real, tracks = find_objects(kind, recorded), find_objects(kind, dreamed)
+        masks, now = object_masks(kind, recorded), [CONTEXT_FRAMES - 1 + h for h in at]
+        shapes = object_masks(kind, dreamed)
+        scores: dict[str, dict[str, Any]] = {}
+        for name, track in tracks.items():
+            scores[name] = dict(object_scores(real[name], track, CONTEXT_FRAMES - 1, at))
+            usual = torch.as_tensor(masks[name]).sum((2, 3)).float().median(dim=1).values
+            pair = torch.as_tensor(masks[name])[:, now], torch.as_tensor(shapes[name])
+            scores[name] |= shape_scores(*pair, usual)
+        for metric in ("missing", "error_px", "overlap", "spread_error_px"):
+            for name, values in scores.items():
+                found |= {f"{metric}.{name}.{h}": values[metric][:, i] for i, h in enumerate(at)}
+        return found
+
+    def _actions(self, rollout: Rollout) -> Columns:
+        """Mean square of decoded minus commanded actions from frame 25 on, in deviations of the commands."""
+        seen = self.dynamics.visible(rollout.reference)
+        error = self.dynamics.errors(rollout.imagined).square()
+        late = slice(min(LATE, error.shape[1] - 1), None)
+        return {
+            "action_error.early": mean_where(error[:, : late.start], seen[:, : late.start]),
+            "action_error.late": mean_where(error[:, late], seen[:, late]),
+            "action_error.recorded": mean_where(
+                self.dynamics.errors(rollout.reference).square()[:, late], seen[:, late]
+            ),
+        }
+
+    @torch.no_grad()
+    def _distances(self, rollout: Rollout) -> Columns:
+        found = {}
+        for view, h, *pair in self._pictures(rollout):
+            dreamed, truth = (rearrange(x, "b h w c -> b c h w").float() / 127.5 - 1 for x in pair)
+            found[f"distance.{view}.{h}"] = self.trunk.distance(dreamed, truth)
+        return found
+
+    def _sharpness(self, rollout: Rollout) -> Columns:
+        """Energy of edges over that of the recording: of the whole picture, and where something moved."""
+        found = {}
+        last = rollout.reference.frames[:, 0].cpu()
+        for index, view in enumerate(self.views):
+            pair = [c.frames[:, 1:, index].cpu() for c in (rollout.imagined, rollout.reference)]
+            moved = change_mask(pair[1], {"dream": pair[0]}, last[:, None, index].expand_as(pair[0]))
+            everywhere = torch.ones_like(moved)
+            for name, where in (("sharpness", everywhere), ("sharpness_moved", moved)):
+                energies = [edge_energy(frames, where) for frames in pair]
+                ratio = energies[0] / energies[1].clamp_min(1e-9)
+                found[f"{name}.{view}"] = torch.where(energies[1] > 0, ratio, torch.nan)
+        return found
+
+
+def edge_energy(frames: UInt8[Tensor, "b t H W 3"], where: Bool[Tensor, "b t H W"]) -> Float[Tensor, "b"]:
+    """Sum of the squares of the discrete Laplacian over the pixels in `where`: blur lowers it, noise raises it."""
+    kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None]
+    pictures = rearrange(frames.float() / 255, "b t h w c -> (b t c) 1 h w")
+    edges = conv2d(torch.nn.functional.pad(pictures, (1, 1, 1, 1), mode="replicate"), kernel).square()
+    edges = rearrange(edges, "(b t c) 1 h w -> b t c h w", b=len(frames), c=3).sum(2)
+    return (edges * where).sum((1, 2, 3))
