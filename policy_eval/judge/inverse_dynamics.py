@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
@@ -25,6 +24,7 @@ from conditioning.relative import relative_actions
 from policy_eval.policies.cloned import expected_places
 from worldmodel.data.clip import Clip
 from worldmodel.model.card import CardFacts
+from worldmodel.model.codec import to_signed
 from worldmodel.model.folder import load_model, save_model
 from worldmodel.model.hub import push_saved
 
@@ -105,9 +105,11 @@ class MotionKeypoints(nn.Module):
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
         self.num_features = 3 * num_keypoints
 
-    def forward(self, frames: UInt8[Tensor, "b t H W 3"]) -> Float[Tensor, "b t k"]:
-        """Coordinates in [-1, 1] and expected value of every map, of every frame; the first one has not changed."""
-        pictures = rearrange(frames, "b t h w q -> b t q h w").float() / 127.5 - 1
+    def forward(self, pictures: Float[Tensor, "b t 3 H W"]) -> Float[Tensor, "b t k"]:
+        """Coordinates in [-1, 1] and expected value of every map, of every frame; the first one has not changed.
+
+        The pictures are in [-1, 1].
+        """
         changes = torch.cat([torch.zeros_like(pictures[:, :1]), pictures.diff(dim=1)], dim=1)
         stacked = torch.cat([pictures, changes], dim=2).flatten(0, 1)
         stacked = stacked.contiguous(memory_format=torch.channels_last)
@@ -115,7 +117,7 @@ class MotionKeypoints(nn.Module):
         weights = maps.flatten(2).softmax(-1)
         value = (weights * maps.flatten(2)).sum(-1) / SHARPNESS
         points = torch.cat([*expected_places(weights.view(maps.shape)), value.tanh()], dim=-1)
-        return points.unflatten(0, frames.shape[:2])
+        return points.unflatten(0, pictures.shape[:2])
 
 
 def perceptron(inputs: int, width: int, outputs: int) -> nn.Sequential:
@@ -171,9 +173,15 @@ class InverseDynamics(nn.Module):
 
         A missing camera gives zeros for its keypoints.
         """
+        return self.encode_pictures(to_signed(frames), view_mask)
+
+    def encode_pictures(
+        self, pictures: Float[Tensor, "b t v 3 H W"], view_mask: Bool[Tensor, "b v"] | None = None
+    ) -> Float[Tensor, "b t c"]:
+        """`encode` for pictures in [-1, 1], which may have a gradient."""
         points = []
         for view, encode in enumerate(self.encoders):
-            found = encode(frames[:, :, view])
+            found = encode(pictures[:, :, view])
             points.append(found if view_mask is None else found * view_mask[:, view, None, None])
         return self.describe(torch.cat(points, dim=-1))
 

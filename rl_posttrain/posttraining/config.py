@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from rl_posttrain.posttraining.pathwise import config as pathwise
+from rl_posttrain.posttraining.pathwise.config import PathwiseConfig
 from rl_posttrain.posttraining.updates import UpdateWeights
 from rl_posttrain.rewards.mix import RewardWeights
 from worldmodel.data import EpisodeSource
@@ -14,7 +16,7 @@ from worldmodel.training.accelerator import Tracker
 from worldmodel.training.loss import LossConfig
 from worldmodel.world_model import WorldModel
 
-Objective = Literal["nft", "self-rollout", "combined", "teacher-forced"]
+Objective = Literal["pathwise", "nft", "self-rollout", "combined", "teacher-forced"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,10 @@ class PosttrainConfig:
     inverse_dynamics: str | Path | None = None
     """Folder that `worldmodel inverse-dynamics` wrote. Two more rewards then use the actions that it decodes."""
     objective: Objective = "nft"
-    """nft moves towards the better candidates and away from the worse ones. self-rollout and teacher-forced are
-    controls: they regress to the recording, from frames that the model generated or from recorded frames. combined is
-    nft and self-rollout together."""
+    """pathwise follows the gradient of rewards through the last decoding step of its own rollouts, beside a regression
+    to the recording. nft moves towards the better candidates and away from the worse ones. self-rollout and
+    teacher-forced are controls: they regress to the recording, from frames that the model generated or from recorded
+    frames. combined is nft and self-rollout together."""
     steps: int = 300
     """Number of updates; the run ends earlier if --minutes are over, or after --patience validations."""
     minutes: float | None = None
@@ -69,8 +72,9 @@ class PosttrainConfig:
     """Weight of the squared distance to the original world model; the paper PersistWorld found no effect."""
     supervision: float = 1.0
     """Weight of the regression if --objective is combined."""
-    learning_rate: float = 3e-6
-    """Learning rate after the warm-up; the most important setting. A rate of 3e-4 harmed a world model within 7 updates
+    learning_rate: float | None = None
+    """Learning rate after the warm-up; the most important setting. By default 2e-5 for pathwise, and 3e-6 for all
+    others. A rate of 3e-4 harmed a world model within 7 updates
     (objects 5 px further off, less motion), although its rewards looked fine. A rate of 3e-5 harmed a well-trained one
     within 60 updates. Adapters tolerate higher rates."""
     warmup: int = 10
@@ -112,8 +116,29 @@ class PosttrainConfig:
     """Where it trains: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
     reward: RewardWeights = field(default_factory=RewardWeights)
     """Weights of the rewards."""
+    pathwise: PathwiseConfig = field(default_factory=PathwiseConfig)
+    """Rollouts and rewards of the objective pathwise."""
     loss: LossConfig = field(default_factory=LossConfig)
     """The pretraining loss; the two controls use it, and all objectives use its weight of moving pixels."""
+
+    @property
+    def rate(self) -> float:
+        """The learning rate after the warm-up."""
+        if self.learning_rate is None:
+            return 2e-5 if self.differentiable else 3e-6
+        return self.learning_rate
+
+    @property
+    def frames(self) -> int:
+        """Number of frames that an update predicts, for the speed that is shown."""
+        if self.differentiable:
+            return self.groups * (self.pathwise.frames - 1)
+        return self.groups * (self.candidates if self.contrastive else 1) * self.branch
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether rewards are improved by their own gradient."""
+        return self.objective == "pathwise"
 
     @property
     def contrastive(self) -> bool:
@@ -147,6 +172,8 @@ def check(config: PosttrainConfig, world: WorldModel, source: EpisodeSource, hel
         raise ValueError(
             f"keep={config.keep} best and worst need {2 * config.keep} candidates, got {config.candidates}"
         )
+    if config.differentiable:
+        pathwise.check(config.pathwise)
     known = sorted(set(trained_episodes(world.train_data, source)) & set(held_out))
     if known:
         raise ValueError(f"{source.name}: episodes {known} are held out, but {config.world} was trained on them")

@@ -72,10 +72,8 @@ class Keeper:
         reward = f"reward {row['reward']:.3f}" if "reward" in row else ""
         if reward and self.updates.rows:
             reward += f" (first {self.updates.rows[0]['reward']:.3f})"
-        shown = self.config.candidates if self.config.contrastive else 1
-        frames = self.config.groups * shown * self.config.branch
         step = self.log.step
-        self.log.advance(loss, parts, frames=frames, factor=factor, note=reward)
+        self.log.advance(loss, parts, frames=self.config.frames, factor=factor, note=reward)
         values = {name: float(part) for name, part in parts.items()}
         if self.main:
             self.updates.add({"step": step, **row, **values})

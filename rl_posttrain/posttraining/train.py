@@ -1,8 +1,10 @@
 """Post-train a world model by rewards on its own rollouts. `worldmodel posttrain`.
 
-PersistWorld's protocol (2603.25685): the model rolls out a prefix of random length by itself,
-candidates branch from its end with the same actions and other noise, each is scored against what
-was recorded, and the contrastive objective moves the model towards the better ones.
+pathwise: the gradient of rewards through the last decoding step of parallel self-rollouts, see `pathwise.update`.
+
+The other objectives follow PersistWorld's protocol (2603.25685): the model rolls out a prefix of random
+length by itself, candidates branch from its end with the same actions and other noise, each is scored
+against what was recorded, and the contrastive objective moves the model towards the better ones.
 """
 
 from collections.abc import Sequence
@@ -19,10 +21,14 @@ from rl_posttrain.posttraining.config import PosttrainConfig, check
 from rl_posttrain.posttraining.keeper import Keeper
 from rl_posttrain.posttraining.lora import adapted, merged, twin
 from rl_posttrain.posttraining.nft import extremes, old_policy_decay, optimality
+from rl_posttrain.posttraining.pathwise.rollout import RolloutBatch, draw_rollouts
+from rl_posttrain.posttraining.pathwise.terms import NO_TERMS, PictureTerms, build_terms, terms_read
+from rl_posttrain.posttraining.pathwise.update import PathwiseUpdate
 from rl_posttrain.posttraining.updates import BranchBatch, RecordedBatch, Update
 from rl_posttrain.rewards.advantages import group_advantages
 from rl_posttrain.rewards.extra import Weighted, find_rewards, rewards_read
 from rl_posttrain.rewards.mix import RewardMix, build_rewards
+from rl_posttrain.rewards.predictions import WeightedPictures
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips, split_episodes
@@ -46,7 +52,9 @@ from worldmodel.training.optimizers import build_optimizers
 from worldmodel.world_model import WorldModel
 
 
-def posttrain(config: PosttrainConfig, rewards: Weighted | None = None) -> Path:
+def posttrain(
+    config: PosttrainConfig, rewards: Weighted | None = None, pictures: WeightedPictures | None = None
+) -> Path:
     """Post-train, and write the world model to `out`; returns `out`.
 
     Update `i` depends on the weights, on `seed` and on `i` only, so a resumed run repeats an
@@ -55,6 +63,8 @@ def posttrain(config: PosttrainConfig, rewards: Weighted | None = None) -> Path:
     Args:
         config: The settings.
         rewards: Rewards of yours by name, each with its weight, beside those of `config.reward.extra`.
+        pictures: Rewards of yours with a gradient, for the objective pathwise, beside those of
+            `config.pathwise.extra`.
 
     Raises:
         ValueError: If data, world model and configuration do not fit, the held-out episodes were
@@ -66,16 +76,21 @@ def posttrain(config: PosttrainConfig, rewards: Weighted | None = None) -> Path:
     base = WorldModel.load(config.world, accelerator.device)
     source = EpisodeCache(open_episodes(config.data, tuple(base.size), base.views, config.reading))
     extra = find_rewards(config.reward.extra, rewards)
-    settings = RunSettings(config, read_by(config, source) | rewards_read(config.reward.extra, rewards))
+    read = read_by(config, source) | rewards_read(config.reward.extra, rewards)
+    settings = RunSettings(config, read | terms_read(config.pathwise, pictures) if config.differentiable else read)
     settings.check()
     train, held_out = split_episodes(source, config.validation_episodes)
     check(config, base, source, held_out)
     world, old = policies(config, base)
     note_training(world, source, train)
     mix = build_rewards(config.reward, base, source, train, config.inverse_dynamics, branch=config.branch, extra=extra)
-    both = nn.ModuleDict({"world": world, "old": old})
+    terms = NO_TERMS
+    if config.differentiable:
+        terms = build_terms(config.pathwise, base, config.inverse_dynamics, pictures)
+    both = nn.ModuleDict({"world": world, "old": old, **terms.learned})
     muon = config.muon and not config.lora_rank
-    optimizers = build_optimizers(world, config.learning_rate, muon=muon)
+    optimizers = build_optimizers(world, config.rate, muon=muon)
+    learning = terms.optimizers(config.pathwise.realism_rate)
     average = MovingAverage(both, config.average_decay)
     log = RunLog(
         accelerator,
@@ -86,12 +101,10 @@ def posttrain(config: PosttrainConfig, rewards: Weighted | None = None) -> Path:
         name="posttrain",
     )
     if config.resume and has_state(config.out):
-        log.resume(load_state(config.out / "state", both, average, optimizers))
+        log.resume(load_state(config.out / "state", both, average, [*optimizers, *learning]))
     settings.write()
     mix = measure_spread(config, base, source, train, mix)
-    model = accelerator.prepare(
-        Update(world, old, base if config.kl_weight else None, config.update_weights, config.loss)
-    )
+    model = accelerator.prepare(build_update(config, world, old, base, terms))
     keeper = Keeper(config, base, source, held_out, mix, log)
 
     with log:
@@ -103,7 +116,8 @@ def posttrain(config: PosttrainConfig, rewards: Weighted | None = None) -> Path:
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
             factor = min((log.step + 1) / max(config.warmup, 1), 1.0)
-            apply_gradients(optimizers, config.learning_rate * factor)
+            apply_gradients(optimizers, config.rate * factor)
+            apply_gradients(learning, config.pathwise.realism_rate)
             follow(old, world, old_policy_decay(log.step, config.old_decay_rate, config.old_decay))
             average.update(both, log.step)
             keeper.record(loss, parts, row, factor)
@@ -114,12 +128,21 @@ def posttrain(config: PosttrainConfig, rewards: Weighted | None = None) -> Path:
                 average.swap(both)
             last = last or keeper.stopped
             if accelerator.is_main_process and (last or log.stopping or log.step % config.save_interval == 0):
-                save_state(config.out / "state", both, average, optimizers, log.progress)
+                save_state(config.out / "state", both, average, [*optimizers, *learning], log.progress)
             if not last:
                 log.leave_if_asked()
     keeper.finish()
     accelerator.end_training()
     return config.out
+
+
+def build_update(
+    config: PosttrainConfig, world: WorldModel, old: WorldModel, base: WorldModel, terms: PictureTerms
+) -> nn.Module:
+    """The loss of the objective."""
+    if config.differentiable:
+        return PathwiseUpdate(world, terms, config.pathwise, config.loss)
+    return Update(world, old, base if config.kl_weight else None, config.update_weights, config.loss)
 
 
 def begin(config: PosttrainConfig) -> Accelerator:
@@ -196,9 +219,12 @@ def recorded_clip(
 
 def next_batch(
     config: PosttrainConfig, old: WorldModel, source: EpisodeSource, train: range, rewards: RewardMix, step: int
-) -> tuple[BranchBatch | RecordedBatch, dict[str, float]]:
+) -> tuple[BranchBatch | RecordedBatch | RolloutBatch, dict[str, float]]:
     """The batch of update `step`, and what to write down about it."""
     generator = generator_of(config, step)
+    if config.differentiable:
+        sizes = {"batch": config.groups, "seed": config.seed, "step": step, "generator": generator}
+        return draw_rollouts(old, source, train, config.pathwise, config.loss, **sizes), {}
     prefix = int(torch.randint(config.prefix + 1, (1,), generator=generator))
     clip = recorded_clip(config, old, source, train, step, prefix)
     if config.objective == "teacher-forced":

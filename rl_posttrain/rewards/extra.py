@@ -76,11 +76,11 @@ def find_rewards(extra: Sequence[str], given: Weighted | None = None) -> dict[st
     """
     found: dict[str, tuple[CheckedReward, float]] = {}
     for text in extra:
-        spec, weight = _parsed(text)
+        spec, weight = parsed(text)
         name = spec.partition(":")[2]
         if name in found:
             raise ValueError(f"--reward.extra: two rewards are called {name!r}: {found[name][0].name} and {spec}")
-        found[name] = CheckedReward(spec, _resolved(spec)), weight
+        found[name] = CheckedReward(spec, resolved(spec)), weight
     for name, (reward, weight) in (given or {}).items():
         if name in found:
             raise ValueError(f"two rewards are called {name!r}: {found[name][0].name} and one that was passed")
@@ -90,24 +90,26 @@ def find_rewards(extra: Sequence[str], given: Weighted | None = None) -> dict[st
     return found
 
 
-def rewards_read(extra: Sequence[str], given: Weighted | None = None) -> dict[str, str]:
+def rewards_read(
+    extra: Sequence[str], given: Mapping[str, tuple[object, float]] | None = None, option: str = "reward.extra"
+) -> dict[str, str]:
     """What a run notes about its extra rewards: names, weights, and a hash of their modules; empty without any.
 
     A run that is resumed with other ones is refused. Code that was passed in Python is known by name alone.
     """
-    said = [f"{text} {source_hash(_parsed(text)[0], 'reward')}" for text in extra]
+    said = [f"{text} {source_hash(parsed(text)[0], 'reward')}" for text in extra]
     said += [f"{name}={weight:g}" for name, (_, weight) in (given or {}).items()]
-    return {"reward.extra": ", ".join(said)} if said else {}
+    return {option: ", ".join(said)} if said else {}
 
 
-def _parsed(text: str) -> tuple[str, float]:
-    """`module:name` and the weight.
+def parsed(text: str, option: str = "--reward.extra") -> tuple[str, float]:
+    """`module:name` and the weight of `module:name=WEIGHT`.
 
     Raises:
         ValueError: The text has another form.
     """
     spec, equals, weight = text.rpartition("=")
-    where = f"--reward.extra {text}"
+    where = f"{option} {text}"
     if not equals:
         raise ValueError(f"{where}: has no weight, expected module:name=WEIGHT, as in my_rewards:still=0.5")
     try:
@@ -123,8 +125,12 @@ def _finite(weight: float, where: str) -> float:
     return float(weight)
 
 
-def _resolved(spec: str) -> Reward:
-    """The reward that `module:name` names."""
+def resolved(spec: str) -> Reward:
+    """The reward that `module:name` names.
+
+    Raises:
+        ValueError: There is none, or it is a class that cannot be made without arguments.
+    """
     found = resolve(spec, "reward")
     if isinstance(found, type):
         try:

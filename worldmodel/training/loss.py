@@ -10,6 +10,7 @@ import torch
 from einops import rearrange, reduce
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from conditioning.latent_action import information, sample_latent, spread_error
 from conditioning.trees import tree_map
@@ -215,13 +216,9 @@ def training_loss(
     if world.describes:
         clip, losses["latent"] = _describe(world, clip, latents, draws, config)
     target_latent, target_states = (latents[:, 1:], None if clip.states is None else clip.states[:, 1:])
-    context = latents[:, :-1]
-    states = None if clip.states is None else clip.states[:, :-1]
-    for _ in range(draws.passes):
-        with torch.no_grad():
-            context, states = _self_forward(world, clip, context, states, draws, latents)
+    context, states = self_generated(world, clip, latents, draws)
     context = torch.where(draws.erased, latents[:, :1], context)
-    encoded = _encode(world, clip, context + draws.context_noise, states, draws)
+    encoded = encode_context(world, clip, context + draws.context_noise, states, draws)
     target = _target(world, target_latent, target_states, states)
     noise = (draws.noise, draws.state_noise)[: len(target)]
     noisy = tuple(add_noise(x, n, draws.tau) for x, n in zip(target, noise, strict=True))
@@ -263,7 +260,14 @@ def _describe(
     return replace(clip, actions=actions), cost
 
 
-def _encode(world: WorldModel, clip: Clip, context: Tensor, states: Tensor | None, draws: Draws) -> EncodedFrames:
+def encode_context(
+    world: WorldModel,
+    clip: Clip,
+    context: Float[Tensor, "b t v c h w"],
+    states: Float[Tensor, "b t s"] | None,
+    draws: Draws,
+) -> EncodedFrames:
+    """Encode the frames and states that predictions start from, under the actions of `clip`."""
     conditioning = world.conditioner(clip.actions, states, context.shape[:2])
     return world.dit.encode(context, conditioning, view_mask=clip.view_mask, history=draws.history, gap=draws.gap)
 
@@ -272,6 +276,30 @@ def _target(world: WorldModel, latent: Tensor, next_states: Tensor | None, state
     if states is None:
         return (latent,)
     return latent, world.conditioner.displacement(next_states, states)
+
+
+def self_generated(
+    world: WorldModel, clip: Clip, latents: Float[Tensor, "b t v c h w"], draws: Draws, *, differentiated: int = 0
+) -> tuple[Float[Tensor, "b t-1 v c h w"], Float[Tensor, "b t-1 s"] | None]:
+    """The frames and states that predictions start from: recorded ones, and where `draws` says so the model's own.
+
+    Args:
+        world: The model.
+        clip: `b` clips of `t` frames.
+        latents: The frames of `clip`, encoded.
+        draws: Which frames are replaced, in how many passes.
+        differentiated: Number of the last passes through which gradients flow; their activations are computed
+            again in the backward pass.
+    """
+    context, states = latents[:, :-1], None if clip.states is None else clip.states[:, :-1]
+    for index in range(draws.passes):
+        given = (world, clip, context, states, draws, latents)
+        if index >= draws.passes - differentiated:
+            context, states = checkpoint(_self_forward, *given, use_reentrant=False)
+        else:
+            with torch.no_grad():
+                context, states = _self_forward(*given)
+    return context, states
 
 
 def _self_forward(
@@ -286,7 +314,7 @@ def _self_forward(
     if not wanted.any():
         return context, states
     past = None if states is None else states[:, :-1]
-    encoded = _encode(world, clip.head(context.shape[1]), context[:, :-1], past, draws)
+    encoded = encode_context(world, clip.head(context.shape[1]), context[:, :-1], past, draws)
     noise = (draws.noise, draws.state_noise)[: 1 if states is None else 2]
     clean = _next_frames(world, encoded, tuple(part[:, :-1] for part in noise), wanted)
     replaced = latents[:, :-1].clone()

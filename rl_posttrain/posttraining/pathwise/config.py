@@ -1,0 +1,75 @@
+"""Settings of the pathwise objective."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from worldmodel.training.loss import LossConfig
+
+
+@dataclass(frozen=True)
+class PathwiseConfig:
+    """Self-rollouts, and rewards whose own gradient improves the predicted pictures.
+
+    A weight is the length of a reward's gradient relative to that of the regression. With all weights 0 the
+    objective is the regression alone, from the same rollouts: the supervised control.
+    """
+
+    perceptual: float = 1.0
+    """Similarity to the recording on the features of EfficientNet-lite; needs worldmodel[perceptual]. By itself it is
+    hacked within minutes."""
+    realism: float = 0.5
+    """How real a step from one frame to the next looks to a discriminator that is trained along."""
+    agreement: float = 0.5
+    """Agreement of decoded and commanded actions; needs --inverse-dynamics."""
+    extra: tuple[str, ...] = ()
+    """Rewards of yours with a gradient, each as module:name=WEIGHT."""
+    frames: int = 13
+    """Number of frames of a clip."""
+    replaced: float = 0.75
+    """Share of the context frames that the model predicts itself; the others stay recorded."""
+    passes: int = 4
+    """Largest number of parallel passes that predict them; after n passes, errors of up to n steps add up."""
+    depth: int = 1
+    """Number of decoding steps through which the gradient passes: the last one, and the passes before it. More than 1
+    needs a GPU; the passes are computed twice to save memory."""
+    pictures: int = 32
+    """Number of predicted pictures of an update that the perceptual distance and the discriminator look at."""
+    trunk: Literal[0, 2] = 0
+    """Trunk of the perceptual distance, EfficientNet-lite0 or -lite2. Measure with the other one."""
+    realism_penalty: float = 1.0
+    """Weight of the penalty on steep discriminators (R1)."""
+    realism_rate: float = 2e-4
+    """Learning rate of the discriminator."""
+    realism_warmup: int = 20
+    """Number of updates in which the discriminator learns before it is a reward."""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of the rewards of this package, without those that are 0."""
+        weights = {"perceptual": self.perceptual, "realism": self.realism, "agreement": self.agreement}
+        return {name: weight for name, weight in weights.items() if weight}
+
+    def forwarding(self, loss: LossConfig) -> LossConfig:
+        """The pretraining loss with these self-rollouts in every batch."""
+        return replace(
+            loss,
+            forward_fraction=1.0,
+            forward_replaced=self.replaced,
+            forward_passes=self.passes,
+            erased=0.0,
+            shortcut_interval=0,
+        )
+
+
+def check(config: PathwiseConfig) -> None:
+    """Raise a `ValueError` where a setting is out of range."""
+    for name, least in (("frames", 3), ("passes", 1), ("depth", 1), ("pictures", 1), ("realism_warmup", 0)):
+        if getattr(config, name) < least:
+            raise ValueError(f"pathwise.{name} is at least {least}, got {getattr(config, name)}")
+    if not 0 < config.replaced <= 1:
+        raise ValueError(f"pathwise.replaced is above 0 and at most 1, got {config.replaced}")
+    if config.depth > config.passes + 1:
+        raise ValueError(
+            f"pathwise.depth={config.depth}: with {config.passes} passes the gradient passes through at most "
+            f"{config.passes + 1} decoding steps"
+        )

@@ -1,0 +1,67 @@
+"""Realism: a discriminator of recorded and predicted steps, trained along with the world model.
+
+It sees a frame and the next one, so that a next frame which is sharp but stands still, or does not
+follow from the frame before, can be told from a recorded one.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from rl_posttrain.rewards.predictions import Predictions
+
+WIDTHS = (48, 96, 192)
+"""Channels after each halving of the picture."""
+
+
+class Discriminator(nn.Module):
+    """Logits of patches: high where a step from one frame to the next looks recorded."""
+
+    def __init__(self):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip((6, *WIDTHS), WIDTHS, strict=False):
+            layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(WIDTHS[-1], 1, 3, padding=1))
+
+    def forward(self, frames: Float[Tensor, "n 3 H W"], following: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n p q"]:
+        """One logit for each patch of 8 pixels; the pictures are in [-1, 1]."""
+        return self.layers(torch.cat([frames, following], dim=1))[:, 0]
+
+
+class Realism(nn.Module):
+    """How real the picked predicted steps look, as a reward, and the loss by which the discriminator learns.
+
+    Logistic (non-saturating) losses with R1, the penalty on the gradient at recorded steps (1801.04406).
+
+    Args:
+        penalty: Weight of R1, `gamma`.
+    """
+
+    def __init__(self, penalty: float = 1.0):
+        super().__init__()
+        self.discriminator = Discriminator()
+        self.penalty = penalty
+
+    def forward(self, predictions: Predictions) -> Float[Tensor, "n p q"]:
+        """Scores of the patches, below 0; the nearer to 0 the more real: `log sigmoid(logit)`."""
+        frames, following = (predictions.pick(part) for part in (predictions.context, predictions.predicted))
+        return -softplus(-self.discriminator(frames.detach(), following))
+
+    def loss(self, predictions: Predictions) -> Float[Tensor, ""]:
+        """`log(1 + e^-D(real)) + log(1 + e^D(predicted)) + penalty / 2 |dD / d real|^2`.
+
+        The recorded next frame is shown after the same frame as the predicted one, so that only the step differs.
+        No gradient reaches the predictions.
+        """
+        context, predicted, recorded = (
+            predictions.pick(part).detach()
+            for part in (predictions.context, predictions.predicted, predictions.recorded)
+        )
+        frames, following = context.clone().requires_grad_(), recorded.clone().requires_grad_()
+        real = self.discriminator(frames, following)
+        slopes = torch.autograd.grad(real.sum(), (frames, following), create_graph=True)
+        steepness = sum(slope.square().sum(dim=(1, 2, 3)) for slope in slopes).mean()
+        told_apart = softplus(-real).mean() + softplus(self.discriminator(context, predicted)).mean()
+        return told_apart + self.penalty / 2 * steepness
