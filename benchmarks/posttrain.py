@@ -29,15 +29,14 @@ from second_dynamics import train as train_second
 
 from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, train_inverse_dynamics
 from rl_posttrain.posttraining.config import PosttrainConfig
-from rl_posttrain.posttraining.pathwise.config import PathwiseConfig
 from rl_posttrain.posttraining.guards import read_held_out
+from rl_posttrain.posttraining.pathwise.config import PathwiseConfig
 from rl_posttrain.posttraining.train import posttrain
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.data.options import DataOptions
 from worldmodel.envs.record import RecordConfig, record
 from worldmodel.files import write_json
 from worldmodel.world_model import WorldModel
-
 
 
 def pathwise(*, realism: float = 0.0, perceptual: float = 0.0, agreement: float = 0.0) -> dict[str, Any]:
@@ -109,7 +108,8 @@ class PosttrainBenchmark:
     dynamics_steps: int = 700
     """Optimiser steps of each inverse dynamics."""
     curve: int = 1
-    """Number of points, evenly spaced in time, at which every arm is kept and measured."""
+    """Number of points, evenly spaced in time, at which every arm is kept and measured; the control is kept at as many
+    updates as the first arm made, and at the end."""
     measure: bool = True
     """False only trains."""
     quick: bool = False
@@ -220,7 +220,7 @@ def train_arms(config: PosttrainBenchmark, data: Path, seed: int) -> dict[str, P
         if arm == CONTROL and updates is not None:
             train(replace(settings, steps=updates))
             worlds[f"{arm}, equal updates"] = kept(settings.out, "equal-updates")
-        for point in range(1, config.curve):
+        for point in range(1, config.curve if arm != CONTROL else 1):
             minutes = config.minutes * point / config.curve
             train(replace(settings, minutes=minutes))
             worlds[f"{arm}, {minutes:g} minutes"] = kept(settings.out, f"{minutes:g}-minutes")

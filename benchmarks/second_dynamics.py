@@ -15,8 +15,7 @@ from pathlib import Path
 
 import torch
 import tyro
-from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -76,11 +75,10 @@ class ConvolutionalPair(nn.Module):
         cells = (size[0] // 16) * (size[1] // 16)
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(cells * widths[-1], FEATURES))
 
-    def forward(self, frames: UInt8[Tensor, "b t H W 3"]) -> Float[Tensor, "b t k"]:
-        """Features of every frame; the first one has not changed."""
-        pictures = rearrange(frames, "b t h w q -> b t q h w").float() / 127.5 - 1
+    def forward(self, pictures: Float[Tensor, "b t 3 H W"]) -> Float[Tensor, "b t k"]:
+        """Features of every frame, in [-1, 1]; the first one has not changed."""
         changes = torch.cat([torch.zeros_like(pictures[:, :1]), pictures.diff(dim=1)], dim=1)
-        return self.layers(torch.cat([pictures, changes], dim=2).flatten(0, 1)).float().unflatten(0, frames.shape[:2])
+        return self.layers(torch.cat([pictures, changes], dim=2).flatten(0, 1)).float().unflatten(0, pictures.shape[:2])
 
 
 def convolutional(dynamics: InverseDynamics) -> InverseDynamics:
