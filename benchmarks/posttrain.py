@@ -25,8 +25,10 @@ import tyro
 from posttrain_measures import Measures
 from posttrain_tables import compare, plot, table
 from second_dynamics import SecondDynamics
+from second_dynamics import load as load_second
 from second_dynamics import train as train_second
 
+from policy_eval.judge.inverse_dynamics import InverseDynamics
 from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, train_inverse_dynamics
 from rl_posttrain.posttraining.config import PosttrainConfig
 from rl_posttrain.posttraining.guards import read_held_out
@@ -186,6 +188,23 @@ def rewarding_dynamics(config: PosttrainBenchmark, data: Path) -> Path:
     return folder
 
 
+def second_dynamics(config: PosttrainBenchmark) -> InverseDynamics:
+    """The inverse dynamics that only measure; trained if they are not given and not there."""
+    folder = config.second or config.out / "second_dynamics"
+    if (folder / "report.json").exists():
+        return load_second(folder)
+    measuring = config.measuring or recording(config, "measuring", 42, 2 * config.train_episodes)
+    return train_second(
+        SecondDynamics(
+            data=measuring,
+            world=config.world,
+            out=folder,
+            episodes=config.measuring_episodes,
+            steps=config.dynamics_steps,
+        )
+    )
+
+
 def settings_of(config: PosttrainBenchmark, arm: str, data: Path, seed: int) -> PosttrainConfig:
     """The settings of an arm; nothing is validated, and nothing stops early."""
     needed = "agreement" in str(ARMS[arm]) and ARMS[arm]["pathwise"].agreement
@@ -219,7 +238,7 @@ def train_arms(config: PosttrainBenchmark, data: Path, seed: int) -> dict[str, P
         settings = settings_of(config, arm, data, seed)
         if arm == CONTROL and updates is not None:
             train(replace(settings, steps=updates))
-            worlds[f"{arm}, equal updates"] = kept(settings.out, "equal-updates")
+            worlds[f"{arm}, equal updates"] = kept(settings.out, f"{updates}-updates")
         for point in range(1, config.curve if arm != CONTROL else 1):
             minutes = config.minutes * point / config.curve
             train(replace(settings, minutes=minutes))
@@ -270,20 +289,10 @@ def measure(config: PosttrainBenchmark, worlds: Mapping[str, Sequence[Path]]) ->
     """One row per arm, run and held-out window."""
     base = WorldModel.load(config.world)
     held_out = config.held_out or recording(config, "held_out", 41, config.episodes)
-    measuring = config.measuring or recording(config, "measuring", 42, 120)
-    second = train_second(
-        SecondDynamics(
-            data=measuring,
-            world=config.world,
-            out=config.second or config.out / "second_dynamics",
-            episodes=config.measuring_episodes,
-            steps=config.dynamics_steps,
-        )
-    )
     source = EpisodeCache(open_episodes(held_out, tuple(base.size), base.views))
     episodes = range(min(config.episodes, len(source)))
     windows = read_held_out(base, source, episodes, horizon=max(config.horizons), starts=config.starts)
-    measures = Measures(windows, base.views, config.horizons, second, num_steps=config.num_steps)
+    measures = Measures(windows, base.views, config.horizons, second_dynamics(config), num_steps=config.num_steps)
     columns, frames = {}, {}
     for name, folders in worlds.items():
         for run, folder in enumerate(folders):

@@ -16,11 +16,10 @@ from pathlib import Path
 import torch
 import tyro
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from policy_eval.judge.inverse_dynamics import InverseDynamics, perceptron
-from policy_eval.judge.inverse_dynamics_limits import find_limits, measure
+from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsDescription, perceptron
+from policy_eval.judge.inverse_dynamics_limits import measure
 from policy_eval.judge.inverse_dynamics_training import (
     InverseDynamicsTraining,
     build,
@@ -33,6 +32,7 @@ from policy_eval.judge.inverse_dynamics_training import (
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.data.options import DataOptions
 from worldmodel.files import write_json
+from worldmodel.model.folder import load_model
 from worldmodel.world_model import WorldModel
 
 FEATURES = 128
@@ -92,30 +92,33 @@ def convolutional(dynamics: InverseDynamics) -> InverseDynamics:
     return dynamics
 
 
+def load(folder: Path) -> InverseDynamics:
+    """Load what `train` wrote."""
+
+    def made(said: InverseDynamicsDescription, _: object) -> InverseDynamics:
+        return convolutional(InverseDynamics(said.config))
+
+    return load_model(folder, "config.json", InverseDynamicsDescription, made)[1].eval()
+
+
 def train(config: SecondDynamics) -> InverseDynamics:
-    """Train, find what is visible, and measure on held-out episodes; what is in `out` already is loaded."""
+    """Train, and measure on held-out episodes. Every moment counts as visible."""
     world = WorldModel.load(config.world)
     reading = DataOptions(episodes=config.episodes)
     source = EpisodeCache(open_episodes(config.data, tuple(world.size), world.views, reading))
     settings = InverseDynamicsTraining(
         data=config.data, out=config.out, world=config.world, steps=config.steps, seed=config.seed
     )
-    learnt, calibration, test = split(source, None)
+    learnt, *held_out = split(source, None)
     dynamics = convolutional(build(settings, source, learnt, world))
-    weights = config.out / "weights.safetensors"
-    if weights.exists():
-        dynamics.load_state_dict(load_file(weights))
-        return dynamics.eval()
     config.out.mkdir(parents=True, exist_ok=True)
     fit_dynamics(dynamics, source, learnt, settings)
     fit_heads(dynamics, source, learnt, settings)
     dynamics.eval()
-    known = [read_clip(dynamics, recorded_clip(source, e, world.stride)) for e in calibration]
-    dynamics.limit.copy_(find_limits(known, settings.visible))
-    found = [read_clip(dynamics, recorded_clip(source, e, world.stride)) for e in test]
+    found = [read_clip(dynamics, recorded_clip(source, e, world.stride)) for part in held_out for e in part]
     report = {"data": str(config.data), "train_episodes": len(learnt), "seed": config.seed, "real": measure(found)}
-    write_json(config.out / "report.json", report)
     dynamics.save(config.out)
+    write_json(config.out / "report.json", report)
     return dynamics
 
 
