@@ -7,7 +7,6 @@ world model that erases a small object gains in PSNR.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from einops import rearrange
@@ -31,6 +30,9 @@ LATE = 25
 """Actions from this frame on count for the errors of decoded actions."""
 TRUNK = 2
 """EfficientNet-lite2; the rewards use lite0."""
+
+ORDER = ("missing", "error_px", "overlap", "spread_error_px")
+"""What is measured of an object, in the order of the tables."""
 
 Columns = dict[str, Float[Tensor, "b"]]
 
@@ -61,16 +63,16 @@ class Measures:
         clip = self.windows.clip
         actions = clip.actions[:, CONTEXT_FRAMES - 1 :]
         rollout = dream(world, clip, actions, num_steps=self.num_steps, seed=self.seed)
-        columns = self._objects(rollout)
+        columns = object_columns(self.windows, rollout, self.views, self.horizons)
         if world.state_dim:
             apart = shortest(rollout.imagined.states - rollout.reference.states, world.config.conditioner.angles)
             columns |= {f"state_error.{h}": apart[:, h].norm(dim=-1) for h in self.horizons}
-        columns |= self._actions(rollout)
+        columns |= action_columns(self.dynamics, rollout)
         columns |= self._distances(rollout)
-        columns |= self._sharpness(rollout)
+        columns |= sharpness_columns(rollout, self.views)
         columns["motion"] = motion_energy_ratio(rollout)
         for name, metric in (("psnr", psnr), ("ssim", ssim)):
-            for view, h, dreamed, truth in self._pictures(rollout):
+            for view, h, dreamed, truth in pictures(rollout, self.views, self.horizons):
                 columns[f"{name}.{view}.{h}"] = metric(dreamed, truth)
         return columns, rollout.imagined.frames[:, 1:].cpu()
 
@@ -85,68 +87,69 @@ class Measures:
                     found[name][f"masked_psnr.{view}.{h}"] = values
         return found
 
-    def _pictures(self, rollout: Rollout) -> Iterator[tuple[str, int, Tensor, Tensor]]:
-        """Camera, horizon, and dreamed and recorded pictures there."""
-        for index, view in enumerate(self.views):
-            for h in self.horizons:
-                yield view, h, rollout.imagined.frames[:, h, index].cpu(), rollout.reference.frames[:, h, index].cpu()
-
-    def _objects(self, rollout: Rollout) -> Columns:
-        """Missing rate, position error and shape of every object that can be found in the pictures."""
-        kind, found = self.windows.robot_type, {}
-        if not object_names(kind) or object_view(kind) not in self.views:
-            return found
-        view = list(self.views).index(object_view(kind))
-        recorded, at = self.windows.clip.frames[:, :, view], list(self.horizons)
-        dreamed = rollout.imagined.frames[:, at, view].cpu()
-        real, tracks = find_objects(kind, recorded), find_objects(kind, dreamed)
-        masks, now = object_masks(kind, recorded), [CONTEXT_FRAMES - 1 + h for h in at]
-        shapes = object_masks(kind, dreamed)
-        scores: dict[str, dict[str, Any]] = {}
-        for name, track in tracks.items():
-            scores[name] = dict(object_scores(real[name], track, CONTEXT_FRAMES - 1, at))
-            usual = torch.as_tensor(masks[name]).sum((2, 3)).float().median(dim=1).values
-            pair = torch.as_tensor(masks[name])[:, now], torch.as_tensor(shapes[name])
-            scores[name] |= shape_scores(*pair, usual)
-        for metric in ("missing", "error_px", "overlap", "spread_error_px"):
-            for name, values in scores.items():
-                found |= {f"{metric}.{name}.{h}": values[metric][:, i] for i, h in enumerate(at)}
-        return found
-
-    def _actions(self, rollout: Rollout) -> Columns:
-        """Mean square of decoded minus commanded actions from frame 25 on, in deviations of the commands."""
-        seen = self.dynamics.visible(rollout.reference)
-        error = self.dynamics.errors(rollout.imagined).square()
-        late = slice(min(LATE, error.shape[1] - 1), None)
-        return {
-            "action_error.early": mean_where(error[:, : late.start], seen[:, : late.start]),
-            "action_error.late": mean_where(error[:, late], seen[:, late]),
-            "action_error.recorded": mean_where(
-                self.dynamics.errors(rollout.reference).square()[:, late], seen[:, late]
-            ),
-        }
-
     @torch.no_grad()
     def _distances(self, rollout: Rollout) -> Columns:
+        """Perceptual distance to the recorded picture."""
         found = {}
-        for view, h, *pair in self._pictures(rollout):
+        for view, h, *pair in pictures(rollout, self.views, self.horizons):
             dreamed, truth = (rearrange(x, "b h w c -> b c h w").float() / 127.5 - 1 for x in pair)
             found[f"distance.{view}.{h}"] = self.trunk.distance(dreamed, truth)
         return found
 
-    def _sharpness(self, rollout: Rollout) -> Columns:
-        """Energy of edges over that of the recording: of the whole picture, and where something moved."""
-        found = {}
-        last = rollout.reference.frames[:, 0].cpu()
-        for index, view in enumerate(self.views):
-            pair = [c.frames[:, 1:, index].cpu() for c in (rollout.imagined, rollout.reference)]
-            moved = change_mask(pair[1], {"dream": pair[0]}, last[:, None, index].expand_as(pair[0]))
-            everywhere = torch.ones_like(moved)
-            for name, where in (("sharpness", everywhere), ("sharpness_moved", moved)):
-                energies = [edge_energy(frames, where) for frames in pair]
-                ratio = energies[0] / energies[1].clamp_min(1e-9)
-                found[f"{name}.{view}"] = torch.where(energies[1] > 0, ratio, torch.nan)
+
+def pictures(
+    rollout: Rollout, views: Sequence[str], horizons: Sequence[int]
+) -> Iterator[tuple[str, int, UInt8[Tensor, "b H W 3"], UInt8[Tensor, "b H W 3"]]]:
+    """Camera, horizon, and dreamed and recorded pictures there."""
+    for index, view in enumerate(views):
+        for h in horizons:
+            yield view, h, rollout.imagined.frames[:, h, index].cpu(), rollout.reference.frames[:, h, index].cpu()
+
+
+def object_columns(windows: HeldOut, rollout: Rollout, views: Sequence[str], horizons: Sequence[int]) -> Columns:
+    """Missing rate, position error and shape of every object that can be found in the pictures."""
+    kind, found = windows.robot_type, {}
+    if not object_names(kind) or object_view(kind) not in views:
         return found
+    view, at = list(views).index(object_view(kind)), list(horizons)
+    recorded, dreamed = windows.clip.frames[:, :, view], rollout.imagined.frames[:, at, view].cpu()
+    now = [CONTEXT_FRAMES - 1 + h for h in at]
+    places, tracks = find_objects(kind, recorded), find_objects(kind, dreamed)
+    masks, shapes = ({n: torch.as_tensor(m) for n, m in object_masks(kind, x).items()} for x in (recorded, dreamed))
+    for name, track in tracks.items():
+        scores = dict(object_scores(places[name], track, CONTEXT_FRAMES - 1, at))
+        usual = masks[name].sum((2, 3)).float().median(dim=1).values
+        scores |= shape_scores(masks[name][:, now], shapes[name], usual)
+        for metric in ORDER:
+            found |= {f"{metric}.{name}.{h}": scores[metric][:, i] for i, h in enumerate(at)}
+    return dict(sorted(found.items(), key=lambda entry: ORDER.index(entry[0].split(".")[0])))
+
+
+def action_columns(dynamics: InverseDynamics, rollout: Rollout) -> Columns:
+    """Mean square of decoded minus commanded actions, in deviations of the commands.
+
+    `early` is before the 25th dreamed frame, `late` from it on, and `recorded` what the recorded frames show there.
+    """
+    seen = dynamics.visible(rollout.reference)
+    error, floor = (dynamics.errors(clip).square() for clip in (rollout.imagined, rollout.reference))
+    late = slice(min(LATE, error.shape[1] - 1), None)
+    early = slice(0, late.start)
+    parts = {"early": (error, early), "late": (error, late), "recorded": (floor, late)}
+    return {f"action_error.{name}": mean_where(x[:, part], seen[:, part]) for name, (x, part) in parts.items()}
+
+
+def sharpness_columns(rollout: Rollout, views: Sequence[str]) -> Columns:
+    """Energy of edges over that of the recording: of the whole picture, and where something moved."""
+    found = {}
+    last = rollout.reference.frames[:, :1].cpu()
+    for index, view in enumerate(views):
+        pair = [c.frames[:, 1:, index].cpu() for c in (rollout.imagined, rollout.reference)]
+        moved = change_mask(pair[1], {"dream": pair[0]}, last[:, :, index].expand_as(pair[0]))
+        for name, where in (("sharpness", torch.ones_like(moved)), ("sharpness_moved", moved)):
+            energies = [edge_energy(frames, where) for frames in pair]
+            ratio = energies[0] / energies[1].clamp_min(1e-9)
+            found[f"{name}.{view}"] = torch.where(energies[1] > 0, ratio, torch.nan)
+    return found
 
 
 def edge_energy(frames: UInt8[Tensor, "b t H W 3"], where: Bool[Tensor, "b t H W"]) -> Float[Tensor, "b"]:
