@@ -10,6 +10,7 @@ minutes. The supervised control is also kept after as many updates as the first 
 measured (`posttrain_measures.py`) rewarded no arm. A killed benchmark continues where it stopped.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -24,9 +25,11 @@ import torch
 import tyro
 from posttrain_measures import Measures
 from posttrain_tables import compare, plot, table
+from safetensors.torch import load_file
 from second_dynamics import SecondDynamics
 from second_dynamics import load as load_second
 from second_dynamics import train as train_second
+from torch import Tensor
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics
 from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, train_inverse_dynamics
@@ -37,7 +40,8 @@ from rl_posttrain.posttraining.train import posttrain
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.data.options import DataOptions
 from worldmodel.envs.record import RecordConfig, record
-from worldmodel.files import write_json
+from worldmodel.files import write_json, write_weights
+from worldmodel.model.folder import fingerprint
 from worldmodel.world_model import WorldModel
 
 
@@ -285,6 +289,23 @@ def run_summary(folder: Path) -> dict[str, float]:
     return summary
 
 
+def measured(measures: Measures, world: Path, cache: Path) -> tuple[dict[str, list[float | None]], Tensor]:
+    """The measures of a world model and its frames at the horizons; kept in `cache`, by its weights and the settings."""
+    dreamt = (measures.windows.episodes, measures.horizons, measures.num_steps, measures.seed)
+    file = cache / f"{hashlib.sha256(repr((fingerprint(world), dreamt)).encode()).hexdigest()[:16]}.json"
+    if not file.exists():
+        columns, frames = measures.columns(WorldModel.load(world))
+        cache.mkdir(exist_ok=True)
+        write_weights(file.with_suffix(".safetensors"), {"frames": frames})
+        write_json(file, listed(columns))
+    return json.loads(file.read_text()), load_file(file.with_suffix(".safetensors"))["frames"]
+
+
+def listed(columns: Mapping[str, Tensor]) -> dict[str, list[float | None]]:
+    """Numbers of every column, `None` in place of NaN."""
+    return {name: [None if x != x else x for x in values.tolist()] for name, values in columns.items()}
+
+
 def measure(config: PosttrainBenchmark, worlds: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
     """One row per arm, run and held-out window."""
     base = WorldModel.load(config.world)
@@ -297,14 +318,13 @@ def measure(config: PosttrainBenchmark, worlds: Mapping[str, Sequence[Path]]) ->
     for name, folders in worlds.items():
         for run, folder in enumerate(folders):
             print(f"measuring {name} {run}", flush=True)
-            columns[name, run], frames[f"{name} {run}"] = measures.columns(WorldModel.load(folder))
+            columns[name, run], frames[f"{name} {run}"] = measured(measures, folder, config.out / "measured")
     masked = measures.masked(frames)
     rows = []
     for (name, run), values in columns.items():
-        values |= masked[f"{name} {run}"]
+        values |= listed(masked[f"{name} {run}"])
         for index, episode in enumerate(windows.episodes):
-            numbers = {key: float(column[index]) for key, column in values.items()}
-            numbers = {key: None if value != value else value for key, value in numbers.items()}
+            numbers = {key: column[index] for key, column in values.items()}
             window = windows.episodes[:index].count(episode)
             rows.append({"arm": name, "run": run, "episode": episode, "window": window, **numbers})
     return rows

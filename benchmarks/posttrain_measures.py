@@ -58,8 +58,8 @@ class Measures:
     seed: int = 7
     trunk: Trunk = field(default_factory=lambda: Trunk(TRUNK))
 
-    def columns(self, world: WorldModel) -> tuple[Columns, UInt8[Tensor, "b m v H W 3"]]:
-        """One number per window under every name, without the masked PSNR, and the dreamed frames."""
+    def columns(self, world: WorldModel) -> tuple[Columns, UInt8[Tensor, "b h v H W 3"]]:
+        """One number per window under every name, without the masked PSNR, and the frames at the horizons."""
         clip = self.windows.clip
         actions = clip.actions[:, CONTEXT_FRAMES - 1 :]
         rollout = dream(world, clip, actions, num_steps=self.num_steps, seed=self.seed)
@@ -74,15 +74,15 @@ class Measures:
         for name, metric in (("psnr", psnr), ("ssim", ssim)):
             for view, h, dreamed, truth in pictures(rollout, self.views, self.horizons):
                 columns[f"{name}.{view}.{h}"] = metric(dreamed, truth)
-        return columns, rollout.imagined.frames[:, 1:].cpu()
+        return columns, rollout.imagined.frames[:, list(self.horizons)].cpu()
 
-    def masked(self, frames: Mapping[str, UInt8[Tensor, "b m v H W 3"]]) -> dict[str, Columns]:
+    def masked(self, frames: Mapping[str, UInt8[Tensor, "b h v H W 3"]]) -> dict[str, Columns]:
         """Masked PSNR of every world model, on the union of the masks of the truth and of all of them."""
         found: dict[str, Columns] = {name: {} for name in frames}
         for index, view in enumerate(self.views):
-            for h in self.horizons:
+            for place, h in enumerate(self.horizons):
                 truth, last = (self.windows.clip.frames[:, CONTEXT_FRAMES - 1 + n, index] for n in (h, 0))
-                scores = masked_psnr(truth, {name: x[:, h - 1, index] for name, x in frames.items()}, last)
+                scores = masked_psnr(truth, {name: x[:, place, index] for name, x in frames.items()}, last)
                 for name, values in scores.items():
                     found[name][f"masked_psnr.{view}.{h}"] = values
         return found

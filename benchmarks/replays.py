@@ -35,8 +35,9 @@ class ReplayBenchmark:
     """Folder of trials and replays, and of `replays.json`."""
     starts: Path
     """Recorded episodes to start from, others than those that a world model or the judge was trained on."""
-    worlds: dict[str, Path] = field(default_factory=lambda: {"before": Path("checkpoints/pusht")})
-    """World models by name; the first one is the one that the others are held against."""
+    worlds: dict[str, Path] = field(default_factory=dict)
+    """World models by name, as in before checkpoints/pusht after runs/posttrained; the first one is the one that the
+    others are held against."""
     env: str = "pusht-position"
     """The simulator."""
     judge: Path = Path("checkpoints/judges/pusht-position")
@@ -145,7 +146,13 @@ def _between(interval: Sequence[float] | None) -> str:
 
 
 def main(config: ReplayBenchmark) -> None:
-    """Make the trials, replay them in every world model, print the table."""
+    """Make the trials, replay them in every world model, print the table.
+
+    Raises:
+        ValueError: No world model is named.
+    """
+    if not config.worlds:
+        raise ValueError("--worlds: name at least one world model, as in before checkpoints/pusht")
     specs = find_policies([config.policies])
     setups = {name: config.setup(world) for name, world in config.worlds.items()}
     first = next(iter(setups.values()))
