@@ -31,7 +31,6 @@ from second_dynamics import load as load_second
 from second_dynamics import train as train_second
 from torch import Tensor
 
-from policy_eval.judge.inverse_dynamics import InverseDynamics
 from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, train_inverse_dynamics
 from rl_posttrain.posttraining.config import PosttrainConfig
 from rl_posttrain.posttraining.guards import read_held_out
@@ -192,21 +191,20 @@ def rewarding_dynamics(config: PosttrainBenchmark, data: Path) -> Path:
     return folder
 
 
-def second_dynamics(config: PosttrainBenchmark) -> InverseDynamics:
+def second_dynamics(config: PosttrainBenchmark) -> Path:
     """The inverse dynamics that only measure; trained if they are not given and not there."""
     folder = config.second or config.out / "second_dynamics"
-    if (folder / "report.json").exists():
-        return load_second(folder)
-    measuring = config.measuring or recording(config, "measuring", 42, 2 * config.train_episodes)
-    return train_second(
-        SecondDynamics(
-            data=measuring,
-            world=config.world,
-            out=folder,
-            episodes=config.measuring_episodes,
-            steps=config.dynamics_steps,
+    if not (folder / "report.json").exists():
+        train_second(
+            SecondDynamics(
+                data=config.measuring or recording(config, "measuring", 42, 2 * config.train_episodes),
+                world=config.world,
+                out=folder,
+                episodes=config.measuring_episodes,
+                steps=config.dynamics_steps,
+            )
         )
-    )
+    return folder
 
 
 def settings_of(config: PosttrainBenchmark, arm: str, data: Path, seed: int) -> PosttrainConfig:
@@ -289,10 +287,19 @@ def run_summary(folder: Path) -> dict[str, float]:
     return summary
 
 
-def measured(measures: Measures, world: Path, cache: Path) -> tuple[dict[str, list[float | None]], Tensor]:
-    """The measures of a world model and its frames at the horizons; kept in `cache`, by its weights and the settings."""
-    dreamt = (measures.windows.episodes, measures.horizons, measures.num_steps, measures.seed)
-    file = cache / f"{hashlib.sha256(repr((fingerprint(world), dreamt)).encode()).hexdigest()[:16]}.json"
+def measured(
+    measures: Measures, world: Path, cache: Path, made_with: str
+) -> tuple[dict[str, list[float | None]], Tensor]:
+    """The measures of a world model and its frames at the horizons, kept in `cache`.
+
+    Args:
+        measures: What is measured.
+        world: Folder of the world model.
+        cache: Folder of what was measured already.
+        made_with: Fingerprints of the held-out data and of the second inverse dynamics.
+    """
+    about = (fingerprint(world), made_with, measures.windows.episodes, measures.horizons, measures.num_steps)
+    file = cache / f"{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.json"
     if not file.exists():
         columns, frames = measures.columns(WorldModel.load(world))
         cache.mkdir(exist_ok=True)
@@ -313,12 +320,14 @@ def measure(config: PosttrainBenchmark, worlds: Mapping[str, Sequence[Path]]) ->
     source = EpisodeCache(open_episodes(held_out, tuple(base.size), base.views))
     episodes = range(min(config.episodes, len(source)))
     windows = read_held_out(base, source, episodes, horizon=max(config.horizons), starts=config.starts)
-    measures = Measures(windows, base.views, config.horizons, second_dynamics(config), num_steps=config.num_steps)
+    second = second_dynamics(config)
+    measures = Measures(windows, base.views, config.horizons, load_second(second), num_steps=config.num_steps)
+    made_with = f"{source.fingerprint} {fingerprint(second)}"
     columns, frames = {}, {}
     for name, folders in worlds.items():
         for run, folder in enumerate(folders):
             print(f"measuring {name} {run}", flush=True)
-            columns[name, run], frames[f"{name} {run}"] = measured(measures, folder, config.out / "measured")
+            columns[name, run], frames[f"{name} {run}"] = measured(measures, folder, config.out / "measured", made_with)
     masked = measures.masked(frames)
     rows = []
     for (name, run), values in columns.items():

@@ -16,7 +16,21 @@ KEYS = ("arm", "run", "episode", "window")
 """What a row is; all its other entries are measures."""
 HIGHER_IS_BETTER = ("overlap", "psnr", "ssim", "masked_psnr")
 NEARER_TO_ONE_IS_BETTER = ("sharpness", "sharpness_moved", "motion")
-UNITS = {"error_px": "px", "spread_error_px": "px", "psnr": "dB", "masked_psnr": "dB"}
+LABELS = {
+    "missing": "missing rate",
+    "error_px": "position error, px of 64",
+    "overlap": "overlap of the shape",
+    "spread_error_px": "error of the spreads, px",
+    "action_error": "decoded against commanded actions",
+    "distance": "perceptual distance, lite2",
+    "sharpness": "sharpness, truth 1",
+    "sharpness_moved": "sharpness where something moved, truth 1",
+    "psnr": "PSNR, dB",
+    "masked_psnr": "masked PSNR, dB",
+}
+"""Measures that are printed; the others are in the JSON file only."""
+RELATIVE = ("action_error", "distance")
+"""Measures whose changes are also printed as a share of the reference."""
 
 
 def better(name: str, value: np.ndarray, before: np.ndarray) -> np.ndarray:
@@ -71,25 +85,30 @@ def _compared(name: str, pairs: Sequence[tuple[Mapping, Mapping]]) -> dict[str, 
     }
 
 
-def table(comparison: Mapping[str, Mapping[str, Any]], reference: str, names: Sequence[str] = ()) -> str:
+def table(comparison: Mapping[str, Mapping[str, Any]], reference: str) -> str:
     """Markdown: a row for each measure, a column for each arm; changes against the reference, and intervals."""
     arms = [reference, *(arm for arm in comparison if arm != reference)]
     lines = [f"| measure | {' | '.join(arms)} |", "|---" * (len(arms) + 1) + "|"]
-    for name in names or comparison[reference]:
-        cells = [_cell(comparison[arm].get(name), arm == reference) for arm in arms]
-        unit = UNITS.get(name.split(".")[0])
-        lines.append(f"| {name}{f', {unit}' if unit else ''} | {' | '.join(cells)} |")
+    for name in comparison[reference]:
+        kind, *where = name.split(".")
+        if kind in LABELS:
+            cells = [cell(kind, comparison[arm].get(name), is_reference=arm == reference) for arm in arms]
+            lines.append(f"| {LABELS[kind]}: {' '.join(where)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(entry: Mapping[str, Any] | None, is_reference: bool) -> str:
+def cell(kind: str, entry: Mapping[str, Any] | None, *, is_reference: bool) -> str:
+    """The mean of the reference, or the change against it, its interval, and its share where that says more."""
+    digits = 4 if kind == "distance" else 2 if "psnr" in kind or kind.endswith("px") else 3
     if entry is None:
         return "-"
     if is_reference:
-        return f"{entry['mean']:.3f}"
-    interval = entry["interval"]
-    spread = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
-    return f"{entry['change']:+.3f}{spread}"
+        return f"{entry['mean']:.{digits}f}"
+    text = f"{entry['change']:+.{digits}f}"
+    if entry["interval"] is not None:
+        low, high = entry["interval"]
+        text += f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{text} ({entry['share']:+.0%})" if kind in RELATIVE and entry["share"] is not None else text
 
 
 def plot(rows: Rows, horizons: Sequence[int], file: Path) -> None:

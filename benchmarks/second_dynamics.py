@@ -54,7 +54,7 @@ class SecondDynamics:
     episodes: str = ""
     """Episodes to read, as in 0:100 or 200:; by default all."""
     steps: int = 700
-    """Optimiser steps of the whole network; the perceptrons alone get 2000 more."""
+    """Optimiser steps of the whole network; the perceptrons alone get three times as many more."""
     seed: int = 1000
     """Seed of weights and batches."""
 
@@ -107,7 +107,12 @@ def train(config: SecondDynamics) -> InverseDynamics:
     reading = DataOptions(episodes=config.episodes)
     source = EpisodeCache(open_episodes(config.data, tuple(world.size), world.views, reading))
     settings = InverseDynamicsTraining(
-        data=config.data, out=config.out, world=config.world, steps=config.steps, seed=config.seed
+        data=config.data,
+        out=config.out,
+        world=config.world,
+        steps=config.steps,
+        head_steps=3 * config.steps,
+        seed=config.seed,
     )
     learnt, *held_out = split(source, None)
     dynamics = convolutional(build(settings, source, learnt, world))
