@@ -21,6 +21,7 @@ LABELS = {
     "error_px": "position error, px of 64",
     "overlap": "overlap of the shape",
     "spread_error_px": "error of the spreads, px",
+    "state_error": "error of the robot's state",
     "action_error": "decoded against commanded actions",
     "distance": "perceptual distance, lite2",
     "sharpness": "sharpness, truth 1",
