@@ -331,7 +331,7 @@ def measure(config: PosttrainBenchmark, worlds: Mapping[str, Sequence[Path]]) ->
     masked = measures.masked(frames)
     rows = []
     for (name, run), values in columns.items():
-        values |= listed(masked[f"{name} {run}"])
+        values |= listed(masked[f"{name} {run}"] | measures.distances(frames[f"{name} {run}"]))
         for index, episode in enumerate(windows.episodes):
             numbers = {key: column[index] for key, column in values.items()}
             window = windows.episodes[:index].count(episode)

@@ -31,6 +31,9 @@ LATE = 25
 TRUNK = 2
 """EfficientNet-lite2; the rewards use lite0."""
 
+UNSEEN = 2
+"""Differences of up to so many of 255 levels count as none in the perceptual distance."""
+
 ORDER = ("missing", "error_px", "overlap", "spread_error_px")
 """What is measured of an object, in the order of the tables."""
 
@@ -68,7 +71,6 @@ class Measures:
             apart = shortest(rollout.imagined.states - rollout.reference.states, world.config.conditioner.angles)
             columns |= {f"state_error.{h}": apart[:, h].norm(dim=-1) for h in self.horizons}
         columns |= action_columns(self.dynamics, rollout)
-        columns |= self._distances(rollout)
         columns |= sharpness_columns(rollout, self.views)
         columns["motion"] = motion_energy_ratio(rollout)
         for name, metric in (("psnr", psnr), ("ssim", ssim)):
@@ -88,13 +90,28 @@ class Measures:
         return found
 
     @torch.no_grad()
-    def _distances(self, rollout: Rollout) -> Columns:
-        """Perceptual distance to the recorded picture."""
+    def distances(self, frames: UInt8[Tensor, "b h v H W 3"]) -> Columns:
+        """Perceptual distance to the recorded pictures at the horizons: as they are, and of what can be seen.
+
+        The features have unit length everywhere, so that differences of one or two of 255 levels on a white
+        background, which nobody sees, made up a quarter of the distance of a good world model. `distance` leaves
+        differences of at most `UNSEEN` levels out; `distance_raw` does not.
+        """
         found = {}
-        for view, h, *pair in pictures(rollout, self.views, self.horizons):
-            dreamed, truth = (rearrange(x, "b h w c -> b c h w").float() / 127.5 - 1 for x in pair)
-            found[f"distance.{view}.{h}"] = self.trunk.distance(dreamed, truth)
+        for index, view in enumerate(self.views):
+            for place, h in enumerate(self.horizons):
+                truth, dreamed = self.windows.clip.frames[:, CONTEXT_FRAMES - 1 + h, index], frames[:, place, index]
+                seen = {"distance": visible(dreamed, truth), "distance_raw": dreamed}
+                for name, picture in seen.items():
+                    pair = (rearrange(x, "b h w c -> b c h w").float() / 127.5 - 1 for x in (picture, truth))
+                    found[f"{name}.{view}.{h}"] = self.trunk.distance(*pair)
         return found
+
+
+def visible(dreamed: UInt8[Tensor, "b H W 3"], truth: UInt8[Tensor, "b H W 3"]) -> UInt8[Tensor, "b H W 3"]:
+    """The dreamed picture, with the recorded pixel wherever no channel differs by more than `UNSEEN` levels."""
+    apart = (dreamed.int() - truth.int()).abs().amax(dim=-1, keepdim=True)
+    return torch.where(apart > UNSEEN, dreamed, truth)
 
 
 def pictures(

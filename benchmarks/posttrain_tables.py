@@ -23,14 +23,15 @@ LABELS = {
     "spread_error_px": "error of the spreads, px",
     "state_error": "error of the robot's state",
     "action_error": "decoded against commanded actions",
-    "distance": "perceptual distance, lite2",
+    "distance": "perceptual distance, lite2, of what can be seen",
+    "distance_raw": "perceptual distance, lite2, also of what cannot be seen",
     "sharpness": "sharpness, truth 1",
     "sharpness_moved": "sharpness where something moved, truth 1",
     "psnr": "PSNR, dB",
     "masked_psnr": "masked PSNR, dB",
 }
 """Measures that are printed; the others are in the JSON file only."""
-RELATIVE = ("action_error", "distance")
+RELATIVE = ("action_error", "distance", "distance_raw")
 """Measures whose changes are also printed as a share of the reference."""
 
 
@@ -90,17 +91,18 @@ def table(comparison: Mapping[str, Mapping[str, Any]], reference: str) -> str:
     """Markdown: a row for each measure, a column for each arm; changes against the reference, and intervals."""
     arms = [reference, *(arm for arm in comparison if arm != reference)]
     lines = [f"| measure | {' | '.join(arms)} |", "|---" * (len(arms) + 1) + "|"]
-    for name in comparison[reference]:
+    kinds = list(LABELS)
+    names = [name for name in comparison[reference] if name.split(".")[0] in kinds]
+    for name in sorted(names, key=lambda each: kinds.index(each.split(".")[0])):
         kind, *where = name.split(".")
-        if kind in LABELS:
-            cells = [cell(kind, comparison[arm].get(name), is_reference=arm == reference) for arm in arms]
-            lines.append(f"| {LABELS[kind]}: {' '.join(where)} | {' | '.join(cells)} |")
+        cells = [cell(kind, comparison[arm].get(name), is_reference=arm == reference) for arm in arms]
+        lines.append(f"| {LABELS[kind]}: {' '.join(where)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def cell(kind: str, entry: Mapping[str, Any] | None, *, is_reference: bool) -> str:
     """The mean of the reference, or the change against it, its interval, and its share where that says more."""
-    digits = 4 if kind == "distance" else 2 if "psnr" in kind or kind.endswith("px") else 3
+    digits = 4 if kind.startswith("distance") else 2 if "psnr" in kind or kind.endswith("px") else 3
     if entry is None:
         return "-"
     if is_reference:

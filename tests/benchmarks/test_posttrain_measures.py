@@ -89,6 +89,15 @@ def test_blur_lowers_sharpness_most_where_something_moved(measures):
     assert found["sharpness.top"].item() < 0.6 and found["sharpness_moved.wrist"].item() < 0.6
 
 
+def test_a_difference_that_nobody_sees_is_none(measures):
+    truth = film()[:, 0, 0]
+    dreamed = truth.clone()
+    dreamed[0, :8] -= 2
+    dreamed[0, 8:16, :, 1] -= 3
+    seen = measures.visible(dreamed, truth)
+    assert torch.equal(seen[0, :8], truth[0, :8]) and torch.equal(seen[0, 8:16], dreamed[0, 8:16])
+
+
 def test_actions_are_decoded_from_the_dream_and_from_the_recording(measures):
     torch.manual_seed(0)
     dynamics = InverseDynamics(InverseDynamicsConfig(views=VIEWS, size=(64, 64), action_dim=2, after=0)).eval()

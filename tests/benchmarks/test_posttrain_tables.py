@@ -29,8 +29,8 @@ def test_changes_are_paired_by_episode_and_run(scripts):
     assert found["psnr.top.5"]["better"] == found["distance.top.5"]["better"] == 1
     lines = tables.table(tables.compare(rows, "before"), "before").splitlines()
     assert lines[0] == "| measure | before | arm |"
-    assert lines[2] == "| PSNR, dB: top 5 | 21.00 | +1.50 [1.50, 1.50] |"
-    assert lines[3].startswith("| perceptual distance, lite2: top 5 | 0.5000 | -0.1000 [-0.1000, -0.1000] (-20%) |")
+    assert lines[2].endswith("of what can be seen: top 5 | 0.5000 | -0.1000 [-0.1000, -0.1000] (-20%) |")
+    assert lines[3] == "| PSNR, dB: top 5 | 21.00 | +1.50 [1.50, 1.50] |"  # pixels come last
     rows += [
         row("control", r, e, **{"psnr.top.5": 21.0 + e + 3 * r, "distance.top.5": None}) for r in (0, 1) for e in (0, 1)
     ]
