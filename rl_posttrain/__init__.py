@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     from rl_posttrain.imagination.gate import check_ranking
     from rl_posttrain.imagination.train import imagine
     from rl_posttrain.posttraining.config import PosttrainConfig
+    from rl_posttrain.posttraining.pathwise.config import PathwiseConfig
     from rl_posttrain.posttraining.train import posttrain
     from rl_posttrain.rewards.advantages import group_advantages
     from rl_posttrain.rewards.agreement import Agreement, StateAgreement
     from rl_posttrain.rewards.executability import Executability
     from rl_posttrain.rewards.fidelity import Fidelity
     from rl_posttrain.rewards.mix import RewardWeights
+    from rl_posttrain.rewards.perceptual import Perceptual
+    from rl_posttrain.rewards.predictions import PictureReward, Predictions
+    from rl_posttrain.rewards.realism import Realism
     from rl_posttrain.rewards.reward import Reward, Rollout
 
 __all__ = [
@@ -26,7 +30,12 @@ __all__ = [
     "Executability",
     "Fidelity",
     "ImagineConfig",
+    "PathwiseConfig",
+    "Perceptual",
+    "PictureReward",
     "PosttrainConfig",
+    "Predictions",
+    "Realism",
     "Reward",
     "RewardWeights",
     "Rollout",
@@ -44,7 +53,12 @@ _HOMES = {
     "Executability": "rl_posttrain.rewards.executability",
     "Fidelity": "rl_posttrain.rewards.fidelity",
     "ImagineConfig": "rl_posttrain.imagination.config",
+    "PathwiseConfig": "rl_posttrain.posttraining.pathwise.config",
+    "Perceptual": "rl_posttrain.rewards.perceptual",
+    "PictureReward": "rl_posttrain.rewards.predictions",
     "PosttrainConfig": "rl_posttrain.posttraining.config",
+    "Predictions": "rl_posttrain.rewards.predictions",
+    "Realism": "rl_posttrain.rewards.realism",
     "Reward": "rl_posttrain.rewards.reward",
     "RewardWeights": "rl_posttrain.rewards.mix",
     "Rollout": "rl_posttrain.rewards.reward",

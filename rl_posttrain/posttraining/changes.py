@@ -101,7 +101,7 @@ def meaning(found: Sequence[Change], rewarded: Sequence[str], kept: int) -> list
         kept: The update of the world model that was kept.
     """
     if kept == 0:
-        return ["No update made the dreams of held-out episodes better, so the world model is kept as it was."]
+        return ["Every update made an unrewarded measure of the dreams worse, so the world model is kept as it was."]
     psnr = next(change for change in found if change.name == "psnr")
     guards = [c for c in found if c.name.startswith("error.") or c.name in (*RATIOS, "state_error", "action_error")]
     guards = [c for c in guards if not (c.name == "state_error" and "state" in rewarded)]

@@ -97,8 +97,9 @@ class PosttrainConfig:
     validation_starts: int = 1
     """Number of windows that a validation dreams of each held-out episode."""
     patience: int = 4
-    """Number of validations without a better unrewarded measure after which the run stops; the best world model is
-    kept. With 0 the run never stops early, and the last world model is kept."""
+    """Number of validations in a row that are worse in an unrewarded measure after which the run stops. The last world
+    model that is not worse than the best one by more than a standard error is kept. With 0 the run never stops early,
+    and the last world model is kept."""
     save_interval: int = 50
     """Updates between training states."""
     log: Tracker = "tensorboard"

@@ -5,7 +5,6 @@ evaluation measures position errors of the objects, sharpness, the energy of mot
 to other actions, none of which is rewarded by default.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -172,19 +171,18 @@ def score(
     return scores, rollout
 
 
-def held_back(scores: Mapping[str, float], rewarded: Sequence[str]) -> tuple[str, float]:
-    """The unrewarded measure that early stopping uses; lower is better.
+def held_back(scores: Mapping[str, Float[Tensor, "b"]], rewarded: Sequence[str]) -> tuple[str, Float[Tensor, "b"]]:
+    """The unrewarded measure that early stopping uses, on every window; lower is better.
 
-    The mean position error of the objects where they can be found, else the error of the state
-    where that is not rewarded, else how far motion and sharpness are from those of the recording.
+    The mean position error of the objects where they can be found (a lost object counts as 32 px), else the error of
+    the state where that is not rewarded, else how far motion and sharpness are from those of the recording.
     """
-    found = [value for name, value in scores.items() if name.startswith("error.")]
-    errors = [value for value in found if math.isfinite(value)]
-    if errors:
-        return "object error", sum(errors) / len(errors)
+    errors = [values for name, values in scores.items() if name.startswith("error.")]
+    if errors and torch.stack(errors).isfinite().any():
+        return "object error", torch.stack(errors).nanmean(dim=0)
     if "state_error" in scores and "state" not in rewarded:
         return "state error", scores["state_error"]
-    return "distortion", abs(scores["sharpness"] - 1) + abs(scores["motion"] - 1)
+    return "distortion", (scores["sharpness"] - 1).abs() + (scores["motion"] - 1).abs()
 
 
 def means(scores: Mapping[str, Float[Tensor, "b"]]) -> dict[str, float]:

@@ -1,9 +1,10 @@
-"""Evaluations of a post-training run: keep the best world model, and write tables, curves and videos."""
+"""Evaluations of a post-training run: keep a world model that is not worse, and write tables, curves and videos."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from rl_posttrain.posttraining.changes import changes, meaning
@@ -24,18 +25,32 @@ from worldmodel.world_model import WorldModel
 VIDEOS = 2
 
 
-def is_over(values: Sequence[float], patience: int) -> bool:
-    """Whether the best (lowest) of the values so far is `patience` evaluations old; never with 0."""
-    return bool(patience) and len(values) - 1 - values.index(min(values)) >= patience
+def is_over(kept: Sequence[bool], patience: int) -> bool:
+    """Whether the last `patience` evaluations kept no world model; never with 0. The first one is always kept."""
+    return bool(patience) and not any(kept[-patience:])
 
 
-def is_kept(values: Sequence[float], patience: int) -> bool:
-    """Whether the world model of the last value is saved: it is as good as the best, or `patience` is 0."""
-    return not patience or values[-1] <= min(values)
+def is_kept(values: Sequence[Sequence[float]], patience: int) -> bool:
+    """Whether the world model of the last evaluation is saved; always if `patience` is 0.
+
+    It is saved unless it is worse than the best one so far: unless its values are higher by more than one standard
+    error of the paired difference. Without this allowance, the noise of a few windows would decide which world model
+    is kept. It is counted from the best one, so worse and worse world models cannot follow one another.
+
+    Args:
+        values: The unrewarded measure on every window (lower is better; NaN where it cannot be measured), for every
+            evaluation so far.
+        patience: As in the settings.
+    """
+    means = [np.nanmean(each) for each in values]
+    difference = np.subtract(values[-1], values[int(np.argmin(means))])
+    difference = difference[np.isfinite(difference)]
+    error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else 0.0
+    return not patience or bool(difference.mean() <= error)
 
 
 class Keeper:
-    """Evaluates, keeps the best world model, and writes the tables, the curves and the videos.
+    """Evaluates, keeps the last world model that is not worse, and writes the tables, the curves and the videos.
 
     Args:
         config: Configuration of the run.
@@ -64,8 +79,8 @@ class Keeper:
 
     @property
     def stopped(self) -> bool:
-        """Whether the unrewarded measure has not improved for `patience` evaluations."""
-        return is_over([row["held_back"] for row in self.evaluations.rows], self.config.patience)
+        """Whether the last `patience` evaluations were worse in the unrewarded measure."""
+        return is_over([row["kept"] for row in self.evaluations.rows], self.config.patience)
 
     def record(self, loss: Tensor, parts: Mapping[str, Tensor], row: Mapping[str, float], factor: float) -> None:
         """Write down one update."""
@@ -87,11 +102,16 @@ class Keeper:
         world.eval()
         scores, _ = self._score(world)
         found = means(scores)
-        name, value = held_back(found, self.rewards.names)
+        name, each = held_back(scores, self.rewards.names)
+        value, windows = float(each.nanmean()), each.tolist()
+        earlier = [row["held_back_windows"] for row in self.evaluations.rows]
+        kept = is_kept([*earlier, windows], self.config.patience)
         row = {"step": self.log.step, "seconds": self.log.seconds, **found}
-        self.evaluations.add({**row, "held_back": value, "held_back_name": name})
+        self.evaluations.add(
+            {**row, "held_back": value, "held_back_name": name, "held_back_windows": windows, "kept": kept}
+        )
         self.log.scalars({f"held_out/{k}": v for k, v in found.items()})
-        if is_kept([row["held_back"] for row in self.evaluations.rows], self.config.patience):
+        if kept:
             world.save(self.config.out)
         world.train()
         plot_run(self.updates.rows, self.evaluations.rows, self.config.out / "curve.png")
@@ -116,9 +136,8 @@ class Keeper:
 
     @property
     def kept(self) -> int:
-        """The update whose world model is saved: the best one, or the last one without `patience`."""
-        rows = self.evaluations.rows
-        return (min(reversed(rows), key=lambda row: row["held_back"]) if self.config.patience else rows[-1])["step"]
+        """The update whose world model is saved: the last one that is not worse than the best one."""
+        return [row["step"] for row in self.evaluations.rows if row["kept"]][-1]
 
     @property
     def introduction(self) -> str:

@@ -86,5 +86,5 @@ def test_measures_that_are_not_rewarded():
 
 def test_a_run_that_found_nothing_says_so():
     assert meaning([psnr((0.0, 0.0), 0)], (), 0) == [
-        "No update made the dreams of held-out episodes better, so the world model is kept as it was."
+        "Every update made an unrewarded measure of the dreams worse, so the world model is kept as it was."
     ]

@@ -58,6 +58,12 @@ def arguments(world: Path, out: Path, *options: str) -> list[str]:
         "0",
         "--save-interval",
         "2",
+        "--pathwise.frames",
+        "5",
+        "--pathwise.perceptual",
+        "0",
+        "--pathwise.realism-warmup",
+        "1",
         *options,
     ]
 
@@ -66,7 +72,7 @@ def rows(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-OBJECTIVES = ("nft", "self-rollout", "combined", "teacher-forced")
+OBJECTIVES = ("pathwise", "nft", "self-rollout", "combined", "teacher-forced")
 WITH_ADAPTERS = [pytest.param(name, 2, marks=[] if name == "combined" else pytest.mark.slow) for name in OBJECTIVES]
 
 
@@ -98,10 +104,10 @@ def test_every_objective_trains_and_writes_what_it_measured(objective, rank, wor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", ["0", "2"])
-def test_a_stopped_run_resumes_exactly(rank, world_folder, tmp_path):
+@pytest.mark.parametrize(("objective", "rank"), [("nft", "0"), ("nft", "2"), ("pathwise", "0"), ("pathwise", "2")])
+def test_a_stopped_run_resumes_exactly(objective, rank, world_folder, tmp_path):
     whole, halted = tmp_path / "whole", tmp_path / "halted"
-    more = ["--lora-rank", rank, "--learning-rate", "1e-3"]
+    more = ["--objective", objective, "--lora-rank", rank, "--learning-rate", "1e-3"]
     main(arguments(world_folder, whole, *more))
     main(arguments(world_folder, halted, *more, "--steps", "2"))
     with (halted / "updates.jsonl").open("a") as table:  # what a killed run left behind
@@ -165,6 +171,9 @@ def test_moving_areas_and_inverse_dynamics_are_rewarded(world_folder, tmp_path):
         (["--temperature", "0"], "a contrast needs it above 0"),
         (["--branch", "0"], "branch is at least 1, got 0"),
         (["--lora-rank", "-1"], "lora_rank is at least 0, got -1"),
+        (["--objective", "pathwise", "--pathwise.frames", "2"], "pathwise.frames is at least 3, got 2"),
+        (["--objective", "pathwise", "--pathwise.depth", "6"], "pathwise.depth=6: with 4 passes the gradient passes"),
+        (["--objective", "pathwise", "--pathwise.replaced", "0"], "pathwise.replaced is above 0 and at most 1, got 0"),
         (["--validation-horizon", "9999"], "a horizon of 9999 at"),
         (["--validation-episodes", "99"], "99 are held out: none left to train on"),
     ],

@@ -17,18 +17,35 @@ from worldmodel.world_model import WorldModel
 
 
 @pytest.mark.parametrize(
-    ("patience", "values", "over"),
-    [(2, (3.0, 2.0, 2.5), False), (2, (3.0, 2.0, 2.5, 2.6), True), (0, (1.0, 2.0, 3.0), False)],
+    ("patience", "kept", "over"),
+    [(2, (True,), False), (2, (True, False), False), (2, (True, False, False), True), (0, (True, False, False), False)],
 )
-def test_patience_counts_evaluations_since_the_best(patience, values, over):
-    assert is_over(values, patience) == over
+def test_patience_counts_evaluations_since_one_was_kept(patience, kept, over):
+    assert is_over(kept, patience) == over
+
+
+BEST = (1.0, 2.0, 3.0, 4.0)
+NOISY = (1.1, 2.2, 2.9, 4.0)
+"""0.05 above the best, with a standard error of 0.065."""
+HARMED = (1.1, 2.2, 3.1, 4.2)
+"""0.15 above the best, with a standard error of 0.029."""
 
 
 @pytest.mark.parametrize(
     ("patience", "values", "kept"),
-    [(2, (3.0,), True), (2, (3.0, 2.0), True), (2, (2.0, 2.0), True), (2, (2.0, 3.0), False), (0, (2.0, 3.0), True)],
+    [
+        (2, (BEST,), True),
+        (2, (HARMED, BEST), True),
+        (2, (BEST, NOISY), True),
+        (2, (BEST, HARMED), False),
+        (2, (BEST, NOISY, HARMED), False),  # counted from the best, not from the one before
+        (0, (BEST, HARMED), True),
+        (2, ((2.0,), (2.0,)), True),
+        (2, ((2.0,), (2.1,)), False),  # one window has no standard error
+        (2, ((float("nan"), 2.0, 3.0), (9.0, 2.0, 3.0)), True),
+    ],
 )
-def test_the_lowest_measure_is_kept(patience, values, kept):
+def test_a_world_is_kept_unless_it_is_worse_than_the_best(patience, values, kept):
     assert is_kept(values, patience) == kept
 
 
@@ -49,6 +66,8 @@ def test_a_worse_world_model_does_not_take_the_place_of_a_better_one(tmp_path):
         keeper.evaluate(white)
     rows = [json.loads(row) for row in (config.out / "evaluations.jsonl").read_text().splitlines()]
     assert rows[0]["held_back"] < rows[1]["held_back"]
+    assert [row["kept"] for row in rows] == [True, False]
+    assert keeper.kept == rows[0]["step"]
     assert rows[0]["psnr"] > rows[1]["psnr"] + 3
     assert WorldModel.load(config.out).dit.head.last.bias.abs().max() == 0
     assert not keeper.stopped

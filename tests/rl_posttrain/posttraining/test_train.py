@@ -124,12 +124,16 @@ def test_sharpness_and_motion_by_hand():
 
 
 def test_what_is_held_back():
-    scores = {"error.agent": 1.0, "error.block": 3.0, "state_error": 9.0}
-    assert held_back(scores, ("fidelity",)) == ("object error", 2.0)
-    assert held_back({"state_error": 9.0}, ("fidelity",)) == ("state error", 9.0)
-    shape = {"state_error": 9.0, "sharpness": 0.8, "motion": 1.1}
-    name, value = held_back(shape, ("fidelity", "state"))
-    assert (name, value) == ("distortion", pytest.approx(0.3))
+    scores = {"error.agent": torch.tensor([1.0, torch.nan]), "error.block": torch.tensor([3.0, 5.0])}
+    scores |= {"state_error": torch.tensor([9.0, 9.0])}
+    name, values = held_back(scores, ("fidelity",))
+    assert (name, values.tolist()) == ("object error", [2.0, 5.0])
+    unknown = {"error.agent": torch.tensor([torch.nan, torch.nan]), "state_error": torch.tensor([8.0, 9.0])}
+    name, values = held_back(unknown, ("fidelity",))
+    assert (name, values.tolist()) == ("state error", [8.0, 9.0])
+    shape = unknown | {"sharpness": torch.tensor([0.8, 1.0]), "motion": torch.tensor([1.1, 0.5])}
+    name, values = held_back(shape, ("fidelity", "state"))
+    assert (name, values.tolist()) == ("distortion", pytest.approx([0.3, 0.5]))
 
 
 def test_windows_of_held_out_episodes():
