@@ -44,18 +44,22 @@ from worldmodel.model.folder import fingerprint
 from worldmodel.world_model import WorldModel
 
 
-def pathwise(*, realism: float = 0.0, perceptual: float = 0.0, agreement: float = 0.0) -> dict[str, Any]:
+def pathwise(*, realism: float = 0.0, perceptual: float = 0.0, agreement: float = 0.0, **more: Any) -> dict[str, Any]:
     """The settings of an arm whose rewards have these weights; with none it is the regression alone."""
-    weights = PathwiseConfig(realism=realism, perceptual=perceptual, agreement=agreement)
+    weights = PathwiseConfig(realism=realism, perceptual=perceptual, agreement=agreement, **more)
     return {"objective": "pathwise", "pathwise": weights}
 
 
+LEARNING = {"realism_penalty": 0.003, "realism_rate": 1e-3}
+"""With the usual penalty the discriminator is no better than chance after 119 updates; with this one it learns."""
 CONTROL = "supervised"
 """The arm that the others are held against, beside the world model before."""
 ARMS: dict[str, dict[str, Any]] = {
     "realism+perceptual": pathwise(realism=0.5, perceptual=1.0),
     CONTROL: pathwise(),
     "realism": pathwise(realism=0.5),
+    "learning realism": pathwise(realism=0.5, **LEARNING),
+    "learning realism+seen": pathwise(realism=0.5, extra=("visible_reward:seen_perceptual=0.5",), **LEARNING),
     "perceptual": pathwise(perceptual=1.0),
     "realism+perceptual+actions": pathwise(realism=0.5, perceptual=1.0, agreement=0.5),
     "nft": {"objective": "nft"},
