@@ -8,22 +8,29 @@ from torch import Tensor
 
 
 def mixed_gradient(
-    regression: Float[Tensor, "*b"], rewards: Mapping[str, Float[Tensor, "*b"]], weights: Mapping[str, float]
-) -> Float[Tensor, "*b"]:
-    """`g - sum_i w_i |g| / |r_i| r_i`: descend the regression and climb the rewards.
+    regression: Float[Tensor, "b t v c h w"],
+    rewards: Mapping[str, Float[Tensor, "b t v c h w"]],
+    weights: Mapping[str, float],
+) -> Float[Tensor, "b t v c h w"]:
+    """`g - sum_i w_i |g| / |r_i| r_i` in every camera: descend the regression and climb the rewards.
 
     Every reward pulls `w_i` times as hard as the regression, whatever its scale, so the weights need no tuning when
-    the errors change. A reward without a gradient counts nothing.
+    the errors change, nor for cameras with large errors. A reward without a gradient counts nothing.
 
     Args:
         regression: `g`, the gradient of the regression with respect to the predicted pictures.
         rewards: `r_i`, the gradient of every reward with respect to them.
         weights: `w_i`.
     """
-    length, total = regression.norm(), regression
+    length, total = _length(regression), regression
     for name, gradient in rewards.items():
-        total = total - weights[name] * length * gradient / gradient.norm().clamp_min(1e-12)
+        total = total - weights[name] * length * gradient / _length(gradient).clamp_min(1e-12)
     return total
+
+
+def _length(gradient: Float[Tensor, "b t v c h w"]) -> Float[Tensor, "1 1 v 1 1 1"]:
+    """Length of the gradient in each camera."""
+    return gradient.square().sum(dim=(0, 1, 3, 4, 5), keepdim=True).sqrt()
 
 
 def with_gradient(

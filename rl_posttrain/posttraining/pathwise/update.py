@@ -47,7 +47,7 @@ class PathwiseUpdate(nn.Module):
         predicted = tuple(part.float() for part in clean)
         seen = shown(world, batch, latents[:, 1:], context, states, predicted)
         with torch.autocast(world.device.type, enabled=False):  # gradients of small distances need exact numbers
-            gradient, parts = self._gradient(seen, presence(world, clip, context), batch.step)
+            gradient, parts = self._gradient(seen, presence(world, clip, context) > 0, batch.step)
             losses = {} if terms.realism is None else {"discriminator": terms.realism.loss(seen)}
         if states is not None:
             goal = world.conditioner.displacement(clip.states[:, 1:], states)
@@ -65,7 +65,7 @@ class PathwiseUpdate(nn.Module):
             value = reward(seen)
             parts[f"reward.{name}"] = value.detach().mean()
             if name != "realism" or step >= self.config.realism_warmup:
-                gradients[name] = gradient_of(value, seen.predicted) * (present > 0)
+                gradients[name] = gradient_of(value, seen.predicted) * present
         return mixed_gradient(gradient_of(regression, seen.predicted), gradients, terms.weights), parts
 
 

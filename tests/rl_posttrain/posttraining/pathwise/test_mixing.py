@@ -6,15 +6,25 @@ import torch
 from rl_posttrain.posttraining.pathwise.mixing import gradient_of, mixed_gradient, with_gradient
 
 
-def test_a_reward_pulls_upwards_by_its_weight_times_the_length_of_the_regression():
-    regression = torch.tensor([3.0, 4.0])
-    rewards = {"one": torch.tensor([0.0, 20.0]), "two": torch.tensor([-7.0, 0.0]), "silent": torch.zeros(2)}
+def picture(*cameras: list[float]) -> torch.Tensor:
+    """One gradient of a few pixels for each camera."""
+    return torch.tensor(cameras)[None, None, :, None, None]
+
+
+def test_a_reward_pulls_upwards_by_its_weight_times_the_length_of_the_regression_in_every_camera():
+    regression = picture([3.0, 4.0], [0.0, 50.0])
+    rewards = {
+        "one": picture([0.0, 20.0], [1.0, 0.0]),
+        "two": picture([-7.0, 0.0], [0.0, 0.0]),
+        "silent": torch.zeros_like(regression),
+    }
     total = mixed_gradient(regression, rewards, {"one": 0.5, "two": 2.0, "silent": 9.0})
-    torch.testing.assert_close(total, torch.tensor([3.0 + 2.0 * 5, 4.0 - 0.5 * 5]))
+    expected = picture([3.0 + 2.0 * 5, 4.0 - 0.5 * 5], [-0.5 * 50, 50.0])
+    torch.testing.assert_close(total, expected)
 
 
 def test_without_rewards_it_is_the_regression():
-    regression = torch.tensor([3.0, 4.0])
+    regression = picture([3.0, 4.0])
     assert torch.equal(mixed_gradient(regression, {}, {"one": 1.0}), regression)
 
 

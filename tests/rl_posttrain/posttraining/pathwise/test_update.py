@@ -101,8 +101,9 @@ def test_a_reward_raises_itself_and_is_scaled_to_the_regression():
     pictures, error, _ = regression(world, batch)
     assert parts["reward.mine"] == pytest.approx(float(pictures.detach().mean()), abs=1e-5)
     slopes = torch.autograd.grad(error, pictures, retain_graph=True)[0]
-    scaled = slopes.norm() / torch.full_like(pictures, 1 / pictures.numel()).norm()
-    (-scaled * pictures.mean()).backward()
+    mean = torch.full_like(pictures, 1 / pictures.numel())
+    scaled = torch.stack([slopes[:, :, v].norm() / mean[:, :, v].norm() for v in range(2)])
+    (-(scaled * pictures.mean(dim=(0, 1, 3, 4, 5))).sum() / 2).backward()
     torch.testing.assert_close(pulled - plain, flat_gradient(world), atol=1e-4, rtol=1e-3)
 
 
