@@ -50,7 +50,7 @@ def pathwise(*, realism: float = 0.0, perceptual: float = 0.0, agreement: float 
     return {"objective": "pathwise", "pathwise": weights}
 
 
-LEARNING = {"realism_penalty": 0.003, "realism_rate": 1e-3}
+LEARNING = {"realism_penalty": 0.03, "realism_rate": 5e-4}
 """With the usual penalty the discriminator is no better than chance after 119 updates; with this one it learns."""
 CONTROL = "supervised"
 """The arm that the others are held against, beside the world model before."""
