@@ -63,11 +63,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "perceptual": pathwise(perceptual=1.0),
     "realism+perceptual+actions": pathwise(realism=0.5, perceptual=1.0, agreement=0.5),
     "nft": {"objective": "nft"},
+    "nft+actions": {"objective": "nft"},
     "self-rollout": {"objective": "self-rollout"},
     "teacher-forced": {"objective": "teacher-forced"},
 }
 """What is trained: the objective and the rewards. `supervised` regresses on the parallel self-rollout without a reward;
-`self-rollout` does it on sequential prefixes with branches."""
+`self-rollout` does it on sequential prefixes with branches. Arms whose names end with actions have inverse dynamics."""
 
 
 @dataclass(frozen=True)
@@ -213,9 +214,8 @@ def second_dynamics(config: PosttrainBenchmark) -> Path:
 
 def settings_of(config: PosttrainBenchmark, arm: str, data: Path, seed: int) -> PosttrainConfig:
     """The settings of an arm; nothing is validated, and nothing stops early."""
-    needed = "agreement" in str(ARMS[arm]) and ARMS[arm]["pathwise"].agreement
     return PosttrainConfig(
-        inverse_dynamics=rewarding_dynamics(config, data) if needed else None,
+        inverse_dynamics=rewarding_dynamics(config, data) if "actions" in arm else None,
         world=config.world,
         data=data,
         out=config.out / f"seed{seed}" / arm,
