@@ -76,7 +76,7 @@ class PosttrainBenchmark:
     """What is compared."""
 
     out: Path
-    """Folder of everything; `posttrain.json` holds the figures."""
+    """Folder of everything; `posttrain.json` holds the figures, and a plot is named like the folder."""
     world: Path = Path("checkpoints/pusht")
     """World model before."""
     env: str = "pusht"
@@ -166,7 +166,7 @@ def main(config: PosttrainBenchmark) -> None:
         "rows": rows,
     }
     write_json(config.out / "posttrain.json", result)
-    plot(rows, config.horizons, config.out / "posttrain.png")
+    plot(rows, config.horizons, config.out / f"{config.out.name}.png")
     for reference, found in result["comparison"].items():
         print(f"\n## against {reference}: mean, then changes [95%]\n\n{table(found, reference)}")
     print("\n| arm, run | updates | seconds |\n|---|---|---|")

@@ -57,7 +57,7 @@ def test_arms_are_compared_with_the_world_model_before(tmp_path):
     change = against["realism"]["psnr.top.4"]
     assert change["mean"] - against["before"]["psnr.top.4"]["mean"] == pytest.approx(change["change"], abs=1e-4)
     assert "masked_psnr.wrist.4" in against["realism"]
-    assert (out / "posttrain.png").stat().st_size > 1000
+    assert (out / "out.png").stat().st_size > 1000
     assert "| PSNR, dB: top 4 |" in done.stdout
     again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     assert "==" not in again.stdout, "finished arms are not trained again"
