@@ -2,49 +2,73 @@
 
 ```
 python benchmarks/posttrain.py --quick --out runs/benchmarks/posttrain
-python benchmarks/posttrain.py --minutes 30 --seeds 0 1 2 --out runs/benchmarks/posttrain-full
+python benchmarks/posttrain.py --minutes 6 --seeds 0 1 2 --out runs/benchmarks/posttrain-full
 ```
 
-Every arm starts from the same world model and follows the same recorded stretches. `nft` runs for
-the given minutes; the controls run for as many minutes, and are also measured after as many updates
-as `nft` made. A killed benchmark continues where it stopped.
+Every arm starts from the same world model and trains on the same recorded episodes for as many
+minutes. The supervised control is also kept after as many updates as the first arm made. What is
+measured (`posttrain_measures.py`) rewarded no arm. A killed benchmark continues where it stopped.
 """
 
+import hashlib
 import json
 import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import tyro
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from posttrain_measures import Measures
+from posttrain_tables import compare, plot, table
+from safetensors.torch import load_file
+from second_dynamics import SecondDynamics
+from second_dynamics import load as load_second
+from second_dynamics import train as train_second
+from torch import Tensor
 
-from policy_eval.judge.inverse_dynamics import InverseDynamics
 from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining, train_inverse_dynamics
 from rl_posttrain.posttraining.config import PosttrainConfig
-from rl_posttrain.posttraining.guards import HeldOut, object_errors, read_held_out, score
+from rl_posttrain.posttraining.guards import read_held_out
+from rl_posttrain.posttraining.pathwise.config import PathwiseConfig
 from rl_posttrain.posttraining.train import posttrain
-from rl_posttrain.rewards.executability import Limits, violations
-from rl_posttrain.rewards.mix import real_limits
-from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import EpisodeCache, open_episodes
-from worldmodel.dreams.context import CONTEXT_FRAMES
+from worldmodel.data.options import DataOptions
 from worldmodel.envs.record import RecordConfig, record
-from worldmodel.fidelity.intervals import bootstrap_interval
-from worldmodel.fidelity.metrics import Lpips, masked_psnr, psnr, ssim
-from worldmodel.files import write_json
+from worldmodel.files import write_json, write_weights
+from worldmodel.model.folder import fingerprint
 from worldmodel.world_model import WorldModel
 
-CONTROLS = ("self-rollout", "teacher-forced")
-LATE = 25
-"""Actions from this frame on count for the errors of decoded actions."""
-HIGHER_IS_BETTER = ("psnr", "ssim", "masked_psnr", "response")
+
+def pathwise(*, realism: float = 0.0, perceptual: float = 0.0, agreement: float = 0.0, **more: Any) -> dict[str, Any]:
+    """The settings of an arm whose rewards have these weights; with none it is the regression alone."""
+    weights = PathwiseConfig(realism=realism, perceptual=perceptual, agreement=agreement, **more)
+    return {"objective": "pathwise", "pathwise": weights}
+
+
+LEARNING = {"realism_penalty": 0.03, "realism_rate": 5e-4}
+"""With the usual penalty the discriminator is no better than chance after 119 updates; with this one it learns."""
+CONTROL = "supervised"
+"""The arm that the others are held against, beside the world model before."""
+ARMS: dict[str, dict[str, Any]] = {
+    "realism+perceptual": pathwise(realism=0.5, perceptual=1.0),
+    CONTROL: pathwise(),
+    "realism": pathwise(realism=0.5),
+    "learning realism": pathwise(realism=0.5, **LEARNING),
+    "learning realism+seen": pathwise(realism=0.5, extra=("visible_reward:seen_perceptual=0.5",), **LEARNING),
+    "perceptual": pathwise(perceptual=1.0),
+    "realism+perceptual+actions": pathwise(realism=0.5, perceptual=1.0, agreement=0.5),
+    "nft": {"objective": "nft"},
+    "nft+actions": {"objective": "nft"},
+    "self-rollout": {"objective": "self-rollout"},
+    "teacher-forced": {"objective": "teacher-forced"},
+}
+"""What is trained: the objective and the rewards. `supervised` regresses on the parallel self-rollout without a reward;
+`self-rollout` does it on sequential prefixes with branches. Arms whose names end with actions have inverse dynamics."""
 
 
 @dataclass(frozen=True)
@@ -52,47 +76,67 @@ class PosttrainBenchmark:
     """What is compared."""
 
     out: Path
-    """Folder of everything; `posttrain.json` holds the figures."""
+    """Folder of everything; `posttrain.json` holds the figures, and a plot is named like the folder."""
     world: Path = Path("checkpoints/pusht")
     """World model before."""
     env: str = "pusht"
-    """Environment that is recorded where `data` and `held_out` do not exist yet."""
+    """Environment that is recorded where a data set is not given."""
     data: Path | None = None
     """Recorded episodes to train on; recorded into `out` when not given."""
     held_out: Path | None = None
     """Recorded episodes to measure on; recorded into `out` when not given."""
-    minutes: float = 10.0
+    measuring: Path | None = None
+    """Recorded episodes of the second inverse dynamics, others than those to train on; recorded when not given."""
+    measuring_episodes: str = ""
+    """Which of them are read, as in 200:; by default all."""
+    dynamics: Path | None = None
+    """Inverse dynamics for the rewards; trained on `data` when not given and an arm needs it."""
+    second: Path | None = None
+    """Second inverse dynamics, of an earlier run of this benchmark; trained when not given."""
+    minutes: float = 6.0
     """Minutes of every arm."""
     clock: Literal["wall", "cpu"] = "cpu"
     """CPU time is fair on a machine that others use, too."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the runs."""
-    arms: tuple[str, ...] = ("nft", "nft-actions", "self-rollout", "teacher-forced", "combined")
-    """What is trained; nft-actions adds the rewards of inverse dynamics."""
+    arms: tuple[str, ...] = ("realism+perceptual", CONTROL)
+    """What is trained, see ARMS; the first one sets the number of updates of the control at equal updates."""
+    trained: dict[str, Path] = field(default_factory=dict)
+    """World models that are there already: they are measured as an arm of that name."""
     horizons: tuple[int, ...] = (10, 25, 50)
     """Dreamed frames after which dream and truth are compared."""
     episodes: int = 24
-    """Held-out episodes that are dreamed from their beginning."""
+    """Held-out episodes that are dreamed."""
+    starts: int = 2
+    """Windows of each episode."""
     train_episodes: int = 60
-    """Episodes to record for training."""
+    """Episodes to train on."""
     num_steps: int = 2
-    """Denoising steps of sampling, in training and measuring."""
-    learning_rate: float = 3e-6
+    """Denoising steps of the measured dreams."""
+    learning_rate: float = 2e-5
     """Of every arm."""
-    dynamics_steps: int = 600
-    """Optimiser steps of the inverse dynamics."""
+    dynamics_steps: int = 700
+    """Optimiser steps of each inverse dynamics."""
+    curve: int = 1
+    """Number of points, evenly spaced in time, at which every arm is kept and measured; the control is kept at as many
+    updates as the first arm made, and at the end."""
     measure: bool = True
     """False only trains."""
     quick: bool = False
-    """At most ten minutes on two cores: 1.2 minutes per arm, 8 episodes, without `combined`."""
+    """At most 15 minutes on two cores: 3 minutes per arm, 12 episodes."""
 
     def resolved(self) -> "PosttrainBenchmark":
-        """With what `quick` implies."""
+        """With what `quick` implies.
+
+        Raises:
+            ValueError: There is no such arm.
+        """
+        unknown = [arm for arm in self.arms if arm not in ARMS]
+        if unknown:
+            raise ValueError(f"--arms {unknown[0]}: known are {', '.join(ARMS)}")
         if not self.quick:
             return self
-        return replace(
-            self, minutes=1.2, episodes=8, dynamics_steps=250, arms=tuple(arm for arm in self.arms if arm != "combined")
-        )
+        return replace(self, minutes=3.0, episodes=12, starts=1, dynamics_steps=250, arms=self.arms[:2])
 
 
 def main(config: PosttrainBenchmark) -> None:
@@ -101,83 +145,122 @@ def main(config: PosttrainBenchmark) -> None:
     config = config.resolved()
     config.out.mkdir(parents=True, exist_ok=True)
     data = config.data or recording(config, "train", 40, config.train_episodes)
-    held_out = config.held_out or recording(config, "held_out", 41, config.episodes)
-    dynamics = config.out / "inverse_dynamics"
-    if not (dynamics / "report.json").exists():
-        train_inverse_dynamics(
-            InverseDynamicsTraining(
-                data=data,
-                out=dynamics,
-                world=config.world,
-                steps=config.dynamics_steps,
-                validation_episodes=2,
-                overwrite=True,
-            )
-        )
-    worlds = {"base": [config.world]}
+    worlds = {"before": [config.world]} | {name: [folder] for name, folder in config.trained.items()}
     for seed in config.seeds:
-        for name, folder in train_arms(config, data, dynamics, seed).items():
+        for name, folder in train_arms(config, data, seed).items():
             worlds.setdefault(name, []).append(folder)
     if not config.measure:
         return
-    rows = measure(config, worlds, data, held_out, dynamics)
+    rows = measure(config, worlds)
+    references = [name for name in ("before", CONTROL, f"{CONTROL}, equal updates") if name in worlds]
     result = {
         "machine": f"{platform.machine()} CPU, {os.cpu_count()} cores, torch {torch.__version__}",
         "config": json.loads(json.dumps(asdict(config), default=str)),
-        "inverse_dynamics": json.loads((dynamics / "report.json").read_text()),
         "runs": {
             f"{name} {index}": run_summary(folder)
             for name, folders in worlds.items()
-            if name != "base"
             for index, folder in enumerate(folders)
+            if (folder / "updates.jsonl").exists()
         },
-        "lpips": Lpips.missing_reason(),
-        "comparison": compare(rows),
+        "comparison": {reference: compare(rows, reference) for reference in references},
         "rows": rows,
     }
     write_json(config.out / "posttrain.json", result)
-    plot(rows, config.horizons, config.out / "posttrain.png")
-    print(table(result))
+    plot(rows, config.horizons, config.out / f"{config.out.name}.png")
+    for reference, found in result["comparison"].items():
+        print(f"\n## against {reference}: mean, then changes [95%]\n\n{table(found, reference)}")
+    print("\n| arm, run | updates | seconds |\n|---|---|---|")
+    for name, run in result["runs"].items():
+        print(f"| {name} | {run['updates']} | {run['seconds']:.0f} |")
 
 
 def recording(config: PosttrainBenchmark, name: str, seed: int, episodes: int) -> Path:
+    """Record a data set into `out`; what is there already is not recorded again."""
     return record(RecordConfig(config.env, episodes=episodes, seed=seed, out=config.out / "data" / name))
 
 
-def train_arms(config: PosttrainBenchmark, data: Path, dynamics: Path, seed: int) -> dict[str, Path]:
+def rewarding_dynamics(config: PosttrainBenchmark, data: Path) -> Path:
+    """The inverse dynamics that reward; trained if they are not given and not there."""
+    folder = config.dynamics or config.out / "inverse_dynamics"
+    if not (folder / "report.json").exists():
+        train_inverse_dynamics(
+            InverseDynamicsTraining(
+                data=data,
+                out=folder,
+                world=config.world,
+                steps=config.dynamics_steps,
+                validation_episodes=4,
+                overwrite=True,
+            )
+        )
+    return folder
+
+
+def second_dynamics(config: PosttrainBenchmark) -> Path:
+    """The inverse dynamics that only measure; trained if they are not given and not there."""
+    folder = config.second or config.out / "second_dynamics"
+    if not (folder / "report.json").exists():
+        train_second(
+            SecondDynamics(
+                data=config.measuring or recording(config, "measuring", 42, 2 * config.train_episodes),
+                world=config.world,
+                out=folder,
+                episodes=config.measuring_episodes,
+                steps=config.dynamics_steps,
+            )
+        )
+    return folder
+
+
+def settings_of(config: PosttrainBenchmark, arm: str, data: Path, seed: int) -> PosttrainConfig:
+    """The settings of an arm; nothing is validated, and nothing stops early."""
+    return PosttrainConfig(
+        inverse_dynamics=rewarding_dynamics(config, data) if "actions" in arm else None,
+        world=config.world,
+        data=data,
+        out=config.out / f"seed{seed}" / arm,
+        minutes=config.minutes,
+        steps=1_000_000,
+        clock=config.clock,
+        num_steps=config.num_steps,
+        learning_rate=config.learning_rate,
+        validation_episodes=2,
+        validation_horizon=10,
+        validation_interval=1_000_000,
+        patience=0,
+        save_interval=20,
+        log="none",
+        seed=seed,
+        reading=DataOptions(episodes=f":{config.train_episodes}"),
+        **ARMS[arm],
+    )
+
+
+def train_arms(config: PosttrainBenchmark, data: Path, seed: int) -> dict[str, Path]:
     """Train every arm of a seed; the folders of the world models by name."""
-    folder, worlds = config.out / f"seed{seed}", {}
+    worlds: dict[str, Path] = {}
     updates = None
     for arm in config.arms:
-        settings = PosttrainConfig(
-            world=config.world,
-            data=data,
-            out=folder / arm,
-            objective="nft" if arm == "nft-actions" else arm,
-            minutes=config.minutes,
-            inverse_dynamics=dynamics if arm == "nft-actions" else None,
-            steps=1_000_000,
-            clock=config.clock,
-            num_steps=config.num_steps,
-            learning_rate=config.learning_rate,
-            validation_episodes=2,
-            validation_horizon=25,
-            validation_interval=1_000_000,
-            patience=0,
-            save_interval=20,
-            seed=seed,
-        )
-        if arm in CONTROLS and updates is not None:
-            early = folder / f"{arm}-equal-updates"
-            if not early.exists():
-                train(replace(settings, steps=updates))
-                shutil.copytree(folder / arm, early, ignore=shutil.ignore_patterns("state"))
-            worlds[early.name] = early
+        settings = settings_of(config, arm, data, seed)
+        if arm == CONTROL and updates is not None:
+            train(replace(settings, steps=updates))
+            worlds[f"{arm}, equal updates"] = kept(settings.out, f"{updates}-updates")
+        for point in range(1, config.curve if arm != CONTROL else 1):
+            minutes = config.minutes * point / config.curve
+            train(replace(settings, minutes=minutes))
+            worlds[f"{arm}, {minutes:g} minutes"] = kept(settings.out, f"{minutes:g}-minutes")
         train(settings)
-        if arm == "nft":
-            updates = run_summary(folder / arm)["updates"]
-        worlds[arm] = folder / arm
+        updates = updates or run_summary(settings.out)["updates"]
+        worlds[arm] = settings.out
     return worlds
+
+
+def kept(folder: Path, name: str) -> Path:
+    """A copy of the world model as it is now, which later updates do not change."""
+    copy = folder / "kept" / name
+    if not copy.exists():
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("state", "kept", "videos", "log"))
+    return copy
 
 
 def train(settings: PosttrainConfig) -> None:
@@ -193,13 +276,13 @@ def train(settings: PosttrainConfig) -> None:
 
 
 def run_summary(folder: Path) -> dict[str, float]:
-    """Updates and seconds of a run, and the reward of its first and last candidates."""
+    """Updates and seconds of a run, and the means of its first and last terms."""
     evaluations, updates = (
         [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
         for name in ("evaluations", "updates")
     )
     summary = {"updates": evaluations[-1]["step"], "seconds": evaluations[-1]["seconds"]}
-    for name in ("reward", "spread", "zero_variance", "gap"):
+    for name in ("reward", "spread", "zero_variance", "gap", "regression", "perceptual", "realism", "actions"):
         values = [row[name] for row in updates if row.get(name) is not None]
         width = max(len(values) // 5, 1)
         if values:
@@ -208,164 +291,57 @@ def run_summary(folder: Path) -> dict[str, float]:
     return summary
 
 
-def measure(
-    config: PosttrainBenchmark, worlds: Mapping[str, Sequence[Path]], data: Path, held_out: Path, dynamics_folder: Path
-) -> list[dict[str, Any]]:
-    """One row per arm, run and held-out episode."""
-    dynamics = InverseDynamics.load(dynamics_folder)
+def measured(
+    measures: Measures, world: Path, cache: Path, made_with: str
+) -> tuple[dict[str, list[float | None]], Tensor]:
+    """The measures of a world model and its frames at the horizons, kept in `cache`.
+
+    Args:
+        measures: What is measured.
+        world: Folder of the world model.
+        cache: Folder of what was measured already.
+        made_with: Fingerprints of the held-out data and of the second inverse dynamics.
+    """
+    about = (fingerprint(world), made_with, measures.windows.episodes, measures.horizons, measures.num_steps)
+    file = cache / f"{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.json"
+    if not file.exists():
+        columns, frames = measures.columns(WorldModel.load(world))
+        cache.mkdir(exist_ok=True)
+        write_weights(file.with_suffix(".safetensors"), {"frames": frames})
+        write_json(file, listed(columns))
+    return json.loads(file.read_text()), load_file(file.with_suffix(".safetensors"))["frames"]
+
+
+def listed(columns: Mapping[str, Tensor]) -> dict[str, list[float | None]]:
+    """Numbers of every column, `None` in place of NaN."""
+    return {name: [None if x != x else x for x in values.tolist()] for name, values in columns.items()}
+
+
+def measure(config: PosttrainBenchmark, worlds: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
+    """One row per arm, run and held-out window."""
     base = WorldModel.load(config.world)
-    size = tuple(base.size)
-    recorded = EpisodeCache(open_episodes(data, size, base.views))
-    limits = real_limits(dynamics, recorded, range(len(recorded)), base)
-    source = EpisodeCache(open_episodes(held_out, size, base.views))
+    held_out = config.held_out or recording(config, "held_out", 41, config.episodes)
+    source = EpisodeCache(open_episodes(held_out, tuple(base.size), base.views))
     episodes = range(min(config.episodes, len(source)))
-    windows = read_held_out(base, source, episodes, horizon=max(config.horizons), starts=1)
-    scored = {}
+    windows = read_held_out(base, source, episodes, horizon=max(config.horizons), starts=config.starts)
+    second = second_dynamics(config)
+    measures = Measures(windows, base.views, config.horizons, load_second(second), num_steps=config.num_steps)
+    made_with = f"{source.fingerprint} {fingerprint(second)}"
+    columns, frames = {}, {}
     for name, folders in worlds.items():
-        for index, folder in enumerate(folders):
-            world = WorldModel.load(folder)
-            scored[name, index] = score(
-                world, windows, rewards={}, dynamics=dynamics, num_steps=config.num_steps, seed=7
-            )
-    frames = {key: rollout.imagined.frames[:, 1:] for key, (_, rollout) in scored.items()}
-    masked = masked_scores(windows, frames, base.views)
+        for run, folder in enumerate(folders):
+            print(f"measuring {name} {run}", flush=True)
+            columns[name, run], frames[f"{name} {run}"] = measured(measures, folder, config.out / "measured", made_with)
+    masked = measures.masked(frames)
     rows = []
-    for key, (scores, rollout) in scored.items():
-        late = at_horizons(config.horizons, windows, rollout, base.views)
-        late |= {name: values[key] for name, values in masked_at(config.horizons, masked).items()}
-        late |= action_scores(dynamics, limits, rollout)
-        columns = {**{n: v for n, v in scores.items() if not n.startswith("error.")}, **late}
-        for row, episode in enumerate(windows.episodes):
-            values = {n: float(v[row]) for n, v in columns.items()}
-            values = {n: None if v != v else v for n, v in values.items()}
-            rows.append({"arm": key[0], "run": key[1], "episode": episode, **values})
+    for (name, run), values in columns.items():
+        values |= listed(masked[f"{name} {run}"] | measures.distances(frames[f"{name} {run}"]))
+        for index, episode in enumerate(windows.episodes):
+            numbers = {key: column[index] for key, column in values.items()}
+            window = windows.episodes[:index].count(episode)
+            rows.append({"arm": name, "run": run, "episode": episode, "window": window, **numbers})
     return rows
 
 
-def masked_scores(
-    windows: HeldOut, frames: Mapping[Any, torch.Tensor], views: Sequence[str]
-) -> dict[str, dict[Any, torch.Tensor]]:
-    """Masked PSNR of every camera, `b m`, on the union of the masks of truth and all arms."""
-    truth = windows.clip.frames[:, CONTEXT_FRAMES:]
-    last = windows.clip.frames[:, CONTEXT_FRAMES - 1 : CONTEXT_FRAMES].expand_as(truth)
-    named = {str(key): value for key, value in frames.items()}
-    scores = {}
-    for index, view in enumerate(views):
-        found = masked_psnr(truth[:, :, index], {k: v[:, :, index] for k, v in named.items()}, last[:, :, index])
-        scores[view] = {key: found[str(key)] for key in frames}
-    return scores
-
-
-def masked_at(
-    horizons: Sequence[int], masked: Mapping[str, Mapping[Any, torch.Tensor]]
-) -> dict[str, dict[Any, torch.Tensor]]:
-    return {
-        f"masked_psnr.{view}.{h}": {key: values[:, h - 1] for key, values in scores.items()}
-        for view, scores in masked.items()
-        for h in horizons
-    }
-
-
-def at_horizons(
-    horizons: Sequence[int], windows: HeldOut, rollout: Rollout, views: Sequence[str]
-) -> dict[str, torch.Tensor]:
-    """PSNR and SSIM of every camera and position errors of the objects at the horizons."""
-    truth, frames = rollout.reference.frames[:, 1:], rollout.imagined.frames[:, 1:]
-    errors, columns = object_errors(windows, rollout, views), {}
-    for h in horizons:
-        for index, view in enumerate(views):
-            pair = frames[:, h - 1, index], truth[:, h - 1, index]
-            columns[f"psnr.{view}.{h}"] = psnr(*pair)
-            columns[f"ssim.{view}.{h}"] = ssim(*pair)
-        for name, values in errors.items():
-            columns[f"{name}_px.{h}"] = values[:, h - 1]
-    return columns
-
-
-def action_scores(dynamics: InverseDynamics, limits: Limits, rollout: Rollout) -> dict[str, torch.Tensor]:
-    """Decoded against commanded actions from frame 25 on, and the excess over real violations."""
-    error = dynamics.errors(rollout.imagined)
-    dreamed, real = (violations(dynamics.decode(clip), limits) for clip in (rollout.imagined, rollout.reference))
-    late = error[:, min(LATE, error.shape[1] - 1) :]
-    return {"late_action_error": late.square().mean(dim=(1, 2)), "excess_violations": dreamed - real}
-
-
-def compare(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Every measure of every arm: its mean, and the paired difference to base with its interval.
-
-    Differences are paired by episode, and runs of several seeds are pooled; the bootstrap draws
-    episodes. `better` is the share of paired rollouts that beat base.
-    """
-    base = {row["episode"]: row for row in rows if row["arm"] == "base"}
-    names = [name for name in rows[0] if name not in ("arm", "run", "episode")]
-    comparison: dict[str, dict[str, Any]] = {}
-    for arm in dict.fromkeys(row["arm"] for row in rows):
-        mine = [row for row in rows if row["arm"] == arm]
-        comparison[arm] = {}
-        for name in names:
-            pairs = [
-                (row[name], base[row["episode"]][name], row["episode"])
-                for row in mine
-                if row[name] is not None and base[row["episode"]][name] is not None
-            ]
-            if not pairs:
-                continue
-            values, before, episodes = (np.array(column) for column in zip(*pairs, strict=True))
-            change = values - before
-            sign = 1 if name.split(".")[0] in HIGHER_IS_BETTER else -1
-            interval = bootstrap_interval(change.astype(float), episodes)
-            comparison[arm][name] = {
-                "mean": float(values.mean()),
-                "change": float(change.mean()),
-                "interval": None if interval is None else list(interval),
-                "better": float((sign * change > 0).mean()),
-                "n": len(pairs),
-            }
-    return comparison
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """Markdown: a row for each measure, a column for each arm; changes against base."""
-    comparison = result["comparison"]
-    arms = list(comparison)
-    lines = ["| measure | " + " | ".join(arms) + " |", "|---" * (len(arms) + 1) + "|"]
-    for name in comparison["base"]:
-        cells = []
-        for arm in arms:
-            entry = comparison[arm].get(name)
-            if entry is None:
-                cells.append("-")
-            elif arm == "base":
-                cells.append(f"{entry['mean']:.3f}")
-            else:
-                low, high = entry["interval"] or (float("nan"),) * 2
-                cells.append(f"{entry['change']:+.3f} ({low:+.3f} to {high:+.3f})")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    for name, run in result["runs"].items():
-        lines.append(f"\n{name}: {run['updates']} updates in {run['seconds']:.0f} s")
-    return "\n".join(lines)
-
-
-def plot(rows: Sequence[Mapping[str, Any]], horizons: Sequence[int], file: Path) -> None:
-    """Every measure that is taken at the horizons, over the horizon, a line for each arm."""
-    names = list(dict.fromkeys(n.rsplit(".", 1)[0] for n in rows[0] if n.rsplit(".", 1)[-1].isdigit()))
-    height = -(-len(names) // 4)
-    figure = Figure(figsize=(12, 2.8 * height + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(height, 4, squeeze=False).flat
-    for axes in list(grid)[len(names) :]:
-        axes.set_axis_off()
-    for axes, name in zip(figure.axes, names, strict=False):
-        for arm in dict.fromkeys(row["arm"] for row in rows):
-            values = [
-                [r[f"{name}.{h}"] for r in rows if r["arm"] == arm and r[f"{name}.{h}"] is not None] for h in horizons
-            ]
-            axes.plot(horizons, [np.mean(v) if v else np.nan for v in values], "o-", label=arm)
-        axes.set(title=name, xlabel="horizon, frames")
-    lines, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside lower center", ncols=4, fontsize=9)
-    figure.savefig(file, dpi=90)
-
-
 if __name__ == "__main__":
-    main(tyro.cli(PosttrainBenchmark))
+    main(tyro.cli(PosttrainBenchmark, description=__doc__))

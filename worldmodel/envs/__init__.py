@@ -9,7 +9,7 @@ import inspect
 import gymnasium
 
 from worldmodel.envs.protocol import describe
-from worldmodel.envs.pusht.objects import ObjectTrack, find_objects, object_names, object_view
+from worldmodel.envs.pusht.objects import ObjectTrack, find_objects, object_masks, object_names, object_view
 from worldmodel.resolve import absent, has_module, is_spec, kind_of, missing_extra, nearest, resolve
 
 ENVIRONMENTS = {"pusht": "worldmodel.envs.pusht.env:PushT", "pusht-position": "worldmodel.envs.pusht.env:PushTPosition"}
@@ -31,6 +31,7 @@ __all__ = [
     "lacks",
     "make_env",
     "make_simulator",
+    "object_masks",
     "object_names",
     "object_view",
 ]

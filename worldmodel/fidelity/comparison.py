@@ -10,9 +10,10 @@ from torch import Tensor
 
 from worldmodel.data.clip import Clip, EpisodeSource
 from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
-from worldmodel.envs import find_objects, object_names, object_view
+from worldmodel.envs import find_objects, object_masks, object_names, object_view
 from worldmodel.fidelity.metrics import LPIPS_MIN_SIDE, Lpips, psnr, valid_region
 from worldmodel.fidelity.scores import ScoreTable, object_scores, pixel_scores
+from worldmodel.fidelity.shapes import shape_scores
 from worldmodel.fidelity.windows import Alteration, Window, holding_actions, mirrored_actions, read_windows
 from worldmodel.streaming.stream import Stream
 from worldmodel.world_model import WorldModel
@@ -211,11 +212,15 @@ class DreamComparison:
             return
         view = self.source.views.index(object_view(robot_type))
         truth = find_objects(robot_type, recorded.frames[:, :, view])
+        masks = object_masks(robot_type, recorded.frames[:, :, view])
         for path, frames in models.items():
-            found = find_objects(robot_type, frames[:, :, view])
+            found, shapes = (find(robot_type, frames[:, :, view]) for find in (find_objects, object_masks))
             for name, track in found.items():
                 scores = object_scores(truth[name], track, LAST_CONTEXT, self.horizons)
-                for metric, values in scores.items():
+                known, dreamt = torch.as_tensor(masks[name]), torch.as_tensor(shapes[name])
+                at = [LAST_CONTEXT + horizon for horizon in self.horizons]
+                shape = shape_scores(known[:, at], dreamt, known.sum((2, 3)).float().median(dim=1).values)
+                for metric, values in (*scores.items(), *shape.items()):
                     self.table.add_horizons((*path, name, metric), self.horizons, values)
 
     def _score_gap(

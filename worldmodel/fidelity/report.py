@@ -23,6 +23,7 @@ OBJECT_METRICS = {
     "error_px": ("error, px", "{:.2f}"),
     "moving_error_px": ("moving error, px", "{:.2f}"),
     "missing": ("missing", "{:.1%}"),
+    "overlap": ("overlap of the shape", "{:.2f}"),
 }
 
 Panel = tuple[str, dict[str, tuple[str, ...]]]
@@ -58,7 +59,7 @@ def fidelity_table(report: Mapping[str, Any]) -> Table:
             _add_rows(table, f"{view}: {label}", rows, metric, horizons, pattern, codec)
         table.add_section()
     for name in report.get("objects", {}):
-        for metric, (label, pattern) in OBJECT_METRICS.items():
+        for metric, (label, pattern) in object_metrics(report, name).items():
             copied = report["copy_last"]["objects"][name]
             rows = {"dream": report["objects"][name], "copy last": copied}
             _add_rows(table, f"{name}: {label}", rows, metric, horizons, pattern)
@@ -66,6 +67,11 @@ def fidelity_table(report: Mapping[str, Any]) -> Table:
     rows = report.get("action_following", {})
     _add_rows(table, "action gap: PSNR, dB", rows, "psnr_gap", horizons, "{:.2f}")
     return table
+
+
+def object_metrics(report: Mapping[str, Any], name: str) -> dict[str, tuple[str, str]]:
+    """Label and format of what was measured of an object; older reports say nothing of its shape."""
+    return {metric: how for metric, how in OBJECT_METRICS.items() if metric in report["objects"][name]}
 
 
 def _add_rows(
@@ -89,7 +95,7 @@ def panels_of(report: Mapping[str, Any]) -> list[Panel]:
             lines = {"dream": ("cameras", view, metric), "copy last": ("copy_last", view, metric)}
             panels.append((f"{view}: {label}", lines))
     for name in report.get("objects", {}):
-        for metric, (label, _) in OBJECT_METRICS.items():
+        for metric, (label, _) in object_metrics(report, name).items():
             path = ("objects", name, metric)
             panels.append((f"{name}: {label}", {"dream": path, "copy last": ("copy_last", *path)}))
     if "action_following" in report:

@@ -10,7 +10,7 @@ from rich.table import Table
 from worldmodel.data import open_episodes
 from worldmodel.data.options import DataOptions
 from worldmodel.data.source import TableSource
-from worldmodel.fidelity.report import METRICS, OBJECT_METRICS
+from worldmodel.fidelity.report import METRICS, object_metrics
 
 IN_DISTRIBUTION = "in distribution"
 
@@ -67,9 +67,9 @@ def shifted_table(report: Mapping[str, Any]) -> Table:
             _add_rows(table, f"{view}: {label}", rows, path, ("cameras",), pattern, sign, horizons)
         table.add_section()
     for name in report.get("objects", {}):
-        for metric, (label, pattern) in OBJECT_METRICS.items():
-            path = ("objects", name, metric)
-            _add_rows(table, f"{name}: {label}", rows, path, (), pattern, -1, horizons)
+        for metric, (label, pattern) in object_metrics(report, name).items():
+            path, sign = ("objects", name, metric), 1 if metric == "overlap" else -1
+            _add_rows(table, f"{name}: {label}", rows, path, (), pattern, sign, horizons)
         table.add_section()
     return table
 

@@ -222,7 +222,8 @@ def test_recorded_data_from_files_to_files(tmp_path: Path, capsys) -> None:
     assert "masked PSNR" in printed and "block" in printed
     paths = leaves(report)
     for name in object_names("pusht"):
-        assert ("objects", name, "missing", "1") in paths
+        assert ("objects", name, "missing", "1") in paths and ("objects", name, "overlap", "5") in paths
+        assert 0.5 < report["objects"][name]["overlap"]["1"] <= 1
         # the fresh world copies the last frame
         assert report["objects"][name] == report["copy_last"]["objects"][name]
     assert report["objects"]["agent"]["error_px"]["5"] > 1

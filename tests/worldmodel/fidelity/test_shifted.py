@@ -77,14 +77,17 @@ def test_shifted_reports_lie_beside_the_usual_one(folders, tmp_path, capsys):
 
 
 def test_table_shows_the_gain_over_copying():
-    def report(dreamed, copied, error, copied_error):
+    def report(dreamed, copied, error, copied_error, overlap=0.8):
         numbers = {"psnr": {"5": dreamed}, "ssim": {}, "lpips": {"5": None}, "masked_psnr": {}}
         copies = numbers | {"psnr": {"5": copied}}
-        item = {"error_px": {"5": error}, "moving_error_px": {}, "missing": {}}
+        item = {"error_px": {"5": error}, "moving_error_px": {}, "missing": {}, "overlap": {"5": overlap}}
         return {
             "cameras": {"top": numbers},
             "objects": {"agent": item},
-            "copy_last": {"top": copies, "objects": {"agent": item | {"error_px": {"5": copied_error}}}},
+            "copy_last": {
+                "top": copies,
+                "objects": {"agent": item | {"error_px": {"5": copied_error}, "overlap": {"5": 0.9}}},
+            },
             "metadata": {"horizons": [5]},
         }
 
@@ -98,3 +101,4 @@ def test_table_shows_the_gain_over_copying():
     assert ["camera", "20.00", "(-2.00)"] in lines
     assert ["in", "distribution", "1.00", "(+3.00)"] in lines
     assert ["camera", "9.00", "(-5.50)"] in lines
+    assert ["camera", "0.80", "(-0.10)"] in lines  # more overlap is better

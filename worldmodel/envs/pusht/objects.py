@@ -62,9 +62,13 @@ def find_objects(env_name: str, frames: UInt8[Any, "*b H W 3"]) -> dict[str, Obj
         env_name: The environment; one without findable objects gives an empty dictionary.
         frames: Square RGB pictures, 0..255, as an array or a tensor on the CPU.
     """
+    return {name: track(mask) for name, mask in object_masks(env_name, frames).items()}
+
+
+def object_masks(env_name: str, frames: UInt8[Any, "*b H W 3"]) -> dict[str, Bool[np.ndarray, "*b H W"]]:
+    """The pixels of every object of an environment in frames of its top camera; as `find_objects`."""
     channels = np.moveaxis(np.asarray(frames), -1, 0).astype(np.int16)
-    finders = FINDERS.get(env_name, {})
-    return {name: track(finder(*channels)) for name, finder in finders.items()}
+    return {name: finder(*channels) for name, finder in FINDERS.get(env_name, {}).items()}
 
 
 def track(mask: Bool[np.ndarray, "*b H W"]) -> ObjectTrack:
