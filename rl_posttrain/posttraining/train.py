@@ -14,18 +14,21 @@ from accelerate import Accelerator
 from einops import rearrange
 from torch import Tensor, nn
 
+from policy_eval.judge.find import judge_fingerprint, load_judge
 from rl_posttrain.posttraining.branches import draw_branches
 from rl_posttrain.posttraining.config import PosttrainConfig, check
 from rl_posttrain.posttraining.keeper import Keeper
 from rl_posttrain.posttraining.lora import adapted, merged, twin
 from rl_posttrain.posttraining.nft import extremes, old_policy_decay, optimality
 from rl_posttrain.posttraining.updates import BranchBatch, RecordedBatch, Update
-from rl_posttrain.rewards.advantages import group_advantages
+from rl_posttrain.rewards.advantages import of_candidates, scaled_advantages
+from rl_posttrain.rewards.credit import numbers
 from rl_posttrain.rewards.extra import Weighted, find_rewards, rewards_read
 from rl_posttrain.rewards.mix import RewardMix, build_rewards
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips, split_episodes
+from worldmodel.dreams.verdict import Judge
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out, fingerprint
 from worldmodel.streaming.noise import mix_seed
@@ -66,13 +69,25 @@ def posttrain(config: PosttrainConfig, rewards: Weighted | None = None) -> Path:
     base = WorldModel.load(config.world, accelerator.device)
     source = EpisodeCache(open_episodes(config.data, tuple(base.size), base.views, config.reading))
     extra = find_rewards(config.reward.extra, rewards)
+    judge = judge_of(config, base)
     settings = RunSettings(config, read_by(config, source) | rewards_read(config.reward.extra, rewards))
     settings.check()
     train, held_out = split_episodes(source, config.validation_episodes)
     check(config, base, source, held_out)
     world, old = policies(config, base)
     note_training(world, source, train)
-    mix = build_rewards(config.reward, base, source, train, config.inverse_dynamics, branch=config.branch, extra=extra)
+    mix = build_rewards(
+        config.reward,
+        base,
+        source,
+        train,
+        config.inverse_dynamics,
+        branch=config.branch,
+        extra=extra,
+        judge=judge,
+        credit=config.credit,
+        cell=config.cell,
+    )
     both = nn.ModuleDict({"world": world, "old": old})
     muon = config.muon and not config.lora_rank
     optimizers = build_optimizers(world, config.learning_rate, muon=muon)
@@ -139,7 +154,20 @@ def read_by(config: PosttrainConfig, source: EpisodeSource) -> dict[str, str]:
     """Fingerprints of what a run reads."""
     decoder = config.inverse_dynamics
     models = {} if decoder is None else {"inverse_dynamics": fingerprint(decoder)}
+    if config.judge is not None:
+        models["judge"] = judge_fingerprint(config.judge)
     return {"data": source.fingerprint, "world": fingerprint(config.world), **models}
+
+
+def judge_of(config: PosttrainConfig, world: WorldModel) -> Judge | None:
+    """The judge whose verdicts are to agree with recorded outcomes, or `None`.
+
+    Raises:
+        ValueError: There is none at that place, or it looks at other cameras or sizes.
+    """
+    if config.judge is None:
+        return None
+    return load_judge(config.judge, world.device, views=world.views, size=tuple(world.size))
 
 
 def check_processes(number: int) -> None:
@@ -232,17 +260,18 @@ def judge(
     config: PosttrainConfig, rewards: RewardMix, rollout: Rollout, candidates: int
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
     """How good each candidate is, which ones take part, and the figures of the groups to write down."""
-    terms = {k: v.unflatten(0, (-1, candidates)) for k, v in rewards.terms(rollout).items()}
-    total = rewards.total(terms)
-    good = optimality(group_advantages(total), config.advantage_limit)
-    spread = terms["fidelity"].std(dim=1, correction=0)
-    row = {f"reward.{name}": float(values.mean()) for name, values in terms.items()}
+    values = rewards.terms(rollout)
+    total = rewards.total({k: v.unflatten(0, (-1, candidates)) for k, v in values.items()})
+    good = optimality(scaled_advantages(total), config.advantage_limit)
+    scores = {name: numbers(each, rollout.reference) for name, each in values.items()}
+    spread = scores["fidelity"].unflatten(0, (-1, candidates)).std(dim=1, correction=0)
+    row = {f"reward.{name}": float(each.mean()) for name, each in scores.items()}
     row |= {
         "reward": row["reward.fidelity"],
         "spread": float(spread.mean()),
         "zero_variance": float((spread < 1e-6).float().mean()),
     }
-    return good, extremes(total, config.keep), row
+    return good, extremes(of_candidates(total), config.keep), row
 
 
 def measure_spread(
@@ -269,7 +298,7 @@ def measure_spread(
     rewards = rewards.calibrated(rollout)
     spread = {}
     for name, values in rewards.terms(rollout).items():
-        grouped = rearrange(values, "(b k) -> b k", k=config.candidates)
+        grouped = rearrange(numbers(values, rollout.reference), "(b k) -> b k", k=config.candidates)
         within = float(grouped.std(dim=1, correction=0).mean())
         between = float(grouped.mean(dim=1).std(correction=0))
         spread[name] = {"within": within, "between": between}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rl_posttrain.posttraining.branches import Branches, encode_branches
 from rl_posttrain.posttraining.nft import kl_penalty, nft_loss
+from rl_posttrain.rewards.credit import regrid
 from worldmodel.data.clip import Clip
 from worldmodel.model.backbone import EncodedFrames
 from worldmodel.model.flow import add_noise, ramp_weight
@@ -42,7 +43,7 @@ class BranchBatch:
 
     Attributes:
         branches: `b` starts with `k` candidates of `m` frames.
-        good: `r` of every candidate.
+        good: `r` of every candidate, or a map of it over frames, cameras and cells, each of its size or 1.
         kept: Which candidates take part.
         tau: Noise level of every generated frame, one of the sampler's.
         noise, state_noise: Noise of the latents and of the state displacements, at the sampler's
@@ -51,7 +52,7 @@ class BranchBatch:
     """
 
     branches: Branches
-    good: Float[Tensor, "b k"]
+    good: Float[Tensor, "b k *map"]
     kept: Bool[Tensor, "b k"]
     tau: Float[Tensor, "b k m"]
     noise: Float[Tensor, "b k m v c h w"]
@@ -122,11 +123,11 @@ def branch_loss(
             before = _predict(old, encode_branches(old, branches), batch, sample)
             parts["gap"] = (predicted[0] - before[0]).square().mean().sqrt()
         frames = batch.tau.shape[-1]
-        share = repeat(batch.good, "b k -> (b k m)", m=frames)
+        shares = shares_of(batch.good, frames, tuple(branches.sample.shape[-2:]))
         kept = repeat(batch.kept.float(), "b k -> b (k m)", m=frames)
         errors = [
             nft_loss(p.flatten(0, 1), q.flatten(0, 1), x.flatten(0, 1), share, weights.beta)
-            for p, q, x in zip(predicted, before, sample, strict=True)
+            for p, q, x, share in zip(predicted, before, sample, shares[: len(sample)], strict=True)
         ]
         errors = [e.unflatten(0, x.shape[:2]) for e, x in zip(errors, sample, strict=True)]
         value = _reduce(errors, pixels, loss.state_weight)
@@ -139,6 +140,27 @@ def branch_loss(
         errors = [kl_penalty(p, q) for p, q in zip(predicted, anchor, strict=True)]
         losses["kl"] = weights.kl * _reduce(errors, pixels, loss.state_weight).mean()
     return sum(losses.values()), parts | {k: v.detach() for k, v in losses.items()}
+
+
+def shares_of(
+    good: Float[Tensor, "b k *map"], frames: int, size: tuple[int, int]
+) -> tuple[Float[Tensor, "n v 1 h w"], Float[Tensor, "n"]]:
+    """`r` of the latents and of the states of `n = b k m` frames; a state has the mean over cameras and cells.
+
+    Args:
+        good: One number for each candidate, or a map.
+        frames: Frames of a candidate, `m`.
+        size: Height and width of the latents.
+
+    Raises:
+        ValueError: The cells do not fit the latents.
+    """
+    if good.ndim == 2:
+        good = good[..., None, None, None, None]
+    fine = regrid(good.flatten(0, 1), size)
+    fine = fine.expand(-1, frames, -1, -1, -1)
+    latents = rearrange(fine, "n m v h w -> (n m) v 1 h w")
+    return latents, reduce(fine, "n m v h w -> (n m)", "mean")
 
 
 def _supervision(world: WorldModel, encoded: EncodedFrames, batch: BranchBatch, loss: LossConfig) -> Float[Tensor, ""]:
