@@ -22,7 +22,9 @@ Values = Float[Tensor, "b"] | Map
 """What a reward returns: one number for each candidate, or a map."""
 
 
-def credited(values: Values, clip: Clip, credit: Credit, grid: tuple[int, int]) -> Values:
+def credited(
+    values: Values, clip: Clip, credit: Credit, grid: tuple[int, int]
+) -> Float[Tensor, "b"] | Float[Tensor, "b frames views rows columns"]:
     """Values as fine as the credit: finer ones become means, coarser ones hold for all that they cover.
 
     Missing cameras and letterbox padding take no part in a mean.
@@ -74,7 +76,7 @@ def over_views(values: Map, view_mask: Bool[Tensor, "b v"] | None) -> Float[Tens
     return (values * there).sum(dim=2, keepdim=True) / there.sum(dim=2, keepdim=True).clamp(min=1)
 
 
-def regrid(values: Map, grid: tuple[int, int]) -> Map:
+def regrid(values: Map, grid: tuple[int, int]) -> Float[Tensor, "b t v rows columns"]:
     """A map on another grid: means of finer cells, or each coarser cell repeated.
 
     Raises:
