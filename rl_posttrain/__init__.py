@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rl_posttrain.rewards.executability import Executability
     from rl_posttrain.rewards.fidelity import Fidelity
     from rl_posttrain.rewards.mix import RewardWeights
+    from rl_posttrain.rewards.on_track import OnTrack
+    from rl_posttrain.rewards.outcome import OutcomeAgreement
     from rl_posttrain.rewards.reward import Reward, Rollout
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "Executability",
     "Fidelity",
     "ImagineConfig",
+    "OnTrack",
+    "OutcomeAgreement",
     "PosttrainConfig",
     "Reward",
     "RewardWeights",
@@ -44,6 +48,8 @@ _HOMES = {
     "Executability": "rl_posttrain.rewards.executability",
     "Fidelity": "rl_posttrain.rewards.fidelity",
     "ImagineConfig": "rl_posttrain.imagination.config",
+    "OnTrack": "rl_posttrain.rewards.on_track",
+    "OutcomeAgreement": "rl_posttrain.rewards.outcome",
     "PosttrainConfig": "rl_posttrain.posttraining.config",
     "Reward": "rl_posttrain.rewards.reward",
     "RewardWeights": "rl_posttrain.rewards.mix",
