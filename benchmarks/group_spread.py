@@ -5,8 +5,8 @@
 A contrast can only teach what differs between candidates. `within` is the standard deviation of the fidelity within a
 group, `between` that of the means of groups; `cells` is the root mean square of the deviation within a group of the
 fidelity of single cells of 8 x 8 pixels. The price is what the candidates show: PSNR against the recording, and how
-often and how far the objects are off in the last frame. All rows have the same starts where the length allows it; a
-row changes one thing. Nothing is trained.
+often and how far the objects are off in the last frame. The branches of all rows
+begin at the same recorded frames, and a row changes one thing. Nothing is trained.
 """
 
 from dataclasses import dataclass, replace
@@ -88,9 +88,18 @@ ROWS = {
 
 def rollout_of(config: SpreadConfig, world: WorldModel, source: EpisodeSource, draw: Draw, step: int) -> Rollout:
     """The candidates of one batch, starts outermost."""
-    length = CONTEXT + draw.prefix + draw.branch
-    clip = sample_clips(source, batch=config.groups, length=length, stride=world.stride, seed=0, index=step)
-    clip = replace(clip, states=clip.states if world.state_dim else None)
+    longest = CONTEXT + max(row.prefix for row in ROWS.values()) + max(row.branch for row in ROWS.values())
+    start = CONTEXT + max(row.prefix for row in ROWS.values())  # the branches of all rows begin at this frame
+    clip = sample_clips(
+        source,
+        batch=config.groups,
+        length=longest,
+        stride=world.stride,
+        seed=0,
+        index=step,
+        episodes=range(len(source)),
+    )
+    clip = stretch(clip, start - draw.prefix - CONTEXT, start + draw.branch, states=world.state_dim > 0)
     number = config.candidates
     if draw.context_noise:
         each = [i for i in range(config.groups) for _ in range(number)]
@@ -107,6 +116,19 @@ def rollout_of(config: SpreadConfig, world: WorldModel, source: EpisodeSource, d
         seeds=seeds,
     )
     return rollout
+
+
+def stretch(clip: Clip, first: int, stop: int, *, states: bool) -> Clip:
+    """Frames `first` to `stop` of clips."""
+    frames, between = slice(first, stop), slice(first, stop - 1)
+    return replace(
+        clip,
+        frames=clip.frames[:, frames],
+        states=clip.states[:, frames] if states else None,
+        actions=clip.actions[:, between],
+        rewards=None,
+        successes=None,
+    )
 
 
 def noisy(clip: Clip, deviation: float, step: int) -> Clip:
