@@ -1,29 +1,49 @@
-"""How much of a post-training gradient is signal? Contrastive against supervised objectives.
+"""How much of a post-training gradient is signal? Every reward, with credit by clip, frame, camera and cell.
 
-    python benchmarks/gradient_signal.py --data data/heldout48 --batches 24
+    worldmodel inverse-dynamics --data data/pusht-position-play --world checkpoints/pusht --out runs/inverse
+    python benchmarks/gradient_signal.py --data data/pusht-position-play --inverse-dynamics runs/inverse
+        --judge checkpoints/judges/pusht-position
 
-The gradient of a batch is the mean gradient (signal) plus what belongs to its starts and its noise.
-At the untouched world model, `signal` is the share of the squared length that all batches have in
-common, `mean_{i != j} g_i g_j / mean_i |g_i|^2`, so about `1 / signal` batches are needed before
-the mean gradient stands out from the noise. `halves` is the cosine of the mean gradients of the odd
-and of the even batches, near 1 where a direction is known. Nothing is trained.
+The gradient of a batch is the mean gradient (signal) plus what belongs to its starts and its noise. At the untouched
+world model, `signal` is the share of the squared length that all batches have in common,
+`mean_{i != j} g_i g_j / mean_i |g_i|^2`, so about `1 / signal` batches are needed before the mean gradient stands out
+from the noise. `halves` is the cosine of the mean gradients of the odd and of the even batches, near 1 where a
+direction is known. `with supervision` is the cosine of the mean gradient with that of the supervised self-rollout:
+above 0 a reward also blurs. `within` and `between` are the standard deviations of the reward within a group of
+candidates, and of the means of groups. All rows see the same candidates; nothing is trained.
+
+Flow-GRPO's row takes one stochastic step of the sampler of two steps: the clean frame predicted from no noise is
+renoised to the level 0.5 and denoised again (RLCM, 2404.03673), and the gradient is that of the log-likelihood of the
+renoised frame times the advantage. Sixteen candidates of one frame, so that a batch has as many frames as the others.
 """
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 import tyro
+from einops import rearrange, repeat
 from jaxtyping import Float
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from policy_eval.judge.find import load_judge
+from rl_posttrain.posttraining.branches import encode_branches
 from rl_posttrain.posttraining.config import PosttrainConfig
-from rl_posttrain.posttraining.train import next_batch, policies
-from rl_posttrain.posttraining.updates import Update
-from rl_posttrain.rewards.mix import RewardMix, RewardWeights, build_rewards
+from rl_posttrain.posttraining.train import judge, next_batch
+from rl_posttrain.posttraining.updates import BranchBatch, DrawnFrames, Update, contrast, drawn_frames, predict_frames
+from rl_posttrain.rewards.advantages import group_advantages
+from rl_posttrain.rewards.agreement import Agreement
+from rl_posttrain.rewards.credit import Credit, credited, numbers, regrid
+from rl_posttrain.rewards.fidelity import Fidelity
+from rl_posttrain.rewards.gates import Gate
+from rl_posttrain.rewards.mix import FLOOR, RewardMix, RewardWeights, build_rewards
+from rl_posttrain.rewards.on_track import OnTrack
+from rl_posttrain.rewards.reward import Reward, Rollout
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import split_episodes
 from worldmodel.files import write_json
@@ -34,16 +54,20 @@ from worldmodel.world_model import WorldModel
 
 @dataclass(frozen=True)
 class SignalConfig:
-    """Compare the gradients of post-training objectives."""
+    """Compare the gradients of post-training rewards and objectives."""
 
     data: Path
     """Recorded episodes."""
     world: Path = Path("checkpoints/pusht")
     """World model; its gradients are taken, it is not changed."""
-    batches: int = 24
-    """Batches of every objective."""
+    inverse_dynamics: Path | None = None
+    """Folder that `worldmodel inverse-dynamics` wrote; without it the rewards of decoded actions have no rows."""
+    judge: Path | None = None
+    """Folder of a judge; without it the reward of outcomes has no row."""
+    batches: int = 16
+    """Batches of every row, at least 2."""
     rows: tuple[str, ...] = ()
-    """Which objectives; all when not given."""
+    """Which rows; all when not given."""
     groups: int = 4
     """Starts of a batch."""
     prefix: int = 24
@@ -52,86 +76,306 @@ class SignalConfig:
     """Where the figures go."""
 
 
-def objectives(config: SignalConfig) -> dict[str, PosttrainConfig]:
-    """What is compared: the controls, the contrast, and ways to make it less noisy."""
-    default = PosttrainConfig(
-        config.world, config.data, config.out, groups=config.groups, prefix=config.prefix, validation_episodes=1
-    )
-    contrast = replace(default, objective="nft")
-    more = replace(contrast, candidates=2 * default.candidates, prefix=default.prefix // 3)
-    moving = RewardWeights(fidelity=0.0, moving_area=1.0)
-    return {
-        "teacher-forced": replace(default, objective="teacher-forced"),
-        "self-rollout": replace(default, objective="self-rollout"),
-        "contrast": contrast,
-        "contrast, more candidates, shorter prefix": more,
-        "the same, reward of the moving area": replace(more, reward=moving),
-        "the same, half the noise": replace(more, temperature=default.temperature / 2),
-        "contrast of single frames": replace(more, candidates=4 * default.candidates, branch=1),
-    }
+@dataclass(frozen=True)
+class Row:
+    """A contrast of rewards with one credit, or an objective without rewards.
+
+    Attributes:
+        weights: Of the rewards; none for another objective.
+        credit: How finely the candidates are compared.
+        cell: Side of a cell in pixels.
+        objective: As in `worldmodel posttrain`, or grpo.
+        gate: Which rewards are gated.
+        inner: Leave out pixels that are black or white in the recording: there noise in one direction is cut off and
+            costs nothing, so that every batch pushes beyond the range.
+    """
+
+    weights: dict[str, float] = field(default_factory=dict)
+    credit: Credit = "clip"
+    cell: int = 8
+    objective: str = "nft"
+    gate: Gate = "none"
+    inner: bool = False
 
 
-def gradients(
-    config: PosttrainConfig, base: WorldModel, source: EpisodeSource, rewards: RewardMix, batches: int
-) -> Float[Tensor, "n p"]:
-    """The gradient of every batch at the weights of `base`."""
-    train, _ = split_episodes(source, config.validation_episodes)
-    world, old = policies(config, base)
-    update = Update(world, old, None, config.update_weights, config.loss)
-    found = []
-    for index in range(batches):
-        batch, _ = next_batch(config, old, source, train, rewards, index)
-        with autocast(base.device):
-            loss, _ = update(batch)
-        loss.backward()
-        trained = [p for p in world.parameters() if p.grad is not None]
-        found.append(torch.cat([p.grad.flatten() for p in trained]))
-        world.zero_grad(set_to_none=True)
-    return torch.stack(found)
+SUPERVISED = "supervised self-rollout"
+CELLS = (32, 16, 8, 4)
+
+
+def rows_of(config: SignalConfig) -> dict[str, Row]:
+    """What is compared, by name."""
+    found = {SUPERVISED: Row(objective="self-rollout")}
+    found |= credits("fidelity", {"fidelity": 1.0}, ("clip", "frame", "view", "cell"), CELLS)
+    found |= credits("on track", {"on_track": 1.0}, ("clip", "cell"))
+    found |= credits("moving area", {"moving_area": 1.0}, ("clip",))
+    if config.judge is not None:
+        found |= credits("outcome", {"outcome": 1.0}, ("clip", "frame"))
+    if config.inverse_dynamics is not None:
+        both = {"fidelity": 1.0, "agreement": 1.0, "executability": 0.5}
+        found |= credits("agreement", {"agreement": 1.0}, ("clip", "frame"))
+        found |= credits("executability", {"executability": 1.0}, ("clip",))
+        found |= credits("fidelity + actions", both, ("clip", "cell"))
+        found |= credits("the same, gated", both, ("clip", "cell"), gate="both")
+    found |= {f"Flow-GRPO of fidelity, {credit}": Row(credit=credit, objective="grpo") for credit in ("clip", "cell")}
+    found["fidelity, cell of 8 px, inner pixels"] = Row({"fidelity": 1.0}, "cell", inner=True)
+    found["Flow-GRPO of fidelity, cell, inner pixels"] = Row(credit="cell", objective="grpo", inner=True)
+    return found
+
+
+def credits(
+    name: str, weights: dict[str, float], kinds: tuple[Credit, ...], cells: tuple[int, ...] = (8,), gate: Gate = "none"
+) -> dict[str, Row]:
+    """Rows of one reward."""
+    found = {f"{name}, {kind}": Row(weights, kind, gate=gate) for kind in kinds if kind != "cell"}
+    fine = {f"{name}, cell of {cell} px": Row(weights, "cell", cell, gate=gate) for cell in cells}
+    return found | (fine if "cell" in kinds else {})
+
+
+class Sums:
+    """What the figures of one row need, without keeping every gradient."""
+
+    def __init__(self) -> None:
+        self.number, self.squares, self.seconds = 0, 0.0, 0.0
+        self.halves: list[Tensor] = []
+        self.spreads: list[tuple[float, float]] = []
+
+    def add(self, gradient: Float[Tensor, "p"], spread: tuple[float, float] | None = None) -> None:
+        """The gradient of the next batch, and the spread of the reward within and between its groups."""
+        self.spreads += [] if spread is None else [spread]
+        if self.number < 2:
+            self.halves.append(torch.zeros_like(gradient))
+        self.halves[self.number % 2] += gradient
+        self.squares += float(gradient.square().sum())
+        self.number += 1
+
+    @property
+    def total(self) -> Float[Tensor, "p"]:
+        """The sum of the gradients."""
+        return sum(self.halves)
+
+    def figures(self, supervised: Float[Tensor, "p"] | None) -> dict[str, float]:
+        """The figures of the row."""
+        own, number = self.squares / self.number, self.number
+        common = (float(self.total.square().sum()) - self.squares) / (number * (number - 1))
+        cosine = torch.nn.functional.cosine_similarity
+        found = {
+            "signal": common / own if own else 0.0,
+            "halves": float(cosine(*self.halves, dim=0)),
+            "length": own**0.5,
+            "seconds": self.seconds / number,
+        }
+        if supervised is not None and supervised.shape == self.total.shape:
+            found["supervision"] = float(cosine(self.total, supervised, dim=0))
+        if self.spreads:
+            found["within"], found["between"] = (sum(x) / len(x) for x in zip(*self.spreads, strict=True))
+        return found
 
 
 def signal(rows: Float[Tensor, "n p"]) -> dict[str, float]:
-    """Share of the squared length that all rows have in common, and agreement of two halves."""
-    products = rows @ rows.T
-    number = len(rows)
-    own = products.diag().mean()
-    common = (products.sum() - products.diag().sum()) / (number * (number - 1))
-    halves = torch.cosine_similarity(rows[::2].mean(0), rows[1::2].mean(0), dim=0)
-    return {"signal": float(common / own), "halves": float(halves), "length": float(own.sqrt())}
+    """The figures of the given gradients."""
+    sums = Sums()
+    for row in rows:
+        sums.add(row)
+    return sums.figures(None)
+
+
+def measure(config: SignalConfig, chosen: dict[str, Row]) -> dict[str, dict[str, float]]:
+    """Take the gradients of every row on the same batches."""
+    base = WorldModel.load(config.world)
+    source = EpisodeCache(open_episodes(config.data, tuple(base.size), base.views))
+    default = PosttrainConfig(
+        config.world, config.data, config.out, groups=config.groups, prefix=config.prefix, validation_episodes=1
+    )
+    train, _ = split_episodes(source, default.validation_episodes)
+    every = all_rewards(config, base, source, train)
+    sums = {name: Sums() for name in chosen}
+    with Progress(console=Console(stderr=True)) as progress:
+        bar = progress.add_task("batches", total=config.batches * len(chosen))
+        for step in range(config.batches):
+            batch = Batch(default, base, source, train, step)
+            if step == 0:
+                every = every.calibrated(batch.shared[1])
+            for name, row in chosen.items():
+                began = time.process_time()
+                gradient, spread = batch.gradient(row, every)
+                sums[name].add(gradient, spread)
+                sums[name].seconds += time.process_time() - began
+                progress.advance(bar)
+            if step:
+                found = write(config, sums)
+    return found
+
+
+def write(config: SignalConfig, sums: dict[str, Sums]) -> dict[str, dict[str, float]]:
+    """Write the figures of the batches so far, so that a run that is stopped has some; returns them."""
+    supervised = sums[SUPERVISED].total if SUPERVISED in sums else None
+    found = {name: each.figures(supervised) for name, each in sums.items()}
+    described = {"world": str(config.world), "data": str(config.data), "batches": min(x.number for x in sums.values())}
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(config.out, {"config": described, "rows": found})
+    return found
+
+
+class Batch:
+    """One batch of candidates, on which the gradients of all rows are taken; what they share is computed once."""
+
+    def __init__(self, config: PosttrainConfig, world: WorldModel, source: EpisodeSource, train: range, step: int):
+        self.config, self.world, self.source, self.train, self.step = config, world, source, train, step
+        self.weights = [p for p in world.parameters() if p.requires_grad]
+
+    @cached_property
+    def shared(self) -> tuple[BranchBatch, Rollout]:
+        """The candidates, and the rollout that rewards score."""
+        return self.draw(replace(self.config, objective="nft"))
+
+    @cached_property
+    def singles(self) -> tuple[BranchBatch, Rollout]:
+        """The candidates of one frame that Flow-GRPO has."""
+        return self.draw(replace(self.config, objective="nft", candidates=4 * self.config.candidates, branch=1))
+
+    @cached_property
+    def predicted(self) -> tuple[tuple[Tensor, ...], DrawnFrames]:
+        """What the world model predicts of the noised candidates, with its graph, and their frames."""
+        batch, _ = self.shared
+        drawn = drawn_frames(self.world, batch, self.config.loss)
+        with autocast(self.world.device):
+            return predict_frames(self.world, encode_branches(self.world, batch.branches), batch, drawn.clean), drawn
+
+    def draw(self, config: PosttrainConfig) -> tuple[BranchBatch, Rollout]:
+        """The candidates of an update, and their rollout."""
+        seen: list[Rollout] = []
+        look = RewardMix({"fidelity": lambda rollout: seen.append(rollout) or zeros(rollout)}, {"fidelity": 1.0}, None)
+        batch, _ = next_batch(config, self.world, self.source, self.train, look, self.step)
+        return batch, seen[0]
+
+    def gradient(self, row: Row, every: RewardMix) -> tuple[Float[Tensor, "p"], tuple[float, float] | None]:
+        """The gradient of a row, and the spread of its reward within and between groups."""
+        if row.objective == "grpo":
+            return self.of(flow_grpo(self.world, *self.singles, row, seed=self.step)), None
+        if not row.weights:
+            settings = replace(self.config, objective=row.objective)
+            nothing = RewardMix({"fidelity": zeros}, {"fidelity": 1.0}, None)
+            batch, _ = next_batch(settings, self.world, self.source, self.train, nothing, self.step)
+            with autocast(self.world.device):
+                loss, _ = Update(self.world, self.world, None, settings.update_weights, settings.loss)(batch)
+            return self.of(loss), None
+        batch, rollout = self.shared
+        mix = mix_of(every, row, self.world.size)
+        good, kept, _ = judge(replace(self.config, objective="nft"), mix, rollout, self.config.candidates)
+        predicted, drawn = self.predicted
+        if row.inner:
+            drawn = replace(drawn, pixels=drawn.pixels * inner_pixels(batch))
+        leaves = tuple(x.detach().requires_grad_() for x in predicted)
+        before = tuple(x.detach() for x in predicted)  # at the first update the old policy is the new one
+        scored = replace(batch, good=good, kept=kept)
+        loss = contrast(leaves, before, scored, drawn, self.config.beta, self.config.loss.state_weight)
+        towards = torch.autograd.grad(loss, leaves)
+        return self.of(predicted, towards), spread_of(mix, rollout, self.config.candidates)
+
+    def of(self, outputs: Tensor | tuple[Tensor, ...], towards: tuple[Tensor, ...] | None = None) -> Float[Tensor, "p"]:
+        """The gradient with respect to all weights, 0 where there is none."""
+        keep = towards is not None
+        found = torch.autograd.grad(outputs, self.weights, towards, retain_graph=keep, allow_unused=True)
+        pairs = zip(self.weights, found, strict=True)
+        return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs])
+
+
+def all_rewards(config: SignalConfig, base: WorldModel, source: EpisodeSource, train: range) -> RewardMix:
+    """Every reward whose inputs are there."""
+    weights = RewardWeights(moving_area=1.0, on_track=1.0)
+    judge = None if config.judge is None else load_judge(config.judge, views=base.views, size=tuple(base.size))
+    return build_rewards(weights, base, source, train, config.inverse_dynamics, branch=4, judge=judge)
+
+
+def mix_of(every: RewardMix, row: Row, size: tuple[int, int]) -> RewardMix:
+    """The rewards of a row, as fine as its credit."""
+    fine: dict[str, Reward] = {}
+    for name, reward in every.rewards.items():
+        if isinstance(reward, Fidelity):
+            reward = replace(reward, credit=row.credit, cell=row.cell)
+        if isinstance(reward, Agreement):
+            reward = replace(reward, credit=row.credit)
+        if isinstance(reward, OnTrack):
+            reward = replace(reward, fidelity=replace(reward.fidelity, credit=row.credit, cell=row.cell))
+        if name in row.weights or name == "fidelity":
+            fine[name] = reward
+    grid = (size[0] // row.cell, size[1] // row.cell)
+    return RewardMix(fine, row.weights, every.dynamics, row.credit, grid, row.gate)
+
+
+def inner_pixels(batch: BranchBatch) -> Float[Tensor, "b n v 1 h w"]:
+    """1 where no colour of the recorded frame is at an end of its range, else 0."""
+    inner = (batch.branches.truth.abs().amax(dim=3, keepdim=True) < 0.98).float()
+    return repeat(inner, "b m ... -> b (k m) ...", k=batch.tau.shape[1])
+
+
+def zeros(rollout: Rollout) -> Float[Tensor, "b"]:
+    """No reward."""
+    return torch.zeros(len(rollout.imagined.frames))
+
+
+def spread_of(mix: RewardMix, rollout: Rollout, candidates: int) -> tuple[float, float]:
+    """Standard deviation of the first reward that counts, within groups and between their means.
+
+    Within groups of a map it is the root mean square over its elements.
+    """
+    values = mix.rewards[mix.names[0]](rollout)
+    fine = credited(values, rollout.reference, mix.credit, mix.grid).unflatten(0, (-1, candidates))
+    means = numbers(values, rollout.reference).unflatten(0, (-1, candidates)).mean(dim=1)
+    return float(fine.var(dim=1, correction=0).mean().sqrt()), float(means.std(correction=0))
+
+
+def flow_grpo(world: WorldModel, batch: BranchBatch, rollout: Rollout, row: Row, *, seed: int) -> Float[Tensor, ""]:
+    """Minus the likelihood of one renoised frame for each candidate times its advantage; gradient at the old policy."""
+    branches = batch.branches
+    with autocast(world.device):
+        encoded = encode_branches(world, branches)
+        shape = batch.tau.flatten(1).shape
+        parts = [torch.zeros_like(rearrange(n, "b k m ... -> b (k m) ...")) for n in (batch.noise, batch.state_noise)]
+        parts = parts[: 1 if branches.past_states is None else 2]
+        level, half = torch.zeros(shape), torch.full(shape, 0.5)
+        clean = tuple(x.float() for x in world.predict(encoded, tuple(parts), level, half))
+        generator = torch.Generator().manual_seed(seed)
+        fresh = [torch.randn(x.shape, generator=generator) for x in clean]
+        with torch.no_grad():
+            renoised = tuple(0.5 * x + 0.5 * e for x, e in zip(clean, fresh, strict=True))
+            last = world.predict(encoded, renoised, half, half)[0].float()
+    candidates = batch.tau.shape[1]
+    pictures = world.codec.decode(world.bound(rearrange(last.detach(), "b n ... -> (b n) ...")))
+    shown = torch.cat([rollout.imagined.frames[:, :1], pictures[:, None]], dim=1)
+    scored = Fidelity(None, row.credit, row.cell)(Rollout(replace(rollout.imagined, frames=shown), rollout.reference))
+    values = scored.unflatten(0, (-1, candidates))
+    advantages = group_advantages(values, floor=FLOOR if values.ndim > 2 else 0.0).clamp(-1, 1)
+    if advantages.ndim == 2:
+        return -(repeat(advantages, "b k -> b k 1 1 1 1") * fresh[0] * clean[0]).mean()
+    fine = regrid(advantages.flatten(0, 1), tuple(world.latent_shape[1:])).unflatten(0, (-1, candidates))
+    weight = rearrange(fine, "b k 1 v h w -> b k v 1 h w")
+    if row.inner:
+        weight = weight * inner_pixels(batch)
+    return -(weight * fresh[0] * clean[0]).mean()
 
 
 def main(config: SignalConfig) -> None:
     """Take the gradients, print and write the table."""
     torch.set_num_threads(1)
-    base = WorldModel.load(config.world)
-    source = EpisodeCache(open_episodes(config.data, tuple(base.size), base.views))
-    known = objectives(config)
+    if config.batches < 2:
+        raise SystemExit(f"--batches {config.batches}: two gradients are compared, so there are at least 2")
+    known = rows_of(config)
     unknown = sorted(set(config.rows) - set(known))
     if unknown:
         raise SystemExit(f"no such rows: {unknown}; known are {list(known)}")
-    chosen = {name: known[name] for name in config.rows or known}
-    found = {}
-    with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task("objectives", total=len(chosen))
-        for name, options in chosen.items():
-            train, _ = split_episodes(source, options.validation_episodes)
-            rewards = build_rewards(options.reward, base, source, train, None, branch=options.branch)
-            began = time.process_time()
-            rows = gradients(options, base, source, rewards, config.batches)
-            seconds = (time.process_time() - began) / config.batches
-            found[name] = signal(rows) | {"seconds": seconds}
-            progress.advance(bar)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    described = {"world": str(config.world), "data": str(config.data), "batches": config.batches}
-    write_json(config.out, {"config": described, "objectives": found})
-    show(found)
+    found = measure(config, {name: known[name] for name in config.rows or known})
+    print(table(["reward, credit", *HEADINGS], [[name, *cells_of(row)] for name, row in found.items()]))
 
 
-def show(found: dict[str, dict[str, float]]) -> None:
-    """Print a Markdown table."""
-    patterns = {"signal": "{:+.3f}", "halves": "{:+.2f}", "length": "{:.1e}", "seconds": "{:.1f}"}
-    rows = [[name, *(p.format(row[key]) for key, p in patterns.items())] for name, row in found.items()]
-    print(table(["objective", "signal", "cosine of halves", "length", "CPU s a batch"], rows))
+HEADINGS = ("signal", "cosine of halves", "cosine with supervision", "spread within", "between", "CPU s a batch")
+PATTERNS = {"signal": "{:.3f}", "halves": "{:.2f}", "supervision": "{:.2f}", "within": "{:.4f}", "between": "{:.4f}"}
+
+
+def cells_of(row: dict[str, float]) -> Iterator[str]:
+    """The figures as text; a dash where there is none."""
+    for key, pattern in (PATTERNS | {"seconds": "{:.1f}"}).items():
+        yield pattern.format(row[key]) if key in row else "-"
 
 
 if __name__ == "__main__":

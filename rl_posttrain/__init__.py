@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rl_posttrain.rewards.executability import Executability
     from rl_posttrain.rewards.fidelity import Fidelity
     from rl_posttrain.rewards.mix import RewardWeights
+    from rl_posttrain.rewards.on_track import OnTrack
+    from rl_posttrain.rewards.outcome import OutcomeAgreement
     from rl_posttrain.rewards.perceptual import Perceptual
     from rl_posttrain.rewards.predictions import PictureReward, Predictions
     from rl_posttrain.rewards.realism import Realism
@@ -30,6 +32,8 @@ __all__ = [
     "Executability",
     "Fidelity",
     "ImagineConfig",
+    "OnTrack",
+    "OutcomeAgreement",
     "PathwiseConfig",
     "Perceptual",
     "PictureReward",
@@ -53,6 +57,8 @@ _HOMES = {
     "Executability": "rl_posttrain.rewards.executability",
     "Fidelity": "rl_posttrain.rewards.fidelity",
     "ImagineConfig": "rl_posttrain.imagination.config",
+    "OnTrack": "rl_posttrain.rewards.on_track",
+    "OutcomeAgreement": "rl_posttrain.rewards.outcome",
     "PathwiseConfig": "rl_posttrain.posttraining.pathwise.config",
     "Perceptual": "rl_posttrain.rewards.perceptual",
     "PictureReward": "rl_posttrain.rewards.predictions",

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from rl_posttrain.imagination.actor import Actor
+from rl_posttrain.rewards.credit import numbers
 from rl_posttrain.rewards.extra import Weighted
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip
@@ -171,7 +172,7 @@ def extra_reward(
         task=after.task,
     )
     for reward, weight in rewards.values():
-        total = total + weight * reward(Rollout(clip, None))
+        total = total + weight * numbers(reward(Rollout(clip, None)), clip)
     return total
 
 

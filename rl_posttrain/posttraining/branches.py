@@ -148,7 +148,7 @@ def draw_branches(
     if states is not None:
         dreamed = torch.cat([states[each][:, now, None], sample_states], dim=1)
     reference = _from(copied, now)
-    return branches, Rollout(replace(reference, frames=first, states=dreamed), reference)
+    return branches, Rollout(replace(reference, frames=first, states=dreamed, successes=None), reference)
 
 
 def _branch_length(clip: Clip, context: int, prefix: int) -> int:
@@ -162,7 +162,7 @@ def _branch_length(clip: Clip, context: int, prefix: int) -> int:
 
 
 def _from(clip: Clip, first: int) -> Clip:
-    """What was recorded from frame `first` on, without rewards."""
+    """What was recorded from frame `first` on, without rewards; the successes are those of its actions."""
     rest = slice(first, None)
     return replace(
         clip,
@@ -170,7 +170,7 @@ def _from(clip: Clip, first: int) -> Clip:
         states=_cut(clip.states, rest),
         actions=_cut(clip.actions, rest),
         rewards=None,
-        successes=None,
+        successes=_cut(clip.successes, rest),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from rl_posttrain.posttraining.pathwise import config as pathwise
 from rl_posttrain.posttraining.pathwise.config import PathwiseConfig
 from rl_posttrain.posttraining.updates import UpdateWeights
+from rl_posttrain.rewards.credit import Credit
 from rl_posttrain.rewards.mix import RewardWeights
 from worldmodel.data import EpisodeSource
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
@@ -31,6 +32,9 @@ class PosttrainConfig:
     """Folder of the better world model, of tables, curves, videos and a page, report.html."""
     inverse_dynamics: str | Path | None = None
     """Folder that `worldmodel inverse-dynamics` wrote. Two more rewards then use the actions that it decodes."""
+    judge: str | Path | None = None
+    """Folder that `worldmodel judge` wrote, or module:name. One more reward is then the agreement of its verdicts on
+    dreamed frames with the recorded successes."""
     objective: Objective = "nft"
     """pathwise follows the gradient of rewards through the last decoding step of its own rollouts, beside a regression
     to the recording. nft moves towards the better candidates and away from the worse ones. self-rollout and
@@ -62,6 +66,11 @@ class PosttrainConfig:
     beta: float = 1.0
     """b of the contrastive loss (PersistWorld, equation 2); a smaller value moves the prediction further towards good
     candidates."""
+    credit: Credit = "clip"
+    """How finely the candidates of a start are compared: as a whole (clip), frame by frame, for each camera of a frame
+    (view), or in each --cell of a camera's frame."""
+    cell: int = 8
+    """Side of a cell in pixels if --credit is cell."""
     advantage_limit: float = 1.0
     """Largest absolute value of an advantage; larger ones are clipped."""
     old_decay_rate: float = 0.001
@@ -177,8 +186,22 @@ def check(config: PosttrainConfig, world: WorldModel, source: EpisodeSource, hel
         )
     if config.differentiable:
         pathwise.check(config.pathwise)
+    if config.credit == "cell":
+        check_cells(config.cell, world)
     known = sorted(set(trained_episodes(world.train_data, source)) & set(held_out))
     if known:
         raise ValueError(f"{source.name}: episodes {known} are held out, but {config.world} was trained on them")
     horizon, starts = config.validation_horizon, config.validation_starts
     evenly_spaced_windows(source, starts=starts, horizon=horizon, stride=world.stride, episodes=held_out)
+
+
+def check_cells(cell: int, world: WorldModel) -> None:
+    """Raise a `ValueError` where cells of that side do not fill the frames, or do not fit the latents."""
+    latent, size = world.latent_shape[1:], world.size
+    for pixels, cells in zip(size, latent, strict=True):
+        number = pixels // cell if cell > 0 and pixels % cell == 0 else 0
+        if not number or (cells % number and number % cells):
+            raise ValueError(
+                f"--cell {cell}: cells have to fill frames of {size[0]} x {size[1]} pixels and fit latents of "
+                f"{latent[0]} x {latent[1]}"
+            )

@@ -17,6 +17,7 @@ from torch.nn.functional import conv2d
 from conditioning.angles import shortest
 from policy_eval.judge.inverse_dynamics import InverseDynamics
 from rl_posttrain.rewards.agreement import motion_energy
+from rl_posttrain.rewards.credit import numbers
 from rl_posttrain.rewards.reward import Reward, Rollout
 from worldmodel.data.clip import Clip, EpisodeSource
 from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
@@ -75,10 +76,11 @@ def dream(world: WorldModel, clip: Clip, actions: Float[Tensor, "b m a"], *, num
         actions=actions.to(world.device),
         states=None if clip.states is None else clip.states[:, late],
         rewards=None,
-        successes=None,
+        successes=None if clip.successes is None else clip.successes[:, late.start : late.stop - 1],
     )
     imagined = replace(
         reference,
+        successes=None,
         frames=torch.cat([reference.frames[:, :1], dreamed.frames], dim=1),
         states=None if dreamed.states is None else torch.cat([reference.states[:, :1], dreamed.states], dim=1),
     )
@@ -155,7 +157,7 @@ def score(
     actions = held_out.clip.actions[:, CONTEXT_FRAMES - 1 :]
     rollout = dream(world, held_out.clip, actions, num_steps=num_steps, seed=seed)
     pair = [c.frames[:, 1:] for c in (rollout.imagined, rollout.reference)]
-    scores = {f"reward.{name}": reward(rollout) for name, reward in rewards.items()}
+    scores = {f"reward.{name}": numbers(reward(rollout), rollout.reference) for name, reward in rewards.items()}
     scores |= {"psnr": psnr(*pair).mean(dim=(1, 2)), "ssim": ssim(*pair).mean(dim=(1, 2))}
     for name, errors in object_errors(held_out, rollout, world.views).items():
         scores[f"error.{name}"] = errors.nanmean(dim=1)

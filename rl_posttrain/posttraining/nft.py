@@ -35,7 +35,7 @@ def nft_loss(
     predicted: Float[Tensor, "n ..."],
     old: Float[Tensor, "n ..."],
     sample: Float[Tensor, "n ..."],
-    good: Float[Tensor, "n"],
+    good: Float[Tensor, "n ..."],
     beta: float,
 ) -> Float[Tensor, "n ..."]:
     """Contrastive loss of every element (2603.25685, equation 2).
@@ -49,10 +49,10 @@ def nft_loss(
         old: x_old, that of the policy which drew the sample, at the same noise level and step size;
             without gradient.
         sample: x0, the drawn sample.
-        good: r, from `optimality`.
+        good: r, from `optimality`: one for each sample, or more axes of the samples, each of their size or 1.
         beta: b, above 0; the smaller, the longer the move and the weaker the gradient.
     """
-    share = good.reshape(-1, *([1] * (sample.ndim - 1)))
+    share = good.reshape(*good.shape, *[1] * (sample.ndim - good.ndim))
     towards = (1 - beta) * old + beta * predicted
     away = (1 + beta) * old - beta * predicted
     return share * (towards - sample) ** 2 + (1 - share) * (away - sample) ** 2

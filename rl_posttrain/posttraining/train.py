@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from einops import rearrange
 from torch import Tensor, nn
 
+from policy_eval.judge.find import judge_fingerprint, load_judge
 from rl_posttrain.posttraining.branches import draw_branches
 from rl_posttrain.posttraining.config import PosttrainConfig, check
 from rl_posttrain.posttraining.keeper import Keeper
@@ -25,13 +26,15 @@ from rl_posttrain.posttraining.pathwise.rollout import RolloutBatch, draw_rollou
 from rl_posttrain.posttraining.pathwise.terms import NO_TERMS, PictureTerms, build_terms, terms_read
 from rl_posttrain.posttraining.pathwise.update import PathwiseUpdate
 from rl_posttrain.posttraining.updates import BranchBatch, RecordedBatch, Update
-from rl_posttrain.rewards.advantages import group_advantages
+from rl_posttrain.rewards.advantages import of_candidates, scaled_advantages
+from rl_posttrain.rewards.credit import numbers
 from rl_posttrain.rewards.extra import Weighted, find_rewards, rewards_read
 from rl_posttrain.rewards.mix import RewardMix, build_rewards
 from rl_posttrain.rewards.predictions import WeightedPictures
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips, split_episodes
+from worldmodel.dreams.verdict import Judge
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out, fingerprint
 from worldmodel.streaming.noise import mix_seed
@@ -76,6 +79,7 @@ def posttrain(
     base = WorldModel.load(config.world, accelerator.device)
     source = EpisodeCache(open_episodes(config.data, tuple(base.size), base.views, config.reading))
     extra = find_rewards(config.reward.extra, rewards)
+    judge = judge_of(config, base)
     read = read_by(config, source) | rewards_read(config.reward.extra, rewards)
     settings = RunSettings(config, read | terms_read(config.pathwise, pictures) if config.differentiable else read)
     settings.check()
@@ -83,7 +87,18 @@ def posttrain(
     check(config, base, source, held_out)
     world, old = policies(config, base)
     note_training(world, source, train)
-    mix = build_rewards(config.reward, base, source, train, config.inverse_dynamics, branch=config.branch, extra=extra)
+    mix = build_rewards(
+        config.reward,
+        base,
+        source,
+        train,
+        config.inverse_dynamics,
+        branch=config.branch,
+        extra=extra,
+        judge=judge,
+        credit=config.credit,
+        cell=config.cell,
+    )
     terms = NO_TERMS
     if config.differentiable:
         terms = build_terms(config.pathwise, base, config.inverse_dynamics, pictures)
@@ -162,7 +177,20 @@ def read_by(config: PosttrainConfig, source: EpisodeSource) -> dict[str, str]:
     """Fingerprints of what a run reads."""
     decoder = config.inverse_dynamics
     models = {} if decoder is None else {"inverse_dynamics": fingerprint(decoder)}
+    if config.judge is not None:
+        models["judge"] = judge_fingerprint(config.judge)
     return {"data": source.fingerprint, "world": fingerprint(config.world), **models}
+
+
+def judge_of(config: PosttrainConfig, world: WorldModel) -> Judge | None:
+    """The judge whose verdicts are to agree with recorded outcomes, or `None`.
+
+    Raises:
+        ValueError: There is none at that place, or it looks at other cameras or sizes.
+    """
+    if config.judge is None:
+        return None
+    return load_judge(config.judge, world.device, views=world.views, size=tuple(world.size))
 
 
 def check_processes(number: int) -> None:
@@ -261,17 +289,18 @@ def judge(
     config: PosttrainConfig, rewards: RewardMix, rollout: Rollout, candidates: int
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
     """How good each candidate is, which ones take part, and the figures of the groups to write down."""
-    terms = {k: v.unflatten(0, (-1, candidates)) for k, v in rewards.terms(rollout).items()}
-    total = rewards.total(terms)
-    good = optimality(group_advantages(total), config.advantage_limit)
-    spread = terms["fidelity"].std(dim=1, correction=0)
-    row = {f"reward.{name}": float(values.mean()) for name, values in terms.items()}
+    values = rewards.terms(rollout)
+    total = rewards.total({k: v.unflatten(0, (-1, candidates)) for k, v in values.items()})
+    good = optimality(scaled_advantages(total), config.advantage_limit)
+    scores = {name: numbers(each, rollout.reference) for name, each in values.items()}
+    spread = scores["fidelity"].unflatten(0, (-1, candidates)).std(dim=1, correction=0)
+    row = {f"reward.{name}": float(each.mean()) for name, each in scores.items()}
     row |= {
         "reward": row["reward.fidelity"],
         "spread": float(spread.mean()),
         "zero_variance": float((spread < 1e-6).float().mean()),
     }
-    return good, extremes(total, config.keep), row
+    return good, extremes(of_candidates(total), config.keep), row
 
 
 def measure_spread(
@@ -298,7 +327,7 @@ def measure_spread(
     rewards = rewards.calibrated(rollout)
     spread = {}
     for name, values in rewards.terms(rollout).items():
-        grouped = rearrange(values, "(b k) -> b k", k=config.candidates)
+        grouped = rearrange(numbers(values, rollout.reference), "(b k) -> b k", k=config.candidates)
         within = float(grouped.std(dim=1, correction=0).mean())
         between = float(grouped.mean(dim=1).std(correction=0))
         spread[name] = {"within": within, "between": between}

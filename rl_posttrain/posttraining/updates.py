@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rl_posttrain.posttraining.branches import Branches, encode_branches
 from rl_posttrain.posttraining.nft import kl_penalty, nft_loss
+from rl_posttrain.rewards.credit import regrid
 from worldmodel.data.clip import Clip
 from worldmodel.model.backbone import EncodedFrames
 from worldmodel.model.flow import add_noise, ramp_weight
@@ -42,7 +43,7 @@ class BranchBatch:
 
     Attributes:
         branches: `b` starts with `k` candidates of `m` frames.
-        good: `r` of every candidate.
+        good: `r` of every candidate, or a map of it over frames, cameras and cells, each of its size or 1.
         kept: Which candidates take part.
         tau: Noise level of every generated frame, one of the sampler's.
         noise, state_noise: Noise of the latents and of the state displacements, at the sampler's
@@ -51,7 +52,7 @@ class BranchBatch:
     """
 
     branches: Branches
-    good: Float[Tensor, "b k"]
+    good: Float[Tensor, "b k *map"]
     kept: Bool[Tensor, "b k"]
     tau: Float[Tensor, "b k m"]
     noise: Float[Tensor, "b k m v c h w"]
@@ -110,35 +111,95 @@ def branch_loss(
         The loss, and `contrast`, `supervision`, `kl` as far as they are used, and `gap`: the root
         mean square distance of the new and the old policy's predicted frames.
     """
-    branches = batch.branches
-    encoded = encode_branches(world, branches)
-    sample = _parts(world, branches, branches.sample, branches.sample_states)
-    pixels = _pixel_weight(world, branches, sample[0], loss)
+    encoded = encode_branches(world, batch.branches)
+    drawn = drawn_frames(world, batch, loss)
     losses, parts = {}, {}
     if weights.contrast or weights.kl:
-        predicted = _predict(world, encoded, batch, sample)
+        predicted = predict_frames(world, encoded, batch, drawn.clean)
     if weights.contrast:
         with torch.no_grad():
-            before = _predict(old, encode_branches(old, branches), batch, sample)
+            before = predict_frames(old, encode_branches(old, batch.branches), batch, drawn.clean)
             parts["gap"] = (predicted[0] - before[0]).square().mean().sqrt()
-        frames = batch.tau.shape[-1]
-        share = repeat(batch.good, "b k -> (b k m)", m=frames)
-        kept = repeat(batch.kept.float(), "b k -> b (k m)", m=frames)
-        errors = [
-            nft_loss(p.flatten(0, 1), q.flatten(0, 1), x.flatten(0, 1), share, weights.beta)
-            for p, q, x in zip(predicted, before, sample, strict=True)
-        ]
-        errors = [e.unflatten(0, x.shape[:2]) for e, x in zip(errors, sample, strict=True)]
-        value = _reduce(errors, pixels, loss.state_weight)
-        losses["contrast"] = weights.contrast * (value * kept).sum() / kept.sum()
+        losses["contrast"] = weights.contrast * contrast(
+            predicted, before, batch, drawn, weights.beta, loss.state_weight
+        )
     if weights.supervision:
         losses["supervision"] = weights.supervision * _supervision(world, encoded, batch, loss)
     if weights.kl:
         with torch.no_grad():
-            anchor = _predict(reference, encode_branches(reference, branches), batch, sample)
+            anchor = predict_frames(reference, encode_branches(reference, batch.branches), batch, drawn.clean)
         errors = [kl_penalty(p, q) for p, q in zip(predicted, anchor, strict=True)]
-        losses["kl"] = weights.kl * _reduce(errors, pixels, loss.state_weight).mean()
+        losses["kl"] = weights.kl * _reduce(errors, drawn.pixels, loss.state_weight).mean()
     return sum(losses.values()), parts | {k: v.detach() for k, v in losses.items()}
+
+
+@dataclass(frozen=True)
+class DrawnFrames:
+    """The generated frames of a batch as the network predicts them, `n = k m` of each start.
+
+    Attributes:
+        clean: Latents, and displacements of the states where there are any.
+        pixels: Weight of every pixel.
+    """
+
+    clean: tuple[Float[Tensor, "b n ..."], ...]
+    pixels: Float[Tensor, "b n v 1 h w"]
+
+
+def drawn_frames(world: WorldModel, batch: BranchBatch, loss: LossConfig) -> DrawnFrames:
+    """The frames that the old policy generated, as targets."""
+    branches = batch.branches
+    clean = _parts(world, branches, branches.sample, branches.sample_states)
+    return DrawnFrames(clean, _pixel_weight(world, branches, clean[0], loss))
+
+
+def contrast(
+    predicted: tuple[Float[Tensor, "b n ..."], ...],
+    before: tuple[Float[Tensor, "b n ..."], ...],
+    batch: BranchBatch,
+    drawn: DrawnFrames,
+    beta: float,
+    state_weight: float,
+) -> Float[Tensor, ""]:
+    """The contrastive loss of a batch: its mean over the frames of the candidates that take part.
+
+    Args:
+        predicted: Frames that the new policy predicts from the noised ones, and displacements.
+        before: The same of the old policy, without gradient.
+        batch: Says how good the candidates are and which of them take part.
+        drawn: The frames that were generated.
+        beta: `b` of the loss.
+        state_weight: Weight of the states.
+    """
+    frames = batch.tau.shape[-1]
+    shares = shares_of(batch.good, frames, tuple(drawn.clean[0].shape[-2:]))
+    kept = repeat(batch.kept.float(), "b k -> b (k m)", m=frames)
+    errors = [
+        nft_loss(p.flatten(0, 1), q.flatten(0, 1), x.flatten(0, 1), share, beta).unflatten(0, x.shape[:2])
+        for p, q, x, share in zip(predicted, before, drawn.clean, shares[: len(drawn.clean)], strict=True)
+    ]
+    return (_reduce(errors, drawn.pixels, state_weight) * kept).sum() / kept.sum()
+
+
+def shares_of(
+    good: Float[Tensor, "b k *map"], frames: int, size: tuple[int, int]
+) -> tuple[Float[Tensor, "n v 1 h w"], Float[Tensor, "n"]]:
+    """`r` of the latents and of the states of `n = b k m` frames; a state has the mean over cameras and cells.
+
+    Args:
+        good: One number for each candidate, or a map.
+        frames: Frames of a candidate, `m`.
+        size: Height and width of the latents.
+
+    Raises:
+        ValueError: The cells do not fit the latents.
+    """
+    if good.ndim == 2:
+        good = good[..., None, None, None, None]
+    fine = regrid(good.flatten(0, 1), size)
+    fine = fine.expand(-1, frames, -1, -1, -1)
+    latents = rearrange(fine, "n m v h w -> (n m) v 1 h w")
+    return latents, reduce(fine, "n m v h w -> (n m)", "mean")
 
 
 def _supervision(world: WorldModel, encoded: EncodedFrames, batch: BranchBatch, loss: LossConfig) -> Float[Tensor, ""]:
@@ -149,7 +210,7 @@ def _supervision(world: WorldModel, encoded: EncodedFrames, batch: BranchBatch, 
     if states is not None:
         states = repeat(states, "b m s -> b k m s", k=candidates)
     goal = _parts(world, branches, truth, states)
-    predicted = _predict(world, encoded, batch, goal)
+    predicted = predict_frames(world, encoded, batch, goal)
     pixels = _pixel_weight(world, branches, goal[0], loss)
     errors = [(p - x) ** 2 for p, x in zip(predicted, goal, strict=True)]
     weight = ramp_weight(batch.tau.flatten(1), loss.ramp_floor)
@@ -165,9 +226,10 @@ def _parts(world: WorldModel, branches: Branches, latents: Tensor, states: Tenso
     return flat, rearrange(moved, "b k m s -> b (k m) s")
 
 
-def _predict(
+def predict_frames(
     world: WorldModel, encoded: EncodedFrames, batch: BranchBatch, clean: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
+    """Frames, and displacements of the states, predicted from `clean` at the batch's noise levels."""
     tau = batch.tau.flatten(1)
     noise = [rearrange(n, "b k m ... -> b (k m) ...") for n in (batch.noise, batch.state_noise)]
     noisy = tuple(add_noise(x, n, tau) for x, n in zip(clean, noise[: len(clean)], strict=True))

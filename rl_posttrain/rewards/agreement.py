@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from conditioning.angles import Angles, shortest
 from policy_eval.judge.inverse_dynamics import InverseDynamics
+from rl_posttrain.rewards.credit import Credit, Values
 from rl_posttrain.rewards.reward import Rollout
 
 
@@ -53,13 +55,19 @@ class Agreement:
 
     Attributes:
         dynamics: Decodes the frames.
+        credit: `clip` for one number; with any other one each frame has the score of the action that leads to it.
     """
 
     dynamics: InverseDynamics
+    credit: Credit = "clip"
 
-    def __call__(self, rollout: Rollout) -> Float[Tensor, "b"]:
+    def __call__(self, rollout: Rollout) -> Values:
         """Scores, 0 is best; 0 as well where nothing is visible."""
-        return -self.dynamics.disagreement(rollout.imagined, visible_in(rollout, self.dynamics)).nan_to_num()
+        seen = visible_in(rollout, self.dynamics)
+        if self.credit == "clip":
+            return -self.dynamics.disagreement(rollout.imagined, seen).nan_to_num()
+        errors = torch.where(seen, self.dynamics.errors(rollout.imagined).square(), 0.0)
+        return -(errors.sum(dim=2) / seen.sum(dim=2).clamp(min=1))[..., None, None, None]
 
 
 def visible_in(rollout: Rollout, dynamics: InverseDynamics) -> Bool[Tensor, "b m a"]:

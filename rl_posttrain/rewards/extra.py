@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from rl_posttrain.rewards.credit import Values
 from rl_posttrain.rewards.reward import Reward, Rollout
 from worldmodel.resolve import kind_of, one_line, resolve, source_hash
 
@@ -36,12 +36,12 @@ class CheckedReward:
     name: str
     reward: Reward
 
-    def __call__(self, rollout: Rollout) -> Float[Tensor, "b"]:
-        """The numbers that the reward gives, on the device of the rollout.
+    def __call__(self, rollout: Rollout) -> Values:
+        """The numbers or the map that the reward gives, on the device of the rollout.
 
         Raises:
-            ValueError: The reward raises an error, or returns something other than one finite number for each
-                candidate.
+            ValueError: The reward raises an error, or returns neither one finite number for each candidate nor a
+                map of finite numbers that fits the frames.
         """
         try:
             values = self.reward(rollout)
@@ -53,15 +53,31 @@ class CheckedReward:
             ) from error
         frames = rollout.imagined.frames
         said = f"reward {self.name}: returns one finite number for each candidate, a torch.Tensor of the shape"
+        said += f" ({len(frames)},), or a map of them"
         if not isinstance(values, Tensor):
-            raise ValueError(f"{said} ({len(frames)},), got {kind_of(values)}")
-        if tuple(values.shape) != (len(frames),) or values.is_complex():
-            raise ValueError(f"{said} ({len(frames)},), got {tuple(values.shape)} of {values.dtype}")
+            raise ValueError(f"{said}, got {kind_of(values)}")
+        if not (values.shape == (len(frames),) or _is_map(values, frames)) or values.is_complex():
+            raise ValueError(f"{said}, {_map_shape(frames)}, got {tuple(values.shape)} of {values.dtype}")
         values = values.detach().to(frames.device, torch.float32)
         if not values.isfinite().all():
-            index = int((~values.isfinite()).nonzero()[0, 0])
-            raise ValueError(f"{said} ({len(frames)},), got {float(values[index])} for candidate {index}")
+            index = (~values.isfinite()).nonzero()[0].tolist()
+            raise ValueError(f"{said}, got {float(values[tuple(index)])} for candidate {index[0]}")
         return values
+
+
+def _is_map(values: Tensor, frames: Tensor) -> bool:
+    """Whether the shape is that of a map: `b t v h w` with cells that fill the frames, or 1 for an axis."""
+    if values.ndim != 5 or len(values) != len(frames):
+        return False
+    dreamed, (views, height, width) = frames.shape[1] - 1, frames.shape[2:5]
+    _, t, v, h, w = values.shape
+    return t in (1, dreamed) and v in (1, views) and min(h, w) > 0 and height % h == 0 and width % w == 0
+
+
+def _map_shape(frames: Tensor) -> str:
+    """What `_is_map` expects, in words."""
+    batch, dreamed, views, height, width = len(frames), frames.shape[1] - 1, *frames.shape[2:5]
+    return f"({batch}, {dreamed} or 1, {views} or 1, a divisor of {height}, a divisor of {width})"
 
 
 def find_rewards(extra: Sequence[str], given: Weighted | None = None) -> dict[str, tuple[CheckedReward, float]]:

@@ -11,11 +11,16 @@ from torch import Tensor
 from policy_eval.judge.inverse_dynamics import InverseDynamics
 from rl_posttrain.rewards.advantages import group_advantages
 from rl_posttrain.rewards.agreement import Agreement, StateAgreement, motion_agreement
+from rl_posttrain.rewards.credit import Credit, Values, credited
 from rl_posttrain.rewards.executability import Executability, Limits, shortest
 from rl_posttrain.rewards.extra import ExtraRewards, Weighted
 from rl_posttrain.rewards.fidelity import Fidelity, moving_fidelity
+from rl_posttrain.rewards.gates import Gate, gates
+from rl_posttrain.rewards.on_track import OnTrack
+from rl_posttrain.rewards.outcome import OutcomeAgreement, check_outcomes
 from rl_posttrain.rewards.reward import Reward, Rollout
-from worldmodel.data.clip import EpisodeSource
+from worldmodel.data.clip import Clip, EpisodeSource
+from worldmodel.dreams.verdict import Judge
 from worldmodel.fidelity.metrics import LPIPS_MIN_SIDE, Lpips
 from worldmodel.world_model import WorldModel
 
@@ -39,10 +44,21 @@ class RewardWeights(ExtraRewards):
     """Agreement of the amount of motion with the recording."""
     moving_area: float = 0.0
     """Similarity to the recording where something moves; small objects count as much as large ones."""
+    on_track: float = 0.0
+    """Similarity to the recording that counts only while the dream's objects, or its state where there are none to be
+    found, are near the recorded ones."""
+    outcome: float = 1.0
+    """Agreement of the judge's verdict on each dreamed frame with the recorded success; needs --judge."""
+    gate: Gate = "none"
+    """Which rewards count only for candidates that are at least as good as the median of their group in the other kind
+    (G-RA). actions: agreement and executability, by fidelity. fidelity: fidelity, moving-area and on-track, by
+    agreement. both: each by the other."""
 
 
-KNOWN = tuple(field.name for field in fields(RewardWeights) if field.name != "extra")
+KNOWN = tuple(field.name for field in fields(RewardWeights) if field.name not in ("extra", "gate"))
 """Names of the rewards of this package."""
+FLOOR = 0.5
+"""Floor of the advantages of a map, see `group_advantages`."""
 
 
 @dataclass(frozen=True)
@@ -53,24 +69,42 @@ class RewardMix:
         rewards: The rewards to compute; fidelity is always one of them.
         weights: Any number for each; rewards with 0 are measured only.
         dynamics: `None` without inverse dynamics.
+        credit: How finely candidates are compared.
+        grid: Cells of a frame, rows and columns, for the credit `cell`.
+        gate: Which rewards count only for candidates that are good in the other kind.
     """
 
     rewards: Mapping[str, Reward]
     weights: Mapping[str, float]
     dynamics: InverseDynamics | None
+    credit: Credit = "clip"
+    grid: tuple[int, int] = (1, 1)
+    gate: Gate = "none"
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the rewards whose weight is not 0."""
         return tuple(name for name, weight in self.weights.items() if weight)
 
-    def terms(self, rollout: Rollout) -> dict[str, Float[Tensor, "b"]]:
-        """Every reward of every candidate."""
-        return {name: reward(rollout) for name, reward in self.rewards.items()}
+    def terms(self, rollout: Rollout) -> dict[str, Values]:
+        """Every reward of every candidate, as fine as the credit.
 
-    def total(self, terms: Mapping[str, Float[Tensor, "b k"]]) -> Float[Tensor, "b k"]:
-        """The weighted sum of the standardised terms."""
-        return weighted_sum({name: terms[name] for name in self.names}, self.weights)
+        Raises:
+            ValueError: A map does not fit the grid; the message names the reward.
+        """
+        return {name: self._credited(name, reward(rollout), rollout.reference) for name, reward in self.rewards.items()}
+
+    def _credited(self, name: str, values: Values, clip: Clip) -> Values:
+        try:
+            return credited(values, clip, self.credit, self.grid)
+        except ValueError as error:
+            raise ValueError(f"reward {name}: {error}") from error
+
+    def total(self, terms: Mapping[str, Float[Tensor, "b k *map"]]) -> Float[Tensor, "b k *_"]:
+        """The weighted sum of the standardised terms, each where its gate is open."""
+        chosen = {name: terms[name] for name in self.names}
+        floor = FLOOR if self.credit == "cell" else 0.0
+        return weighted_sum(chosen, self.weights, gates(terms, self.gate), floor=floor)
 
     def calibrated(self, rollout: Rollout) -> "RewardMix":
         """A copy in which `P0` of executability is the median penalty of `rollout`, one of the base model."""
@@ -91,6 +125,9 @@ def build_rewards(
     *,
     branch: int,
     extra: Weighted | None = None,
+    judge: Judge | None = None,
+    credit: Credit = "clip",
+    cell: int = 8,
 ) -> RewardMix:
     """The rewards of a run, without those whose inputs are missing.
 
@@ -102,15 +139,19 @@ def build_rewards(
         inverse_dynamics: Folder, or `None`.
         branch: Number of actions of a candidate.
         extra: More rewards, by name.
+        judge: Its verdicts are to agree with the recorded successes; `None` for no such reward.
+        credit: How finely candidates are compared.
+        cell: Side of a cell in pixels, for the credit `cell`.
 
     Raises:
-        ValueError: The inverse dynamics have other cameras, branches are too short, or an extra reward has the
-            name of another one.
+        ValueError: The inverse dynamics have other cameras, branches are too short, an extra reward has the
+            name of another one, or data that a reward or a gate needs is not there.
     """
     reason = lpips_reason(world)
     if reason is not None:
         print(f"fidelity is rewarded by SSIM + PSNR / 32. {reason}")
-    rewards: dict[str, Reward] = {"fidelity": Fidelity(None if reason else Lpips(world.device))}
+    fidelity = Fidelity(None if reason else Lpips(world.device), credit, cell)
+    rewards: dict[str, Reward] = {"fidelity": fidelity}
     chosen = {"fidelity": weights.fidelity}
     if weights.state and world.state_dim:
         rewards["state"] = StateAgreement(world.conditioner.displacement_scale.clone(), world.conditioner.config.angles)
@@ -119,6 +160,11 @@ def build_rewards(
         rewards["motion"], chosen["motion"] = motion_agreement, weights.motion
     if weights.moving_area:
         rewards["moving_area"], chosen["moving_area"] = moving_fidelity, weights.moving_area
+    if weights.on_track:
+        rewards["on_track"], chosen["on_track"] = OnTrack.of(fidelity, world, source), weights.on_track
+    if judge is not None:
+        check_outcomes(source)
+        rewards["outcome"], chosen["outcome"] = OutcomeAgreement(judge), weights.outcome
     dynamics = None
     if inverse_dynamics is not None:
         dynamics = InverseDynamics.load(inverse_dynamics, world.device)
@@ -129,7 +175,7 @@ def build_rewards(
                 "lengthen --branch or pass --reward.executability 0"
             )
         limits = real_limits(dynamics, source, train, world)
-        rewards["agreement"], chosen["agreement"] = Agreement(dynamics), weights.agreement
+        rewards["agreement"], chosen["agreement"] = Agreement(dynamics, credit), weights.agreement
         rewards["executability"] = Executability(dynamics, limits, typical=1.0)
         chosen["executability"] = weights.executability
     for name, (reward, weight) in (extra or {}).items():
@@ -138,7 +184,10 @@ def build_rewards(
         rewards[name], chosen[name] = reward, weight
     if not any(chosen.values()):
         raise ValueError("all rewards have weight 0")
-    return RewardMix(rewards, chosen, dynamics)
+    if weights.gate != "none" and dynamics is None:
+        raise ValueError(f"--reward.gate {weights.gate}: compares decoded actions, so it needs --inverse-dynamics")
+    height, width = world.size
+    return RewardMix(rewards, chosen, dynamics, credit, (height // cell, width // cell), weights.gate)
 
 
 def real_limits(dynamics: InverseDynamics, source: EpisodeSource, train: range, world: WorldModel) -> Limits:
@@ -159,9 +208,30 @@ def lpips_reason(world: WorldModel) -> str | None:
     return Lpips.missing_reason()
 
 
-def weighted_sum(terms: Mapping[str, Float[Tensor, "b k"]], weights: Mapping[str, float]) -> Float[Tensor, "b k"]:
+def weighted_sum(
+    terms: Mapping[str, Float[Tensor, "b k *map"]],
+    weights: Mapping[str, float],
+    opened: Mapping[str, Float[Tensor, "b k"]] | None = None,
+    *,
+    floor: float = 0.0,
+) -> Float[Tensor, "b k *_"]:
     """Standardise every term within each group, then add them up by weight.
 
     So the scale of a term does not matter, only how it compares the candidates of a group.
+
+    Args:
+        terms: All of one number for each candidate, or all maps.
+        weights: Of the terms.
+        opened: For gated terms 1 where the gate is open and 0 where it is closed; there a candidate gets what the
+            worst of its group gets.
+        floor: Of the advantages, see `group_advantages`.
     """
-    return sum(weights[name] * group_advantages(term) for name, term in terms.items())
+    total = 0.0
+    for name, term in terms.items():
+        advantages = group_advantages(term, floor=floor)
+        if opened and name in opened:
+            lowest = advantages.amin(dim=1, keepdim=True)
+            share = opened[name].reshape(*opened[name].shape, *[1] * (term.ndim - 2))
+            advantages = lowest + share * (advantages - lowest)
+        total = total + weights[name] * advantages
+    return total

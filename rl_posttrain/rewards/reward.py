@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float
-from torch import Tensor
-
+from rl_posttrain.rewards.credit import Values
 from worldmodel.data.clip import Clip
 
 
@@ -16,8 +14,8 @@ class Rollout:
     Attributes:
         imagined: `t + 1` frames, the first the one at which the first action is applied, with the
             predicted states; its actions are the commanded ones.
-        reference: The recorded frames and states of the same stretch; `None` where there is no recording,
-            as in `imagine`.
+        reference: The recorded frames, states and successes of the same stretch; `None` where there is no
+            recording, as in `imagine`.
     """
 
     imagined: Clip
@@ -31,6 +29,10 @@ class Reward(Protocol):
     See `docs/extend/reward.md` for rewards of yours.
     """
 
-    def __call__(self, rollout: Rollout) -> Float[Tensor, "b"]:
-        """One number for each candidate; higher is better."""
+    def __call__(self, rollout: Rollout) -> Values:
+        """Higher is better: one number for each candidate, or a map over frames, cameras and cells.
+
+        A map has the axes `b t v h w`: `t` dreamed frames (the first frame, which is given, is left out), `v` cameras,
+        and `h w` cells of equal size; `t`, `v`, `h` and `w` may be 1.
+        """
         ...

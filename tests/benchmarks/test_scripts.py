@@ -2,14 +2,17 @@
 
 import json
 import runpy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from drawn_episodes import DrawnEpisodes, tiny_world
 from places import BENCHMARKS, LEROBOT_V30
+from tiny import random_clip
 from tiny import tiny_world as tiny_world_of_pusht
 
+from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from worldmodel.fidelity.measure import measure_fidelity
 from worldmodel.world_model import WorldModel
 
@@ -96,15 +99,46 @@ def test_the_signal_of_gradients_is_what_they_have_in_common():
 
 
 @pytest.mark.slow
-def test_gradients_of_all_objectives_are_taken(tmp_path):
+def test_gradients_of_rewards_and_objectives_are_taken(tmp_path):
     tiny_world_of_pusht().save(tmp_path / "world")
+    torch.manual_seed(0)
+    shape = InverseDynamicsConfig(("top", "wrist"), (16, 24), 2, {0: 0, 1: 1}, keypoints=4, width=8)
+    InverseDynamics(shape).save(tmp_path / "inverse")
     script = runpy.run_path(str(BENCHMARKS / "gradient_signal.py"))
-    data = LEROBOT_V30
     out = tmp_path / "signal.json"
-    options = {"batches": 2, "groups": 1, "prefix": 3, "out": out}
-    script["main"](script["SignalConfig"](data, tmp_path / "world", **options))
-    found = json.loads(out.read_text())["objectives"]
-    assert len(found) == 7
+    options = {"batches": 2, "groups": 1, "prefix": 3, "out": out, "inverse_dynamics": tmp_path / "inverse"}
+    known = script["rows_of"](script["SignalConfig"](LEROBOT_V30, tmp_path / "world", **options))
+    assert len(known) == 22
+    rows = ("supervised self-rollout", "fidelity, cell of 8 px", "agreement, frame", "the same, gated, clip")
+    rows += ("Flow-GRPO of fidelity, clip", "Flow-GRPO of fidelity, cell, inner pixels")
+    script["main"](script["SignalConfig"](LEROBOT_V30, tmp_path / "world", rows=rows, **options))
+    found = json.loads(out.read_text())["rows"]
+    assert tuple(found) == rows
     assert all(row["length"] > 0 and np.isfinite(row["signal"]) for row in found.values())
+    assert found["supervised self-rollout"]["supervision"] == pytest.approx(1)
+    assert found["fidelity, cell of 8 px"]["within"] > 0
     with pytest.raises(SystemExit, match=r"no such rows: \['x'\]"):
-        script["main"](script["SignalConfig"](data, tmp_path / "world", rows=("x",), **options))
+        script["main"](script["SignalConfig"](LEROBOT_V30, tmp_path / "world", rows=("x",), **options))
+
+
+@pytest.mark.slow
+def test_ways_of_drawing_candidates_are_compared(tmp_path, capsys):
+    tiny_world_of_pusht().save(tmp_path / "world")
+    script = runpy.run_path(str(BENCHMARKS / "group_spread.py"))
+    draw = script["Draw"]
+    script["ROWS"].clear()
+    script["ROWS"].update({"plain": draw(prefix=1), "noisy": draw(prefix=1, context_noise=20.0)})
+    config = script["SpreadConfig"](LEROBOT_V30, tmp_path / "world", batches=1, groups=2, candidates=2)
+    script["main"](replace(config, out=tmp_path / "spread.json"))
+    found = json.loads((tmp_path / "spread.json").read_text())["rows"]
+    assert set(found) == {"plain", "noisy"} and found["noisy"]["within"] > 0
+    assert "| plain" in capsys.readouterr().out
+
+
+def test_all_rows_branch_at_the_same_recorded_frame():
+    clip = random_clip(tiny_world_of_pusht(), frames=9)
+    stretch = runpy.run_path(str(BENCHMARKS / "group_spread.py"))["stretch"]
+    cut = stretch(clip, 2, 6, states=True)
+    assert torch.equal(cut.frames, clip.frames[:, 2:6]) and torch.equal(cut.states, clip.states[:, 2:6])
+    assert torch.equal(cut.actions, clip.actions[:, 2:5])
+    assert stretch(clip, 2, 6, states=False).states is None

@@ -14,12 +14,13 @@ from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.dreams import better, dream, measure, prepare
 from rl_posttrain.imagination.learner import LearnConfig, Learner
 from rl_posttrain.imagination.log import ImagineLog
-from rl_posttrain.imagination.rollouts import imagine_rollouts, persistent_noise
+from rl_posttrain.imagination.rollouts import extra_reward, imagine_rollouts, persistent_noise
 from rl_posttrain.imagination.starts import StartPool
 from rl_posttrain.imagination.train import correction_at, one_update
 from worldmodel.data import open_episodes
 from worldmodel.dreams.anchors import Anchors, contexts
 from worldmodel.fidelity.uncertainty import calibrate, correlation, disagreement
+from worldmodel.streaming.state import Observation
 from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.checkpoint import MovingAverage
 
@@ -203,6 +204,13 @@ def test_an_extra_reward_sees_each_action_and_is_measured(data, tmp_path):
     assert not gone.solved.all()
     torch.testing.assert_close(change, (gone.extra * gone.running).sum(1))
     assert dream(options, setting, learner, setting.held_out, horizon=1, seed=0).extra.abs().max() == 0
+
+
+def test_an_extra_reward_may_be_a_map():
+    """Two streams of one action; the mean over the cells counts."""
+    seen = [Observation(torch.zeros(2, 1, 8, 8, 3, dtype=torch.uint8), torch.zeros(2, 1)) for _ in range(2)]
+    cells = lambda rollout: torch.tensor([[1.0, 3.0], [0.0, 1.0]])[:, None, None, None]  # noqa: E731
+    assert extra_reward({"mine": (cells, 2.0)}, seen[0], torch.zeros(2, 1), seen[1]).tolist() == [4.0, 1.0]
 
 
 def test_an_actor_must_be_better_by_more_than_the_standard_error():

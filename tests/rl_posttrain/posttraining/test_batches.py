@@ -11,7 +11,7 @@ from tiny import random_clip, tiny_world
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from rl_posttrain.posttraining.branches import draw_branches
-from rl_posttrain.posttraining.config import PosttrainConfig
+from rl_posttrain.posttraining.config import PosttrainConfig, check_cells
 from rl_posttrain.posttraining.train import check_processes, judge, measure_spread, next_batch, policies
 from rl_posttrain.posttraining.updates import RecordedBatch, UpdateWeights
 from rl_posttrain.rewards.executability import Executability, Limits, penalty
@@ -149,6 +149,25 @@ def test_without_noise_candidates_repeat_the_dream_under_the_recorded_actions():
     assert torch.equal(branches.actions, clip.actions[:, 3:])
     assert torch.equal(branches.truth, world.codec.encode(clip.frames)[:, 4:])
     assert torch.equal(branches.truth_states, clip.states[:, 4:])
+
+
+def test_the_recorded_successes_go_with_the_recorded_frames():
+    """Two frames of context and two of prefix: the branch begins at frame 3, and its first action is the fourth."""
+    world = tiny_world()
+    clip = random_clip(world, frames=6)
+    clip = replace(clip, successes=torch.tensor([[True, True, True, False, True], [False] * 5]))
+    settings = {"context": 2, "prefix": 2, "candidates": 2, "num_steps": 1, "temperature": 1.0}
+    _, rollout = draw_branches(world, clip, seeds=[5, 9], **settings)
+    assert rollout.reference.successes.tolist() == [[False, True]] * 2 + [[False, False]] * 2
+    assert rollout.imagined.successes is None
+
+
+@pytest.mark.parametrize("cell", [0, 5, 32])
+def test_cells_have_to_fill_the_frames(cell):
+    """Frames of 16 x 24 pixels; the latents are pixels."""
+    check_cells(8, tiny_world())
+    with pytest.raises(ValueError, match=f"--cell {cell}: cells have to fill frames of 16 x 24 pixels and fit latents"):
+        check_cells(cell, tiny_world())
 
 
 def test_the_past_of_a_branch_is_its_window_and_the_first_frame():

@@ -13,6 +13,7 @@ from places import LEROBOT_V30
 from tiny import tiny_world
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.world_model import WorldModel
@@ -165,6 +166,22 @@ def test_moving_areas_and_inverse_dynamics_are_rewarded(world_folder, tmp_path):
     assert set(spread) == {"fidelity", "moving_area", "agreement", "executability"}
     last = rows(tmp_path / "out" / "evaluations.jsonl")[-1]
     assert {"action_error", "reward.executability", "reward.moving_area"} <= set(last)
+
+
+@pytest.mark.slow
+def test_cells_and_a_judge_reward_as_a_command(world_folder, tmp_path, capsys):
+    torch.manual_seed(0)
+    LearnedJudge(JudgeShape(("top", "wrist"), (16, 24))).save(tmp_path / "judge")
+    more = ["--credit", "cell", "--cell", "4", "--judge", str(tmp_path / "judge"), "--reward.on-track", "1"]
+    more += ["--steps", "1"]
+    assert main(arguments(world_folder, tmp_path / "out", *more)) == 0
+    last = rows(tmp_path / "out" / "evaluations.jsonl")[-1]
+    assert -1 <= last["reward.outcome"] <= 0 and "reward.on_track" in last
+    LearnedJudge(JudgeShape(("top", "wrist"), (16, 24))).save(tmp_path / "judge")
+    assert main(arguments(world_folder, tmp_path / "out", *more, "--resume")) == 2
+    assert "judge (fingerprint) was" in capsys.readouterr().err
+    assert main(arguments(world_folder, tmp_path / "other", *more[:2], "--cell", "5")) == 2
+    assert "--cell 5: cells have to fill frames of 16 x 24 pixels" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,22 @@ def test_scores_are_those_of_the_dream_under_recorded_actions():
     )
 
 
+def test_a_reward_of_maps_is_measured_by_its_mean_and_sees_the_recorded_successes():
+    world, held, seen = tiny_world(), held_out(), []
+    flags = torch.zeros(2, 10, dtype=torch.bool)
+    flags[0, 7], flags[1, 6] = True, True  # the action after the context of 8 frames is the eighth
+    held = replace(held, clip=replace(held.clip, successes=flags))
+
+    def map_of(rollout):
+        seen.append(rollout)
+        return torch.tensor([[1.0, 2.0, 6.0], [0.0, 0.0, 0.0]])[:, :, None, None, None]
+
+    found, _ = score(world, held, rewards={"mine": map_of}, dynamics=None, num_steps=1, seed=3)
+    assert found["reward.mine"].tolist() == [3.0, 0.0]
+    assert seen[0].reference.successes.tolist() == [[True, False, False], [False] * 3]
+    assert seen[0].imagined.successes is None
+
+
 def test_objects_are_looked_for_in_their_own_camera():
     """The camera from above shows the truth, the wrist camera nothing: the objects are where they should be."""
     source = open_episodes(LEROBOT_V30, (64, 64))

@@ -7,7 +7,15 @@ import torch
 from tiny import random_clip, tiny_world
 
 from rl_posttrain.posttraining.branches import draw_branches
-from rl_posttrain.posttraining.updates import BranchBatch, Update, UpdateWeights, branch_loss
+from rl_posttrain.posttraining.updates import (
+    BranchBatch,
+    Update,
+    UpdateWeights,
+    branch_loss,
+    contrast,
+    drawn_frames,
+    shares_of,
+)
 from worldmodel.training.loss import LossConfig
 from worldmodel.world_model import WorldModel
 
@@ -77,6 +85,44 @@ def test_the_contrast_is_that_of_frames_and_states(good, beta):
     expected += 0.05 * (good * towards + (1 - good) * away)
     assert loss.item() == pytest.approx(expected, rel=1e-4)
     assert parts["gap"].item() == pytest.approx(BY, rel=1e-4)
+
+
+def test_a_map_moves_only_the_cell_that_it_names():
+    """The right half of the second camera's second frame: good in candidate 0, bad in candidate 1; 0.5 moves nothing.
+
+    At the first update both policies predict the same.
+    """
+    drawn, good = batch([0.5, 0.5]), torch.full((1, 2, 2, 2, 1, 2), 0.5)
+    good[0, :, 1, 1, 0, 1] = torch.tensor([1.0, 0.0])
+    frames = drawn_frames(brighter(0.0), drawn, LOSS)
+    predicted = tuple(torch.zeros_like(x).requires_grad_() for x in frames.clean)
+    before = tuple(torch.zeros_like(x) for x in frames.clean)
+    contrast(predicted, before, replace(drawn, good=good), frames, 1.0, 0.0).backward()
+    moved = (predicted[0].grad * frames.clean[0]).unflatten(1, (2, 2))[0]  # k m v c h w; below 0: towards the sample
+    half = moved.shape[-1] // 2
+    better, worse = moved[:, 1, 1, ..., half:]
+    assert (better <= 0).all() and better.sum() < 0 < worse.sum() and (worse >= 0).all()
+    moved[:, 1, 1, ..., half:] = 0
+    assert (moved == 0).all()
+
+
+def test_a_state_has_the_mean_of_its_frame():
+    """Cells of 0 and 1 in the first frame and of 1 in the second; a number is that of both frames."""
+    good = torch.tensor([0.0, 1.0, 1.0, 1.0]).reshape(1, 1, 2, 1, 1, 2)
+    latents, states = shares_of(good, 2, (2, 4))
+    assert states.tolist() == [0.5, 1.0] and latents.shape == (2, 1, 1, 2, 4)
+    assert latents[0, 0, 0].tolist() == [[0.0, 0.0, 1.0, 1.0]] * 2
+    latents, states = shares_of(torch.tensor([[0.25]]), 2, (2, 4))
+    assert states.tolist() == [0.25, 0.25] and (latents == 0.25).all()
+    assert shares_of(good, 2, (2, 1))[0].flatten().tolist() == [0.5, 0.5, 1.0, 1.0]  # cells finer than the latents
+
+
+@pytest.mark.parametrize(("good", "beta"), [(1.0, 1.0), (0.25, 0.5)])
+def test_a_map_of_equal_cells_is_one_number(good, beta):
+    weights, one = replace(CONTRAST, beta=beta), batch([good, good])
+    same = replace(one, good=torch.full((1, 2, 1, 2, 1, 1), good))
+    losses = [branch_loss(brighter(BY), brighter(0.0), None, each, weights, LOSS)[0].item() for each in (one, same)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_a_candidate_that_takes_no_part_counts_nothing():

@@ -110,9 +110,9 @@ def test_two_rewards_have_two_names(mine, source):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("short", r"shape \(3,\), got \(1,\) of torch.float32"),
-        ("plain", r"shape \(3,\), got an object of the class float"),
-        ("broken", r"shape \(3,\), got nan for candidate 2"),
+        ("short", r"shape \(3,\), or a map .*divisor of 24\), got \(1,\) of torch.float32"),
+        ("plain", r"shape \(3,\), or a map of them, got an object of the class float"),
+        ("broken", r"shape \(3,\), or a map of them, got nan for candidate 2"),
         ("raising", r"NameError: name 'nothing' is not defined \(.*mine_\d+.py, line \d+\)$"),
     ],
 )

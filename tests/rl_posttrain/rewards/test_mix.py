@@ -8,9 +8,10 @@ from places import LEROBOT_V30
 from tiny import tiny_world
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from rl_posttrain.rewards.agreement import StateAgreement, motion_agreement
 from rl_posttrain.rewards.executability import Executability
-from rl_posttrain.rewards.fidelity import moving_fidelity
+from rl_posttrain.rewards.fidelity import Fidelity, moving_fidelity
 from rl_posttrain.rewards.mix import RewardMix, RewardWeights, build_rewards, real_limits
 from worldmodel.data import EpisodeCache, open_episodes
 
@@ -43,6 +44,24 @@ def test_every_reward_has_its_weight(source, folder):
     executable = mix.rewards["executability"]
     assert isinstance(executable, Executability) and executable.limits.displacement
     assert executable.dynamics is mix.dynamics is mix.rewards["agreement"].dynamics
+
+
+def test_rewards_of_objects_and_outcomes_are_as_fine_as_the_credit(source, folder):
+    judge = LearnedJudge(JudgeShape(("top", "wrist"), (16, 24)))
+    weights = RewardWeights(on_track=3.0, outcome=2.0, gate="both")
+    settings = {"branch": 4, "judge": judge, "credit": "cell", "cell": 4}
+    mix = build_rewards(weights, tiny_world(), source, range(2), folder, **settings)
+    assert mix.weights == {"fidelity": 1.0, "on_track": 3.0, "outcome": 2.0, "agreement": 1.0, "executability": 0.5}
+    assert (mix.credit, mix.grid, mix.gate) == ("cell", (4, 6), "both") and mix.rewards["outcome"].judge is judge
+    assert mix.rewards["fidelity"] == mix.rewards["on_track"].fidelity == Fidelity(None, "cell", 4)
+    assert mix.rewards["agreement"].credit == "cell"
+    plain = build_rewards(RewardWeights(), tiny_world(), source, range(2), None, branch=4)
+    assert plain.rewards["fidelity"].credit == "clip" and set(plain.rewards) == {"fidelity"}
+
+
+def test_a_gate_needs_decoded_actions(source):
+    with pytest.raises(ValueError, match=r"--reward.gate actions: compares decoded actions, so it needs --inverse-dyn"):
+        build_rewards(RewardWeights(gate="actions"), tiny_world(), source, range(2), None, branch=4)
 
 
 def test_by_default_states_and_motion_are_not_rewarded(source):

@@ -244,6 +244,41 @@ def test_what_the_recording_does_not_show_counts_nothing(tracker):
     assert Agreement(dynamics)(without).item() == 0
 
 
+def test_agreement_of_frames_says_which_action_was_not_carried_out(tracker):
+    """The second of four moves is 2 too short: 4 in that frame, 1 in the mean."""
+    actions, real = command(2, 2, 2, 2), moving_square([2, 2, 2, 2])
+    late = rollout(moving_square([2, 0, 2, 2]), real, actions=actions)
+    frames = Agreement(tracker, "frame")(late)
+    assert frames.shape == (1, 4, 1, 1, 1)
+    torch.testing.assert_close(frames.flatten(), torch.tensor([0.0, -4.0, 0.0, 0.0]), atol=1e-4, rtol=0)
+    real[:, 2] //= 2
+    hidden = Agreement(hidden_when_dark(tracker), "frame")(rollout(late.imagined.frames, real, actions=actions))
+    torch.testing.assert_close(hidden.flatten(), torch.zeros(4), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("actions", "expected"),
+    [
+        ([1.0, 1.0, 1.0, 1.0], 0.0),
+        ([3.0, 3.0, 3.0, 3.0], (3 / 2 - 1) ** 2),  # velocity beyond its limit of 2
+        ([0.0, 1.0, 2.0, 2.0], (1 / 0.5 - 1) ** 2 * 2 / 3),  # two accelerations of 1, the limit is 0.5
+        ([-1.5, -1.5, -1.5, -1.5], (0.5 / 2.5) ** 2),  # below the lowest action of -1; half the span is 2.5
+    ],
+)
+def test_each_limit_is_one_of_its_own(actions, expected):
+    """EVA: velocity and acceleration; ours also the range of actions."""
+    one = torch.ones(1)
+    limits = Limits(2 * one, 0.5 * one, -one, 4 * one, one, one, displacement=True)
+    assert violations(torch.tensor(actions)[None, :, None], limits).item() == pytest.approx(expected)
+
+
+def test_jerk_counts_beside_acceleration():
+    """Accelerations 1, -1: half of a squared deviation each; their jerk of -2 is beyond Huber's 1: 2 - 0.5."""
+    one = torch.ones(1)
+    wide = Limits(9 * one, 9 * one, -9 * one, 9 * one, one, one, displacement=True)
+    assert penalty(torch.tensor([[[0.0], [1.0], [0.0]]]), wide).item() == pytest.approx(0.5 + 1.5)
+
+
 def test_executability_leaves_out_what_the_recording_does_not_show(tracker):
     limits = Limits.of([torch.tensor([[1.0], [2.0], [2.0], [1.0], [0.0], [-1.0], [-2.0]])], displacement=True)
     jump = moving_square([0, 0, 0, 0, 9])
