@@ -359,7 +359,7 @@ def test_a_policy_is_told_its_tasks(starts):
 
 
 class Walker:
-    """Walks as fast as its seed says; notes how many streams it is asked about."""
+    """Walks as fast as its seed says, so that the first trials end first; notes how many streams it is asked about."""
 
     keep = None
 
@@ -367,7 +367,7 @@ class Walker:
         self.asked = []
 
     def reset(self, seeds):
-        self.speeds = torch.tensor([[0.4 * (seed - 99), 0.0] for seed in seeds])
+        self.speeds = torch.tensor([[0.4 * (105 - seed), 0.0] for seed in seeds])
 
     def act(self, observation):
         self.asked.append(len(observation["observation.state"]))
