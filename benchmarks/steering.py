@@ -20,7 +20,7 @@ import torch
 import tyro
 from rich.console import Console
 from rich.progress import Progress
-from steering_rows import Awake, Certain, KeepsTheOffset, PastConsistent, TwoRounds, memory, side_by_side
+from steering_rows import Certain, KeepsTheOffset, PastConsistent, TwoRounds, memory, side_by_side
 
 from policy_eval.evaluation import evaluate
 from policy_eval.judge.find import load_judge
@@ -138,7 +138,7 @@ def _given(config: SteeringConfig, name: str) -> Any:
 def try_row(name: str, config: SteeringConfig, starts: Starts, envs: RealEnvs, stored: dict) -> None:
     """Try the starts of a row that are missing, one batch after the other; each is stored when it is finished."""
     seconds = time.process_time()
-    policy = Awake(make_row(name, config), lambda: envs._finished.any(0))
+    policy = make_row(name, config)
     parts = stored["rows"].setdefault(name, [])
     tried = {seed for part in parts for seed in part["seeds"]}
     missing = [i for i in range(len(starts)) if starts.seeds[i] not in tried]

@@ -3,13 +3,11 @@
 Each is a subclass of `SteeredPolicy` or a proposal. What gains is moved to `policy_eval/steering`; this did not.
 """
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from einops import repeat
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from policy_eval.policies.cloned import ClonedPolicy
@@ -23,38 +21,6 @@ NOISES = 3
 """Dreams of each plan for `Certain`, each with noise of its own."""
 KAPPA = 1.0
 """How much their spread counts against a plan."""
-
-
-class Awake:
-    """A steered policy that imagines only for the trials that still run; their actions are the same up to rounding.
-
-    Args:
-        policy: The steered policy.
-        finished: Which trials are over.
-    """
-
-    def __init__(self, policy: SteeredPolicy, finished: Callable[[], Bool[np.ndarray, "n"]]):
-        self.policy, self.chooser, self.finished = policy, copy.copy(policy), finished
-        policy.choose = self._choose
-
-    def reset(self, seeds: Sequence[int]) -> None:
-        """Begin one episode per seed."""
-        self.policy.reset(seeds)
-
-    def act(self, observation: Observations) -> Float[Tensor, "n a"]:
-        """The actions; those of finished trials are zero."""
-        return self.policy.act(observation)
-
-    def _choose(self, observation: Observations) -> Choice:
-        everyone, awake = self.policy, self.chooser
-        rows = torch.from_numpy(np.flatnonzero(~self.finished()))
-        awake.seeds, awake.step, awake.tasks = everyone.seeds[rows], everyone.step, ("",) * len(rows)
-        awake.seen = [{name: value[rows] for name, value in each.items()} for each in everyone.seen]
-        awake.done = [each[rows] for each in everyone.done]
-        chosen = awake.choose({name: value[rows] for name, value in observation.items()}).plans
-        plans = torch.zeros(len(everyone.seeds), 1, *chosen.shape[1:])
-        plans[rows, 0] = chosen
-        return Choice(Candidates(plans), torch.zeros(len(plans), 1), torch.zeros(len(plans), dtype=torch.long))
 
 
 class Certain(SteeredPolicy):

@@ -13,7 +13,7 @@ from policy_eval.policies.policy import Policy
 from policy_eval.policies.remote import Unreachable
 from policy_eval.scores import Scores
 from worldmodel.dreams.verdict import Judge, observed
-from worldmodel.envs.policy import begin_episodes
+from worldmodel.envs.policy import begin_episodes, optional
 from worldmodel.resolve import one_line
 
 
@@ -64,7 +64,8 @@ def evaluate(
     """Let a policy act once from every start, until it succeeds or `envs` end the trial.
 
     The real environment and the dream differ only in `envs`. A trial depends on its start and on the
-    policy, not on the other trials of its batch (up to rounding).
+    policy, not on the other trials of its batch (up to rounding). A policy with a method `keep` is not asked
+    about trials that have ended.
 
     Args:
         policy: The policy that acts; its randomness is seeded by the seed of each trial.
@@ -104,7 +105,7 @@ def evaluate(
 
 
 class Batch:
-    """Trials side by side; streams without a trial repeat the last start.
+    """Trials side by side; streams without a trial repeat the last start, and count as ended.
 
     Args:
         policy: As in `evaluate`, like all others.
@@ -122,6 +123,8 @@ class Batch:
         self.seeds = [envs.starts.seeds[start] for start in self.padded]
         self.tasks = [envs.starts.tasks[start] for start in self.padded]
         self.success, self.done, self.faulty, self.unsure = np.zeros((4, envs.num_envs), bool)
+        self.done[len(starts) :] = True
+        self.asked = np.arange(envs.num_envs)
 
     def run(
         self, horizon: int, record: Callable[[Trial], None] | None
@@ -162,21 +165,30 @@ class Batch:
         return self.success[:kept].astype(np.float64), returns[:kept], steps[:kept].clip(1)
 
     def _actions(self, observation: dict[str, np.ndarray]) -> Float[np.ndarray, "n a"]:
-        """The policy's actions within the action space; zeros where it fails."""
+        """The policy's actions within the action space; zeros where it fails or is not asked."""
         space = self.envs.action_space
-        tensors = {name: torch.from_numpy(value) for name, value in observation.items()}
+        actions = np.zeros(space.shape, np.float32)
         try:
+            self._keep()
+            tensors = {name: torch.from_numpy(value[self.asked]) for name, value in observation.items()}
             with torch.no_grad():
-                actions = _checked(self.policy.act(tensors), space.shape)
+                actions[self.asked] = _checked(self.policy.act(tensors), (len(self.asked), *space.shape[1:]))
         except Unreachable:
             raise
         except Exception as error:
             self._fail(~self.done, one_line(error), error)
-            return np.zeros(space.shape, np.float32).clip(space.low, space.high)
         lost = ~np.isfinite(actions).all(1)
         shown = actions[int(lost.argmax())].tolist()
         self._fail(lost & ~self.done, f"the policy's actions are not finite: {shown}", None)
         return np.where(lost[:, None], 0, actions).astype(np.float32).clip(space.low, space.high)
+
+    def _keep(self) -> None:
+        """Let the policy forget the trials that have ended, if it can."""
+        keep = optional(self.policy, "keep")
+        running = np.flatnonzero(~self.done[self.asked])
+        if keep is not None and len(running) < len(self.asked):
+            keep(running.tolist())
+            self.asked = self.asked[running]
 
     def _fail(self, streams: Bool[np.ndarray, "n"], reason: str, cause: Exception | None) -> None:
         """End the trials of these streams because of the policy."""

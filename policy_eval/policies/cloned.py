@@ -182,6 +182,12 @@ class ClonedPolicy(nn.Module):
         self.step = 0
         self.queue: list[Tensor] = []
 
+    def keep(self, streams: Sequence[int]) -> None:
+        """Go on with these streams only; the episodes of the others have ended."""
+        rows = torch.tensor(list(streams), dtype=torch.long)
+        self.seeds = self.seeds[rows]
+        self.queue = [actions[rows] for actions in self.queue]
+
     @torch.no_grad()
     def act(self, observation: Observations) -> Float[Tensor, "n a"]:
         """The next planned action; a new plan is made when the last one has been carried out.

@@ -109,6 +109,7 @@ class LeRobotPolicy:
         """Begin one episode per seed."""
         self.seeds = [int(seed) for seed in seeds]
         self.tasks = [""] * len(self.seeds)
+        self.streams = list(range(len(self.seeds)))
         self.step = 0
         while len(self.networks) < len(self.seeds):
             self.networks.append(sharing_weights(self.networks[0]))
@@ -118,6 +119,10 @@ class LeRobotPolicy:
     def instruct(self, tasks: Sequence[str]) -> None:
         """Tell the task of each episode in words."""
         self.tasks = list(tasks)
+
+    def keep(self, streams: Sequence[int]) -> None:
+        """Go on with these streams only; the episodes of the others have ended."""
+        self.streams = [self.streams[row] for row in streams]
 
     @torch.no_grad()
     def act(self, observation: Observations) -> Float[Tensor, "n a"]:
@@ -129,15 +134,16 @@ class LeRobotPolicy:
         missing = [key for key, _ in self.sources.values() if key not in observation]
         if missing:
             raise ValueError(f"the policy expects {missing[0]}, got {', '.join(observation)}")
-        actions = [self._act(observation, stream) for stream in range(len(self.seeds))]
+        actions = [self._act(observation, row) for row in range(len(self.streams))]
         self.step += 1
         return torch.cat(actions).float().cpu()
 
-    def _act(self, observation: Observations, stream: int) -> Float[Tensor, "1 a"]:
-        """The next action of one stream, which draws random numbers of its own."""
+    def _act(self, observation: Observations, row: int) -> Float[Tensor, "1 a"]:
+        """The next action for one row of the observation, whose stream draws random numbers of its own."""
+        stream = self.streams[row]
         batch: dict[str, Any] = {"task": [self.tasks[stream]]}
         for name, (key, shape) in self.sources.items():
-            values = observation[key][stream : stream + 1].to(self.device)
+            values = observation[key][row : row + 1].to(self.device)
             batch[name] = pictures(values, shape[1:]) if len(shape) == 3 else values.float()
         gpus = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(gpus), torch.autocast(self.device.type, enabled=self.mixed):

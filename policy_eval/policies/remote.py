@@ -97,10 +97,15 @@ class RemotePolicy:
         self.tasks = [""] * len(self.seeds)
         self.queues: list[list[np.ndarray]] = [[] for _ in self.seeds]
         self.fresh = [True] * len(self.seeds)
+        self.streams = list(range(len(self.seeds)))
 
     def instruct(self, tasks: Sequence[str]) -> None:
         """Tell the task of each episode in words, which the server gets as `prompt`."""
         self.tasks = list(tasks)
+
+    def keep(self, streams: Sequence[int]) -> None:
+        """Go on with these streams only; the server is not asked about episodes that have ended."""
+        self.streams = [self.streams[row] for row in streams]
 
     def act(self, observation: Observations) -> Float[Tensor, "n a"]:
         """The next action of each stream; the server is asked where no action is left.
@@ -110,28 +115,30 @@ class RemotePolicy:
                 that is not there.
             Unreachable: The server does not answer in time, or ends the connection twice.
         """
-        empty = [stream for stream, queue in enumerate(self.queues) if not queue]
-        for stream, plan in zip(empty, self._plans(observation, empty), strict=True):
-            self.queues[stream] = list(plan[: self.execute])
-            self.fresh[stream] = False
-        return torch.from_numpy(np.stack([queue.pop(0) for queue in self.queues]).astype(np.float32))
+        empty = [row for row, stream in enumerate(self.streams) if not self.queues[stream]]
+        for row, plan in zip(empty, self._plans(observation, empty), strict=True):
+            self.queues[self.streams[row]] = list(plan[: self.execute])
+            self.fresh[self.streams[row]] = False
+        actions = [self.queues[stream].pop(0) for stream in self.streams]
+        return torch.from_numpy(np.stack(actions).astype(np.float32))
 
     def close(self) -> None:
         """End the connection."""
         self._open.close()
         self._socket = None
 
-    def _plans(self, observation: Observations, streams: Sequence[int]) -> list[np.ndarray]:
-        """The next actions of some streams, each `h a`."""
-        if self.batched and streams:
-            rows = [self._row(observation, stream) for stream in streams]
-            joined = {name: _joined([row[name] for row in rows]) for name in rows[0]}
-            return list(self._actions(joined, (len(streams), None, None)))
-        return [self._actions(self._row(observation, stream), (None, None)) for stream in streams]
+    def _plans(self, observation: Observations, rows: Sequence[int]) -> list[np.ndarray]:
+        """The next actions for some rows of the observation, each `h a`."""
+        seen = [self._seen(observation, row) for row in rows]
+        if self.batched and seen:
+            joined = {name: _joined([each[name] for each in seen]) for name in seen[0]}
+            return list(self._actions(joined, (len(seen), None, None)))
+        return [self._actions(each, (None, None)) for each in seen]
 
-    def _row(self, observation: Observations, stream: int) -> dict[str, Any]:
-        """What the server gets to see of one stream."""
-        row: dict[str, Any] = {name: values[stream].cpu().numpy() for name, values in observation.items()}
+    def _seen(self, observation: Observations, index: int) -> dict[str, Any]:
+        """What the server gets to see of one row of the observation."""
+        stream = self.streams[index]
+        row: dict[str, Any] = {name: values[index].cpu().numpy() for name, values in observation.items()}
         row["prompt"] = self.tasks[stream]
         row |= {"stream": stream, "seed": self.seeds[stream], "reset": self.fresh[stream]}
         return self.rename(row)

@@ -67,7 +67,7 @@ class SteeredPolicy:
         proposal: Makes the plans to choose from.
 
     Attributes:
-        choice: The last decision; `None` before the first one.
+        choice: The last decision, for the streams that went on at that time; `None` before the first one.
 
     Raises:
         ValueError: A number is out of range.
@@ -122,6 +122,17 @@ class SteeredPolicy:
         instruct = getattr(self.policy, "instruct", None)
         if instruct is not None:
             instruct(tasks)
+
+    def keep(self, streams: Sequence[int]) -> None:
+        """Go on with these streams only, so that nothing is imagined for episodes that have ended."""
+        rows = torch.tensor(list(streams), dtype=torch.long)
+        self.seeds, self.tasks = self.seeds[rows], tuple(self.tasks[row] for row in streams)
+        self.queue = [actions[rows] for actions in self.queue]
+        self.seen = [{name: values[rows] for name, values in each.items()} for each in self.seen]
+        self.done = [actions[rows] for actions in self.done]
+        keep = getattr(self.policy, "keep", None)
+        if keep is not None:
+            keep(streams)
 
     @torch.no_grad()
     def act(self, observation: Observations) -> Float[Tensor, "n a"]:

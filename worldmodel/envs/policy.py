@@ -19,7 +19,7 @@ Observations = Mapping[str, Tensor]
 class Policy(Protocol):
     """A policy chooses actions; it gets the observations of a robot and never sees the simulator.
 
-    A policy that plans several actions at once queues them inside. Five more attributes are
+    A policy that plans several actions at once queues them inside. Six more attributes are
     optional, and are used where a policy has them:
 
     - `plan(observation)` returns the raw actions of the next `h` steps, `n h a`, and changes nothing
@@ -28,6 +28,9 @@ class Policy(Protocol):
     - `needs` states which observations and actions the policy was made for; see `Needs` in `policy_eval`.
     - `instruct(tasks)` is called after every `reset` with the task of each episode in words, for a
       policy that follows instructions.
+    - `keep(streams)` is called when episodes have ended, with the indices of the streams that go on. From then on
+      observations and actions have only these, in this order, until the next `reset`. A policy without it goes on
+      being asked about all streams.
     - `watch(env)` is called with the simulator before each episode is recorded, for a scripted
       behaviour that needs more than a robot's observations. You can record with such a policy, but
       you cannot rank it.
@@ -101,7 +104,7 @@ def watches(policy: Policy) -> bool:
     return optional(policy, "watch") is not None
 
 
-def optional(policy: Policy, name: Literal["plan", "chunk", "needs", "instruct", "watch"]) -> Any:
+def optional(policy: Policy, name: Literal["plan", "chunk", "needs", "instruct", "keep", "watch"]) -> Any:
     """An attribute that a policy may have, see `Policy`; `None` where it does not have it."""
     return getattr(policy, name, None)
 

@@ -159,6 +159,19 @@ def test_noise_depends_on_the_seed_of_the_stream_alone():
     assert not torch.equal((again.act(one) - quiet.act(one))[0], noise[7])
 
 
+def test_streams_go_on_as_before_when_others_have_ended():
+    """The second of three ends in the middle of a plan: plan and noise of the others are the same."""
+    one = policy(chunk=2, action_noise=0.5)
+    places = [[1.0, 1.0], [2.0, 5.0], [3.0, 7.0]]
+    one.reset([3, 4, 5])
+    expected = torch.stack([one.act(seen(places)) for _ in range(4)])
+    one.reset([3, 4, 5])
+    one.act(seen(places))
+    one.keep([0, 2])
+    found = torch.stack([one.act(seen([places[0], places[2]])) for _ in range(3)])
+    torch.testing.assert_close(found, expected[1:, [0, 2]])
+
+
 def test_keypoints_are_the_expected_coordinates():
     """One bright pixel of a 4 x 4 map that goes straight through lies at x = 1, y = -1/3."""
     encoder = KeypointEncoder(num_keypoints=1)

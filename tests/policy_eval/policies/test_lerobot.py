@@ -74,6 +74,19 @@ def test_the_actions_of_a_stream_do_not_depend_on_the_other_streams():
     assert torch.equal(together, steps(drawn(), [5, 6, 7], [0, 1, 2]))
 
 
+def test_streams_go_on_as_before_when_others_have_ended():
+    """The second of three ends in the middle of a plan; a reset brings it back."""
+    policy = drawn()
+    expected = steps(policy, [5, 6, 7], [0, 1, 2])
+    policy.reset([5, 6, 7])
+    policy.act(seen(3))
+    policy.keep([0, 2])
+    for step in range(1, 4):
+        rows = {name: values[[0, 2]] for name, values in seen(3, x=10.0 * step).items()}
+        assert torch.equal(policy.act(rows), expected[[0, 2], step])
+    assert torch.equal(steps(policy, [5, 6, 7], [0, 1, 2]), expected)
+
+
 def test_random_numbers_come_from_the_seed_and_the_step_and_leave_those_of_others():
     noise = steps(drawn(), [5, 6, 5], [0, 0, 0])
     assert torch.equal(noise[0], noise[2]) and not torch.equal(noise[0], noise[1])

@@ -147,6 +147,21 @@ def test_a_server_that_takes_batches_gets_them():
     assert (first["reset"].tolist(), second["reset"].tolist()) == ([True] * 3, [False] * 3)
 
 
+def test_the_server_is_not_asked_about_streams_that_ended():
+    """The second of three ends in the middle of a plan; the third keeps its plan, its number, its seed and its task."""
+    with serving(counting(rows=2)) as (url, server):
+        policy = RemotePolicy(url)
+        policy.reset([4, 5, 6])
+        policy.instruct(["a", "b", "c"])
+        policy.act(seen(3))
+        policy.keep([0, 2])
+        assert policy.act(seen(2)).tolist() == [[1, 1], [3, 1]]
+        assert policy.act(seen(2)).tolist() == [[4, 0], [5, 0]]
+    told = [(each["stream"], each["seed"], each["prompt"], each["reset"]) for each in server.seen]
+    assert told[:3] == [(0, 4, "a", True), (1, 5, "b", True), (2, 6, "c", True)]
+    assert told[3:] == [(0, 4, "a", False), (2, 6, "c", False)]
+
+
 def test_a_connection_ends_with_its_policy():
     with serving(counting()) as (url, server):
         policies = [RemotePolicy(url) for _ in range(3)]

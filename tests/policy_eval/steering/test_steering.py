@@ -253,6 +253,38 @@ def test_a_dream_begins_after_the_actions_that_were_carried_out():
     assert (clip.states[:, 1:] - elsewhere.states).abs().max() > 0.01
 
 
+def test_streams_go_on_as_before_when_others_have_ended():
+    """The second of three ends in the middle of a plan: context, seeds, tasks and plans of the others are the same."""
+    world = tiny_world(size=(16, 16))
+    tasks = []
+
+    def furthest(candidates: Candidates) -> torch.Tensor:
+        tasks.append(candidates.imagined.task)
+        return candidates.imagined.states[:, -1, 0].reshape(candidates.plans.shape[:2])
+
+    one = SteeredPolicy(Still(), furthest, world, k=2, sigma=1.0, lookahead=1, context=3, num_steps=1)
+    states = torch.rand(5, 3, 2, generator=torch.Generator().manual_seed(1)) * 10
+    begin_episodes(one, [3, 4, 5], ["a", "b", "c"])
+    expected = torch.stack([one.act(seen(each.tolist())) for each in states])[:, [0, 2]]
+    begin_episodes(one, [3, 4, 5], ["a", "b", "c"])
+    found = [one.act(seen(each.tolist()))[[0, 2]] for each in states[:3]]
+    one.keep([0, 2])
+    found += [one.act(seen(each[[0, 2]].tolist())) for each in states[3:]]
+    torch.testing.assert_close(torch.stack(found), expected)
+    assert tasks[-1] == ("a", "a", "c", "c")
+
+
+def test_a_steered_policy_lets_its_policy_forget_too():
+    class Told(Still):
+        def keep(self, streams):
+            self.kept = streams
+
+    one = SteeredPolicy(Told(), nearest_the_mean, k=1, sigma=1.0)
+    one.reset([3, 4])
+    one.keep([1])
+    assert one.policy.kept == [1] and one.act(seen([[5.0, 6.0]])).tolist() == [[5.0, 6.0]]
+
+
 def test_steering_by_the_truth_solves_what_the_policy_does_not(tmp_path):
     """The scorer prefers plans to the right; the policy alone never moves."""
     starts = Starts(open_episodes(write_episodes(tmp_path / "data", 4)))
