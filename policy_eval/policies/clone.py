@@ -150,11 +150,19 @@ def clone(config: CloneConfig) -> Path:
 def first_actions(
     policy: ClonedPolicy, rows: Demonstrations, seed: int
 ) -> tuple[Float[np.ndarray, "n a"], Float[np.ndarray, "n a"]]:
-    """Planned and demonstrated actions at some frames of the demonstrations, normalised."""
+    """Planned and demonstrated actions at some frames of the demonstrations, normalised.
+
+    The goal, if the policy is shown one, is the last frame of each episode.
+    """
     device = policy.action_mean.device
     picked = torch.randperm(len(rows.targets), generator=torch.Generator().manual_seed(seed))[:PLANNED]
     states = rows.states[picked].to(device) if policy.config.state_dim else None
-    planned = policy(rows.frames[picked].to(device), states)[:, 0]
+    goal = None
+    if policy.config.goals:
+        lengths = torch.tensor(rows.lengths)
+        last = (lengths.cumsum(0) - 1).repeat_interleave(lengths)[picked]
+        goal = policy.look(rows.frames[last].to(device))
+    planned = policy.plans(policy.join(policy.look(rows.frames[picked].to(device)), states, goal))[:, 0]
     demonstrated = (rows.targets[picked, 0].to(device) - policy.action_mean) / policy.action_std
     return planned.float().cpu().numpy(), demonstrated.float().cpu().numpy()
 
@@ -228,6 +236,8 @@ def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
     for name in ("steps", "batch", "chunk", "flow_steps"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is at least 1, got {getattr(config, name)}")
+    if config.goals is not None and config.longest is not None:
+        raise ValueError(f"--longest {config.longest} does not go with --goals {config.goals}, which reads no successes")
     if config.replan_after is not None and not 1 <= config.replan_after <= config.chunk:
         raise ValueError(f"replan_after is 1 to {config.chunk}, which is the chunk, got {config.replan_after}")
     return views
@@ -237,7 +247,7 @@ def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Seque
     """The first `config.demos` successful episodes, each up to its first success.
 
     The frames after a success are left out, because a policy would learn to stand still from them. If nobody said
-    which episodes are successful, every episode is a demonstration, to its end.
+    which episodes are successful, or the policy is shown a goal, every episode is a demonstration, to its end.
 
     Raises:
         ValueError: There are fewer successful episodes than asked for.

@@ -16,7 +16,7 @@ class AdaptConfig:
     real: str
     """The changed environment in which it acts: a name or module:Class."""
     out: Path
-    """Folder of the adapted policy, of its rollouts and of the page `report.html`; a stopped adaptation there goes on."""
+    """Folder of the adapted policy, its rollouts and the page `report.html`; a stopped adaptation there goes on."""
     shift: str = ""
     """One controlled change of the environment, see `worldmodel record --help`; by default there is none."""
     episodes: int = LONGEST
