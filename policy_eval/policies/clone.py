@@ -237,7 +237,7 @@ def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is at least 1, got {getattr(config, name)}")
     if config.goals is not None and config.longest is not None:
-        raise ValueError(f"--longest {config.longest} does not go with --goals {config.goals}, which reads no successes")
+        raise ValueError(f"--longest {config.longest} does not go with --goals, for which no successes are read")
     if config.replan_after is not None and not 1 <= config.replan_after <= config.chunk:
         raise ValueError(f"replan_after is 1 to {config.chunk}, which is the chunk, got {config.replan_after}")
     return views

@@ -7,7 +7,6 @@ failures teach as well. Only the head learns, so the keypoints of a rollout are 
 
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,12 @@ from rl_posttrain.imagination.hindsight.config import AdaptConfig, check_numbers
 from rl_posttrain.imagination.hindsight.page import meaning, write_page
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.display.progress import ProgressLine
-from worldmodel.envs import make_env, make_simulator
+from worldmodel.envs import accepted_options, make_env
 from worldmodel.envs.record import SEED_STRIDE
 from worldmodel.files import read_object, remove_unfinished, write_json
 from worldmodel.model.folder import fingerprint, first_file
 from worldmodel.model.precision import command_device
-from worldmodel.training.checkpoint import SETTINGS, differences, settings_of
+from worldmodel.training.checkpoint import differences, settings_of
 from worldmodel.training.fit import fit
 
 ROLLOUTS = "rollouts"
@@ -85,8 +84,11 @@ def environment(config: AdaptConfig, policy: ClonedPolicy) -> gymnasium.Env:
     Raises:
         ValueError: There is no such environment or shift, or the policy does not fit.
     """
-    make = partial(make_env, shift=config.shift) if config.shift else make_simulator
-    env = make(config.real, size=policy.config.size[0])
+    options: dict[str, int | str] = {"shift": config.shift} if config.shift else {}
+    accepted = accepted_options(config.real)
+    if accepted is None or "size" in accepted:
+        options["size"] = policy.config.size[0]
+    env = make_env(config.real, **options)
     check_fits(policy, env.observation_space, env.action_space, str(config.policy))
     return env
 
@@ -97,7 +99,7 @@ def claim(config: AdaptConfig) -> None:
     Raises:
         ValueError: The folder holds something else, or an adaptation with other settings.
     """
-    file = config.out / SETTINGS
+    file = config.out / "settings.json"
     values = settings_of(config, {"policy": fingerprint(config.policy)})
     if file.is_file():
         other = [words for name, words in differences(read_object(file), values).items() if name != "device"]
