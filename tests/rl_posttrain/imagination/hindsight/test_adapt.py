@@ -9,6 +9,7 @@ import torch
 from square_world import SquareEnv, square_policy, write_episodes
 
 from policy_eval.policies.cloned import ClonedPolicy, make_policy
+from policy_eval.real_rollouts import roll_out
 from rl_posttrain.imagination.hindsight.adapt import adapt, environment, first_seed, fit_head, rollout_rows, try_both
 from rl_posttrain.imagination.hindsight.config import AdaptConfig, check_numbers
 from rl_posttrain.imagination.hindsight.page import meaning
@@ -65,13 +66,17 @@ def test_rounds_trials_and_seeds_never_share_a_start(tmp_path):
 
 
 def test_a_stopped_adaptation_goes_on_with_the_rollouts_that_were_made(tmp_path, capsys):
-    goal_policy().save(tmp_path / "clone")
-    asked = config(tmp_path, trials=2)
+    goal_policy().save(tmp_path / "clone", dtype=torch.float32)
+    asked = config(tmp_path, trials=2, steps=20, learning_rate=1e-2)
     report = adapt(asked)
     folders = sorted((tmp_path / "out/rollouts").iterdir())
     assert [len(open_episodes(folder)) for folder in folders] == [1, 1]
     assert [each["episodes"] for each in report["rounds"]] == [1, 2] and report["kept"] == "clone"
     assert json.loads((tmp_path / "out/adaptation.json").read_text())["rounds"] == report["rounds"]
+    first_round, second_round = (open_episodes(folder).read(0, 0, 4).actions[:3] for folder in folders)
+    by_clone = [roll_out(goal_policy(), SquareEnv(), first_seed(asked, part), 4).actions[:3] for part in (0, 1)]
+    torch.testing.assert_close(first_round, torch.from_numpy(by_clone[0]), atol=1e-4, rtol=0)
+    assert (second_round - torch.from_numpy(by_clone[1])).abs().max() > 0.01  # the adapted policy made it
     made = [folder.stat().st_mtime_ns for folder in folders]
     again = adapt(asked)
     assert again["rounds"] == report["rounds"] and [folder.stat().st_mtime_ns for folder in folders] == made
