@@ -156,7 +156,7 @@ COMMANDS = {
         "AdaptConfig",
         "adapt",
         more="The frames that a rollout reached are taken as its goals, so failures teach as well.",
-        example="adapt --policy runs/policy --real pusht-position --shift turned-actions --out runs/adapted --trials 50",
+        example="adapt --policy runs/policy --real pusht-position --shift turned-actions --out runs/adapted",
         everyday="shift episodes rounds horizon trials seed device",
     ),
     "posttrain": Command(
