@@ -1,12 +1,14 @@
 """Does a policy that is shown a goal adapt to a changed PushT by 20 real rollouts of its own, relabelled?
 
-python benchmarks/adaptation.py --policy runs/policy --clone-data data/many-goals data/demos --out runs/adaptation
+python benchmarks/adaptation.py --many-goals data/many-goals --demos data/demos --starts data/held-out --out runs/adapt
 
-Rows, each with `--trials` real trials from the same fresh starts, in the changed environment:
-`before`, the policy as it is; `adapted`, by `worldmodel adapt`; and two controls with the same optimiser steps on the
-same layers: `not relabelled`, the same rollouts with the goal that the policy was shown, and `old data`, hindsight on
-the data that the policy was cloned from. `usual` is the policy in the unchanged environment. Differences are paired by
-start and seed; the interval resamples starts. Finished rows are kept in --out, so a killed run continues.
+A policy is cloned from demonstrations of many goals (`benchmarks/many_goals.py`) and of the task; the pictures of its
+goal are first frames of success of the task's. Rows, each with `--trials` real trials from the same held-out starts in
+the changed environment: `before`, the policy as it is; `adapted`, by `worldmodel adapt`; and two controls with the same
+optimiser steps on the same layers: `not relabelled`, the same rollouts with the goal that the policy was shown, and
+`old data`, hindsight on the data that the policy was cloned from. `usual` is the policy in the unchanged environment.
+Differences are paired by start and seed; the interval resamples starts. Finished rows are kept in --out, so a killed run
+continues.
 """
 
 import time
@@ -20,20 +22,16 @@ import tyro
 from jaxtyping import Float
 from torch import Tensor
 
-from policy_eval.policies.clone import Demonstrations
+from policy_eval.evaluation import evaluate
+from policy_eval.policies.clone import CloneConfig, Demonstrations, clone
 from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.policies.goal_pictures import write_goals
+from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
-from rl_posttrain.imagination.hindsight.adapt import (
-    ROLLOUTS,
-    adapt,
-    environment,
-    first_seed,
-    fit_head,
-    rollout_rows,
-    trials,
-)
+from rl_posttrain.imagination.hindsight.adapt import ROLLOUTS, adapt, environment, fit_head, rollout_rows
 from rl_posttrain.imagination.hindsight.config import AdaptConfig
 from worldmodel.data import EpisodeCache, open_episodes
+from worldmodel.dreams.starts import Starts
 from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.files import read_object, write_json
 from worldmodel.model.card import table
@@ -44,16 +42,22 @@ from worldmodel.training.fit import fit
 class AdaptationConfig:
     """Adapt one policy to one changed environment, with controls."""
 
-    policy: Path
-    """The policy, made by `worldmodel clone --goals`."""
-    clone_data: tuple[Path, ...]
-    """The data that it was cloned from, for the control `old data`."""
+    many_goals: Path
+    """Demonstrations of many goals, for the clone and for the control `old data`."""
+    demos: Path
+    """Demonstrations of the task, likewise; they have `next.success`."""
+    starts: Path
+    """Held-out episodes from whose starts the trials begin."""
     out: Path
-    """Folder of the adapted policies, the trials, and `adaptation.json`."""
+    """Folder of the clone, the adapted policies, the trials, and `adaptation.json`."""
     real: str = "pusht-position"
     """The environment."""
     shift: str = "turned-actions"
     """Its change."""
+    pictures: int = 8
+    """Pictures of the goal."""
+    clone_steps: int = 2500
+    """Optimiser steps of the clone."""
     trials: int = 100
     """Real trials of every row and seed."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -70,11 +74,29 @@ class AdaptationConfig:
     """Learning rate of AdamW at the first step of a round."""
 
 
+def make_clone(config: AdaptationConfig) -> None:
+    """Clone the policy, unless it is there."""
+    if (config.out / "clone" / "policy.json").is_file():
+        return
+    demos = EpisodeCache(open_episodes(config.demos))
+    clips = [demos.read(episode, 0, demos.lengths[episode]) for episode in range(config.pictures)]
+    pictures = [clip.frames[int(clip.successes.int().argmax()) + 1] for clip in clips]
+    write_goals(config.out / "pictures", demos.views, torch.stack(pictures))
+    shape = {"head": "flow", "chunk": 8, "replan_after": 4, "views": ("top",), "relative_to": {0: 0, 1: 1}}
+    data = config.many_goals, config.demos
+    clone(CloneConfig(data, config.out / "clone", goals=config.out / "pictures", steps=config.clone_steps, **shape))
+
+
 def settings(config: AdaptationConfig, seed: int) -> AdaptConfig:
     """The adaptation of a seed."""
-    shared = {name: getattr(config, name) for name in ("policy", "real", "shift", "episodes", "rounds", "steps")}
+    shared = {name: getattr(config, name) for name in ("real", "shift", "episodes", "rounds", "steps")}
     return AdaptConfig(
-        **shared, out=config.out / f"adapted-seed-{seed}", learning_rate=config.learning_rate, seed=seed, device="cpu"
+        **shared,
+        policy=config.out / "clone",
+        out=config.out / f"adapted-seed-{seed}",
+        learning_rate=config.learning_rate,
+        seed=seed,
+        device="cpu",
     )
 
 
@@ -129,11 +151,13 @@ def measure(config: AdaptationConfig, row: str, seed: int, make: Callable[[], Cl
     file = config.out / f"{row.replace(' ', '-')}-seed-{seed}.json"
     if file.is_file():
         return Scores.from_json(read_object(file))
-    policy, how = make(), settings(config, 0)
-    env = environment(replace(how, shift="") if row == "usual" else how, policy)
-    first = first_seed(how, how.rounds)
-    scores = trials(policy, env, [first + number for number in range(config.trials)], how.horizon)
-    env.close()
+    policy = make()
+    how = replace(settings(config, seed), shift="" if row == "usual" else config.shift)
+    envs = RealEnvs(
+        lambda: environment(how, policy), Starts(open_episodes(config.starts), range(config.trials)), num_envs=10
+    )
+    scores = evaluate(policy, envs, name=row, horizon=how.horizon)
+    envs.close()
     write_json(file, scores.to_json())
     print(f"{row}, seed {seed}: {scores.mean:.2f} of {len(scores)}", flush=True)
     return scores
@@ -150,12 +174,13 @@ def main(config: AdaptationConfig) -> None:
     """Adapt, measure, write, print."""
     torch.set_num_threads(1)
     config.out.mkdir(parents=True, exist_ok=True)
+    make_clone(config)
     makers = {
         "before": lambda how: ClonedPolicy.load(how.policy),
         "usual": lambda how: ClonedPolicy.load(how.policy),
         "adapted": adapted,
         "not relabelled": not_relabelled,
-        "old data": lambda how: old_data(how, config.clone_data),
+        "old data": lambda how: old_data(how, (config.demos, config.many_goals)),
     }
     scores: dict[str, list[Scores]] = {}
     for seed in config.seeds:
