@@ -7,8 +7,8 @@ goal are first frames of success of the task's. Rows, each with `--trials` real 
 the changed environment: `before`, the policy as it is; `adapted`, by `worldmodel adapt`; and two controls with the same
 optimiser steps on the same layers: `not relabelled`, the same rollouts with the goal that the policy was shown, and
 `old data`, hindsight on the data that the policy was cloned from. `usual` is the policy in the unchanged environment.
-Differences are paired by start and seed; the interval resamples starts. Finished rows are kept in --out, so a killed run
-continues.
+Differences are paired by start and seed; the interval resamples starts. Finished rows are kept in --out, so a killed
+run continues.
 """
 
 import time
