@@ -68,7 +68,7 @@ class AdaptationConfig:
     """Rollouts."""
     rounds: int = 4
     """Rounds of `worldmodel adapt`."""
-    steps: int = 1000
+    steps: int = 500
     """Optimiser steps after each round."""
     learning_rate: float = 1e-3
     """Learning rate of AdamW at the first step of a round."""

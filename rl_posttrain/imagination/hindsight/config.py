@@ -25,7 +25,7 @@ class AdaptConfig:
     """The policy learns after each round from the rollouts of all rounds so far, and makes the next ones itself."""
     horizon: int = 60
     """Maximum number of actions of a rollout, and of a trial."""
-    steps: int = 1000
+    steps: int = 500
     """Optimiser steps after each round, on the policy's head; the encoders stay as they are."""
     learning_rate: float = 1e-3
     """Learning rate of AdamW at the first step of a round; it falls to 0."""
