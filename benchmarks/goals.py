@@ -23,9 +23,10 @@ from demos.page.live_ranking import FreshEpisodes
 from policy_eval.evaluation import evaluate
 from policy_eval.judge.goals.judge import GoalJudge, GoalNetwork, GoalShape
 from policy_eval.judge.goals.measure import Scored, near_and_far, reached_threshold, spearman_of
-from policy_eval.judge.goals.pictures import NearestPicture, read_goals, write_goals
+from policy_eval.judge.goals.pictures import NearestPicture
 from policy_eval.judge.goals.train import fit_goals
 from policy_eval.policies.cloned import ClonedPolicy
+from policy_eval.policies.goal_pictures import read_goals, write_goals
 from policy_eval.policies.policy import Policy
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores

@@ -91,7 +91,7 @@ COMMANDS = {
         "clone",
         more="You can then rank it, or improve it with `worldmodel imagine`.",
         example="clone --data data/pusht-position --out runs/policy",
-        everyday="demos episodes steps views size chunk relative-to overwrite seed device",
+        everyday="demos episodes steps views size chunk relative-to goals overwrite seed device",
     ),
     "judge": Command(
         "Train a judge of success and reward on recorded frames, and measure it.",
@@ -152,6 +152,15 @@ COMMANDS = {
             "checkpoints/policies/pusht-position/demos-150 --data data/pusht-position --out runs/better-policy"
         ),
         everyday="ranking method updates minutes streams horizon episodes real videos log device seed resume overwrite",
+    ),
+    "adapt": Command(
+        "Adapt a policy that is shown a goal to a changed environment, by a few real rollouts of its own.",
+        "rl_posttrain.imagination.hindsight.adapt",
+        "AdaptConfig",
+        "adapt",
+        more="The frames that a rollout reached are taken as its goals, so failures teach as well.",
+        example="adapt --policy runs/policy --real pusht-position --shift turned-actions --out runs/adapted",
+        everyday="shift episodes rounds horizon trials seed device",
     ),
     "posttrain": Command(
         "Improve a world model by rewards on its own rollouts.",
@@ -244,7 +253,13 @@ COMMANDS = {
     ),
 }
 
-CONTINUES = ("record", "rank", "steer", "align")  # commands whose finished parts are kept: the same call goes on
+CONTINUES = (
+    "record",
+    "rank",
+    "steer",
+    "adapt",
+    "align",
+)  # commands whose finished parts are kept: the same call goes on
 RESUMES = ("pretrain", "posttrain", "imagine")  # commands that save their state, for --resume
 TRAINS = ("pretrain", "posttrain", "align", "bench")  # commands that are faster after a restart of the process
 

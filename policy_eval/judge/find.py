@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from policy_eval.judge.goals.judge import GoalJudge
-from policy_eval.judge.goals.pictures import goal_files
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.judge.remote import RemoteJudge
+from policy_eval.policies.goal_pictures import goal_files
 from worldmodel.dreams.verdict import Judge, Verdict, as_verdict
 from worldmodel.files import read_object
 from worldmodel.model.folder import find_model, fingerprint, shipped

@@ -19,11 +19,12 @@ from policy_eval.judge.find import load_trained
 from policy_eval.judge.goals.judge import GoalJudge, GoalNetwork, GoalShape
 from policy_eval.judge.goals.measure import measure_goals, near_and_far, reached_threshold
 from policy_eval.judge.goals.page import meaning, write_page
-from policy_eval.judge.goals.pictures import NearestPicture, read_goals
+from policy_eval.judge.goals.pictures import NearestPicture
 from policy_eval.judge.goals.train import fit_goals
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.judge.scores import JudgedEpisode, best_threshold, dream_again, judge_episodes, judge_report
 from policy_eval.judge.train_page import write_page as write_judge
+from policy_eval.policies.goal_pictures import read_goals
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.display.progress import LOG

@@ -14,6 +14,8 @@ from conditioning.angles import Angles
 from conditioning.relative import check_relative_to, relative_actions
 from policy_eval.policies.clone_page import write_page
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig, make_policy
+from policy_eval.policies.goal_pictures import read_goals
+from policy_eval.policies.hindsight import draw_pairs, hindsight_loss
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.display.progress import LOG
@@ -47,6 +49,10 @@ class CloneConfig:
     size: tuple[int, int] | None = None
     """Height and width of the pictures that the policy sees; by default those of the data. For dreams they must be
     those of the world model."""
+    goals: Path | None = None
+    """Folder of pictures of the goal, as for `worldmodel judge --goals`. The policy is then shown a goal: it learns to
+    reach any later frame of an episode, from all episodes, since successes are not read, and acts towards these
+    pictures."""
     proprioception: bool = True
     """Show `observation.state` to the policy."""
     relative_to: dict[int, int] = field(default_factory=dict)
@@ -87,15 +93,20 @@ class Demonstrations:
         frames: What the cameras saw.
         states: The state then, or `None`.
         targets: The next `k` actions, relative dims as displacements.
-        episodes: How many episodes the rows are from.
+        lengths: Rows of each episode; the episodes lie one after the other.
         angles: State dims that are angles, from which displacements are taken the short way round.
     """
 
     frames: UInt8[Tensor, "n v H W 3"]
     states: Float[Tensor, "n s"] | None
     targets: Float[Tensor, "n k a"]
-    episodes: int
+    lengths: tuple[int, ...]
     angles: dict[int, tuple[float, float]]
+
+    @property
+    def episodes(self) -> int:
+        """How many episodes the rows are from."""
+        return len(self.lengths)
 
 
 def clone(config: CloneConfig) -> Path:
@@ -110,7 +121,10 @@ def clone(config: CloneConfig) -> Path:
     views = check_clone(config, source)
     demonstrations = read_demonstrations(config, source, views)
     torch.manual_seed(config.seed)
-    policy = make_policy(policy_config(config, source, demonstrations)).to(device)
+    goals = None if config.goals is None else read_goals(config.goals, views, tuple(source.size))
+    policy = make_policy(policy_config(config, source, demonstrations, goals)).to(device)
+    if goals is not None:
+        policy.goals.copy_(goals)
     loss = fit_policy(policy, demonstrations, config)
     policy.save(config.out)
     training = {
@@ -136,16 +150,26 @@ def clone(config: CloneConfig) -> Path:
 def first_actions(
     policy: ClonedPolicy, rows: Demonstrations, seed: int
 ) -> tuple[Float[np.ndarray, "n a"], Float[np.ndarray, "n a"]]:
-    """Planned and demonstrated actions at some frames of the demonstrations, normalised."""
+    """Planned and demonstrated actions at some frames of the demonstrations, normalised.
+
+    The goal, if the policy is shown one, is the last frame of each episode.
+    """
     device = policy.action_mean.device
     picked = torch.randperm(len(rows.targets), generator=torch.Generator().manual_seed(seed))[:PLANNED]
     states = rows.states[picked].to(device) if policy.config.state_dim else None
-    planned = policy(rows.frames[picked].to(device), states)[:, 0]
+    goal = None
+    if policy.config.goals:
+        lengths = torch.tensor(rows.lengths)
+        last = (lengths.cumsum(0) - 1).repeat_interleave(lengths)[picked]
+        goal = policy.look(rows.frames[last].to(device))
+    planned = policy.plans(policy.join(policy.look(rows.frames[picked].to(device)), states, goal))[:, 0]
     demonstrated = (rows.targets[picked, 0].to(device) - policy.action_mean) / policy.action_std
     return planned.float().cpu().numpy(), demonstrated.float().cpu().numpy()
 
 
-def policy_config(config: CloneConfig, source: EpisodeSource, rows: Demonstrations) -> PolicyConfig:
+def policy_config(
+    config: CloneConfig, source: EpisodeSource, rows: Demonstrations, goals: UInt8[Tensor, "g v H W 3"] | None = None
+) -> PolicyConfig:
     """What is saved beside the weights of a policy that is cloned in this way."""
     return PolicyConfig(
         views=tuple(source.views) if config.views is None else config.views,
@@ -159,6 +183,7 @@ def policy_config(config: CloneConfig, source: EpisodeSource, rows: Demonstratio
         head=config.head,
         replan_after=config.replan_after,
         flow_steps=config.flow_steps,
+        goals=0 if goals is None else len(goals),
     )
 
 
@@ -173,6 +198,13 @@ def fit_policy(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) 
     device = policy.action_mean.device
     generator = torch.Generator().manual_seed(config.seed)
 
+    def hindsight_of(step: int) -> Float[Tensor, ""]:
+        pairs = draw_pairs(rows.lengths, config.batch, generator)
+        states = rows.states[pairs.rows].to(device) if policy.config.state_dim else None
+        with autocast(device):
+            looked = policy.look(rows.frames[pairs.rows].to(device))
+            return hindsight_loss(policy, looked, states, targets[pairs.rows].to(device), pairs, generator)
+
     def loss_of(step: int) -> Float[Tensor, ""]:
         pick = torch.randint(len(targets), (config.batch,), generator=generator)
         states = rows.states[pick].to(device) if policy.config.state_dim else None
@@ -181,9 +213,8 @@ def fit_policy(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) 
             losses = policy.loss(features, targets[pick].to(device), generator)
         return losses.mean()
 
-    return fit(
-        policy, loss_of, steps=config.steps, learning_rate=config.learning_rate, name="clone", log=config.out / LOG
-    )
+    loss = hindsight_of if policy.config.goals else loss_of
+    return fit(policy, loss, steps=config.steps, learning_rate=config.learning_rate, name="clone", log=config.out / LOG)
 
 
 def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
@@ -205,6 +236,8 @@ def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
     for name in ("steps", "batch", "chunk", "flow_steps"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is at least 1, got {getattr(config, name)}")
+    if config.goals is not None and config.longest is not None:
+        raise ValueError(f"--longest {config.longest} does not go with --goals, for which no successes are read")
     if config.replan_after is not None and not 1 <= config.replan_after <= config.chunk:
         raise ValueError(f"replan_after is 1 to {config.chunk}, which is the chunk, got {config.replan_after}")
     return views
@@ -214,19 +247,20 @@ def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Seque
     """The first `config.demos` successful episodes, each up to its first success.
 
     The frames after a success are left out, because a policy would learn to stand still from them. If nobody said
-    which episodes are successful, every episode is a demonstration, to its end.
+    which episodes are successful, or the policy is shown a goal, every episode is a demonstration, to its end.
 
     Raises:
         ValueError: There are fewer successful episodes than asked for.
     """
     index = [list(source.views).index(view) for view in views]
     angles = state_angles(source, "auto") if config.relative_to else {}
+    every = config.goals is not None
     frames, states, targets = [], [], []
     for episode in range(len(source)):
         if len(targets) == config.demos:
             break
         clip = source.read(episode, 0, source.lengths[episode])
-        end = _end_of_demonstration(clip)
+        end = len(clip.actions) if every else _end_of_demonstration(clip)
         if end is None:
             continue
         if config.longest is not None and end > config.longest:
@@ -239,7 +273,8 @@ def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Seque
     if len(targets) < wanted:
         raise ValueError(f"{source.name}: {len(targets)} successful episodes, {wanted} needed")
     seen = torch.cat(states) if states else None
-    return Demonstrations(torch.cat(frames), seen, torch.cat(targets), len(targets), angles)
+    lengths = tuple(map(len, targets))
+    return Demonstrations(torch.cat(frames), seen, torch.cat(targets), lengths, angles)
 
 
 def _end_of_demonstration(clip: Clip) -> int | None:

@@ -52,6 +52,8 @@ class PolicyConfig:
     """Actions of a plan that are carried out before the next plan is made; `None` for all."""
     flow_steps: int = 5
     """Integration steps of a flow, from noise to a plan."""
+    goals: int = 0
+    """Pictures of the goal that are kept with the weights; 0 for a policy that is shown no goal."""
 
     @property
     def carried(self) -> int:
@@ -118,6 +120,7 @@ class ClonedPolicy(nn.Module):
     Attributes:
         action_mean: Mean of the actions, relative ones as displacements; likewise `action_std`.
         state_mean: Mean of the states; likewise `state_std`.
+        goals: Pictures of the goal, `g v H W 3`, of a policy that is shown one.
 
     Raises:
         ValueError: The configuration names another head.
@@ -131,11 +134,15 @@ class ClonedPolicy(nn.Module):
             raise ValueError(f"head is {config.head}, {type(self).__name__} has {self.planner}; make_policy takes both")
         self.config = config
         self.encoders = nn.ModuleList([KeypointEncoder() for _ in config.views])
-        self.num_features = sum(e.num_features for e in self.encoders) + config.state_dim
+        looked = sum(e.num_features for e in self.encoders)
+        self.num_features = looked * (3 if config.goals else 1) + config.state_dim
         self.head = self._make_head()
         for name, dim in (("action", config.action_dim), ("state", config.state_dim)):
             self.register_buffer(f"{name}_mean", torch.zeros(dim))
             self.register_buffer(f"{name}_std", torch.ones(dim))
+        if config.goals:
+            shape = (config.goals, len(config.views), *config.size, 3)
+            self.register_buffer("goals", torch.zeros(shape, dtype=torch.uint8))
 
     def _make_head(self) -> nn.Module:
         width = self.config.width
@@ -160,10 +167,25 @@ class ClonedPolicy(nn.Module):
         return self.plans(self.features(frames, states))
 
     def features(self, frames: UInt8[Tensor, "n v H W 3"], states: Float[Tensor, "n s"] | None) -> Float[Tensor, "n f"]:
-        """Keypoints of every camera and the normalised state."""
-        features = [encode(frames[:, i]) for i, encode in enumerate(self.encoders)]
+        """Keypoints of every camera and the normalised state; those of the goal, too, if the policy is shown one."""
+        looked, goal = self.look(frames), None
+        if self.config.goals:
+            goal = self.look(self.goals).mean(0).expand(len(frames), -1)
+        return self.join(looked, states, goal)
+
+    def look(self, frames: UInt8[Tensor, "n v H W 3"]) -> Float[Tensor, "n l"]:
+        """Keypoints of every camera."""
+        return torch.cat([encode(frames[:, i]) for i, encode in enumerate(self.encoders)], dim=-1)
+
+    def join(
+        self, looked: Float[Tensor, "n l"], states: Float[Tensor, "n s"] | None, goal: Float[Tensor, "n l"] | None
+    ) -> Float[Tensor, "n f"]:
+        """The features of what was seen, from keypoints of the frames and of the goals; see `look`."""
+        features = [looked]
         if self.config.state_dim:
             features.append((states - self.state_mean) / self.state_std)
+        if goal is not None:
+            features += [goal, looked - goal]
         return torch.cat(features, dim=-1)
 
     def plans(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "n k a"]:

@@ -50,8 +50,8 @@ class RecordConfig:
     random actions). You can also name your own policy as module:name. By default mixture where there is one, else
     random."""
     shift: str = ""
-    """One controlled change of the environment, for tests out of distribution. PushT has start-region, agent-speed and
-    action-noise, Meta-World start-region, camera and action-noise. By default there is none."""
+    """One controlled change of the environment, for tests out of distribution. PushT has start-region, agent-speed,
+    action-noise and turned-actions, Meta-World start-region, camera and action-noise. By default there is none."""
     size: int | None = None
     """Side of the square camera pictures in pixels; by default as the environment sets it."""
     horizon: int | None = None

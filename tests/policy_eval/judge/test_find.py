@@ -14,8 +14,8 @@ from PIL import Image
 
 from policy_eval.judge.find import judge_fingerprint, load_judge
 from policy_eval.judge.goals.judge import GoalJudge, GoalShape
-from policy_eval.judge.goals.pictures import read_goals
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
+from policy_eval.policies.goal_pictures import read_goals
 from worldmodel.dreams.verdict import as_verdict
 from worldmodel.streaming.state import Observation
 

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from jaxtyping import Float
 
 from worldmodel.envs.pusht.scene import WORLD_SIZE, Scene
-from worldmodel.envs.pusht.shift import SHIFTS, outer_start
+from worldmodel.envs.pusht.shift import SHIFTS, outer_start, turned_action
 from worldmodel.envs.shift import check_shift
 
 POSITION_RADIUS = 30.0  # world units
@@ -40,7 +40,8 @@ class PushT(PushTEnv):
         time_limit: Steps after which an episode is truncated.
         shift: One controlled change, for tests out of distribution. `start-region`: the block
             starts outside the usual square. `agent-speed`: behaviours move the agent twice as fast.
-            `action-noise`: every behaviour has twice the noise of the noisy expert. Empty for none.
+            `action-noise`: every behaviour has twice the noise of the noisy expert. `turned-actions`: the
+            agent moves 60 degrees to the side of where it is sent. Empty for none.
 
     Raises:
         ValueError: There is no such shift, or a number is out of range.
@@ -136,6 +137,8 @@ class PushT(PushTEnv):
         target = np.asarray(action, np.float64)
         if target.shape != (2,) or not np.isfinite(target).all():
             raise ValueError(f"an action of {self.name} is two finite numbers, got {action!r}")
+        if self.shift == "turned-actions":
+            target = turned_action(self.agent_position, target)
         observation, _, _, _, info = super().step(target.clip(0, WORLD_SIZE))
         del info["is_success"]
         self.steps += 1

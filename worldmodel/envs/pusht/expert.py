@@ -186,28 +186,30 @@ def push_to_pose(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
 
 
 def push_to_position(env: PushT) -> Iterator[Point]:
-    """Bring the block's centre of gravity to the goal's: go round, then push straight.
+    """Bring the block's centre of gravity to the goal's, see `towards_place`; hold still when that is done."""
+    while True:
+        yield env.agent_position if env.solved else towards_place(env, env.goal_centre)
+
+
+def towards_place(env: PushT, place: Point) -> Point:
+    """The next target on the way to bring the block's centre of gravity to a place: go round, then push straight.
 
     It depends on the current state alone, so that a policy can copy it. Behind the block, as seen
-    from the goal, the agent pushes. Anywhere else it moves on a circle around the block, the shorter
+    from the place, the agent pushes. Anywhere else it moves on a circle around the block, the shorter
     way; when it is about opposite, both ways are about as long, and it always takes the same one.
     """
-    while True:
-        if env.solved:
-            yield env.agent_position
-            continue
-        offset = env.goal_centre - env.block_centre
-        forwards = offset / np.linalg.norm(offset)
-        seen = env.agent_position - env.block_centre
-        behind = -float(seen @ forwards)
-        beside = float(seen[1] * forwards[0] - seen[0] * forwards[1])
-        if behind > 0 and abs(beside) < PUSH_WIDTH:
-            sideways = np.array([-forwards[1], forwards[0]])
-            aim = env.agent_position + POSITION_LEAD * forwards - 1.5 * beside * sideways
-        else:
-            angle = np.arctan2(-beside, behind)  # 0 behind the block
-            if angle < -TIE_ANGLE:
-                angle += 2 * np.pi
-            step = np.clip(angle, -ORBIT_STEP, ORBIT_STEP)
-            aim = env.block_centre - ORBIT_RADIUS * turned(forwards, angle - step)
-        yield towards(env.agent_position, aim.clip(*TABLE), POSITION_LEAD)
+    offset = place - env.block_centre
+    forwards = offset / np.linalg.norm(offset)
+    seen = env.agent_position - env.block_centre
+    behind = -float(seen @ forwards)
+    beside = float(seen[1] * forwards[0] - seen[0] * forwards[1])
+    if behind > 0 and abs(beside) < PUSH_WIDTH:
+        sideways = np.array([-forwards[1], forwards[0]])
+        aim = env.agent_position + POSITION_LEAD * forwards - 1.5 * beside * sideways
+    else:
+        angle = np.arctan2(-beside, behind)  # 0 behind the block
+        if angle < -TIE_ANGLE:
+            angle += 2 * np.pi
+        step = np.clip(angle, -ORBIT_STEP, ORBIT_STEP)
+        aim = env.block_centre - ORBIT_RADIUS * turned(forwards, angle - step)
+    return towards(env.agent_position, aim.clip(*TABLE), POSITION_LEAD)

@@ -7,11 +7,12 @@ from jaxtyping import Float
 
 from worldmodel.envs.pusht.scene import WORLD_SIZE, placed
 
-SHIFTS = ("start-region", "agent-speed", "action-noise")
+SHIFTS = ("start-region", "agent-speed", "action-noise", "turned-actions")
 USUAL_START = (100.0, 400.0)  # the block's place along x and y in gym-pusht
 OUTER_START = (40.0, 472.0)
 CLEAR_OF_WALLS = (12.0, WORLD_SIZE - 12.0)
 SPEED = 2.0
+TURN = np.pi / 3
 
 Point = Float[np.ndarray, "2"]
 
@@ -49,3 +50,13 @@ def faster(env, targets: Iterator[Point]) -> Iterator[Point]:
     """
     for target in targets:
         yield env.agent_position + SPEED * (target - env.agent_position)
+
+
+def turned_action(agent: Point, target: Point) -> Point:
+    """The target that the agent follows under the shift `turned-actions`.
+
+    The way from the agent to the target is turned by 60 degrees, counterclockwise in a frame whose y points up, which
+    is clockwise in the pictures; so acts a robot whose base has been turned, or whose camera was calibrated wrong.
+    """
+    cos, sin = np.cos(TURN), np.sin(TURN)
+    return agent + np.array([[cos, -sin], [sin, cos]]) @ (target - agent)

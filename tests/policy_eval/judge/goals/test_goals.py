@@ -23,8 +23,9 @@ from policy_eval.judge.goals.measure import (
 )
 from policy_eval.judge.goals.page import meaning
 from policy_eval.judge.goals.pairs import FRAMES, draw_batch, draw_times, label_pairs
-from policy_eval.judge.goals.pictures import NearestPicture, read_goals, write_goals
+from policy_eval.judge.goals.pictures import NearestPicture
 from policy_eval.judge.goals.train import fit_goals, half_disturbed
+from policy_eval.policies.goal_pictures import read_goals, write_goals
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.streaming.state import Observation

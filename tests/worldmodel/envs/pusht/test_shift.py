@@ -9,6 +9,7 @@ import pytest
 from worldmodel.data import open_episodes
 from worldmodel.envs import make_env
 from worldmodel.envs.pusht.expert import behave
+from worldmodel.envs.pusht.shift import TURN
 from worldmodel.envs.record import RecordConfig, record
 
 
@@ -81,6 +82,17 @@ def mean_speed(shift, behaviour="play"):
 def test_agent_speed_is_about_twice_as_high():
     usual = mean_speed("")
     assert 1.4 * usual < mean_speed("agent-speed") < 2.5 * usual
+
+
+def test_turned_actions_move_the_agent_to_the_side():
+    """Sent to the right, it goes down in the picture, where y grows, and never back."""
+    for shift, turn in (("", 0.0), ("turned-actions", TURN)):
+        env = blind(shift=shift)
+        env.reset(options={"reset_to_state": (100, 100, 400, 400, 0.0)})
+        env.step(np.array([160.0, 100.0]))
+        way = env.agent_position - 100
+        assert np.arctan2(way[1], way[0]) == pytest.approx(turn, abs=1e-6)
+        assert np.linalg.norm(way) > 5
 
 
 def spread(shift, behaviour):
