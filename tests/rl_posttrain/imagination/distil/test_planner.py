@@ -118,6 +118,10 @@ def test_dreams_are_labelled_and_followed_by_others(data, tmp_path):
     assert torch.equal(again.plans, lessons.plans)
     other, _ = label_dreams(options, setting, policy, cycle(clips), 2)
     assert not torch.equal(other.plans[:8], lessons.plans[:8])
+    clear = replace(options, distil=replace(options.distil, filtered=1.0))
+    found, shown = label_dreams(clear, setting, policy, cycle(clips), 1)
+    surest = found.weights.amax(1).view(6, 8)  # 1 where the plan that was carried out led to a success
+    assert shown["solved"] == 0.5 and (surest[0, :4] == 1).all() and (surest[:, 4:] < 1).all()
 
 
 def test_a_solved_dream_makes_room_for_the_next(data, tmp_path):
@@ -125,12 +129,13 @@ def test_a_solved_dream_makes_room_for_the_next(data, tmp_path):
     setting = setting_of(config(data, tmp_path), data)
     clips = [setting.source.read(episode, frame, frame + 1) for episode, frame in ((0, 0), (1, 2), (2, 0), (4, 1))]
     dreams = Dreams(setting, iter(clips), 3, seed=5)
-    seen = []
-    reset = dreams.stream.reset
-    dreams.stream.reset = lambda streams, context, *, seeds: (
-        seen.append((streams, seeds)),
-        reset(streams, context, seeds=seeds),
-    )
+    seen, reset = [], dreams.stream.reset
+
+    def noted(streams, context, *, seeds):
+        seen.append((streams, seeds))
+        reset(streams, context, seeds=seeds)
+
+    dreams.stream.reset = noted
     still = dreams.stream.observation.states.clone()
     edge = still.clone()
     edge[1, 0] = 12
@@ -139,6 +144,10 @@ def test_a_solved_dream_makes_room_for_the_next(data, tmp_path):
     assert dreams.solved.tolist() == [False, True, False, False] and dreams.current.tolist() == [0, 3, 2]
     assert seen == [([1], [mix_seed(5, 3)])]
     torch.testing.assert_close(dreams.stream.observation.states[1], clips[3].states[0])
+    dreams.stream.observation = replace(dreams.stream.observation, states=still.index_fill(0, torch.tensor([1]), 9.5))
+    dreams.starts = iter(clips[:1])
+    dreams.go_on(edge[:, None], num_steps=1)
+    assert dreams.solved.tolist() == [False, True, False, True, False] and dreams.current.tolist() == [0, 4, 2]
     assert dreams.shares(torch.tensor([True, True, False])) == {"solved": pytest.approx(1 / 3), "solved_alone": 0}
     assert "solved_alone" not in dreams.shares(torch.ones(3, dtype=torch.bool))
 
