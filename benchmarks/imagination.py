@@ -170,7 +170,7 @@ def imagine_config(config: BenchmarkConfig, folder: Path, arm: str, seed: int, *
         streams=config.streams,
         num_steps=config.num_steps,
         distil=config.distil,
-        validation_interval=1 if arm == "distil" else 3,
+        validation_interval=2 if arm == "distil" else 3,
     )
     if config.quick:
         return replace(options, streams=20, validation_starts=16, trust=False)

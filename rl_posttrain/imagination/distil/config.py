@@ -21,10 +21,11 @@ class DistilConfig:
     filtered: float = 0.5
     """In dreams that succeed, the share of the target that is the plan that was carried out; the soft target has the
     rest."""
-    steps: int = 400
-    """Optimiser steps after each round of dreams, on the plans of all rounds."""
+    steps: int = 3000
+    """Optimiser steps after each round of dreams, on the plans of all rounds. They take seconds: only the head learns.
+    After few steps the policy has hardly learnt the plans."""
     learning_rate: float = 5e-4
-    """Learning rate of AdamW."""
+    """Learning rate of AdamW at the beginning of a round; it falls to 0 by a cosine."""
     batch: int = 256
     """Decisions per optimiser step."""
 

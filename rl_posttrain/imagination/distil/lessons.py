@@ -1,5 +1,6 @@
 """What the planner found, as targets for the policy, and the fit of the policy's head to them."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,8 +78,9 @@ def fit_head(
 ) -> float:
     """Some optimiser steps on the decisions of all rounds; returns the mean loss.
 
-    Each step draws a plan of each of its decisions with the probability of its weight, so that a regression learns
-    the weighted mean of the plans, and a flow their weighted distribution.
+    The learning rate falls from `config.learning_rate` to 0 by a cosine, in every round anew. Each step draws a plan
+    of each of its decisions with the probability of its weight, so that a regression learns the weighted mean of the
+    plans, and a flow their weighted distribution.
 
     Raises:
         ValueError: The loss is not finite.
@@ -86,7 +88,10 @@ def fit_head(
     generator = torch.Generator().manual_seed(step)
     device = lessons.features.device
     total = 0.0
-    for _ in range(config.steps):
+    for done in range(config.steps):
+        rate = config.learning_rate * (1 + math.cos(math.pi * done / config.steps)) / 2
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         index = torch.randint(len(lessons.features), (config.batch,), generator=generator)
         plan = torch.multinomial(lessons.weights[index].cpu(), 1, generator=generator)[:, 0]
         loss = policy.loss(lessons.features[index], lessons.plans[index, plan.to(device)], generator).mean()

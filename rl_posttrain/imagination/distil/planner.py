@@ -1,19 +1,20 @@
 """Dreams in which a planner labels every decision of the policy: it imagines some plans, and scores them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from policy_eval.policies.cloned import ClonedPolicy, FlowPolicy
 from rl_posttrain.imagination.config import ImagineConfig
+from rl_posttrain.imagination.distil.dreams import Dreams
 from rl_posttrain.imagination.distil.lessons import Lessons, soft_targets, with_successes
 from rl_posttrain.imagination.dreams import Setting
 from worldmodel.data import Clip
-from worldmodel.dreams.world import RunningStream, begin, held
+from worldmodel.dreams.world import RunningStream, held
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.streaming.state import Observation
 
@@ -49,46 +50,38 @@ def propose(
 
 @torch.no_grad()
 def label_dreams(
-    config: ImagineConfig, setting: Setting, policy: ClonedPolicy, clips: Sequence[Clip], seed: int
+    config: ImagineConfig, setting: Setting, policy: ClonedPolicy, starts: Iterator[Clip], seed: int
 ) -> tuple[Lessons, dict[str, float]]:
-    """Dream from each clip, and label every decision before the success.
+    """Dream in `config.streams` streams for as long as one dream may last, and label every decision.
 
-    In a share of the dreams the best plan is carried out, in the others the policy's own, so that the policy is
-    taught where it comes to by itself (DAgger, 1011.0686).
+    A dream that succeeds makes room for one from the next start, so that no decision is imagined for nothing. In a
+    share of the streams the best plan is carried out, in the others the policy's own, so that the policy is taught
+    where it comes to by itself (DAgger, 1011.0686).
 
     Returns:
-        The decisions, and figures to show: `solved`, the share of the dreams that succeed, `solved_alone`, of those
-        in which the policy acts by itself, and `gain`, how much better than the policy's own plan the best one is.
+        The decisions, and figures to show: `gain`, how much better than the policy's own plan the best one is, and
+        the shares of successes, see `Dreams.shares`.
     """
-    seeds = [mix_seed(config.seed, seed, i) for i in range(len(clips))]
-    stream = begin(setting.world, clips, seeds)
+    number = config.streams
+    dreams = Dreams(setting, starts, number, mix_seed(config.seed, seed))
     generator = torch.Generator().manual_seed(mix_seed(config.seed, seed))
-    follows = torch.arange(len(clips)) < round(config.distil.followed * len(clips))
-    solved = torch.zeros(len(clips), dtype=torch.bool)
+    follows = torch.arange(number) < round(config.distil.followed * number)
     rows = []
     for _ in range(-(-config.horizon // policy.config.carried)):
-        seen = stream.observation
+        seen = dreams.stream.observation
         features = policy.features(*looked_at(setting, policy, seen))
         plans = propose(policy, features, config, generator)
-        scores = imagined_scores(config, setting, policy, stream, plans)
+        scores = imagined_scores(config, setting, policy, dreams.stream, plans)
         carried = torch.where(follows.to(scores.device), scores.argmax(1), 0)
-        rows.append((features, plans, scores, carried, ~solved))
+        rows.append((features, plans, scores, carried, dreams.current.clone()))
         chosen = commands_of(setting, policy, plans[torch.arange(len(plans)), carried], seen.states)
-        for action in chosen.unbind(1):
-            seen = stream.step(held(action, setting.world.stride), num_steps=config.num_steps)
-            solved = solved | setting.judge(seen).successes.cpu()
-    features, plans, scores, carried, running = (torch.stack(column) for column in zip(*rows, strict=True))
-    kept = running.to(scores.device)
-    weights = soft_targets(scores[kept], config.distil.temperature)
-    succeeded = repeat(solved.to(scores.device), "n -> d n", d=len(rows))[kept]
-    weights = with_successes(weights, carried[kept], succeeded, config.distil.filtered)
-    shown = {"solved": float(solved.float().mean()), "gain": float((scores.amax(-1) - scores[..., 0])[kept].mean())}
-    return Lessons(features[kept], plans[kept], weights), shown | alone(solved, follows)
-
-
-def alone(solved: Bool[Tensor, "n"], follows: Bool[Tensor, "n"]) -> dict[str, float]:
-    """The share of the dreams without the planner that succeed, where there are any."""
-    return {} if follows.all() else {"solved_alone": float(solved[~follows].float().mean())}
+        dreams.go_on(chosen, num_steps=config.num_steps)
+    features, plans, scores, carried, dream = (torch.cat(column) for column in zip(*rows, strict=True))
+    weights = soft_targets(scores, config.distil.temperature)
+    succeeded = dreams.solved[dream].to(scores.device)
+    weights = with_successes(weights, carried, succeeded, config.distil.filtered)
+    shown = {"gain": float((scores.amax(-1) - scores[:, 0]).mean())} | dreams.shares(follows)
+    return Lessons(features, plans, weights), shown
 
 
 @torch.no_grad()

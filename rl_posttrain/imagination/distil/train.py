@@ -1,5 +1,6 @@
 """Distil a planner into the policy, in rounds: dream, label by imagined plans, fit the head, measure, keep the best."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from rl_posttrain.imagination.distil.planner import label_dreams
 from rl_posttrain.imagination.dreams import Setting, better, harmed, measure
 from rl_posttrain.imagination.learner import Learner
 from rl_posttrain.imagination.log import ImagineLog
+from worldmodel.data import Clip
 from worldmodel.dreams.anchors import contexts
 from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.checkpoint import MovingAverage, has_state, load_state, save_state
@@ -82,9 +84,14 @@ def one_round(
     config: ImagineConfig, setting: Setting, student: ClonedPolicy, lessons: Lessons, step: int
 ) -> tuple[Lessons, dict[str, float]]:
     """Dream from starts that are drawn uniformly, and add the labelled decisions to the earlier ones."""
-    rng = np.random.default_rng([config.seed, 4, step])
-    picked = setting.train.pick(rng.choice(len(setting.train), config.streams, replace=True))
-    clips = contexts(setting.source, picked, context=config.context, stride=setting.world.stride)
-    found, shown = label_dreams(config, setting, student, clips, step + 1)
+    found, shown = label_dreams(config, setting, student, drawn_starts(config, setting, step), step + 1)
     lessons = lessons.add(found)
     return lessons, shown | {"decisions": float(len(lessons.features))}
+
+
+def drawn_starts(config: ImagineConfig, setting: Setting, step: int) -> Iterator[Clip]:
+    """Contexts of dreams from starts that are drawn uniformly, without end."""
+    rng = np.random.default_rng([config.seed, 4, step])
+    while True:
+        picked = setting.train.pick(rng.choice(len(setting.train), 1))
+        yield from contexts(setting.source, picked, context=config.context, stride=setting.world.stride)

@@ -1,6 +1,7 @@
 """What a planner finds in dreams of the square, and what the policy is taught."""
 
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ from square_world import SquareWorld, right_edge, square_policy, write_episodes
 from policy_eval.policies.cloned import ClonedPolicy, make_policy
 from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.distil.config import DistilConfig, check_distil
+from rl_posttrain.imagination.distil.dreams import Dreams
 from rl_posttrain.imagination.distil.lessons import Lessons, fit_head, soft_targets, with_successes
 from rl_posttrain.imagination.distil.planner import imagined_scores, label_dreams, propose
 from rl_posttrain.imagination.distil.train import distil, one_round
 from rl_posttrain.imagination.dreams import Setting, prepare
 from worldmodel.data import open_episodes
 from worldmodel.dreams.world import begin
+from worldmodel.streaming.noise import mix_seed
 
 
 @pytest.fixture(scope="module")
@@ -100,21 +103,66 @@ def test_a_plan_that_goes_right_scores_more_and_the_stream_stays(data, tmp_path)
     assert (solved[:, 1] > 2).all() and (solved[:, 0] < 1).all()  # 1 for the success, and the reward at the end
 
 
-def test_decisions_are_labelled_up_to_the_success(data, tmp_path):
-    """A dream that follows the planner goes right; a policy that hardly moves does not succeed by itself."""
+def test_dreams_are_labelled_and_followed_by_others(data, tmp_path):
+    """A stream that follows the planner goes right; a policy that hardly moves does not succeed by itself."""
     options = config(data, tmp_path, distil=DistilConfig(plans=8, sigma=3.0, lookahead=2, followed=0.5), horizon=12)
     setting, policy = setting_of(options, data), planner()
     clips = [setting.source.read(episode, 0, 1) for episode in range(8)]
-    lessons, shown = label_dreams(options, setting, policy, clips, 1)
+    lessons, shown = label_dreams(options, setting, policy, cycle(clips), 1)
     assert shown["solved_alone"] == 0 < shown["solved"] and shown["gain"] > 0
-    assert 8 * 6 > len(lessons.weights) >= 4 * 6
+    assert len(lessons.weights) == 8 * 6
     torch.testing.assert_close(lessons.weights.sum(1), torch.ones(len(lessons.weights)))
     target = (lessons.weights[..., None, None] * lessons.plans).sum(1)
     assert (target - lessons.plans[:, 0])[:, :, 0].mean() > 0.3  # to the right
-    again, _ = label_dreams(options, setting, policy, clips, 1)
+    again, _ = label_dreams(options, setting, policy, cycle(clips), 1)
     assert torch.equal(again.plans, lessons.plans)
-    other, _ = label_dreams(options, setting, policy, clips, 2)
+    other, _ = label_dreams(options, setting, policy, cycle(clips), 2)
     assert not torch.equal(other.plans[:8], lessons.plans[:8])
+    clear = replace(options, distil=replace(options.distil, filtered=1.0))
+    found, shown = label_dreams(clear, setting, policy, cycle(clips), 1)
+    surest = found.weights.amax(1).view(6, 8)  # 1 where the plan that was carried out led to a success
+    assert shown["solved"] == 0.5 and (surest[0, :4] == 1).all() and (surest[:, 4:] < 1).all()
+
+
+def test_a_solved_dream_makes_room_for_the_next(data, tmp_path):
+    """Of three streams the middle one reaches the edge; the fourth clip goes on there, as dream 3."""
+    setting = setting_of(config(data, tmp_path), data)
+    clips = [setting.source.read(episode, frame, frame + 1) for episode, frame in ((0, 0), (1, 2), (2, 0), (4, 1))]
+    dreams = Dreams(setting, iter(clips), 3, seed=5)
+    seen, reset = [], dreams.stream.reset
+
+    def noted(streams, context, *, seeds):
+        seen.append((streams, seeds))
+        reset(streams, context, seeds=seeds)
+
+    dreams.stream.reset = noted
+    still = dreams.stream.observation.states.clone()
+    edge = still.clone()
+    edge[1, 0] = 12
+    dreams.stream.observation = replace(dreams.stream.observation, states=still.index_fill(0, torch.tensor([1]), 9.5))
+    dreams.go_on(torch.stack([edge, edge], 1), num_steps=1)
+    assert dreams.solved.tolist() == [False, True, False, False] and dreams.current.tolist() == [0, 3, 2]
+    assert seen == [([1], [mix_seed(5, 3)])]
+    torch.testing.assert_close(dreams.stream.observation.states[1], clips[3].states[0])
+    dreams.stream.observation = replace(dreams.stream.observation, states=still.index_fill(0, torch.tensor([1]), 9.5))
+    dreams.starts = iter(clips[:1])
+    dreams.go_on(edge[:, None], num_steps=1)
+    assert dreams.solved.tolist() == [False, True, False, True, False] and dreams.current.tolist() == [0, 4, 2]
+    assert dreams.shares(torch.tensor([True, True, False])) == {"solved": pytest.approx(1 / 3), "solved_alone": 0}
+    assert "solved_alone" not in dreams.shares(torch.ones(3, dtype=torch.bool))
+
+
+def test_new_dreams_begin_with_contexts_of_any_length(data, tmp_path):
+    """Two streams are free at once; one goes on from a first frame, one from two frames."""
+    setting = setting_of(config(data, tmp_path), data)
+    clips = [setting.source.read(episode, 0, frames) for episode, frames in ((0, 1), (1, 1), (2, 1), (4, 2))]
+    dreams = Dreams(setting, iter(clips), 2, seed=5)
+    states = torch.full((2, 2), 9.5)
+    dreams.stream.observation = replace(dreams.stream.observation, states=states)
+    dreams.go_on(torch.full((2, 1, 2), 12.0), num_steps=1)
+    assert dreams.solved.tolist() == [True, True, False, False] and sorted(dreams.current.tolist()) == [2, 3]
+    expected = torch.stack([clips[2].states[-1], clips[3].states[-1]])
+    torch.testing.assert_close(dreams.stream.observation.states, expected)
 
 
 def test_every_round_dreams_anew(data, tmp_path):
@@ -139,6 +187,8 @@ def test_the_head_comes_to_plan_what_weighs_most(tmp_path):
     optimizer = torch.optim.AdamW(policy.head.parameters(), lr=1e-2, weight_decay=0)
     encoders = [p.clone() for p in policy.encoders.parameters()]
     fit_head(policy, optimizer, lessons, options, step=0)
+    rate = optimizer.param_groups[0]["lr"]
+    assert 0 < rate < 0.01 * options.learning_rate  # of the last step, by a cosine
     torch.testing.assert_close(policy.plans(features), own + 0.3, atol=0.05, rtol=0)
     assert all(torch.equal(a, b) for a, b in zip(encoders, policy.encoders.parameters(), strict=True))
     lessons.save(tmp_path)
