@@ -23,7 +23,7 @@ class DistilConfig:
     rest."""
     steps: int = 3000
     """Optimiser steps after each round of dreams, from the clone's head on the plans of all rounds. They take seconds:
-    only the head learns. After few steps the policy has hardly learnt the plans."""
+    only the head learns. After few steps the policy has hardly learned the plans."""
     learning_rate: float = 5e-4
     """Learning rate of AdamW at the beginning of a round; it falls to 0 by a cosine."""
     batch: int = 256

@@ -23,7 +23,7 @@ def distil(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> dic
     """The loop; writes the best policy to `config.out` and returns the report, as `improve` does.
 
     Only the policy's head learns; its encoders stay as they were cloned, so the decisions of earlier rounds need
-    no pictures. Every round fits the clone's head anew to the decisions of all rounds: a head that has learnt the few
+    no pictures. Every round fits the clone's head anew to the decisions of all rounds: a head that has learned the few
     of the first round by heart is a worse place to go on from. Round `i` depends on the seed, `i` and the saved state
     only, so a resumed run repeats an uninterrupted one.
 
