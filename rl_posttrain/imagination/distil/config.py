@@ -13,7 +13,7 @@ class DistilConfig:
     """Spread of the plans around those of the policy, in standard deviations of the demonstrated actions."""
     lookahead: int = 8
     """Number of imagined actions after which plans are compared."""
-    temperature: float = 0.5
+    temperature: float = 0.2
     """Temperature of the soft targets: a plan weighs exp(score / temperature). The scores are measured from the mean
     of the decision's plans, in standard deviations over all decisions of the round."""
     followed: float = 0.5
@@ -22,8 +22,8 @@ class DistilConfig:
     """In dreams that succeed, the share of the target that is the plan that was carried out; the soft target has the
     rest."""
     steps: int = 3000
-    """Optimiser steps after each round of dreams, on the plans of all rounds. They take seconds: only the head learns.
-    After few steps the policy has hardly learnt the plans."""
+    """Optimiser steps after each round of dreams, from the clone's head on the plans of all rounds. They take seconds:
+    only the head learns. After few steps the policy has hardly learned the plans."""
     learning_rate: float = 5e-4
     """Learning rate of AdamW at the beginning of a round; it falls to 0 by a cosine."""
     batch: int = 256

@@ -23,8 +23,9 @@ def distil(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> dic
     """The loop; writes the best policy to `config.out` and returns the report, as `improve` does.
 
     Only the policy's head learns; its encoders stay as they were cloned, so the decisions of earlier rounds need
-    no pictures. Round `i` depends on the seed, `i` and the saved state only, so a resumed run repeats an
-    uninterrupted one.
+    no pictures. Every round fits the clone's head anew to the decisions of all rounds: a head that has learned the few
+    of the first round by heart is a worse place to go on from. Round `i` depends on the seed, `i` and the saved state
+    only, so a resumed run repeats an uninterrupted one.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
@@ -67,6 +68,8 @@ def distil(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> dic
                 break
             log.leave_if_asked()
             lessons, shown = one_round(config, setting, student, lessons, log.step)
+            student.head.load_state_dict(learner.prior.policy.head.state_dict())
+            optimizer.state.clear()
             shown["loss"] = fit_head(student, optimizer, lessons, config.distil, step=log.step)
             log.advance(shown)
     return {

@@ -19,6 +19,7 @@ from rl_posttrain.imagination.distil.train import distil, one_round
 from rl_posttrain.imagination.dreams import Setting, prepare
 from worldmodel.data import open_episodes
 from worldmodel.dreams.world import begin
+from worldmodel.files import read_weights
 from worldmodel.streaming.noise import mix_seed
 
 
@@ -211,6 +212,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, tmp_path):
     assert resumed["best"] == whole["best"] and resumed["updates"] == 2 and resumed["decisions"] == whole["decisions"]
     files = [next((tmp_path / out / "state").glob("state-*.safetensors")).read_bytes() for out in ("whole", "killed")]
     assert files[0] == files[1]
+    anew = planner()  # every round fits the clone's head to the decisions of all rounds
+    lessons = Lessons.load(tmp_path / "whole/state", whole["decisions"], torch.device("cpu"))
+    optimizer = torch.optim.AdamW(anew.head.parameters(), lr=1.0, weight_decay=0)
+    fit_head(anew, optimizer, lessons, small["distil"], step=1)
+    learnt = read_weights(next((tmp_path / "whole/state").glob("state-*.safetensors")))
+    for name, tensor in anew.head.named_parameters():
+        torch.testing.assert_close(learnt[f"model.actor.policy.head.{name}"], tensor.detach(), rtol=0, atol=0)
 
 
 @pytest.mark.slow
