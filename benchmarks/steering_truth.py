@@ -168,8 +168,9 @@ def decisions(noted: list[dict[str, list[float]]]) -> list[list[str]]:
     """How well dream and judge order the plans of one decision, and how much reward their choice brings."""
     lines = []
     for name in ("dream", "judge"):
-        orders = [spearmanr(each[name], each["reward"]).statistic for each in noted]
-        lines.append([f"Spearman of {name} and true reward", f"{np.nanmean(orders):.2f}"])
+        told = [each for each in noted if np.ptp(each[name]) > 0 and np.ptp(each["reward"]) > 0]
+        orders = [spearmanr(each[name], each["reward"]).statistic for each in told]
+        lines.append([f"Spearman of {name} and true reward", f"{np.mean(orders):.2f}"])
     for name in ("dream", "judge", "reward"):
         gains = [each["reward"][int(np.argmax(each[name]))] - each["reward"][0] for each in noted]
         lines.append([f"true reward that the choice by {name} adds to the policy's plan", f"{np.mean(gains):+.2f}"])

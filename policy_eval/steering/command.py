@@ -52,7 +52,8 @@ class SteerConfig:
     """Judge whose reward of the last imagined frame is the score of a plan: a folder, hf://USER/NAME@REV, module:name,
     or the address of a server. Only a --scorer of yours goes without."""
     k: int = 4
-    """Number of plans to choose from. In PushT, with two action dims, 4 do what 16 do; a robot arm gains from more."""
+    """Number of plans to choose from. In PushT, with two action dims, 4 do what 16 do; a robot arm with four may gain
+    from 16, and a decision then takes four times as long."""
     lookahead: int = 8
     """Number of imagined steps. When its plan is over, the policy goes on acting in the dream."""
     spread: float = 0.3
