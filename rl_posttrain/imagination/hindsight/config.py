@@ -23,6 +23,9 @@ class AdaptConfig:
     """Number of real rollouts to learn from, in all rounds together."""
     rounds: int = 4
     """The policy learns after each round from the rollouts of all rounds so far, and makes the next ones itself."""
+    explore: float = 1.0
+    """How far the plans of rollouts are moved at random, in standard deviations of the policy's actions. At 0 what it
+    does follows from the frame alone, and says little about the goal."""
     horizon: int = 60
     """Maximum number of actions of a rollout, and of a trial."""
     steps: int = 500
@@ -46,6 +49,8 @@ def check_numbers(config: AdaptConfig) -> None:
     for name, least in (("rounds", 1), ("horizon", 2), ("steps", 1), ("batch", 1), ("trials", 0), ("seed", 0)):
         if getattr(config, name) < least:
             raise ValueError(f"{name} is at least {least}, got {getattr(config, name)}")
+    if config.explore < 0:
+        raise ValueError(f"explore is at least 0, got {config.explore}")
     if not config.learning_rate > 0:
         raise ValueError(f"learning_rate is above 0, got {config.learning_rate}")
     if config.episodes < config.rounds or config.episodes % config.rounds:
