@@ -157,7 +157,7 @@ COMMANDS = {
         "adapt",
         more="The frames that a rollout reached are taken as its goals, so failures teach as well.",
         example="adapt --policy runs/policy --real pusht-position --shift turned-actions --out runs/adapted",
-        everyday="shift episodes rounds explore horizon trials seed device",
+        everyday="shift episodes rounds horizon trials seed device",
     ),
     "posttrain": Command(
         "Improve a world model by rewards on its own rollouts.",

@@ -23,9 +23,8 @@ class AdaptConfig:
     """Number of real rollouts to learn from, in all rounds together."""
     rounds: int = 4
     """The policy learns after each round from the rollouts of all rounds so far, and makes the next ones itself."""
-    explore: float = 1.0
-    """How far the plans of rollouts are moved at random, in standard deviations of the policy's actions. At 0 what it
-    does follows from the frame alone, and says little about the goal."""
+    explore: float = 0.0
+    """How far each plan of a rollout is moved at random, in standard deviations of the policy's actions."""
     horizon: int = 60
     """Maximum number of actions of a rollout, and of a trial."""
     steps: int = 500

@@ -16,8 +16,8 @@ SALT = 0x7279  # keeps displacements apart from the noise that the policy draws 
 class Exploring:
     """A cloned policy whose plans are moved at random, for rollouts to learn from.
 
-    A policy that always does the same at the same frame teaches nothing about goals: its action follows from the frame,
-    whatever is reached. Here the same displacement is added to all actions of a plan, so that it leads somewhere else.
+    Where a policy always does the same at the same frame, its action follows from the frame, whatever is reached. Here
+    the same displacement is added to all actions of a plan, so that it leads somewhere else.
 
     Args:
         policy: The policy.
