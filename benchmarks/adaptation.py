@@ -28,8 +28,8 @@ from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.goal_pictures import write_goals
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
-from rl_posttrain.imagination.hindsight.adapt import ROLLOUTS, adapt, environment, fit_head, rollout_rows
-from rl_posttrain.imagination.hindsight.config import AdaptConfig
+from rl_posttrain.adaptation.adapt import ROLLOUTS, adapt, environment, fit_head, rollout_rows
+from rl_posttrain.adaptation.config import AdaptConfig
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.dreams.starts import Starts
 from worldmodel.fidelity.intervals import bootstrap_interval

@@ -10,10 +10,10 @@ from square_world import SquareEnv, square_policy, write_episodes
 
 from policy_eval.policies.cloned import ClonedPolicy, make_policy
 from policy_eval.real_rollouts import roll_out
-from rl_posttrain.imagination.hindsight.adapt import adapt, environment, first_seed, fit_head, rollout_rows, try_both
-from rl_posttrain.imagination.hindsight.config import AdaptConfig, check_numbers
-from rl_posttrain.imagination.hindsight.exploring import Exploring
-from rl_posttrain.imagination.hindsight.page import meaning
+from rl_posttrain.adaptation.adapt import adapt, environment, first_seed, fit_head, rollout_rows, try_both
+from rl_posttrain.adaptation.config import AdaptConfig, check_numbers
+from rl_posttrain.adaptation.exploring import Exploring
+from rl_posttrain.adaptation.page import meaning
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
 
