@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-LONGEST = 20
-"""Rollouts that are made unless the user asks for another number, as in Act2Goal."""
-
 
 @dataclass(frozen=True)
 class AdaptConfig:
@@ -19,7 +16,7 @@ class AdaptConfig:
     """Folder of the adapted policy, its rollouts and the page `report.html`; a stopped adaptation there goes on."""
     shift: str = ""
     """One controlled change of the environment, see `worldmodel record --help`; by default there is none."""
-    episodes: int = LONGEST
+    episodes: int = 20
     """Number of real rollouts to learn from, in all rounds together."""
     rounds: int = 4
     """The policy learns after each round from the rollouts of all rounds so far, and makes the next ones itself."""
