@@ -28,8 +28,8 @@ from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.goal_pictures import write_goals
 from policy_eval.real_envs import RealEnvs
 from policy_eval.scores import Scores
-from rl_posttrain.imagination.hindsight.adapt import ROLLOUTS, adapt, environment, fit_head, rollout_rows
-from rl_posttrain.imagination.hindsight.config import AdaptConfig
+from rl_posttrain.adaptation.adapt import ROLLOUTS, adapt, environment, fit_head, rollout_rows
+from rl_posttrain.adaptation.config import AdaptConfig
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.dreams.starts import Starts
 from worldmodel.fidelity.intervals import bootstrap_interval
@@ -68,6 +68,8 @@ class AdaptationConfig:
     """Rollouts."""
     rounds: int = 4
     """Rounds of `worldmodel adapt`."""
+    explore: float = 0.0
+    """How far the plans of rollouts are moved at random, see `worldmodel adapt`."""
     steps: int = 500
     """Optimiser steps after each round."""
     learning_rate: float = 1e-3
@@ -89,7 +91,7 @@ def make_clone(config: AdaptationConfig) -> None:
 
 def settings(config: AdaptationConfig, seed: int) -> AdaptConfig:
     """The adaptation of a seed."""
-    shared = {name: getattr(config, name) for name in ("real", "shift", "episodes", "rounds", "steps")}
+    shared = {name: getattr(config, name) for name in ("real", "shift", "episodes", "rounds", "explore", "steps")}
     return AdaptConfig(
         **shared,
         policy=config.out / "clone",

@@ -155,7 +155,7 @@ COMMANDS = {
     ),
     "adapt": Command(
         "Adapt a policy that is shown a goal to a changed environment, by a few real rollouts of its own.",
-        "rl_posttrain.imagination.hindsight.adapt",
+        "rl_posttrain.adaptation.adapt",
         "AdaptConfig",
         "adapt",
         more="The frames that a rollout reached are taken as its goals, so failures teach as well.",

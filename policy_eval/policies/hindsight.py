@@ -38,10 +38,17 @@ def draw_pairs(lengths: Sequence[int], batch: int, generator: torch.Generator) -
         lengths: Frames of each episode; the episodes lie one after the other. Episodes of one frame have no pair.
         batch: About how many frames are drawn; at least one episode is.
         generator: Draws episodes, the longer ones more often, and frames.
+
+    Raises:
+        ValueError: No episode has two frames.
     """
     each = torch.tensor(lengths)
+    if each.max() < 2:
+        raise ValueError(f"the longest of {len(lengths)} episodes has {each.max()} frames to learn from, 2 are needed")
     firsts = each.cumsum(0) - each
-    drawn = torch.multinomial((each - 1).double(), max(batch // FRAMES, 1), replacement=True, generator=generator)
+    drawn = torch.multinomial(
+        (each - 1).clamp_min(0).double(), max(batch // FRAMES, 1), replacement=True, generator=generator
+    )
     rows, start, goal, done = [], [], [], 0
     for episode in drawn.tolist():
         length = int(each[episode])

@@ -39,6 +39,12 @@ def test_a_goal_is_a_later_frame_of_the_same_episode():
     assert max(goal for _, goal in seen) == 23
 
 
+def test_episodes_without_a_later_frame_are_refused_or_left_out():
+    with pytest.raises(ValueError, match="the longest of 2 episodes has 1 frames to learn from, 2 are needed"):
+        draw_pairs((1, 0), FRAMES, torch.Generator())
+    assert draw_pairs((0, 2), FRAMES, torch.Generator()).rows.tolist() == [0, 1]
+
+
 def test_each_frame_is_paired_with_every_later_one_of_its_draw():
     pairs = draw_pairs((30,), 3 * FRAMES, torch.Generator().manual_seed(0))
     assert len(pairs.rows) == 3 * FRAMES and len(pairs.start) == 3 * FRAMES * (FRAMES - 1) // 2

@@ -23,8 +23,9 @@ from policy_eval.policies.needs import check_fits
 from policy_eval.real_rollouts import record_rollouts, roll_out
 from policy_eval.scores import Scores
 from policy_eval.statistics.difference import pair_order
-from rl_posttrain.imagination.hindsight.config import AdaptConfig, check_numbers
-from rl_posttrain.imagination.hindsight.page import meaning, write_page
+from rl_posttrain.adaptation.config import AdaptConfig, check_numbers
+from rl_posttrain.adaptation.exploring import Exploring
+from rl_posttrain.adaptation.page import meaning, write_page
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.display.progress import ProgressLine
 from worldmodel.envs import accepted_options, make_env
@@ -121,7 +122,7 @@ def make_rollouts(config: AdaptConfig, policy: ClonedPolicy, env: gymnasium.Env,
     each = config.episodes // config.rounds
     with ProgressLine(f"rollouts of round {number + 1}", each, unit="episodes") as progress:
         return record_rollouts(
-            {"adapted": policy},
+            {"adapted": Exploring(policy, config.explore)},
             env,
             config.out / ROLLOUTS / f"round-{number}",
             episodes=each,
