@@ -14,7 +14,6 @@ from torch.nn.functional import softshrink
 from worldmodel.data.clip import Clip
 from worldmodel.resolve import kind_of, one_line
 
-
 UNSEEN = 3 / 127.5
 """Differences of up to so much, in pictures in [-1, 1], count as none where a reward looks at what can be seen: three
 levels of 255."""
