@@ -32,19 +32,19 @@ class Predictions:
         clip: The recorded stretch, with its actions, states and masks.
     """
 
-    predicted: Float[Tensor, "b t v 3 H W"]
-    recorded: Float[Tensor, "b t v 3 H W"]
-    context: Float[Tensor, "b t v 3 H W"]
+    predicted: Float[Tensor, "b t v c h w"]
+    recorded: Float[Tensor, "b t v c h w"]
+    context: Float[Tensor, "b t v c h w"]
     states: Float[Tensor, "b t+1 s"] | None
     picked: Int64[Tensor, "n"]
     clip: Clip
 
-    def pick(self, pictures: Float[Tensor, "b t v 3 H W"]) -> Float[Tensor, "n 3 H W"]:
+    def pick(self, pictures: Float[Tensor, "b t v c h w"]) -> Float[Tensor, "n c h w"]:
         """The pictures that costly rewards look at."""
         return rearrange(pictures, "b t v c h w -> (b t v) c h w")[self.picked]
 
     @property
-    def visible(self) -> Float[Tensor, "n 3 H W"]:
+    def visible(self) -> Float[Tensor, "n c h w"]:
         """The picked predicted pictures without differences from the recorded ones that nobody sees.
 
         Networks see them: on a white background an error of a third of a level can be most of a distance of
