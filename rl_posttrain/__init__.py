@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rl_posttrain.adaptation.adapt import adapt
+    from rl_posttrain.adaptation.config import AdaptConfig
     from rl_posttrain.alignment import AlignConfig, align
     from rl_posttrain.imagination.config import ImagineConfig
     from rl_posttrain.imagination.gate import check_ranking
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from rl_posttrain.rewards.reward import Reward, Rollout
 
 __all__ = [
+    "AdaptConfig",
     "Agreement",
     "AlignConfig",
     "Executability",
@@ -44,6 +47,7 @@ __all__ = [
     "RewardWeights",
     "Rollout",
     "StateAgreement",
+    "adapt",
     "align",
     "check_ranking",
     "group_advantages",
@@ -52,6 +56,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AdaptConfig": "rl_posttrain.adaptation.config",
     "Agreement": "rl_posttrain.rewards.agreement",
     "AlignConfig": "rl_posttrain.alignment",
     "Executability": "rl_posttrain.rewards.executability",
@@ -69,6 +74,7 @@ _HOMES = {
     "RewardWeights": "rl_posttrain.rewards.mix",
     "Rollout": "rl_posttrain.rewards.reward",
     "StateAgreement": "rl_posttrain.rewards.agreement",
+    "adapt": "rl_posttrain.adaptation.adapt",
     "align": "rl_posttrain.alignment",
     "check_ranking": "rl_posttrain.imagination.gate",
     "group_advantages": "rl_posttrain.rewards.advantages",

@@ -39,14 +39,16 @@ def is_kept(values: Sequence[Sequence[float]], patience: int) -> bool:
 
     Args:
         values: The unrewarded measure on every window (lower is better; NaN where it cannot be measured), for every
-            evaluation so far.
+            evaluation so far. Windows on which it is always measured count; if there is none, all are kept.
         patience: As in the settings.
     """
-    means = [np.nanmean(each) for each in values]
-    difference = np.subtract(values[-1], values[int(np.argmin(means))])
-    difference = difference[np.isfinite(difference)]
+    measured = np.isfinite(values).all(axis=0)
+    known = np.asarray(values)[:, measured]
+    if not patience or not measured.any():
+        return True
+    difference = known[-1] - known[int(np.argmin(known.mean(axis=1)))]
     error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else 0.0
-    return not patience or bool(difference.mean() <= error)
+    return bool(difference.mean() <= error)
 
 
 class Keeper:

@@ -99,9 +99,7 @@ def posttrain(
         credit=config.credit,
         cell=config.cell,
     )
-    terms = NO_TERMS
-    if config.differentiable:
-        terms = build_terms(config.pathwise, base, config.inverse_dynamics, pictures)
+    terms = terms_of(config, base, pictures)
     both = nn.ModuleDict({"world": world, "old": old, **terms.learned})
     muon = config.muon and config.train != "lora"
     optimizers = build_optimizers(world, config.rate, muon=muon)
@@ -149,6 +147,20 @@ def posttrain(
     keeper.finish()
     accelerator.end_training()
     return config.out
+
+
+def terms_of(config: PosttrainConfig, base: WorldModel, pictures: WeightedPictures | None) -> PictureTerms:
+    """The rewards with a gradient, of which only the objective pathwise has any.
+
+    Raises:
+        ValueError: Another objective is given some, or they do not fit.
+    """
+    if config.differentiable:
+        return build_terms(config.pathwise, base, config.inverse_dynamics, pictures)
+    if pictures or config.pathwise.extra:
+        names = ", ".join([*config.pathwise.extra, *(pictures or {})])
+        raise ValueError(f"objective={config.objective}: only pathwise has rewards with a gradient, got {names}")
+    return NO_TERMS
 
 
 def build_update(

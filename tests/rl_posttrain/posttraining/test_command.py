@@ -193,6 +193,10 @@ def test_cells_and_a_judge_reward_as_a_command(world_folder, tmp_path, capsys):
         (["--temperature", "0"], "a contrast needs it above 0"),
         (["--branch", "0"], "branch is at least 1, got 0"),
         (["--lora-rank", "0"], "lora_rank is at least 1, got 0"),
+        (
+            ["--objective", "nft", "--pathwise.extra", "torch:mean=1"],
+            "objective=nft: only pathwise has rewards with a gradient, got torch:mean=1",
+        ),
         (["--objective", "pathwise", "--pathwise.frames", "2"], "pathwise.frames is at least 3, got 2"),
         (["--objective", "pathwise", "--pathwise.depth", "6"], "pathwise.depth=6: with 4 passes the gradient passes"),
         (["--objective", "pathwise", "--pathwise.replaced", "0"], "pathwise.replaced is above 0 and at most 1, got 0"),

@@ -24,6 +24,7 @@ def test_patience_counts_evaluations_since_one_was_kept(patience, kept, over):
     assert is_over(kept, patience) == over
 
 
+NAN = float("nan")
 BEST = (1.0, 2.0, 3.0, 4.0)
 NOISY = (1.1, 2.2, 2.9, 4.0)
 """0.05 above the best, with a standard error of 0.065."""
@@ -42,7 +43,9 @@ HARMED = (1.1, 2.2, 3.1, 4.2)
         (0, (BEST, HARMED), True),
         (2, ((2.0,), (2.0,)), True),
         (2, ((2.0,), (2.1,)), False),  # one window has no standard error
-        (2, ((float("nan"), 2.0, 3.0), (9.0, 2.0, 3.0)), True),
+        (2, ((NAN, 2.0, 3.0), (9.0, 2.0, 3.0)), True),
+        (2, ((1.0, 2.0, 3.0), (NAN, 2.5, 3.5)), False),
+        (2, ((NAN,), (NAN,)), True),
     ],
 )
 def test_a_world_is_kept_unless_it_is_worse_than_the_best(patience, values, kept):

@@ -57,7 +57,9 @@ def test_rewards_of_the_user(mine):
     assert (terms.weights["bright"], terms.weights["dark"]) == (-0.2, 0.3)
     assert terms_read(config)["pathwise.extra"].startswith(f"{mine}:bright=-0.2 ")
     with pytest.raises(ValueError, match="two rewards are called 'realism'"):
-        build_terms(replace(QUIET, extra=(f"{mine}:realism=1",)), tiny_world(), None)
+        build_terms(replace(QUIET, realism=0.0, extra=(f"{mine}:realism=1",)), tiny_world(), None)
+    with pytest.raises(ValueError, match="two rewards are called 'bright'"):
+        build_terms(config, tiny_world(), None, {"bright": (lambda seen: seen.predicted.mean(), 0.3)})
     with pytest.raises(ValueError, match=r"--pathwise\.extra x:y: has no weight"):
         build_terms(replace(QUIET, extra=("x:y",)), tiny_world(), None)
 
