@@ -124,8 +124,8 @@ class PosttrainBenchmark:
     curve: int = 1
     """Number of points, evenly spaced in time, at which every arm is kept and measured; the control is kept at as many
     updates as the first arm made, and at the end."""
-    measure: bool = True
-    """False only trains."""
+    only_train: bool = False
+    """Measure nothing."""
     quick: bool = False
     """At most 15 minutes on two cores: a teacher-forced world, 2 minutes per arm at a rate of 5e-5, 24 windows."""
 
@@ -155,7 +155,7 @@ def main(config: PosttrainBenchmark) -> None:
     for seed in config.seeds:
         for name, folder in train_arms(config, data, seed).items():
             worlds.setdefault(name, []).append(folder)
-    if not config.measure:
+    if config.only_train:
         return
     rows = measure(config, worlds)
     references = [name for name in ("before", CONTROL, f"{CONTROL}, equal updates") if name in worlds]
