@@ -155,10 +155,10 @@ COMMANDS = {
         "rl_posttrain.posttraining.train",
         "PosttrainConfig",
         "posttrain",
-        more="The best world model on held-out episodes is kept.",
+        more="The last world model that is no worse on held-out episodes is kept.",
         example="posttrain --world checkpoints/pusht --data data/pusht --out runs/better-world --minutes 30",
         everyday=(
-            "inverse-dynamics objective steps minutes learning-rate lora-rank episodes patience log device "
+            "inverse-dynamics objective steps minutes learning-rate train episodes patience log device "
             "seed resume overwrite"
         ),
     ),

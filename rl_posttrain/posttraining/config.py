@@ -79,9 +79,11 @@ class PosttrainConfig:
     within 60 updates. Adapters tolerate higher rates."""
     warmup: int = 10
     """Number of updates over which the learning rate grows to its full value."""
-    lora_rank: int = 0
-    """Rank of low-rank adapters, which are trained in place of the weights and merged into them at the end; 0 trains
-    the weights themselves. Adapters need a higher --learning-rate and the package peft."""
+    train: Literal["all", "lora", "conditioner"] = "all"
+    """Which weights are trained: all, low-rank adapters in their place, which are merged into them at the end, or
+    those that embed actions and states alone."""
+    lora_rank: int = 16
+    """Rank of the adapters of --train lora. Adapters need a higher --learning-rate and the package peft."""
     muon: bool = True
     """Train the hidden matrices with Muon, and all else with AdamW. Adapters are always trained with AdamW."""
     clip_norm: float = 1.0
@@ -162,7 +164,7 @@ def check(config: PosttrainConfig, world: WorldModel, source: EpisodeSource, hel
         raise ValueError(f"{config.world}: post-training needs a world model with actions")
     if config.num_steps not in world.allowed_steps:
         raise ValueError(f"num_steps={config.num_steps}, expected one of {world.allowed_steps}")
-    for name, least in (("groups", 1), ("context", 1), ("branch", 1), ("prefix", 0), ("lora_rank", 0)):
+    for name, least in (("groups", 1), ("context", 1), ("branch", 1), ("prefix", 0), ("lora_rank", 1)):
         if getattr(config, name) < least:
             raise ValueError(f"{name} is at least {least}, got {getattr(config, name)}")
     if config.contrastive and config.candidates < 2:

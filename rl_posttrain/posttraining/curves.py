@@ -13,21 +13,45 @@ SMOOTH = 10
 """The drawn reward is the mean of this many updates, but at most of a third of all of them."""
 
 
+Curve = tuple[Sequence[int], np.ndarray]
+"""Steps and values."""
+
+
+def reward_curves(updates: Sequence[Mapping]) -> tuple[str, dict[str, Curve]]:
+    """What is drawn of the rewards, and the label of its axis.
+
+    Of candidates it is their fidelity. Rewards with a gradient have scales of their own, so each is drawn as its change
+    since the first updates, relative to its size there.
+    """
+    rewarded = [row for row in updates if row.get("reward") is not None]
+    if rewarded:
+        values = np.array([row["reward"] for row in rewarded])
+        return "reward", {"fidelity of the candidates": ([row["step"] for row in rewarded], values)}
+    curves = {}
+    for name in updates[0] if updates else ():
+        if name.startswith("reward."):
+            rows = [row for row in updates if row.get(name) is not None]
+            values = np.array([row[name] for row in rows])
+            first = values[:SMOOTH].mean()
+            change = (values - first) / max(abs(first), 1e-9)
+            curves[name.removeprefix("reward.")] = ([row["step"] for row in rows], change)
+    return "change of the rewards, relative", curves
+
+
 def plot_run(updates: Sequence[Mapping], evaluations: Sequence[Mapping], file: Path) -> None:
-    """Reward of the candidates above, the guards on held-out episodes below, over updates."""
+    """Rewards above, the guards on held-out episodes below, over updates."""
     figure = Figure(figsize=(9, 6), layout="constrained")
     FigureCanvasAgg(figure)
     reward, held = figure.subplots(2, 1, sharex=True)
-    rewarded = [row for row in updates if row.get("reward") is not None]
-    if rewarded:
-        steps = [row["step"] for row in rewarded]
-        values = np.array([row["reward"] for row in rewarded])
+    label, curves = reward_curves(updates)
+    for name, (steps, values) in curves.items():
         width = max(min(SMOOTH, len(values) // 3), 1)
         reward.plot(steps, values, alpha=0.3)
         smooth = np.convolve(values, np.full(width, 1 / width), mode="valid")
-        reward.plot(steps[width - 1 :], smooth, label="fidelity of the candidates")
+        reward.plot(steps[width - 1 :], smooth, label=name)
+    if curves:
         reward.legend()
-    reward.set_ylabel("reward")
+    reward.set_ylabel(label)
     first = evaluations[0]
     for name in first:
         drawn = name.startswith(("error.", "reward.")) or name in ("sharpness", "motion", "response")

@@ -1,4 +1,4 @@
-"""Low-rank adapters: what is trained in place of the weights (LoRA, 2106.09685).
+"""What is trained in place of all weights: low-rank adapters (LoRA, 2106.09685), or the embedding of actions.
 
 A linear map `W` of the transformer's blocks becomes `W + B A`, where `B A` has a small rank and
 begins at 0. The weights themselves stay as they are, and so all copies of a world share them.
@@ -15,6 +15,18 @@ from worldmodel.world_model import WorldModel
 def twin(world: WorldModel) -> WorldModel:
     """A copy that has its own trained weights and shares the weights that are not trained."""
     return copy.deepcopy(world, {id(p): p for p in world.parameters() if not p.requires_grad})
+
+
+def conditioned(base: WorldModel) -> WorldModel:
+    """A copy of `base` of which only the embedding of actions and states is trained; it shares all other weights.
+
+    TexForce (2311.15657) trains the text encoder of a text-to-picture model alone.
+    """
+    base.requires_grad_(False)
+    base.conditioner.requires_grad_(True)
+    world = twin(base)
+    base.conditioner.requires_grad_(False)
+    return world
 
 
 def adapted(base: WorldModel, rank: int) -> WorldModel:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rl_posttrain.posttraining.branches import draw_branches
 from rl_posttrain.posttraining.config import PosttrainConfig, check
 from rl_posttrain.posttraining.keeper import Keeper
-from rl_posttrain.posttraining.lora import adapted, merged, twin
+from rl_posttrain.posttraining.lora import adapted, conditioned, merged, twin
 from rl_posttrain.posttraining.nft import extremes, old_policy_decay, optimality
 from rl_posttrain.posttraining.pathwise.rollout import RolloutBatch, draw_rollouts
 from rl_posttrain.posttraining.pathwise.terms import NO_TERMS, PictureTerms, build_terms, terms_read
@@ -84,11 +84,9 @@ def posttrain(
     world, old = policies(config, base)
     note_training(world, source, train)
     mix = build_rewards(config.reward, base, source, train, config.inverse_dynamics, branch=config.branch, extra=extra)
-    terms = NO_TERMS
-    if config.differentiable:
-        terms = build_terms(config.pathwise, base, config.inverse_dynamics, pictures)
+    terms = terms_of(config, base, pictures)
     both = nn.ModuleDict({"world": world, "old": old, **terms.learned})
-    muon = config.muon and not config.lora_rank
+    muon = config.muon and config.train != "lora"
     optimizers = build_optimizers(world, config.rate, muon=muon)
     learning = terms.optimizers(config.pathwise.realism_rate)
     average = MovingAverage(both, config.average_decay)
@@ -136,6 +134,20 @@ def posttrain(
     return config.out
 
 
+def terms_of(config: PosttrainConfig, base: WorldModel, pictures: WeightedPictures | None) -> PictureTerms:
+    """The rewards with a gradient, of which only the objective pathwise has any.
+
+    Raises:
+        ValueError: Another objective is given some, or they do not fit.
+    """
+    if config.differentiable:
+        return build_terms(config.pathwise, base, config.inverse_dynamics, pictures)
+    if pictures or config.pathwise.extra:
+        names = ", ".join([*config.pathwise.extra, *(pictures or {})])
+        raise ValueError(f"objective={config.objective}: only pathwise has rewards with a gradient, got {names}")
+    return NO_TERMS
+
+
 def build_update(
     config: PosttrainConfig, world: WorldModel, old: WorldModel, base: WorldModel, terms: PictureTerms
 ) -> nn.Module:
@@ -173,13 +185,16 @@ def check_processes(number: int) -> None:
 
 def policies(config: PosttrainConfig, base: WorldModel) -> tuple[WorldModel, WorldModel]:
     """The policy that is trained and the old one, which starts as its copy."""
-    world = adapted(base, config.lora_rank) if config.lora_rank else twin(base)
+    if config.train == "lora":
+        world = adapted(base, config.lora_rank)
+    else:
+        world = conditioned(base) if config.train == "conditioner" else twin(base)
     return world, twin(world)
 
 
 def plain(config: PosttrainConfig, world: WorldModel) -> WorldModel:
     """The trained policy as it is evaluated and saved: without adapters."""
-    return merged(world) if config.lora_rank else world
+    return merged(world) if config.train == "lora" else world
 
 
 def apply_gradients(optimizers: Sequence[torch.optim.Optimizer], learning_rate: float) -> None:

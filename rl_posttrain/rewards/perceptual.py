@@ -92,7 +92,7 @@ def _network(number: int) -> Any:
 
 @dataclass(frozen=True)
 class Perceptual:
-    """Minus the perceptual distance of the picked predicted pictures from the recorded ones.
+    """Minus the perceptual distance of the picked predicted pictures from the recorded ones, as far as it can be seen.
 
     By itself it is hacked within minutes: the distance of its own trunk falls while that of another trunk rises.
     Always measure with another trunk than the rewarded one.
@@ -105,5 +105,4 @@ class Perceptual:
 
     def __call__(self, predictions: Predictions) -> Float[Tensor, "n"]:
         """Scores, 0 is best."""
-        pair = (predictions.pick(part) for part in (predictions.predicted, predictions.recorded))
-        return -self.trunk.distance(*pair)
+        return -self.trunk.distance(predictions.visible, predictions.pick(predictions.recorded))

@@ -9,9 +9,14 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn.functional import softshrink
 
 from worldmodel.data.clip import Clip
 from worldmodel.resolve import kind_of, one_line
+
+UNSEEN = 3 / 127.5
+"""Differences of up to so much, in pictures in [-1, 1], count as none where a reward looks at what can be seen: three
+levels of 255."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,16 @@ class Predictions:
     def pick(self, pictures: Float[Tensor, "b t v 3 H W"]) -> Float[Tensor, "n 3 H W"]:
         """The pictures that costly rewards look at."""
         return rearrange(pictures, "b t v c h w -> (b t v) c h w")[self.picked]
+
+    @property
+    def visible(self) -> Float[Tensor, "n 3 H W"]:
+        """The picked predicted pictures without differences from the recorded ones that nobody sees.
+
+        Networks see them: on a white background an error of a third of a level can be most of a distance of
+        normalised features, and tells a discriminator all that it wants to know.
+        """
+        recorded = self.pick(self.recorded)
+        return recorded + softshrink(self.pick(self.predicted) - recorded, UNSEEN)
 
 
 @runtime_checkable

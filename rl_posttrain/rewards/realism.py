@@ -36,18 +36,19 @@ class Realism(nn.Module):
     Logistic (non-saturating) losses with R1, the penalty on the gradient at recorded steps (1801.04406).
 
     Args:
-        penalty: Weight of R1, `gamma`.
+        penalty: Weight of R1, `gamma`. It sums over all patches; with 1 the discriminator stays at chance for hundreds
+            of updates.
     """
 
-    def __init__(self, penalty: float = 1.0):
+    def __init__(self, penalty: float = 0.03):
         super().__init__()
         self.discriminator = Discriminator()
         self.penalty = penalty
 
     def forward(self, predictions: Predictions) -> Float[Tensor, "n p q"]:
         """Scores of the patches, below 0; the nearer to 0 the more real: `log sigmoid(logit)`."""
-        frames, following = (predictions.pick(part) for part in (predictions.context, predictions.predicted))
-        return -softplus(-self.discriminator(frames.detach(), following))
+        frames = predictions.pick(predictions.context).detach()
+        return -softplus(-self.discriminator(frames, predictions.visible))
 
     def loss(self, predictions: Predictions) -> Float[Tensor, ""]:
         """`log(1 + e^-D(real)) + log(1 + e^D(predicted)) + penalty / 2 |dD / d real|^2`.
@@ -55,10 +56,8 @@ class Realism(nn.Module):
         The recorded next frame is shown after the same frame as the predicted one, so that only the step differs.
         No gradient reaches the predictions.
         """
-        context, predicted, recorded = (
-            predictions.pick(part).detach()
-            for part in (predictions.context, predictions.predicted, predictions.recorded)
-        )
+        context, recorded = (predictions.pick(part).detach() for part in (predictions.context, predictions.recorded))
+        predicted = predictions.visible.detach()
         frames, following = context.clone().requires_grad_(), recorded.clone().requires_grad_()
         real = self.discriminator(frames, following)
         slopes = torch.autograd.grad(real.sum(), (frames, following), create_graph=True)

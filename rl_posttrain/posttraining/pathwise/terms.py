@@ -44,6 +44,8 @@ class PictureTerms:
         ]
 
 
+KNOWN = ("perceptual", "realism", "agreement")
+"""Names of the rewards of this package, whether they are used or not."""
 NO_TERMS = PictureTerms({}, {}, None)
 """What the other objectives have."""
 
@@ -77,8 +79,9 @@ def build_terms(
     if "agreement" in weights and inverse_dynamics is not None:
         dynamics = InverseDynamics.load(inverse_dynamics, device).requires_grad_(False)
         rewards["agreement"] = DecodedActions(dynamics)
-    for name, (reward, weight) in {**extra_pictures(config.extra), **(given or {})}.items():
-        if name in rewards:
+    yours = [(name, *pair) for name, pair in (given or {}).items()]
+    for name, reward, weight in [*extra_pictures(config.extra), *yours]:
+        if name in (*rewards, *KNOWN):
             raise ValueError(f"two rewards are called {name!r}")
         rewards[name], weights[name] = CheckedPictures(name, reward), weight
     if rewards and not isinstance(world.codec, PixelCodec):
@@ -97,14 +100,11 @@ def terms_read(config: PathwiseConfig, given: WeightedPictures | None = None) ->
     return found
 
 
-def extra_pictures(extra: tuple[str, ...]) -> dict[str, tuple[PictureReward, float]]:
-    """The rewards of `--pathwise.extra`, by the name behind the colon.
+def extra_pictures(extra: tuple[str, ...]) -> list[tuple[str, PictureReward, float]]:
+    """The rewards of `--pathwise.extra` with their weights, each named by the part behind the colon.
 
     Raises:
         ValueError: An entry has another form, or there is no such reward.
     """
-    found = {}
-    for text in extra:
-        spec, weight = parsed(text, "--pathwise.extra")
-        found[spec.partition(":")[2]] = resolved(spec), weight
-    return found
+    entries = [parsed(text, "--pathwise.extra") for text in extra]
+    return [(spec.partition(":")[2], resolved(spec), weight) for spec, weight in entries]

@@ -31,8 +31,8 @@ class PathwiseUpdate(nn.Module):
     def forward(self, batch: RolloutBatch) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Loss and its parts.
 
-        The value of the loss is that of the regressions and of the discriminator's own loss. Its gradient with
-        respect to the predicted pictures is `mixed_gradient`.
+        The value of the loss is that of the regressions. Its gradient with respect to the predicted pictures is
+        `mixed_gradient`; that with respect to the discriminator is that of the discriminator's own loss.
 
         Returns:
             The loss; and without gradient `regression`, `states` with states, the value of every reward as
@@ -48,12 +48,15 @@ class PathwiseUpdate(nn.Module):
         seen = shown(world, batch, latents[:, 1:], context, states, predicted)
         with torch.autocast(world.device.type, enabled=False):  # gradients of small distances need exact numbers
             gradient, parts = self._gradient(seen, presence(world, clip, context) > 0, batch.step)
-            losses = {} if terms.realism is None else {"discriminator": terms.realism.loss(seen)}
+            learning = None if terms.realism is None else terms.realism.loss(seen)
+        loss = with_gradient(parts["regression"], predicted[0], gradient)
         if states is not None:
             goal = world.conditioner.displacement(clip.states[:, 1:], states)
-            losses["states"] = self.loss.state_weight * (predicted[1] - goal).square().mean()
-        parts |= {name: value.detach() for name, value in losses.items()}
-        return with_gradient(parts["regression"], predicted[0], gradient) + sum(losses.values()), parts
+            squared = self.loss.state_weight * (predicted[1] - goal).square().mean()
+            loss, parts["states"] = loss + squared, squared.detach()
+        if learning is not None:
+            loss, parts["discriminator"] = loss + learning - learning.detach(), learning.detach()
+        return loss, parts
 
     def _gradient(self, seen: Predictions, present: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The gradient with respect to the predicted pictures, and the values of regression and rewards."""

@@ -72,6 +72,11 @@ def rows(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+def adapters(rank: int) -> list[str]:
+    """The options that train adapters of a rank; none for 0."""
+    return ["--train", "lora", "--lora-rank", str(rank)] if rank else []
+
+
 OBJECTIVES = ("pathwise", "nft", "self-rollout", "combined", "teacher-forced")
 WITH_ADAPTERS = [pytest.param(name, 2, marks=[] if name == "combined" else pytest.mark.slow) for name in OBJECTIVES]
 
@@ -79,7 +84,7 @@ WITH_ADAPTERS = [pytest.param(name, 2, marks=[] if name == "combined" else pytes
 @pytest.mark.parametrize(("objective", "rank"), [*((name, 0) for name in OBJECTIVES), *WITH_ADAPTERS])
 def test_every_objective_trains_and_writes_what_it_measured(objective, rank, world_folder, tmp_path, capsys):
     out = tmp_path / "out"
-    more = ["--objective", objective, "--kl-weight", "0.1", "--lora-rank", str(rank), "--steps", "2"]
+    more = ["--objective", objective, "--kl-weight", "0.1", *adapters(rank), "--steps", "2"]
     assert main(arguments(world_folder, out, *more)) == 0
     assert [row["step"] for row in rows(out / "updates.jsonl")] == [0, 1]
     evaluations = rows(out / "evaluations.jsonl")
@@ -104,10 +109,10 @@ def test_every_objective_trains_and_writes_what_it_measured(objective, rank, wor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("objective", "rank"), [("nft", "0"), ("nft", "2"), ("pathwise", "0"), ("pathwise", "2")])
+@pytest.mark.parametrize(("objective", "rank"), [("nft", 0), ("nft", 2), ("pathwise", 0), ("pathwise", 2)])
 def test_a_stopped_run_resumes_exactly(objective, rank, world_folder, tmp_path):
     whole, halted = tmp_path / "whole", tmp_path / "halted"
-    more = ["--objective", objective, "--lora-rank", rank, "--learning-rate", "1e-3"]
+    more = ["--objective", objective, *adapters(rank), "--learning-rate", "1e-3"]
     main(arguments(world_folder, whole, *more))
     main(arguments(world_folder, halted, *more, "--steps", "2"))
     with (halted / "updates.jsonl").open("a") as table:  # what a killed run left behind
@@ -142,7 +147,7 @@ def test_an_interrupted_run_goes_on_as_it_says(world_folder, tmp_path, capsys):
 @pytest.mark.slow
 def test_adapters_train_as_a_command(world_folder, tmp_path):
     out = tmp_path / "out"
-    call = arguments(world_folder, out, "--steps", "1", "--lora-rank", "2")
+    call = arguments(world_folder, out, "--steps", "1", *adapters(2))
     done = subprocess.run([sys.executable, "-m", "worldmodel.cli", *call], check=True, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
     assert [row["step"] for row in rows(out / "evaluations.jsonl")] == [0, 1]
@@ -170,7 +175,11 @@ def test_moving_areas_and_inverse_dynamics_are_rewarded(world_folder, tmp_path):
         (["--num-steps", "3"], "num_steps=3"),
         (["--temperature", "0"], "a contrast needs it above 0"),
         (["--branch", "0"], "branch is at least 1, got 0"),
-        (["--lora-rank", "-1"], "lora_rank is at least 0, got -1"),
+        (["--lora-rank", "0"], "lora_rank is at least 1, got 0"),
+        (
+            ["--objective", "nft", "--pathwise.extra", "torch:mean=1"],
+            "objective=nft: only pathwise has rewards with a gradient, got torch:mean=1",
+        ),
         (["--objective", "pathwise", "--pathwise.frames", "2"], "pathwise.frames is at least 3, got 2"),
         (["--objective", "pathwise", "--pathwise.depth", "6"], "pathwise.depth=6: with 4 passes the gradient passes"),
         (["--objective", "pathwise", "--pathwise.replaced", "0"], "pathwise.replaced is above 0 and at most 1, got 0"),

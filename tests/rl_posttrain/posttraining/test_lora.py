@@ -5,7 +5,7 @@ import torch
 from tiny import random_clip, tiny_world
 
 from rl_posttrain.posttraining.branches import draw_branches, encode_branches
-from rl_posttrain.posttraining.lora import adapted, merged, twin
+from rl_posttrain.posttraining.lora import adapted, conditioned, merged, twin
 from rl_posttrain.posttraining.train import follow
 from worldmodel.world_model import WorldModel
 
@@ -46,6 +46,18 @@ def test_adapters_are_trained_alone_and_begin_without_effect():
     assert torch.equal(dreamed(world), dreamed(base))
     disturb(world)
     assert not torch.equal(dreamed(world), dreamed(base))
+
+
+def test_the_embedding_of_actions_and_states_can_be_trained_alone():
+    base = tiny_world()
+    world = conditioned(base)
+    names = set(trained(world))
+    assert names == {f"conditioner.{name}" for name, _ in base.conditioner.named_parameters()}
+    assert not trained(base)
+    before = dreamed(base)
+    disturb(world)
+    assert not torch.equal(dreamed(world), before)
+    assert torch.equal(dreamed(base), before)
 
 
 @pytest.mark.parametrize("rank", [0, -3])

@@ -27,7 +27,8 @@ def plain(guess: float, after: float, before: float):
 def test_reward_and_loss_by_hand():
     seen = plain(0.5, 0.1, 0.3)
     realism = flat(0.2, 1.0)
-    logit = 0.2 + (0.5 + 0.3) / 2
+    visible = 0.5 - 3 / 127.5  # differences of up to three levels count as none
+    logit = 0.2 + (visible + 0.3) / 2
     assert realism(seen).mean().item() == pytest.approx(-math.log(1 + math.exp(-logit)), abs=1e-6)
     real = 0.2 + (0.1 + 0.3) / 2
     told_apart = math.log(1 + math.exp(-real)) + math.log(1 + math.exp(logit))
@@ -51,6 +52,14 @@ def test_the_loss_has_a_gradient_for_the_discriminator_only():
     realism.loss(seen).backward()
     assert seen.predicted.grad is None
     assert all(weight.grad is not None for weight in realism.parameters())
+
+
+def test_what_cannot_be_seen_is_not_told_apart():
+    seen = plain(0.1 + 2 / 127.5, 0.1, 0.3)
+    realism = Realism()
+    expected = -torch.nn.functional.softplus(-realism.discriminator(seen.pick(seen.context), seen.pick(seen.recorded)))
+    torch.testing.assert_close(realism(seen), expected)
+    assert torch.autograd.grad(realism(seen).mean(), seen.predicted)[0].abs().max() == 0
 
 
 def test_the_step_counts_and_not_the_frame_alone():

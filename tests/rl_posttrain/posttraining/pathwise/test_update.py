@@ -128,14 +128,17 @@ def test_deeper_gradients_pass_through_the_rollout_and_recomputing_changes_nothi
     torch.testing.assert_close(deep, flat_gradient(world), atol=1e-5, rtol=1e-3)
 
 
-def test_missing_cameras_pull_nowhere():
+def test_missing_cameras_and_padding_pull_nowhere():
     world = tiny_world()
     batch = batch_of(world)
-    clip = replace(batch.clip, view_mask=torch.tensor([[True, False], [True, False]]))
-    batch = replace(batch, clip=clip)
-    wrist, _, _ = gradient(world, terms_of(1.0, lambda seen: seen.predicted[:, :, 1].mean()), batch)
-    plain, _, _ = gradient(world, batch=batch)
-    torch.testing.assert_close(wrist, plain)
+    pixel_mask = torch.ones(2, 2, *world.size, dtype=torch.bool)
+    pixel_mask[:, :, :4] = False
+    padded = replace(batch, clip=replace(batch.clip, pixel_mask=pixel_mask))
+    alone = replace(batch, clip=replace(batch.clip, view_mask=torch.tensor([[True, False], [True, False]])))
+    for given, outside in ((padded, (..., slice(4), slice(None))), (alone, (slice(None), slice(None), 1))):
+        pulled, _, _ = gradient(world, terms_of(1.0, lambda seen, at=outside: seen.predicted[at].mean()), given)
+        plain, _, _ = gradient(world, batch=given)
+        torch.testing.assert_close(pulled, plain)
 
 
 @pytest.mark.parametrize(("step", "counts"), [(19, False), (20, True)])
