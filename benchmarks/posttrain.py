@@ -83,6 +83,8 @@ class PosttrainBenchmark:
     """Environment that is recorded where a data set is not given."""
     data: Path | None = None
     """Recorded episodes to train on; recorded into `out` when not given."""
+    data_episodes: str = ""
+    """Which of them are read, as in :60; by default all."""
     held_out: Path | None = None
     """Recorded episodes to measure on; recorded into `out` when not given."""
     measuring: Path | None = None
@@ -110,7 +112,7 @@ class PosttrainBenchmark:
     starts: int = 2
     """Windows of each episode."""
     train_episodes: int = 60
-    """Episodes to train on."""
+    """Episodes to record for training; twice as many are recorded for the second inverse dynamics."""
     num_steps: int = 2
     """Denoising steps of the measured dreams."""
     learning_rate: float = 2e-5
@@ -258,7 +260,7 @@ def settings_of(config: PosttrainBenchmark, arm: str, data: Path, seed: int) -> 
         save_interval=20,
         log="none",
         seed=seed,
-        reading=DataOptions(episodes=f":{config.train_episodes}"),
+        reading=DataOptions(episodes=config.data_episodes),
         **ARMS[arm],
     )
 
