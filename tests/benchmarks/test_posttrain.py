@@ -28,6 +28,8 @@ def test_arms_are_compared_with_the_world_model_before(tmp_path):
         str(DATA),
         "--out",
         str(out),
+        "--teacher-forced",
+        "0.01",
         "--minutes",
         "0.02",
         "--episodes",
@@ -46,6 +48,7 @@ def test_arms_are_compared_with_the_world_model_before(tmp_path):
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     result = json.loads((out / "posttrain.json").read_text())
     updates = result["runs"]["realism 0"]["updates"]
+    assert (out / "teacher_forced" / "world.json").exists()
     arms = ["before", "realism", "supervised, equal updates", "supervised"]
     assert [(row["arm"], row["episode"]) for row in result["rows"]] == [
         (arm, episode) for arm in arms for episode in (0, 1)
