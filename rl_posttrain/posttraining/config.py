@@ -15,7 +15,7 @@ from worldmodel.training.accelerator import Tracker
 from worldmodel.training.loss import LossConfig
 from worldmodel.world_model import WorldModel
 
-Objective = Literal["nft", "self-rollout", "combined", "teacher-forced"]
+Objective = Literal["nft", "flow-grpo", "self-rollout", "combined", "teacher-forced"]
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,10 @@ class PosttrainConfig:
     """Folder that `worldmodel judge` wrote, or module:name. One more reward is then the agreement of its verdicts on
     dreamed frames with the recorded successes."""
     objective: Objective = "nft"
-    """nft moves towards the better candidates and away from the worse ones. self-rollout and teacher-forced are
-    controls: they regress to the recording, from frames that the model generated or from recorded frames. combined is
-    nft and self-rollout together."""
+    """nft moves towards the better candidates and away from the worse ones. flow-grpo makes the noise of the better
+    ones more likely; its candidates are single frames (--branch 1), drawn with a random step between two. self-rollout
+    and teacher-forced are controls: they regress to the recording, from frames that the model generated or from
+    recorded frames. combined is nft and self-rollout together."""
     steps: int = 300
     """Number of updates; the run ends earlier if --minutes are over, or after --patience validations."""
     minutes: float | None = None
@@ -68,6 +69,9 @@ class PosttrainConfig:
     (view), or in each --cell of a camera's frame."""
     cell: int = 8
     """Side of a cell in pixels if --credit is cell."""
+    inner: bool = False
+    """Leave pixels that are black or white in the recording out of the comparison. Noise that would leave the range is
+    cut off there and costs nothing, so that every update would push such pixels beyond it."""
     advantage_limit: float = 1.0
     """Largest absolute value of an advantage; larger ones are clipped."""
     old_decay_rate: float = 0.001
@@ -127,13 +131,14 @@ class PosttrainConfig:
     @property
     def contrastive(self) -> bool:
         """Whether candidates are compared."""
-        return self.objective in ("nft", "combined")
+        return self.objective in ("nft", "flow-grpo", "combined")
 
     @property
     def update_weights(self) -> UpdateWeights:
         """Terms of the loss."""
         supervision = {"self-rollout": 1.0, "combined": self.supervision}.get(self.objective, 0.0)
-        return UpdateWeights(float(self.contrastive), supervision, self.kl_weight, self.beta)
+        contrast, policy = (float(self.objective in names) for names in (("nft", "combined"), ("flow-grpo",)))
+        return UpdateWeights(contrast, supervision, self.kl_weight, self.beta, policy, self.inner)
 
 
 def check(config: PosttrainConfig, world: WorldModel, source: EpisodeSource, held_out: range) -> None:
@@ -155,6 +160,11 @@ def check(config: PosttrainConfig, world: WorldModel, source: EpisodeSource, hel
     if 2 * config.keep > config.candidates:
         raise ValueError(
             f"keep={config.keep} best and worst need {2 * config.keep} candidates, got {config.candidates}"
+        )
+    if config.objective == "flow-grpo" and (config.branch, config.num_steps) != (1, 2):
+        raise ValueError(
+            f"--objective flow-grpo: candidates are one frame of two steps, so it needs --branch 1 --num-steps 2, "
+            f"got {config.branch} and {config.num_steps}"
         )
     if config.credit == "cell":
         check_cells(config.cell, world)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from policy_eval.judge.find import judge_fingerprint, load_judge
 from rl_posttrain.posttraining.branches import draw_branches
 from rl_posttrain.posttraining.config import PosttrainConfig, check
+from rl_posttrain.posttraining.flow_grpo import restepped
 from rl_posttrain.posttraining.keeper import Keeper
 from rl_posttrain.posttraining.lora import adapted, merged, twin
 from rl_posttrain.posttraining.nft import extremes, old_policy_decay, optimality
@@ -250,8 +251,10 @@ def next_batch(
         temperature=config.temperature,
         seeds=seeds,
     )
-    good, kept, row = judge(config, rewards, rollout, candidates)
     tau, noise, state_noise = (x.to(old.device) for x in (tau, noise, state_noise))
+    if config.objective == "flow-grpo":
+        rollout = restepped(old, branches, rollout, noise, state_noise)
+    good, kept, row = judge(config, rewards, rollout, candidates)
     batch = BranchBatch(branches, good, kept, tau, noise, state_noise, config.num_steps)
     return batch, {**row, "prefix": prefix}
 
