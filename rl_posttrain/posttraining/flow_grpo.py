@@ -2,7 +2,8 @@
 
 The first step predicts the clean frame from no noise, `x`. It is renoised to the level 0.5, `z = 0.5 x + 0.5 e`, and
 the second step denoises `z` (RLCM, 2404.03673). So `z` is drawn from a Gaussian around `0.5 x`, whose likelihood has a
-gradient, and the reward of the last frame says which `e` were good.
+gradient, and the reward of the last frame says which `e` were good. Displacements of the state get no noise: it would
+have as long a gradient as thousands of pixels, and hardly any reward depends on it.
 """
 
 from dataclasses import replace
@@ -39,11 +40,7 @@ def first_step(world: WorldModel, encoded: EncodedFrames, like: tuple[Tensor, ..
 
 @torch.no_grad()
 def restepped(
-    world: WorldModel,
-    branches: Branches,
-    rollout: Rollout,
-    noise: Float[Tensor, "b k 1 v c h w"],
-    state_noise: Float[Tensor, "b k 1 s"],
+    world: WorldModel, branches: Branches, rollout: Rollout, noise: Float[Tensor, "b k 1 v c h w"]
 ) -> Rollout:
     """The rollout of candidates of one frame, drawn anew with a random step between the two.
 
@@ -51,11 +48,11 @@ def restepped(
         world: The policy that draws.
         branches: Where the candidates begin.
         rollout: The candidates as they were drawn first; the frames are replaced.
-        noise: `e` of the latents.
-        state_noise: `e` of the displacements.
+        noise: `e`.
     """
-    drawn = [rearrange(e, "b k 1 ... -> b k ...") for e in (noise, state_noise)]
-    drawn = drawn[: 1 if branches.past_states is None else 2]
+    drawn = [rearrange(noise, "b k 1 ... -> b k ...")]
+    if branches.current_states is not None:
+        drawn.append(torch.zeros_like(rearrange(branches.current_states, "b k 1 s -> b k s")))
     with autocast(world.device):
         encoded = encode_branches(world, branches)
         clean = first_step(world, encoded, tuple(drawn))

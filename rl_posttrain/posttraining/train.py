@@ -253,7 +253,7 @@ def next_batch(
     )
     tau, noise, state_noise = (x.to(old.device) for x in (tau, noise, state_noise))
     if config.objective == "flow-grpo":
-        rollout = restepped(old, branches, rollout, noise, state_noise)
+        rollout = restepped(old, branches, rollout, noise)
     good, kept, row = judge(config, rewards, rollout, candidates)
     batch = BranchBatch(branches, good, kept, tau, noise, state_noise, config.num_steps)
     return batch, {**row, "prefix": prefix}

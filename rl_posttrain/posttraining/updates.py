@@ -133,9 +133,9 @@ def branch_loss(
         )
     if weights.policy:
         with torch.no_grad():
-            before = first_step(old, encode_branches(old, batch.branches), drawn.clean)
-        after = first_step(world, encoded, drawn.clean)
-        losses["policy"] = weights.policy * policy_gradient(after, before, batch, drawn, loss.state_weight)
+            before = first_step(old, encode_branches(old, batch.branches), drawn.clean)[0]
+        after = first_step(world, encoded, drawn.clean)[0]
+        losses["policy"] = weights.policy * policy_gradient(after, before, batch, drawn.pixels)
     if weights.supervision:
         losses["supervision"] = weights.supervision * _supervision(world, encoded, batch, loss)
     if weights.kl:
@@ -207,35 +207,28 @@ def contrast(
 
 
 def policy_gradient(
-    after: tuple[Float[Tensor, "b n ..."], ...],
-    before: tuple[Float[Tensor, "b n ..."], ...],
+    after: Float[Tensor, "b n v c h w"],
+    before: Float[Tensor, "b n v c h w"],
     batch: BranchBatch,
-    drawn: DrawnFrames,
-    state_weight: float,
+    pixels: Float[Tensor, "b n v 1 h w"],
 ) -> Float[Tensor, ""]:
     """The loss of Flow-GRPO: the likelihood of the candidates' noise, by their advantages `2 r - 1`.
 
     The logarithm of the ratio is the mean over what the advantages do not tell apart: a cell, or the whole frame.
 
     Args:
-        after: Clean frames, and displacements, that the new policy predicts in the first step.
+        after: Clean frames that the new policy predicts in the first step.
         before: The same of the old policy, without gradient.
         batch: Candidates of one frame, their noise and how good they are.
-        drawn: The weight of pixels.
-        state_weight: Weight of the states.
+        pixels: Weight of every pixel.
     """
     good = batch.good if batch.good.ndim > 2 else batch.good[..., None, None, None, None]
     advantages = rearrange(2 * good - 1, "b k 1 v h w -> (b k) 1 v h w")
-    noise = [rearrange(e, "b k 1 ... -> b k ...") for e in (batch.noise, batch.state_noise)]
-    logarithms = [log_ratio(x, y, e) for x, y, e in zip(after, before, noise[: len(after)], strict=True)]
-    frames = reduce(drawn.pixels * logarithms[0], "b n v c h w -> (b n) 1 v h w", "mean")
-    frames = regrid(frames, tuple(advantages.shape[-2:]))
+    logarithm = pixels * log_ratio(after, before, rearrange(batch.noise, "b k 1 ... -> b k ..."))
+    logarithm = regrid(reduce(logarithm, "b n v c h w -> (b n) 1 v h w", "mean"), tuple(advantages.shape[-2:]))
     if advantages.shape[2] == 1:
-        frames = frames.mean(dim=2, keepdim=True)
-    value = policy_loss(frames, advantages.expand_as(frames)).mean(dim=(1, 2, 3, 4))
-    if len(after) > 1:
-        states = logarithms[1].flatten(0, 1).mean(dim=-1)
-        value = value + state_weight * policy_loss(states, advantages.mean(dim=(1, 2, 3, 4)))
+        logarithm = logarithm.mean(dim=2, keepdim=True)
+    value = policy_loss(logarithm, advantages.expand_as(logarithm)).mean(dim=(1, 2, 3, 4))
     kept = batch.kept.flatten().float()
     return (value * kept).sum() / kept.sum()
 
