@@ -11,6 +11,7 @@ from worldmodel.data import EpisodeSource
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.dreams.context import check_views
 from worldmodel.fidelity.windows import evenly_spaced_windows, trained_episodes
+from worldmodel.model.codec import PixelCodec
 from worldmodel.training.accelerator import Tracker
 from worldmodel.training.loss import LossConfig
 from worldmodel.world_model import WorldModel
@@ -166,6 +167,8 @@ def check(config: PosttrainConfig, world: WorldModel, source: EpisodeSource, hel
             f"--objective flow-grpo: candidates are one frame of two steps, so it needs --branch 1 --num-steps 2, "
             f"got {config.branch} and {config.num_steps}"
         )
+    if config.inner and not isinstance(world.codec, PixelCodec):
+        raise ValueError(f"--inner: leaves out black and white pixels, but the latents of {config.world} are no pixels")
     if config.credit == "cell":
         check_cells(config.cell, world)
     known = sorted(set(trained_episodes(world.train_data, source)) & set(held_out))

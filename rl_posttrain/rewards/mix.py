@@ -186,8 +186,8 @@ def build_rewards(
         raise ValueError("all rewards have weight 0")
     if weights.gate != "none" and dynamics is None:
         raise ValueError(f"--reward.gate {weights.gate}: compares decoded actions, so it needs --inverse-dynamics")
-    height, width = world.size
-    return RewardMix(rewards, chosen, dynamics, credit, (height // cell, width // cell), weights.gate)
+    grid = (world.size[0] // cell, world.size[1] // cell) if credit == "cell" else (1, 1)
+    return RewardMix(rewards, chosen, dynamics, credit, grid, weights.gate)
 
 
 def real_limits(dynamics: InverseDynamics, source: EpisodeSource, train: range, world: WorldModel) -> Limits:
