@@ -29,7 +29,6 @@ from rl_posttrain.rewards.mix import RewardMix, build_rewards
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips, split_episodes
-from worldmodel.dreams.verdict import Judge
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out, fingerprint
 from worldmodel.streaming.noise import mix_seed
@@ -70,25 +69,13 @@ def posttrain(config: PosttrainConfig, rewards: Weighted | None = None) -> Path:
     base = WorldModel.load(config.world, accelerator.device)
     source = EpisodeCache(open_episodes(config.data, tuple(base.size), base.views, config.reading))
     extra = find_rewards(config.reward.extra, rewards)
-    judge = judge_of(config, base)
     settings = RunSettings(config, read_by(config, source) | rewards_read(config.reward.extra, rewards))
     settings.check()
     train, held_out = split_episodes(source, config.validation_episodes)
     check(config, base, source, held_out)
     world, old = policies(config, base)
     note_training(world, source, train)
-    mix = build_rewards(
-        config.reward,
-        base,
-        source,
-        train,
-        config.inverse_dynamics,
-        branch=config.branch,
-        extra=extra,
-        judge=judge,
-        credit=config.credit,
-        cell=config.cell,
-    )
+    mix = rewards_of(config, base, source, train, extra)
     both = nn.ModuleDict({"world": world, "old": old})
     muon = config.muon and not config.lora_rank
     optimizers = build_optimizers(world, config.learning_rate, muon=muon)
@@ -160,15 +147,20 @@ def read_by(config: PosttrainConfig, source: EpisodeSource) -> dict[str, str]:
     return {"data": source.fingerprint, "world": fingerprint(config.world), **models}
 
 
-def judge_of(config: PosttrainConfig, world: WorldModel) -> Judge | None:
-    """The judge whose verdicts are to agree with recorded outcomes, or `None`.
+def rewards_of(
+    config: PosttrainConfig, base: WorldModel, source: EpisodeSource, train: range, extra: Weighted
+) -> RewardMix:
+    """The rewards of the run, as `build_rewards` makes them; the judge is loaded here.
 
     Raises:
-        ValueError: There is none at that place, or it looks at other cameras or sizes.
+        ValueError: As `build_rewards`; or there is no judge at that place, or it looks at other cameras or sizes.
     """
-    if config.judge is None:
-        return None
-    return load_judge(config.judge, world.device, views=world.views, size=tuple(world.size))
+    judge = None
+    if config.judge is not None:
+        judge = load_judge(config.judge, base.device, views=base.views, size=tuple(base.size))
+    settings = {"branch": config.branch, "credit": config.credit, "cell": config.cell}
+    decoder = config.inverse_dynamics
+    return build_rewards(config.reward, base, source, train, decoder, extra=extra, judge=judge, **settings)
 
 
 def check_processes(number: int) -> None:
