@@ -20,11 +20,11 @@ Map = Float[Tensor, "b t v h w"]
 """A reward map: of every dreamed frame, camera and cell; `t`, `v`, `h` and `w` may be 1."""
 Values = Float[Tensor, "b"] | Map
 """What a reward returns: one number for each candidate, or a map."""
+Credited = Float[Tensor, "b"] | Float[Tensor, "b frames views rows columns"]
+"""Values as fine as the credit."""
 
 
-def credited(
-    values: Values, clip: Clip, credit: Credit, grid: tuple[int, int]
-) -> Float[Tensor, "b"] | Float[Tensor, "b frames views rows columns"]:
+def credited(values: Values, clip: Clip, credit: Credit, grid: tuple[int, int]) -> Credited:
     """Values as fine as the credit: finer ones become means, coarser ones hold for all that they cover.
 
     Missing cameras and letterbox padding take no part in a mean.
