@@ -138,6 +138,8 @@ def test_a_reward_of_frames_holds_for_every_cell_of_a_finer_credit():
     mix = RewardMix({"mine": lambda rollout: frames}, {"mine": 1.0}, None, "cell", (2, 4))
     terms = mix.terms(Rollout(clip, clip))
     assert torch.equal(terms["mine"], frames.expand(2, 2, 1, 2, 4))
+    masks = {"view_mask": torch.ones(2, 3).bool(), "pixel_mask": torch.ones(2, 3, 8, 8).bool()}
+    assert numbers(terms["mine"], replace(clip, **masks)).tolist() == [1.5, 3.5]
 
 
 def test_a_map_of_a_user_has_to_fit_the_frames():
