@@ -12,9 +12,8 @@ direction is known. `with supervision` is the cosine of the mean gradient with t
 above 0 a reward also blurs. `within` and `between` are the standard deviations of the reward within a group of
 candidates, and of the means of groups. All rows see the same candidates; nothing is trained.
 
-Flow-GRPO's row takes one stochastic step of the sampler of two steps: the clean frame predicted from no noise is
-renoised to the level 0.5 and denoised again (RLCM, 2404.03673), and the gradient is that of the log-likelihood of the
-renoised frame times the advantage. Sixteen candidates of one frame, so that a batch has as many frames as the others.
+Flow-GRPO has sixteen candidates of one frame, so that a batch has as many frames as the others. `inner pixels` leaves
+out those that are black or white in the recording: noise that would leave the range is cut off there and costs nothing.
 """
 
 import time
@@ -25,7 +24,6 @@ from pathlib import Path
 
 import torch
 import tyro
-from einops import rearrange, repeat
 from jaxtyping import Float
 from rich.console import Console
 from rich.progress import Progress
@@ -35,13 +33,20 @@ from policy_eval.judge.find import load_judge
 from rl_posttrain.posttraining.branches import encode_branches
 from rl_posttrain.posttraining.config import PosttrainConfig
 from rl_posttrain.posttraining.train import judge, next_batch
-from rl_posttrain.posttraining.updates import BranchBatch, DrawnFrames, Update, contrast, drawn_frames, predict_frames
-from rl_posttrain.rewards.advantages import group_advantages
+from rl_posttrain.posttraining.updates import (
+    BranchBatch,
+    DrawnFrames,
+    RecordedBatch,
+    Update,
+    contrast,
+    drawn_frames,
+    predict_frames,
+)
 from rl_posttrain.rewards.agreement import Agreement
-from rl_posttrain.rewards.credit import Credit, credited, numbers, regrid
+from rl_posttrain.rewards.credit import Credit, credited, numbers
 from rl_posttrain.rewards.fidelity import Fidelity
 from rl_posttrain.rewards.gates import Gate
-from rl_posttrain.rewards.mix import FLOOR, RewardMix, RewardWeights, build_rewards
+from rl_posttrain.rewards.mix import RewardMix, RewardWeights, build_rewards
 from rl_posttrain.rewards.on_track import OnTrack
 from rl_posttrain.rewards.reward import Reward, Rollout
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
@@ -84,10 +89,9 @@ class Row:
         weights: Of the rewards; none for another objective.
         credit: How finely the candidates are compared.
         cell: Side of a cell in pixels.
-        objective: As in `worldmodel posttrain`, or grpo.
+        objective: As in `worldmodel posttrain`.
         gate: Which rewards are gated.
-        inner: Leave out pixels that are black or white in the recording: there noise in one direction is cut off and
-            costs nothing, so that every batch pushes beyond the range.
+        inner: Leave out pixels that are black or white in the recording.
     """
 
     weights: dict[str, float] = field(default_factory=dict)
@@ -99,6 +103,8 @@ class Row:
 
 
 SUPERVISED = "supervised self-rollout"
+NOTHING = RewardMix({"fidelity": lambda rollout: torch.zeros(len(rollout.imagined.frames))}, {"fidelity": 1.0}, None)
+"""No reward."""
 CELLS = (32, 16, 8, 4)
 
 
@@ -116,9 +122,10 @@ def rows_of(config: SignalConfig) -> dict[str, Row]:
         found |= credits("executability", {"executability": 1.0}, ("clip",))
         found |= credits("fidelity + actions", both, ("clip", "cell"))
         found |= credits("the same, gated", both, ("clip", "cell"), gate="both")
-    found |= {f"Flow-GRPO of fidelity, {credit}": Row(credit=credit, objective="grpo") for credit in ("clip", "cell")}
     found["fidelity, cell of 8 px, inner pixels"] = Row({"fidelity": 1.0}, "cell", inner=True)
-    found["Flow-GRPO of fidelity, cell, inner pixels"] = Row(credit="cell", objective="grpo", inner=True)
+    for name, row in credits("fidelity", {"fidelity": 1.0}, ("clip", "cell")).items():
+        found[f"Flow-GRPO of {name}"] = replace(row, objective="flow-grpo")
+        found[f"Flow-GRPO of {name}, inner pixels"] = replace(row, objective="flow-grpo", inner=True)
     return found
 
 
@@ -231,7 +238,7 @@ class Batch:
     @cached_property
     def singles(self) -> tuple[BranchBatch, Rollout]:
         """The candidates of one frame that Flow-GRPO has."""
-        return self.draw(replace(self.config, objective="nft", candidates=4 * self.config.candidates, branch=1))
+        return self.draw(replace(self.config, objective="flow-grpo", candidates=4 * self.config.candidates, branch=1))
 
     @cached_property
     def predicted(self) -> tuple[tuple[Tensor, ...], DrawnFrames]:
@@ -244,33 +251,37 @@ class Batch:
     def draw(self, config: PosttrainConfig) -> tuple[BranchBatch, Rollout]:
         """The candidates of an update, and their rollout."""
         seen: list[Rollout] = []
-        look = RewardMix({"fidelity": lambda rollout: seen.append(rollout) or zeros(rollout)}, {"fidelity": 1.0}, None)
-        batch, _ = next_batch(config, self.world, self.source, self.train, look, self.step)
+        look = {"fidelity": lambda rollout: seen.append(rollout) or torch.zeros(len(rollout.imagined.frames))}
+        mix = replace(NOTHING, rewards=look)
+        batch, _ = next_batch(config, self.world, self.source, self.train, mix, self.step)
         return batch, seen[0]
 
     def gradient(self, row: Row, every: RewardMix) -> tuple[Float[Tensor, "p"], tuple[float, float] | None]:
         """The gradient of a row, and the spread of its reward within and between groups."""
-        if row.objective == "grpo":
-            return self.of(flow_grpo(self.world, *self.singles, row, seed=self.step)), None
+        settings = replace(self.config, objective=row.objective, inner=row.inner)
         if not row.weights:
-            settings = replace(self.config, objective=row.objective)
-            nothing = RewardMix({"fidelity": zeros}, {"fidelity": 1.0}, None)
-            batch, _ = next_batch(settings, self.world, self.source, self.train, nothing, self.step)
-            with autocast(self.world.device):
-                loss, _ = Update(self.world, self.world, None, settings.update_weights, settings.loss)(batch)
-            return self.of(loss), None
-        batch, rollout = self.shared
+            batch, _ = next_batch(settings, self.world, self.source, self.train, NOTHING, self.step)
+            return self.of(self.loss(settings, batch)), None
         mix = mix_of(every, row, self.world.size)
-        good, kept, _ = judge(replace(self.config, objective="nft"), mix, rollout, self.config.candidates)
+        batch, rollout = self.shared if row.objective == "nft" else self.singles
+        good, kept, _ = judge(settings, mix, rollout, len(rollout.imagined.frames) // self.config.groups)
+        spread = spread_of(mix, rollout, good.shape[1])
+        batch = replace(batch, good=good, kept=kept)
+        if row.objective != "nft":
+            return self.of(self.loss(settings, batch)), spread
         predicted, drawn = self.predicted
         if row.inner:
-            drawn = replace(drawn, pixels=drawn.pixels * inner_pixels(batch))
+            drawn = drawn_frames(self.world, batch, self.config.loss, inner=True)
         leaves = tuple(x.detach().requires_grad_() for x in predicted)
         before = tuple(x.detach() for x in predicted)  # at the first update the old policy is the new one
-        scored = replace(batch, good=good, kept=kept)
-        loss = contrast(leaves, before, scored, drawn, self.config.beta, self.config.loss.state_weight)
-        towards = torch.autograd.grad(loss, leaves)
-        return self.of(predicted, towards), spread_of(mix, rollout, self.config.candidates)
+        loss = contrast(leaves, before, batch, drawn, self.config.beta, self.config.loss.state_weight)
+        return self.of(predicted, torch.autograd.grad(loss, leaves)), spread
+
+    def loss(self, settings: PosttrainConfig, batch: BranchBatch | RecordedBatch) -> Float[Tensor, ""]:
+        """The loss of an objective."""
+        with autocast(self.world.device):
+            loss, _ = Update(self.world, self.world, None, settings.update_weights, settings.loss)(batch)
+        return loss
 
     def of(self, outputs: Tensor | tuple[Tensor, ...], towards: tuple[Tensor, ...] | None = None) -> Float[Tensor, "p"]:
         """The gradient with respect to all weights, 0 where there is none."""
@@ -303,17 +314,6 @@ def mix_of(every: RewardMix, row: Row, size: tuple[int, int]) -> RewardMix:
     return RewardMix(fine, row.weights, every.dynamics, row.credit, grid, row.gate)
 
 
-def inner_pixels(batch: BranchBatch) -> Float[Tensor, "b n v 1 h w"]:
-    """1 where no colour of the recorded frame is at an end of its range, else 0."""
-    inner = (batch.branches.truth.abs().amax(dim=3, keepdim=True) < 0.98).float()
-    return repeat(inner, "b m ... -> b (k m) ...", k=batch.tau.shape[1])
-
-
-def zeros(rollout: Rollout) -> Float[Tensor, "b"]:
-    """No reward."""
-    return torch.zeros(len(rollout.imagined.frames))
-
-
 def spread_of(mix: RewardMix, rollout: Rollout, candidates: int) -> tuple[float, float]:
     """Standard deviation of the first reward that counts, within groups and between their means.
 
@@ -323,36 +323,6 @@ def spread_of(mix: RewardMix, rollout: Rollout, candidates: int) -> tuple[float,
     fine = credited(values, rollout.reference, mix.credit, mix.grid).unflatten(0, (-1, candidates))
     means = numbers(values, rollout.reference).unflatten(0, (-1, candidates)).mean(dim=1)
     return float(fine.var(dim=1, correction=0).mean().sqrt()), float(means.std(correction=0))
-
-
-def flow_grpo(world: WorldModel, batch: BranchBatch, rollout: Rollout, row: Row, *, seed: int) -> Float[Tensor, ""]:
-    """Minus the likelihood of one renoised frame for each candidate times its advantage; gradient at the old policy."""
-    branches = batch.branches
-    with autocast(world.device):
-        encoded = encode_branches(world, branches)
-        shape = batch.tau.flatten(1).shape
-        parts = [torch.zeros_like(rearrange(n, "b k m ... -> b (k m) ...")) for n in (batch.noise, batch.state_noise)]
-        parts = parts[: 1 if branches.past_states is None else 2]
-        level, half = torch.zeros(shape), torch.full(shape, 0.5)
-        clean = tuple(x.float() for x in world.predict(encoded, tuple(parts), level, half))
-        generator = torch.Generator().manual_seed(seed)
-        fresh = [torch.randn(x.shape, generator=generator) for x in clean]
-        with torch.no_grad():
-            renoised = tuple(0.5 * x + 0.5 * e for x, e in zip(clean, fresh, strict=True))
-            last = world.predict(encoded, renoised, half, half)[0].float()
-    candidates = batch.tau.shape[1]
-    pictures = world.codec.decode(world.bound(rearrange(last.detach(), "b n ... -> (b n) ...")))
-    shown = torch.cat([rollout.imagined.frames[:, :1], pictures[:, None]], dim=1)
-    scored = Fidelity(None, row.credit, row.cell)(Rollout(replace(rollout.imagined, frames=shown), rollout.reference))
-    values = scored.unflatten(0, (-1, candidates))
-    advantages = group_advantages(values, floor=FLOOR if values.ndim > 2 else 0.0).clamp(-1, 1)
-    if advantages.ndim == 2:
-        return -(repeat(advantages, "b k -> b k 1 1 1 1") * fresh[0] * clean[0]).mean()
-    fine = regrid(advantages.flatten(0, 1), tuple(world.latent_shape[1:])).unflatten(0, (-1, candidates))
-    weight = rearrange(fine, "b k 1 v h w -> b k v 1 h w")
-    if row.inner:
-        weight = weight * inner_pixels(batch)
-    return -(weight * fresh[0] * clean[0]).mean()
 
 
 def main(config: SignalConfig) -> None:

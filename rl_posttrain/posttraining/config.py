@@ -13,11 +13,12 @@ from worldmodel.data import EpisodeSource
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.dreams.context import check_views
 from worldmodel.fidelity.windows import evenly_spaced_windows, trained_episodes
+from worldmodel.model.codec import PixelCodec
 from worldmodel.training.accelerator import Tracker
 from worldmodel.training.loss import LossConfig
 from worldmodel.world_model import WorldModel
 
-Objective = Literal["pathwise", "nft", "self-rollout", "combined", "teacher-forced"]
+Objective = Literal["pathwise", "nft", "flow-grpo", "self-rollout", "combined", "teacher-forced"]
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,10 @@ class PosttrainConfig:
     dreamed frames with the recorded successes."""
     objective: Objective = "nft"
     """pathwise follows the gradient of rewards through the last decoding step of its own rollouts, beside a regression
-    to the recording. nft moves towards the better candidates and away from the worse ones. self-rollout and
-    teacher-forced are controls: they regress to the recording, from frames that the model generated or from recorded
-    frames. combined is nft and self-rollout together."""
+    to the recording. nft moves towards the better candidates and away from the worse ones. flow-grpo makes the noise of
+    the better ones more likely; its candidates are single frames (--branch 1), drawn with a random step between two.
+    self-rollout and teacher-forced are controls: they regress to the recording, from frames that the model generated or
+    from recorded frames. combined is nft and self-rollout together."""
     steps: int = 300
     """Number of updates; the run ends earlier if --minutes are over, or after --patience validations."""
     minutes: float | None = None
@@ -71,6 +73,9 @@ class PosttrainConfig:
     (view), or in each --cell of a camera's frame."""
     cell: int = 8
     """Side of a cell in pixels if --credit is cell."""
+    inner: bool = False
+    """Leave pixels that are black or white in the recording out of the comparison. Noise that would leave the range is
+    cut off there and costs nothing, so that every update would push such pixels beyond it."""
     advantage_limit: float = 1.0
     """Largest absolute value of an advantage; larger ones are clipped."""
     old_decay_rate: float = 0.001
@@ -155,13 +160,14 @@ class PosttrainConfig:
     @property
     def contrastive(self) -> bool:
         """Whether candidates are compared."""
-        return self.objective in ("nft", "combined")
+        return self.objective in ("nft", "flow-grpo", "combined")
 
     @property
     def update_weights(self) -> UpdateWeights:
         """Terms of the loss."""
         supervision = {"self-rollout": 1.0, "combined": self.supervision}.get(self.objective, 0.0)
-        return UpdateWeights(float(self.contrastive), supervision, self.kl_weight, self.beta)
+        contrast, policy = (float(self.objective in names) for names in (("nft", "combined"), ("flow-grpo",)))
+        return UpdateWeights(contrast, supervision, self.kl_weight, self.beta, policy, self.inner)
 
 
 def check(config: PosttrainConfig, world: WorldModel, source: EpisodeSource, held_out: range) -> None:
@@ -186,6 +192,13 @@ def check(config: PosttrainConfig, world: WorldModel, source: EpisodeSource, hel
         )
     if config.differentiable:
         pathwise.check(config.pathwise)
+    if config.objective == "flow-grpo" and (config.branch, config.num_steps) != (1, 2):
+        raise ValueError(
+            f"--objective flow-grpo: candidates are one frame of two steps, so it needs --branch 1 --num-steps 2, "
+            f"got {config.branch} and {config.num_steps}"
+        )
+    if config.inner and not isinstance(world.codec, PixelCodec):
+        raise ValueError(f"--inner: leaves out black and white pixels, but the latents of {config.world} are no pixels")
     if config.credit == "cell":
         check_cells(config.cell, world)
     known = sorted(set(trained_episodes(world.train_data, source)) & set(held_out))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from policy_eval.judge.find import judge_fingerprint, load_judge
 from rl_posttrain.posttraining.branches import draw_branches
 from rl_posttrain.posttraining.config import PosttrainConfig, check
+from rl_posttrain.posttraining.flow_grpo import restepped
 from rl_posttrain.posttraining.keeper import Keeper
 from rl_posttrain.posttraining.lora import adapted, conditioned, merged, twin
 from rl_posttrain.posttraining.nft import extremes, old_policy_decay, optimality
@@ -34,7 +35,6 @@ from rl_posttrain.rewards.predictions import WeightedPictures
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips, split_episodes
-from worldmodel.dreams.verdict import Judge
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out, fingerprint
 from worldmodel.streaming.noise import mix_seed
@@ -79,7 +79,6 @@ def posttrain(
     base = WorldModel.load(config.world, accelerator.device)
     source = EpisodeCache(open_episodes(config.data, tuple(base.size), base.views, config.reading))
     extra = find_rewards(config.reward.extra, rewards)
-    judge = judge_of(config, base)
     read = read_by(config, source) | rewards_read(config.reward.extra, rewards)
     settings = RunSettings(config, read | terms_read(config.pathwise, pictures) if config.differentiable else read)
     settings.check()
@@ -87,18 +86,7 @@ def posttrain(
     check(config, base, source, held_out)
     world, old = policies(config, base)
     note_training(world, source, train)
-    mix = build_rewards(
-        config.reward,
-        base,
-        source,
-        train,
-        config.inverse_dynamics,
-        branch=config.branch,
-        extra=extra,
-        judge=judge,
-        credit=config.credit,
-        cell=config.cell,
-    )
+    mix = rewards_of(config, base, source, train, extra)
     terms = terms_of(config, base, pictures)
     both = nn.ModuleDict({"world": world, "old": old, **terms.learned})
     muon = config.muon and config.train != "lora"
@@ -194,15 +182,20 @@ def read_by(config: PosttrainConfig, source: EpisodeSource) -> dict[str, str]:
     return {"data": source.fingerprint, "world": fingerprint(config.world), **models}
 
 
-def judge_of(config: PosttrainConfig, world: WorldModel) -> Judge | None:
-    """The judge whose verdicts are to agree with recorded outcomes, or `None`.
+def rewards_of(
+    config: PosttrainConfig, base: WorldModel, source: EpisodeSource, train: range, extra: Weighted
+) -> RewardMix:
+    """The rewards of the run, as `build_rewards` makes them; the judge is loaded here.
 
     Raises:
-        ValueError: There is none at that place, or it looks at other cameras or sizes.
+        ValueError: As `build_rewards`; or there is no judge at that place, or it looks at other cameras or sizes.
     """
-    if config.judge is None:
-        return None
-    return load_judge(config.judge, world.device, views=world.views, size=tuple(world.size))
+    judge = None
+    if config.judge is not None:
+        judge = load_judge(config.judge, base.device, views=base.views, size=tuple(base.size))
+    settings = {"branch": config.branch, "credit": config.credit, "cell": config.cell}
+    decoder = config.inverse_dynamics
+    return build_rewards(config.reward, base, source, train, decoder, extra=extra, judge=judge, **settings)
 
 
 def check_processes(number: int) -> None:
@@ -291,8 +284,10 @@ def next_batch(
         temperature=config.temperature,
         seeds=seeds,
     )
-    good, kept, row = judge(config, rewards, rollout, candidates)
     tau, noise, state_noise = (x.to(old.device) for x in (tau, noise, state_noise))
+    if config.objective == "flow-grpo":
+        rollout = restepped(old, branches, rollout, noise)
+    good, kept, row = judge(config, rewards, rollout, candidates)
     batch = BranchBatch(branches, good, kept, tau, noise, state_noise, config.num_steps)
     return batch, {**row, "prefix": prefix}
 

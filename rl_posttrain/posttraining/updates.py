@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from rl_posttrain.posttraining.branches import Branches, encode_branches
+from rl_posttrain.posttraining.flow_grpo import first_step, log_ratio, policy_loss
 from rl_posttrain.posttraining.nft import kl_penalty, nft_loss
 from rl_posttrain.rewards.credit import regrid
 from worldmodel.data.clip import Clip
@@ -18,6 +19,9 @@ from worldmodel.model.backbone import EncodedFrames
 from worldmodel.model.flow import add_noise, ramp_weight
 from worldmodel.training.loss import Draws, LossConfig, motion_weight, presence, training_loss
 from worldmodel.world_model import WorldModel
+
+INNER = 0.98
+"""Latents are inner below this absolute value; a picture's black is -1 and its white is 1."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,16 @@ class UpdateWeights:
         supervision: Regression to the recorded frames in place of the generated ones; 0 for none.
         kl: Squared distance to the reference's predictions; 0 for none.
         beta: `b` of the contrastive loss.
+        policy: The policy gradient of Flow-GRPO; 0 for none.
+        inner: Leave pixels that are black or white in the recording out of contrast and policy gradient.
     """
 
     contrast: float
     supervision: float
     kl: float
     beta: float
+    policy: float = 0.0
+    inner: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,11 +116,11 @@ def branch_loss(
     that of the pretraining loss; the identity of the contrastive loss holds for any weighted norm.
 
     Returns:
-        The loss, and `contrast`, `supervision`, `kl` as far as they are used, and `gap`: the root
-        mean square distance of the new and the old policy's predicted frames.
+        The loss, and `contrast`, `policy`, `supervision`, `kl` as far as they are used, and, with a contrast, `gap`:
+        the root mean square distance of the new and the old policy's predicted frames.
     """
     encoded = encode_branches(world, batch.branches)
-    drawn = drawn_frames(world, batch, loss)
+    drawn = drawn_frames(world, batch, loss, inner=weights.inner)
     losses, parts = {}, {}
     if weights.contrast or weights.kl:
         predicted = predict_frames(world, encoded, batch, drawn.clean)
@@ -123,6 +131,11 @@ def branch_loss(
         losses["contrast"] = weights.contrast * contrast(
             predicted, before, batch, drawn, weights.beta, loss.state_weight
         )
+    if weights.policy:
+        with torch.no_grad():
+            before = first_step(old, encode_branches(old, batch.branches), drawn.clean)[0]
+        after = first_step(world, encoded, drawn.clean)[0]
+        losses["policy"] = weights.policy * policy_gradient(after, before, batch, drawn.pixels)
     if weights.supervision:
         losses["supervision"] = weights.supervision * _supervision(world, encoded, batch, loss)
     if weights.kl:
@@ -146,11 +159,23 @@ class DrawnFrames:
     pixels: Float[Tensor, "b n v 1 h w"]
 
 
-def drawn_frames(world: WorldModel, batch: BranchBatch, loss: LossConfig) -> DrawnFrames:
-    """The frames that the old policy generated, as targets."""
+def drawn_frames(world: WorldModel, batch: BranchBatch, loss: LossConfig, *, inner: bool = False) -> DrawnFrames:
+    """The frames that the old policy generated, as targets.
+
+    Args:
+        world: The policy that is trained.
+        batch: Its branches.
+        loss: Settings of the pretraining loss, for the weight of pixels.
+        inner: Whether pixels with a colour at an end of its range in the recording weigh 0. Noise in one direction is
+            cut off there and costs nothing, so that every batch would push such pixels beyond their range.
+    """
     branches = batch.branches
     clean = _parts(world, branches, branches.sample, branches.sample_states)
-    return DrawnFrames(clean, _pixel_weight(world, branches, clean[0], loss))
+    pixels = _pixel_weight(world, branches, clean[0], loss)
+    if inner:
+        within = (branches.truth.abs().amax(dim=3, keepdim=True) < INNER).float()
+        pixels = pixels * repeat(within, "b m ... -> b (k m) ...", k=batch.tau.shape[1])
+    return DrawnFrames(clean, pixels)
 
 
 def contrast(
@@ -179,6 +204,33 @@ def contrast(
         for p, q, x, share in zip(predicted, before, drawn.clean, shares[: len(drawn.clean)], strict=True)
     ]
     return (_reduce(errors, drawn.pixels, state_weight) * kept).sum() / kept.sum()
+
+
+def policy_gradient(
+    after: Float[Tensor, "b n v c h w"],
+    before: Float[Tensor, "b n v c h w"],
+    batch: BranchBatch,
+    pixels: Float[Tensor, "b n v 1 h w"],
+) -> Float[Tensor, ""]:
+    """The loss of Flow-GRPO: the likelihood of the candidates' noise, by their advantages `2 r - 1`.
+
+    The logarithm of the ratio is the mean over what the advantages do not tell apart: a cell, or the whole frame.
+
+    Args:
+        after: Clean frames that the new policy predicts in the first step.
+        before: The same of the old policy, without gradient.
+        batch: Candidates of one frame, their noise and how good they are.
+        pixels: Weight of every pixel.
+    """
+    good = batch.good if batch.good.ndim > 2 else batch.good[..., None, None, None, None]
+    advantages = rearrange(2 * good - 1, "b k 1 v h w -> (b k) 1 v h w")
+    logarithm = pixels * log_ratio(after, before, rearrange(batch.noise, "b k 1 ... -> b k ..."))
+    logarithm = regrid(reduce(logarithm, "b n v c h w -> (b n) 1 v h w", "mean"), tuple(advantages.shape[-2:]))
+    if advantages.shape[2] == 1:
+        logarithm = logarithm.mean(dim=2, keepdim=True)
+    value = policy_loss(logarithm, advantages.expand_as(logarithm)).mean(dim=(1, 2, 3, 4))
+    kept = batch.kept.flatten().float()
+    return (value * kept).sum() / kept.sum()
 
 
 def shares_of(

@@ -20,11 +20,11 @@ Map = Float[Tensor, "b t v h w"]
 """A reward map: of every dreamed frame, camera and cell; `t`, `v`, `h` and `w` may be 1."""
 Values = Float[Tensor, "b"] | Map
 """What a reward returns: one number for each candidate, or a map."""
+Credited = Float[Tensor, "b"] | Float[Tensor, "b frames views rows columns"]
+"""Values as fine as the credit."""
 
 
-def credited(
-    values: Values, clip: Clip, credit: Credit, grid: tuple[int, int]
-) -> Float[Tensor, "b"] | Float[Tensor, "b frames views rows columns"]:
+def credited(values: Values, clip: Clip, credit: Credit, grid: tuple[int, int]) -> Credited:
     """Values as fine as the credit: finer ones become means, coarser ones hold for all that they cover.
 
     Missing cameras and letterbox padding take no part in a mean.
@@ -58,7 +58,7 @@ def numbers(values: Values, clip: Clip) -> Float[Tensor, "b"]:
     return credited(values, clip, "clip", (1, 1))
 
 
-def over_cells(values: Map, pixel_mask: Bool[Tensor, "b v H W"] | None) -> Float[Tensor, "b t v 1 1"]:
+def over_cells(values: Map, pixel_mask: Bool[Tensor, "b views H W"] | None) -> Float[Tensor, "b t v 1 1"]:
     """The mean over the cells, each weighted by its share of pixels that are not padding."""
     if pixel_mask is None or values.shape[-2:] == (1, 1):
         return values.mean(dim=(3, 4), keepdim=True)
@@ -68,7 +68,7 @@ def over_cells(values: Map, pixel_mask: Bool[Tensor, "b v H W"] | None) -> Float
     return (values * shares).sum(dim=(3, 4), keepdim=True) / shares.sum(dim=(3, 4), keepdim=True).clamp_min(1e-6)
 
 
-def over_views(values: Map, view_mask: Bool[Tensor, "b v"] | None) -> Float[Tensor, "b t 1 h w"]:
+def over_views(values: Map, view_mask: Bool[Tensor, "b views"] | None) -> Float[Tensor, "b t 1 h w"]:
     """The mean over the cameras that are there."""
     if view_mask is None or values.shape[2] == 1:
         return values.mean(dim=2, keepdim=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from policy_eval.judge.inverse_dynamics import InverseDynamics
 from rl_posttrain.rewards.advantages import group_advantages
 from rl_posttrain.rewards.agreement import Agreement, StateAgreement, motion_agreement
-from rl_posttrain.rewards.credit import Credit, Values, credited
+from rl_posttrain.rewards.credit import Credit, Credited, Values, credited
 from rl_posttrain.rewards.executability import Executability, Limits, shortest
 from rl_posttrain.rewards.extra import ExtraRewards, Weighted
 from rl_posttrain.rewards.fidelity import Fidelity, moving_fidelity
@@ -86,7 +86,7 @@ class RewardMix:
         """Names of the rewards whose weight is not 0."""
         return tuple(name for name, weight in self.weights.items() if weight)
 
-    def terms(self, rollout: Rollout) -> dict[str, Values]:
+    def terms(self, rollout: Rollout) -> dict[str, Credited]:
         """Every reward of every candidate, as fine as the credit.
 
         Raises:
@@ -94,7 +94,7 @@ class RewardMix:
         """
         return {name: self._credited(name, reward(rollout), rollout.reference) for name, reward in self.rewards.items()}
 
-    def _credited(self, name: str, values: Values, clip: Clip) -> Values:
+    def _credited(self, name: str, values: Values, clip: Clip) -> Credited:
         try:
             return credited(values, clip, self.credit, self.grid)
         except ValueError as error:
@@ -186,8 +186,8 @@ def build_rewards(
         raise ValueError("all rewards have weight 0")
     if weights.gate != "none" and dynamics is None:
         raise ValueError(f"--reward.gate {weights.gate}: compares decoded actions, so it needs --inverse-dynamics")
-    height, width = world.size
-    return RewardMix(rewards, chosen, dynamics, credit, (height // cell, width // cell), weights.gate)
+    grid = (world.size[0] // cell, world.size[1] // cell) if credit == "cell" else (1, 1)
+    return RewardMix(rewards, chosen, dynamics, credit, grid, weights.gate)
 
 
 def real_limits(dynamics: InverseDynamics, source: EpisodeSource, train: range, world: WorldModel) -> Limits:

@@ -108,9 +108,9 @@ def test_gradients_of_rewards_and_objectives_are_taken(tmp_path):
     out = tmp_path / "signal.json"
     options = {"batches": 2, "groups": 1, "prefix": 3, "out": out, "inverse_dynamics": tmp_path / "inverse"}
     known = script["rows_of"](script["SignalConfig"](LEROBOT_V30, tmp_path / "world", **options))
-    assert len(known) == 22
+    assert len(known) == 23
     rows = ("supervised self-rollout", "fidelity, cell of 8 px", "agreement, frame", "the same, gated, clip")
-    rows += ("Flow-GRPO of fidelity, clip", "Flow-GRPO of fidelity, cell, inner pixels")
+    rows += ("Flow-GRPO of fidelity, clip", "Flow-GRPO of fidelity, cell of 8 px, inner pixels")
     script["main"](script["SignalConfig"](LEROBOT_V30, tmp_path / "world", rows=rows, **options))
     found = json.loads(out.read_text())["rows"]
     assert tuple(found) == rows

@@ -177,6 +177,9 @@ def test_cells_and_a_judge_reward_as_a_command(world_folder, tmp_path, capsys):
     assert main(arguments(world_folder, tmp_path / "out", *more)) == 0
     last = rows(tmp_path / "out" / "evaluations.jsonl")[-1]
     assert -1 <= last["reward.outcome"] <= 0 and "reward.on_track" in last
+    single = ["--objective", "flow-grpo", "--branch", "1", "--inner", "--reward.executability", "0"]
+    assert main(arguments(world_folder, tmp_path / "single", *more, *single)) == 0
+    assert "policy" in rows(tmp_path / "single" / "updates.jsonl")[0]
     LearnedJudge(JudgeShape(("top", "wrist"), (16, 24))).save(tmp_path / "judge")
     assert main(arguments(world_folder, tmp_path / "out", *more, "--resume")) == 2
     assert "judge (fingerprint) was" in capsys.readouterr().err

@@ -131,6 +131,17 @@ def test_numbers_and_maps_add_up():
     assert total[0, 0] > total[1, 0] and total[1, 1] > total[0, 1]
 
 
+def test_a_reward_of_frames_holds_for_every_cell_of_a_finer_credit():
+    """As that of outcomes does: `b t 1 1 1` becomes a map of 2 x 4 cells."""
+    clip = Clip(torch.zeros(2, 3, 1, 8, 8, 3, dtype=torch.uint8))
+    frames = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[..., None, None, None]
+    mix = RewardMix({"mine": lambda rollout: frames}, {"mine": 1.0}, None, "cell", (2, 4))
+    terms = mix.terms(Rollout(clip, clip))
+    assert torch.equal(terms["mine"], frames.expand(2, 2, 1, 2, 4))
+    masks = {"view_mask": torch.ones(2, 3).bool(), "pixel_mask": torch.ones(2, 3, 8, 8).bool()}
+    assert numbers(terms["mine"], replace(clip, **masks)).tolist() == [1.5, 3.5]
+
+
 def test_a_map_of_a_user_has_to_fit_the_frames():
     clip = Clip(torch.zeros(2, 3, 1, 8, 8, 3, dtype=torch.uint8))
     for shape in ((2, 2, 1, 4, 4), (2, 1, 1, 1, 1), (2, 2, 1, 8, 2)):
