@@ -44,7 +44,7 @@ class ReplayBenchmark:
     """Judge of the dreams."""
     policies: Path = Path("checkpoints/policies/pusht-position")
     """Folder of policies."""
-    episodes: int = 60
+    episodes: int = 64
     """Starts of each policy."""
     horizon: int = 60
     """Most actions of a trial."""
