@@ -115,7 +115,7 @@ def test_gradients_of_rewards_and_objectives_are_taken(tmp_path):
     found = json.loads(out.read_text())["rows"]
     assert tuple(found) == rows
     assert all(row["length"] > 0 and np.isfinite(row["signal"]) for row in found.values())
-    assert found["supervised self-rollout"]["supervision"] == pytest.approx(1)
+    assert found["supervised self-rollout"]["supervision"] == pytest.approx(1, abs=0.01)
     assert found["fidelity, cell of 8 px"]["within"] > 0
     with pytest.raises(SystemExit, match=r"no such rows: \['x'\]"):
         script["main"](script["SignalConfig"](LEROBOT_V30, tmp_path / "world", rows=("x",), **options))

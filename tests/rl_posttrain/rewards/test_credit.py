@@ -132,8 +132,8 @@ def test_numbers_and_maps_add_up():
 
 
 def test_a_reward_of_frames_holds_for_every_cell_of_a_finer_credit():
-    """As that of outcomes does: `b t 1 1 1` becomes a map of 2 x 4 cells."""
-    clip = Clip(torch.zeros(2, 3, 1, 8, 8, 3, dtype=torch.uint8))
+    """As that of outcomes does: `b t 1 1 1` becomes a map of 2 x 4 cells, beside the masks of three cameras."""
+    clip = Clip(torch.zeros(2, 3, 3, 8, 8, 3, dtype=torch.uint8))
     frames = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[..., None, None, None]
     mix = RewardMix({"mine": lambda rollout: frames}, {"mine": 1.0}, None, "cell", (2, 4))
     terms = mix.terms(Rollout(clip, clip))
