@@ -253,13 +253,7 @@ COMMANDS = {
     ),
 }
 
-CONTINUES = (
-    "record",
-    "rank",
-    "steer",
-    "adapt",
-    "align",
-)  # commands whose finished parts are kept: the same call goes on
+CONTINUES = ("record", "rank", "steer", "adapt", "align")  # finished parts are kept: the same call goes on
 RESUMES = ("pretrain", "posttrain", "imagine")  # commands that save their state, for --resume
 TRAINS = ("pretrain", "posttrain", "align", "bench")  # commands that are faster after a restart of the process
 
