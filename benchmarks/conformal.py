@@ -18,7 +18,6 @@ from jaxtyping import Float64
 
 from policy_eval.judge.calibration.calibrate import CalibrateConfig, counts, dreams_and_outcomes
 from policy_eval.judge.calibration.conformal import Band, conformal_band
-from policy_eval.judge.calibration.scores import TrialScores
 from policy_eval.judge.find import load_trained
 from worldmodel.files import write_json
 from worldmodel.model.card import table
@@ -83,7 +82,11 @@ def main(config: ConformalConfig) -> None:
 
 
 def tried(
-    config: ConformalConfig, scores: TrialScores, real: Float64[np.ndarray, "e"], threshold: float, error: float | None
+    config: ConformalConfig,
+    scores: Float64[np.ndarray, "e"],
+    real: Float64[np.ndarray, "e"],
+    threshold: float,
+    error: float | None,
 ) -> Float64[np.ndarray, "cuts 4"]:
     """The four shares of fresh halves, one row for each cut."""
     generator, found = np.random.default_rng(config.seed), []
@@ -92,8 +95,8 @@ def tried(
         known, fresh = order[: len(order) // 2], order[len(order) // 2 :]
         band = Band(threshold, None)
         if error is not None:
-            band = conformal_band(part(scores, known), real[known], threshold, error, str(config.data))
-        verdicts = band.verdicts(part(scores, fresh))
+            band = conformal_band(scores[known], real[known], threshold, error, str(config.data))
+        verdicts = band.verdicts(scores[fresh])
         said, outcomes = counts(verdicts, real[fresh]), real[fresh]
         decided = len(fresh) - said["unsure"]
         wrong = said["false_successes"] + said["false_failures"]
@@ -106,11 +109,6 @@ def tried(
             )
         )
     return np.array(found)
-
-
-def part(scores: TrialScores, rows: np.ndarray) -> TrialScores:
-    """The scores of some trials."""
-    return TrialScores(scores.highest[rows], scores.last[rows])
 
 
 def shown(found: Float64[np.ndarray, "cuts 4"]) -> list[str]:

@@ -123,6 +123,7 @@ class Batch:
         self.seeds = [envs.starts.seeds[start] for start in self.padded]
         self.tasks = [envs.starts.tasks[start] for start in self.padded]
         self.success, self.done, self.faulty, self.unsure = np.zeros((4, envs.num_envs), bool)
+        self.doubts_last = getattr(judge or getattr(envs, "judge", None), "doubts_last", False)
         self.done[len(starts) :] = True
         self.asked = np.arange(envs.num_envs)
 
@@ -153,7 +154,8 @@ class Batch:
                 over = solved
             returns += np.where(running, rewards, 0.0)
             self.success |= running & solved
-            self.unsure = np.where(running, unsure & ~solved, self.unsure)
+            doubted = unsure | (self.unsure & self.doubts_last)
+            self.unsure = np.where(running, doubted & ~solved, self.unsure)
             self.done |= over
             if record is not None:
                 history.append(observation)

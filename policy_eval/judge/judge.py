@@ -80,6 +80,8 @@ class LearnedJudge:
             `worldmodel calibrate --error` sets it.
     """
 
+    doubts_last = True
+
     def __init__(
         self,
         shape: JudgeShape,

@@ -90,3 +90,9 @@ def test_progress_is_shown_by_one_function():
     """It knows what to do where there is no terminal."""
     shown = [str(path) for path, text in TEXTS.items() if path.parts[0] in PACKAGES and "rich.progress" in text]
     assert shown == ["worldmodel/display/progress.py"]
+
+
+def test_mujoco_is_prepared_before_it_is_imported():
+    """Otherwise the tests that come later in the same process cannot draw without a display."""
+    skips = [str(path) for path, text in TEXTS.items() if re.search(r"importorskip\(.(metaworld|mujoco)\b", text)]
+    assert skips == []

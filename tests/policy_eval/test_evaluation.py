@@ -342,6 +342,31 @@ def test_a_trial_is_in_doubt_if_the_judge_is_unsure_at_its_end(starts):
         evaluate(move(2.0), envs, horizon=3, judge=judge)
 
 
+def test_a_doubt_lasts_if_the_judge_says_so(starts):
+    """It is unsure at 4 to 6, through which every trial passes, and sees a success at 10."""
+
+    class Judge:
+        def __init__(self, doubts_last):
+            self.doubts_last = doubts_last
+
+        def __call__(self, seen):
+            place = seen.states[:, 0]
+            return Verdict(place, place >= 10, unsure=(place > 4) & (place <= 6))
+
+    envs = RealEnvs(SquareEnv, starts, num_envs=5)
+    ends = starts.states[:, 0] + 6
+    passed = (starts.states[:, 0] + 2 <= 6) & (ends > 6) & (ends < 10)
+    assert passed.any() and (ends >= 10).any()
+    doubtful = []
+    for lasts in (False, True):
+        faults = []
+        found = evaluate(move(2.0), envs, horizon=3, judge=Judge(lasts), faults=faults)
+        assert found.outcomes.tolist() == (ends >= 10).float().tolist()
+        doubtful.append({fault.seed for fault in faults})
+    seeds = np.array(starts.seeds)
+    assert doubtful[1] - doubtful[0] == set(seeds[passed.numpy()].tolist())
+
+
 def test_a_policy_is_told_its_tasks(starts):
     class Told:
         def reset(self, seeds):

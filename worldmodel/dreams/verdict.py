@@ -35,7 +35,8 @@ class Verdict:
 
 
 Judge = Callable[[Observation], Verdict]
-"""Looks at the latest frame of every stream, all cameras."""
+"""Looks at the latest frame of every stream, all cameras. If it has an attribute `doubts_last` that is true, a trial in
+which it was unsure once stays so until a success; otherwise only its last frame counts."""
 
 
 def scored_verdict(

@@ -22,7 +22,7 @@ from jaxtyping import Float64
 
 from policy_eval.judge.calibration.conformal import Band, conformal_band
 from policy_eval.judge.calibration.page import meaning, write_page
-from policy_eval.judge.calibration.scores import Dreaming, TrialScores, dreamt_scores, real_successes, recorded_scores
+from policy_eval.judge.calibration.scores import Dreaming, dreamt_scores, real_successes, recorded_scores
 from policy_eval.judge.calibration.threshold import new_threshold
 from policy_eval.judge.find import load_trained
 from policy_eval.judge.goals.judge import GoalJudge
@@ -105,7 +105,7 @@ def calibrate_judge(config: CalibrateConfig) -> dict:
         found |= doubt(judge, scores, real, config.error, name) | {"frames": "dreamed" if config.world else "recorded"}
     judge.save(config.out)
     write_json(config.out / "calibration.json", found)
-    write_page(found, scores.highest, config.out / "report.html")
+    write_page(found, scores, config.out / "report.html")
     print(json.dumps(found, indent=2))
     print("\n".join([*meaning(found), str(config.out / "report.html")]))
     return found
@@ -124,7 +124,7 @@ def check(config: CalibrateConfig) -> None:
 
 def dreams_and_outcomes(
     config: CalibrateConfig, judge: LearnedJudge | GoalJudge, device: torch.device
-) -> tuple[str, TrialScores, Float64[np.ndarray, "e"], int]:
+) -> tuple[str, Float64[np.ndarray, "e"], Float64[np.ndarray, "e"], int]:
     """Name of the data, scores and real outcomes of the rollouts, and the number of those that were left out.
 
     The scores are those of dreams, or of the recorded frames where there is no world model.
@@ -148,23 +148,27 @@ def dreams_and_outcomes(
 
 
 def match(
-    judge: LearnedJudge | GoalJudge, scores: TrialScores, real: Float64[np.ndarray, "e"], *, always: bool
+    judge: LearnedJudge | GoalJudge, scores: Float64[np.ndarray, "e"], real: Float64[np.ndarray, "e"], *, always: bool
 ) -> dict:
     """Set the threshold with which as many dreams succeed as rollouts; what was found."""
-    before, dreamed = judge.threshold, scores.highest
-    judge.threshold, difference = new_threshold(dreamed, real, before, always=always)
+    before = judge.threshold
+    judge.threshold, difference = new_threshold(scores, real, before, always=always)
     judge.doubt = None
     return {
-        "dreamt_before": float((dreamed > before).mean()),
+        "dreamt_before": float((scores > before).mean()),
         "difference_before": difference and list(difference),
-        "dreamed": float((dreamed > judge.threshold).mean()),
+        "dreamed": float((scores > judge.threshold).mean()),
         "threshold_before": before,
         "threshold": judge.threshold,
     }
 
 
 def doubt(
-    judge: LearnedJudge | GoalJudge, scores: TrialScores, real: Float64[np.ndarray, "e"], error: float, name: str
+    judge: LearnedJudge | GoalJudge,
+    scores: Float64[np.ndarray, "e"],
+    real: Float64[np.ndarray, "e"],
+    error: float,
+    name: str,
 ) -> dict:
     """Set the two thresholds of a judge that may err as seldom as `error`; what was found."""
     before = Band(judge.threshold, judge.doubt)

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from policy_eval.judge.calibration.scores import TrialScores
-
 
 @dataclass(frozen=True)
 class Band:
@@ -22,17 +20,17 @@ class Band:
 
     Attributes:
         threshold: A trial succeeds with the first score above it.
-        doubt: A trial whose last score is at least this, but that has not succeeded, is unsure; below it has failed.
-            `None` where the judge is never unsure.
+        doubt: A trial with a score of at least this that has not succeeded is unsure; the others have failed. `None`
+            where the judge is never unsure.
     """
 
     threshold: float
     doubt: float | None
 
-    def verdicts(self, scores: TrialScores) -> Float64[np.ndarray, "e"]:
-        """1 for a success, 0 for a failure, NaN where the judge is unsure."""
-        succeeds = scores.highest > self.threshold
-        unsure = np.zeros_like(succeeds) if self.doubt is None else (scores.last >= self.doubt) & ~succeeds
+    def verdicts(self, scores: Float64[np.ndarray, "e"]) -> Float64[np.ndarray, "e"]:
+        """1 for a success, 0 for a failure, NaN where the judge is unsure; `scores` are the highest of each trial."""
+        succeeds = scores > self.threshold
+        unsure = np.zeros_like(succeeds) if self.doubt is None else (scores >= self.doubt) & ~succeeds
         return np.where(unsure, np.nan, succeeds.astype(np.float64))
 
 
@@ -42,14 +40,18 @@ def needed_rollouts(error: float) -> int:
 
 
 def conformal_band(
-    scores: TrialScores, outcomes: Float64[np.ndarray, "e"], before: float, error: float, name: str = "the rollouts"
+    scores: Float64[np.ndarray, "e"],
+    outcomes: Float64[np.ndarray, "e"],
+    before: float,
+    error: float,
+    name: str = "the rollouts",
 ) -> Band:
     """The thresholds for a chosen error.
 
     Where one threshold is enough for both classes, it is the one before, moved as little as needed.
 
     Args:
-        scores: Of every rollout.
+        scores: The highest score of every rollout.
         outcomes: 1 for every rollout that succeeded, else 0.
         before: The judge's threshold so far.
         error: Largest share of failures that are called a success, and of successes that are called a failure; above
@@ -68,13 +70,10 @@ def conformal_band(
             f"{name}: --error {error:g} takes at least {needed} failures and {needed} successes, there are "
             f"{failed.sum()} and {succeeded.sum()}"
         )
-    least = _upper(scores.highest[failed], error)
-    most = _lower(scores.highest[succeeded], error)
+    least, most = _upper(scores[failed], error), _lower(scores[succeeded], error)
     if least < most:  # every threshold from `least` to below `most` keeps both promises
         return Band(float(np.clip(before, least, np.nextafter(most, least))), None)
-    reached = np.where(scores.highest > least, np.inf, scores.last)
-    doubt = _lower(reached[succeeded], error)
-    return Band(least, float(doubt))
+    return Band(least, most)
 
 
 def _upper(scores: Float64[np.ndarray, "n"], error: float) -> float:

@@ -38,9 +38,9 @@ def promise(found: Mapping[str, Any]) -> list[str]:
         f"Before, {before['false_successes']} and {before['false_failures']} were wrong.",
     ]
     if found["doubt"] is None:
-        return [*lines, f"One threshold, {found['threshold']:.3f}, is enough: the judge is never unsure."]
-    said = f"A trial succeeds above {found['threshold']:.3f}. If its last frame has at least {found['doubt']:.3f}"
-    return [*lines, f"{said} and it has not succeeded, the judge is unsure."]
+        return [*lines, f"One threshold, {found['threshold']:.3g}, is enough: the judge is never unsure."]
+    said = f"A trial succeeds above {found['threshold']:.3g}. If a frame has at least {found['doubt']:.3g}"
+    return [*lines, f"{said} and none is above, the judge is unsure."]
 
 
 def generosity(found: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,8 @@
-"""What a judge says of the trials that set its thresholds: of dreams from their starts, or of their own frames."""
+"""What a judge says of the trials that set its thresholds: of dreams from their starts, or of their own frames.
+
+The score of a trial is the highest one of its frames, since a trial succeeds with the first frame that is called a
+success. The first frame, at which no action was applied yet, is left out.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,32 +25,18 @@ from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
 
 
-@dataclass(frozen=True)
-class TrialScores:
-    """The scores of every trial.
-
-    Attributes:
-        highest: The highest one of its frames, the first frame left out.
-        last: That of its last frame.
-    """
-
-    highest: Float64[np.ndarray, "e"]
-    last: Float64[np.ndarray, "e"]
-
-
 class Listener:
-    """A judge that never calls a success and remembers the highest and the latest score of every stream."""
+    """A judge that never calls a success and remembers the highest score of every stream."""
 
     def __init__(self, judge: LearnedJudge | GoalJudge):
         self.judge = judge
         self.highest: Float64[np.ndarray, "n"] | None = None
-        self.last: Float64[np.ndarray, "n"] | None = None
 
     def __call__(self, observation: Observation) -> Verdict:
         """The judge's reward, and no success."""
         scores, rewards = self.judge.predict(observation.frames)
-        self.last = scores.double().cpu().numpy()
-        self.highest = self.last if self.highest is None else np.maximum(self.highest, self.last)
+        heard = scores.double().cpu().numpy()
+        self.highest = heard if self.highest is None else np.maximum(self.highest, heard)
         return Verdict(rewards, scores > 1)
 
 
@@ -76,9 +66,9 @@ def dreamt_scores(
     policies: Mapping[str, Policy],
     source: EpisodeSource,
     rows: Mapping[str, Sequence[int]],
-) -> TrialScores:
-    """Scores of a dream from the start of every rollout, by the policy that acted there."""
-    highest, last = [], []
+) -> Float64[np.ndarray, "e"]:
+    """Score of a dream from the start of every rollout, by the policy that acted there."""
+    highest = []
     with ProgressLine("calibrate", sum(map(len, rows.values())), unit="dreams", log=dreaming.log) as progress:
         for name, mine in rows.items():
             starts, listener = Starts(source, mine), Listener(judge)
@@ -97,30 +87,28 @@ def dreamt_scores(
                 listener.highest = None
                 evaluate(policies[name], dream, starts=part, horizon=dreaming.horizon)
                 highest.append(listener.highest[: len(part)])
-                last.append(listener.last[: len(part)])
                 progress.advance(len(part))
-    return TrialScores(np.concatenate(highest), np.concatenate(last))
+    return np.concatenate(highest)
 
 
 def recorded_scores(
     judge: LearnedJudge | GoalJudge, source: EpisodeSource, episodes: Sequence[int], horizon: int, log: Path
-) -> TrialScores:
-    """Scores of the recorded frames of rollouts, up to the frame after `horizon` actions.
+) -> Float64[np.ndarray, "e"]:
+    """Scores of rollouts by their recorded frames, up to the frame after `horizon` actions.
 
     Raises:
         ValueError: A rollout has no action.
     """
-    highest, last = [], []
+    highest = []
     with ProgressLine("calibrate", len(episodes), unit="rollouts", log=log) as progress:
         for episode in episodes:
             length = min(source.lengths[episode], horizon + 1)
             if length < 2:
                 raise ValueError(f"{source.name}: rollout {episode} has {source.lengths[episode]} frame, expected 2")
-            scores = judge.score(source.read(episode, 0, length).frames[1:]).double().cpu().numpy()
-            highest.append(scores.max())
-            last.append(scores[-1])
+            frames = source.read(episode, 0, length).frames[1:]
+            highest.append(float(judge.score(frames).max()))
             progress.advance()
-    return TrialScores(np.array(highest), np.array(last))
+    return np.array(highest)
 
 
 def real_successes(source: EpisodeSource, episodes: Sequence[int], horizon: int) -> Float64[np.ndarray, "e"]:

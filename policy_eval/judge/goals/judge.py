@@ -122,6 +122,7 @@ class GoalJudge:
     """
 
     reward_range = (0.0, 1.0)
+    doubts_last = True
 
     def __init__(
         self,
