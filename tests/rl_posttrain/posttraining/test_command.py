@@ -122,6 +122,8 @@ def test_a_stopped_run_resumes_exactly(objective, rank, world_folder, tmp_path):
     for name in ("updates.jsonl", "evaluations.jsonl"):
         for one, two in zip(rows(whole / name), rows(halted / name), strict=True):
             one.pop("seconds", None), two.pop("seconds", None)
+            windows = [each.pop("held_back_windows", []) for each in (one, two)]
+            assert windows[0] == pytest.approx(windows[1], abs=1e-6)
             assert one == pytest.approx(two, abs=1e-6)
     first, second = WorldModel.load(whole), WorldModel.load(halted)
     for name, value in first.state_dict().items():
