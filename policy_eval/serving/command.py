@@ -1,6 +1,9 @@
 """Serve a world model or a policy. `worldmodel serve --world W`, `worldmodel serve --policy P`."""
 
 import asyncio
+import signal
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,10 +86,22 @@ def serve(config: ServeConfig) -> None:
         if door.open_to_all:
             print("anybody who reaches this port can use it; --token asks for a token", flush=True)
 
-    asyncio.run(_until_interrupted(Server(host, door), started))
+    try:
+        asyncio.run(_until_interrupted(Server(host, door), started))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 async def _until_interrupted(server: Server, started: Callable[[str], None]) -> None:
+    """Serve; SIGTERM ends it like Ctrl-C, between two steps of the loop.
+
+    Raised in the middle of a step, an interrupt could leave a connection half closed, and the server would wait for it
+    for ever.
+    """
+    ours = threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGTERM))
+    if ours and sys.platform != "win32":
+        task = asyncio.current_task()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         await server.run(started)
     except OSError as error:

@@ -1,5 +1,8 @@
 """`worldmodel serve`."""
 
+import asyncio
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,10 +14,11 @@ from places import LEROBOT_V30, ROOT
 from websockets.sync.client import connect as open_websocket
 
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
-from policy_eval.serving.command import ServeConfig, open_host
+from policy_eval.serving.command import ServeConfig, _until_interrupted, open_host
 from worldmodel import connect
+from worldmodel.processes import terminate_as_interrupt
 from worldmodel.wire.messages import pack, unpack
-from worldmodel.wire.server import serving
+from worldmodel.wire.server import Server, serving
 
 PUSHT, JUDGE = ROOT / "checkpoints" / "pusht", ROOT / "checkpoints" / "judges" / "pusht-position"
 
@@ -91,3 +95,17 @@ def test_a_shipped_world_is_served_as_a_process(tmp_path):
 
 
 QUIET = {"capture_output": True, "cwd": Path(ROOT)}
+
+
+def test_a_signal_waits_for_the_step_of_the_loop():
+    """Raised in the middle of a step, an interrupt could leave a connection half closed, and the end would never come."""
+    host, door = open_host(ServeConfig(world=PUSHT, device="cpu", port=0))
+    went_on = []
+
+    def started(url):
+        os.kill(os.getpid(), signal.SIGTERM)
+        went_on.append(url)
+
+    with terminate_as_interrupt(), pytest.raises(asyncio.CancelledError):
+        asyncio.run(_until_interrupted(Server(host, door), started))
+    assert len(went_on) == 1
