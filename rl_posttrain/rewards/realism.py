@@ -36,8 +36,8 @@ class Realism(nn.Module):
     Logistic (non-saturating) losses with R1, the penalty on the gradient at recorded steps (1801.04406).
 
     Args:
-        penalty: Weight of R1, `gamma`. It sums over all patches; with 1 the discriminator stayed at chance through the 119
-            updates that were tried (docs/log.md).
+        penalty: Weight of R1, `gamma`. It sums over all patches; with 1 the discriminator stayed at chance through
+            the 119 updates that were tried.
     """
 
     def __init__(self, penalty: float = 0.03):
