@@ -1,7 +1,6 @@
 """Rewards of yours: found by `module:name=WEIGHT`, or passed in Python, and checked at every call."""
 
 import math
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rl_posttrain.rewards.credit import Values
-from rl_posttrain.rewards.reward import Reward, Rollout
+from rl_posttrain.rewards.reward import Reward, Rollout, failure
 from worldmodel.resolve import kind_of, one_line, resolve, source_hash
 
 Weighted = Mapping[str, tuple[Reward, float]]
@@ -46,11 +45,8 @@ class CheckedReward:
         try:
             values = self.reward(rollout)
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[:2][-1]  # in the reward itself, not in what it calls
             none = "; in imagine there is no recording, so rollout.reference is None" * (rollout.reference is None)
-            raise ValueError(
-                f"reward {self.name}: {one_line(error)} ({place.filename}, line {place.lineno}){none}"
-            ) from error
+            raise ValueError(failure(self.name, error) + none) from error
         frames = rollout.imagined.frames
         said = f"reward {self.name}: returns one finite number for each candidate, a torch.Tensor of the shape"
         said += f" ({len(frames)},), or a map of them"

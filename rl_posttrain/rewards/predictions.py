@@ -1,6 +1,5 @@
 """Rewards with a gradient: what they see of a self-rollout, and how you plug in one of yours."""
 
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -11,8 +10,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import softshrink
 
+from rl_posttrain.rewards.reward import failure
 from worldmodel.data.clip import Clip
-from worldmodel.resolve import kind_of, one_line
+from worldmodel.resolve import kind_of
 
 UNSEEN = 3 / 127.5
 """Differences of up to so much, in pictures in [-1, 1], count as none where a reward looks at what can be seen: three
@@ -91,10 +91,7 @@ class CheckedPictures:
         try:
             values = self.reward(predictions)
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[:2][-1]  # in the reward itself, not in what it calls
-            raise ValueError(
-                f"reward {self.name}: {one_line(error)} ({place.filename}, line {place.lineno})"
-            ) from error
+            raise ValueError(failure(self.name, error)) from error
         said = f"reward {self.name}: returns a torch.Tensor of finite numbers with a gradient"
         if not isinstance(values, Tensor):
             raise ValueError(f"{said}, got {kind_of(values)}")

@@ -1,10 +1,12 @@
 """What a reward is, and the rollouts that it scores."""
 
+import traceback
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from rl_posttrain.rewards.credit import Values
 from worldmodel.data.clip import Clip
+from worldmodel.resolve import one_line
 
 
 @dataclass(frozen=True)
@@ -36,3 +38,9 @@ class Reward(Protocol):
         and `h w` cells of equal size; `t`, `v`, `h` and `w` may be 1.
         """
         ...
+
+
+def failure(name: str, error: Exception) -> str:
+    """One line about a reward of the user that raised an error: which one, what, and the line of the reward itself."""
+    place = traceback.extract_tb(error.__traceback__)[:2][-1]  # not a line of what the reward calls
+    return f"reward {name}: {one_line(error)} ({place.filename}, line {place.lineno})"
