@@ -68,8 +68,6 @@ class AdaptationConfig:
     """Rollouts."""
     rounds: int = 4
     """Rounds of `worldmodel adapt`."""
-    explore: float = 0.0
-    """How far the plans of rollouts are moved at random, see `worldmodel adapt`."""
     steps: int = 500
     """Optimiser steps after each round."""
     learning_rate: float = 1e-3
@@ -91,7 +89,7 @@ def make_clone(config: AdaptationConfig) -> None:
 
 def settings(config: AdaptationConfig, seed: int) -> AdaptConfig:
     """The adaptation of a seed."""
-    shared = {name: getattr(config, name) for name in ("real", "shift", "episodes", "rounds", "explore", "steps")}
+    shared = {name: getattr(config, name) for name in ("real", "shift", "episodes", "rounds", "steps")}
     return AdaptConfig(
         **shared,
         policy=config.out / "clone",

@@ -24,7 +24,6 @@ from policy_eval.real_rollouts import record_rollouts, roll_out
 from policy_eval.scores import Scores
 from policy_eval.statistics.difference import pair_order
 from rl_posttrain.adaptation.config import AdaptConfig, check_numbers
-from rl_posttrain.adaptation.exploring import Exploring
 from rl_posttrain.adaptation.page import meaning, write_page
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.display.progress import ProgressLine
@@ -122,7 +121,7 @@ def make_rollouts(config: AdaptConfig, policy: ClonedPolicy, env: gymnasium.Env,
     each = config.episodes // config.rounds
     with ProgressLine(f"rollouts of round {number + 1}", each, unit="episodes") as progress:
         return record_rollouts(
-            {"adapted": Exploring(policy, config.explore)},
+            {"adapted": policy},
             env,
             config.out / ROLLOUTS / f"round-{number}",
             episodes=each,

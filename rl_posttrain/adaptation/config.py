@@ -20,8 +20,6 @@ class AdaptConfig:
     """Number of real rollouts to learn from, in all rounds together."""
     rounds: int = 4
     """The policy learns after each round from the rollouts of all rounds so far, and makes the next ones itself."""
-    explore: float = 0.0
-    """How far each plan of a rollout is moved at random, in standard deviations of the policy's actions."""
     horizon: int = 60
     """Maximum number of actions of a rollout, and of a trial."""
     steps: int = 500
@@ -45,8 +43,6 @@ def check_numbers(config: AdaptConfig) -> None:
     for name, least in (("rounds", 1), ("horizon", 2), ("steps", 1), ("batch", 1), ("trials", 0), ("seed", 0)):
         if getattr(config, name) < least:
             raise ValueError(f"{name} is at least {least}, got {getattr(config, name)}")
-    if config.explore < 0:
-        raise ValueError(f"explore is at least 0, got {config.explore}")
     if not config.learning_rate > 0:
         raise ValueError(f"learning_rate is above 0, got {config.learning_rate}")
     if config.episodes < config.rounds or config.episodes % config.rounds:

@@ -12,7 +12,6 @@ from policy_eval.policies.cloned import ClonedPolicy, make_policy
 from policy_eval.real_rollouts import roll_out
 from rl_posttrain.adaptation.adapt import adapt, environment, first_seed, fit_head, rollout_rows, try_both
 from rl_posttrain.adaptation.config import AdaptConfig, check_numbers
-from rl_posttrain.adaptation.exploring import Exploring
 from rl_posttrain.adaptation.page import meaning
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
@@ -61,25 +60,6 @@ def test_the_policy_that_succeeds_more_often_is_kept(tmp_path, clone, adapted, k
     assert rates == (float(clone > 0), float(adapted > 0)) and found["trials"]["difference"] == rates[1] - rates[0]
 
 
-def test_each_plan_of_a_rollout_is_moved_by_a_displacement_of_its_own(tmp_path):
-    """Plans of two actions; the deviation of the actions is 1 in x and 2 in y."""
-    policy = goal_policy(chunk=2)
-    policy.action_std.copy_(torch.tensor([1.0, 2.0]))
-    observation = {"observation.images.top": torch.zeros(200, 16, 16, 3, dtype=torch.uint8)}
-    observation["observation.state"] = torch.zeros(200, 2)
-
-    def acted(spread: float) -> torch.Tensor:
-        actor = Exploring(policy, spread)
-        actor.reset(range(200))
-        return torch.stack([actor.act(observation) for _ in range(4)], dim=1)
-
-    moved = acted(0.5) - acted(0.0)
-    torch.testing.assert_close(moved[:, 0::2], moved[:, 1::2])
-    assert not torch.allclose(moved[:, 0], moved[:, 2])
-    torch.testing.assert_close(moved[:, 0].std(0), torch.tensor([0.5, 1.0]), rtol=0.15, atol=0)
-    torch.testing.assert_close(acted(0.5) - acted(0.0), moved)
-
-
 def test_rounds_trials_and_seeds_never_share_a_start(tmp_path):
     firsts = [first_seed(config(tmp_path, seed=seed), part) for seed in range(3) for part in range(3)]
     assert len({first // 100_000 for first in firsts}) == len(firsts) and min(firsts) == 100_000_000
@@ -87,7 +67,7 @@ def test_rounds_trials_and_seeds_never_share_a_start(tmp_path):
 
 def test_a_stopped_adaptation_goes_on_with_the_rollouts_that_were_made(tmp_path, capsys):
     goal_policy().save(tmp_path / "clone", dtype=torch.float32)
-    asked = config(tmp_path, trials=2, steps=20, learning_rate=1e-2, explore=0.0)
+    asked = config(tmp_path, trials=2, steps=20, learning_rate=1e-2)
     report = adapt(asked)
     folders = sorted((tmp_path / "out/rollouts").iterdir())
     assert [len(open_episodes(folder)) for folder in folders] == [1, 1]
@@ -129,7 +109,6 @@ def test_a_folder_with_something_else_is_refused(tmp_path, capsys):
     [
         ({"episodes": 5, "rounds": 2}, "episodes is a multiple of rounds, got 5 and 2"),
         ({"horizon": 1}, "horizon is at least 2, got 1"),
-        ({"explore": -1.0}, "explore is at least 0, got -1.0"),
         ({"learning_rate": 0.0}, "learning_rate is above 0"),
     ],
 )
