@@ -79,10 +79,15 @@ def adapters(rank: int) -> list[str]:
 
 
 OBJECTIVES = ("pathwise", "nft", "self-rollout", "combined", "teacher-forced")
-WITH_ADAPTERS = [pytest.param(name, 2, marks=[] if name == "combined" else pytest.mark.slow) for name in OBJECTIVES]
+FAST = (("nft", 0), ("combined", 2))
+RUNS = [
+    pytest.param(name, rank, marks=[] if (name, rank) in FAST else pytest.mark.slow)
+    for name in OBJECTIVES
+    for rank in (0, 2)
+]
 
 
-@pytest.mark.parametrize(("objective", "rank"), [*((name, 0) for name in OBJECTIVES), *WITH_ADAPTERS])
+@pytest.mark.parametrize(("objective", "rank"), RUNS)
 def test_every_objective_trains_and_writes_what_it_measured(objective, rank, world_folder, tmp_path, capsys):
     out = tmp_path / "out"
     more = ["--objective", objective, "--kl-weight", "0.1", *adapters(rank), "--steps", "2"]
