@@ -73,7 +73,7 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     env.close()
     (policy if report["kept"] == "adapted" else clone).save(config.out, dtype=torch.float32)
     write_json(config.out / "adaptation.json", report)
-    write_page(report, config.out / "report.html")
+    write_page(report, open_episodes(tuple(folders)), config.out / "report.html")
     print("\n".join([*meaning(report), str(config.out / "report.html")]))
     return report
 

@@ -1,11 +1,17 @@
 """An adaptation in words, and as a self-contained page."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from policy_eval.statistics.resampling import wilson_interval
+from worldmodel.data import EpisodeSource
+from worldmodel.data.video.write import write_video
 from worldmodel.display.html import Report
+from worldmodel.display.plots import Row, draw_intervals
 from worldmodel.display.words import sign_of, span
+from worldmodel.dreams.film import side_by_side
 
 COLUMNS = ("round", "rollouts so far", "success of its rollouts", "loss after it")
 
@@ -36,15 +42,35 @@ def meaning(report: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def write_page(report: Mapping[str, Any], file: Path) -> None:
-    """Write the page of a report, see `meaning`."""
+def write_page(report: Mapping[str, Any], rollouts: EpisodeSource, file: Path) -> None:
+    """Write the page of a report, see `meaning`, with films of the first and of the last of its rollouts."""
     page = Report("An adapted policy")
     page.text(f"{report['policy']}, adapted by its own rollouts; the frames that they reached were taken as goals.")
     page.meaning(meaning(report))
+    if report["trials"] is not None:
+        page.plots(
+            {"Real trials before and after, with 95% intervals": draw_intervals(rates(report["trials"]), "success")}
+        )
+    page.heading("Films")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, episode in (("first", 0), ("last", len(rollouts) - 1)):
+            film = Path(folder) / f"{name}.mp4"
+            frames = rollouts.read(episode, 0, rollouts.lengths[episode]).frames
+            write_video(film, side_by_side({name: frames}, rollouts.views), rollouts.fps)
+            page.video(film, f"The {name} real rollout, of round {1 if episode == 0 else len(report['rounds'])}")
     page.heading("Rounds")
     page.text("The rollouts of a round are made before it learns, so those of round 1 show the old policy.")
     page.table(COLUMNS, [row(number, each) for number, each in enumerate(report["rounds"], 1)])
     page.write(file)
+
+
+def rates(trials: Mapping[str, Any]) -> dict[str, list[Row]]:
+    """Success of both policies in the trials, with Wilson's intervals."""
+    found = {}
+    for name in ("clone", "adapted"):
+        low, high = wilson_interval(trials[name], trials["n"])
+        found[name] = [Row("success", trials[name], low, high)]
+    return found
 
 
 def row(number: int, found: Mapping[str, Any]) -> tuple[str, ...]:

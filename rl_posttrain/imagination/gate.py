@@ -15,7 +15,7 @@ from rl_posttrain.imagination.before_after import before_after
 from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.dreams import Setting, dream
 from rl_posttrain.imagination.learner import Learner
-from worldmodel.fidelity.intervals import bootstrap_interval
+from worldmodel.fidelity.intervals import TOO_FEW, bootstrap_interval
 from worldmodel.model.folder import fingerprint
 
 UNKNOWN = (
@@ -85,7 +85,7 @@ class Confirmation:
     def sentence(self, trials: str) -> str:
         """What was found in `trials`, dreams or real ones."""
         if self.interval is None:
-            known = "no interval, since they all begin in one episode"
+            known = TOO_FEW
         else:
             low, high = self.interval
             known = f"95% interval of the difference {low:+.0%} to {high:+.0%}"

@@ -15,7 +15,7 @@ from worldmodel.display.html import Report
 from worldmodel.display.plots import Row, draw_intervals, panel, png
 from worldmodel.display.words import sign_of, span
 from worldmodel.dreams.film import side_by_side
-from worldmodel.fidelity.intervals import bootstrap_interval
+from worldmodel.fidelity.intervals import TOO_FEW, bootstrap_interval
 from worldmodel.world_model import WorldModel
 
 MEASURES = ("return", "success")
@@ -67,7 +67,7 @@ def meaning(before: Dreamed, after: Dreamed, episodes: Int64[np.ndarray, "n"], k
     measured = f"the return went from {before.returns.mean():.3f} to {after.returns.mean():.3f}"
     success = f"success from {before.solved.mean():.0%} to {after.solved.mean():.0%}"
     if interval is None or sign_of(interval) == 0:
-        why = "all starts are from one episode" if interval is None else f"its interval, {span(interval)}, includes 0"
+        why = TOO_FEW if interval is None else f"its interval, {span(interval)}, includes 0"
         return [
             f"It cannot be told whether the policy got better in dreams of held-out starts: {measured} and {success}, "
             f"but {why}.",
@@ -156,5 +156,6 @@ def draw_course(table: Path) -> bytes:
     figure, axes = panel()
     axes.plot([row["step"] for row in rows], [row["return"] for row in rows], "o-", ms=3)
     axes.set(xlabel="updates", ylabel="mean return")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     return png(figure)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel.display.words import listed, sign_of, span
-from worldmodel.fidelity.intervals import bootstrap_interval
+from worldmodel.fidelity.intervals import TOO_FEW, bootstrap_interval
 
 LABELS = {
     "psnr": "PSNR, dB",
@@ -32,7 +32,7 @@ class Change:
         name: As in `evaluations.jsonl`.
         before: Mean over the windows that both could be measured on.
         after: The same after post-training.
-        interval: 95% interval of the mean change, from a bootstrap over episodes; `None` with one episode.
+        interval: 95% interval of the mean change, from a bootstrap over episodes; `None` with too few.
         verdict: 1 if it got better, -1 if it got worse, 0 if it cannot be told.
     """
 
@@ -112,8 +112,8 @@ def _closeness(psnr: Change) -> str:
     measured = f"PSNR went from {psnr.before:.2f} dB to {psnr.after:.2f} dB"
     if psnr.interval is None:
         return (
-            f"It cannot be told whether dreams of held-out episodes came closer to the truth: {measured}, but there is "
-            "only one held-out episode and so no interval."
+            f"It cannot be told whether dreams of held-out episodes came closer to the truth: {measured}, but "
+            f"{TOO_FEW}."
         )
     measured += f" (95% interval of the change {span(psnr.interval)} dB)"
     if psnr.verdict == 0:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -39,19 +40,14 @@ def reward_curves(updates: Sequence[Mapping]) -> tuple[str, dict[str, Curve]]:
 
 
 def plot_run(updates: Sequence[Mapping], evaluations: Sequence[Mapping], file: Path) -> None:
-    """Rewards above, the guards on held-out episodes below, over updates."""
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    FigureCanvasAgg(figure)
-    reward, held = figure.subplots(2, 1, sharex=True)
+    """Rewards above, if there are any, and the guards on held-out episodes below, over updates."""
     label, curves = reward_curves(updates)
-    for name, (steps, values) in curves.items():
-        width = max(min(SMOOTH, len(values) // 3), 1)
-        reward.plot(steps, values, alpha=0.3)
-        smooth = np.convolve(values, np.full(width, 1 / width), mode="valid")
-        reward.plot(steps[width - 1 :], smooth, label=name)
-    if curves:
-        reward.legend()
-    reward.set_ylabel(label)
+    panels = 2 if curves else 1
+    figure = Figure(figsize=(9, 3 * panels), layout="constrained")
+    FigureCanvasAgg(figure)
+    *above, held = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
+    for reward in above:
+        draw_rewards(reward, label, curves)
     first = evaluations[0]
     for name in first:
         drawn = name.startswith(("error.", "reward.")) or name in ("sharpness", "motion", "response")
@@ -60,4 +56,16 @@ def plot_run(updates: Sequence[Mapping], evaluations: Sequence[Mapping], file: P
             held.plot(*zip(*points, strict=True), marker="o", label=name)
     held.set(xlabel="updates", ylabel="held out, relative to before")
     held.legend(fontsize=8, ncols=3)
+    held.xaxis.get_major_locator().set_params(integer=True)
     write_atomically(file, lambda path: figure.savefig(path, format="png", dpi=100))
+
+
+def draw_rewards(axes: Axes, label: str, curves: Mapping[str, Curve]) -> None:
+    """Draw the rewards of all updates faintly, and their running means."""
+    for name, (steps, values) in curves.items():
+        width = max(min(SMOOTH, len(values) // 3), 1)
+        axes.plot(steps, values, alpha=0.3)
+        smooth = np.convolve(values, np.full(width, 1 / width), mode="valid")
+        axes.plot(steps[width - 1 :], smooth, label=name)
+    axes.legend()
+    axes.set_ylabel(label)

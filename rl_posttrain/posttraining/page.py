@@ -38,7 +38,7 @@ def write_page(
         page.plots({caption: draw_intervals({"change": [_relative(change) for change in measured]}, "%", zero=True)})
     page.table(COLUMNS, [_row(change) for change in found])
     page.heading("Course of the run")
-    caption = "Rewards above, measures on held-out episodes below, over updates"
+    caption = "Rewards (if there are any) above, measures on held-out episodes below, over updates"
     page.picture(out / "curve.png", caption, wide=True)
     page.write(out / "report.html")
 

@@ -15,8 +15,20 @@ SCRIPT = BENCHMARKS / "engine.py"
 
 def test_ratios_are_of_neighbours_and_medians_over_rounds():
     script = runpy.run_path(str(SCRIPT))
-    old = [{"1": 40.0, "8": 100.0}, {"1": 20.0, "8": 100.0}, {"1": 50.0, "8": 120.0}]
-    new = [{"1": 80.0, "8": 150.0}, {"1": 50.0, "8": 140.0}, {"1": 75.0, "8": 240.0}]
+    old = [
+        {"1": 40.0, "8": 100.0},
+        {"1": 20.0, "8": 100.0},
+        {"1": 50.0, "8": 120.0},
+        {"1": 40.0, "8": 100.0},
+        {"1": 50.0, "8": 120.0},
+    ]
+    new = [
+        {"1": 80.0, "8": 150.0},
+        {"1": 50.0, "8": 140.0},
+        {"1": 75.0, "8": 240.0},
+        {"1": 80.0, "8": 150.0},
+        {"1": 75.0, "8": 240.0},
+    ]
     found = script["summarise"]({"old": old, "new": new})
     low, high = found["1"].pop("interval")
     assert 1.5 <= low < 2 < high <= 2.5 and found["8"].pop("interval")[0] < 1.5

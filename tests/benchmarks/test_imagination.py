@@ -44,14 +44,14 @@ def test_seeds_are_averaged_before_arms_are_compared():
 
 
 def test_differences_are_paired():
-    real = {"clone": scores("clone", [0, 1, 0, 1]), "better": scores("better", [0.5, 1, 1, 1])}
+    real = {"clone": scores("clone", [0, 1, 0, 1, 0]), "better": scores("better", [0.5, 1, 1, 1, 0.5])}
     found = compared(real, "clone", "better")
-    assert found["difference"] == pytest.approx(0.375) and found["n"] == 4
-    assert 0 <= found["interval"][0] <= 0.375 <= found["interval"][1] <= 1
+    assert found["difference"] == pytest.approx(0.4) and found["n"] == 5
+    assert 0 <= found["interval"][0] <= 0.4 <= found["interval"][1] <= 1
     # A shift of all starts alike has no spread, however much the starts differ.
-    alike = compared({"a": scores("a", [0, 0.5, 0.25]), "b": scores("b", [0.5, 1, 0.75])}, "a", "b")
+    alike = compared({"a": scores("a", [0, 0.5, 0.25, 0, 0]), "b": scores("b", [0.5, 1, 0.75, 0.5, 0.5])}, "a", "b")
     assert alike["interval"] == (0.5, 0.5)
-    assert words(found).startswith("+38 [")
+    assert words(found).startswith("+40 [")
 
 
 def test_optimism_is_measured_on_the_starts_that_both_places_have():

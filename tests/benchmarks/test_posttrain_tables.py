@@ -20,17 +20,17 @@ def row(arm, run, episode, **values):
 
 def test_changes_are_paired_by_episode_and_run(scripts):
     tables, _ = scripts
-    rows = [row("before", 0, e, **{"psnr.top.5": 20.0 + e, "distance.top.5": 0.5}) for e in range(3)]
-    rows += [row("arm", r, e, **{"psnr.top.5": 21.0 + e + r, "distance.top.5": 0.4}) for r in (0, 1) for e in range(3)]
+    rows = [row("before", 0, e, **{"psnr.top.5": 20.0 + e, "distance.top.5": 0.5}) for e in range(5)]
+    rows += [row("arm", r, e, **{"psnr.top.5": 21.0 + e + r, "distance.top.5": 0.4}) for r in (0, 1) for e in range(5)]
     found = tables.compare(rows, "before")["arm"]
-    assert found["psnr.top.5"]["change"] == 1.5 and found["psnr.top.5"]["n"] == 6  # runs 0 and 1: +1 and +2 dB
+    assert found["psnr.top.5"]["change"] == 1.5 and found["psnr.top.5"]["n"] == 10  # runs 0 and 1: +1 and +2 dB
     assert found["psnr.top.5"]["interval"] == [1.5, 1.5]  # every episode gained the same
     assert found["distance.top.5"]["share"] == pytest.approx(-0.2)
     assert found["psnr.top.5"]["better"] == found["distance.top.5"]["better"] == 1
     lines = tables.table(tables.compare(rows, "before"), "before").splitlines()
     assert lines[0] == "| measure | before | arm |"
     assert lines[2].endswith("of what can be seen: top 5 | 0.5000 | -0.1000 [-0.1000, -0.1000] (-20%) |")
-    assert lines[3] == "| PSNR, dB: top 5 | 21.00 | +1.50 [1.50, 1.50] |"  # pixels come last
+    assert lines[3] == "| PSNR, dB: top 5 | 22.00 | +1.50 [1.50, 1.50] |"  # pixels come last
     rows += [
         row("control", r, e, **{"psnr.top.5": 21.0 + e + 3 * r, "distance.top.5": None}) for r in (0, 1) for e in (0, 1)
     ]

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worldmodel.display.words import Interval, listed, order_of, sign_of, span
-
-ONE_EPISODE = "there is no interval, because the windows are from one episode"
+from worldmodel.fidelity.intervals import TOO_FEW
 
 
 def meaning(report: Mapping[str, Any]) -> list[str]:
@@ -44,7 +43,7 @@ def _picture(report: Mapping[str, Any], views: list[str], horizon: str, order: i
     if order is None:
         return (
             f"{ahead}, it cannot be told whether {dreams} are better than a copy of the last frame ({figures}): "
-            f"{ONE_EPISODE}."
+            f"{TOO_FEW}."
         )
     if order == 0:
         return (
@@ -68,7 +67,7 @@ def _actions(report: Mapping[str, Any]) -> str:
     if interval is None:
         return (
             f"It cannot be told whether the dreams follow the actions: {frames.lower()} ahead, {other} cost "
-            f"{gap:.1f} dB of PSNR, but {ONE_EPISODE}."
+            f"{gap:.1f} dB of PSNR, but {TOO_FEW}."
         )
     measured = f"{gap:.1f} dB of PSNR (95% interval {span(interval, '{:.1f}')} dB)"
     if sign_of(interval) == 0:

@@ -11,7 +11,9 @@ from policy_eval.statistics.resampling import wilson_interval
 from worldmodel.display.html import Report
 from worldmodel.display.plots import Row, draw_intervals, panel, png
 from worldmodel.display.words import sign_of, span
+from worldmodel.fidelity.intervals import FEWEST_GROUPS
 
+TOO_FEW = f"fewer than {FEWEST_GROUPS} rollouts are too few for an interval"
 RATES = {"real": "real rollouts", "dreamt_before": "dreams, threshold before", "dreamed": "dreams, threshold now"}
 
 
@@ -51,7 +53,7 @@ def generosity(found: Mapping[str, Any]) -> list[str]:
     rates = f"{found['dreamt_before']:.0%} of the dreams and {found['real']:.0%} of the rollouts succeeded"
     difference = found["difference_before"]
     if difference is None:
-        return [f"It cannot be told whether the judge is too generous: there is one rollout and no interval. {then}"]
+        return [f"It cannot be told whether the judge is too generous: {TOO_FEW}. {then}"]
     measured = f"{rates} (95% interval of the difference {span(difference, '{:.0%}')})"
     if sign_of(difference) == 0:
         then = f"The threshold moved {threshold} because --always was given." if moved else then

@@ -86,7 +86,7 @@ def fast_policy() -> ClonedPolicy:
 @pytest.mark.parametrize(("clone", "learner", "kept"), [("slow", "fast", 3), ("fast", "slow", 0), ("slow", "slow", 0)])
 def test_the_clone_is_kept_unless_the_learner_is_surely_better(clone, learner, kept, tmp_path, capsys):
     made = {"slow": square_policy, "fast": fast_policy}
-    data = write_episodes(tmp_path / "data", 16)
+    data = write_episodes(tmp_path / "data", 24)
     options = ImagineConfig("", Path(), Path(), data, tmp_path, confirm=8, held_out=0.25, validation_horizon=6)
     setting = prepare(options, SquareWorld(), right_edge, open_episodes(data))
     made[learner]().save(tmp_path, dtype=torch.float32)
@@ -140,7 +140,7 @@ def test_episodes_are_kept_back_for_the_comparison_alone(tmp_path):
     )
     assert set(with_it.train.episodes) == {0, 1} and set(with_it.fresh.episodes) == {2}
     assert set(without.train.episodes) == {0, 1, 2} and len(without.fresh) == 0
-    assert "no interval" in compare(np.zeros(4), np.ones(4), np.zeros(4, int)).sentence("dreams")
+    assert "too few for an interval" in compare(np.zeros(4), np.ones(4), np.zeros(4, int)).sentence("dreams")
 
 
 def test_a_learner_below_the_clone_by_two_standard_errors_ends_the_run():

@@ -5,11 +5,12 @@ import torch
 
 from rl_posttrain.posttraining.changes import Change, changes, meaning
 
-EPISODES = (0, 0, 1, 1, 2, 2)
+EPISODES = (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)
 
 
 def values(*numbers):
-    return torch.tensor([number for number in numbers for _ in range(2)], dtype=torch.float32)
+    """Two windows of each of five episodes; the last number is that of the last three."""
+    return torch.tensor([number for number in (*numbers, numbers[-1], numbers[-1]) for _ in range(2)])
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,7 @@ def values(*numbers):
     [
         ("psnr", values(2.0, 2.1, 2.2), 1),
         ("psnr", values(0.5, 0.6, 0.7), -1),
-        ("psnr", values(0.5, 2.0, 0.9), 0),
+        ("psnr", values(0.5, 2.0, 1.05), 0),
         ("error.block", values(2.0, 2.1, 2.2), -1),
         ("error.block", values(0.5, 0.6, 0.7), 1),
         ("state_error", values(0.5, 0.6, 0.7), 1),
@@ -34,9 +35,9 @@ def test_better_is_what_the_measure_means(name, after, verdict):
 
 
 def test_windows_that_one_cannot_measure_are_left_out():
-    before, after = values(1.0, 1.0, 9.0), values(2.0, 2.0, float("nan"))
+    before, after = values(9.0, 1.0, 1.0), values(float("nan"), 2.0, 2.0)
     (found,) = changes({"psnr": before}, {"psnr": after}, EPISODES)
-    assert (found.before, found.after, found.interval) == (1.0, 2.0, (1.0, 1.0))
+    assert (found.before, found.after, found.interval, found.verdict) == (1.0, 2.0, None, 0)  # of four episodes
     assert changes({"psnr": before}, {"psnr": after * float("nan")}, EPISODES) == []
 
 
@@ -62,7 +63,7 @@ def psnr(interval, verdict):
 def test_closeness_in_words(change, words):
     sentence = meaning([change], (), 5)[0]
     assert sentence.startswith(words)
-    assert ("one held-out episode" in sentence) == (change.interval is None)
+    assert ("too few for an interval" in sentence) == (change.interval is None)
     assert ("includes 0" in sentence) == (change.verdict == 0 and change.interval is not None)
 
 

@@ -81,8 +81,8 @@ def test_one_episode_proves_nothing():
         for ends in tree.values():
             ends["50"] = None
     pictures, actions = meaning(found)
-    assert "cannot be told" in pictures and "from one episode" in pictures
-    assert "cannot be told" in actions and "from one episode" in actions
+    assert "cannot be told" in pictures and "too few for an interval" in pictures
+    assert "cannot be told" in actions and "too few for an interval" in actions
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.models import alexnet
 
-from worldmodel.fidelity.intervals import bootstrap_interval
+from worldmodel.fidelity.intervals import bootstrap_interval, expanded_tail
 from worldmodel.fidelity.metrics import Lpips, change_mask, masked_psnr, psnr, ssim, valid_region
 
 
@@ -114,11 +114,19 @@ def test_lpips_with_a_trunk_in_the_cache(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_bootstrap_interval_resamples_groups() -> None:
-    # two groups of means 0 and 1: a resample is 0, 0.5 or 1 with odds 1:2:1
-    values, groups = np.array([0.0, 0.0, 1.0, 1.0]), np.array([4, 4, 9, 9])
-    assert bootstrap_interval(values, groups) == (0.0, 1.0)
-    assert bootstrap_interval(values, groups, level=0.4) == (0.5, 0.5)
-    assert bootstrap_interval(values, np.zeros(4, dtype=np.int64)) is None
+    # windows of a group are alike: by themselves they would seem twice as sure
+    values = np.repeat([0.0, 1.0, 2.0, 3.0, 4.0], 2)
+    low, high = bootstrap_interval(values, np.arange(5).repeat(2))
+    assert low == pytest.approx(0.4, abs=0.21) and high == pytest.approx(3.6, abs=0.21)
+    assert bootstrap_interval(values, np.arange(10))[0] > low + 0.2
+    assert bootstrap_interval(values, np.array([0, 0, 1, 1, 2, 2, 3, 3, 3, 3])) is None
+
+
+def test_tails_are_moved_out_where_groups_are_few() -> None:
+    # Student's t of 4 degrees of freedom is 2.776, times sqrt(5 / 4) 3.104 standard deviations
+    assert expanded_tail(5, 0.95) == pytest.approx(0.000955, rel=1e-2)
+    assert expanded_tail(1000, 0.95) == pytest.approx(0.025, rel=0.02)
+    assert expanded_tail(5, 0.8) > expanded_tail(5, 0.95)
 
 
 def test_bootstrap_interval_narrows_like_the_standard_error() -> None:

@@ -59,13 +59,13 @@ def test_pixel_scores_without_lpips() -> None:
 def test_summary_is_three_parallel_trees() -> None:
     table = ScoreTable()
     table.add_horizons(("cameras", "top", "psnr"), [1, 5], torch.tensor([[1.0, NAN], [3.0, NAN]]))
-    table.add_horizons(("cameras", "top", "psnr"), [1, 5], torch.tensor([[8.0, NAN]]))
-    report = table.summary(np.array([0, 0, 1]), seed=0)
-    assert report["cameras"]["top"]["psnr"] == {"1": 4.0, "5": None}
-    assert report["n"]["cameras"]["top"]["psnr"] == {"1": 3, "5": 0}
+    table.add_horizons(("cameras", "top", "psnr"), [1, 5], torch.tensor([[8.0, NAN]] * 4))
+    report = table.summary(np.array([0, 0, 1, 2, 3, 4]), seed=0)
+    assert report["cameras"]["top"]["psnr"] == {"1": 6.0, "5": None}
+    assert report["n"]["cameras"]["top"]["psnr"] == {"1": 6, "5": 0}
     low, high = report["intervals"]["cameras"]["top"]["psnr"]["1"]
-    assert low == pytest.approx(2.0)  # episode 0 twice
-    assert high == pytest.approx(8.0)  # episode 1 twice
+    assert 2.0 <= low < 4.0  # episode 0 nearly always
+    assert high == pytest.approx(8.0)  # episode 0 never
     assert report["intervals"]["cameras"]["top"]["psnr"]["5"] is None
 
 
