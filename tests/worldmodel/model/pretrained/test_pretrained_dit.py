@@ -78,7 +78,7 @@ def reference(wan, frames, position, timesteps, text, seen):
 
 @torch.no_grad()
 def test_both_passes_equal_the_forward_of_diffusers_with_a_noise_level_per_frame(told):
-    """Clean frames at positions 0, 1, ..., and noisy ones at 1, 2, ..., each of which sees the clean past and itself."""
+    """Clean frames are at positions 0, 1, ..., noisy ones at 1, 2, ...; each sees the clean past and itself."""
     latents, noisy, actions, states = drawn()
     dit = backbone(tokens=3)
     dit.prompt.normal_(generator=torch.Generator().manual_seed(3))
