@@ -1,0 +1,1 @@
+"""Pretrained networks of diffusers as parts of a world model."""
