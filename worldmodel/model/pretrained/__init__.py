@@ -1,1 +1,1 @@
-"""Pretrained networks of diffusers as parts of a world model."""
+"""Pretrained video transformers as the network of a world model."""
