@@ -65,8 +65,8 @@ class Family(Protocol):
         """
         ...
 
-    def enter(self, latents: Float[Tensor, "b t v c h w"]) -> Float[Tensor, "b t v l d"]:
-        """Latents to tokens, every frame and view by itself."""
+    def enter(self, latents: Float[Tensor, "b t v c h w"], tau: Float[Tensor, "b t"]) -> Float[Tensor, "b t v l d"]:
+        """Latents to tokens, every frame and view by itself; frames at noise level 1 are those of the clean pass."""
         ...
 
     def levels(self, tau: Float[Tensor, "b t"]) -> Levels:
@@ -85,7 +85,7 @@ class Family(Protocol):
         x: Float[Tensor, "b t n d"],
         attended: Float[Tensor, "b t n h e"],
         levels: Levels,
-        text: Float[Tensor, "l d"],
+        text: Float[Tensor, "l s"],
         bias: Float[Tensor, "l"],
     ) -> Float[Tensor, "b t n d"]:
         """The rest of the block: the output of the attention, the text, whose scores get `bias`, and the perceptron."""
@@ -108,6 +108,6 @@ class Family(Protocol):
         """Rotate every pair of channels of queries or keys by its angle."""
         ...
 
-    def read_text(self, text: Float[Tensor, "l c"]) -> Float[Tensor, "l d"]:
+    def read_text(self, text: Float[Tensor, "l c"]) -> Float[Tensor, "l s"]:
         """Tokens of the text encoder to what the blocks attend to."""
         ...

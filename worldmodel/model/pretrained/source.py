@@ -15,7 +15,10 @@ from worldmodel.model.pretrained.family import Family
 from worldmodel.model.precision import choose_device, compute_dtype
 from worldmodel.resolve import resolve
 
-FAMILIES = {"WanTransformer3DModel": "worldmodel.model.pretrained.wan:Wan"}
+FAMILIES = {
+    "WanTransformer3DModel": "worldmodel.model.pretrained.wan:Wan",
+    "CosmosTransformer3DModel": "worldmodel.model.pretrained.cosmos:Cosmos",
+}
 """Families by the class that a transformer's `config.json` names."""
 PARTS = ["model_index.json", "transformer/*", "vae/*"]
 HASHED = 1 << 20
@@ -151,7 +154,7 @@ def _download(backbone: str) -> Path:
         raise ValueError(f"{error}{hint}") from error
 
 
-def _family(spec: str, named: object, file: Path) -> type[Family]:
+def _family(spec: str, named: object, file: Path) -> "type[Family]":
     if spec == "auto":
         if named not in FAMILIES:
             raise ValueError(

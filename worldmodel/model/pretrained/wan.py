@@ -77,8 +77,8 @@ class Wan:
         if patch[0] != 1 or patch[1] != patch[2]:
             raise ValueError(f"{where}: patch_size is {list(patch)}, expected [1, p, p]")
 
-    def enter(self, latents: Float[Tensor, "b t v c h w"]) -> Float[Tensor, "b t v l d"]:
-        """Latents to tokens."""
+    def enter(self, latents: Float[Tensor, "b t v c h w"], tau: Float[Tensor, "b t"]) -> Float[Tensor, "b t v l d"]:
+        """Latents to tokens, whatever their noise level."""
         batch, _, views = latents.shape[:3]
         embed = self.transformer.patch_embedding
         flat = rearrange(latents, "b t v c h w -> (b t v) c 1 h w").to(embed.weight.dtype)
@@ -110,7 +110,7 @@ class Wan:
         x: Float[Tensor, "b t n d"],
         attended: Float[Tensor, "b t n h e"],
         levels: Levels,
-        text: Float[Tensor, "l d"],
+        text: Float[Tensor, "l s"],
         bias: Float[Tensor, "l"],
     ) -> Float[Tensor, "b t n d"]:
         """The output of the first attention, the attention to the text, and the perceptron."""
@@ -153,7 +153,7 @@ class Wan:
         """Rotate pairs of neighbouring channels."""
         return rotate_neighbours(x, turn)
 
-    def read_text(self, text: Float[Tensor, "l c"]) -> Float[Tensor, "l d"]:
+    def read_text(self, text: Float[Tensor, "l c"]) -> Float[Tensor, "l s"]:
         """Project the tokens of UMT5 to the width of the transformer."""
         embed = self.transformer.condition_embedder.text_embedder
         return embed(text.to(embed.linear_1.weight.dtype))
