@@ -154,7 +154,7 @@ def _download(backbone: str) -> Path:
         raise ValueError(f"{error}{hint}") from error
 
 
-def _family(spec: str, named: object, file: Path) -> "type[Family]":
+def _family(spec: str, named: object, file: Path) -> type:
     if spec == "auto":
         if named not in FAMILIES:
             raise ValueError(
