@@ -113,6 +113,7 @@ class WorldModel(nn.Module):
     size = property(lambda self: self.config.size)
     fps = property(lambda self: self.config.fps)
     stride = property(lambda self: self.config.conditioner.stride)
+    chunk = property(lambda self: self.config.conditioner.chunk)
     action_dim = property(lambda self: self.config.conditioner.action_dim)
     state_dim = property(lambda self: self.config.conditioner.state_dim)
     relative_to = property(lambda self: self.config.conditioner.relative_to)

@@ -1,43 +1,14 @@
 """Latents of four frames each, from a frozen Wan autoencoder that codes a video chunk by chunk."""
 
-from dataclasses import dataclass
-
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, patchify, unpatchify
 from einops import rearrange
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from conditioning.trees import tree_map
 from worldmodel.model.autoencoder import AutoencoderCodec
-from worldmodel.model.codec import to_frames, to_signed
-
-FRAMES_PER_LATENT = 4
-"""Frames of every latent but the first, which is one frame by itself; the same for every Wan autoencoder."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """What the causal convolutions of an encoder or a decoder remember of `b` videos.
-
-    After the first latent, all videos have tensors of the same shapes, however long they are, so videos of different
-    length can be coded in one batch.
-
-    Attributes:
-        maps: The last two frames of the input of each convolution, `b v c 2 h w`. A video that began one frame ago
-            has zeros before it, which is what the convolutions take for the frames before a video.
-    """
-
-    maps: tuple[Float[Tensor, "b v _ 2 _ _"], ...]
-
-    def select(self, videos: Int[Tensor, "k"]) -> "Features":
-        """Copy of the given videos, in order; an index may occur more than once."""
-        return tree_map(lambda x: x[videos.to(x.device)], self)
-
-    def put(self, videos: Int[Tensor, "k"], fresh: "Features") -> "Features":
-        """These videos with the given ones replaced by those of `fresh`."""
-        return tree_map(lambda mine, new: mine.index_copy(0, videos.to(mine.device), new.to(mine.device)), self, fresh)
+from worldmodel.model.codec import Features, to_frames, to_signed
 
 
 class VideoCodec(AutoencoderCodec):
@@ -55,13 +26,15 @@ class VideoCodec(AutoencoderCodec):
         ValueError: It is not an `AutoencoderKLWan`, or does not code four frames as one latent.
     """
 
+    frames_per_latent = 4
+
     def __init__(self, autoencoder: nn.Module, chunk: int = 64):
         if not isinstance(autoencoder, AutoencoderKLWan):
             name = type(autoencoder).__name__
             raise ValueError(f"codec: {name} codes single frames only, chunks of frames need an AutoencoderKLWan")
         frames = 2 ** sum(autoencoder.config.temperal_downsample)
-        if frames != FRAMES_PER_LATENT:
-            raise ValueError(f"codec: it codes {frames} frames as one latent, expected {FRAMES_PER_LATENT}")
+        if frames != self.frames_per_latent:
+            raise ValueError(f"codec: it codes {frames} frames as one latent, expected {self.frames_per_latent}")
         super().__init__(autoencoder, chunk)
         self.upsamplers = _time_upsamplers(autoencoder.decoder)
 
@@ -71,7 +44,7 @@ class VideoCodec(AutoencoderCodec):
         Raises:
             ValueError: `t` is another number.
         """
-        if frames.shape[1] % FRAMES_PER_LATENT != 1:
+        if frames.shape[1] % self.frames_per_latent != 1:
             raise ValueError(f"clips of {frames.shape[1]} frames, expected 1, 5, 9, ...: one, then chunks of four")
         return torch.cat([self._encode_clip(part) for part in frames.split(self._clips(frames))])
 
@@ -89,7 +62,7 @@ class VideoCodec(AutoencoderCodec):
             frames: The first frame of every video, later four frames.
             features: What was remembered, `None` at the first frame.
         """
-        expected = 1 if features is None else FRAMES_PER_LATENT
+        expected = 1 if features is None else self.frames_per_latent
         if frames.shape[1] != expected:
             raise ValueError(f"got {frames.shape[1]} frames, expected {expected}: one, then chunks of four")
         vae = self.autoencoder
@@ -129,7 +102,7 @@ class VideoCodec(AutoencoderCodec):
 
     def _encode_clip(self, frames: Tensor) -> Tensor:
         features, latents = None, []
-        for part in (frames[:, :1], *frames[:, 1:].split(FRAMES_PER_LATENT, dim=1)):
+        for part in (frames[:, :1], *frames[:, 1:].split(self.frames_per_latent, dim=1)):
             if part.shape[1]:
                 latent, features = self.encode_next(part, features)
                 latents.append(latent)
@@ -143,8 +116,8 @@ class VideoCodec(AutoencoderCodec):
         return torch.cat(frames, dim=1)
 
     def _clips(self, batch: Tensor) -> int:
-        """Clips coded at once; a latent of each is `FRAMES_PER_LATENT` frames of `v` views."""
-        return max(1, self.chunk // (FRAMES_PER_LATENT * batch.shape[2]))
+        """Clips coded at once; a latent of each is `frames_per_latent` frames of `v` views."""
+        return max(1, self.chunk // (self.frames_per_latent * batch.shape[2]))
 
     def _fold(self, pixels: Tensor) -> Tensor:
         """Wan 2.2 folds patches of pixels into channels first."""

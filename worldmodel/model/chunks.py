@@ -1,0 +1,52 @@
+"""Clips as a codec sees them: latents that stand for one frame, or for a chunk of several, and what happens between."""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from worldmodel.data.clip import Clip
+from worldmodel.model.codec import LatentCodec
+
+
+@dataclass(frozen=True)
+class CodedClip:
+    """A clip of `l` latents of `k` frames each; the first latent is one frame.
+
+    Attributes:
+        latents: The frames, encoded.
+        actions: Raw actions that lead from one latent to the next one, side by side; `None` without actions.
+        states: Raw state at the last frame of each latent; `None` without states.
+        reached: Raw states at all frames of each latent but the first.
+    """
+
+    latents: Float[Tensor, "b l v c h w"]
+    actions: Float[Tensor, "b l-1 a"] | None
+    states: Float[Tensor, "b l s"] | None
+    reached: Float[Tensor, "b l-1 k s"] | None
+
+
+def code_clip(codec: LatentCodec, clip: Clip) -> CodedClip:
+    """Encode a clip; frames before those that fill whole chunks are left out."""
+    size, skipped = codec.frames_per_latent, skipped_frames(clip.frames.shape[1], codec.frames_per_latent)
+    frames, actions, states = clip.frames[:, skipped:], clip.actions, clip.states
+    latents = codec.encode(frames) if size == 1 else codec.encode_clip(frames)
+    if actions is not None:
+        actions = rearrange(actions[:, skipped:], "b (l k) a -> b l (k a)", k=size)
+    if states is None:
+        return CodedClip(latents, actions, None, None)
+    states = states[:, skipped:]
+    return CodedClip(latents, actions, states[:, ::size], rearrange(states[:, 1:], "b (l k) s -> b l k s", k=size))
+
+
+def skipped_frames(frames: int, size: int) -> int:
+    """How many frames are before the one of the first latent, when the last chunk of `size` ends at the last frame."""
+    return (frames - 1) % size
+
+
+def held_actions(actions: Float[Tensor, "*b k a"], known: Int[Tensor, "*b"]) -> Float[Tensor, "*b k a"]:
+    """The actions of a chunk of `k` frames, with the last of the first `known` ones in the place of later ones."""
+    place = torch.arange(actions.shape[-2], device=actions.device).minimum(known[..., None] - 1)
+    return actions.gather(-2, place[..., None].expand_as(actions))
