@@ -1,6 +1,7 @@
-"""Adapters (LoRA, 2106.09685) of a pretrained transformer, by name: `world` of pretraining, then those of post-training.
+"""Adapters (LoRA, 2106.09685) of a pretrained transformer, by name: `world`, then those of post-training.
 
-A linear map `W` becomes `W + B A`, where `B A` has a small rank and begins at 0; the scale is 1. All adapters are added.
+A linear map `W` becomes `W + B A`, where `B A` has a small rank and begins at 0; the scale is 1. A layer with several
+adapters adds them all.
 """
 
 import torch

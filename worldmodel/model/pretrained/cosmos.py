@@ -10,7 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldmodel.files import read_object
 from worldmodel.model.pretrained.family import Grid, Levels, Turn
+from worldmodel.model.pretrained.prompt import t5_tokens
 from worldmodel.model.pretrained.rotary import axis_angles, picture_angles, rotate_halves
 
 
@@ -62,13 +64,15 @@ class Cosmos:
         return self.transformer.transformer_blocks
 
     @classmethod
-    def load(cls, folder: Path, dtype: torch.dtype | None) -> "Cosmos":
+    def load(cls, folder: Path, dtype: torch.dtype) -> "Cosmos":
         """The transformer in `folder`; see `Family.load`."""
-        kind = CosmosTransformer3DModel
-        if dtype is None:
-            return cls(kind.from_config(kind.load_config(str(folder), local_files_only=True)))
         options = {"torch_dtype": dtype, "use_safetensors": True, "local_files_only": True}
-        return cls(kind.from_pretrained(str(folder), **options))
+        return cls(CosmosTransformer3DModel.from_pretrained(str(folder), **options))
+
+    @classmethod
+    def patch_of(cls, values: dict[str, Any]) -> int:
+        """Latent pixels along one side of a token."""
+        return values.get("patch_size", (1, 2, 2))[1]
 
     @classmethod
     def check(cls, values: dict[str, Any], where: str) -> None:
@@ -164,7 +168,21 @@ class Cosmos:
         """Rotate the channels of the first half with those of the second."""
         return rotate_halves(x, turn)
 
-    def read_text(self, text: Float[Tensor, "l c"]) -> Float[Tensor, "l s"]:
+    @classmethod
+    def encode_prompt(cls, folder: Path, prompt: str) -> Float[Tensor, "k c"]:
+        """The last layer of T5, which Predict2 reads.
+
+        Raises:
+            ValueError: The text encoder is that of 2.5.
+        """
+        encoder = (read_object(folder / "text_encoder" / "config.json").get("architectures") or ["T5EncoderModel"])[0]
+        if encoder != "T5EncoderModel":
+            raise ValueError(
+                f"--prompt {prompt!r}: the text encoder {encoder} is not supported; --prompt none needs none"
+            )
+        return t5_tokens(folder, prompt, cls.text_length)
+
+    def read_text(self, text: Float[Tensor, "k c"]) -> Float[Tensor, "k s"]:
         """Project the tokens of 2.5's text encoder, all layers of it; those of 2 are what the blocks read."""
         if not self.transformer.config.use_crossattn_projection:
             return text

@@ -24,6 +24,7 @@ from conditioning.conditioner import Conditioning
 from conditioning.noise import NoiseLevelEmbedding
 from worldmodel.model.flow import expand
 from worldmodel.model.layers import TimeCache, TimeStep, Visibility, causal_visibility
+from worldmodel.model.pretrained.adapters import is_adapter
 from worldmodel.model.pretrained.attention import (
     SPARE,
     Keys,
@@ -41,7 +42,7 @@ from worldmodel.model.pretrained.family import Family, Levels, Turn
 
 Attend = Callable[[int, Keys, Keys, Keys], Keys]
 """(layer, queries, keys, values) -> what the queries read."""
-Text = tuple[Float[Tensor, "l s"], Float[Tensor, "l"]]
+Text = tuple[Float[Tensor, "k s"], Float[Tensor, "k"]]
 """The prompt as the blocks read it, and a bias of the scores of its tokens."""
 
 
@@ -97,6 +98,13 @@ class PretrainedDiT(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.view_embedding.device
+
+    @property
+    def borrowed(self) -> frozenset[str]:
+        """The pretrained weights, unless they are trained themselves."""
+        if not self.config.lora_rank:
+            return frozenset()
+        return frozenset(f"transformer.{name}" for name in self.transformer.state_dict() if not is_adapter(name))
 
     @property
     def window(self) -> int:

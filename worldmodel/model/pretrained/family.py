@@ -52,8 +52,13 @@ class Family(Protocol):
     adapted: tuple[str, ...]
 
     @classmethod
-    def load(cls, folder: Path, dtype: torch.dtype | None) -> "Family":
-        """The transformer in `folder`, with its weights in `dtype`; with `None` its weights are random, in fp32."""
+    def load(cls, folder: Path, dtype: torch.dtype) -> "Family":
+        """The transformer in `folder`, with its weights in `dtype`."""
+        ...
+
+    @classmethod
+    def patch_of(cls, values: dict[str, Any]) -> int:
+        """The `patch` that a `config.json` of the class describes."""
         ...
 
     @classmethod
@@ -85,8 +90,8 @@ class Family(Protocol):
         x: Float[Tensor, "b t n d"],
         attended: Float[Tensor, "b t n h e"],
         levels: Levels,
-        text: Float[Tensor, "l s"],
-        bias: Float[Tensor, "l"],
+        text: Float[Tensor, "k s"],
+        bias: Float[Tensor, "k"],
     ) -> Float[Tensor, "b t n d"]:
         """The rest of the block: the output of the attention, the text, whose scores get `bias`, and the perceptron."""
         ...
@@ -108,6 +113,11 @@ class Family(Protocol):
         """Rotate every pair of channels of queries or keys by its angle."""
         ...
 
-    def read_text(self, text: Float[Tensor, "l c"]) -> Float[Tensor, "l s"]:
+    @classmethod
+    def encode_prompt(cls, folder: Path, prompt: str) -> Float[Tensor, "k c"]:
+        """The tokens of a prompt, without padding, by the pipeline's own tokenizer and text encoder."""
+        ...
+
+    def read_text(self, text: Float[Tensor, "k c"]) -> Float[Tensor, "k s"]:
         """Tokens of the text encoder to what the blocks attend to."""
         ...

@@ -1,19 +1,25 @@
-"""Find a pretrained video transformer in a diffusers pipeline, refuse those that cannot be a world, and build it."""
+"""Find a pretrained video transformer in a diffusers pipeline, refuse those that cannot be a world, and build it.
 
+The modules of diffusers are imported only where one is built, because that is slow.
+"""
+
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from worldmodel.files import fetch_from_hub, is_on_hub, read_object
 from worldmodel.model.codec import LatentCodec, PixelCodec
+from worldmodel.model.precision import choose_device, compute_dtype
 from worldmodel.model.pretrained.adapters import WORLD, add_adapter, is_adapter
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.dit import PretrainedDiT
-from worldmodel.model.pretrained.family import Family
-from worldmodel.model.precision import choose_device, compute_dtype
 from worldmodel.resolve import resolve
+
+if TYPE_CHECKING:
+    from worldmodel.model.pretrained.family import Family
 
 FAMILIES = {
     "WanTransformer3DModel": "worldmodel.model.pretrained.wan:Wan",
@@ -29,30 +35,28 @@ class Source:
     """A diffusers pipeline with a transformer of a known family.
 
     Args:
-        config: Names the pipeline, `hf://USER/NAME@REV` or a folder. A pipeline on the hub is downloaded at first use.
-
-    Attributes:
+        name: The pipeline, `hf://USER/NAME@REV` or a folder.
         folder: Where its files are.
-        family: The class of its family.
+        family: The class of its family, or `auto`, see `PretrainedConfig`.
 
     Raises:
-        ValueError: It is missing, is gated, or cannot be a world model; the message is one line.
+        ValueError: The pipeline cannot be a world model; the message is one line.
     """
 
-    def __init__(self, config: PretrainedConfig):
-        self.name = config.backbone
-        self.folder = _find(config.backbone)
-        file = self.folder / "transformer" / "config.json"
+    def __init__(self, name: str, folder: Path, family: str):
+        self.name, self.folder = name, folder
+        file = folder / "transformer" / "config.json"
         if not file.is_file():
-            raise ValueError(f"{self.name}: no diffusers pipeline, transformer/config.json is missing in {self.folder}")
-        if (self.folder / "transformer_2").is_dir():
+            raise ValueError(f"{name}: no diffusers pipeline, transformer/config.json is missing in {folder}")
+        if (folder / "transformer_2").is_dir() or _second(folder / "model_index.json"):
             raise ValueError(
-                f"{self.name}: this pipeline has two transformers, one for high and one for low noise; a world model "
+                f"{name}: this pipeline has two transformers, one for high and one for low noise; a world model "
                 "needs one with a single transformer, such as Wan2.2-TI2V-5B"
             )
         values = read_object(file)
-        self.family = _family(config.family, values.get("_class_name"), file)
+        self.family = _family(family, values.get("_class_name"), file)
         self.family.check(values, str(file))
+        self.patch = self.family.patch_of(values)
 
     @property
     def pinned(self) -> str:
@@ -60,6 +64,19 @@ class Source:
         if not is_on_hub(self.name):
             return self.name
         return f"{self.name.partition('@')[0]}@{self.folder.name}"
+
+    @property
+    def has_codec(self) -> bool:
+        """Whether the pipeline has an autoencoder; otherwise the transformer works on pixels."""
+        return (self.folder / "vae").is_dir()
+
+    def multiple(self) -> int:
+        """Height and width of the frames are multiples of it, with the pipeline's own codec."""
+        if not self.has_codec:
+            return self.patch
+        from worldmodel.model.autoencoder import downsampling_of
+
+        return self.patch * downsampling_of(read_object(self.folder / "vae" / "config.json"))
 
     def fingerprint(self) -> str:
         """Hash of the transformer's configuration, and of size, beginning and end of its files of weights."""
@@ -75,53 +92,85 @@ class Source:
 
     def codec(self) -> LatentCodec:
         """The pipeline's autoencoder; pixels where it has none."""
-        if not (self.folder / "vae").is_dir():
+        if not self.has_codec:
             return PixelCodec()
         from worldmodel.model.autoencoder import AutoencoderCodec
 
         return AutoencoderCodec.from_pretrained(self.folder / "vae")
 
-    def transformer(self, dtype: torch.dtype | None) -> Family:
-        """Load the transformer; with `None` its weights are random.
+    def transformer(self, dtype: torch.dtype) -> "Family":
+        """Load the transformer.
 
         Raises:
             ValueError: There are no weights in safetensors files.
         """
         folder = self.folder / "transformer"
-        if dtype is not None and not list(folder.glob("*.safetensors")):
+        if not list(folder.glob("*.safetensors")):
             raise ValueError(f"{folder}: no weights in a safetensors file")
         return self.family.load(folder, dtype)
 
+    def build(
+        self, config: PretrainedConfig, *, size: tuple[int, int], codec: LatentCodec, seconds: float, **shape: Any
+    ) -> PretrainedDiT:
+        """The transformer with its adapters, which compute nothing yet.
 
-def build_pretrained(config: PretrainedConfig, source: Source, **shape: object) -> PretrainedDiT:
-    """The transformer of `source` with its adapters, which compute nothing yet.
+        A transformer of which only adapters are trained is held in bf16 where the device computes in it. If
+        all its weights are trained it is held in fp32.
 
-    A transformer that only has adapters trained is held in bf16 where the device computes in it. If all its weights
-    are trained it is held in fp32, and without `config.fingerprint` as it was pretrained.
+        Args:
+            config: The settings.
+            size: Height and width of the frames.
+            codec: Frames to latents.
+            seconds: Between two frames.
+            shape: `num_views`, `latent_shape` and `state_dim` of `PretrainedDiT`.
 
-    Args:
-        config: The settings.
-        source: Where the transformer is.
-        shape: The other arguments of `PretrainedDiT`.
+        Raises:
+            ValueError: The size does not fit, or the adapters belong to another transformer.
+        """
+        check_size(self.name, size, self.patch * codec.downsampling)
+        found = self.fingerprint()
+        if config.fingerprint not in ("", found):
+            raise ValueError(
+                f"{self.name}: the transformer has the fingerprint {found}, this world model was trained on "
+                f"{config.fingerprint}; name that one as `backbone` in world.json"
+            )
+        family = self.transformer(compute_dtype(choose_device()) if config.lora_rank else torch.float32)
+        rate = config.position_rate or family.position_rate
+        dit = PretrainedDiT(config, family, **shape, spacing=rate * seconds)
+        names: list[str] = []
+        for name, rank in adapters_of(config).items():
+            add_adapter(dit.transformer, family.adapted, rank, name, others=names)
+            names.append(name)
+        for name, parameter in dit.transformer.named_parameters():
+            parameter.requires_grad_(is_adapter(name) or not config.lora_rank)
+        return dit
+
+
+def open_source(config: PretrainedConfig) -> Source:
+    """Find the pipeline that `config` names; one on the hub is downloaded at first use.
 
     Raises:
-        ValueError: The transformer is another one than the one that the adapters belong to.
+        ValueError: It is missing or gated, or cannot be a world model; the message is one line.
     """
-    found = source.fingerprint()
-    if config.fingerprint not in ("", found):
+    if is_on_hub(config.backbone):
+        return Source(config.backbone, _download(config.backbone), config.family)
+    folder = Path(config.backbone).expanduser()
+    if not folder.is_dir():
         raise ValueError(
-            f"{config.backbone}: the transformer has the fingerprint {found}, this world model was trained on "
-            f"{config.fingerprint}; name that one as `backbone` in world.json"
+            f"backbone {config.backbone}: no such folder; if it has moved, write its new place into the field "
+            "`backbone` of world.json; one on the hub is named hf://USER/NAME"
         )
-    dtype = compute_dtype(choose_device()) if config.lora_rank else torch.float32
-    dit = PretrainedDiT(config, source.transformer(dtype), **shape)
-    names: list[str] = []
-    for name, rank in adapters_of(config).items():
-        add_adapter(dit.transformer, dit.family.adapted, rank, name, others=names)
-        names.append(name)
-    for parameter in adapter_parameters(dit.transformer):
-        parameter.requires_grad_(True)
-    return dit
+    return Source(config.backbone, folder, config.family)
+
+
+def check_size(name: str, size: tuple[int, int], multiple: int) -> None:
+    """Raise a `ValueError` that names the nearest size, where height and width are not multiples of `multiple`."""
+    if size[0] % multiple or size[1] % multiple:
+        near = [max(round(side / multiple), 1) * multiple for side in size]
+        raise ValueError(
+            f"size {size[0]}x{size[1]}: frames for {name} are multiples of {multiple}; the nearest is "
+            f"--size {near[0]} {near[1]}"
+        )
 
 
 def adapters_of(config: PretrainedConfig) -> dict[str, int]:
@@ -130,31 +179,25 @@ def adapters_of(config: PretrainedConfig) -> dict[str, int]:
     return first | {f"posttrained{index}": rank for index, rank in enumerate(config.posttrained)}
 
 
-def adapter_parameters(transformer: nn.Module) -> list[nn.Parameter]:
-    """The parameters of all adapters."""
-    return [parameter for name, parameter in transformer.named_parameters() if is_adapter(name)]
-
-
-def _find(backbone: str) -> Path:
-    if is_on_hub(backbone):
-        return _download(backbone)
-    folder = Path(backbone).expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"{backbone}: no such folder; a backbone on the hub is named hf://USER/NAME")
-    return folder
+def _second(index: Path) -> bool:
+    """Whether a pipeline names a second transformer."""
+    if not index.is_file():
+        return False
+    parts: Mapping[str, Any] = read_object(index)
+    return any(parts.get("transformer_2") or ())
 
 
 def _download(backbone: str) -> Path:
-    print(f"{backbone}: looking for it on the hub; what is not downloaded yet is, 3 to 60 GB", flush=True)
+    print(f"{backbone}: what is not downloaded yet is fetched from the hub, 3 to 60 GB", flush=True)
     try:
         return fetch_from_hub(backbone, PARTS)
     except ValueError as error:
         gated = any(sign in str(error) for sign in ("401", "403", "gated", "restricted"))
-        hint = "; accept its licence on its page, and log in with `hf auth login`" if gated else ""
+        hint = "; if it is gated, accept its licence on its page and log in with `hf auth login`" if gated else ""
         raise ValueError(f"{error}{hint}") from error
 
 
-def _family(spec: str, named: object, file: Path) -> type:
+def _family(spec: str, named: object, file: Path) -> "type[Family]":
     if spec == "auto":
         if named not in FAMILIES:
             raise ValueError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldmodel.model.pretrained.family import Grid, Levels, Turn
+from worldmodel.model.pretrained.prompt import t5_tokens
 from worldmodel.model.pretrained.rotary import axis_angles, picture_angles, rotate_neighbours
 
 TIMESTEPS = 1000
@@ -56,13 +57,15 @@ class Wan:
         return self.transformer.blocks
 
     @classmethod
-    def load(cls, folder: Path, dtype: torch.dtype | None) -> "Wan":
-        """The transformer in `folder`; see `Family.load`."""
-        kind = WanTransformer3DModel
-        if dtype is None:
-            return cls(kind.from_config(kind.load_config(str(folder), local_files_only=True)))
+    def load(cls, folder: Path, dtype: torch.dtype) -> "Wan":
+        """The transformer in `folder`; a few parts stay in fp32, as diffusers has it."""
         options = {"torch_dtype": dtype, "use_safetensors": True, "local_files_only": True}
-        return cls(kind.from_pretrained(str(folder), **options))
+        return cls(WanTransformer3DModel.from_pretrained(str(folder), **options))
+
+    @classmethod
+    def patch_of(cls, values: dict[str, Any]) -> int:
+        """Latent pixels along one side of a token."""
+        return values.get("patch_size", (1, 2, 2))[1]
 
     @classmethod
     def check(cls, values: dict[str, Any], where: str) -> None:
@@ -110,8 +113,8 @@ class Wan:
         x: Float[Tensor, "b t n d"],
         attended: Float[Tensor, "b t n h e"],
         levels: Levels,
-        text: Float[Tensor, "l s"],
-        bias: Float[Tensor, "l"],
+        text: Float[Tensor, "k s"],
+        bias: Float[Tensor, "k"],
     ) -> Float[Tensor, "b t n d"]:
         """The output of the first attention, the attention to the text, and the perceptron."""
         _, _, gate, shift, scale, gate2 = _six(block, levels)
@@ -153,7 +156,12 @@ class Wan:
         """Rotate pairs of neighbouring channels."""
         return rotate_neighbours(x, turn)
 
-    def read_text(self, text: Float[Tensor, "l c"]) -> Float[Tensor, "l s"]:
+    @classmethod
+    def encode_prompt(cls, folder: Path, prompt: str) -> Float[Tensor, "k c"]:
+        """The last layer of UMT5."""
+        return t5_tokens(folder, prompt, cls.text_length)
+
+    def read_text(self, text: Float[Tensor, "k c"]) -> Float[Tensor, "k s"]:
         """Project the tokens of UMT5 to the width of the transformer."""
         embed = self.transformer.condition_embedder.text_embedder
         return embed(text.to(embed.linear_1.weight.dtype))

@@ -10,9 +10,9 @@ from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.cosmos import Cosmos
 from worldmodel.model.pretrained.dit import PretrainedDiT
 from worldmodel.model.pretrained.family import Family
-from worldmodel.model.pretrained.source import Source, build_pretrained
+from worldmodel.model.pretrained.source import open_source
 
-SHAPE = {"num_views": 2, "latent_shape": (CHANNELS, 4, 4), "state_dim": 2, "spacing": 1.0}
+SHAPE = {"num_views": 2, "latent_shape": (CHANNELS, 4, 4), "state_dim": 2}
 REAL = {
     "in_channels": 17,
     "out_channels": 16,
@@ -27,9 +27,11 @@ NEWER = {"use_crossattn_projection": True, "crossattn_proj_in_channels": 100352,
 
 
 def test_a_pipeline_with_cosmos_is_found_and_loaded(tmp_path):
-    config = PretrainedConfig(str(write_wan(tmp_path, transformer=tiny_cosmos)), lora_rank=2, recompute=False)
-    dit = build_pretrained(config, Source(config), **SHAPE)
+    config = PretrainedConfig(str(write_wan(tmp_path, transformer=tiny_cosmos)), lora_rank=2)
+    source = open_source(config)
+    dit = source.build(config, size=(8, 8), codec=source.codec(), seconds=0.25, **SHAPE)
     assert isinstance(dit.family, Cosmos)
+    assert dit.spacing == 1.5
     assert isinstance(dit.family, Family)
     wanted, found = tiny_cosmos().state_dict(), dict(dit.transformer.named_parameters())
     for name, tensor in wanted.items():
