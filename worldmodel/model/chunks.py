@@ -46,7 +46,50 @@ def skipped_frames(frames: int, size: int) -> int:
     return (frames - 1) % size
 
 
+def latents_of(frames: int, size: int) -> int:
+    """Number of latents of a training clip.
+
+    Raises:
+        ValueError: The frames do not fill whole chunks.
+    """
+    latents, rest = divmod(frames - 1, size)
+    if rest:
+        raise ValueError(f"frames {frames}: latents are 1 frame and then {size} each; the nearest is {frames - rest}")
+    return 1 + latents
+
+
 def held_actions(actions: Float[Tensor, "*b k a"], known: Int[Tensor, "*b"]) -> Float[Tensor, "*b k a"]:
     """The actions of a chunk of `k` frames, with the last of the first `known` ones in the place of later ones."""
     place = torch.arange(actions.shape[-2], device=actions.device).minimum(known[..., None] - 1)
     return actions.gather(-2, place[..., None].expand_as(actions))
+
+
+def by_latent(
+    codec: LatentCodec, clip: Clip, known: Int[Tensor, "b l"] | None
+) -> tuple[Clip, Float[Tensor, "b l k s"] | None]:
+    """A clip whose frames are the last ones of its latents, and the states at all frames after the first.
+
+    Args:
+        codec: Encodes the clip, if its latents are several frames each; otherwise the clip stays as it is.
+        clip: With actions.
+        known: How many actions of each chunk are known.
+    """
+    if codec.frames_per_latent == 1:
+        return clip, None if clip.states is None else clip.states[:, 1:, None]
+    coded, size = code_clip(codec, clip), codec.frames_per_latent
+    actions = rearrange(coded.actions, "b l (k a) -> b l k a", k=size)
+    return Clip(
+        frames=clip.frames[:, skipped_frames(clip.frames.shape[1], size) :: size],
+        actions=rearrange(held_actions(actions, known), "b l k a -> b l (k a)"),
+        states=coded.states,
+        view_mask=clip.view_mask,
+        pixel_mask=clip.pixel_mask,
+        task=clip.task,
+        latents=coded.latents,
+    ), coded.reached
+
+
+def drawn_known(shape: tuple[int, int], size: int, generator: torch.Generator) -> Int[Tensor, "b l"]:
+    """How many actions of each chunk are known in training: all of them in half of the chunks."""
+    some = 1 + (torch.rand(shape, generator=generator) * (size - 1)).floor().long()
+    return torch.where(torch.rand(shape, generator=generator) < 0.5, size, some)

@@ -2,26 +2,12 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLWan
 from einops import rearrange
+from tiny_chunks import WAN_21, WAN_22, tiny_video_codec
 
 from worldmodel.model.codec import to_frames, to_signed
 from worldmodel.model.pretrained.video_codec import VideoCodec
 
-TINY = {
-    "base_dim": 4,
-    "z_dim": 4,
-    "dim_mult": [1, 1, 2, 2],
-    "num_res_blocks": 1,
-    "temperal_downsample": [False, True, True],
-    "latents_mean": [0.0, 0.0, 0.0, 0.0],
-    "latents_std": [2.0, 1.0, 1.0, 0.5],  # powers of two, so that nothing is rounded
-}
-WAN_22 = {"is_residual": True, "in_channels": 12, "out_channels": 12, "patch_size": 2, "decoder_base_dim": 4}
-KINDS = pytest.mark.parametrize("kind", [{}, WAN_22], ids=["wan 2.1", "wan 2.2"])
-
-
-def tiny_codec(kind) -> VideoCodec:
-    torch.manual_seed(0)
-    return VideoCodec(AutoencoderKLWan(**{**TINY, **kind}))
+KINDS = pytest.mark.parametrize("kind", [WAN_21, WAN_22], ids=["wan 2.1", "wan 2.2"])
 
 
 def random_frames(videos=2, frames=13):
@@ -49,7 +35,7 @@ def decoded(codec, latents):
 
 @KINDS
 def test_chunks_are_the_whole_video_bit_for_bit(kind):
-    codec, frames = tiny_codec(kind), random_frames()
+    codec, frames = tiny_video_codec(kind), random_frames()
     raw, pixels = whole(codec, frames)
     latents = codec.encode_clip(frames)
     assert latents.shape == raw.shape
@@ -60,7 +46,7 @@ def test_chunks_are_the_whole_video_bit_for_bit(kind):
 
 
 def test_latents_have_the_statistics_of_the_autoencoder():
-    codec, frames = tiny_codec({"latents_mean": [0.5, -0.5, 0.0, 1.0]}), random_frames(1, 5)
+    codec, frames = tiny_video_codec({**WAN_21, "latents_mean": [0.5, -0.5, 0.0, 1.0]}), random_frames(1, 5)
     raw, pixels = whole(codec, frames)
     latents = codec.encode_clip(frames)
     torch.testing.assert_close(latents[:, :, :, 0] * 2.0 + 0.5, raw[:, :, :, 0])
@@ -70,7 +56,7 @@ def test_latents_have_the_statistics_of_the_autoencoder():
 
 @KINDS
 def test_frames_of_a_clip_are_those_of_its_chunks(kind):
-    codec, frames = tiny_codec(kind), random_frames()
+    codec, frames = tiny_video_codec(kind), random_frames()
     latents = codec.encode_clip(frames)
     assert torch.equal(codec.decode_clip(latents), to_frames(torch.cat(decoded(codec, latents)[0], dim=1)))
     assert torch.equal(codec.encode_clip(frames[:, :5]), latents[:, :2])
@@ -78,7 +64,7 @@ def test_frames_of_a_clip_are_those_of_its_chunks(kind):
 
 @KINDS
 def test_videos_of_different_length_share_a_batch(kind):
-    codec, frames = tiny_codec(kind), random_frames()
+    codec, frames = tiny_video_codec(kind), random_frames()
     latents = codec.encode_clip(frames)
     pixels, seen = decoded(codec, latents)
     mixed = seen[2].put(torch.tensor([1]), seen[0].select(torch.tensor([1])))
@@ -91,7 +77,7 @@ def test_videos_of_different_length_share_a_batch(kind):
 
 @KINDS
 def test_encoding_goes_on_with_videos_of_different_length(kind):
-    codec, frames = tiny_codec(kind), random_frames()
+    codec, frames = tiny_video_codec(kind), random_frames()
     expected = codec.encode_clip(frames)
     _, first = codec.encode_next(frames[:, :1], None)
     _, second = codec.encode_next(frames[:, 1:5], first)
@@ -101,7 +87,7 @@ def test_encoding_goes_on_with_videos_of_different_length(kind):
 
 
 def test_other_calls_of_the_autoencoder_do_not_disturb_a_video():
-    codec, frames = tiny_codec({}), random_frames()
+    codec, frames = tiny_video_codec(), random_frames()
     latents = codec.encode_clip(frames)
     pixels, seen = decoded(codec, latents)
     codec.decode(latents[:, 0])
@@ -110,7 +96,7 @@ def test_other_calls_of_the_autoencoder_do_not_disturb_a_video():
 
 
 def test_memory_limit_does_not_change_latents():
-    codec, frames = tiny_codec({}), random_frames(3, 5)
+    codec, frames = tiny_video_codec(), random_frames(3, 5)
     latents = codec.encode_clip(frames)
     codec.chunk = 8  # one clip of two cameras
     torch.testing.assert_close(codec.encode_clip(frames), latents)
@@ -121,8 +107,8 @@ def test_other_autoencoders_and_lengths_are_refused():
     with pytest.raises(ValueError, match="AutoencoderKL codes single frames only"):
         VideoCodec(AutoencoderKL())
     with pytest.raises(ValueError, match="codes 2 frames as one latent, expected 4"):
-        VideoCodec(AutoencoderKLWan(**{**TINY, "temperal_downsample": [False, False, True]}))
-    codec = tiny_codec({})
+        VideoCodec(AutoencoderKLWan(**{**WAN_21, "temperal_downsample": [False, False, True]}))
+    codec = tiny_video_codec()
     with pytest.raises(ValueError, match="clips of 4 frames, expected 1, 5, 9"):
         codec.encode_clip(random_frames(1, 4))
     with pytest.raises(ValueError, match="got 4 frames, expected 1"):
