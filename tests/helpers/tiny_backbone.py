@@ -1,9 +1,15 @@
-"""A tiny random Wan and two tiny random Cosmos, as modules and as diffusers pipeline folders."""
+"""A tiny random Wan and two tiny random Cosmos: modules, diffusers pipeline folders, a world model on one."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, WanTransformer3DModel
+
+from conditioning.conditioner import ConditionerConfig
+from worldmodel.model.pretrained.config import PretrainedConfig
+from worldmodel.world_model import WorldModel, WorldModelConfig
 
 CHANNELS = 4
 TEXT = 32
@@ -45,23 +51,43 @@ def tiny_cosmos(channels: int = CHANNELS, layers: int = 2, *, newer: bool = Fals
     ).eval()
 
 
-def tiny_vae(channels: int = CHANNELS) -> AutoencoderKLWan:
-    """An autoencoder that makes one latent of 2 x 2 pixels."""
+def tiny_vae(channels: int = CHANNELS, halvings: int = 1) -> AutoencoderKLWan:
+    """An autoencoder whose latents are `2^halvings` pixels wide and high."""
     torch.manual_seed(0)
     return AutoencoderKLWan(
         base_dim=4,
         z_dim=channels,
-        dim_mult=[1, 1],
+        dim_mult=[1] * (halvings + 1),
         num_res_blocks=1,
-        temperal_downsample=[False],
+        temperal_downsample=[False] * halvings,
         latents_mean=[0.0] * channels,
         latents_std=[1.0] * channels,
     )
 
 
-def write_wan(folder: Path, *, vae: bool = True, channels: int = CHANNELS, transformer=tiny_wan) -> Path:
+def write_wan(
+    folder: Path, *, vae: bool = True, channels: int = CHANNELS, halvings: int = 1, transformer: Callable = tiny_wan
+) -> Path:
     """A pipeline folder with `transformer`, and `vae` unless it works on pixels, which are 3 channels."""
     transformer(channels if vae else 3).save_pretrained(folder / "transformer")
     if vae:
-        tiny_vae(channels).save_pretrained(folder / "vae")
+        tiny_vae(channels, halvings).save_pretrained(folder / "vae")
     return folder
+
+
+BACKBONES = {
+    "wan": write_wan,
+    "cosmos 2": partial(write_wan, transformer=tiny_cosmos),
+    "cosmos 2.5": partial(write_wan, transformer=partial(tiny_cosmos, newer=True)),
+}
+"""Pipeline folders of all families, for tests of whole commands."""
+
+
+def pretrained_world(
+    folder: Path, *, size=(16, 24), views=("top", "wrist"), injection="adaln", **settings
+) -> WorldModel:
+    """A world model on the pipeline in `folder`, with two actions and two states."""
+    torch.manual_seed(0)
+    told = ConditionerConfig(action_dim=2, state_dim=2, injection=injection)
+    dit = PretrainedConfig(str(folder), **{"width": 16, **settings})
+    return WorldModel(WorldModelConfig(views=views, size=size, fps=10.0, conditioner=told, dit=dit)).eval()

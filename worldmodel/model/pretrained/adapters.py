@@ -4,48 +4,62 @@ A linear map `W` becomes `W + B A`, where `B A` has a small rank and begins at 0
 adapters adds them all.
 """
 
-import torch
+import importlib.util
+from collections.abc import Mapping
+
 from torch import nn
+
+from worldmodel.model.pretrained.config import PretrainedConfig
 
 WORLD = "world"
 
 
-def add_adapter(transformer: nn.Module, ends: tuple[str, ...], rank: int, name: str, *, others: list[str]) -> None:
-    """Give every linear layer whose name ends with one of `ends` an adapter, in fp32, of which `B` is 0.
+def adapters_of(config: PretrainedConfig) -> dict[str, int]:
+    """Names and ranks of the adapters, in the order in which they were added."""
+    first = {WORLD: config.lora_rank} if config.lora_rank else {}
+    return first | {f"posttrained{index}": rank for index, rank in enumerate(config.posttrained)}
+
+
+def add_adapters(transformer: nn.Module, ends: tuple[str, ...], adapters: Mapping[str, int]) -> None:
+    """Add every adapter that is not there yet, in fp32, of which `B` is 0; afterwards all of them are used.
+
+    Only the new ones are trained, and no other weight of the transformer.
 
     Args:
-        transformer: The module; it is changed in place. Its own weights receive no gradient any more.
-        ends: Ends of the names of layers.
-        rank: Of the adapters.
-        name: Name of the new adapter, which alone is trained.
-        others: Names of the adapters that are there already.
+        transformer: The module; it is changed in place.
+        ends: Ends of the names of the linear layers that get adapters.
+        adapters: Ranks by name, of those that are there already, too.
 
     Raises:
-        ValueError: The rank is not positive.
+        ValueError: A rank is not positive, or peft is not installed.
     """
-    if rank < 1:
-        raise ValueError(f"the rank of an adapter is at least 1, got {rank}")
+    if not adapters:
+        return
+    if importlib.util.find_spec("peft") is None:
+        raise ValueError("adapters need the package peft: pip install 'worldmodel[rl]'")
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
-    layers = [each for each, module in transformer.named_modules() if _is_linear(module) and each.endswith(ends)]
+    there = {name.split(".")[-2] for name, _ in transformer.named_parameters() if is_adapter(name)}
+    kinds = (nn.Linear, LoraLayer)
+    layers = [name for name, each in transformer.named_modules() if isinstance(each, kinds) and name.endswith(ends)]
     transformer.requires_grad_(False)
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers), transformer, adapter_name=name)
+    for name, rank in adapters.items():
+        if rank < 1:
+            raise ValueError(f"the rank of an adapter is at least 1, got {rank}")
+        if name not in there:
+            config = LoraConfig(r=rank, lora_alpha=rank, target_modules=layers)
+            inject_adapter_in_model(config, transformer, adapter_name=name)
     for module in transformer.modules():
         if isinstance(module, LoraLayer):
-            module.set_adapter([*others, name])
-    for each, parameter in transformer.named_parameters():
-        parameter.requires_grad_(f".{name}." in each)
-        if f".{name}." in each:
-            parameter.data = parameter.data.to(torch.float32)
+            module.set_adapter(list(adapters))
+    for name, parameter in transformer.named_parameters():
+        fresh = is_adapter(name) and name.split(".")[-2] not in there
+        parameter.requires_grad_(fresh)
+        if fresh:
+            parameter.data = parameter.data.float()
 
 
 def is_adapter(name: str) -> bool:
     """Whether a parameter of this name belongs to an adapter."""
     return ".lora_A." in name or ".lora_B." in name
-
-
-def _is_linear(module: nn.Module) -> bool:
-    from peft.tuners.lora import LoraLayer
-
-    return isinstance(module, nn.Linear | LoraLayer)

@@ -12,6 +12,7 @@ The cameras of a frame lie side by side, like one wide picture.
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from einops import rearrange
@@ -24,7 +25,7 @@ from conditioning.conditioner import Conditioning
 from conditioning.noise import NoiseLevelEmbedding
 from worldmodel.model.flow import expand
 from worldmodel.model.layers import TimeCache, TimeStep, Visibility, causal_visibility
-from worldmodel.model.pretrained.adapters import is_adapter
+from worldmodel.model.pretrained.adapters import adapters_of, add_adapters, is_adapter
 from worldmodel.model.pretrained.attention import (
     SPARE,
     Keys,
@@ -116,6 +117,12 @@ class PretrainedDiT(nn.Module):
         family, layers = self.family, len(self.family.blocks)
         sizes = (layers, num_streams, self.num_tokens, family.heads, family.head_width, self.window)
         return TimeCache(*sizes, self.device, dtype, spare=SPARE)
+
+    def add_adapter(self, rank: int) -> None:
+        """Add one more adapter to the transformer, which alone is trained from now on; its effect begins at 0."""
+        self.requires_grad_(False)
+        self.config = replace(self.config, posttrained=(*self.config.posttrained, rank))
+        add_adapters(self.transformer, self.family.adapted, adapters_of(self.config))
 
     # The two passes
 

@@ -13,7 +13,7 @@ import torch
 from worldmodel.files import fetch_from_hub, is_on_hub, read_object
 from worldmodel.model.codec import LatentCodec, PixelCodec, load_codec
 from worldmodel.model.precision import choose_device, compute_dtype
-from worldmodel.model.pretrained.adapters import WORLD, add_adapter, is_adapter
+from worldmodel.model.pretrained.adapters import adapters_of, add_adapters, is_adapter
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.dit import PretrainedDiT
 from worldmodel.resolve import resolve
@@ -133,10 +133,7 @@ class Source:
         family = self.transformer(compute_dtype(choose_device()) if config.lora_rank else torch.float32)
         rate = config.position_rate or family.position_rate
         dit = PretrainedDiT(config, family, **shape, spacing=rate * seconds)
-        names: list[str] = []
-        for name, rank in adapters_of(config).items():
-            add_adapter(dit.transformer, family.adapted, rank, name, others=names)
-            names.append(name)
+        add_adapters(dit.transformer, family.adapted, adapters_of(config))
         for name, parameter in dit.transformer.named_parameters():
             parameter.requires_grad_(is_adapter(name) or not config.lora_rank)
         return dit
@@ -167,12 +164,6 @@ def check_size(name: str, size: tuple[int, int], multiple: int) -> None:
             f"size {size[0]}x{size[1]}: frames for {name} are multiples of {multiple}; the nearest is "
             f"--size {near[0]} {near[1]}"
         )
-
-
-def adapters_of(config: PretrainedConfig) -> dict[str, int]:
-    """Names and ranks of the adapters, in the order in which they were added."""
-    first = {WORLD: config.lora_rank} if config.lora_rank else {}
-    return first | {f"posttrained{index}": rank for index, rank in enumerate(config.posttrained)}
 
 
 def _second(index: Path) -> bool:
