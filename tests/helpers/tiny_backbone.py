@@ -44,7 +44,7 @@ def tiny_cosmos(channels: int = CHANNELS, layers: int = 2, *, newer: bool = Fals
         text_embed_dim=20 if newer else TEXT,
         adaln_lora_dim=8,
         max_size=(32, 32, 32),
-        rope_scale=(1.0, 3.0, 2.0),
+        rope_scale=(1.5, 3.0, 2.0),
         extra_pos_embed_type=None,
         use_crossattn_projection=newer,
         **text,
@@ -84,10 +84,10 @@ BACKBONES = {
 
 
 def pretrained_world(
-    folder: Path, *, size=(16, 24), views=("top", "wrist"), injection="adaln", **settings
+    folder: Path, *, size=(16, 24), views=("top", "wrist"), injection="adaln", chunk=1, **settings
 ) -> WorldModel:
     """A world model on the pipeline in `folder`, with two actions and two states."""
     torch.manual_seed(0)
-    told = ConditionerConfig(action_dim=2, state_dim=2, injection=injection)
+    told = ConditionerConfig(action_dim=2, state_dim=2, injection=injection, chunk=chunk)
     dit = PretrainedConfig(str(folder), **{"width": 16, **settings})
     return WorldModel(WorldModelConfig(views=views, size=size, fps=10.0, conditioner=told, dit=dit)).eval()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from worldmodel.data.clip import Clip
@@ -62,6 +62,16 @@ def held_actions(actions: Float[Tensor, "*b k a"], known: Int[Tensor, "*b"]) -> 
     """The actions of a chunk of `k` frames, with the last of the first `known` ones in the place of later ones."""
     place = torch.arange(actions.shape[-2], device=actions.device).minimum(known[..., None] - 1)
     return actions.gather(-2, place[..., None].expand_as(actions))
+
+
+def recoded(codec: LatentCodec, frames: UInt8[Tensor, "b t v H W 3"]) -> UInt8[Tensor, "b t v H W 3"]:
+    """Frames encoded and decoded; where a latent is a chunk, the first frame is repeated until they fill chunks."""
+    size = codec.frames_per_latent
+    if size == 1:
+        return codec.decode(codec.encode(frames))
+    missing = (1 - frames.shape[1]) % size
+    full = torch.cat([frames[:, :1].expand(-1, missing, -1, -1, -1, -1), frames], dim=1)
+    return codec.decode_clip(codec.encode_clip(full))[:, missing:]
 
 
 def by_latent(

@@ -104,7 +104,7 @@ def build_world(
         chunk=chunk if start is None else start.chunk,
     )
     if conditioner.chunk > 1 and (latent_dim or not action_dim):
-        raise ValueError(f"chunk {conditioner.chunk}: frames are known when their actions are, so it needs actions")
+        raise ValueError(f"--frames-per-latent {conditioner.chunk}: chunks of frames need recorded actions")
     config = WorldModelConfig(
         views=tuple(source.views),
         size=tuple(source.size),

@@ -122,9 +122,9 @@ class PretrainConfig:
     """Which episodes and columns of the data to read."""
     device: str = "auto"
     """Where it trains: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
-    chunk: Literal[1, 4] = 1
-    """Frames per latent: 1 codes every frame by itself; 4 codes videos as Wan's autoencoder was trained to, which is
-    faster where several actions are known in advance. --frames is then 5, 9, 13, ..."""
+    frames_per_latent: Literal[1, 4] = 1
+    """1 encodes every frame by itself; 4 encodes videos, as Wan's autoencoder was trained to, which is faster where
+    several actions are known in advance. --frames is then 5, 9, 13, ..."""
     max_steps: int = 4
     """Largest number of denoising steps that is trained, a power of two; dreams can then take 1, 2, ... up to it."""
     dit: DiTConfig = field(default_factory=DiTConfig)
@@ -228,7 +228,7 @@ def pretrain(config: PretrainConfig) -> Path:
         latent_dim=config.latent_actions,
         angles=config.angles,
         max_steps=config.max_steps,
-        chunk=config.chunk,
+        chunk=config.frames_per_latent,
     ).to(accelerator.device)
     if config.compile:
         world.dit.encode = torch.compile(world.dit.encode)

@@ -3,7 +3,7 @@ import torch
 from tiny import random_clip
 from tiny_chunks import chunk_world, tiny_video_codec
 
-from worldmodel.model.chunks import by_latent, code_clip, drawn_known, held_actions, latents_of
+from worldmodel.model.chunks import by_latent, code_clip, drawn_known, held_actions, latents_of, recoded
 from worldmodel.model.codec import PixelCodec
 
 
@@ -40,6 +40,14 @@ def test_a_clip_of_single_frames_stays_as_it_is():
     same, reached = by_latent(PixelCodec(), clip, None)
     assert same is clip
     assert torch.equal(reached[:, :, 0], clip.states[:, 1:])
+
+
+def test_frames_are_coded_and_decoded_in_whole_chunks():
+    codec, clip = tiny_video_codec(), random_clip(chunk_world(), frames=7)
+    padded = torch.cat([clip.frames[:, :1], clip.frames[:, :1], clip.frames], dim=1)
+    assert torch.equal(recoded(codec, clip.frames), codec.decode_clip(codec.encode_clip(padded))[:, 2:])
+    assert torch.equal(recoded(codec, clip.frames[:, :5]), codec.decode_clip(codec.encode_clip(clip.frames[:, :5])))
+    assert torch.equal(recoded(PixelCodec(), clip.frames), clip.frames)
 
 
 def test_all_actions_are_known_in_half_of_the_chunks():

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny import random_clip, tiny_world
-from tiny_chunks import chunk_world
+from tiny_backbone import pretrained_world, tiny_wan
+from tiny_chunks import chunk_world, tiny_video_codec
 
 from worldmodel.dreams.copy_last import CopyLastWorld
 from worldmodel.model.codec import PixelCodec
@@ -180,3 +181,17 @@ def test_codec_and_conditioner_have_the_same_number_of_frames_per_latent():
         WorldModel(world.config, chunk_world().codec)
     with pytest.raises(ValueError, match="codec: 1 frames per latent, expected chunk 4"):
         WorldModel(chunk_world().config, PixelCodec())
+
+
+def test_a_pretrained_transformer_counts_the_time_of_whole_chunks(tmp_path):
+    tiny_wan().save_pretrained(tmp_path / "transformer")
+    tiny_video_codec().autoencoder.save_pretrained(tmp_path / "vae")
+    single, world = (
+        pretrained_world(tmp_path, size=(32, 32), views=("top",), chunk=chunk, lora_rank=2) for chunk in (1, 4)
+    )
+    assert world.dit.spacing == 4 * single.dit.spacing == 4 * 0.4  # positions per second, at 10 frames a second
+    context, actions = random_clip(world, frames=5), drawn(frames=4)
+    stream = world.stream(context)
+    frames = rolled(stream, actions)
+    assert stream.frame.tolist() == [8, 8]
+    assert len({int(frame.sum()) for frame, _ in frames}) == 4
