@@ -75,11 +75,7 @@ def write_wan(
     return folder
 
 
-BACKBONES = {
-    "wan": write_wan,
-    "cosmos 2": partial(write_wan, transformer=tiny_cosmos),
-    "cosmos 2.5": partial(write_wan, transformer=partial(tiny_cosmos, newer=True)),
-}
+BACKBONES = {"wan": write_wan, "cosmos": partial(write_wan, transformer=partial(tiny_cosmos, newer=True))}
 """Pipeline folders of all families, for tests of whole commands."""
 
 

@@ -48,8 +48,8 @@ def made(request, tmp_path_factory):
     else:
         network = ["video", "--backbone", folder / "base", "--lora-rank", "2", "--width", "16"]
     run = ["pretrain", *network, "--data", parts.starts, *RUN]
-    worldmodel(*run, "--out", folder / "world")
-    return parts, folder / "world", run
+    worldmodel(*run, "--out", folder / "pretrained")
+    return parts, folder / "pretrained", run
 
 
 def losses(out):
