@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from conditioning.action import ActionEmbedding
@@ -35,11 +35,18 @@ class ConditionerConfig:
     """Width of the latent action that replaces the real one; 0 for none."""
     angles: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     """{state dim: (low, high)}: this state is an angle that wraps from high to low."""
+    chunk: int = 1
+    """Model frames per latent; the actions that lead to them are concatenated, too."""
+
+    @property
+    def actions_told(self) -> int:
+        """Number of raw actions that lead from one latent to the next one."""
+        return self.stride * self.chunk
 
     @property
     def told_dim(self) -> int:
         """Width of the actions that the world model is given: real ones, or latent ones where there are none."""
-        return self.action_dim * self.stride or self.latent_dim
+        return self.action_dim * self.actions_told or self.latent_dim
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,9 @@ class Conditioner(nn.Module):
     model predicts the displacement of the state to the next frame, in units of `displacement_scale`.
     Differences of angles are taken the short way round, and the network sees their cosine and sine.
 
+    With a `chunk` of several frames per latent, all actions of a chunk are relative to the state before it. The
+    number of actions that are known is embedded, too, and the unknown ones repeat the last known one (`held_actions`).
+
     With `latent_dim` the transformer reads latent actions. Where there are no real actions, the
     caller passes latent ones; otherwise the controller computes them from the real action and the state.
     """
@@ -84,15 +94,18 @@ class Conditioner(nn.Module):
     def __init__(self, config: ConditionerConfig, width: int):
         super().__init__()
         self.config = config
-        chunk = config.action_dim * config.stride
-        self.register_buffer("action_center", torch.zeros(chunk))
-        self.register_buffer("action_scale", torch.ones(chunk))
+        wide = config.action_dim * config.actions_told
+        self.register_buffer("action_center", torch.zeros(wide))
+        self.register_buffer("action_scale", torch.ones(wide))
         self.register_buffer("state_center", torch.zeros(config.state_dim))
         self.register_buffer("state_scale", torch.ones(config.state_dim))
         self.register_buffer("displacement_scale", torch.ones(config.state_dim))
         latent_dim = config.latent_dim
-        self.action = ActionEmbedding(latent_dim or chunk, width)
-        self.controller = LatentController(chunk, config.state_dim, latent_dim) if latent_dim and chunk else None
+        self.action = ActionEmbedding(latent_dim or wide, width)
+        self.controller = LatentController(wide, config.state_dim, latent_dim) if latent_dim and wide else None
+        self.known = nn.Embedding(config.chunk, width) if config.chunk > 1 else None
+        if self.known is not None:
+            nn.init.zeros_(self.known.weight)
         self.state = FourierMLP(config.state_dim + len(config.angles), width) if config.state_dim else None
         self.num_tokens = int(config.injection == "token") + int(config.state_dim > 0)
 
@@ -116,13 +129,24 @@ class Conditioner(nn.Module):
             return actions
         if states is None:
             raise ValueError(f"relative_to={dict(self.config.relative_to)} needs states, got none")
-        chunks = rearrange(actions, "b t (k a) -> b t k a", k=self.config.stride)
+        chunks = rearrange(actions, "b t (k a) -> b t k a", k=self.config.actions_told)
         moved = relative_actions(chunks, states[:, :, None], self.config.relative_to, angles=self.config.angles)
         return rearrange(moved, "b t k a -> b t (k a)")
 
     def displacement(self, states: Float[Tensor, "*b s"], start: Float[Tensor, "*b s"]) -> Float[Tensor, "*b s"]:
         """The change from `start` to `states`, in units of `displacement_scale`."""
         return shortest(states - start, self.config.angles) / self.displacement_scale
+
+    def displacements(self, reached: Float[Tensor, "*b k s"], start: Float[Tensor, "*b s"]) -> Float[Tensor, "*b d"]:
+        """The `displacement` from `start` to each of the states that follow, side by side."""
+        return self.displacement(reached, start[..., None, :].expand_as(reached)).flatten(-2)
+
+    def moved_along(
+        self, start: Float[Tensor, "*b s"], displacements: Float[Tensor, "*b d"]
+    ) -> Float[Tensor, "*b k s"]:
+        """The states after `displacements` from `start`."""
+        each = displacements.unflatten(-1, (-1, self.config.state_dim))
+        return self.moved(start[..., None, :].expand_as(each), each)
 
     def moved(self, start: Float[Tensor, "*b s"], displacement: Float[Tensor, "*b s"]) -> Float[Tensor, "*b s"]:
         """The states after a displacement in units of `displacement_scale`."""
@@ -162,11 +186,13 @@ class Conditioner(nn.Module):
         states: Float[Tensor, "b t s"] | None,
         shape: tuple[int, int],
         present: Bool[Tensor, "b t"] | None = None,
+        known: Int[Tensor, "b t"] | None = None,
     ) -> Conditioning:
         """Embed raw actions and states of `shape = (b, t)` frames.
 
         Main arguments: `actions` (`None`: no action is known) and `states`.
-        Other arguments: `present` is false where the action counts as unknown.
+        Other arguments: `present` is false where the action counts as unknown; `known` is the number of frames of a
+        chunk whose actions are known, from 1 to `chunk`, by default all of them.
 
         Raises:
             ValueError: If the widths are not those of the configuration.
@@ -182,6 +208,10 @@ class Conditioner(nn.Module):
             if present is None:
                 present = torch.ones(shape, dtype=torch.bool, device=device)
         action = self.action(told, present)
+        if self.known is not None:
+            action = action + self.known(
+                (torch.full(shape, self.config.chunk, device=device) if known is None else known) - 1
+            )
         tokens = [action] if self.config.injection == "token" else []
         if self.state is not None:
             tokens.append(self.state(self.seen_states(states)))
@@ -195,7 +225,9 @@ class Conditioner(nn.Module):
     def _check(self, actions: Tensor | None, states: Tensor | None) -> None:
         config, width = self.config, self.config.told_dim
         if actions is not None and actions.shape[-1] != width:
-            kind = f"{config.action_dim} x stride {config.stride}"
+            kind = f"{config.action_dim} x stride {config.stride}" + (
+                f" x chunk {config.chunk}" if config.chunk > 1 else ""
+            )
             if width and not config.action_dim:
                 kind = "latent actions"
             raise ValueError(f"actions have width {actions.shape[-1]}, the world model expects {width} ({kind})")

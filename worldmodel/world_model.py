@@ -13,7 +13,7 @@ from conditioning.latent_action import LatentActionEncoder
 from worldmodel.data.clip import Clip
 from worldmodel.model.backbone import Backbone, EncodedFrames
 from worldmodel.model.card import CardFacts
-from worldmodel.model.codec import LatentCodec, PixelCodec
+from worldmodel.model.codec import LatentCodec, PixelCodec, load_codec
 from worldmodel.model.dit import DiTConfig, VideoDiT
 from worldmodel.model.flow import Level, Sampler, sample
 from worldmodel.model.folder import load_model, save_model
@@ -91,8 +91,10 @@ class WorldModel(nn.Module):
         source = open_source(config.dit) if isinstance(config.dit, PretrainedConfig) else None
         self.own_codec = codec is not None
         if codec is None:
-            codec = PixelCodec() if source is None else source.codec()
+            codec = PixelCodec() if source is None else source.codec(config.conditioner.chunk)
         self.codec = codec
+        if codec.frames_per_latent != config.conditioner.chunk:
+            raise ValueError(f"codec: {codec.frames_per_latent} frames per latent, expected chunk {self.chunk}")
         self.train_data: list[dict] = []
         self.sampler: Sampler = sample
         self.fast = True
@@ -114,20 +116,21 @@ class WorldModel(nn.Module):
         shape = {
             "num_views": len(config.views),
             "latent_shape": self.latent_shape,
-            "state_dim": config.conditioner.state_dim,
+            "state_dim": config.conditioner.state_dim * config.conditioner.chunk,
         }
         told = config.conditioner.injection
         if source is None:
             return VideoDiT(config.dit, **shape, num_condition_tokens=self.conditioner.num_tokens, injection=told)
         if told == "cross":
             raise ValueError("injection='cross': a pretrained transformer is told actions by token or adaln")
-        seconds = config.conditioner.stride / config.fps
+        seconds = config.conditioner.actions_told / config.fps
         return source.build(config.dit, size=config.size, codec=self.codec, seconds=seconds, **shape)
 
     views = property(lambda self: self.config.views)
     size = property(lambda self: self.config.size)
     fps = property(lambda self: self.config.fps)
     stride = property(lambda self: self.config.conditioner.stride)
+    chunk = property(lambda self: self.config.conditioner.chunk)
     action_dim = property(lambda self: self.config.conditioner.action_dim)
     state_dim = property(lambda self: self.config.conditioner.state_dim)
     relative_to = property(lambda self: self.config.conditioner.relative_to)
@@ -275,9 +278,7 @@ class WorldModel(nn.Module):
         def build(said: WorldDescription, path: Path) -> WorldModel:
             if said.codec != "codec":
                 return cls(said.config)
-            from worldmodel.model.autoencoder import AutoencoderCodec
-
-            return cls(said.config, AutoencoderCodec.from_pretrained(path / "codec"))
+            return cls(said.config, load_codec(path / "codec", said.config.conditioner.chunk))
 
         said, world = load_model(
             folder, "world.json", WorldDescription, build, apart_from=lambda built: built.elsewhere

@@ -163,16 +163,16 @@ class SteeredPolicy:
         """
         number = plans.shape[1]
         stream = self.world.stream(self._context(), seeds=self.seeds.tolist()).branch(number)
-        seen, actions = [stream.observation], []
-        queue = list(rearrange(plans, "n k h a -> (n k) h a").unbind(1))
-        for _ in range(self.lookahead):
-            if not queue:
-                queue = list(self.policy.plan(observed(self.world, seen[-1])).unbind(1))
-            actions.append(queue.pop(0))
-            seen.append(stream.step(held(actions[-1], self.world.stride), num_steps=self.num_steps))
+        seen, done = [stream.observation], []
+        plan = rearrange(plans, "n k h a -> (n k) h a")
+        while len(seen) <= self.lookahead:
+            plan = self.policy.plan(observed(self.world, seen[-1])) if done else plan
+            done.append(plan[:, : self.lookahead + 1 - len(seen)])
+            commands = torch.stack([held(action, self.world.stride) for action in done[-1].unbind(1)], 1)
+            seen += stream.roll(commands, num_steps=self.num_steps)
         return Clip(
             frames=torch.stack([each.frames for each in seen], 1),
-            actions=torch.stack(actions, 1),
+            actions=torch.cat(done, 1),
             states=torch.stack([each.states for each in seen], 1) if self.world.state_dim else None,
             task=tuple(task for task in self.tasks for _ in range(number)),
         )

@@ -182,6 +182,10 @@ def check(config: PosttrainConfig, world: WorldModel, source: EpisodeSource, hel
     for name, least in (("groups", 1), ("context", 1), ("branch", 1), ("prefix", 0), ("lora_rank", 1)):
         if getattr(config, name) < least:
             raise ValueError(f"{name} is at least {least}, got {getattr(config, name)}")
+    if world.chunk > 1:
+        raise ValueError(
+            f"{config.world}: latents of {world.chunk} frames each cannot be post-trained, only those of one"
+        )
     if config.contrastive and config.candidates < 2:
         raise ValueError(f"candidates={config.candidates}: a contrast needs at least 2")
     if config.temperature < 0 or (config.contrastive and config.temperature == 0):

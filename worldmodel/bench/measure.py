@@ -109,7 +109,7 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         "roof": {"gemm_flops_per_second": roof, "dtype": str(compute_dtype(world.device))},
         "long": {"seconds": run.seconds, "state_growth_bytes": run.memory_growth},
         "recompute": []
-        if not world.dit.separable
+        if not world.dit.separable or world.chunk > 1
         else [measure_recompute(world, config, length) for length in config.context],
         "processes": measure_processes(config) if world.device.type == "cpu" else None,
         "training": None if config.data is None else measure_training(world, config),

@@ -25,4 +25,6 @@ class CopyLastWorld(WorldModel):
     @torch.no_grad()
     def stream(self, context: Clip, *, seeds: Seeds = 0) -> CopyLastStream:
         """Begin streams, as `WorldModel.stream` does."""
-        return CopyLastStream(self, begin(self, context, seeds))
+        state = begin(self, context, seeds)
+        last = torch.full_like(state.frame, context.frames.shape[1] - 1)
+        return CopyLastStream(self, replace(state, frame=last, chunk=None))

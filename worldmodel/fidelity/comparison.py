@@ -15,6 +15,7 @@ from worldmodel.fidelity.metrics import LPIPS_MIN_SIDE, Lpips, psnr, valid_regio
 from worldmodel.fidelity.scores import ScoreTable, object_scores, pixel_scores
 from worldmodel.fidelity.shapes import shape_scores
 from worldmodel.fidelity.windows import Alteration, Window, holding_actions, mirrored_actions, read_windows
+from worldmodel.model.chunks import recoded
 from worldmodel.streaming.stream import Stream
 from worldmodel.world_model import WorldModel
 
@@ -174,8 +175,7 @@ class DreamComparison:
         copied: UInt8[Tensor, "b h v H W 3"],
         rivals: Sequence[UInt8[Tensor, "b h v H W 3"]],
     ) -> None:
-        codec = self.world.codec
-        coded = codec.decode(codec.encode(recorded.truth.to(self.world.device))).cpu()
+        coded = recoded(self.world.codec, recorded.truth.to(self.world.device)).cpu()
         models = {"cameras": dreamed, "copy_last": copied}
         models |= {f"rival {index}": frames for index, frames in enumerate(rivals)}
         for index, view in enumerate(self.source.views):

@@ -33,6 +33,8 @@ class AutoencoderCodec(nn.Module):
         chunk: Frames coded at once, to limit memory.
     """
 
+    frames_per_latent = 1
+
     def __init__(self, autoencoder: AutoencoderTiny | AutoencoderKL | AutoencoderKLWan, chunk: int = 64):
         super().__init__()
         self.autoencoder = autoencoder.eval().requires_grad_(False)

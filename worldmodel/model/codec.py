@@ -1,18 +1,30 @@
 """The border between frames (uint8, channels last) and latents (float, channels first)."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
+
+from conditioning.trees import tree_map
 
 
 @runtime_checkable
 class LatentCodec(Protocol):
-    """Encode frames to latents and back."""
+    """Encode frames to latents and back.
+
+    Attributes:
+        channels: Channels of a latent.
+        downsampling: Pixels along one side of a latent's pixel.
+        frames_per_latent: Frames that one latent stands for; if there are several, it also has `encode_clip` and
+            `decode_next` of `VideoCodec`.
+    """
 
     channels: int
     downsampling: int
+    frames_per_latent: int
 
     def encode(self, frames: UInt8[Tensor, "*b H W 3"]) -> Float[Tensor, "*b c h w"]:
         """Frames to latents, about unit range."""
@@ -39,6 +51,7 @@ class PixelCodec(nn.Module):
 
     channels = 3
     downsampling = 1
+    frames_per_latent = 1
 
     def encode(self, frames: UInt8[Tensor, "*b H W 3"]) -> Float[Tensor, "*b 3 H W"]:
         """Rescale to [-1, 1]."""
@@ -47,3 +60,43 @@ class PixelCodec(nn.Module):
     def decode(self, latents: Float[Tensor, "*b 3 H W"]) -> UInt8[Tensor, "*b H W 3"]:
         """Rescale to 0..255."""
         return to_frames(latents)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the causal convolutions of an encoder or a decoder remember of `b` videos.
+
+    After the first latent, all videos have tensors of the same shapes, however long they are, so videos of different
+    length can be coded in one batch.
+
+    Attributes:
+        maps: The last two frames of the input of each convolution, `b v c 2 h w`. A video that began one frame ago
+            has zeros before it, which is what the convolutions take for the frames before a video.
+    """
+
+    maps: tuple[Float[Tensor, "b v _ 2 _ _"], ...]
+
+    def select(self, videos: Int[Tensor, "k"]) -> "Features":
+        """Copy of the given videos, in order; an index may occur more than once."""
+        return tree_map(lambda x: x[videos.to(x.device)], self)
+
+    def put(self, videos: Int[Tensor, "k"], fresh: "Features") -> "Features":
+        """These videos with the given ones replaced by those of `fresh`."""
+        return tree_map(lambda mine, new: mine.index_copy(0, videos.to(mine.device), new.to(mine.device)), self, fresh)
+
+
+def load_codec(folder: str | Path, chunk: int) -> LatentCodec:
+    """The codec of a diffusers autoencoder in a folder, or at `hf://USER/NAME@REV`.
+
+    Args:
+        folder: Where it is.
+        chunk: Frames per latent; with 1 every frame is coded by itself.
+
+    Raises:
+        ValueError: There is none, or it has not that many frames per latent.
+    """
+    if chunk == 1:
+        from worldmodel.model.autoencoder import AutoencoderCodec as Kind
+    else:
+        from worldmodel.model.pretrained.video_codec import VideoCodec as Kind
+    return Kind.from_pretrained(folder)

@@ -12,6 +12,7 @@ from torch import Tensor
 from conditioning.conditioner import Conditioner, Conditioning
 from worldmodel.data.clip import Clip
 from worldmodel.model.backbone import Backbone
+from worldmodel.model.chunks import code_clip, skipped_frames
 from worldmodel.model.codec import LatentCodec
 from worldmodel.model.flow import Sampler
 from worldmodel.model.precision import compute_dtype
@@ -19,7 +20,7 @@ from worldmodel.streaming.cuda_graph import replayed
 from worldmodel.streaming.engine import FoldedEngine
 from worldmodel.streaming.noise import stream_noise
 from worldmodel.streaming.plain import PlainEngine
-from worldmodel.streaming.state import StreamState
+from worldmodel.streaming.state import OpenChunk, StreamState
 
 Seeds = int | Sequence[int]
 """A noise seed for each stream; a whole number `s` gives stream `i` the seed `s + i`."""
@@ -36,6 +37,7 @@ class Parts(Protocol):
     device: torch.device
     allowed_steps: tuple[int, ...]
     knows_no_action: bool
+    chunk: int
 
     def check(self, clip: Clip) -> None:
         """Raise a `ValueError` when the clip does not fit."""
@@ -58,7 +60,8 @@ def begin(world: Parts, context: Clip, seeds: Seeds) -> StreamState:
     """
     world.check(context)
     context = context.to(world.device)
-    latents = world.codec.encode(context.frames)
+    coded = code_clip(world.codec, context)
+    latents, states = coded.latents, coded.states
     batch, frames = latents.shape[:2]
     state = StreamState(
         cache=world.dit.new_cache(batch, compute_dtype(world.device)),
@@ -66,17 +69,36 @@ def begin(world: Parts, context: Clip, seeds: Seeds) -> StreamState:
         latent=latents[:, 0],
         frames=context.frames[:, -1],
         reference=latents[:, 0].clone(),
-        states=None if context.states is None else context.states[:, 0],
+        states=None if states is None else states[:, 0],
         seeds=seed_of_each(seeds, batch),
         view_mask=context.view_mask,
     )
     for index in range(frames - 1):
-        actions = None if context.actions is None else context.actions[:, index]
-        states = None if context.states is None else context.states[:, index + 1]
+        actions = None if coded.actions is None else coded.actions[:, index]
         check_actions(world, state, actions)
-        observe(world, state, actions, latents[:, index + 1], states)
-        state = replace(state, frame=state.frame + 1, latent=latents[:, index + 1], states=states)
-    return state
+        reached = None if coded.reached is None else coded.reached[:, index]
+        observe(world, state, actions, latents[:, index + 1], reached)
+        now = None if states is None else states[:, index + 1]
+        state = replace(state, frame=state.frame + 1, latent=latents[:, index + 1], states=now)
+    if world.chunk == 1:
+        return state
+    skipped = skipped_frames(context.frames.shape[1], world.chunk)
+    return replace(state, chunk=_first_chunk(world, latents, state.states, skipped))
+
+
+def _first_chunk(world: Parts, latents: Tensor, states: Tensor | None, skipped: int) -> OpenChunk:
+    """The chunk after these latents, of which nothing is known yet; the decoder reads the latents for its features."""
+    features = None
+    for latent in latents.unbind(1):
+        _, features = world.codec.decode_next(latent, features)
+    config, batch = world.conditioner.config, len(latents)
+    return OpenChunk(
+        features=features,
+        states=states,
+        actions=latents.new_zeros(batch, world.chunk, config.action_dim * config.stride),
+        known=torch.zeros(batch, dtype=torch.long, device=latents.device),
+        skipped=torch.full((batch,), skipped, device=latents.device),
+    )
 
 
 def seed_of_each(seeds: Seeds, streams: int) -> Int[Tensor, "b"]:
@@ -102,12 +124,12 @@ def check_actions(world: Parts, state: StreamState, actions: Tensor | None) -> N
         raise ValueError(f"got actions for {len(actions)} streams, there are {len(state)}")
 
 
-def observe(world: Parts, state: StreamState, actions: Tensor | None, latent: Tensor, states: Tensor | None) -> None:
-    """Write the current frame to the cache, when the next frame is known to be `latent` and `states`."""
+def observe(world: Parts, state: StreamState, actions: Tensor | None, latent: Tensor, reached: Tensor | None) -> None:
+    """Write the current frame to the cache, when the next latent is known, and the states at its frames."""
     engine = world.engine()
     clean = (latent,)
-    if states is not None:
-        clean = latent, world.conditioner.displacement(states, state.states)
+    if reached is not None:
+        clean = latent, world.conditioner.displacements(reached, state.states)
     engine.remember(engine.encode(state, _condition(world, state, actions)), clean)
 
 
@@ -118,19 +140,39 @@ def advance(
     engine, sampler = world.engine(), world.sampler
 
     def run(state: StreamState, actions: Tensor | None, *noise: Tensor) -> tuple[Tensor, ...]:
-        encoded = engine.encode(state, _condition(world, state, actions))
-        z = noise or tuple(state.latent.new_zeros(len(state), *shape) for shape in _shapes(world, state))
-        clean = sampler(lambda z, tau, step_size: engine.decode(encoded, z, tau, step_size), z, num_steps)
-        latent = world.bound(clean[0])
-        engine.remember(encoded, (latent, *clean[1:]))
-        moved = [world.conditioner.moved(state.states, part) for part in clean[1:]]
+        condition = _condition(world, state, actions)
+        latent, *displacements = denoised(world, engine, sampler, state, condition, noise, num_steps)
+        moved = [world.conditioner.moved(state.states, part) for part in displacements]
         return latent, world.codec.decode(latent), *moved
 
-    silent = temperature == 0 or (num_steps == 1 and not world.dit.reads_noise)
-    noise = () if silent else draw_noise(world, state, temperature)
+    noise = noise_of_step(world, state, num_steps, temperature)
     step = replayed if engine.replays else _at_once
     latent, frames, *states = step(run, (engine, sampler, num_steps), state, actions, noise)
     return replace(state, frame=state.frame + 1, latent=latent, frames=frames, states=states[0] if states else None)
+
+
+def denoised(
+    world: Parts,
+    engine: FoldedEngine | PlainEngine,
+    sampler: Sampler,
+    state: StreamState,
+    conditioning: Conditioning,
+    noise: tuple[Tensor, ...],
+    num_steps: int,
+) -> tuple[Tensor, ...]:
+    """The next latent of every stream, and the displacement of its state; no noise stands for zeros."""
+    encoded = engine.encode(state, conditioning)
+    z = noise or tuple(state.latent.new_zeros(len(state), *shape) for shape in _shapes(world, state))
+    clean = sampler(lambda z, tau, step_size: engine.decode(encoded, z, tau, step_size), z, num_steps)
+    latent = world.bound(clean[0])
+    engine.remember(encoded, (latent, *clean[1:]))
+    return latent, *clean[1:]
+
+
+def noise_of_step(world: Parts, state: StreamState, num_steps: int, temperature: float) -> tuple[Tensor, ...]:
+    """The noise that the next latent starts from; none where it would make no difference."""
+    silent = temperature == 0 or (num_steps == 1 and not world.dit.reads_noise)
+    return () if silent else draw_noise(world, state, temperature)
 
 
 def draw_noise(world: Parts, state: StreamState, temperature: float) -> tuple[Tensor, ...]:
@@ -145,7 +187,7 @@ def draw_noise(world: Parts, state: StreamState, temperature: float) -> tuple[Te
 def _shapes(world: Parts, state: StreamState) -> list[tuple[int, ...]]:
     """Shapes of the tensors that are denoised for one stream."""
     latent = tuple(state.latent.shape[1:])
-    return [latent] if state.states is None else [latent, tuple(state.states.shape[1:])]
+    return [latent] if state.states is None else [latent, (world.chunk * state.states.shape[1],)]
 
 
 def _at_once(run, key: object, state: StreamState, actions: Tensor | None, noise: tuple[Tensor, ...]):

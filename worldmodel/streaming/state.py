@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from conditioning.trees import tree_map
+from worldmodel.model.codec import Features
 from worldmodel.model.layers import TimeCache
 
 
@@ -25,18 +26,38 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class OpenChunk:
+    """The latent that each stream is in the middle of, in a world whose latents are several frames each.
+
+    Attributes:
+        features: What the decoder remembers of the latents before.
+        states: Raw state at the last frame of the latent before.
+        actions: Raw actions of the chunk, where they are known.
+        known: How many of them are known, from 0 to one less than all; as many frames of the chunk were shown.
+        skipped: Frames at the beginning of the context that were not read, since chunks end at its last frame.
+    """
+
+    features: Features
+    states: Float[Tensor, "b s"] | None
+    actions: Float[Tensor, "b k a"]
+    known: Int[Tensor, "b"]
+    skipped: Int[Tensor, "b"]
+
+
+@dataclass(frozen=True)
 class StreamState:
     """The state of `b` independent streams.
 
     Attributes:
         cache: Ring of past keys and values; written to in place.
-        frame: Index of the current frame in its stream.
-        latent: Latents of the current frame.
+        frame: Index of the current latent in its stream; latents are frames, but for worlds of chunks.
+        latent: Latents of the current frame; with chunks, of the last frames that are finished.
         frames: Pictures of the current frame.
         reference: The first frame of the stream.
         states: The current raw proprioceptive state.
         seeds: Noise seed of each stream, on the CPU.
         view_mask: False where a camera is missing.
+        chunk: The frames that are shown but not finished; `None` where every latent is one frame.
     """
 
     cache: TimeCache
@@ -47,6 +68,7 @@ class StreamState:
     states: Float[Tensor, "b s"] | None
     seeds: Int[Tensor, "b"]
     view_mask: Bool[Tensor, "b v"] | None
+    chunk: OpenChunk | None = None
 
     def __len__(self) -> int:
         """Number of streams."""
@@ -76,7 +98,5 @@ class StreamState:
         def choose(mine: Tensor, old: Tensor) -> Tensor:
             return mine.where(moving.to(mine.device).view(-1, *(1,) * (mine.dim() - 1)), old)
 
-        parts = {"frame": self.frame, "latent": self.latent, "frames": self.frames}
-        chosen = {name: choose(mine, getattr(before, name)) for name, mine in parts.items()}
-        states = None if self.states is None else choose(self.states, before.states)
-        return replace(self, **chosen, states=states)
+        names = ("frame", "latent", "frames", "states", "chunk")
+        return replace(self, **{n: tree_map(choose, getattr(self, n), getattr(before, n)) for n in names})

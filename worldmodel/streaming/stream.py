@@ -7,8 +7,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from conditioning.trees import tree_map
 from worldmodel.data.clip import Clip
 from worldmodel.streaming.advance import Parts, Seeds, advance, begin, check_actions, seed_of_each
+from worldmodel.streaming.chunks import advance_chunk, frames_together
 from worldmodel.streaming.state import Observation, StreamState
 
 
@@ -58,7 +60,10 @@ class Stream:
     @property
     def frame(self) -> Int[Tensor, "b"]:
         """Index of the current frame in each stream; the first frame of the context is 0."""
-        return self._state.frame
+        chunk = self._state.chunk
+        if chunk is None:
+            return self._state.frame
+        return chunk.skipped + self._state.frame * chunk.actions.shape[1] + chunk.known
 
     @torch.no_grad()
     def step(
@@ -82,12 +87,9 @@ class Stream:
             ValueError: The actions do not fit, they are `None` and the world model was never
                 trained without actions, or `num_steps` is not one of the allowed numbers.
         """
-        world = self.world
-        if num_steps not in world.allowed_steps:
-            raise ValueError(f"num_steps={num_steps}, expected one of {world.allowed_steps}")
-        check_actions(world, self._state, actions)
+        self._check(actions, num_steps)
         before = self._state
-        after = self._advance(actions, num_steps, world.config.temperature if temperature is None else temperature)
+        after = self._advance(actions, num_steps, self._temperature(temperature))
         self._state = after if moving is None else after.where(moving, before)
         return self.observation
 
@@ -101,15 +103,28 @@ class Stream:
     ) -> Iterator[Observation]:
         """Dream one frame for each of `m` actions; a frame is computed when the iterator reaches it.
 
+        A world whose latents are several frames each denoises a latent once for all its frames, which
+        takes as long as one `step`.
+
         Args:
             actions: Raw actions in order; `None` means that none is known.
             num_frames: How many frames, where `actions` is `None`.
             num_steps: As in `step`.
             temperature: As in `step`.
         """
-        for index in range(num_frames if actions is None else actions.shape[1]):
+        index, stop = 0, num_frames if actions is None else actions.shape[1]
+        while index < stop:
             action = None if actions is None else actions[:, index]
-            yield self.step(action, num_steps=num_steps, temperature=temperature)
+            if actions is None or self._state.chunk is None:
+                yield self.step(action, num_steps=num_steps, temperature=temperature)
+                index += 1
+                continue
+            self._check(action, num_steps)
+            known = actions[:, index : index + frames_together(self._state)]
+            for state in advance_chunk(self.world, self._state, known, num_steps, self._temperature(temperature)):
+                self._state = state
+                yield self.observation
+            index += known.shape[1]
 
     @torch.no_grad()
     def reset(self, streams: Int[Tensor, "k"] | Sequence[int], context: Clip, *, seeds: Seeds = 0) -> None:
@@ -167,8 +182,20 @@ class Stream:
         """Bytes of memory that the streams hold."""
         cache = self._state.cache
         tensors = [cache.keys, cache.values, cache.frame_index]
-        tensors += [value for value in vars(self._state).values() if isinstance(value, Tensor)]
+        tree_map(lambda tensor: tensors.append(tensor) or tensor, self._state)
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
+    def _check(self, actions: Tensor | None, num_steps: int) -> None:
+        world = self.world
+        if num_steps not in world.allowed_steps:
+            raise ValueError(f"num_steps={num_steps}, expected one of {world.allowed_steps}")
+        check_actions(world, self._state, actions)
+
+    def _temperature(self, temperature: float | None) -> float:
+        return self.world.config.temperature if temperature is None else temperature
+
     def _advance(self, actions: Tensor | None, num_steps: int, temperature: float) -> StreamState:
-        return advance(self.world, self._state, actions, num_steps, temperature)
+        if self._state.chunk is None:
+            return advance(self.world, self._state, actions, num_steps, temperature)
+        (after,) = advance_chunk(self.world, self._state, actions[:, None], num_steps, temperature)
+        return after

@@ -13,7 +13,7 @@ from conditioning.conditioner import ConditionerConfig
 from conditioning.relative import check_relative_to
 from worldmodel.data import EpisodeSource
 from worldmodel.files import is_on_hub
-from worldmodel.model.codec import LatentCodec
+from worldmodel.model.codec import LatentCodec, load_codec
 from worldmodel.model.dit import DiTConfig
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.prompt import settled
@@ -65,6 +65,7 @@ def build_world(
     latent_dim: int = 0,
     angles: Sequence[int] | Literal["auto", "none"] = "auto",
     max_steps: int = 4,
+    chunk: int = 1,
 ) -> WorldModel:
     """A world model that fits `source`, normalised by the statistics of `episodes`.
 
@@ -100,7 +101,10 @@ def build_world(
         relative_to=relative_to,
         latent_dim=latent_dim,
         angles=turning,
+        chunk=chunk if start is None else start.chunk,
     )
+    if conditioner.chunk > 1 and (latent_dim or not action_dim):
+        raise ValueError(f"--frames-per-latent {conditioner.chunk}: chunks of frames need recorded actions")
     config = WorldModelConfig(
         views=tuple(source.views),
         size=tuple(source.size),
@@ -111,7 +115,8 @@ def build_world(
         max_steps=max_steps if start is None else start.config.max_steps,
         temperature=float(isinstance(dit, PretrainedConfig)) if start is None else start.config.temperature,
     )
-    world = WorldModel(config, _load_codec(codec) if start is None else _codec_of(start))
+    given = None if codec is None else load_codec(codec, conditioner.chunk)
+    world = WorldModel(config, given if start is None else _codec_of(start))
     if prompt is not None:
         world.dit.prompt.copy_(prompt)
     _set_statistics(world, source, episodes)
@@ -143,19 +148,11 @@ def _codec_of(start: WorldModel) -> LatentCodec | None:
     return start.codec if start.own_codec else None
 
 
-def _load_codec(folder: str | Path | None) -> LatentCodec | None:
-    if folder is None:
-        return None
-    from worldmodel.model.autoencoder import AutoencoderCodec
-
-    return AutoencoderCodec.from_pretrained(folder)
-
-
 def _set_statistics(world: WorldModel, source: EpisodeSource, episodes: Sequence[int]) -> None:
     statistics = action_state_statistics(
         source,
         relative_to=world.relative_to,
-        stride=world.stride,
+        stride=world.config.conditioner.actions_told,
         episodes=episodes,
         angles=world.config.conditioner.angles,
     )

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from einops import rearrange, reduce
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -17,6 +17,7 @@ from conditioning.latent_action import information, sample_latent, spread_error
 from conditioning.trees import tree_map
 from worldmodel.data.clip import Clip
 from worldmodel.model.backbone import EncodedFrames
+from worldmodel.model.chunks import by_latent, drawn_known, latents_of
 from worldmodel.model.codec import PixelCodec, to_signed
 from worldmodel.model.flow import add_noise, ramp_weight, shortcut_target, velocity_weight
 from worldmodel.world_model import WorldModel
@@ -83,6 +84,7 @@ class Draws:
         gap: The second frame of the clips was recorded `gap` frames after the first. A stream always
             sees its first frame; the gap gives short clips such a distant first frame.
         latent_noise: Noise of the latent actions; `None` where they are dropped, or there are none.
+        known: How many actions of each chunk are known; `None` where every latent is one frame.
     """
 
     tau: Float[Tensor, "b t"]
@@ -97,6 +99,7 @@ class Draws:
     history: int
     gap: int
     latent_noise: Float[Tensor, "b t l"] | None = None
+    known: Int[Tensor, "b t"] | None = None
 
     def rows(self, start: int, stop: int) -> "Draws":
         """The draws of some rows of the batch."""
@@ -112,10 +115,13 @@ def draw(
 ) -> Draws:
     """Draw the random numbers of a batch of clips with `frames` frames, on the world's device.
 
+    The number of frames of a world with chunks is counted in latents from here on.
+
     `largest_gap` is the largest gap that the data allows (default: 1). Clips of two frames have no
     gap: no frame would be left to predict. A GPU draws its noise itself, from the seed of
     `generator`: on a CPU this would take longer than the training step on the GPU.
     """
+    frames = latents_of(frames, world.chunk)
     shape, steps, device = (batch, frames - 1), world.config.max_steps, world.device
     noise_generator = generator
     if device.type != "cpu":
@@ -151,13 +157,14 @@ def draw(
         step_size=step_size,
         shortcut=shortcut,
         noise=normal(*latent),
-        state_noise=normal(*shape, world.state_dim),
+        state_noise=normal(*shape, world.state_dim * world.chunk),
         context_noise=level.to(device) * normal(*latent),
         erased=erased_patches(latent, config.erased, generator),
         replaced=replaced,
         passes=min(passes, config.forward_passes) if forwarded else 0,
         history=1 + int(uniform(1) * world.dit.window),
         gap=gap,
+        known=drawn_known(shape, world.chunk, generator) if world.chunk > 1 else None,
     ).to(device)
     if not world.describes or bool(uniform(1) < config.latent_dropped):
         return drawn
@@ -250,15 +257,18 @@ def training_loss(
         ValueError: If the clip does not fit the model, or a loss is not finite.
     """
     world.check(clip)
+    clip, reached = by_latent(world.codec, clip, draws.known)
     latents = world.codec.encode(clip.frames) if clip.latents is None else clip.latents.float()
     losses = {}
     if world.describes:
         clip, losses["latent"] = _describe(world, clip, latents, draws, config)
-    target_latent, target_states = (latents[:, 1:], None if clip.states is None else clip.states[:, 1:])
+    target_latent = latents[:, 1:]
     context, states = self_generated(world, clip, latents, draws)
     context = torch.where(draws.erased, latents[:, :1], context)
     encoded = encode_context(world, clip, context + draws.context_noise, states, draws)
-    target = _target(world, target_latent, target_states, states)
+    target = (target_latent,)
+    if states is not None:
+        target = target_latent, world.conditioner.displacements(reached, states)
     noise = (draws.noise, draws.state_noise)[: len(target)]
     noisy = tuple(add_noise(x, n, draws.tau) for x, n in zip(target, noise, strict=True))
     predicted = world.predict(encoded, noisy, draws.tau, draws.step_size)
@@ -300,14 +310,9 @@ def encode_context(
     draws: Draws,
 ) -> EncodedFrames:
     """Encode the frames and states that predictions start from, under the actions of `clip`."""
-    conditioning = world.conditioner(clip.actions, states, context.shape[:2])
+    known = None if draws.known is None else draws.known[:, : context.shape[1]]
+    conditioning = world.conditioner(clip.actions, states, context.shape[:2], known=known)
     return world.dit.encode(context, conditioning, view_mask=clip.view_mask, history=draws.history, gap=draws.gap)
-
-
-def _target(world: WorldModel, latent: Tensor, next_states: Tensor | None, states: Tensor | None) -> tuple[Tensor, ...]:
-    if states is None:
-        return (latent,)
-    return latent, world.conditioner.displacement(next_states, states)
 
 
 def self_generated(
@@ -353,7 +358,7 @@ def _self_forward(
     replaced[:, 1:][wanted] = world.bound(clean[0])
     if states is None:
         return replaced, None
-    moved = world.conditioner.moved(past[wanted], clean[1])
+    moved = world.conditioner.moved_along(past[wanted], clean[1])[:, -1]
     replaced_states = clip.states[:, :-1].clone()
     replaced_states[:, 1:][wanted] = moved
     return replaced, replaced_states

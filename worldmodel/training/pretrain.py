@@ -122,6 +122,9 @@ class PretrainConfig:
     """Which episodes and columns of the data to read."""
     device: str = "auto"
     """Where it trains: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
+    frames_per_latent: Literal[1, 4] = 1
+    """1 encodes every frame by itself; 4 encodes videos, as Wan's autoencoder was trained to, which is faster where
+    several actions are known in advance. --frames is then 5, 9, 13, ..."""
     max_steps: int = 4
     """Largest number of denoising steps that is trained, a power of two; dreams can then take 1, 2, ... up to it."""
     dit: DiTConfig = field(default_factory=DiTConfig)
@@ -225,6 +228,7 @@ def pretrain(config: PretrainConfig) -> Path:
         latent_dim=config.latent_actions,
         angles=config.angles,
         max_steps=config.max_steps,
+        chunk=config.frames_per_latent,
     ).to(accelerator.device)
     if config.compile:
         world.dit.encode = torch.compile(world.dit.encode)
@@ -303,7 +307,8 @@ def frame_size(config: PretrainConfig) -> tuple[int, int] | FrameBudget | None:
 
 def with_latents(config: PretrainConfig, world: WorldModel, source: EpisodeSource) -> EpisodeSource:
     """The data with the latents of a pretrained transformer's codec beside the frames."""
-    if not isinstance(config, VideoConfig) or not config.latent_cache or isinstance(world.codec, PixelCodec):
+    kept = isinstance(config, VideoConfig) and config.latent_cache and world.chunk == 1
+    if not kept or isinstance(world.codec, PixelCodec):
         return source
     return LatentCache(source, world.codec)
 
@@ -362,7 +367,7 @@ def batch(
         batch=clips,
         frames=frames,
         generator=generator,
-        largest_gap=max((longest - 1) // config.stride - frames + 2, 1),
+        largest_gap=max((longest - 1) // config.stride - frames + 2, 1) if world.chunk == 1 else 1,
     )
     clip = sample_clips(
         source,

@@ -43,7 +43,7 @@ from worldmodel.model.pretrained.family import Family, Levels, Turn
 
 Attend = Callable[[int, Keys, Keys, Keys], Keys]
 """(layer, queries, keys, values) -> what the queries read."""
-Text = tuple[Float[Tensor, "k d"], Float[Tensor, "k"]]
+Text = tuple[Float[Tensor, "k s"], Float[Tensor, "k"]]
 """The prompt as the blocks read it, and a bias of the scores of its tokens."""
 
 
@@ -225,7 +225,7 @@ class PretrainedDiT(nn.Module):
     def _enter(
         self, latents: Tensor, conditioning: Conditioning, tau: Tensor, step_size: Tensor
     ) -> tuple[Tensor, Levels]:
-        x = self.family.enter(latents)
+        x = self.family.enter(latents, tau)
         x = rearrange(x + self.view_embedding.to(x.dtype), "b t v l d -> b t (v l) d")
         told = F.silu(self._told(conditioning, tau, step_size))
         levels = self.family.levels(tau)

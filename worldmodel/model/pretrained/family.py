@@ -70,8 +70,8 @@ class Family(Protocol):
         """
         ...
 
-    def enter(self, latents: Float[Tensor, "b t v c h w"]) -> Float[Tensor, "b t v l d"]:
-        """Latents to tokens, every frame and view by itself."""
+    def enter(self, latents: Float[Tensor, "b t v c h w"], tau: Float[Tensor, "b t"]) -> Float[Tensor, "b t v l d"]:
+        """Latents to tokens, every frame and view by itself; frames at noise level 1 are those of the clean pass."""
         ...
 
     def levels(self, tau: Float[Tensor, "b t"]) -> Levels:
@@ -90,7 +90,7 @@ class Family(Protocol):
         x: Float[Tensor, "b t n d"],
         attended: Float[Tensor, "b t n h e"],
         levels: Levels,
-        text: Float[Tensor, "k d"],
+        text: Float[Tensor, "k s"],
         bias: Float[Tensor, "k"],
     ) -> Float[Tensor, "b t n d"]:
         """The rest of the block: the output of the attention, the text, whose scores get `bias`, and the perceptron."""
@@ -118,6 +118,6 @@ class Family(Protocol):
         """The tokens of a prompt, without padding, by the pipeline's own tokenizer and text encoder."""
         ...
 
-    def read_text(self, text: Float[Tensor, "k c"]) -> Float[Tensor, "k d"]:
+    def read_text(self, text: Float[Tensor, "k c"]) -> Float[Tensor, "k s"]:
         """Tokens of the text encoder to what the blocks attend to."""
         ...

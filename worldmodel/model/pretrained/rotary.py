@@ -32,3 +32,10 @@ def rotate_neighbours(x: Float[Tensor, "b t n h e"], turn: Turn) -> Float[Tensor
     first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     rotated = torch.stack([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
     return rotated.flatten(-2).type_as(x)
+
+
+def rotate_halves(x: Float[Tensor, "b t n h e"], turn: Turn) -> Float[Tensor, "b t n h e"]:
+    """As `rotate_neighbours`, but channel `i` of the first half is paired with channel `i` of the second."""
+    cosine, sine = (part[..., None, :] for part in turn)
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1).type_as(x)

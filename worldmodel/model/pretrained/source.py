@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from worldmodel.files import fetch_from_hub, is_on_hub, read_object
-from worldmodel.model.codec import LatentCodec, PixelCodec
+from worldmodel.model.codec import LatentCodec, PixelCodec, load_codec
 from worldmodel.model.precision import choose_device, compute_dtype
 from worldmodel.model.pretrained.adapters import adapters_of, add_adapters, is_adapter
 from worldmodel.model.pretrained.config import PretrainedConfig
@@ -21,7 +21,10 @@ from worldmodel.resolve import resolve
 if TYPE_CHECKING:
     from worldmodel.model.pretrained.family import Family
 
-FAMILIES = {"WanTransformer3DModel": "worldmodel.model.pretrained.wan:Wan"}
+FAMILIES = {
+    "WanTransformer3DModel": "worldmodel.model.pretrained.wan:Wan",
+    "CosmosTransformer3DModel": "worldmodel.model.pretrained.cosmos:Cosmos",
+}
 """Families by the class that a transformer's `config.json` names."""
 PARTS = ["model_index.json", "transformer/*", "vae/*"]
 HASHED = 1 << 20
@@ -87,13 +90,9 @@ class Source:
                 found.update(stream.read(HASHED))
         return found.hexdigest()[:16]
 
-    def codec(self) -> LatentCodec:
-        """The pipeline's autoencoder; pixels where it has none."""
-        if not self.has_codec:
-            return PixelCodec()
-        from worldmodel.model.autoencoder import AutoencoderCodec
-
-        return AutoencoderCodec.from_pretrained(self.folder / "vae")
+    def codec(self, chunk: int = 1) -> LatentCodec:
+        """The pipeline's autoencoder, with `chunk` frames per latent; pixels where it has none."""
+        return load_codec(self.folder / "vae", chunk) if self.has_codec else PixelCodec()
 
     def transformer(self, dtype: torch.dtype) -> "Family":
         """Load the transformer.

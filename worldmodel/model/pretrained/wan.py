@@ -80,8 +80,8 @@ class Wan:
         if patch[0] != 1 or patch[1] != patch[2]:
             raise ValueError(f"{where}: patch_size is {list(patch)}, expected [1, p, p]")
 
-    def enter(self, latents: Float[Tensor, "b t v c h w"]) -> Float[Tensor, "b t v l d"]:
-        """Latents to tokens."""
+    def enter(self, latents: Float[Tensor, "b t v c h w"], tau: Float[Tensor, "b t"]) -> Float[Tensor, "b t v l d"]:
+        """Latents to tokens, whatever their noise level."""
         batch, _, views = latents.shape[:3]
         embed = self.transformer.patch_embedding
         flat = rearrange(latents, "b t v c h w -> (b t v) c 1 h w").to(embed.weight.dtype)
@@ -113,7 +113,7 @@ class Wan:
         x: Float[Tensor, "b t n d"],
         attended: Float[Tensor, "b t n h e"],
         levels: Levels,
-        text: Float[Tensor, "k d"],
+        text: Float[Tensor, "k s"],
         bias: Float[Tensor, "k"],
     ) -> Float[Tensor, "b t n d"]:
         """The output of the first attention, the attention to the text, and the perceptron."""
@@ -161,7 +161,7 @@ class Wan:
         """The last layer of UMT5."""
         return t5_tokens(folder, prompt, cls.text_length)
 
-    def read_text(self, text: Float[Tensor, "k c"]) -> Float[Tensor, "k d"]:
+    def read_text(self, text: Float[Tensor, "k c"]) -> Float[Tensor, "k s"]:
         """Project the tokens of UMT5 to the width of the transformer."""
         embed = self.transformer.condition_embedder.text_embedder
         return embed(text.to(embed.linear_1.weight.dtype))

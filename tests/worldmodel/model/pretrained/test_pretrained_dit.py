@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from diffusers.models.transformers.transformer_wan import WanAttnProcessor
-from einops import rearrange, repeat
-from tiny_backbone import CHANNELS, TEXT, tiny_wan
+from diffusers_forward import velocities
+from tiny_backbone import CHANNELS, TEXT, tiny_cosmos, tiny_wan
 
 from conditioning.conditioner import Conditioner, ConditionerConfig
 from worldmodel.model.backbone import Backbone, EncodedFrames
 from worldmodel.model.layers import TimeStep, causal_visibility
 from worldmodel.model.precision import full_precision
 from worldmodel.model.pretrained.config import PretrainedConfig
+from worldmodel.model.pretrained.cosmos import Cosmos
 from worldmodel.model.pretrained.dit import PretrainedDiT
 from worldmodel.model.pretrained.wan import Wan
 
@@ -18,15 +18,29 @@ B, T, V, H, W = 2, 4, 2, 4, 4
 STATES = 2
 
 
-def backbone(*, window=8, views=V, states=STATES, moved=False, spacing=1.0, tokens=0):
-    config = PretrainedConfig("tiny", window=window, width=16, prompt_tokens=tokens, recompute=False)
-    shape = {"num_views": views, "latent_shape": (CHANNELS, H, W), "state_dim": states, "spacing": spacing}
-    dit = PretrainedDiT(config, Wan(tiny_wan()), **shape).eval()
-    if moved:
-        with torch.no_grad():
-            for layer in dit.told:
-                layer.weight.normal_(std=0.1)
-    return dit
+KINDS = {
+    "wan": lambda: Wan(tiny_wan()),
+    "cosmos 2": lambda: Cosmos(tiny_cosmos()),
+    "cosmos 2.5": lambda: Cosmos(tiny_cosmos(newer=True)),
+}
+"""Families; the text of 2 is read as it is, that of 2.5 is projected."""
+
+
+@pytest.fixture(params=KINDS)
+def backbone(request):
+    """Makes backbones of one family."""
+
+    def make(*, window=8, views=V, states=STATES, moved=False, spacing=1.0, tokens=0):
+        config = PretrainedConfig("tiny", window=window, width=16, prompt_tokens=tokens, recompute=False)
+        shape = {"num_views": views, "latent_shape": (CHANNELS, H, W), "state_dim": states, "spacing": spacing}
+        dit = PretrainedDiT(config, KINDS[request.param](), **shape).eval()
+        if moved:
+            with torch.no_grad():
+                for layer in dit.told:
+                    layer.weight.normal_(std=0.1)
+        return dit
+
+    return make
 
 
 @pytest.fixture
@@ -43,44 +57,12 @@ def drawn(frames=T, views=V):
     return latents, noisy, actions, torch.randn(B, frames, STATES, generator=generator)
 
 
-class Masked(WanAttnProcessor):
-    """Diffusers' own attention under a mask."""
-
-    def __init__(self, mask):
-        super().__init__()
-        self.mask = mask
-
-    def __call__(self, attn, hidden, text=None, mask=None, turn=None):
-        return super().__call__(attn, hidden, text, self.mask if text is None else None, turn)
-
-
-def reference(wan, frames, position, timesteps, text, seen):
-    """Diffusers' own forward over frames at the given positions, each of which sees only some of them."""
-    tokens = H // 2 * W // 2 * V
-    mask = seen.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
-    for block in wan.blocks:
-        block.attn1.set_processor(Masked(mask))
-    plain = wan.rope.forward
-
-    def rope(hidden):
-        length = int(position.max()) + 1
-        whole = plain(hidden.new_zeros(1, 1, length, *hidden.shape[-2:]))
-        return [
-            rearrange(part, "1 (t n) 1 d -> t n d", t=length)[position].flatten(0, 1)[None, :, None] for part in whole
-        ]
-
-    wan.rope.forward = rope
-    tiled = rearrange(frames, "b t v c h w -> b c t h (v w)")
-    out = wan(tiled, timesteps.repeat_interleave(tokens, 1), repeat(text, "l d -> b l d", b=B), return_dict=False)[0]
-    wan.rope.forward = plain
-    return rearrange(out, "b c t h (v w) -> b t v c h w", v=V)
-
-
 @torch.no_grad()
-def test_both_passes_equal_the_forward_of_diffusers_with_a_noise_level_per_frame(told):
+def test_both_passes_equal_the_forward_of_diffusers_with_a_noise_level_per_frame(backbone, told):
     """Clean frames are at positions 0, 1, ..., noisy ones at 1, 2, ...; each sees the clean past and itself."""
     latents, noisy, actions, states = drawn()
     dit = backbone(tokens=3)
+    dit.spacing = 1.5 if dit.family.position_rate == 6 else 1.0  # Predict2 at 16 frames a second
     dit.prompt.normal_(generator=torch.Generator().manual_seed(3))
     conditioning = told(actions, states, (B, T))
     tau = torch.rand(B, T, generator=torch.Generator().manual_seed(4))
@@ -89,15 +71,15 @@ def test_both_passes_equal_the_forward_of_diffusers_with_a_noise_level_per_frame
     seen = torch.cat([torch.cat([past, torch.zeros(T, T).bool()], 1), torch.cat([past, torch.eye(T).bool()], 1)])
     text = torch.cat([dit.prompt, torch.zeros(512 - 3, TEXT)])
     position = torch.cat([torch.arange(T), torch.arange(T) + 1])
-    timesteps = torch.cat([torch.zeros(B, T), 1000 * (1 - tau)], 1)
-    velocity = reference(tiny_wan(), torch.cat([latents, noisy], 1), position, timesteps, text, seen)[:, T:]
+    levels, frames = torch.cat([torch.ones(B, T), tau], 1), torch.cat([latents, noisy], 1)
+    velocity = velocities(dit.transformer, frames, levels, position, text, seen)[:, T:]
     wanted = noisy - (1 - tau)[..., None, None, None, None] * velocity
     assert wanted.std() > 0.1
     torch.testing.assert_close(mine, wanted, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
-def test_at_first_nothing_depends_on_action_state_or_step_size(told):
+def test_at_first_nothing_depends_on_action_state_or_step_size(backbone, told):
     latents, noisy, actions, states = drawn()
     dit, level = backbone(), torch.full((B, T), 0.25)
     seen = []
@@ -109,7 +91,7 @@ def test_at_first_nothing_depends_on_action_state_or_step_size(told):
         assert torch.equal(moved, torch.zeros(B, T, STATES))
 
 
-def test_the_loss_moves_action_state_and_attention_once_the_new_layers_have_moved(told):
+def test_the_loss_moves_action_state_and_attention_once_the_new_layers_have_moved(backbone, told):
     latents, noisy, actions, states = drawn()
     dit, level = backbone(moved=True), torch.full((B, T), 0.25)
     latent, moved = dit.decode(dit.encode(latents, told(actions, states, (B, T))), noisy, None, level, level)
@@ -117,7 +99,7 @@ def test_the_loss_moves_action_state_and_attention_once_the_new_layers_have_move
     for weight in (
         told.action.mlp.layers[0].weight,
         told.state.layers[0].weight,
-        dit.transformer.blocks[0].attn1.to_k.weight,
+        dit.family.blocks[0].attn1.to_k.weight,
         dit.view_embedding,
         dit.state_out[-1].weight,
     ):
@@ -125,7 +107,7 @@ def test_the_loss_moves_action_state_and_attention_once_the_new_layers_have_move
 
 
 @torch.no_grad()
-def test_a_frame_sees_its_past_only(told):
+def test_a_frame_sees_its_past_only(backbone, told):
     latents, noisy, actions, states = drawn()
     dit, level = backbone(moved=True), torch.full((B, T), 0.25)
     first = dit.decode(dit.encode(latents, told(actions, states, (B, T))), noisy, None, level, level)[0]
@@ -154,7 +136,7 @@ def streamed(dit, told, latents, noisy, actions, states, level, mask=None, cache
 @pytest.mark.parametrize("window", (8, 3))
 @pytest.mark.parametrize("missing", (False, True))
 @torch.no_grad()
-def test_the_ring_equals_the_parallel_pass_within_and_beyond_the_window(told, window, missing):
+def test_the_ring_equals_the_parallel_pass_within_and_beyond_the_window(backbone, told, window, missing):
     frames = 8
     latents, noisy, actions, states = drawn(frames)
     dit, level = backbone(window=window, moved=True, spacing=0.4), torch.full((B, frames), 0.25)
@@ -167,7 +149,7 @@ def test_the_ring_equals_the_parallel_pass_within_and_beyond_the_window(told, wi
 
 
 @torch.no_grad()
-def test_a_gap_in_a_clip_is_the_stream_that_has_gone_on_for_as_long(told):
+def test_a_gap_in_a_clip_is_the_stream_that_has_gone_on_for_as_long(backbone, told):
     """The second frame of the clip is frame 7 of a stream whose frames 1 to 6 have left the window."""
     gap, window = 7, 2
     latents, noisy, actions, states = drawn(3)
@@ -184,7 +166,7 @@ def test_a_gap_in_a_clip_is_the_stream_that_has_gone_on_for_as_long(told):
 
 
 @torch.no_grad()
-def test_a_missing_view_is_not_seen(told):
+def test_a_missing_view_is_not_seen(backbone, told):
     latents, noisy, actions, states = drawn()
     dit, level = backbone(moved=True), torch.full((B, T), 0.25)
     mask, seen = torch.tensor([[True, False]] * B), []
@@ -197,7 +179,7 @@ def test_a_missing_view_is_not_seen(told):
 
 
 @torch.no_grad()
-def test_rows_and_tail_are_the_parts_of_the_whole(told):
+def test_rows_and_tail_are_the_parts_of_the_whole(backbone, told):
     frames, window = 6, 2
     latents, noisy, actions, states = drawn(frames)
     dit, level = backbone(window=window, moved=True), torch.full((B, frames), 0.25)
@@ -212,7 +194,7 @@ def test_rows_and_tail_are_the_parts_of_the_whole(told):
     torch.testing.assert_close(one, (whole[rows], moved[rows]), atol=1e-6, rtol=0)
 
 
-def test_recomputed_blocks_have_the_same_gradients(told):
+def test_recomputed_blocks_have_the_same_gradients(backbone, told):
     latents, noisy, actions, states = drawn()
     level, found = torch.full((B, T), 0.25), []
     for recompute in (False, True):
@@ -222,12 +204,12 @@ def test_recomputed_blocks_have_the_same_gradients(told):
         for layer in dit.told:
             torch.nn.init.normal_(layer.weight, std=0.1)
         dit.decode(dit.encode(latents, told(actions, states, (B, T))), noisy, None, level, level)[0].sum().backward()
-        found.append(dit.transformer.blocks[0].attn1.to_q.weight.grad)
+        found.append(dit.family.blocks[0].attn1.to_q.weight.grad)
     torch.testing.assert_close(*found)
 
 
 @torch.no_grad()
-def test_positions_may_lie_between_whole_numbers(told):
+def test_positions_may_lie_between_whole_numbers(backbone, told):
     """A spacing of 1 is tested against diffusers; with half of it, frames 0 and 2 are as far apart as 0 and 1 were."""
     latents, noisy, actions, states = drawn(3)
     level = torch.full((B, 3), 0.25)
