@@ -1,21 +1,28 @@
 """The accelerator of a training run: its device, its number format and its tracker."""
 
+import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import LoggerType, get_available_trackers
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from worldmodel.model.precision import choose_device, compute_dtype, say_device
 
 Tracker = Literal["tensorboard", "wandb", "trackio", "none"]
 PROJECT = "worldmodel"
 """The project of the runs of a tracker that has projects."""
+PATIENCE = timedelta(hours=6)
+"""How long a process waits for the others, while the first one measures and writes."""
 
 
 def start_accelerator(device: str, out: Path, log: Tracker = "tensorboard") -> Accelerator:
-    """Start `accelerate`, which chooses the device when several processes train.
+    """Start `accelerate`, which chooses the device when several processes train and joins them.
+
+    Every stage of a command that trains in several processes calls it once, before it reads the share of the process.
 
     Args:
         device: `auto`, or a device by name; see `choose_device`.
@@ -35,7 +42,13 @@ def start_accelerator(device: str, out: Path, log: Tracker = "tensorboard") -> A
         mixed_precision="bf16" if compute_dtype(chosen) == torch.bfloat16 else "no",
         log_with=None if log == "none" else log,
         project_dir=out,
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=PATIENCE),
+            # Not every batch uses every weight: some have no latent action, some no state.
+            DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False),
+        ],
     )
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     if device != "auto" and accelerator.device.type != chosen.type:
         raise ValueError(f"device {device!r}: accelerate was launched for {accelerator.device}")
     if accelerator.is_main_process:
@@ -72,3 +85,14 @@ def start_trackers(accelerator: Accelerator, out: Path, step: int) -> None:
         "trackio": {"name": out.name},
     }
     accelerator.init_trackers(project, init_kwargs=settings)
+
+
+def end_trackers(accelerator: Accelerator) -> None:
+    """Close the trackers of a run, and wait until all processes are there; `accelerate` goes on.
+
+    `Accelerator.end_training` would part the processes, and the same script could not go on with another stage.
+    """
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    accelerator.trackers.clear()
+    accelerator.wait_for_everyone()

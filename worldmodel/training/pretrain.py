@@ -1,6 +1,5 @@
 """Pretrain a world model from video and actions. `worldmodel pretrain PRESET --data D --out O`."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,7 +20,7 @@ from worldmodel.display.training_page import write_training
 from worldmodel.model.dit import DiTConfig
 from worldmodel.model.folder import check_out, find_model, fingerprint, read_description
 from worldmodel.streaming.noise import mix_seed
-from worldmodel.training.accelerator import Tracker, start_accelerator
+from worldmodel.training.accelerator import Tracker, end_trackers, start_accelerator
 from worldmodel.training.build import build_world
 from worldmodel.training.checkpoint import (
     SETTINGS,
@@ -37,6 +36,7 @@ from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
 from worldmodel.training.malloc import check_memory, training_bytes
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.prefetch import Ahead
+from worldmodel.training.share import backward_in_parts, share
 from worldmodel.training.validate import validate
 from worldmodel.world_model import WorldDescription, WorldModel, WorldModelConfig
 
@@ -56,7 +56,10 @@ class PretrainConfig:
     clock: Literal["wall", "cpu"] = "wall"
     """Clock of --minutes: wall time, or the CPU time of the process, which other programs do not disturb."""
     batch: int = 8
-    """Clips per optimiser step, over all processes."""
+    """Clips per optimiser step, over all processes of `accelerate launch`."""
+    accumulate: int = 1
+    """Number of parts in which a process computes its clips of a step, one after another. The result is the same, with
+    less memory."""
     frames: int = 10
     """Frames per clip: one frame from earlier in the episode, then consecutive ones. All consecutive frames but the
     first are predicted."""
@@ -162,19 +165,20 @@ def pretrain(config: PretrainConfig) -> Path:
     """Train, and write the moving average of the weights to `out`; returns `out`.
 
     Batch `i` and its noise depend on `seed` and `i` only, so a resumed run repeats the losses of an
-    uninterrupted one, and `n` processes with the same global batch repeat those of one.
+    uninterrupted one, and `n` processes with the same global batch repeat those of one. A run may be resumed with
+    another number of processes.
 
     Raises:
         ValueError: If data and configuration do not fit, the folder or the run to resume is another
             one, or the loss is not finite.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
-    check_run(config.out, overwrite=config.overwrite, resume=config.resume)
+    check_out(config.out, STATE, "world.json", SETTINGS, overwrite=config.overwrite, resume=config.resume)
     accelerator = start_accelerator(config.device, config.out, config.log)
     torch.manual_seed(config.seed)
     recorded = open_data(config)
     if accelerator.device.type == "cpu" and config.codec is None:
-        clips = max(config.batch // accelerator.num_processes, 1)
+        clips = max(config.batch // accelerator.num_processes // config.accumulate, 1)
         shape = {"views": len(recorded.views), "size": recorded.size, "clips": clips, "frames": config.frames}
         start = started_from(config)
         check_memory(training_bytes(config.dit if start is None else start.dit, **shape))
@@ -213,8 +217,7 @@ def pretrain(config: PretrainConfig) -> Path:
             clips, frames = clip_shape(config, log.step)
             clip, draws = batches(log.step)
             draws = draws if log.done >= config.loss.forward_start else replace(draws, passes=0)
-            loss, parts = model(clip, draws)
-            accelerator.backward(loss)
+            loss, parts = backward_in_parts(accelerator, model, parts_of(clip, draws, config.accumulate))
             accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
             factor = learning_rate_factor(log.step, log.done, warmup=config.warmup)
             for optimizer in optimizers:
@@ -236,7 +239,7 @@ def pretrain(config: PretrainConfig) -> Path:
                 log.leave_if_asked()
     if accelerator.is_main_process:
         write_training(config.out, log.validations.rows)
-    accelerator.end_training()
+    end_trackers(accelerator)
     return config.out
 
 
@@ -271,16 +274,6 @@ def started_from(config: PretrainConfig) -> WorldModelConfig | None:
     return read_description(find_model(config.init, "world.json") / "world.json", WorldDescription).config
 
 
-def check_run(out: Path, *, overwrite: bool, resume: bool) -> None:
-    """Check the folder of a run; of several processes the first one does it, before it writes anything.
-
-    Raises:
-        ValueError: As `check_out` does.
-    """
-    if os.environ.get("RANK", "0") == "0":
-        check_out(out, STATE, "world.json", SETTINGS, overwrite=overwrite, resume=resume)
-
-
 def read_by(config: PretrainConfig, source: EpisodeSource) -> dict[str, str]:
     """Fingerprints of what a run reads."""
     models = {} if config.init is None else {"init": fingerprint(config.init)}
@@ -309,6 +302,7 @@ def batch(
     """This process's clips and random numbers of one step: a pure function of seed and step."""
     generator = torch.Generator().manual_seed(mix_seed(config.seed, step))
     clips, frames = clip_shape(config, step)
+    rows = rows_of_process(clips, config.accumulate)
     longest = max(source.lengths[episode] for episode in episodes)
     draws = draw(
         world,
@@ -327,21 +321,27 @@ def batch(
         seed=config.seed,
         index=step,
         episodes=episodes,
+        rows=rows,
     )
     if not config.use_actions:
         clip = replace(clip, actions=None)
-    rows = process_rows(clips, accelerator)
-    clip = clip.rows(rows)
     return clip.to(accelerator.device), draws.rows(rows.start, rows.stop)
 
 
-def process_rows(batch: int, accelerator: Accelerator) -> slice:
+def rows_of_process(clips: int, accumulate: int) -> slice:
     """The rows of the global batch that this process computes.
 
     Raises:
-        ValueError: If the batch does not divide by the number of processes.
+        ValueError: The batch does not divide by the number of processes, or their shares not by `accumulate`.
     """
-    share, rest = divmod(batch, accelerator.num_processes)
-    if rest:
-        raise ValueError(f"batch {batch} does not divide by {accelerator.num_processes} processes")
-    return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+    rows = share().equal_rows(clips, "batch")
+    if accumulate < 1 or (rows.stop - rows.start) % accumulate:
+        raise ValueError(f"--accumulate {accumulate} does not divide the {rows.stop - rows.start} clips of a process")
+    return rows
+
+
+def parts_of(clip: Clip, draws: Draws, number: int) -> list[tuple[Clip, Draws]]:
+    """Clips with their random numbers in a number of equal parts."""
+    size = len(clip.frames) // number
+    starts = range(0, size * number, size)
+    return [(clip.rows(slice(i, i + size)), draws.rows(i, i + size)) for i in starts]
