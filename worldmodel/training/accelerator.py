@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import LoggerType, get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch import nn
 
 from worldmodel.model.precision import choose_device, compute_dtype, say_device
 
@@ -42,18 +43,26 @@ def start_accelerator(device: str, out: Path, log: Tracker = "tensorboard") -> A
         mixed_precision="bf16" if compute_dtype(chosen) == torch.bfloat16 else "no",
         log_with=None if log == "none" else log,
         project_dir=out,
-        kwargs_handlers=[
-            InitProcessGroupKwargs(timeout=PATIENCE),
-            # Not every batch uses every weight: some have no latent action, some no state.
-            DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False),
-        ],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     if device != "auto" and accelerator.device.type != chosen.type:
         raise ValueError(f"device {device!r}: accelerate was launched for {accelerator.device}")
     if accelerator.is_main_process:
         say_device(accelerator.device)
     return accelerator
+
+
+def joined(accelerator: Accelerator, model: nn.Module, *, unused: bool = False) -> nn.Module:
+    """The module as it trains in all processes of the accelerator: its gradients are averaged over them.
+
+    Args:
+        accelerator: As `start_accelerator` made it.
+        model: Its `forward` gives the loss.
+        unused: Whether some batches leave some weights without a gradient; finding them takes a moment in every step.
+    """
+    accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
+    warnings.filterwarnings("ignore", message="(?s).*Grad strides do not match bucket view strides")  # of 1x1 kernels
+    return accelerator.prepare(model)
 
 
 def check_tracker(log: Tracker) -> None:

@@ -20,7 +20,7 @@ from worldmodel.display.training_page import write_training
 from worldmodel.model.dit import DiTConfig
 from worldmodel.model.folder import check_out, find_model, fingerprint, read_description
 from worldmodel.streaming.noise import mix_seed
-from worldmodel.training.accelerator import Tracker, end_trackers, start_accelerator
+from worldmodel.training.accelerator import Tracker, end_trackers, joined, start_accelerator
 from worldmodel.training.build import build_world
 from worldmodel.training.checkpoint import (
     SETTINGS,
@@ -207,7 +207,7 @@ def pretrain(config: PretrainConfig) -> Path:
     log = RunLog(accelerator, config.out, total_steps=config.steps, minutes=config.minutes, clock=CLOCKS[config.clock])
     if config.resume and has_state(config.out):
         log.resume(load_state(config.out / "state", world, average, optimizers))
-    model = accelerator.prepare(TrainingStep(world, config.loss))
+    model = joined(accelerator, TrainingStep(world, config.loss), unused=world.describes)
 
     if accelerator.is_main_process:
         settings.write()
