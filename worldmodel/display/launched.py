@@ -33,9 +33,10 @@ def first_speaks() -> Iterator[None]:
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            yield
-        except Interrupted:
-            os._exit(0)
-        except (ValueError, OSError):
-            time.sleep(GRACE)
-            raise
+            try:
+                yield
+            except (ValueError, OSError):
+                time.sleep(GRACE)
+                raise
+        except KeyboardInterrupt as error:
+            os._exit(0 if isinstance(error, Interrupted) else 130)

@@ -17,6 +17,7 @@ from conditioning.trees import tree_map
 from worldmodel.data.clip import Clip
 from worldmodel.model.backbone import EncodedFrames
 from worldmodel.model.flow import add_noise, ramp_weight, shortcut_target
+from worldmodel.training.share import every_row
 from worldmodel.world_model import WorldModel
 
 
@@ -256,7 +257,7 @@ def _describe(
     known = slice(int(draws.gap > 1), None)  # frames in the gap are not predicted
     mean, log_variance = mean[:, known], log_variance[:, known]
     excess = (information(mean, log_variance) - config.latent_nats).clamp(min=0).mean()
-    cost = config.latent_weight * excess + config.latent_spread * spread_error(mean)
+    cost = config.latent_weight * excess + config.latent_spread * spread_error(every_row(mean))
     return replace(clip, actions=actions), cost
 
 

@@ -207,6 +207,8 @@ def pretrain(config: PretrainConfig) -> Path:
     log = RunLog(accelerator, config.out, total_steps=config.steps, minutes=config.minutes, clock=CLOCKS[config.clock])
     if config.resume and has_state(config.out):
         log.resume(load_state(config.out / "state", world, average, optimizers))
+    if world.describes and config.accumulate > 1:
+        raise ValueError(f"--accumulate {config.accumulate}: latent actions are compared over the whole batch, pass 1")
     model = joined(accelerator, TrainingStep(world, config.loss), unused=world.describes)
 
     if accelerator.is_main_process:

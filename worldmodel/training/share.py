@@ -16,6 +16,7 @@ from accelerate.utils import broadcast_object_list, gather, reduce
 from einops import rearrange
 from jaxtyping import Float, Shaped
 from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_gather
 
 Value = TypeVar("Value")
 
@@ -106,9 +107,9 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 
     For small modules whose loss is no `forward`. A gradient that is missing in one process has to be missing in all.
     """
-    if share().number == 1:
-        return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if share().number == 1 or not gradients:
+        return
     means = reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
     for gradient, mean in zip(gradients, means.split([each.numel() for each in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
@@ -125,6 +126,26 @@ def figures_over_processes(figures: Mapping[str, float]) -> dict[str, float]:
         return dict(figures)
     values = torch.tensor(list(figures.values()), device=PartialState().device)
     return dict(zip(figures, over_processes(values).tolist(), strict=True))
+
+
+def mean_over_all(values: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
+    """A number whose mean over the processes is the mean of all their values, with gradient.
+
+    They may have different numbers of values, or none.
+    """
+    number = share().number
+    if number == 1:
+        return values.mean()
+    total = over_processes(torch.tensor(float(values.numel()), device=values.device), "sum")
+    return number * values.sum() / total
+
+
+def every_row(rows: Float[Tensor, "b *n"]) -> Float[Tensor, "all *n"]:
+    """The rows of all processes, which have equally many, with gradient: for a loss that compares the rows of a batch.
+
+    The loss is then the same in all processes, and so is the mean of its gradients over them.
+    """
+    return rows if share().number == 1 else torch.cat(all_gather(rows.contiguous()))
 
 
 def agreed(seconds: float, asked: bool) -> tuple[float, bool]:
