@@ -24,7 +24,7 @@ from worldmodel.model.folder import check_out
 from worldmodel.model.precision import autocast
 from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.fit import fit
-from worldmodel.training.share import share
+from worldmodel.training.share import share, wait_for_all
 from worldmodel.training.statistics import state_angles
 
 PLANNED = 500
@@ -130,6 +130,7 @@ def clone(config: CloneConfig) -> Path:
     loss = fit_policy(policy, demonstrations, config)
     if share().first:
         write_clone(policy, demonstrations, config, loss)
+    wait_for_all()
     return config.out
 
 

@@ -52,7 +52,7 @@ from worldmodel.training.checkpoint import (
 from worldmodel.training.log import CLOCKS, RunLog
 from worldmodel.training.loss import draw
 from worldmodel.training.optimizers import build_optimizers
-from worldmodel.training.share import average_gradients, backward_in_parts, share
+from worldmodel.training.share import average_gradients, backward_in_parts, share, wait_for_all
 from worldmodel.world_model import WorldModel
 
 Batch = BranchBatch | RecordedBatch | RolloutBatch
@@ -138,6 +138,7 @@ def posttrain(
                 log.leave_if_asked()
     keeper.finish()
     end_trackers(accelerator)
+    wait_for_all()
     return config.out
 
 

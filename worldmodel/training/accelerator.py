@@ -97,11 +97,10 @@ def start_trackers(accelerator: Accelerator, out: Path, step: int) -> None:
 
 
 def end_trackers(accelerator: Accelerator) -> None:
-    """Close the trackers of a run, and wait until all processes are there; `accelerate` goes on.
+    """Close the trackers of a run; `accelerate` goes on.
 
     `Accelerator.end_training` would part the processes, and the same script could not go on with another stage.
     """
     for tracker in accelerator.trackers:
         tracker.finish()
     accelerator.trackers.clear()
-    accelerator.wait_for_everyone()

@@ -15,7 +15,7 @@ from worldmodel.display.progress import LOG, ProgressLine
 from worldmodel.files import naming, write_text
 from worldmodel.processes import Interrupted, StopRequest
 from worldmodel.training.accelerator import end_trackers, start_trackers
-from worldmodel.training.share import agreed, figures_over_processes
+from worldmodel.training.share import agreed, figures_over_processes, wait_for_all
 
 CLOCKS = {"wall": time.monotonic, "cpu": time.process_time}
 
@@ -65,6 +65,7 @@ class RunClock:
             Interrupted: The user asked for it.
         """
         if self.stopping:
+            wait_for_all()
             raise Interrupted(f"stopped and saved after step {self.step} of {self.total_steps}")
 
     @property

@@ -36,7 +36,7 @@ from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
 from worldmodel.training.malloc import check_memory, training_bytes
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.prefetch import Ahead
-from worldmodel.training.share import backward_in_parts, share
+from worldmodel.training.share import backward_in_parts, share, wait_for_all
 from worldmodel.training.validate import validate
 from worldmodel.world_model import WorldDescription, WorldModel, WorldModelConfig
 
@@ -242,6 +242,7 @@ def pretrain(config: PretrainConfig) -> Path:
     if accelerator.is_main_process:
         write_training(config.out, log.validations.rows)
     end_trackers(accelerator)
+    wait_for_all()
     return config.out
 
 

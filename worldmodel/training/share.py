@@ -157,6 +157,12 @@ def agreed(seconds: float, asked: bool) -> tuple[float, bool]:
     return seconds, number > 0
 
 
+def wait_for_all() -> None:
+    """Wait until all processes are there."""
+    if share().number > 1:
+        PartialState().wait_for_everyone()
+
+
 def collected(rows: Shaped[Tensor, "b *n"], total: int, repeats: int = 1) -> Shaped[Tensor, "all *n"]:
     """The rows of all processes in their order, where each has those of `Share.padded_rows`.
 
