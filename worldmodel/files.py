@@ -5,7 +5,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -187,7 +187,8 @@ def from_json(kind: type[T], values: object, where: str) -> T:
 
     Args:
         kind: The dataclass; its fields are numbers, strings, booleans, `Literal`, tuples, lists,
-            mappings, dataclasses, or one of these or `None`.
+            mappings, dataclasses, one of these or `None`, or one of several dataclasses, told apart by
+            their field `kind`.
         values: The parsed JSON.
         where: The file and the field, for messages.
 
@@ -212,6 +213,8 @@ def _value(hint: Any, value: object, where: str) -> Any:
     origin, parts = get_origin(hint), get_args(hint)
     if is_dataclass(hint):
         return from_json(hint, value, where)
+    if parts and all(is_dataclass(part) for part in parts):
+        return from_json(_kind_of(parts, value), value, where)
     if NoneType in parts:
         return None if value is None else _value(parts[0], value, where)
     if origin is Literal and value in parts:
@@ -229,6 +232,13 @@ def _value(hint: Any, value: object, where: str) -> Any:
         return value
     name = hint.__name__ if isinstance(hint, type) and origin is None else str(hint).replace("typing.", "")
     raise ValueError(f"{where} is {_shown(value)}, expected {name}")
+
+
+def _kind_of(kinds: Sequence[type], value: object) -> type:
+    """The dataclass whose field `kind` has the default that JSON says; the first one where it says none."""
+    said = value.get("kind") if isinstance(value, Mapping) else None
+    named = {field.default: kind for kind in kinds for field in fields(kind) if field.name == "kind"}
+    return named.get(said, kinds[0])
 
 
 def _key(kind: type, key: str, where: str) -> Any:

@@ -18,6 +18,8 @@ from worldmodel.model.dit import DiTConfig, VideoDiT
 from worldmodel.model.flow import Level, Sampler, sample
 from worldmodel.model.folder import load_model, save_model
 from worldmodel.model.hub import push_saved
+from worldmodel.model.pretrained.config import PretrainedConfig
+from worldmodel.model.pretrained.source import Source, open_source
 from worldmodel.streaming.advance import Parts, Seeds, begin
 from worldmodel.streaming.engine import FoldedEngine, foldable
 from worldmodel.streaming.plain import PlainEngine
@@ -36,8 +38,8 @@ class WorldModelConfig:
     """Frames per second of the data, before striding."""
     conditioner: ConditionerConfig
     """Actions and states."""
-    dit: DiTConfig
-    """The transformer."""
+    dit: DiTConfig | PretrainedConfig
+    """The transformer: one of this package, or a pretrained one."""
     max_steps: int = 4
     """Largest number of denoising steps that shortcut training covers; a power of two."""
     temperature: float = 1.0
@@ -51,8 +53,8 @@ class WorldDescription:
     """The content of `world.json`."""
 
     config: WorldModelConfig
-    codec: Literal["pixels", "codec"]
-    """Pixels, or the autoencoder in the folder `codec` beside it."""
+    codec: Literal["pixels", "codec", "backbone"]
+    """Pixels, the autoencoder in the folder `codec` beside it, or the codec of the pretrained transformer."""
     train_data: list[dict]
     """See `WorldModel.train_data`."""
 
@@ -69,9 +71,10 @@ class WorldModel(nn.Module):
 
     Args:
         config: Sizes and conditioning.
-        codec: Frames to latents; pixels when `None`.
+        codec: Frames to latents; by default pixels, and for a pretrained transformer what it was trained with.
 
     Attributes:
+        own_codec: Whether the codec was given, and is saved with the world model.
         train_data: The data that it was trained on, one dictionary per data set.
         view_weight: Weight of each camera in the loss, mean 1.
         latent_encoder: Computes the latent action between two frames; `None` without latent actions.
@@ -85,7 +88,11 @@ class WorldModel(nn.Module):
     def __init__(self, config: WorldModelConfig, codec: LatentCodec | None = None):
         super().__init__()
         self.config = config
-        self.codec = PixelCodec() if codec is None else codec
+        source = open_source(config.dit) if isinstance(config.dit, PretrainedConfig) else None
+        self.own_codec = codec is not None
+        if codec is None:
+            codec = PixelCodec() if source is None else source.codec()
+        self.codec = codec
         self.train_data: list[dict] = []
         self.sampler: Sampler = sample
         self.fast = True
@@ -100,14 +107,22 @@ class WorldModel(nn.Module):
         )
         if self.latent_encoder is not None and config.conditioner.action_dim:
             self.latent_encoder.requires_grad_(False)  # the controller replaces it
-        self.dit: Backbone = VideoDiT(
-            config.dit,
-            num_views=len(config.views),
-            latent_shape=self.latent_shape,
-            state_dim=config.conditioner.state_dim,
-            num_condition_tokens=self.conditioner.num_tokens,
-            injection=config.conditioner.injection,
-        )
+        self.dit: Backbone = self._network(source)
+
+    def _network(self, source: Source | None) -> Backbone:
+        config = self.config
+        shape = {
+            "num_views": len(config.views),
+            "latent_shape": self.latent_shape,
+            "state_dim": config.conditioner.state_dim,
+        }
+        told = config.conditioner.injection
+        if source is None:
+            return VideoDiT(config.dit, **shape, num_condition_tokens=self.conditioner.num_tokens, injection=told)
+        if told == "cross":
+            raise ValueError("injection='cross': a pretrained transformer is told actions by token or adaln")
+        seconds = config.conditioner.stride / config.fps
+        return source.build(config.dit, size=config.size, codec=self.codec, seconds=seconds, **shape)
 
     views = property(lambda self: self.config.views)
     size = property(lambda self: self.config.size)
@@ -221,16 +236,26 @@ class WorldModel(nn.Module):
 
     # Files
 
+    @property
+    def elsewhere(self) -> tuple[str, ...]:
+        """Beginnings of the names of the weights that are not in the folder of the world model."""
+        return ("codec.", *(f"dit.{name}" for name in self.dit.borrowed))
+
     def save(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write `world.json` and `weights.safetensors` atomically; `dtype` casts the weights."""
-        state = {k: v for k, v in self.state_dict().items() if not k.startswith("codec.")}
+        """Write `world.json` and `weights.safetensors` atomically; `dtype` casts the weights.
+
+        Of a pretrained transformer only what was trained is written, and its name.
+        """
+        state = {k: v for k, v in self.state_dict().items() if not k.startswith(self.elsewhere)}
         if dtype is not None:
             cast = {k: v.to(dtype) for k, v in state.items() if k.startswith("dit.")}
             state = {**state, **cast}
-        pixels = isinstance(self.codec, PixelCodec)
-        if not pixels:
+        kind = "pixels" if isinstance(self.codec, PixelCodec) else "codec"
+        if isinstance(self.config.dit, PretrainedConfig) and not self.own_codec:
+            kind = "backbone"
+        if kind == "codec":
             self.codec.autoencoder.save_pretrained(Path(folder) / "codec")
-        described = WorldDescription(self.config, "pixels" if pixels else "codec", self.train_data)
+        described = WorldDescription(self.config, kind, self.train_data)
         save_model(folder, "world.json", described, state)
 
     def push_to_hub(
@@ -248,12 +273,14 @@ class WorldModel(nn.Module):
         """
 
         def build(said: WorldDescription, path: Path) -> WorldModel:
-            if said.codec == "pixels":
+            if said.codec != "codec":
                 return cls(said.config)
             from worldmodel.model.autoencoder import AutoencoderCodec
 
             return cls(said.config, AutoencoderCodec.from_pretrained(path / "codec"))
 
-        said, world = load_model(folder, "world.json", WorldDescription, build, apart_from=("codec.",))
+        said, world = load_model(
+            folder, "world.json", WorldDescription, build, apart_from=lambda built: built.elsewhere
+        )
         world.train_data = said.train_data
         return world.to(device).eval()

@@ -176,7 +176,7 @@ class PosttrainConfig:
 def check(config: PosttrainConfig, world: WorldModel, source: EpisodeSource, held_out: range) -> None:
     """Raise a `ValueError` where data, world model and configuration do not fit."""
     check_views(world, source)
-    if not world.dit.separable:
+    if world.dit.rewrites:
         raise ValueError(f"{config.world}: post-training needs a separable world model")
     if not world.action_dim:
         raise ValueError(f"{config.world}: post-training needs a world model with actions")

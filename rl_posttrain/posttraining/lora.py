@@ -6,9 +6,11 @@ begins at 0. The weights themselves stay as they are, and so all copies of a wor
 
 import copy
 import importlib.util
+from dataclasses import replace
 
 from torch import nn
 
+from worldmodel.model.pretrained.dit import PretrainedDiT
 from worldmodel.world_model import WorldModel
 
 
@@ -34,7 +36,8 @@ def adapted(base: WorldModel, rank: int) -> WorldModel:
 
     Every linear layer of the encoder's and the decoder's blocks gets an adapter of scale 1, as in
     PersistWorld (2603.25685), where `alpha` is the rank. The copy computes what `base` does until
-    its adapters are trained. No weight of `base` receives a gradient any more.
+    its adapters are trained. No weight of `base` receives a gradient any more. A pretrained video transformer has
+    adapters already; it gets another one beside them.
 
     Raises:
         ValueError: If the rank is not positive, or peft is not installed.
@@ -46,6 +49,10 @@ def adapted(base: WorldModel, rank: int) -> WorldModel:
     from peft import LoraConfig, inject_adapter_in_model
 
     world = twin(base.requires_grad_(False))
+    if isinstance(world.dit, PretrainedDiT):
+        world.dit.add_adapter(rank)
+        world.config = replace(world.config, dit=world.dit.config)
+        return world
     linear = [
         name
         for name, module in world.dit.named_modules()
@@ -57,7 +64,12 @@ def adapted(base: WorldModel, rank: int) -> WorldModel:
 
 
 def merged(world: WorldModel) -> WorldModel:
-    """A world model without adapters that computes what the adapted `world` does."""
+    """A world model without adapters that computes what the adapted `world` does.
+
+    A pretrained video transformer keeps its adapters, since only they are saved.
+    """
+    if isinstance(world.dit, PretrainedDiT):
+        return world
     from peft.tuners.lora import LoraLayer
 
     plain = copy.deepcopy(world)

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from einops import rearrange, reduce
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
 from conditioning.trees import tree_map
@@ -29,6 +29,7 @@ class Clip:
         view_mask: False where a camera is missing; `None` means all are present.
         pixel_mask: False on letterbox padding; `None` means there is no padding.
         task: The task of the episode in words, or one for each clip of the batch; empty if not known.
+        latents: The frames as a codec encodes them, where they are known already.
     """
 
     frames: UInt8[Tensor, "*b t v H W 3"]
@@ -39,6 +40,7 @@ class Clip:
     view_mask: Bool[Tensor, "*b v"] | None = None
     pixel_mask: Bool[Tensor, "*b v H W"] | None = None
     task: str | tuple[str, ...] = ""
+    latents: Float[Tensor, "*b t v c h w"] | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Clip":
         """Apply `function` to every tensor that is present."""
@@ -46,7 +48,7 @@ class Clip:
 
     def head(self, num_frames: int) -> "Clip":
         """The first `num_frames` frames of clips with one batch axis, with the actions between them."""
-        frames = {name: getattr(self, name) for name in ("frames", "states")}
+        frames = {name: getattr(self, name) for name in ("frames", "states", "latents")}
         between = {name: getattr(self, name) for name in ("actions", "rewards", "successes")}
         cut = {k: None if v is None else v[:, :num_frames] for k, v in frames.items()}
         cut |= {k: None if v is None else v[:, : num_frames - 1] for k, v in between.items()}

@@ -1,6 +1,8 @@
 """Latents from a frozen diffusers autoencoder; not in `codec`, because diffusers is slow to import."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLWan, AutoencoderTiny
@@ -12,6 +14,12 @@ from worldmodel.model.codec import to_frames, to_signed
 from worldmodel.model.folder import find_model
 
 AUTOENCODERS = {kind.__name__: kind for kind in (AutoencoderTiny, AutoencoderKL, AutoencoderKLWan)}
+
+
+def downsampling_of(config: Mapping[str, Any]) -> int:
+    """Pixels along one side of a latent, of the autoencoder with this `config.json`."""
+    blocks = next(config[n] for n in ("dim_mult", "encoder_block_out_channels", "block_out_channels") if n in config)
+    return 2 ** (len(blocks) - 1) * (config.get("patch_size") or 1)
 
 
 class AutoencoderCodec(nn.Module):
@@ -32,14 +40,12 @@ class AutoencoderCodec(nn.Module):
         self.video = isinstance(autoencoder, AutoencoderKLWan)
         self.tiny = isinstance(autoencoder, AutoencoderTiny)
         config = autoencoder.config
+        self.downsampling = downsampling_of(config)
         if self.video:
             self.channels = config.z_dim
-            self.downsampling = 2 ** (len(config.dim_mult) - 1) * (config.patch_size or 1)
             shift, scale = torch.tensor(config.latents_mean), 1 / torch.tensor(config.latents_std)
         else:
             self.channels = config.latent_channels
-            blocks = config.encoder_block_out_channels if self.tiny else config.block_out_channels
-            self.downsampling = 2 ** (len(blocks) - 1)
             shift = torch.tensor(config.shift_factor or 0.0)
             scale = torch.tensor(config.scaling_factor)
         self.register_buffer("shift", shift.reshape(-1, 1, 1), persistent=False)

@@ -46,6 +46,7 @@ class Backbone(Protocol):
         separable: Whether `decode` uses nothing but the encoding of the one frame before.
         rewrites: Whether `decode`, called at noise level 1, writes a frame to the cache instead of `encode`.
         reads_noise: Whether a prediction at noise level 0 depends on the noise.
+        borrowed: Names of weights that a world model's folder does not hold, because they are read from elsewhere.
     """
 
     device: torch.device
@@ -53,6 +54,7 @@ class Backbone(Protocol):
     separable: bool
     rewrites: bool
     reads_noise: bool
+    borrowed: frozenset[str]
 
     def new_cache(self, num_streams: int, dtype: torch.dtype) -> TimeCache:
         """An empty cache of `num_streams` streams, on the backbone's device."""

@@ -206,6 +206,8 @@ class VideoDiT(nn.Module):
 
     reads_noise = False
     """Noisy frames enter multiplied by tau; see `decode`."""
+    borrowed: frozenset[str] = frozenset()
+    """All its weights are its own."""
 
     @property
     def device(self) -> torch.device:

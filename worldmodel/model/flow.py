@@ -36,6 +36,11 @@ def ramp_weight(tau: Float[Tensor, "*b"], floor: float = 0.1) -> Float[Tensor, "
     return 0.9 * tau + floor
 
 
+def velocity_weight(tau: Float[Tensor, "*b"], floor: float = 0.05) -> Float[Tensor, "*b"]:
+    """Loss weight `1 / max(1 - tau, floor)^2`, which makes the error of the clean sample that of the velocity."""
+    return (1 - tau).clamp(min=floor) ** -2
+
+
 def velocity(
     z: Float[Tensor, "b t ..."], x_hat: Float[Tensor, "b t ..."], tau: Float[Tensor, "b t"]
 ) -> Float[Tensor, "b t ..."]:

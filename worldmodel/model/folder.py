@@ -181,7 +181,7 @@ def load_model(
     kind: type[Description],
     build: Callable[[Description, Path], Model],
     *,
-    apart_from: tuple[str, ...] = (),
+    apart_from: Callable[[Model], tuple[str, ...]] = lambda built: (),
 ) -> tuple[Description, Model]:
     """Read what `save_model` wrote.
 
@@ -190,7 +190,7 @@ def load_model(
         file: Name of the description.
         kind: Dataclass of the description.
         build: Makes the model from the description and the folder; its weights are then overwritten.
-        apart_from: Prefixes of weights that `build` reads from elsewhere.
+        apart_from: Beginnings of the names of weights that `build` reads from elsewhere.
 
     Raises:
         ValueError: The folder, the description or the weights are missing or belong to another kind
@@ -199,7 +199,7 @@ def load_model(
     folder = find_model(model, file)
     described = read_description(folder / file, kind)
     built = build(described, folder)
-    _fill(built, folder / WEIGHTS, apart_from)
+    _fill(built, folder / WEIGHTS, apart_from(built))
     return described, built
 
 

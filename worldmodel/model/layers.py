@@ -14,7 +14,8 @@ from conditioning.action import ActionCrossAttention
 class TimeCache:
     """Keys and values of past frames in a ring of fixed size; the first frame stays pinned.
 
-    Slot 0 holds frame 0 of the stream; frame `t > 0` goes to slot `1 + (t - 1) % window`.
+    Slot 0 holds frame 0 of the stream; frame `t > 0` goes to slot `1 + (t - 1) % window`. After them there are `spare`
+    slots that the backbone uses as it likes; their `frame_index` stays -1.
 
     Attributes:
         keys, values: `(layer, stream, slot, token, head, width)`.
@@ -32,12 +33,14 @@ class TimeCache:
         window: int,
         device: torch.device,
         dtype: torch.dtype,
+        *,
+        spare: int = 0,
     ):
-        shape = (num_layers, num_streams, window + 1, num_tokens, num_heads, width)
+        shape = (num_layers, num_streams, window + 1 + spare, num_tokens, num_heads, width)
         self.window = window
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.frame_index = torch.full((num_streams, window + 1), -1, device=device)
+        self.frame_index = torch.full(shape[1:3], -1, device=device)
         self.streams = torch.arange(num_streams, device=device)
         self.recorded: dict[object, object] = {}
 

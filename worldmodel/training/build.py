@@ -15,6 +15,8 @@ from worldmodel.data import EpisodeSource
 from worldmodel.files import is_on_hub
 from worldmodel.model.codec import LatentCodec
 from worldmodel.model.dit import DiTConfig
+from worldmodel.model.pretrained.config import PretrainedConfig
+from worldmodel.model.pretrained.prompt import settled
 from worldmodel.training.latent_actions import fit_controller
 from worldmodel.training.statistics import action_state_statistics, state_angles
 from worldmodel.world_model import WorldModel, WorldModelConfig
@@ -53,7 +55,7 @@ def build_world(
     source: EpisodeSource,
     episodes: Sequence[int],
     *,
-    dit: DiTConfig,
+    dit: DiTConfig | PretrainedConfig,
     stride: int,
     injection: Literal["token", "adaln", "cross"],
     relative_to: Mapping[int, int],
@@ -62,6 +64,7 @@ def build_world(
     init: str | Path | None,
     latent_dim: int = 0,
     angles: Sequence[int] | Literal["auto", "none"] = "auto",
+    max_steps: int = 4,
 ) -> WorldModel:
     """A world model that fits `source`, normalised by the statistics of `episodes`.
 
@@ -70,10 +73,14 @@ def build_world(
     a controller learns to compute them from real ones. `angles` are the state dims that wrap; see `state_angles`.
 
     Raises:
-        ValueError: If `init` has other views, another frame size or another width of latent
-            actions, or an index of `relative_to` is out of range.
+        ValueError: If `init` has other views, another frame size, another width of latent actions or another
+            pretrained transformer, an index of `relative_to` is out of range, or the pretrained transformer does
+            not fit.
     """
     start = None if init is None else WorldModel.load(init)
+    prompt = None
+    if isinstance(dit, PretrainedConfig):
+        dit, prompt = settled(dit, None if start is None else start.config.dit)
     if start is not None:
         inherited = start.config.conditioner.latent_dim
         if latent_dim not in (0, inherited):
@@ -101,9 +108,12 @@ def build_world(
         conditioner=conditioner,
         dit=dit if start is None else start.config.dit,
         robot_type=source.robot_type,
-        temperature=0.0 if start is None else start.config.temperature,
+        max_steps=max_steps if start is None else start.config.max_steps,
+        temperature=float(isinstance(dit, PretrainedConfig)) if start is None else start.config.temperature,
     )
-    world = WorldModel(config, _load_codec(codec) if start is None else start.codec)
+    world = WorldModel(config, _load_codec(codec) if start is None else _codec_of(start))
+    if prompt is not None:
+        world.dit.prompt.copy_(prompt)
     _set_statistics(world, source, episodes)
     if start is not None:
         _take_over(world, start)
@@ -126,6 +136,11 @@ def _tell_angles(
             state = relative_to.get(dim)
             advice = f"--relative-to {dim} STATE makes it a displacement" if state is None else f"--angles {state}"
             print(f"action dim {dim} jumps by a whole turn, too; {advice}")
+
+
+def _codec_of(start: WorldModel) -> LatentCodec | None:
+    """The codec that a world model was given; none where it is that of its pretrained transformer."""
+    return start.codec if start.own_codec else None
 
 
 def _load_codec(folder: str | Path | None) -> LatentCodec | None:

@@ -5,6 +5,7 @@ clip and draws: exact resume and data-parallel equality follow.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from einops import rearrange, reduce
@@ -16,7 +17,8 @@ from conditioning.latent_action import information, sample_latent, spread_error
 from conditioning.trees import tree_map
 from worldmodel.data.clip import Clip
 from worldmodel.model.backbone import EncodedFrames
-from worldmodel.model.flow import add_noise, ramp_weight, shortcut_target
+from worldmodel.model.codec import PixelCodec, to_signed
+from worldmodel.model.flow import add_noise, ramp_weight, shortcut_target, velocity_weight
 from worldmodel.training.share import every_row
 from worldmodel.world_model import WorldModel
 
@@ -28,12 +30,16 @@ class LossConfig:
     ramp_floor: float = 0.4
     """Weight of the loss at noise level tau = 0 (pure noise); in general it is 0.9 tau + this value. Dreamer 4 has
     0.1."""
+    weighting: Literal["ramp", "velocity"] = "ramp"
+    """How the loss weighs noise levels: ramp as --loss.ramp-floor says; velocity by 1 / (1 - tau)^2, which makes it the
+    error of the velocity that video transformers were pretrained with."""
     shortcut_interval: int = 4
     """One clip of a batch in this many is a shortcut row, which trains large denoising steps; 0 for none."""
     motion_contrast: float = 6.0
     """Weight of a clearly moving pixel relative to that of a resting one; with 1 all pixels weigh the same."""
     motion_saturation: float = 0.1
-    """Change of a pixel, on the scale [-1, 1], above which it counts as clearly moving."""
+    """Change of a pixel, on the scale [-1, 1], above which it counts as clearly moving; with a codec a latent moves as
+    much as the fastest pixel in it."""
     state_weight: float = 0.05
     """Weight of the squared error of the normalised state displacement."""
     context_noise: float = 0.05
@@ -183,18 +189,51 @@ def erased_patches(latent: tuple[int, ...], share: float, generator: torch.Gener
 
 
 def motion_weight(
-    target: Float[Tensor, "b t v c h w"], current: Float[Tensor, "b t v c h w"], contrast: float, saturation: float
+    target: Float[Tensor, "b t v c H W"],
+    current: Float[Tensor, "b t v c H W"],
+    contrast: float,
+    saturation: float,
+    cell: int = 1,
 ) -> Float[Tensor, "b t v 1 h w"]:
     """DWS's motion weight (2502.07825): softmax over the cells of a picture, mean 1.
 
     `w = N softmax(log(contrast) min(|target - current|, saturation) / saturation)`: a cell that
     changes by `saturation` or more weighs `contrast` times as much as a resting one. We chose
-    temperature and saturation; the paper publishes neither.
+    temperature and saturation; the paper publishes neither. A cell has `cell` x `cell` pixels, and the largest of
+    their changes.
     """
-    change = reduce((target - current).abs(), "b t v c h w -> b t v h w", "max")
+    change = reduce((target - current).abs(), "b t v c (h p) (w q) -> b t v h w", "max", p=cell, q=cell)
     moving = (change / saturation).clamp(max=1)
     weight = contrast**moving
     return rearrange(weight / weight.mean(dim=(-2, -1), keepdim=True), "b t v h w -> b t v 1 h w")
+
+
+def cell_weight(
+    world: WorldModel, clip: Clip, target: Tensor, current: Tensor, config: LossConfig
+) -> Float[Tensor, "b t v 1 h w"]:
+    """The motion weight of every latent cell; behind a codec motion is seen in the recorded pictures."""
+    if not isinstance(world.codec, PixelCodec):
+        pictures = to_signed(clip.frames)
+        target, current = pictures[:, 1:], pictures[:, :-1]
+    return motion_weight(
+        target, current, config.motion_contrast, config.motion_saturation, cell=world.codec.downsampling
+    )
+
+
+def frame_weights(
+    world: WorldModel, draws: Draws, config: LossConfig
+) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b t"]]:
+    """The weight of every predicted frame, and of its state."""
+    counted = torch.ones_like(draws.tau)
+    if draws.gap > 1:  # the second frame does not follow from the first
+        counted[:, 0] = 0
+        counted = counted * counted.shape[1] / (counted.shape[1] - 1)
+    if world.dit.rewrites:
+        counted = counted * (draws.tau < 1)
+    if config.weighting == "velocity":  # that of the frames: a state has no noise level of its own
+        return counted * velocity_weight(draws.tau), counted
+    weight = counted * ramp_weight(draws.tau, config.ramp_floor)
+    return weight, weight
 
 
 def training_loss(
@@ -212,7 +251,7 @@ def training_loss(
         ValueError: If the clip does not fit the model, or a loss is not finite.
     """
     world.check(clip)
-    latents = world.codec.encode(clip.frames)
+    latents = world.codec.encode(clip.frames) if clip.latents is None else clip.latents.float()
     losses = {}
     if world.describes:
         clip, losses["latent"] = _describe(world, clip, latents, draws, config)
@@ -225,20 +264,13 @@ def training_loss(
     noisy = tuple(add_noise(x, n, draws.tau) for x, n in zip(target, noise, strict=True))
     predicted = world.predict(encoded, noisy, draws.tau, draws.step_size)
     goal = _with_shortcut_rows(world, encoded, draws, target, noisy)
-    weight = ramp_weight(draws.tau, config.ramp_floor)
-    if draws.gap > 1:  # the second frame does not follow from the first
-        weight = torch.cat([torch.zeros_like(weight[:, :1]), weight[:, 1:]], dim=1)
-        weight = weight * weight.shape[1] / (weight.shape[1] - 1)
-    if world.dit.rewrites:
-        weight = weight * (draws.tau < 1)
-    pixel_weight = motion_weight(target_latent, context, config.motion_contrast, config.motion_saturation) * presence(
-        world, clip, context
-    )
+    weight, state_weight = frame_weights(world, draws, config)
+    pixel_weight = cell_weight(world, clip, target_latent, context, config) * presence(world, clip, context)
     error = pixel_weight * (predicted[0].float() - goal[0]) ** 2
     losses["frames"] = (weight * reduce(error, "b t v c h w -> b t", "mean")).mean()
     if len(target) > 1:
         squared = reduce((predicted[1].float() - goal[1]) ** 2, "b t s -> b t", "mean")
-        losses["states"] = config.state_weight * (weight * squared).mean()
+        losses["states"] = config.state_weight * (state_weight * squared).mean()
     return sum(losses.values()), {name: value.detach() for name, value in losses.items()}
 
 

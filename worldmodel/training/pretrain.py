@@ -17,8 +17,12 @@ from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.data.video.letterbox import FrameBudget
 from worldmodel.display.training_page import write_training
+from worldmodel.model.codec import PixelCodec
 from worldmodel.model.dit import DiTConfig
 from worldmodel.model.folder import check_out, find_model, fingerprint, read_description
+from worldmodel.model.pretrained.config import PretrainedConfig
+from worldmodel.model.pretrained.latents import LatentCache
+from worldmodel.model.pretrained.source import check_size, open_source
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.accelerator import Tracker, end_trackers, joined, start_accelerator
 from worldmodel.training.build import build_world
@@ -121,6 +125,8 @@ class PretrainConfig:
     """Which episodes and columns of the data to read."""
     device: str = "auto"
     """Where it trains: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
+    max_steps: int = 4
+    """Largest number of denoising steps that is trained, a power of two; dreams can then take 1, 2, ... up to it."""
     dit: DiTConfig = field(default_factory=DiTConfig)
     """The transformer."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -143,9 +149,31 @@ class BaseConfig(PretrainConfig):
     )
 
 
+@dataclass(frozen=True)
+class VideoConfig(PretrainConfig):
+    """A pretrained video transformer, such as Wan 2.2 5B, with adapters; one large GPU."""
+
+    dit: Annotated[PretrainedConfig, tyro.conf.arg(name="")] = field(kw_only=True)
+    """The transformer."""
+    steps: int = 5000
+    batch: int = 16
+    frames: int = 9
+    picture_pixels: int = 256 * 320
+    learning_rate: float = 1e-4
+    warmup: int = 100
+    latent_cache: bool = True
+    """Encode all frames once, before training, and keep their latents on the disk."""
+    injection: tyro.conf.Suppress[Literal["adaln"]] = "adaln"
+    muon: tyro.conf.Suppress[bool] = False
+    compile: tyro.conf.Suppress[bool] = False
+    latent_actions: tyro.conf.Suppress[int] = 0
+    loss: LossConfig = field(default_factory=lambda: LossConfig(weighting="velocity"))
+
+
 PretrainCommand = (
     Annotated[PretrainConfig, tyro.conf.subcommand("tiny", description="3.6M weights, 64x64 pictures, a laptop CPU.")]
     | Annotated[BaseConfig, tyro.conf.subcommand("base")]
+    | Annotated[VideoConfig, tyro.conf.subcommand("video")]
 )
 
 
@@ -181,7 +209,9 @@ def pretrain(config: PretrainConfig) -> Path:
         clips = max(config.batch // accelerator.num_processes // config.accumulate, 1)
         shape = {"views": len(recorded.views), "size": recorded.size, "clips": clips, "frames": config.frames}
         start = started_from(config)
-        check_memory(training_bytes(config.dit if start is None else start.dit, **shape))
+        network = config.dit if start is None else start.dit
+        if isinstance(network, DiTConfig):
+            check_memory(training_bytes(network, **shape))
     settings = RunSettings(config, read_by(config, recorded), free=("validation_interval",))
     settings.check()
     source = EpisodeCache(recorded)
@@ -198,10 +228,12 @@ def pretrain(config: PretrainConfig) -> Path:
         init=config.init,
         latent_dim=config.latent_actions,
         angles=config.angles,
+        max_steps=config.max_steps,
     ).to(accelerator.device)
     if config.compile:
         world.dit.encode = torch.compile(world.dit.encode)
         world.dit.decode = torch.compile(world.dit.decode)
+    source = with_latents(config, world, source)
     optimizers = build_optimizers(world, config.learning_rate, muon=config.muon)
     average = MovingAverage(world, config.average_decay)
     log = RunLog(accelerator, config.out, total_steps=config.steps, minutes=config.minutes, clock=CLOCKS[config.clock])
@@ -249,6 +281,9 @@ def pretrain(config: PretrainConfig) -> Path:
 def open_data(config: PretrainConfig) -> EpisodeSource:
     """Open the data in the size to train in; prints a line if that is not the size in the data."""
     source = open_episodes(config.data, frame_size(config), config.views or None, config.reading)
+    if isinstance(config.dit, PretrainedConfig) and config.codec is None:
+        pretrained = open_source(config.dit)
+        check_size(pretrained.name, tuple(source.size), pretrained.multiple())
     (height, width), (own_height, own_width) = source.size, source.own_size
     if (height, width) != (own_height, own_width):
         print(f"pictures of {own_width} x {own_height} are read at {width} x {height}; --size sets another size")
@@ -267,7 +302,16 @@ def frame_size(config: PretrainConfig) -> tuple[int, int] | FrameBudget | None:
     start = started_from(config)
     if start is not None:
         return tuple(start.size)
+    if isinstance(config.dit, PretrainedConfig):
+        return FrameBudget(config.picture_pixels, open_source(config.dit).multiple())
     return FrameBudget(config.picture_pixels, config.dit.patch)
+
+
+def with_latents(config: PretrainConfig, world: WorldModel, source: EpisodeSource) -> EpisodeSource:
+    """The data with the latents of a pretrained transformer's codec beside the frames."""
+    if not isinstance(config, VideoConfig) or not config.latent_cache or isinstance(world.codec, PixelCodec):
+        return source
+    return LatentCache(source, world.codec)
 
 
 def started_from(config: PretrainConfig) -> WorldModelConfig | None:
@@ -280,6 +324,8 @@ def started_from(config: PretrainConfig) -> WorldModelConfig | None:
 def read_by(config: PretrainConfig, source: EpisodeSource) -> dict[str, str]:
     """Fingerprints of what a run reads."""
     models = {} if config.init is None else {"init": fingerprint(config.init)}
+    if isinstance(config.dit, PretrainedConfig):
+        models["dit.backbone"] = open_source(config.dit).fingerprint()
     return {"data": source.fingerprint, **models}
 
 

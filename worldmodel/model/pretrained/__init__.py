@@ -1,0 +1,1 @@
+"""Pretrained video transformers as the network of a world model."""
