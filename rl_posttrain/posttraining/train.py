@@ -109,7 +109,8 @@ def posttrain(
     if accelerator.is_main_process:
         settings.write()
     mix = measure_spread(config, base, source, train, mix)
-    model = joined(accelerator, build_update(config, world, old, base, terms), unused=config.objective == "flow-grpo")
+    update = build_update(config, world, old, base, terms)
+    model, optimizers = joined(accelerator, update, optimizers, unused=config.objective == "flow-grpo")
     keeper = Keeper(config, base, source, held_out, mix, log)
 
     with log:
@@ -132,7 +133,7 @@ def posttrain(
                 keeper.evaluate(plain(config, world))
                 average.swap(both)
             last = last or keeper.stopped
-            if accelerator.is_main_process and (last or log.stopping or log.step % config.save_interval == 0):
+            if last or log.stopping or log.step % config.save_interval == 0:
                 save_state(config.out / "state", both, average, [*optimizers, *learning], log.progress)
             if not last:
                 log.leave_if_asked()
@@ -166,9 +167,15 @@ def build_update(
 
 
 def begin(config: PosttrainConfig) -> Accelerator:
-    """Device, number format, tracker and the seed."""
+    """Device, number format, tracker and the seed.
+
+    Raises:
+        ValueError: It was launched with FSDP.
+    """
     check_out(config.out, STATE, "world.json", SETTINGS, overwrite=config.overwrite, resume=config.resume)
     accelerator = start_accelerator(config.device, config.out, config.log)
+    if accelerator.is_fsdp2:
+        raise ValueError("post-training keeps whole weights in every process; launch it without --use_fsdp")
     torch.manual_seed(config.seed)
     return accelerator
 

@@ -21,6 +21,7 @@ from worldmodel.model.codec import PixelCodec
 from worldmodel.model.dit import DiTConfig
 from worldmodel.model.folder import check_out, find_model, fingerprint, read_description
 from worldmodel.model.pretrained.config import PretrainedConfig
+from worldmodel.model.pretrained.dit import PretrainedDiT
 from worldmodel.model.pretrained.latents import LatentCache
 from worldmodel.model.pretrained.source import check_size, open_source
 from worldmodel.streaming.noise import mix_seed
@@ -40,7 +41,7 @@ from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
 from worldmodel.training.malloc import check_memory, training_bytes
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.prefetch import Ahead
-from worldmodel.training.share import backward_in_parts, share, wait_for_all
+from worldmodel.training.share import backward_in_parts, share, wait_for_all, whole_weights
 from worldmodel.training.validate import validate
 from worldmodel.world_model import WorldDescription, WorldModel, WorldModelConfig
 
@@ -235,13 +236,15 @@ def pretrain(config: PretrainConfig) -> Path:
         world.dit.decode = torch.compile(world.dit.decode)
     source = with_latents(config, world, source)
     optimizers = build_optimizers(world, config.learning_rate, muon=config.muon)
+    blocks = world.dit.family.blocks if isinstance(world.dit, PretrainedDiT) else ()
+    step = TrainingStep(world, config.loss)
+    model, optimizers = joined(accelerator, step, optimizers, blocks=tuple(blocks), unused=world.describes)
     average = MovingAverage(world, config.average_decay)
     log = RunLog(accelerator, config.out, total_steps=config.steps, minutes=config.minutes, clock=CLOCKS[config.clock])
     if config.resume and has_state(config.out):
         log.resume(load_state(config.out / "state", world, average, optimizers))
     if world.describes and config.accumulate > 1:
         raise ValueError(f"--accumulate {config.accumulate}: latent actions are compared over the whole batch, pass 1")
-    model = joined(accelerator, TrainingStep(world, config.loss), unused=world.describes)
 
     if accelerator.is_main_process:
         settings.write()
@@ -261,13 +264,15 @@ def pretrain(config: PretrainConfig) -> Path:
             average.update(world, log.step)
             log.advance(loss, parts, frames=clips * (frames - 1), factor=factor)
             last = log.step >= config.steps or log.done >= 1
-            if accelerator.is_main_process and (last or log.step % config.validation_interval == 0):
+            if last or log.step % config.validation_interval == 0:
                 average.swap(world)
-                world.save(config.out)
-                found = validate(world, source, held_out, config.out / "validation", log.step)
-                log.validation(found)
+                with whole_weights(model):
+                    if share().first:
+                        world.save(config.out)
+                        log.validation(validate(world, source, held_out, config.out / "validation", log.step))
+                    wait_for_all()
                 average.swap(world)
-            if accelerator.is_main_process and (last or log.stopping or log.step % config.save_interval == 0):
+            if last or log.stopping or log.step % config.save_interval == 0:
                 save_state(config.out / "state", world, average, optimizers, log.progress)
             if not last:
                 log.leave_if_asked()

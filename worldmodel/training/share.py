@@ -5,8 +5,8 @@ rows. So the number of processes changes neither the data nor the noise of a ste
 number.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,7 +16,9 @@ from accelerate.utils import broadcast_object_list, gather, reduce
 from einops import rearrange
 from jaxtyping import Float, Shaped
 from torch import Tensor, distributed, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.nn.functional import all_gather
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 Value = TypeVar("Value")
 
@@ -95,7 +97,8 @@ def backward_in_parts(
     losses, shown = [], []
     for index, batch in enumerate(batches):
         with nullcontext() if index == number - 1 else accelerator.no_sync(model):
-            loss, parts = model(*batch)
+            with accelerator.autocast():
+                loss, parts = model(*batch)
             accelerator.backward(loss / number)
         losses.append(loss.detach())
         shown.append(parts)
@@ -177,6 +180,38 @@ def collected(rows: Shaped[Tensor, "b *n"], total: int, repeats: int = 1) -> Sha
     every = gather(rows.contiguous())
     every = rearrange(every, "(p k i) ... -> k (p i) ...", p=number, k=repeats)[:, :total]
     return rearrange(every, "k n ... -> (k n) ...")
+
+
+@contextmanager
+def whole_weights(model: nn.Module) -> Iterator[None]:
+    """Inside, every process has all weights of a model that FSDP shards, so that the first one can use it alone."""
+    parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for part in parts:
+        part.unshard()
+        part.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(part is not model, recurse=False)
+            part.reshard()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor of which FSDP gives every process a part; all processes have to ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def divided_as(tensor: Tensor, values: Tensor) -> Tensor:
+    """The values, divided among the processes as a tensor of their shape is; as they are where it is not."""
+    if not isinstance(tensor, DTensor) or values.shape != tensor.shape:
+        return values
+    return distribute_tensor(values.to(tensor.device), tensor.device_mesh, tensor.placements)
+
+
+def fill(tensor: Tensor, values: Tensor) -> None:
+    """Overwrite a tensor, or the part of it that this process has."""
+    tensor.copy_(divided_as(tensor, values))
 
 
 def from_first(make: Callable[[], Value]) -> Value:
