@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from worldmodel.display.launched import check_launched, first_speaks
 from worldmodel.processes import Interrupted, terminate_as_interrupt, wait_briefly
 from worldmodel.resolve import missing_extra
 from worldmodel.training.malloc import keep_freed_memory
@@ -255,6 +256,7 @@ COMMANDS = {
 
 CONTINUES = ("record", "rank", "steer", "adapt", "align")  # finished parts are kept: the same call goes on
 RESUMES = ("pretrain", "posttrain", "imagine")  # commands that save their state, for --resume
+SPREADS = ("pretrain", "posttrain", "imagine", "clone", "judge", "inverse-dynamics")  # under `accelerate launch`
 TRAINS = ("pretrain", "posttrain", "align", "bench")  # commands that are faster after a restart of the process
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # the disk is full or read-only
@@ -372,7 +374,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         keep_freed_memory()
     wait_briefly()
     try:
-        with terminate_as_interrupt():
+        check_launched(name, SPREADS)
+        with terminate_as_interrupt(), first_speaks():
             run(name, rest)
     except (ValueError, OSError) as error:
         said = said_of(error) if isinstance(error, OSError) else error

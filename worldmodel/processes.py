@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -19,10 +20,17 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _barrier: Barrier | None = None
+SAME_SIGNAL = 2.0
+"""Seconds within which a second signal to a launched process is the same request."""
 
 
 SPINS = 10_000
 """How often a thread of OpenMP looks whether the others are ready before it sleeps."""
+
+
+def launched_index() -> int:
+    """The number of this process among those that `accelerate launch` or `torchrun` started; 0 where nothing did."""
+    return int(os.environ.get("RANK", "0"))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -32,7 +40,8 @@ class Interrupted(KeyboardInterrupt):
 class StopRequest:
     """A context manager that turns Ctrl-C and SIGTERM into a flag, which a loop reads once per step.
 
-    The second signal raises `KeyboardInterrupt` at once. A signal that the process ignores stays ignored; `nohup` and
+    The second signal raises `KeyboardInterrupt` at once; in launched processes only if it comes more than a moment
+    later, because a launcher passes on the signal that the terminal has sent to all processes already. A signal that the process ignores stays ignored; `nohup` and
     shells set this for processes in the background. Outside the main thread nothing happens, because Python allows
     handlers only there.
 
@@ -41,7 +50,7 @@ class StopRequest:
     """
 
     def __init__(self):
-        self.requested = False
+        self.requested, self.since = False, 0.0
         self.before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -61,8 +70,12 @@ class StopRequest:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
+            if "RANK" in os.environ and time.monotonic() - self.since < SAME_SIGNAL:
+                return
             raise KeyboardInterrupt
-        self.requested = True
+        self.requested, self.since = True, time.monotonic()
+        if launched_index():
+            return
         os.write(2, b"\nstopping after this step; a second Ctrl-C stops at once\n")  # safe within any print
 
 

@@ -23,8 +23,10 @@ from worldmodel.display.progress import LOG
 from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
-from worldmodel.model.precision import autocast, command_device
+from worldmodel.model.precision import autocast
+from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.fit import fit
+from worldmodel.training.share import share
 from worldmodel.training.statistics import state_angles
 from worldmodel.world_model import WorldModel
 
@@ -100,7 +102,7 @@ def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
     Half of the held-out episodes (every second one) set the limits, the other half are measured.
 
     Returns:
-        The report.
+        The report, of several processes only in the first one.
 
     Raises:
         ValueError: The data has no actions, does not fit the world model, too few episodes are held out, or the loss
@@ -109,7 +111,7 @@ def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
     check_out(config.out, "config.json", overwrite=config.overwrite)
     if not 0 < config.visible < 1:
         raise ValueError(f"--visible {config.visible}: a share of the variance between 0 and 1")
-    device = command_device(config.device)
+    device = start_accelerator(config.device, config.out, "none").device
     world = None if config.world is None else WorldModel.load(config.world, device)
     shape = () if world is None else (tuple(world.size), world.views)
     source = EpisodeCache(open_episodes(config.data, *shape, options=config.reading))
@@ -119,6 +121,8 @@ def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
     dynamics = build(config, source, train, world).to(device)
     fit_dynamics(dynamics, source, train, config)
     loss = fit_heads(dynamics, source, train, config)
+    if not share().first:
+        return {}
     stride = 1 if world is None else world.stride
     known = [read_clip(dynamics, recorded_clip(source, e, stride)) for e in calibration]
     dynamics.limit.copy_(find_limits(known, config.visible))
@@ -242,13 +246,16 @@ def fit_dynamics(
     settings = {"batch": config.batch, "length": config.frames, "stride": stride, "seed": config.seed}
 
     def loss_of(step: int) -> Float[Tensor, ""]:
-        clip = sample_clips(source, index=step, episodes=train, **settings).to(dynamics.mean.device)
+        mine = share().rows(config.batch)
+        clip = sample_clips(source, index=step, episodes=train, rows=mine, **settings).to(dynamics.mean.device)
         target = (dynamics.commanded(clip) - dynamics.mean) / dynamics.std
         with autocast(target.device):
             codes = dynamics.encode(clip.frames, clip.view_mask)
             read, log_deviation = dynamics.decode_codes(codes, clip.states)
         loss = mse_loss(read.float(), target) + doubt_loss(log_deviation.float(), target - read.detach().float())
-        return loss if probe is None else loss + config.state_weight * probe(codes.float(), clip.states)
+        if probe is not None:
+            loss = loss + config.state_weight * probe(codes.float(), clip.states)
+        return loss * share().weight(len(clip.frames), config.batch)
 
     return fit(
         dynamics if probe is None else nn.ModuleList([dynamics, probe]),
@@ -288,11 +295,13 @@ def fit_heads(dynamics: InverseDynamics, source: EpisodeSource, train: range, co
             module.reset_parameters()
 
     def loss_of(step: int) -> Float[Tensor, ""]:
-        drawn = torch.randint(len(first), (HEAD_BATCH,), generator=generator).to(table.device)
-        kept = kept_frames(HEAD_BATCH, before, after, generator).to(table.device)
+        mine = share().rows(HEAD_BATCH)
+        drawn = torch.randint(len(first), (HEAD_BATCH,), generator=generator)[mine].to(table.device)
+        kept = kept_frames(HEAD_BATCH, before, after, generator)[mine].to(table.device)
         windows = rearrange(table[first[drawn, None] + reach] * kept[..., None], "b w i -> b i w")
         read, log_deviation = dynamics.decode_windows(windows)
-        return mse_loss(read, target[drawn]) + doubt_loss(log_deviation, target[drawn] - read.detach())
+        loss = mse_loss(read, target[drawn]) + doubt_loss(log_deviation, target[drawn] - read.detach())
+        return loss * share().weight(len(drawn), HEAD_BATCH)
 
     return fit(
         nn.ModuleList([dynamics.head, dynamics.doubt]),

@@ -30,8 +30,10 @@ from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.display.progress import LOG
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
-from worldmodel.model.precision import autocast, command_device
+from worldmodel.model.precision import autocast
+from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.fit import fit
+from worldmodel.training.share import share
 from worldmodel.world_model import WorldModel
 
 NEAR_MISSES = 0.2
@@ -111,14 +113,14 @@ class Frames:
 
 
 def train_judge(config: JudgeConfig) -> dict:
-    """Train, calibrate, measure and write a judge; returns the report.
+    """Train, calibrate, measure and write a judge; returns the report, of several processes only in the first one.
 
     Raises:
         ValueError: The data has no successes or no failures, dreams are asked for without a world
             model, or the loss is not finite.
     """
     check_out(config.out, "judge.json", overwrite=config.overwrite)
-    device = command_device(config.device)
+    device = start_accelerator(config.device, config.out, "none").device
     if config.goals is not None:
         return train_goal_judge(config, device)
     dream = dreamer(config, device)
@@ -137,6 +139,8 @@ def train_judge(config: JudgeConfig) -> dict:
         learned = load_trained(config.init, device)
         check_init(config, learned, shape)
     fit_judge(learned, rows, config)
+    if not share().first:
+        return {}
     generator = torch.Generator().manual_seed(config.seed)
     solved = rows.frames[rows.successes]
     goals = NearestPicture(solved[torch.randperm(len(solved), generator=generator)[:NUM_GOALS]])
@@ -165,7 +169,7 @@ def train_judge(config: JudgeConfig) -> dict:
 
 
 def train_goal_judge(config: JudgeConfig, device: torch.device) -> dict:
-    """Train, calibrate, measure and write a judge of goals; returns the report.
+    """Train, calibrate, measure and write a judge of goals; returns the report, as `train_judge` does.
 
     Raises:
         ValueError: The pictures do not fit the data, an option does not go with --goals, or the loss is not finite.
@@ -191,6 +195,8 @@ def train_goal_judge(config: JudgeConfig, device: torch.device) -> dict:
         seed=config.seed,
         log=config.out / LOG,
     )
+    if not share().first:
+        return {}
     judge = GoalJudge(shape, goals, network=network)
     pairs = near_and_far(judge, source, calibration, config.seed)
     judge.threshold = reached_threshold(pairs)
@@ -325,11 +331,14 @@ def fit_judge(judge: LearnedJudge, rows: Frames, config: JudgeConfig) -> None:
 
     def loss_of(step: int) -> Float[Tensor, ""]:
         pick = torch.cat([pool[torch.randint(len(pool), (count,), generator=generator)] for pool, count in pools])
-        frames = disturb(rows.frames[pick], generator).to(device)
+        disturbed = disturb(rows.frames[pick], generator)
+        mine = share().rows(len(pick))
+        pick, frames = pick[mine], disturbed[mine].to(device)
         with autocast(device):
             logit, reward = judge.network(frames).float().unbind(-1)
         loss = binary_cross_entropy_with_logits(logit, rows.successes[pick].float().to(device))
-        return loss + smooth_l1_loss(reward, rewards[pick].to(device), beta=0.1)
+        loss = loss + smooth_l1_loss(reward, rewards[pick].to(device), beta=0.1)
+        return loss * share().weight(len(pick), config.batch)
 
     fit(
         judge.network,

@@ -21,8 +21,10 @@ from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.display.progress import LOG
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
-from worldmodel.model.precision import autocast, command_device
+from worldmodel.model.precision import autocast
+from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.fit import fit
+from worldmodel.training.share import share, wait_for_all
 from worldmodel.training.statistics import state_angles
 
 PLANNED = 500
@@ -116,7 +118,7 @@ def clone(config: CloneConfig) -> Path:
         ValueError: The data lacks what the configuration asks for, or the loss is not finite.
     """
     check_out(config.out, "policy.json", overwrite=config.overwrite)
-    device = command_device(config.device)
+    device = start_accelerator(config.device, config.out, "none").device
     source = EpisodeCache(open_episodes(config.data, config.size, options=config.reading))
     views = check_clone(config, source)
     demonstrations = read_demonstrations(config, source, views)
@@ -126,6 +128,14 @@ def clone(config: CloneConfig) -> Path:
     if goals is not None:
         policy.goals.copy_(goals)
     loss = fit_policy(policy, demonstrations, config)
+    if share().first:
+        write_clone(policy, demonstrations, config, loss)
+    wait_for_all()
+    return config.out
+
+
+def write_clone(policy: ClonedPolicy, demonstrations: Demonstrations, config: CloneConfig, loss: float) -> None:
+    """Write the policy, how it was trained and the page, and say so."""
     policy.save(config.out)
     training = {
         "data": str(config.data),
@@ -143,7 +153,6 @@ def clone(config: CloneConfig) -> Path:
         f"{config.out}: a policy from {demonstrations.episodes} demonstrations, "
         f"{len(demonstrations.targets)} frames, loss {loss:.4f}"
     )
-    return config.out
 
 
 @torch.no_grad()
@@ -199,19 +208,25 @@ def fit_policy(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) 
     generator = torch.Generator().manual_seed(config.seed)
 
     def hindsight_of(step: int) -> Float[Tensor, ""]:
-        pairs = draw_pairs(rows.lengths, config.batch, generator)
+        drawn = draw_pairs(rows.lengths, config.batch, generator)
+        total = len(drawn.start)
+        mine = share().rows(total)
+        pairs = drawn.some(mine)
         states = rows.states[pairs.rows].to(device) if policy.config.state_dim else None
+        plans = targets[pairs.rows].to(device)
         with autocast(device):
             looked = policy.look(rows.frames[pairs.rows].to(device))
-            return hindsight_loss(policy, looked, states, targets[pairs.rows].to(device), pairs, generator)
+            loss = hindsight_loss(policy, looked, states, plans, pairs, generator, mine, total)
+        return loss * share().weight(len(pairs.start), total)
 
     def loss_of(step: int) -> Float[Tensor, ""]:
-        pick = torch.randint(len(targets), (config.batch,), generator=generator)
+        mine = share().rows(config.batch)
+        pick = torch.randint(len(targets), (config.batch,), generator=generator)[mine]
         states = rows.states[pick].to(device) if policy.config.state_dim else None
         with autocast(device):
             features = policy.features(rows.frames[pick].to(device), states)
-            losses = policy.loss(features, targets[pick].to(device), generator)
-        return losses.mean()
+            losses = policy.loss(features, targets[pick].to(device), generator, mine, config.batch)
+        return losses.mean() * share().weight(len(pick), config.batch)
 
     loss = hindsight_of if policy.config.goals else loss_of
     return fit(policy, loss, steps=config.steps, learning_rate=config.learning_rate, name="clone", log=config.out / LOG)

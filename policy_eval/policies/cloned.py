@@ -193,7 +193,12 @@ class ClonedPolicy(nn.Module):
         return rearrange(self.head(features), "n (k a) -> n k a", k=self.config.chunk)
 
     def loss(
-        self, features: Float[Tensor, "n f"], plans: Float[Tensor, "n k a"], generator: torch.Generator | None = None
+        self,
+        features: Float[Tensor, "n f"],
+        plans: Float[Tensor, "n k a"],
+        generator: torch.Generator | None = None,
+        rows: slice = slice(None),
+        total: int | None = None,
     ) -> Float[Tensor, "n"]:
         """How far the plan for each row is from the demonstrated one, `plans`, both normalised; draws no numbers."""
         return smooth_l1_loss(self.plans(features).float(), plans, reduction="none").mean((1, 2))
@@ -310,7 +315,12 @@ class FlowPolicy(ClonedPolicy):
         return self.head.plans(features, noise)
 
     def loss(
-        self, features: Float[Tensor, "n f"], plans: Float[Tensor, "n k a"], generator: torch.Generator | None = None
+        self,
+        features: Float[Tensor, "n f"],
+        plans: Float[Tensor, "n k a"],
+        generator: torch.Generator | None = None,
+        rows: slice = slice(None),
+        total: int | None = None,
     ) -> Float[Tensor, "n"]:
         """Flow loss of each row: the mean over `DRAWS` noise levels, for which the features are computed only once.
 
@@ -318,10 +328,12 @@ class FlowPolicy(ClonedPolicy):
             features: What was seen, from `features`.
             plans: Demonstrated plans, normalised.
             generator: Draws noise and noise levels, on the CPU; by default torch's global one.
+            rows: The rows of a larger minibatch that are given; the numbers of all its rows are drawn.
+            total: Rows of that minibatch; by default as many as are given.
         """
-        number, device = len(plans), plans.device
-        noise = torch.randn(number, DRAWS, *plans.shape[1:], generator=generator).to(device)
-        tau = torch.rand(number, DRAWS, generator=generator).to(device)
+        number, device = len(plans) if total is None else total, plans.device
+        noise = torch.randn(number, DRAWS, *plans.shape[1:], generator=generator)[rows].to(device)
+        tau = torch.rand(number, DRAWS, generator=generator)[rows].to(device)
         return self.head.loss(features, plans, noise, tau)
 
     def _next_plan(self, observation: Observations) -> Float[Tensor, "n k a"]:

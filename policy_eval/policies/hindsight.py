@@ -30,6 +30,12 @@ class Pairs:
     start: Int64[Tensor, "p"]
     goal: Int64[Tensor, "p"]
 
+    def some(self, pairs: slice) -> "Pairs":
+        """Some of the pairs, with the frames that they need."""
+        used, index = torch.cat([self.start[pairs], self.goal[pairs]]).unique(return_inverse=True)
+        start, goal = index.chunk(2)
+        return Pairs(self.rows[used], start, goal)
+
 
 def draw_pairs(lengths: Sequence[int], batch: int, generator: torch.Generator) -> Pairs:
     """`FRAMES` different frames of each of a few episodes, drawn uniformly, each paired with every later one.
@@ -68,6 +74,8 @@ def hindsight_loss(
     plans: Float[Tensor, "n k a"],
     pairs: Pairs,
     generator: torch.Generator,
+    rows: slice = slice(None),
+    total: int | None = None,
 ) -> Float[Tensor, ""]:
     """Mean loss of the plan at the first frame of each pair, towards the later one.
 
@@ -78,8 +86,9 @@ def hindsight_loss(
         plans: The normalised actions that followed.
         pairs: Which frame is the goal of which.
         generator: Draws what the loss of the policy needs.
+        rows: Which ones of more pairs they are, as in `ClonedPolicy.loss`; `total` is the number of all.
     """
     at = pairs.start.to(looked.device)
     seen = None if states is None else states[at]
     features = policy.join(looked[at], seen, looked[pairs.goal.to(looked.device)])
-    return policy.loss(features, plans[at], generator).mean()
+    return policy.loss(features, plans[at], generator, rows, total).mean()

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from conditioning.trees import tree_map
 from policy_eval.policies.cloned import ClonedPolicy
 from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.learner import Learner, imagined_return
@@ -18,6 +19,7 @@ from worldmodel.dreams.world import World
 from worldmodel.fidelity.uncertainty import STARTS, Calibration, calibrate
 from worldmodel.files import read_object, write_json
 from worldmodel.streaming.noise import mix_seed
+from worldmodel.training.share import Share, collected, share
 from worldmodel.training.statistics import action_state_statistics
 from worldmodel.world_model import WorldModel
 
@@ -135,7 +137,9 @@ def measure(config: ImagineConfig, setting: Setting, learner: Learner) -> tuple[
     return returns, float(imagined.solved.float().mean())
 
 
-def measured_dreams(config: ImagineConfig, setting: Setting, learner: Learner) -> tuple[Float[Tensor, "n"], Imagined]:
+def measured_dreams(
+    config: ImagineConfig, setting: Setting, learner: Learner, own: Share | None = None
+) -> tuple[Float[Tensor, "n"], Imagined]:
     """Dream from every held-out start without exploration; returns the imagined returns and the dreams.
 
     The return is the undiscounted sum of successes, gained potential and extra rewards, so it needs no critic.
@@ -149,6 +153,7 @@ def measured_dreams(config: ImagineConfig, setting: Setting, learner: Learner) -
         seed=0,
         noise_seeds=1,
         explore=False,
+        own=own,
     )
     gained = config.learn.shaping * (imagined.potentials[:, 1:] - imagined.potentials[:, :-1])
     returns = imagined_return(gained + imagined.successes + imagined.extra, imagined.running, 1.0)
@@ -180,22 +185,33 @@ def dream(
     seed: int,
     noise_seeds: int | None = None,
     explore: bool = True,
+    own: Share | None = None,
 ) -> Imagined:
-    """Rollouts of the actor from real frames."""
+    """Rollouts of the actor from real frames.
+
+    Several processes share the starts, and each gets the rollouts of all; `own=Share()` dreams all in this one.
+    """
+    own = share() if own is None else own
+    rows, total = own.padded_rows(len(anchors)), len(anchors)
+    repeats = config.noise_seeds if noise_seeds is None else noise_seeds
     imagined = imagine_rollouts(
         setting.world,
         setting.judge,
         learner.actor,
         learner.prior,
-        contexts(setting.source, anchors, context=config.context, stride=setting.world.stride),
+        contexts(setting.source, anchors.pick(np.array(rows)), context=config.context, stride=setting.world.stride),
         horizon=horizon,
         bounds=setting.bounds,
         seed=mix_seed(config.seed, seed),
-        noise_seeds=config.noise_seeds if noise_seeds is None else noise_seeds,
+        noise_seeds=repeats,
         explore=explore,
         persistence=config.persistence,
         num_steps=config.num_steps,
         vary=config.learn.objective == "imitation",
         rewards=setting.extra,
+        rows=rows,
+        total=total,
     )
+    if own.number > 1:
+        imagined = tree_map(lambda each: collected(each, total, repeats), imagined)
     return replace(imagined, potentials=setting.reward_scale * imagined.potentials)

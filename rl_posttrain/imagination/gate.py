@@ -17,6 +17,7 @@ from rl_posttrain.imagination.dreams import Setting, dream
 from rl_posttrain.imagination.learner import Learner
 from worldmodel.fidelity.intervals import TOO_FEW, bootstrap_interval
 from worldmodel.model.folder import fingerprint
+from worldmodel.training.share import share
 
 UNKNOWN = (
     "It is not known whether this world model ranks policies correctly: run `worldmodel rank --real` "
@@ -124,7 +125,7 @@ def confirm(config: ImagineConfig, setting: Setting, clone: ClonedPolicy, report
         outcomes.append(imagined.solved.double().cpu().numpy())
     found = compare(*outcomes, setting.fresh.episodes)
     print(found.sentence("dreams from fresh starts") + ("." if found.gains else ": no sure gain, the clone is kept."))
-    if not found.gains:
+    if not found.gains and share().first:
         clone.save(config.out, dtype=torch.float32)
     return report | {"kept": kept if found.gains else 0, "confirmation": asdict(found)}
 

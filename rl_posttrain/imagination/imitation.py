@@ -12,6 +12,7 @@ from rl_posttrain.imagination.estimators import gaussian_kl, gaussian_log_prob, 
 from rl_posttrain.imagination.learner import LearnConfig, Learner
 from rl_posttrain.imagination.rollouts import Imagined
 from worldmodel.files import read_weights, write_weights
+from worldmodel.training.share import average_gradients
 
 FILE = "memory.safetensors"
 MOST_NATS = 5.0
@@ -98,6 +99,7 @@ def imitate(
             raise ValueError(f"update {step}: loss is {loss.item()}; lower --learn.actor-rate")
         optimizer.zero_grad()
         loss.backward()
+        average_gradients(learner.actor.parameters())
         optimizer.step()
         losses.append(loss.item())
         divergences.append(kl.mean().item())

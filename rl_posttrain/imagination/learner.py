@@ -22,6 +22,7 @@ from rl_posttrain.imagination.estimators import (
 )
 from rl_posttrain.imagination.rollouts import Imagined
 from worldmodel.training.checkpoint import MovingAverage
+from worldmodel.training.share import average_gradients
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,7 @@ def update(
             for optimizer in optimizers:
                 optimizer.zero_grad()
             loss.backward()
+            average_gradients(learner.parameters())  # equal but for rounding; so the processes stay equal, too
             nn.utils.clip_grad_norm_(learner.parameters(), 10.0)
             for optimizer in optimizers:
                 optimizer.step()

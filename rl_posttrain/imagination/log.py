@@ -8,8 +8,9 @@ from typing import Any
 from accelerate import Accelerator
 
 from worldmodel.display.progress import LOG, ProgressLine
-from worldmodel.training.accelerator import start_trackers
+from worldmodel.training.accelerator import end_trackers, start_trackers
 from worldmodel.training.log import CLOCKS, RunClock, Table
+from worldmodel.training.share import share, wait_for_all
 
 NOTED = {"return": "return", "kl": "KL", "value_error": "value error", "gain": "gain of the best plan", "loss": "loss"}
 """What the progress line shows of an update."""
@@ -43,11 +44,12 @@ class ImagineLog(RunClock):
     def __enter__(self) -> "ImagineLog":
         """Open the tables, the tracker and the progress line."""
         self.start()
-        self.updates = Table(self.out / "updates.jsonl", self.step)
-        self.validations = Table(self.out / "validation.jsonl", self.step + int(self.resumed))
+        if share().first:
+            self.updates = Table(self.out / "updates.jsonl", self.step)
+            self.validations = Table(self.out / "validation.jsonl", self.step + int(self.resumed))
         start_trackers(self.accelerator, self.out, self.step)
         self.stop.__enter__()
-        self.bar = ProgressLine("imagine", 1.0, completed=self.done, log=self.out / LOG)
+        self.bar = ProgressLine("imagine", 1.0, completed=self.done, log=self.out / LOG, disable=not share().first)
         self.bar.__enter__()
         return self
 
@@ -56,12 +58,15 @@ class ImagineLog(RunClock):
     ) -> None:
         """Close them."""
         self.bar.__exit__(kind, error, trace)
-        self.accelerator.end_training()
+        end_trackers(self.accelerator)
+        if kind is None:
+            wait_for_all()
         self.stop.__exit__(kind, error, trace)
 
     def advance(self, shown: Mapping[str, float | int]) -> None:
         """Record one update."""
-        self.updates.add({"step": self.step, "seconds": self.seconds, **shown})
+        if share().first:
+            self.updates.add({"step": self.step, "seconds": self.seconds, **shown})
         self.accelerator.log({f"imagine/{name}": value for name, value in shown.items()}, step=self.step)
         self.count()
         note = f"update {self.step} of {self.total_steps}"
@@ -73,7 +78,8 @@ class ImagineLog(RunClock):
     def validation(self, measured: Mapping[str, float | int]) -> None:
         """Record a measurement on held-out frames."""
         self.measured = measured
-        self.validations.add({"seconds": self.seconds, **measured})
+        if share().first:
+            self.validations.add({"seconds": self.seconds, **measured})
         values = {f"held_out/{name}": measured[name] for name in ("return", "solved")}
         self.accelerator.log(values, step=self.step)
 

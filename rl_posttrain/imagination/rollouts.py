@@ -82,6 +82,8 @@ def imagine_rollouts(
     vary: bool = False,
     num_steps: int = 2,
     rewards: Weighted | None = None,
+    rows: Sequence[int] | None = None,
+    total: int | None = None,
 ) -> Imagined:
     """Let an actor act in dreams that start from real frames.
 
@@ -104,9 +106,14 @@ def imagine_rollouts(
         vary: Scale the exploration of each start by a number drawn from 0 to 1.
         num_steps: Denoising steps per frame.
         rewards: Extra rewards of every action, by name.
+        rows: Which of `total` starts these are, where other processes dream from the others; the noise is that of
+            their place among all.
+        total: Number of all starts; by default those that are given.
     """
-    number, streams = len(clips), len(clips) * noise_seeds
-    stream = begin(world, list(clips) * noise_seeds, [mix_seed(seed, i) for i in range(streams)])
+    total = len(clips) if total is None else total
+    rows = range(len(clips)) if rows is None else rows
+    seeds = [mix_seed(seed, j * total + i) for j in range(noise_seeds) for i in rows]
+    stream = begin(world, list(clips) * noise_seeds, seeds)
     tasks = tuple(clip.task for clip in clips) * noise_seeds
     seen = replace(stream.observation, task=tasks)
     device = actor.log_std.device
@@ -120,9 +127,9 @@ def imagine_rollouts(
 
     looks, plans, extra = [(seen.frames, judge(seen))], [], []
     features_seen = [features()]
-    noises = plan_noise(number, horizon, actor, persistence, generator)
-    noises = noises * (torch.rand(number, 1, 1, generator=generator) if vary else 1.0)
-    for noise in noises.to(device).unbind(1):
+    noises = plan_noise(total, horizon, actor, persistence, generator)
+    noises = noises * (torch.rand(total, 1, 1, generator=generator) if vary else 1.0)
+    for noise in noises[list(rows)].to(device).unbind(1):
         plan = actor(features_seen[-1])
         if explore:
             plan = plan + actor.std * repeat(noise, "n p -> (k n) p", k=noise_seeds)

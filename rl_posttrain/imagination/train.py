@@ -39,7 +39,6 @@ from rl_posttrain.rewards.extra import Weighted, find_rewards, rewards_read
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out, fingerprint
-from worldmodel.model.precision import command_device
 from worldmodel.training.accelerator import check_tracker, start_accelerator
 from worldmodel.training.checkpoint import (
     SETTINGS,
@@ -50,6 +49,7 @@ from worldmodel.training.checkpoint import (
     load_state,
     save_state,
 )
+from worldmodel.training.share import Share, from_first, share, wait_for_all
 from worldmodel.world_model import WorldModel
 
 REFRESH_SHARE = 0.1
@@ -73,7 +73,7 @@ def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str,
     check_numbers(config)
     check_tracker(config.log)
     check_out(config.out, STATE, "policy.json", SETTINGS, overwrite=config.overwrite, resume=config.resume)
-    device = command_device(config.device)
+    device = start_accelerator(config.device, config.out, "none").device
     print(check_ranking(config.ranking, config.world, config.judge))
     world = WorldModel.load(config.world, device)
     world.config = replace(world.config, temperature=config.temperature)
@@ -88,8 +88,9 @@ def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str,
     low, high = reward_range(judge)
     scale = 1 / (high - low) if high > low else 1.0
     setting = replace(prepare(config, world, judge, source), reward_scale=scale, extra=extra)
-    settings.write()
-    calibration = check_disagreement(config, setting)
+    if share().first:
+        settings.write()
+    calibration = from_first(lambda: check_disagreement(config, setting))
     if calibration is not None:
         print(calibration.sentence)
         setting = replace(setting, trust_scale=calibration.scale if calibration.used else None)
@@ -97,10 +98,13 @@ def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str,
     report = confirm(config, setting, policy, report)
     report["calibration"] = None if calibration is None else calibration.to_json()
     if config.real != "none":
-        report = confirm_for_real(config, policy, report, stride=world.stride)
-    write_json(config.out / "imagination.json", report)
-    print(summary(config.out, report))
-    show_change(config, setting, report)
+        tried = report
+        report = from_first(lambda: confirm_for_real(config, policy, tried, stride=world.stride))
+    if share().first:
+        write_json(config.out / "imagination.json", report)
+        print(summary(config.out, report))
+        show_change(config, setting, report)
+    wait_for_all()
     return report
 
 
@@ -110,7 +114,7 @@ def show_change(config: ImagineConfig, setting: Setting, report: dict[str, Any])
     for folder in (config.policy, config.out):
         policy = ClonedPolicy.load(folder, setting.world.device)
         learner = Learner(policy, config.learn).to(setting.world.device).eval()
-        returns, imagined = measured_dreams(config, setting, learner)
+        returns, imagined = measured_dreams(config, setting, learner, Share())
         dreamed.append(
             Dreamed(returns.double().numpy(), imagined.solved.double().cpu().numpy(), imagined.frames[0].cpu())
         )
@@ -164,11 +168,12 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
                 harm = harmed(returns, torch.tensor(first["returns"]))
                 if not best or better(returns, torch.tensor(best["returns"])):
                     best, since_best = measured | {"returns": returns.tolist()}, 0
-                    learner.actor.policy.save(config.out, dtype=torch.float32)
+                    if share().first:
+                        learner.actor.policy.save(config.out, dtype=torch.float32)
                 average.swap(learner)
                 log.validation(measured)
             over = log.done >= 1 or since_best >= config.patience or harm
-            if over or log.stopping or log.step % config.save_interval == 0:
+            if share().first and (over or log.stopping or log.step % config.save_interval == 0):
                 kept = {"pool": pool.to_json(), "best": best, "first": first} | log.progress
                 kept |= {"since_best": since_best, "remembered": len(memory.actions)}
                 memory.save(config.out / "state")

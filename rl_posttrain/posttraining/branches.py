@@ -55,6 +55,11 @@ class Branches:
     truth_states: Float[Tensor, "b m s"] | None
     clip: Clip
 
+    def rows(self, rows: slice) -> "Branches":
+        """Some of the starts."""
+        chosen = {name: each[rows] for name, each in vars(self).items() if isinstance(each, Tensor) and name != "index"}
+        return replace(self, **chosen, clip=self.clip.rows(rows))
+
 
 def generate(
     stream: Stream,

@@ -49,7 +49,10 @@ class PosttrainConfig:
     clock: Literal["wall", "cpu"] = "wall"
     """Clock of --minutes: wall time, or the CPU time of the process."""
     groups: int = 4
-    """Number of starts per update, over all processes."""
+    """Number of starts per update, over all processes of `accelerate launch`."""
+    accumulate: int = 1
+    """Number of parts in which a process computes the gradient of its starts, one after another. The result is the
+    same, with less memory. Not for --objective pathwise."""
     candidates: int = 4
     """Branches per start; the two controls draw one."""
     keep: int = 0
@@ -185,6 +188,11 @@ def check(config: PosttrainConfig, world: WorldModel, source: EpisodeSource, hel
     if world.chunk > 1:
         raise ValueError(
             f"{config.world}: latents of {world.chunk} frames each cannot be post-trained, only those of one"
+        )
+    if config.accumulate < 1 or (config.differentiable and config.accumulate > 1):
+        raise ValueError(
+            f"--accumulate {config.accumulate}: at least 1, and 1 for --objective pathwise, whose gradients are scaled "
+            "over all starts"
         )
     if config.contrastive and config.candidates < 2:
         raise ValueError(f"candidates={config.candidates}: a contrast needs at least 2")

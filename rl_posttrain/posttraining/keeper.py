@@ -20,6 +20,7 @@ from worldmodel.dreams.context import CONTEXT_FRAMES
 from worldmodel.dreams.film import side_by_side
 from worldmodel.files import write_json
 from worldmodel.training.log import RunLog, Table
+from worldmodel.training.share import figures_over_processes, from_first
 from worldmodel.world_model import WorldModel
 
 VIDEOS = 2
@@ -76,31 +77,37 @@ class Keeper:
         self.held_out: HeldOut = read_held_out(
             base, source, held_out, horizon=config.validation_horizon, starts=config.validation_starts
         )
-        self.updates = Table(config.out / "updates.jsonl", log.step)
-        self.evaluations = Table(config.out / "evaluations.jsonl", log.step + int(log.step > 0))
+        if self.main:
+            self.updates = Table(config.out / "updates.jsonl", log.step)
+            self.evaluations = Table(config.out / "evaluations.jsonl", log.step + int(log.step > 0))
+        self.stopped = self._agree_to_stop()
 
-    @property
-    def stopped(self) -> bool:
-        """Whether the last `patience` evaluations were worse in the unrewarded measure."""
-        return is_over([row["kept"] for row in self.evaluations.rows], self.config.patience)
+    def _agree_to_stop(self) -> bool:
+        """Whether the last `patience` evaluations, which the first process makes, were worse in the held-back one."""
+        return from_first(lambda: is_over([row["kept"] for row in self.evaluations.rows], self.config.patience))
 
     def record(self, loss: Tensor, parts: Mapping[str, Tensor], row: Mapping[str, float], factor: float) -> None:
         """Write down one update."""
+        row = figures_over_processes(row)
+        values = figures_over_processes({name: float(part) for name, part in parts.items()})
         reward = f"reward {row['reward']:.3f}" if "reward" in row else ""
-        if reward and self.updates.rows:
+        if reward and self.main and self.updates.rows:
             reward += f" (first {self.updates.rows[0]['reward']:.3f})"
         step = self.log.step
         self.log.advance(loss, parts, frames=self.config.frames, factor=factor, note=reward)
-        values = {name: float(part) for name, part in parts.items()}
         if self.main:
             self.updates.add({"step": step, **row, **values})
         if step % 10 == 0 and row:
             self.log.scalars({f"update/{name}": value for name, value in row.items()})
 
     def evaluate(self, world: WorldModel) -> None:
-        """Score the held-out episodes, and save the world model where it is to be kept."""
-        if not self.main:
-            return
+        """Let the first process score the held-out episodes, and save the world model where it is to be kept."""
+        if self.main:
+            self._measure(world)
+        world.train()
+        self.stopped = self._agree_to_stop()
+
+    def _measure(self, world: WorldModel) -> None:
         world.eval()
         scores, _ = self._score(world)
         found = means(scores)
@@ -115,7 +122,6 @@ class Keeper:
         self.log.scalars({f"held_out/{k}": v for k, v in found.items()})
         if kept:
             world.save(self.config.out)
-        world.train()
         plot_run(self.updates.rows, self.evaluations.rows, self.config.out / "curve.png")
         print(
             f"update {self.log.step}: held-out {name} {value:.3f}, PSNR {found['psnr']:.2f} dB, "

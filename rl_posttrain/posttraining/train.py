@@ -38,7 +38,7 @@ from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out, fingerprint
 from worldmodel.streaming.noise import mix_seed
-from worldmodel.training.accelerator import start_accelerator
+from worldmodel.training.accelerator import end_trackers, joined, start_accelerator
 from worldmodel.training.build import note_training
 from worldmodel.training.checkpoint import (
     SETTINGS,
@@ -52,7 +52,10 @@ from worldmodel.training.checkpoint import (
 from worldmodel.training.log import CLOCKS, RunLog
 from worldmodel.training.loss import draw
 from worldmodel.training.optimizers import build_optimizers
+from worldmodel.training.share import average_gradients, backward_in_parts, share, wait_for_all
 from worldmodel.world_model import WorldModel
+
+Batch = BranchBatch | RecordedBatch | RolloutBatch
 
 
 def posttrain(
@@ -61,7 +64,7 @@ def posttrain(
     """Post-train, and write the world model to `out`; returns `out`.
 
     Update `i` depends on the weights, on `seed` and on `i` only, so a resumed run repeats an
-    uninterrupted one.
+    uninterrupted one. Several processes share the starts of an update, each with all its candidates.
 
     Args:
         config: The settings.
@@ -103,9 +106,11 @@ def posttrain(
     )
     if config.resume and has_state(config.out):
         log.resume(load_state(config.out / "state", both, average, [*optimizers, *learning]))
-    settings.write()
+    if accelerator.is_main_process:
+        settings.write()
     mix = measure_spread(config, base, source, train, mix)
-    model = accelerator.prepare(build_update(config, world, old, base, terms))
+    update = build_update(config, world, old, base, terms)
+    model, optimizers = joined(accelerator, update, optimizers, unused=config.objective == "flow-grpo")
     keeper = Keeper(config, base, source, held_out, mix, log)
 
     with log:
@@ -113,8 +118,8 @@ def posttrain(
             keeper.evaluate(plain(config, world))
         while log.step < config.steps and log.done < 1 and not keeper.stopped:
             batch, row = next_batch(config, old, source, train, mix, log.step)
-            loss, parts = model(batch)
-            accelerator.backward(loss)
+            loss, parts = backward_in_parts(accelerator, model, parts_of(batch, config.accumulate))
+            average_gradients(each for network in terms.learned.values() for each in network.parameters())
             accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
             factor = min((log.step + 1) / max(config.warmup, 1), 1.0)
             apply_gradients(optimizers, config.rate * factor)
@@ -128,12 +133,13 @@ def posttrain(
                 keeper.evaluate(plain(config, world))
                 average.swap(both)
             last = last or keeper.stopped
-            if accelerator.is_main_process and (last or log.stopping or log.step % config.save_interval == 0):
+            if last or log.stopping or log.step % config.save_interval == 0:
                 save_state(config.out / "state", both, average, [*optimizers, *learning], log.progress)
             if not last:
                 log.leave_if_asked()
     keeper.finish()
-    accelerator.end_training()
+    end_trackers(accelerator)
+    wait_for_all()
     return config.out
 
 
@@ -164,11 +170,12 @@ def begin(config: PosttrainConfig) -> Accelerator:
     """Device, number format, tracker and the seed.
 
     Raises:
-        ValueError: Several processes were launched; evaluation and early stopping support only one.
+        ValueError: It was launched with FSDP.
     """
     check_out(config.out, STATE, "world.json", SETTINGS, overwrite=config.overwrite, resume=config.resume)
     accelerator = start_accelerator(config.device, config.out, config.log)
-    check_processes(accelerator.num_processes)
+    if accelerator.is_fsdp2:
+        raise ValueError("post-training keeps whole weights in every process; launch it without --use_fsdp")
     torch.manual_seed(config.seed)
     return accelerator
 
@@ -198,12 +205,6 @@ def rewards_of(
     return build_rewards(config.reward, base, source, train, decoder, extra=extra, judge=judge, **settings)
 
 
-def check_processes(number: int) -> None:
-    """Raise a `ValueError` where more than one process was launched."""
-    if number > 1:
-        raise ValueError(f"post-training runs in 1 process, {number} were launched")
-
-
 def policies(config: PosttrainConfig, base: WorldModel) -> tuple[WorldModel, WorldModel]:
     """The policy that is trained and the old one, which starts as its copy."""
     if config.train == "lora":
@@ -216,6 +217,20 @@ def policies(config: PosttrainConfig, base: WorldModel) -> tuple[WorldModel, Wor
 def plain(config: PosttrainConfig, world: WorldModel) -> WorldModel:
     """The trained policy as it is evaluated and saved: without adapters."""
     return merged(world) if config.train == "lora" else world
+
+
+def parts_of(batch: Batch, number: int) -> list[tuple[Batch]]:
+    """A batch in a number of equal parts, each as what the model is called with.
+
+    Raises:
+        ValueError: The starts of this process do not divide by the number.
+    """
+    if number == 1:
+        return [(batch,)]
+    size, rest = divmod(len(batch), number)
+    if rest:
+        raise ValueError(f"--accumulate {number} does not divide the {len(batch)} starts of a process")
+    return [(batch.rows(slice(start, start + size)),) for start in range(0, len(batch), size)]
 
 
 def apply_gradients(optimizers: Sequence[torch.optim.Optimizer], learning_rate: float) -> None:
@@ -238,9 +253,15 @@ def generator_of(config: PosttrainConfig, step: int) -> torch.Generator:
 
 
 def recorded_clip(
-    config: PosttrainConfig, world: WorldModel, source: EpisodeSource, train: range, step: int, prefix: int
+    config: PosttrainConfig,
+    world: WorldModel,
+    source: EpisodeSource,
+    train: range,
+    step: int,
+    prefix: int,
+    rows: slice = slice(None),
 ) -> Clip:
-    """The stretches that the streams of an update follow."""
+    """The stretches that the streams of an update follow, or some of them."""
     clip = sample_clips(
         source,
         batch=config.groups,
@@ -249,31 +270,34 @@ def recorded_clip(
         seed=config.seed,
         index=step,
         episodes=train,
+        rows=rows,
     )
     return replace(clip, states=clip.states if world.state_dim else None)
 
 
 def next_batch(
     config: PosttrainConfig, old: WorldModel, source: EpisodeSource, train: range, rewards: RewardMix, step: int
-) -> tuple[BranchBatch | RecordedBatch | RolloutBatch, dict[str, float]]:
-    """The batch of update `step`, and what to write down about it."""
+) -> tuple[Batch, dict[str, float]]:
+    """This process's share of the batch of update `step`, and what to write down about it."""
     generator = generator_of(config, step)
+    rows = share().equal_rows(config.groups, "--groups")
     if config.differentiable:
-        sizes = {"batch": config.groups, "seed": config.seed, "step": step, "generator": generator}
+        sizes = {"batch": config.groups, "seed": config.seed, "step": step, "generator": generator, "rows": rows}
         return draw_rollouts(old, source, train, config.pathwise, config.loss, **sizes), {}
     prefix = int(torch.randint(config.prefix + 1, (1,), generator=generator))
-    clip = recorded_clip(config, old, source, train, step, prefix)
+    clip = recorded_clip(config, old, source, train, step, prefix, rows)
     if config.objective == "teacher-forced":
         frames = clip.frames.shape[1]
         draws = draw(old, config.loss, batch=config.groups, frames=frames, generator=generator)
-        return RecordedBatch(clip.to(old.device), draws.to(old.device)), {}
+        return RecordedBatch(clip.to(old.device), draws.rows(rows.start, rows.stop).to(old.device)), {}
     candidates = config.candidates if config.contrastive else 1
     shape = (config.groups, candidates, config.branch)
     latent = (*shape, len(old.views), *old.latent_shape)
     tau = torch.randint(config.num_steps, shape, generator=generator) / config.num_steps
     noise = config.temperature * torch.randn(latent, generator=generator)
     state_noise = config.temperature * torch.randn(*shape, old.state_dim, generator=generator)
-    seeds = [mix_seed(config.seed, step, i) for i in range(config.groups)]
+    tau, noise, state_noise = (x[rows].to(old.device) for x in (tau, noise, state_noise))
+    seeds = [mix_seed(config.seed, step, i) for i in range(config.groups)][rows]
     branches, rollout = draw_branches(
         old,
         clip.to(old.device),
@@ -284,7 +308,6 @@ def next_batch(
         temperature=config.temperature,
         seeds=seeds,
     )
-    tau, noise, state_noise = (x.to(old.device) for x in (tau, noise, state_noise))
     if config.objective == "flow-grpo":
         rollout = restepped(old, branches, rollout, noise)
     good, kept, row = judge(config, rewards, rollout, candidates)
@@ -338,7 +361,8 @@ def measure_spread(
         within = float(grouped.std(dim=1, correction=0).mean())
         between = float(grouped.mean(dim=1).std(correction=0))
         spread[name] = {"within": within, "between": between}
-    write_json(config.out / "spread.json", spread)
+    if share().first:
+        write_json(config.out / "spread.json", spread)
     fidelity = spread["fidelity"]
     print(f"fidelity varies by {fidelity['within']:.4f} within groups and by {fidelity['between']:.4f} between starts")
     if fidelity["within"] < 0.01 * fidelity["between"]:

@@ -3,7 +3,7 @@
 All randomness of a step is drawn up front, so a loss is a pure function of weights and batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange, reduce, repeat
@@ -67,6 +67,15 @@ class BranchBatch:
     state_noise: Float[Tensor, "b k m s"]
     num_steps: int
 
+    def __len__(self) -> int:
+        """Number of starts."""
+        return len(self.kept)
+
+    def rows(self, rows: slice) -> "BranchBatch":
+        """Some of the starts."""
+        chosen = {name: each[rows] for name, each in vars(self).items() if isinstance(each, Tensor)}
+        return replace(self, **chosen, branches=self.branches.rows(rows))
+
 
 @dataclass(frozen=True)
 class RecordedBatch:
@@ -74,6 +83,14 @@ class RecordedBatch:
 
     clip: Clip
     draws: Draws
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.clip.frames)
+
+    def rows(self, rows: slice) -> "RecordedBatch":
+        """Some of the clips."""
+        return RecordedBatch(self.clip.rows(rows), self.draws.rows(rows.start, rows.stop))
 
 
 class Update(nn.Module):

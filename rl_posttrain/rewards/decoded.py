@@ -9,6 +9,7 @@ from torch.nn.functional import smooth_l1_loss
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics
 from rl_posttrain.rewards.predictions import Predictions
+from worldmodel.training.share import over_processes
 
 
 @dataclass(frozen=True)
@@ -34,4 +35,5 @@ class DecodedActions:
         decoded, _ = dynamics.decode_codes(dynamics.encode_pictures(film, clip.view_mask), imagined.states)
         commanded = (dynamics.commanded(imagined) - dynamics.mean) / dynamics.std
         distance = smooth_l1_loss(decoded, commanded, reduction="none")
-        return -torch.where(seen, distance, 0.0).sum() / seen.sum().clamp(min=1)
+        number = over_processes(seen.sum().float()).clamp(min=1)
+        return -torch.where(seen, distance, 0.0).sum() / number

@@ -95,7 +95,8 @@ class CheckedPictures:
         said = f"reward {self.name}: returns a torch.Tensor of finite numbers with a gradient"
         if not isinstance(values, Tensor):
             raise ValueError(f"{said}, got {kind_of(values)}")
-        if not values.is_floating_point() or not values.numel() or not values.isfinite().all():
+        nothing = len(predictions.picked) and not values.numel()  # another process may have all the picked pictures
+        if not values.is_floating_point() or nothing or not values.isfinite().all():
             raise ValueError(f"{said}, got {tuple(values.shape)} of {values.dtype}, or a value is not finite")
         if not values.requires_grad:
             raise ValueError(f"{said}; these do not depend on the predicted pictures in a way that can be derived")

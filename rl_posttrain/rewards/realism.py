@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from rl_posttrain.rewards.predictions import Predictions
+from worldmodel.training.share import mean_over_all
 
 WIDTHS = (48, 96, 192)
 """Channels after each halving of the picture."""
@@ -61,6 +62,7 @@ class Realism(nn.Module):
         frames, following = context.clone().requires_grad_(), recorded.clone().requires_grad_()
         real = self.discriminator(frames, following)
         slopes = torch.autograd.grad(real.sum(), (frames, following), create_graph=True)
-        steepness = sum(slope.square().sum(dim=(1, 2, 3)) for slope in slopes).mean()
-        told_apart = softplus(-real).mean() + softplus(self.discriminator(context, predicted)).mean()
+        steepness = mean_over_all(sum(slope.square().sum(dim=(1, 2, 3)) for slope in slopes))
+        imagined = self.discriminator(context, predicted)
+        told_apart = mean_over_all(softplus(-real)) + mean_over_all(softplus(imagined))
         return told_apart + self.penalty / 2 * steepness

@@ -39,11 +39,12 @@ def sample_clips(
     index: int,
     episodes: Sequence[int],
     gap: int = 1,
+    rows: slice = slice(None),
 ) -> Clip:
     """Batch `index` of random clips: a pure function of `seed` and `index`.
 
     Every window of the given episodes is equally likely. The second frame of a clip lies `gap`
-    strides after the first, the others follow one another.
+    strides after the first, the others follow one another. Only the clips `rows` of the batch are read and returned.
 
     Raises:
         ValueError: If no episode is long enough.
@@ -54,7 +55,7 @@ def sample_clips(
         longest = max((source.lengths[e] for e in episodes), default=0)
         raise ValueError(f"{source.name}: the longest episode has {longest} frames, need {span}")
     ends = np.cumsum(windows)
-    picks = np.random.default_rng((seed, index)).integers(ends[-1], size=batch)
+    picks = np.random.default_rng((seed, index)).integers(ends[-1], size=batch)[rows]
     clips = []
     for pick in picks:
         which = int(np.searchsorted(ends, pick, side="right"))

@@ -24,7 +24,7 @@ from worldmodel.files import (
     write_json,
     write_weights,
 )
-from worldmodel.processes import undisturbed
+from worldmodel.processes import launched_index, undisturbed
 
 FORMAT = 1
 """Format number of the descriptions that this version writes; also the newest one that it reads."""
@@ -124,7 +124,8 @@ def fingerprint(model: str | Path) -> str:
 def check_out(folder: Path, *files: str, overwrite: bool, resume: bool | None = None) -> None:
     """Raise a `ValueError` instead of writing into a folder that holds something, unless the user allows it.
 
-    Empty folders count as nothing. Temporary files of killed processes are removed.
+    Empty folders count as nothing. Temporary files of killed processes are removed. Of several launched processes the
+    first one checks, before it writes anything; the others may come later.
 
     Args:
         folder: The folder that a command is about to write to.
@@ -136,6 +137,8 @@ def check_out(folder: Path, *files: str, overwrite: bool, resume: bool | None = 
         ValueError: The folder holds a file and the user passed neither option, or the user passed
             both; or it is a file.
     """
+    if launched_index():
+        return
     if overwrite and resume:
         raise ValueError(f"{folder}: --resume continues the run there, --overwrite begins anew; pass one of them")
     if folder.exists() and not folder.is_dir():

@@ -1,21 +1,38 @@
 """The accelerator of a training run: its device, its number format and its tracker."""
 
+import os
+import warnings
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import LoggerType, get_available_trackers
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    InitProcessGroupKwargs,
+)
+from torch import nn
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
 from worldmodel.model.precision import choose_device, compute_dtype, say_device
+from worldmodel.training.muon import Muon
 
 Tracker = Literal["tensorboard", "wandb", "trackio", "none"]
 PROJECT = "worldmodel"
 """The project of the runs of a tracker that has projects."""
+PATIENCE = timedelta(hours=6)
+"""How long a process waits for the others, while the first one measures and writes."""
 
 
 def start_accelerator(device: str, out: Path, log: Tracker = "tensorboard") -> Accelerator:
-    """Start `accelerate`, which chooses the device when several processes train.
+    """Start `accelerate`, which chooses the device when several processes train and joins them.
+
+    Every stage of a command that trains in several processes calls it once, before it reads the share of the process.
 
     Args:
         device: `auto`, or a device by name; see `choose_device`.
@@ -35,12 +52,65 @@ def start_accelerator(device: str, out: Path, log: Tracker = "tensorboard") -> A
         mixed_precision="bf16" if compute_dtype(chosen) == torch.bfloat16 else "no",
         log_with=None if log == "none" else log,
         project_dir=out,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
+    _shard(accelerator)
     if device != "auto" and accelerator.device.type != chosen.type:
         raise ValueError(f"device {device!r}: accelerate was launched for {accelerator.device}")
     if accelerator.is_main_process:
         say_device(accelerator.device)
     return accelerator
+
+
+def _shard(accelerator: Accelerator) -> None:
+    """Set up FSDP2, which gives every process a part of the weights, where it was launched.
+
+    `accelerate` shards on GPUs only, although FSDP2 also does it on CPUs. Weights keep their number formats, and
+    autocast computes in bf16, as without it: its own policy would also round noise levels and states.
+
+    Raises:
+        ValueError: It was launched with FSDP1.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false") != "true" or accelerator.num_processes == 1:
+        return
+    state, plugin = accelerator.state, FullyShardedDataParallelPlugin()
+    if plugin.fsdp_version != 2:
+        raise ValueError(f"--fsdp_version {plugin.fsdp_version}: launch with --fsdp_version 2")
+    plugin.cpu_ram_efficient_loading, plugin.mixed_precision_policy = False, None
+    state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
+
+
+def joined(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    *,
+    blocks: Sequence[nn.Module] = (),
+    unused: bool = False,
+) -> tuple[nn.Module, list[torch.optim.Optimizer]]:
+    """The module and its optimisers as they train in all processes of the accelerator; gradients are averaged.
+
+    Args:
+        accelerator: As `start_accelerator` made it.
+        model: Its `forward` gives the loss.
+        optimizers: Those of its weights.
+        blocks: Parts of it that are called as modules, of one class: with FSDP the weights of one are there at a time.
+        unused: Whether some batches leave some weights without a gradient; finding them takes a moment in every step.
+
+    Raises:
+        ValueError: FSDP was launched for Muon, which needs whole matrices.
+    """
+    if accelerator.is_fsdp2:
+        if any(isinstance(each, Muon) for each in optimizers):
+            raise ValueError("Muon needs whole matrices, which FSDP does not keep; pass --no-muon, or launch without it")
+        plugin = accelerator.state.fsdp_plugin
+        plugin.auto_wrap_policy = transformer_auto_wrap_policy if blocks else None
+        plugin.transformer_cls_names_to_wrap = sorted({type(block).__name__ for block in blocks})
+        model, *sharded = accelerator.prepare(model, *optimizers)
+        return model, sharded
+    accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
+    warnings.filterwarnings("ignore", message="(?s).*Grad strides do not match bucket view strides")  # of 1x1 kernels
+    return accelerator.prepare(model), optimizers
 
 
 def check_tracker(log: Tracker) -> None:
@@ -72,3 +142,13 @@ def start_trackers(accelerator: Accelerator, out: Path, step: int) -> None:
         "trackio": {"name": out.name},
     }
     accelerator.init_trackers(project, init_kwargs=settings)
+
+
+def end_trackers(accelerator: Accelerator) -> None:
+    """Close the trackers of a run; `accelerate` goes on.
+
+    `Accelerator.end_training` would part the processes, and the same script could not go on with another stage.
+    """
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    accelerator.trackers.clear()

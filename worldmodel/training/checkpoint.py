@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.files import read_object, read_weights, write_json, write_weights
+from worldmodel.training.share import divided_as, fill, share, whole
 
 STATE = "state/state.json"
 SETTINGS = "state/settings.json"
 UNNOTED = ("out", "resume", "overwrite")
 """Settings that say where and how a run is started, and are not kept."""
-FREE = ("device", "save_interval", "log")
+FREE = ("device", "save_interval", "log", "accumulate")
 """Settings in which a resumed run may differ, because they do not change what it computes."""
 ENDS = ("steps", "updates", "minutes", "clock", "patience")
 """Settings of when a run ends, in which a resumed run may differ; it prints a line about it."""
@@ -142,13 +143,18 @@ class MovingAverage:
 def save_state(
     folder: Path, model: nn.Module, average: MovingAverage, optimizers: Iterable[torch.optim.Optimizer], progress: dict
 ) -> None:
-    """Write everything an exact resume needs into one file, atomically."""
-    tensors = {f"model.{name}": p for name, p in model.named_parameters() if p.requires_grad}
-    tensors |= {f"average.{n}": t for n, t in zip(average.names, average.shadow, strict=True)}
+    """Write everything an exact resume needs into one file, atomically.
+
+    All processes call it, since with FSDP each has a part of the tensors; the first one writes.
+    """
+    tensors = {f"model.{name}": whole(p) for name, p in model.named_parameters() if p.requires_grad}
+    tensors |= {f"average.{n}": whole(t) for n, t in zip(average.names, average.shadow, strict=True)}
     for index, optimizer in enumerate(optimizers):
         for key, entries in optimizer.state_dict()["state"].items():
             for name, value in entries.items():
-                tensors[f"optimizer.{index}.{key}.{name}"] = torch.as_tensor(value)
+                tensors[f"optimizer.{index}.{key}.{name}"] = whole(torch.as_tensor(value))
+    if not share().first:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     name = f"state-{progress['step']:08d}.safetensors"
     write_weights(folder / name, tensors)
@@ -183,13 +189,14 @@ def load_state(
         if mine != theirs:
             raise ValueError(f"{folder}: state of another model, {name} is {theirs}, not {mine}")
     for index, name in enumerate(average.names):
-        parameters[name].detach().copy_(tensors[f"model.{name}"])
-        average.shadow[index].copy_(tensors[f"average.{name}"])
+        fill(parameters[name].detach(), tensors[f"model.{name}"])
+        fill(average.shadow[index], tensors[f"average.{name}"])
     for index, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Tensor]] = {}
+        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for name, value in tensors.items():
             if name.startswith(f"optimizer.{index}."):
                 _, _, key, entry = name.split(".")
-                state.setdefault(int(key), {})[entry] = value
+                state.setdefault(int(key), {})[entry] = divided_as(trained[int(key)], value)
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return progress

@@ -1,7 +1,8 @@
-"""Train a small module on minibatches, in one process: AdamW, a schedule, a progress line."""
+"""Train a small module on minibatches: AdamW, a schedule, a progress line."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from math import isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
 from worldmodel.display.progress import ProgressLine
+from worldmodel.training.share import average_gradients, over_processes, share
 
 
 def fit(
@@ -25,10 +27,15 @@ def fit(
 ) -> float:
     """Train `module` in place by AdamW; leaves it in evaluation mode.
 
+    Of several processes that `accelerate` has joined each computes the loss of its share of the minibatch, and their
+    gradients are averaged; only the first one shows the progress.
+
     Args:
-        module: The module to train.
+        module: The module to train; it begins with the same weights in all processes.
         loss_of: The loss of the minibatch of a step, 0 to `steps - 1`. It draws the minibatch
-            itself, from a seeded generator or as a function of the step.
+            itself, from a seeded generator or as a function of the step. In several processes it draws the whole
+            minibatch in each, and returns the mean over the rows of `share().rows`, times `share().weight` where the
+            shares are not equal.
         steps: Optimiser steps, at least 1.
         learning_rate: At the first step; it falls to 0 at the end.
         name: Stands before the progress line and in errors.
@@ -42,6 +49,7 @@ def fit(
     Raises:
         ValueError: If a loss is not finite.
     """
+    log = log if share().first else None
     optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, fused=True)
     if decay == "cosine":
         schedule = CosineAnnealingLR(optimizer, steps)
@@ -49,18 +57,19 @@ def fit(
         schedule = LambdaLR(optimizer, lambda step: 1 - step / steps)
     losses = []
     module.train()
-    with _kept_if_finished(log), ProgressLine(name, steps, unit="steps", log=log) as progress:
+    line = ProgressLine(name, steps, unit="steps", log=log, disable=not share().first)
+    with _kept_if_finished(log), line as progress:
         for step in range(steps):
             loss = loss_of(step)
-            if not torch.isfinite(loss):
-                raise ValueError(
-                    f"{name}, step {step}: loss is {loss.item()}; lower the learning rate, {learning_rate}"
-                )
+            value = over_processes(loss.detach()).item()
+            if not isfinite(value):
+                raise ValueError(f"{name}, step {step}: loss is {value}; lower the learning rate, {learning_rate}")
             optimizer.zero_grad()
             loss.backward()
+            average_gradients(module.parameters())
             optimizer.step()
             schedule.step()
-            losses.append(loss.item())
+            losses.append(value)
             progress.advance(note=f"loss {losses[-1]:.4f}")
     module.eval()
     last = losses[-max(steps // 10, 1) :]

@@ -8,20 +8,22 @@ from types import TracebackType
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
 from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel.display.progress import LOG, ProgressLine
 from worldmodel.files import naming, write_text
 from worldmodel.processes import Interrupted, StopRequest
-from worldmodel.training.accelerator import start_trackers
+from worldmodel.training.accelerator import end_trackers, start_trackers
+from worldmodel.training.share import agreed, figures_over_processes, wait_for_all
 
 CLOCKS = {"wall": time.monotonic, "cpu": time.process_time}
 
 
 class RunClock:
     """Steps and seconds of a run, earlier sessions included; `start` begins a session.
+
+    All processes use the first one's clock, and stop when one of them was asked to.
 
     Attributes:
         stop: Whether the user asked to stop; `stopping` keeps one value throughout a step.
@@ -54,7 +56,7 @@ class RunClock:
 
     def look(self) -> None:
         """Read the clock; `done` and `stopping` change only here, so that they have one value throughout a step."""
-        self.seconds_seen, self.stopping = self.seconds, self.stop.requested
+        self.seconds_seen, self.stopping = agreed(self.seconds, self.stop.requested)
 
     def leave_if_asked(self) -> None:
         """End a run whose state has just been saved, if the user asked for it.
@@ -63,6 +65,7 @@ class RunClock:
             Interrupted: The user asked for it.
         """
         if self.stopping:
+            wait_for_all()
             raise Interrupted(f"stopped and saved after step {self.step} of {self.total_steps}")
 
     @property
@@ -119,7 +122,7 @@ def whole_lines(file: Path) -> list[str]:
 
 
 class RunLog(RunClock):
-    """Count and show the steps and the seconds of a run; all processes use the first one's clock.
+    """Count and show the steps and the seconds of a run.
 
     Every step appends `step,loss` to `losses.csv`; a resumed run first drops the rows that it is
     about to repeat. `name` stands before the progress line, which `train.log` keeps, too. While the
@@ -165,12 +168,6 @@ class RunLog(RunClock):
             self.table.close()
         self.stop.__exit__(kind, error, trace)
 
-    def look(self) -> None:
-        """Read the clock of the first process, and whether it was asked to stop."""
-        seen = torch.tensor([self.seconds, float(self.stop.requested)], device=self.accelerator.device)
-        seconds, stopping = broadcast(seen).tolist()
-        self.seconds_seen, self.stopping = seconds, bool(stopping)
-
     def leave_if_asked(self) -> None:
         """End a run whose state has just been saved, if the user asked for it; the tracker is closed.
 
@@ -178,7 +175,7 @@ class RunLog(RunClock):
             Interrupted: The user asked for it.
         """
         if self.stopping:
-            self.accelerator.end_training()
+            end_trackers(self.accelerator)
         super().leave_if_asked()
 
     def advance(
@@ -197,7 +194,7 @@ class RunLog(RunClock):
                 self.table.write(f"{self.step},{value:.9g}\n")
         self.count()
         if self.step % 10 == 0:
-            scalars = {f"loss/{name}": part.item() for name, part in parts.items()}
+            scalars = figures_over_processes({f"loss/{name}": part.item() for name, part in parts.items()})
             self.scalars({"loss/total": value, "learning_rate_factor": factor, **scalars})
         speed = (self.step - self.first_step) * frames / max(self.clock() - self.started, 1e-9)
         shown = f"step {self.step} of {self.total_steps}  loss {value:.5f}  {speed:.0f} frames/s  {note}"

@@ -20,6 +20,7 @@ from worldmodel.model.backbone import EncodedFrames
 from worldmodel.model.chunks import by_latent, drawn_known, latents_of
 from worldmodel.model.codec import PixelCodec, to_signed
 from worldmodel.model.flow import add_noise, ramp_weight, shortcut_target, velocity_weight
+from worldmodel.training.share import every_row
 from worldmodel.world_model import WorldModel
 
 
@@ -298,7 +299,7 @@ def _describe(
     known = slice(int(draws.gap > 1), None)  # frames in the gap are not predicted
     mean, log_variance = mean[:, known], log_variance[:, known]
     excess = (information(mean, log_variance) - config.latent_nats).clamp(min=0).mean()
-    cost = config.latent_weight * excess + config.latent_spread * spread_error(mean)
+    cost = config.latent_weight * excess + config.latent_spread * spread_error(every_row(mean))
     return replace(clip, actions=actions), cost
 
 

@@ -1,6 +1,5 @@
 """Pretrain a world model from video and actions. `worldmodel pretrain PRESET --data D --out O`."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,10 +21,11 @@ from worldmodel.model.codec import PixelCodec
 from worldmodel.model.dit import DiTConfig
 from worldmodel.model.folder import check_out, find_model, fingerprint, read_description
 from worldmodel.model.pretrained.config import PretrainedConfig
+from worldmodel.model.pretrained.dit import PretrainedDiT
 from worldmodel.model.pretrained.latents import LatentCache
 from worldmodel.model.pretrained.source import check_size, open_source
 from worldmodel.streaming.noise import mix_seed
-from worldmodel.training.accelerator import Tracker, start_accelerator
+from worldmodel.training.accelerator import Tracker, end_trackers, joined, start_accelerator
 from worldmodel.training.build import build_world
 from worldmodel.training.checkpoint import (
     SETTINGS,
@@ -41,6 +41,7 @@ from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
 from worldmodel.training.malloc import check_memory, training_bytes
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.prefetch import Ahead
+from worldmodel.training.share import backward_in_parts, share, wait_for_all, whole_weights
 from worldmodel.training.validate import validate
 from worldmodel.world_model import WorldDescription, WorldModel, WorldModelConfig
 
@@ -60,7 +61,10 @@ class PretrainConfig:
     clock: Literal["wall", "cpu"] = "wall"
     """Clock of --minutes: wall time, or the CPU time of the process, which other programs do not disturb."""
     batch: int = 8
-    """Clips per optimiser step, over all processes."""
+    """Clips per optimiser step, over all processes of `accelerate launch`."""
+    accumulate: int = 1
+    """Number of parts in which a process computes its clips of a step, one after another. The result is the same, with
+    less memory."""
     frames: int = 10
     """Frames per clip: one frame from earlier in the episode, then consecutive ones. All consecutive frames but the
     first are predicted."""
@@ -193,19 +197,20 @@ def pretrain(config: PretrainConfig) -> Path:
     """Train, and write the moving average of the weights to `out`; returns `out`.
 
     Batch `i` and its noise depend on `seed` and `i` only, so a resumed run repeats the losses of an
-    uninterrupted one, and `n` processes with the same global batch repeat those of one.
+    uninterrupted one, and `n` processes with the same global batch repeat those of one. A run may be resumed with
+    another number of processes.
 
     Raises:
         ValueError: If data and configuration do not fit, the folder or the run to resume is another
             one, or the loss is not finite.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
-    check_run(config.out, overwrite=config.overwrite, resume=config.resume)
+    check_out(config.out, STATE, "world.json", SETTINGS, overwrite=config.overwrite, resume=config.resume)
     accelerator = start_accelerator(config.device, config.out, config.log)
     torch.manual_seed(config.seed)
     recorded = open_data(config)
     if accelerator.device.type == "cpu" and config.codec is None:
-        clips = max(config.batch // accelerator.num_processes, 1)
+        clips = max(config.batch // accelerator.num_processes // config.accumulate, 1)
         shape = {"views": len(recorded.views), "size": recorded.size, "clips": clips, "frames": config.frames}
         start = started_from(config)
         network = config.dit if start is None else start.dit
@@ -235,11 +240,15 @@ def pretrain(config: PretrainConfig) -> Path:
         world.dit.decode = torch.compile(world.dit.decode)
     source = with_latents(config, world, source)
     optimizers = build_optimizers(world, config.learning_rate, muon=config.muon)
+    blocks = world.dit.family.blocks if isinstance(world.dit, PretrainedDiT) else ()
+    step = TrainingStep(world, config.loss)
+    model, optimizers = joined(accelerator, step, optimizers, blocks=tuple(blocks), unused=world.describes)
     average = MovingAverage(world, config.average_decay)
     log = RunLog(accelerator, config.out, total_steps=config.steps, minutes=config.minutes, clock=CLOCKS[config.clock])
     if config.resume and has_state(config.out):
         log.resume(load_state(config.out / "state", world, average, optimizers))
-    model = accelerator.prepare(TrainingStep(world, config.loss))
+    if world.describes and config.accumulate > 1:
+        raise ValueError(f"--accumulate {config.accumulate}: latent actions are compared over the whole batch, pass 1")
 
     if accelerator.is_main_process:
         settings.write()
@@ -249,8 +258,7 @@ def pretrain(config: PretrainConfig) -> Path:
             clips, frames = clip_shape(config, log.step)
             clip, draws = batches(log.step)
             draws = draws if log.done >= config.loss.forward_start else replace(draws, passes=0)
-            loss, parts = model(clip, draws)
-            accelerator.backward(loss)
+            loss, parts = backward_in_parts(accelerator, model, parts_of(clip, draws, config.accumulate))
             accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
             factor = learning_rate_factor(log.step, log.done, warmup=config.warmup)
             for optimizer in optimizers:
@@ -260,19 +268,22 @@ def pretrain(config: PretrainConfig) -> Path:
             average.update(world, log.step)
             log.advance(loss, parts, frames=clips * (frames - 1), factor=factor)
             last = log.step >= config.steps or log.done >= 1
-            if accelerator.is_main_process and (last or log.step % config.validation_interval == 0):
+            if last or log.step % config.validation_interval == 0:
                 average.swap(world)
-                world.save(config.out)
-                found = validate(world, source, held_out, config.out / "validation", log.step)
-                log.validation(found)
+                with whole_weights(model):
+                    if share().first:
+                        world.save(config.out)
+                        log.validation(validate(world, source, held_out, config.out / "validation", log.step))
+                    wait_for_all()
                 average.swap(world)
-            if accelerator.is_main_process and (last or log.stopping or log.step % config.save_interval == 0):
+            if last or log.stopping or log.step % config.save_interval == 0:
                 save_state(config.out / "state", world, average, optimizers, log.progress)
             if not last:
                 log.leave_if_asked()
     if accelerator.is_main_process:
         write_training(config.out, log.validations.rows)
-    accelerator.end_training()
+    end_trackers(accelerator)
+    wait_for_all()
     return config.out
 
 
@@ -320,16 +331,6 @@ def started_from(config: PretrainConfig) -> WorldModelConfig | None:
     return read_description(find_model(config.init, "world.json") / "world.json", WorldDescription).config
 
 
-def check_run(out: Path, *, overwrite: bool, resume: bool) -> None:
-    """Check the folder of a run; of several processes the first one does it, before it writes anything.
-
-    Raises:
-        ValueError: As `check_out` does.
-    """
-    if os.environ.get("RANK", "0") == "0":
-        check_out(out, STATE, "world.json", SETTINGS, overwrite=overwrite, resume=resume)
-
-
 def read_by(config: PretrainConfig, source: EpisodeSource) -> dict[str, str]:
     """Fingerprints of what a run reads."""
     models = {} if config.init is None else {"init": fingerprint(config.init)}
@@ -360,6 +361,7 @@ def batch(
     """This process's clips and random numbers of one step: a pure function of seed and step."""
     generator = torch.Generator().manual_seed(mix_seed(config.seed, step))
     clips, frames = clip_shape(config, step)
+    rows = rows_of_process(clips, config.accumulate)
     longest = max(source.lengths[episode] for episode in episodes)
     draws = draw(
         world,
@@ -378,21 +380,27 @@ def batch(
         seed=config.seed,
         index=step,
         episodes=episodes,
+        rows=rows,
     )
     if not config.use_actions:
         clip = replace(clip, actions=None)
-    rows = process_rows(clips, accelerator)
-    clip = clip.rows(rows)
     return clip.to(accelerator.device), draws.rows(rows.start, rows.stop)
 
 
-def process_rows(batch: int, accelerator: Accelerator) -> slice:
+def rows_of_process(clips: int, accumulate: int) -> slice:
     """The rows of the global batch that this process computes.
 
     Raises:
-        ValueError: If the batch does not divide by the number of processes.
+        ValueError: The batch does not divide by the number of processes, or their shares not by `accumulate`.
     """
-    share, rest = divmod(batch, accelerator.num_processes)
-    if rest:
-        raise ValueError(f"batch {batch} does not divide by {accelerator.num_processes} processes")
-    return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+    rows = share().equal_rows(clips, "batch")
+    if accumulate < 1 or (rows.stop - rows.start) % accumulate:
+        raise ValueError(f"--accumulate {accumulate} does not divide the {rows.stop - rows.start} clips of a process")
+    return rows
+
+
+def parts_of(clip: Clip, draws: Draws, number: int) -> list[tuple[Clip, Draws]]:
+    """Clips with their random numbers in a number of equal parts."""
+    size = len(clip.frames) // number
+    starts = range(0, size * number, size)
+    return [(clip.rows(slice(i, i + size)), draws.rows(i, i + size)) for i in starts]

@@ -13,6 +13,7 @@ from policy_eval.judge.goals.pairs import FRAMES, draw_batch, label_pairs
 from worldmodel.data import EpisodeSource
 from worldmodel.model.precision import autocast
 from worldmodel.training.fit import fit
+from worldmodel.training.share import share
 
 
 def half_disturbed(frames: UInt8[Tensor, "n v H W 3"], generator: torch.Generator) -> UInt8[Tensor, "n v H W 3"]:
@@ -59,10 +60,14 @@ def fit_goals(
 
     def loss_of(step: int) -> Float[Tensor, ""]:
         drawn = draw_batch(source, episodes, batch // FRAMES, farthest, generator)
-        start, goal, label = label_pairs(drawn.times, bins)
+        pairs = torch.stack(label_pairs(drawn.times, bins))
+        frames = half_disturbed(drawn.frames, generator)
+        own = share().rows(len(drawn.times))
+        mine = pairs[:, (pairs[0] >= FRAMES * own.start) & (pairs[0] < FRAMES * own.stop)]
+        used, index = mine[:2].unique(return_inverse=True)
         with autocast(device):
-            features = network.features(half_disturbed(drawn.frames, generator).to(device))
-            logits = network.compare(features[start], features[goal])
-        return cross_entropy(logits.float(), label.to(device))
+            features = network.features(frames[used].to(device))
+            logits = network.compare(features[index[0]], features[index[1]])
+        return cross_entropy(logits.float(), mine[2].to(device)) * share().weight(mine.shape[1], pairs.shape[1])
 
     return fit(network, loss_of, steps=steps, learning_rate=learning_rate, name="judge of goals", log=log)

@@ -12,6 +12,7 @@ from torch.nn.functional import one_hot
 from policy_eval.policies.cloned import ClonedPolicy
 from rl_posttrain.imagination.distil.config import DistilConfig
 from worldmodel.files import read_weights, write_weights
+from worldmodel.training.share import average_gradients
 
 FILE = "lessons.safetensors"
 
@@ -99,6 +100,7 @@ def fit_head(
             raise ValueError(f"round {step}: loss is {loss.item()}; lower --distil.learning-rate")
         optimizer.zero_grad()
         loss.backward()
+        average_gradients(policy.head.parameters())
         optimizer.step()
         total += loss.item()
     return total / config.steps

@@ -17,6 +17,7 @@ from worldmodel.data import Clip
 from worldmodel.dreams.world import RunningStream, held
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.streaming.state import Observation
+from worldmodel.training.share import collected
 
 
 class BranchingStream(RunningStream, Protocol):
@@ -28,18 +29,24 @@ class BranchingStream(RunningStream, Protocol):
 
 
 def propose(
-    policy: ClonedPolicy, features: Float[Tensor, "n f"], config: ImagineConfig, generator: torch.Generator
+    policy: ClonedPolicy,
+    features: Float[Tensor, "n f"],
+    config: ImagineConfig,
+    generator: torch.Generator,
+    rows: slice = slice(None),
+    total: int | None = None,
 ) -> Float[Tensor, "n m k a"]:
     """Normalised plans to compare: the policy's own, and plans near it, each with one offset for all its actions.
 
-    The others of a flow are near samples of it.
+    The others of a flow are near samples of it. Where `features` are those of the `rows` of `total` streams, the numbers
+    of all streams are drawn.
     """
-    number, plans = len(features), config.distil.plans
+    number, plans = len(features) if total is None else total, config.distil.plans
     shape = (number, plans, policy.config.chunk, policy.config.action_dim)
     offset = torch.randn(number, plans, 1, shape[-1], generator=generator)
     noise = torch.randn(shape, generator=generator)
     offset[:, 0], noise[:, 0] = 0, 0
-    offset, noise = offset.to(features.device), noise.to(features.device)
+    offset, noise = offset[rows].to(features.device), noise[rows].to(features.device)
     spread = repeat(features, "n f -> (n m) f", m=plans)
     if isinstance(policy, FlowPolicy):
         own = policy.plans(spread, rearrange(noise, "n m k a -> (n m) k a"))
@@ -70,10 +77,11 @@ def label_dreams(
     for _ in range(-(-config.horizon // policy.config.carried)):
         seen = dreams.stream.observation
         features = policy.features(*looked_at(setting, policy, seen))
-        plans = propose(policy, features, config, generator)
+        plans = propose(policy, features, config, generator, dreams.own, number)
         scores = imagined_scores(config, setting, policy, dreams.stream, plans)
-        carried = torch.where(follows.to(scores.device), scores.argmax(1), 0)
-        rows.append((features, plans, scores, carried, dreams.current.clone()))
+        carried = torch.where(follows[dreams.own].to(scores.device), scores.argmax(1), 0)
+        labelled = tuple(collected(each, number) for each in (features, plans, scores, carried))
+        rows.append((*labelled, dreams.current.clone()))
         chosen = commands_of(setting, policy, plans[torch.arange(len(plans)), carried], seen.states)
         dreams.go_on(chosen, num_steps=config.num_steps)
     features, plans, scores, carried, dream = (torch.cat(column) for column in zip(*rows, strict=True))

@@ -17,6 +17,7 @@ from worldmodel.data import Clip
 from worldmodel.dreams.anchors import contexts
 from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.checkpoint import MovingAverage, has_state, load_state, save_state
+from worldmodel.training.share import share
 
 
 def distil(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> dict[str, Any]:
@@ -57,10 +58,11 @@ def distil(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> dic
                 harm = harmed(returns, torch.tensor(first["returns"]))
                 if not best or better(returns, torch.tensor(best["returns"])):
                     best, since_best = measured | {"returns": returns.tolist()}, 0
-                    student.save(config.out, dtype=torch.float32)
+                    if share().first:
+                        student.save(config.out, dtype=torch.float32)
                 log.validation(measured)
             over = log.done >= 1 or since_best >= config.patience or harm
-            if over or log.stopping or log.step % config.save_interval == 0:
+            if share().first and (over or log.stopping or log.step % config.save_interval == 0):
                 kept = {"best": best, "first": first, "since_best": since_best, "lessons": len(lessons.features)}
                 lessons.save(config.out / "state")
                 save_state(config.out / "state", learner, unused, [optimizer], kept | log.progress)

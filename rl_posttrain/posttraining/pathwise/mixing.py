@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from worldmodel.training.share import mean_over_all, over_processes
+
 
 def mixed_gradient(
     regression: Float[Tensor, "b t v c h w"],
@@ -29,8 +31,8 @@ def mixed_gradient(
 
 
 def _length(gradient: Float[Tensor, "b t v c h w"]) -> Float[Tensor, "1 1 v 1 1 1"]:
-    """Length of the gradient in each camera."""
-    return gradient.square().sum(dim=(0, 1, 3, 4, 5), keepdim=True).sqrt()
+    """Length of the gradient in each camera, over the pictures of all processes."""
+    return over_processes(gradient.square().sum(dim=(0, 1, 3, 4, 5), keepdim=True), "sum").sqrt()
 
 
 def with_gradient(
@@ -41,5 +43,5 @@ def with_gradient(
 
 
 def gradient_of(value: Float[Tensor, "..."], at: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """The gradient of the mean of `value`; weights behind it receive none."""
-    return torch.autograd.grad(value.mean(), at)[0]
+    """The gradient of the mean of `value` over all processes; weights behind it receive none."""
+    return torch.autograd.grad(mean_over_all(value), at)[0]

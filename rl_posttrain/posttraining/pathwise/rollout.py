@@ -35,6 +35,10 @@ class RolloutBatch:
     picked: Int64[Tensor, "n"]
     step: int
 
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.clip.frames)
+
 
 def draw_rollouts(
     world: WorldModel,
@@ -47,8 +51,9 @@ def draw_rollouts(
     seed: int,
     step: int,
     generator: torch.Generator,
+    rows: slice = slice(None),
 ) -> RolloutBatch:
-    """Draw the clips and the random numbers of update `step`.
+    """Draw the clips and the random numbers of update `step`, of which some rows are returned.
 
     Args:
         world: The model; its device, sizes and stride are used.
@@ -60,13 +65,23 @@ def draw_rollouts(
         seed: Seed of the run.
         step: Number of the update.
         generator: All other randomness of the update.
+        rows: The clips of this process.
     """
     clip = sample_clips(
-        source, batch=batch, length=config.frames, stride=world.stride, seed=seed, index=step, episodes=episodes
+        source,
+        batch=batch,
+        length=config.frames,
+        stride=world.stride,
+        seed=seed,
+        index=step,
+        episodes=episodes,
+        rows=rows,
     )
     clip = replace(clip, states=clip.states if world.state_dim else None).to(world.device)
     draws = draw(world, config.forwarding(loss), batch=batch, frames=config.frames, generator=generator)
     draws = replace(draws, history=world.dit.window)
-    number = batch * (config.frames - 1) * len(world.views)
-    picked = picked_pictures(number, config.pictures, generator).to(world.device)
-    return RolloutBatch(clip, draws, picked, step)
+    each = (config.frames - 1) * len(world.views)
+    picked = picked_pictures(batch * each, config.pictures, generator)
+    first, stop, _ = rows.indices(batch)
+    picked = picked[(picked >= first * each) & (picked < stop * each)] - first * each
+    return RolloutBatch(clip, draws.rows(first, stop), picked.to(world.device), step)

@@ -10,6 +10,7 @@ from rl_posttrain.posttraining.pathwise.rollout import RolloutBatch
 from rl_posttrain.posttraining.pathwise.terms import PictureTerms
 from rl_posttrain.rewards.predictions import Predictions
 from worldmodel.training.loss import LossConfig, encode_context, motion_weight, presence, self_generated
+from worldmodel.training.share import mean_over_all
 from worldmodel.world_model import WorldModel
 
 
@@ -66,7 +67,7 @@ class PathwiseUpdate(nn.Module):
         parts = {"regression": regression.detach()}
         for name, reward in terms.rewards.items():
             value = reward(seen)
-            parts[f"reward.{name}"] = value.detach().mean()
+            parts[f"reward.{name}"] = mean_over_all(value.detach())
             if name != "realism" or step >= self.config.realism_warmup:
                 gradients[name] = gradient_of(value, seen.predicted) * present
         return mixed_gradient(gradient_of(regression, seen.predicted), gradients, terms.weights), parts

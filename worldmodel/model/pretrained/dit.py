@@ -13,6 +13,7 @@ The cameras of a frame lie side by side, like one wide picture.
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from einops import rearrange
@@ -94,6 +95,8 @@ class PretrainedDiT(nn.Module):
         for layer in self.told:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        for block in family.blocks:  # called as modules, so that FSDP gathers the weights of one after another
+            block.forward = partial(self._run, block)
 
     @property
     def device(self) -> torch.device:
@@ -153,7 +156,7 @@ class PretrainedDiT(nn.Module):
         turn = self._turn(clean.frame * self.spacing)
         past, attend, text = [], self._attention(clean, noisy=False), self._text()
         for layer, block in enumerate(self.family.blocks):
-            x, k, v = self._run(block, layer, x, levels, turn, text, attend)
+            x, k, v = block(layer, x, levels, turn, text, attend)
             if step is None:
                 past.append((k, v))
         return Clean(tuple(past), clean.frame, clean.visible, conditioning, cells, step)
@@ -174,7 +177,7 @@ class PretrainedDiT(nn.Module):
         turn = self._turn((encoded.frame + 1) * self.spacing)
         attend, text = self._attention(encoded, noisy=True), self._text()
         for layer, block in enumerate(self.family.blocks):
-            x, _, _ = self._run(block, layer, x, levels, turn, text, attend)
+            x, _, _ = block(layer, x, levels, turn, text, attend)
         latent = self.family.leave(x, levels, self.grid).float()
         if self.family.predicts == "velocity":
             latent = noisy - expand(1 - tau, noisy) * latent
