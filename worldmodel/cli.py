@@ -127,7 +127,7 @@ COMMANDS = {
             "calibrate --world checkpoints/metaworld-push --judge checkpoints/judges/metaworld-push-v3 --policies "
             "checkpoints/policies/metaworld-push-v3 --data data/rollouts --horizon 30 --out runs/judge"
         ),
-        everyday="error episodes skip always overwrite device",
+        everyday="error episodes skip always workers overwrite device",
     ),
     "steer": Command(
         "Let a policy choose the best of several plans that a world model imagines.",

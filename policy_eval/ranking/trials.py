@@ -178,11 +178,7 @@ def play(
 
 
 def _played(
-    setup: TrialSetup,
-    cell: Cell,
-    actions: Actions,
-    record: Callable[[Trial], None] | None,
-    faults: list[Fault] | None,
+    setup: TrialSetup, cell: Cell, actions: Actions, record: Callable[[Trial], None] | None, faults: list[Fault] | None
 ) -> Scores:
     envs = setup.simulators if cell.place == "real" else setup.dream
     policy: Policy

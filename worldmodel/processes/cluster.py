@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from worldmodel.processes.workers import RAY, Workers
 
 Result = TypeVar("Result")
-RETRIES = 3
-"""How often an actor may be lost, and a call be made again, before the work ends with an error."""
+RESTARTS = 3
+"""How often a worker may be lost and started again before the work ends with an error."""
 SECONDS = 5.0
 """How long the address of a cluster is given to answer."""
 OBJECT_STORE = 100_000_000
@@ -77,8 +77,9 @@ def work_on_cluster(
 
     with connected(workers):
         number = min(len(calls), places(ray.cluster_resources(), workers))
-        options = {"num_cpus": 1, "num_gpus": workers.gpus, "max_restarts": RETRIES, "max_task_retries": RETRIES}
-        actor = ray.remote(**options)(Worker)
+        options = {"num_cpus": 1, "num_gpus": workers.gpus, "max_restarts": RESTARTS}
+        # Ray asks a lost worker again and again before it knows that it is lost, so its questions are not counted.
+        actor = ray.remote(**options, max_task_retries=-1)(Worker)
         actors = [actor.remote(start, start_with, os.getcwd()) for _ in range(number)]
         pool = ActorPool(actors)
         try:
@@ -94,7 +95,7 @@ def work_on_cluster(
             raise error.cause from None
         except RayActorError as error:
             raise ValueError(
-                f"a worker of the Ray cluster was lost {RETRIES + 1} times, perhaps for lack of memory; what is "
+                f"a worker of the Ray cluster was lost {RESTARTS + 1} times, perhaps for lack of memory; what is "
                 "finished is kept"
             ) from error
         finally:

@@ -63,7 +63,7 @@ def read_workers(option: int | str, gpus: float | None = None, device: str = "cp
     text = str(option)
     if text == RAY or ADDRESS.fullmatch(text):
         share = float(device.startswith("cuda")) if gpus is None else gpus
-        if not 0 <= share <= 1 and share != int(share):
+        if share < 0 or (share > 1 and share != int(share)):
             raise ValueError(f"--gpus-per-worker is within 0..1, or a whole number, got {gpus}")
         return Workers(0, text, share)
     if not text.lstrip("-").isdecimal():
