@@ -213,7 +213,7 @@ COMMANDS = {
         "serve",
         more="`worldmodel.connect` is the Python client of a served world model.",
         example="serve --world checkpoints/pusht --data data/pusht --port 8000",
-        everyday="world policy data judge host port token num-steps batch plans device",
+        everyday="world policy data judge host port processes token num-steps batch plans device",
     ),
     "info": Command(
         "Show what is in a data set.",

@@ -14,7 +14,7 @@ import torch
 from policy_eval.evaluation import Fault, Trial, evaluate
 from policy_eval.policies.find import load_policy, policy_fingerprint
 from policy_eval.policies.needs import check_fits
-from policy_eval.policies.policy import Observations, Policy
+from policy_eval.policies.policy import Observations
 from policy_eval.ranking.setup import TrialSetup
 from policy_eval.scores import Scores
 from worldmodel.files import read_object, write_json
@@ -181,11 +181,7 @@ def _played(
     setup: TrialSetup, cell: Cell, actions: Actions, record: Callable[[Trial], None] | None, faults: list[Fault] | None
 ) -> Scores:
     envs = setup.simulators if cell.place == "real" else setup.dream
-    policy: Policy
-    if cell.place == "replay":
-        policy = Replay(actions)
-    else:
-        policy = load_policy(cell.spec, choose_device(setup.device))
+    policy = Replay(actions) if cell.place == "replay" else load_policy(cell.spec, choose_device(setup.device))
     options = {"name": cell.policy, "starts": cell.starts, "horizon": setup.horizon, "record": record}
     return evaluate(policy, envs, **options, faults=faults)
 

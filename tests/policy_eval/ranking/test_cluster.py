@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from ray_nodes import two_nodes, wait_for
+from ray_nodes import Nodes, two_nodes, wait_for
 from square_world import write_episodes
 from tiny import tiny_world
 
@@ -30,8 +31,9 @@ class Slow:
         return self.seeds[:, None].repeat(1, 2)
 '''
 CELLS = 10
-FLAGS = ["rank", *"--world world --judge judge --policies slow:Slow --data starts --horizon 3 --device cpu".split()]
-FLAGS += ["--episodes", str(2 * CELLS), "--num-envs", "2", "--num-steps", "1", "--videos", "0"]
+PARTS = ("--world", "world", "--judge", "judge", "--policies", "slow:Slow", "--data", "starts")
+LENGTHS = ("--episodes", str(2 * CELLS), "--num-envs", "2", "--num-steps", "1", "--horizon", "3", "--videos", "0")
+FLAGS = ["rank", *PARTS, *LENGTHS, "--device", "cpu"]
 
 
 @pytest.fixture
@@ -57,28 +59,45 @@ def cells(out: str) -> dict[str, bytes]:
     return {str(file.relative_to(out)): file.read_bytes() for file in sorted(Path(out, "cells").rglob("*.json"))}
 
 
+def begun_on(raylet: int) -> list[int]:
+    """First seeds of the cells that were begun on the node with this process."""
+    return [seed for _, parent, seed in begun() if parent == raylet]
+
+
+def ranked(nodes: Nodes, workers: str, out: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Rank on the cluster, and do something meanwhile."""
+    command = [sys.executable, "-m", "worldmodel.cli", *FLAGS, "--workers", workers, "--out", out]
+    environment = {**os.environ, **nodes.variables}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        meanwhile()
+        said, _ = process.communicate(timeout=180)
+    finally:
+        process.kill()
+    assert process.returncode == 0, said.decode()
+
+
 @pytest.mark.slow
 def test_a_lost_node_costs_only_the_cell_that_runs_there(folder):
     pytest.importorskip("ray")
     assert main([*FLAGS, "--workers", "1", "--out", "here"]) == 0
-    seeds = sorted({seed for *_, seed in begun()})
-    assert len(seeds) == CELLS
+    seeds, lost = sorted(seed for *_, seed in begun()), []
+    assert len(set(seeds)) == CELLS
+
+    def lose_the_second() -> None:
+        second = nodes.raylet(1)
+        wait_for("three cells", lambda: len(cells("lost")) >= 3)
+        before = len(begun_on(second))
+        wait_for("one more there", lambda: len(begun_on(second)) > before)
+        lost.append(begun_on(second)[-1])
+        nodes.kill(1)
+
     with two_nodes() as nodes:
-        for workers in ("ray", nodes.client):
-            Path("begun.txt").unlink(missing_ok=True)
-            out = f"there-{workers[:4]}"
-            command = [sys.executable, "-m", "worldmodel.cli", *FLAGS, "--workers", workers, "--out", out]
-            environment = {**os.environ, **nodes.variables}
-            process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            lost = []
-            if workers == "ray":
-                second = nodes.raylet(1)
-                wait_for("three cells", lambda: len(cells(out)) >= 3)
-                before = sum(parent == second for _, parent, _ in begun())
-                wait_for("one more there", lambda: sum(parent == second for _, parent, _ in begun()) > before)
-                lost = [seed for _, parent, seed in begun() if parent == second][-1:]
-                nodes.kill(1)
-            said, _ = process.communicate(timeout=180)
-            assert process.returncode == 0, said.decode()
-            assert cells(out) == cells("here")
-            assert sorted(seed for *_, seed in begun()) == sorted(seeds + lost)
+        Path("begun.txt").unlink()
+        ranked(nodes, "ray", "lost", lose_the_second)
+        assert cells("lost") == cells("here")
+        assert sorted(seed for *_, seed in begun()) == sorted(seeds + lost)
+        Path("begun.txt").unlink()
+        ranked(nodes, nodes.client, "client")
+        assert cells("client") == cells("here")
+        assert sorted(seed for *_, seed in begun()) == seeds

@@ -105,7 +105,7 @@ def test_a_worker_goes_to_the_folder_of_the_command(tmp_path, monkeypatch):
     worker = Worker(begun, (3,), str(tmp_path / "inside"))
     assert PLACES.pop() == (str(tmp_path / "inside"), 3)
     assert worker.numbered(7, len, "four") == (7, 4)
-    with pytest.raises(ValueError, match="^no folder data$"):
+    with pytest.raises(ValueError, match=r"^no folder data$"):
         worker.call(refuse, "data")
 
 
