@@ -123,7 +123,9 @@ def measure(config: WorkersBenchmark) -> dict:
                 said = f"wall {done.wall:.1f} s, cells {done.working:.1f} s, CPU {done.cpu:.1f} s"
                 print(f"turn {index + 1}: {place}, {number}: {said}", flush=True)
     first = next(iter(turns.values()))[0].cells
-    differ = sum(here != there for done in turns.values() for each in done for here, there in zip(first, each.cells))
+    differ = sum(
+        here != there for done in turns.values() for each in done for here, there in zip(first, each.cells, strict=True)
+    )
     return {"cells": len(cells), "differ": differ, "turns": turns}
 
 
