@@ -32,6 +32,7 @@ from worldmodel.envs.record import SEED_STRIDE, RecordConfig, record
 from worldmodel.files import write_json
 from worldmodel.model.card import table
 from worldmodel.processes import single_thread
+from worldmodel.processes.workers import read_workers
 
 TASKS = {
     "pusht-position": ("pusht-position", Path("checkpoints/pusht"), 60),
@@ -70,8 +71,8 @@ class RankingBenchmark:
     """World models of tasks, in place of the shipped ones."""
     num_steps: int = 2
     """Denoising steps per frame."""
-    workers: int = os.cpu_count() or 1
-    """Processes."""
+    workers: int | str = os.cpu_count() or 1
+    """Processes, or ray, or ray://HOST:PORT."""
     seed: int = 0
     """Which cells are checked, and the seed of dreams and resampling."""
 
@@ -159,7 +160,7 @@ def check_cells(
     cells = [cells[i] for i in sorted(chosen)]
     out = config.out / task / "check"
     with single_thread():
-        run_cells(setup, cells, out, processes=config.workers)
+        run_cells(setup, cells, out, workers=read_workers(config.workers))
         differ, trials = [], 0
         for name, scores in gather(setup, cells, out).items():
             known = dict(zip(stored[name].seeds.tolist(), stored[name].outcomes, strict=True))
@@ -169,7 +170,7 @@ def check_cells(
                     differ.append({"policy": name, "seed": seed, "outcome": outcome})
         chosen_policies = {cell.policy: cell.spec for cell in cells}
         again, failures = replays(setup, chosen_policies, out, limit=len(cells) * SIMULATORS)
-        run_cells(setup, again, out, processes=config.workers)
+        run_cells(setup, again, out, workers=read_workers(config.workers))
         optimism = imagined_successes(gather(setup, again, out), failures)
     return {"cells": len(cells), "trials": trials, "differ": differ}, optimism
 

@@ -5,14 +5,16 @@ python benchmarks/serve.py speed --world checkpoints/pusht --judge checkpoints/j
 python benchmarks/serve.py same --world checkpoints/pusht --judge checkpoints/judges/pusht-position --data DATA
 python benchmarks/serve.py abuse --world checkpoints/pusht --judge checkpoints/judges/pusht-position --data DATA
 python benchmarks/serve.py waiting --world checkpoints/pusht --judge checkpoints/judges/pusht-position --data DATA
+python benchmarks/serve.py load --world checkpoints/pusht --judge checkpoints/judges/pusht-position --data DATA
 python benchmarks/serve.py policies --policies checkpoints/policies/pusht-position --data DATA
 ```
 
 `speed` compares sessions of separate connections, each with one dream and one action a message, with `DreamEnv` at the
 same batch size in one process; clients and server share the cores. Turns alternate, so that other work on the machine
-meets both. `same` counts the values that differ between the two. `abuse` is in `benchmarks/serve_abuse.py`, and
-`policies`, which compares served policies with those in this process, in `benchmarks/serve_policies.py`. `waiting`, in
-`benchmarks/serve_waiting.py`, tells how long threads should wait for each other.
+meets both. `same` counts the values that differ between the two. `abuse` is in `benchmarks/serve_abuse.py`; `load`,
+which is many visitors for a long time, in `benchmarks/serve_load.py`; and `policies`, which compares served policies
+with those in this process, in `benchmarks/serve_policies.py`. `waiting`, in `benchmarks/serve_waiting.py`, tells how
+long threads should wait for each other.
 """
 
 import contextlib
@@ -222,14 +224,23 @@ def same(config: Same) -> dict:
 def main() -> None:
     """Run one of them."""
     from serve_abuse import Abuse, abuse
+    from serve_load import Load, load
     from serve_policies import ServedPolicies, compare_policies
     from serve_waiting import Waiting, compare_waits
 
-    runs = {Speed: speed, Same: same, Abuse: abuse, ServedPolicies: compare_policies, Waiting: compare_waits}
+    runs = {
+        Speed: speed,
+        Same: same,
+        Abuse: abuse,
+        Load: load,
+        ServedPolicies: compare_policies,
+        Waiting: compare_waits,
+    }
     config = tyro.cli(
         Annotated[Speed, tyro.conf.subcommand("speed")]
         | Annotated[Same, tyro.conf.subcommand("same")]
         | Annotated[Abuse, tyro.conf.subcommand("abuse")]
+        | Annotated[Load, tyro.conf.subcommand("load")]
         | Annotated[ServedPolicies, tyro.conf.subcommand("policies")]
         | Annotated[Waiting, tyro.conf.subcommand("waiting")],
         description=__doc__,

@@ -84,8 +84,8 @@ class AlignConfig:
     """Optimiser steps of the judge."""
     calibrate: bool = True
     """Set the judge's threshold so that dreams succeed as often as the rollouts did."""
-    workers: int = 1
-    """Number of processes of the dreamed trials."""
+    workers: int | str = 1
+    """Number of processes that share the dreamed trials; or ray, or ray://HOST:PORT, as in `worldmodel rank`."""
     num_steps: int = 2
     """Denoising steps per frame."""
     seed: int = 77

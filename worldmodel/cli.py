@@ -128,7 +128,7 @@ COMMANDS = {
             "calibrate --world checkpoints/metaworld-push --judge checkpoints/judges/metaworld-push-v3 --policies "
             "checkpoints/policies/metaworld-push-v3 --data data/rollouts --horizon 30 --out runs/judge"
         ),
-        everyday="error episodes skip always overwrite device",
+        everyday="error episodes skip always workers overwrite device",
     ),
     "steer": Command(
         "Let a policy choose the best of several plans that a world model imagines.",
@@ -214,7 +214,7 @@ COMMANDS = {
         "serve",
         more="`worldmodel.connect` is the Python client of a served world model.",
         example="serve --world checkpoints/pusht --data data/pusht --port 8000",
-        everyday="world policy data judge host port token num-steps batch plans device",
+        everyday="world policy data judge host port processes token num-steps batch plans device",
     ),
     "info": Command(
         "Show what is in a data set.",

@@ -28,6 +28,7 @@ EXTRAS = {
     "mujoco": "metaworld",
     "peft": "rl",
     "pymunk": "pusht",
+    "ray": "ray",
     "stable_baselines3": "rl",
     "starlette": "demo",
 }

@@ -27,8 +27,9 @@ from worldmodel.files import read_object, remove_unfinished, write_json
 from worldmodel.model.folder import first_file, shipped
 from worldmodel.model.precision import choose_device, command_device
 from worldmodel.processes import single_thread
+from worldmodel.processes.workers import Workers, read_workers
 
-FREE = ("plan", "workers", "device", "videos", "out")
+FREE = ("plan", "workers", "gpus_per_worker", "device", "videos", "out")
 """Settings in which a plan may differ from the finished ranking that it reads."""
 
 
@@ -75,8 +76,12 @@ class RankConfig:
     """Denoising steps per frame."""
     num_envs: int = 25
     """Number of trials that run side by side and are saved together."""
-    workers: int = os.cpu_count() or 1
-    """Number of processes that share the trials; each has one thread."""
+    workers: int | str = os.cpu_count() or 1
+    """Number of processes that share the trials, each with one thread; ray, a Ray cluster that runs here or that is
+    started; or ray://HOST:PORT, another one."""
+    gpus_per_worker: float | None = None
+    """Share of a GPU that each worker of a Ray cluster takes; with 0.25 four workers share one. By default a whole one
+    where --device is CUDA."""
     seed: int = 0
     """Seed of the dreams' noise and of the resampling."""
     columns: Annotated[ColumnOptions, tyro.conf.arg(name="")] = field(default_factory=ColumnOptions)
@@ -91,6 +96,11 @@ class RankConfig:
     def real_table(self) -> Path | None:
         """The file of stored real trials, if there is one."""
         return shipped(self.real) if Path(self.real).suffix in ENDINGS else None
+
+    @property
+    def who_works(self) -> Workers:
+        """The workers that share the trials."""
+        return read_workers(self.workers, self.gpus_per_worker, choose_device(self.device).type)
 
     @property
     def setup(self) -> TrialSetup:
@@ -259,7 +269,8 @@ def claim(out: Path) -> None:
 
 def check(config: RankConfig) -> None:
     """Raise a `ValueError` for numbers out of range or settings that contradict each other."""
-    for name in ("horizon", "num_envs", "workers"):
+    read_workers(config.workers, config.gpus_per_worker)
+    for name in ("horizon", "num_envs"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is at least 1, got {getattr(config, name)}")
     for name in ("episodes", "real_episodes"):
@@ -377,7 +388,7 @@ def run_shown(setup: TrialSetup, name: str, cells: Sequence[Cell], config: RankC
                 setup,
                 cells,
                 config.out,
-                processes=config.workers,
+                workers=config.who_works,
                 progress=lambda cell: progress.advance(len(cell.starts), f"{cell.policy}, {cell.place}"),
             )
         finally:

@@ -1,4 +1,7 @@
-"""The trials of a ranking, split into cells. Processes share the cells, and finished cells survive a kill."""
+"""The trials of a ranking, split into cells. Processes share the cells, and finished cells survive a kill.
+
+A worker returns what a cell gave, and the process that asked writes it: a worker may be on another machine.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -11,12 +14,16 @@ import torch
 from policy_eval.evaluation import Fault, Trial, evaluate
 from policy_eval.policies.find import load_policy, policy_fingerprint
 from policy_eval.policies.needs import check_fits
-from policy_eval.policies.policy import Observations, Policy
+from policy_eval.policies.policy import Observations
 from policy_eval.ranking.setup import TrialSetup
 from policy_eval.scores import Scores
 from worldmodel.files import read_object, write_json
 from worldmodel.model.precision import choose_device
-from worldmodel.processes import end_with_parent, work_through
+from worldmodel.processes import work_through
+from worldmodel.processes.workers import ALONE, Workers
+
+Actions = dict[int, list[list[float]]]
+"""The recorded actions of trials, by reset seed."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def run_cells(
     cells: Sequence[Cell],
     out: Path,
     *,
-    processes: int = 1,
+    workers: Workers = ALONE,
     progress: Callable[[Cell], None] = lambda cell: None,
 ) -> None:
     """Run the cells whose files do not exist yet, each in one process with one thread.
@@ -93,11 +100,11 @@ def run_cells(
         setup: The setup of the trials.
         cells: The cells to run.
         out: Folder of the files.
-        processes: Number of processes; with 1 the cells run in this one.
+        workers: Who runs them.
         progress: Called with every finished cell.
 
     Raises:
-        ValueError: The file of a cell was made with another setup.
+        ValueError: The file of a cell was made with another setup, or a worker cannot run.
     """
     missing = []
     for cell in cells:
@@ -106,15 +113,16 @@ def run_cells(
             progress(cell)
         else:
             missing.append(cell)
-    if processes == 1 or len(missing) < 2:
+    if workers.alone or (len(missing) < 2 and not workers.cluster):
         for cell in missing:
             run_cell(setup, cell, out)
             progress(cell)
         return
-    number = min(processes, len(missing))
-    with_this = (replace(setup), out)  # a copy, without what the setup has loaded
-    with closing(work_through(_work, missing, processes=number, start=_prepare, start_with=with_this)) as done:
-        for index, _ in done:
+    calls = [(cell, actions_for(setup, cell, out)) for cell in missing]
+    theirs = replace(setup, device=workers.device(setup.device))  # a copy, without what the setup has loaded
+    with closing(work_through(_work, calls, workers=workers, start=_prepare, start_with=(theirs,))) as done:
+        for index, contents in done:
+            keep(missing[index], contents, out)
             progress(missing[index])
 
 
@@ -138,15 +146,24 @@ def read_cell(setup: TrialSetup, cell: Cell, out: Path) -> dict:
 
 def run_cell(setup: TrialSetup, cell: Cell, out: Path) -> None:
     """Run the trials of a cell and write its file."""
-    trials: list[Trial] = []
-    faults: list[Fault] = []
-    scores = play(setup, cell, out, trials.append if cell.place == "real" else None, faults)
-    failed = {trial.seed: trial.actions.tolist() for trial in trials if trial.outcome == 0}
+    keep(cell, contents_of(setup, cell, actions_for(setup, cell, out)), out)
+
+
+def keep(cell: Cell, contents: dict, out: Path) -> None:
+    """Write the file of a cell."""
     file = cell.file(out)
     file.parent.mkdir(parents=True, exist_ok=True)
-    contents = {"made_with": _made_with(setup, cell), "scores": scores.to_json(), "failed": failed}
-    contents["faults"] = [asdict(fault) for fault in faults]
     write_json(file, contents)
+
+
+def contents_of(setup: TrialSetup, cell: Cell, actions: Actions) -> dict:
+    """Run the trials of a cell; what its file holds."""
+    trials: list[Trial] = []
+    faults: list[Fault] = []
+    scores = _played(setup, cell, actions, trials.append if cell.place == "real" else None, faults)
+    failed = {trial.seed: trial.actions.tolist() for trial in trials if trial.outcome == 0}
+    contents = {"made_with": _made_with(setup, cell), "scores": scores.to_json(), "failed": failed}
+    return contents | {"faults": [asdict(fault) for fault in faults]}
 
 
 def play(
@@ -157,17 +174,27 @@ def play(
     faults: list[Fault] | None = None,
 ) -> Scores:
     """Run the trials of a cell; the actions of a replay are read from `out`."""
+    return _played(setup, cell, actions_for(setup, cell, out), record, faults)
+
+
+def _played(
+    setup: TrialSetup, cell: Cell, actions: Actions, record: Callable[[Trial], None] | None, faults: list[Fault] | None
+) -> Scores:
     envs = setup.simulators if cell.place == "real" else setup.dream
-    policy: Policy
-    if cell.place == "replay":
-        policy = Replay(failed_actions(cell, out))
-    else:
-        policy = load_policy(cell.spec, choose_device(setup.device))
+    policy = Replay(actions) if cell.place == "replay" else load_policy(cell.spec, choose_device(setup.device))
     options = {"name": cell.policy, "starts": cell.starts, "horizon": setup.horizon, "record": record}
     return evaluate(policy, envs, **options, faults=faults)
 
 
-def failed_actions(cell: Cell, out: Path) -> dict[int, list[list[float]]]:
+def actions_for(setup: TrialSetup, cell: Cell, out: Path) -> Actions:
+    """The actions that a cell carries out again, by reset seed; none where a policy acts."""
+    if cell.place != "replay":
+        return {}
+    failed, seeds = failed_actions(cell, out), setup.loaded_starts.seeds
+    return {seeds[start]: failed[seeds[start]] for start in cell.starts}
+
+
+def failed_actions(cell: Cell, out: Path) -> Actions:
     """The actions of the failed real trials of a cell's policy, by reset seed."""
     found = {}
     for file in sorted((out / "cells" / "real" / cell.policy).glob("*.json")):
@@ -218,14 +245,12 @@ def _made_with(setup: TrialSetup, cell: Cell) -> dict:
     return common | special | begun | {"policy": policy_fingerprint(cell.spec)}
 
 
-def _prepare(setup: TrialSetup, out: Path) -> None:
-    """Set up a worker with one thread; it ends when its parent ends, even if the parent is killed."""
+def _prepare(setup: TrialSetup) -> None:
+    """Set up a worker with one thread."""
     global _work_with
     torch.set_num_threads(1)
-    _work_with = (setup, out)
-    end_with_parent()
+    _work_with = setup
 
 
-def _work(cell: Cell) -> None:
-    setup, out = _work_with
-    run_cell(setup, cell, out)
+def _work(call: tuple[Cell, Actions]) -> dict:
+    return contents_of(_work_with, *call)

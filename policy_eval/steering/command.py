@@ -23,6 +23,7 @@ from worldmodel.files import remove_unfinished, write_json
 from worldmodel.model.folder import first_file
 from worldmodel.model.precision import choose_device, command_device
 from worldmodel.processes import single_thread
+from worldmodel.processes.workers import read_workers
 
 ALONE, RANDOM, STEERED = "alone", "random", "steered"
 """The rows of a trial: the policy itself, one of its plans at random, and the best of them."""
@@ -77,8 +78,12 @@ class SteerConfig:
     """Trials of each row: a number means the first episodes of the data, `0:50,60` means 0 to 49 and 60."""
     horizon: int | None = None
     """Maximum number of steps of a trial; by default as the environment sets it."""
-    workers: int = os.cpu_count() or 1
-    """Number of processes that share the trials; each has one thread."""
+    workers: int | str = os.cpu_count() or 1
+    """Number of processes that share the trials, each with one thread; ray, a Ray cluster that runs here or that is
+    started; or ray://HOST:PORT, another one."""
+    gpus_per_worker: float | None = None
+    """Share of a GPU that each worker of a Ray cluster takes; with 0.25 four workers share one. By default a whole one
+    where --device is CUDA."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
 
@@ -140,7 +145,8 @@ def compared(scores: Mapping[str, Scores]) -> dict[str, Any]:
 
 def check(config: SteerConfig) -> None:
     """Raise a `ValueError` for numbers out of range or options that contradict each other."""
-    for name in ("k", "lookahead", "context", "workers", "horizon"):
+    read_workers(config.workers, config.gpus_per_worker)
+    for name in ("k", "lookahead", "context", "horizon"):
         value = getattr(config, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} is at least 1, got {value}")
@@ -233,7 +239,7 @@ def run_trials(config: SteerConfig, setup: TrialSetup, policies: Mapping[str, st
                 setup,
                 cells,
                 out,
-                processes=config.workers,
+                workers=read_workers(config.workers, config.gpus_per_worker, choose_device(config.device).type),
                 progress=lambda cell: line.advance(len(cell.starts), cell.policy),
             )
         finally:

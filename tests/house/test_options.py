@@ -26,6 +26,7 @@ KEPT = {
     ("align", "real_scores"): "besides the environment, `real`, in which it records",
     ("fidelity", "starts"): "how many windows of an episode",
     ("record", "env"): "positional",
+    ("serve", "processes"): "they answer visitors, each its own; `workers` share the work of one command",
 }
 WITHOUT_A_NETWORK = ("record", "info", "push")
 MODELS = ("world", "judge", "policy", "init", "inverse_dynamics", "codec")

@@ -2,11 +2,11 @@
 
 import functools
 import importlib
-import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gymnasium
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import tyro
 
-from worldmodel.data.lerobot.write import STAGING, LeRobotSchema, finalise, staged_episodes
+from worldmodel.data.lerobot.write import STAGING, LeRobotSchema, finalise, read_staged, staged_episodes, write_staged
 from worldmodel.display.progress import ProgressLine
 from worldmodel.envs import check_env_name, is_foreign, make_env
 from worldmodel.envs.behaviour import RANDOM, check_behaviour, choose_behaviour, random_actions
@@ -24,7 +24,8 @@ from worldmodel.envs.protocol import begin, describe, episode_limit
 from worldmodel.envs.scripts import behave, scripts_of
 from worldmodel.files import read_object, remove_unfinished, write_json
 from worldmodel.model.folder import first_file
-from worldmodel.processes import end_with_parent, single_thread, work_through
+from worldmodel.processes import single_thread, work_through
+from worldmodel.processes.workers import Workers, read_workers
 from worldmodel.resolve import absent, is_spec, source_hash
 
 SEED_STRIDE = 100_000  # episodes of one seed; different seeds never share a start
@@ -56,13 +57,15 @@ class RecordConfig:
     """Side of the square camera pictures in pixels; by default as the environment sets it."""
     horizon: int | None = None
     """Maximum number of steps of an episode; by default as the environment sets it."""
-    workers: int = 0
-    """Number of processes; 0 means one per core."""
+    workers: int | str = 0
+    """Number of processes, of which 0 means one per core; ray, a Ray cluster that runs here or that is started; or
+    ray://HOST:PORT, another one."""
 
     @property
-    def processes(self) -> int:
-        """Number of processes that record."""
-        return min(self.workers or os.cpu_count() or 1, self.episodes)
+    def who_works(self) -> Workers:
+        """The workers that record; not more than there are episodes."""
+        found = read_workers(self.workers)
+        return replace(found, number=min(found.number, self.episodes))
 
     @property
     def who(self) -> str:
@@ -123,8 +126,9 @@ def check(config: RecordConfig) -> None:
         check_behaviour(config.behaviour)
     if not 1 <= config.episodes <= SEED_STRIDE:
         raise ValueError(f"episodes is 1 to {SEED_STRIDE}, got {config.episodes}")
-    if config.seed < 0 or config.workers < 0:
-        raise ValueError(f"seed and workers are at least 0, got {config.seed} and {config.workers}")
+    read_workers(config.workers)
+    if config.seed < 0:
+        raise ValueError(f"seed is at least 0, got {config.seed}")
     if config.horizon is not None and config.horizon < 1:
         raise ValueError(f"horizon is at least 1, got {config.horizon}")
     env, who = environment(config), config.who
@@ -182,23 +186,36 @@ def record_episode(config: RecordConfig, index: int) -> int:
     return len(episode.actions)
 
 
+def recorded_elsewhere(config: RecordConfig, index: int) -> tuple[int, dict[str, bytes]]:
+    """The number of frames and the staged files of episode `index`, recorded on a machine that may not see `out`."""
+    with tempfile.TemporaryDirectory() as folder:
+        there = replace(config, out=Path(folder))
+        return record_episode(there, index), read_staged(there.out, index)
+
+
 def start_worker() -> None:
-    """Use one thread per process, and end this process when the recording is killed."""
+    """Use one thread per process."""
     if absent("cv2") is None:  # PushT, and perhaps an environment of yours, draws with it
         importlib.import_module("cv2").setNumThreads(1)
     torch.set_num_threads(1)
-    end_with_parent()
 
 
 def recorded(config: RecordConfig, indices: list[int]) -> Iterator[int]:
     """Record episodes in several processes; yields the number of frames of each episode as soon as it is recorded."""
-    if config.processes == 1:
+    workers = config.who_works
+    if workers.alone:
         with single_thread():  # as in the other processes, so that a policy acts in the same way
             yield from (record_episode(config, index) for index in indices)
         return
-    work = functools.partial(record_episode, config)
-    with closing(work_through(work, indices, processes=config.processes, start=start_worker)) as done:
-        yield from (frames for _, frames in done)
+    work = functools.partial(recorded_elsewhere if workers.cluster else record_episode, config)
+    with closing(work_through(work, indices, workers=workers, start=start_worker)) as done:
+        for number, found in done:
+            if workers.cluster:
+                frames, files = found
+                write_staged(config.out, indices[number], files)
+                yield frames
+            else:
+                yield found
 
 
 def prepare(config: RecordConfig) -> None:

@@ -70,7 +70,7 @@ class Link:
             try:
                 self._socket.send(pack({"type": kind, "id": self._number, **given}))
             except ConnectionClosed as error:
-                raise ConnectionError(f"{self.url}: the connection is closed: {error}") from error
+                raise self._closed(error) from error
             reply = self._receive()
             number = self._number
         if reply["type"] == "error":
@@ -89,7 +89,14 @@ class Link:
             self._open.close()
             raise ConnectionError(f"{self.url}: no answer within {self.timeout:g} s") from error
         except ConnectionClosed as error:
-            raise ConnectionError(f"{self.url}: the connection is closed: {error}") from error
+            raise self._closed(error) from error
+
+    def _closed(self, error: ConnectionClosed) -> ConnectionError:
+        """What is said when the connection is gone; where the server did not say why, it broke off."""
+        why = str(error)
+        if error.rcvd is None:
+            why = "it broke off, because the process that served it ended or the network failed; its dreams are lost"
+        return ConnectionError(f"{self.url}: the connection is closed: {why}")
 
 
 class RemoteSession:

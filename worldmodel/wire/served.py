@@ -15,6 +15,7 @@ from worldmodel.wire.fields import Fields
 from worldmodel.wire.freed import trim
 from worldmodel.wire.limits import BATCHES, Limits
 from worldmodel.wire.pool import Pool
+from worldmodel.wire.tally import Tally
 from worldmodel.wire.turns import Turns
 from worldmodel.world_model import WorldModel
 
@@ -36,6 +37,7 @@ class ServedWorld:
         num_steps: Denoising steps per frame, for sessions that do not choose.
         limits: How much the visitors may use.
         threads: Threads that compute; by default as many as PyTorch has.
+        rows: Counts the rows of all pools; by default there is no other process that serves.
 
     Raises:
         ValueError: World and starts do not fit, or a number is not one of those allowed.
@@ -52,6 +54,7 @@ class ServedWorld:
         num_steps: int = 2,
         limits: Limits | None = None,
         threads: int | None = None,
+        rows: Tally | None = None,
     ):
         if batch not in BATCHES:
             raise ValueError(f"--batch is one of {BATCHES}, got {batch}")
@@ -66,6 +69,7 @@ class ServedWorld:
         self.limits = Limits() if limits is None else limits
         self.low, self.high = _range(world, starts)
         self.pools: list[Pool] = []
+        self._taken = Tally() if rows is None else rows
         self.turns = Turns(self.limits.gather_ms / 1000, threads)
 
     @property
@@ -76,8 +80,8 @@ class ServedWorld:
 
     @property
     def rows(self) -> int:
-        """Rows of all pools."""
-        return sum(pool.size for pool in self.pools)
+        """Rows of all pools, in all processes that serve together."""
+        return self._taken.total
 
     def room(self, batch: int, num_steps: int, streams: int) -> tuple[Pool, tuple[int, ...]]:
         """Rows for a session, in a pool that has them or in a new one.
@@ -90,7 +94,7 @@ class ServedWorld:
         for pool in self.pools:
             if (pool.size, pool.num_steps) == (batch, num_steps) and len(pool.free) >= streams:
                 return pool, pool.take(streams)
-        if self.rows + batch > self.limits.rows:
+        if not self._taken.take(batch, self.limits.rows):
             raise ValueError(
                 f"the server has {self.limits.rows} rows, {self.rows} are taken, and a batch of {batch} takes as many"
             )
@@ -104,6 +108,7 @@ class ServedWorld:
         self.turns.left(pool, rows)
         if len(pool.free) == pool.size:
             self.pools.remove(pool)
+            self._taken.give_back(pool.size)
             if not self.pools:
                 self.turns.thread.submit(trim)
 

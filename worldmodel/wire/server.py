@@ -9,6 +9,7 @@ import hmac
 import http
 import ipaddress
 import logging
+import socket
 import sys
 import threading
 import traceback
@@ -16,7 +17,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from websockets.asyncio.server import Server as Websockets
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as open_websockets
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
@@ -25,6 +25,7 @@ from websockets.http11 import Request, Response
 from worldmodel.resolve import one_line
 from worldmodel.wire.fields import MOST_CHARACTERS
 from worldmodel.wire.messages import pack, unpack
+from worldmodel.wire.tally import Tally
 
 QUIET = logging.getLogger("worldmodel.wire")
 QUIET.setLevel(logging.CRITICAL)  # a refused or broken connection is no event for the terminal
@@ -113,14 +114,17 @@ class Server:
     Args:
         host: What is served.
         door: Where it listens, and whom it lets in.
+        visitors: Counts the connections; by default there is no other process that serves.
     """
 
-    def __init__(self, host: Host, door: Door):
+    def __init__(self, host: Host, door: Door, visitors: Tally | None = None):
         self.host, self.door = host, door
-        self.visitors = 0
+        self.visitors = Tally() if visitors is None else visitors
 
-    async def run(self, started: Callable[[str], None]) -> None:
+    async def run(self, started: Callable[[str], None], listener: socket.socket | None = None) -> None:
         """Serve until the task is cancelled; `started` is called with the URL as soon as it listens.
+
+        Connections come from `listener`, if one is given, in place of the host and the port of the door.
 
         Raises:
             OSError: The port is taken, or the host is not one of this machine.
@@ -134,16 +138,13 @@ class Server:
             "ping_timeout": 60,
             "logger": QUIET,
         }
-        async with open_websockets(self._serve, self.door.host, self.door.port, **options) as server:
-            started(self._url(server))
+        where = {"host": self.door.host, "port": self.door.port} if listener is None else {"sock": listener}
+        async with open_websockets(self._serve, **where, **options) as server:
+            port = self.door.port if listener is not None else next(iter(server.sockets)).getsockname()[1]
+            started(url_of(self.door.host, port))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.host.run())
                 tasks.create_task(server.serve_forever())
-
-    def _url(self, server: Websockets) -> str:
-        port = next(iter(server.sockets)).getsockname()[1]
-        host = f"[{self.door.host}]" if ":" in self.door.host else self.door.host
-        return f"ws://{host}:{port}"
 
     def _refusal(self, connection: ServerConnection, request: Request) -> Response | None:
         """An answer to a request that does not become a connection."""
@@ -151,16 +152,15 @@ class Server:
             return connection.respond(http.HTTPStatus.OK, "OK\n")
         if self.door.token is not None and not _has_token(request, self.door.token):
             return connection.respond(http.HTTPStatus.UNAUTHORIZED, "the token is missing or wrong\n")
-        if self.visitors >= self.door.connections:
+        if self.visitors.total >= self.door.connections:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, _full(self.door))
         return None
 
     async def _serve(self, connection: ServerConnection) -> None:
         """One connection, from the first message to the last."""
-        if self.visitors >= self.door.connections:  # several were let in at the same time
+        if not self.visitors.take(1, self.door.connections):  # several were let in at the same time
             await connection.close(1013, _full(self.door).strip())
             return
-        self.visitors += 1
         guest = self.host.enter()
         try:
             await connection.send(pack(guest.hello()))
@@ -176,7 +176,7 @@ class Server:
         except ConnectionClosed:
             return
         finally:
-            self.visitors -= 1
+            self.visitors.give_back(1)
             guest.leave()
 
     async def _reply(self, guest: Guest, data: bytes | str) -> bytes | str:
@@ -194,6 +194,11 @@ class Server:
         if isinstance(reply, str):
             return reply
         return pack(reply if tag is None else reply | {"id": tag})
+
+
+def url_of(host: str, port: int) -> str:
+    """The address of a server."""
+    return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
 
 
 @contextlib.contextmanager

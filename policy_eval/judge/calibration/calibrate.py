@@ -10,8 +10,9 @@ With `--error` there are two thresholds, between which the judge is unsure; see 
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -22,19 +23,20 @@ from jaxtyping import Float64
 
 from policy_eval.judge.calibration.conformal import Band, conformal_band
 from policy_eval.judge.calibration.page import meaning, write_page
-from policy_eval.judge.calibration.scores import Dreaming, dreamt_scores, real_successes, recorded_scores
+from policy_eval.judge.calibration.scores import Dreamer, Dreaming, dreamt_scores, real_successes, recorded_scores
 from policy_eval.judge.calibration.threshold import new_threshold
 from policy_eval.judge.find import load_trained
 from policy_eval.judge.goals.judge import GoalJudge
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.find import find_policies, load_policy
-from worldmodel.data import open_episodes
+from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.lerobot.read import recorded_policies
 from worldmodel.data.options import ColumnOptions, DataOptions, chosen_episodes
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
-from worldmodel.model.precision import command_device
-from worldmodel.processes import single_thread
+from worldmodel.model.precision import choose_device, command_device
+from worldmodel.processes import single_thread, work_through
+from worldmodel.processes.workers import read_workers
 from worldmodel.world_model import WorldModel
 
 
@@ -78,6 +80,12 @@ class CalibrateConfig:
     """Change the threshold even if the difference between dreams and rollouts may be chance."""
     overwrite: bool = False
     """Replace what an earlier run left in --out."""
+    workers: int | str = 1
+    """Number of processes that share the dreams, each with one thread; ray, a Ray cluster that runs here or that is
+    started; or ray://HOST:PORT, another one."""
+    gpus_per_worker: float | None = None
+    """Share of a GPU that each worker of a Ray cluster takes; with 0.25 four workers share one. By default a whole one
+    where --device is CUDA."""
     columns: Annotated[ColumnOptions, tyro.conf.arg(name="")] = field(default_factory=ColumnOptions)
     """Which columns of the data to read."""
     device: str = "auto"
@@ -118,6 +126,7 @@ def check(config: CalibrateConfig) -> None:
     if (config.world is None) != (not config.policies):
         have, lack = ("--policies", "--world") if config.policies else ("--world", "--policies")
         raise ValueError(f"{have} is given and {lack} is not: policies dream in a world model")
+    read_workers(config.workers, config.gpus_per_worker)
     if config.error is not None and config.always:
         raise ValueError(f"--always goes with one threshold, --error {config.error:g} sets two")
 
@@ -129,22 +138,58 @@ def dreams_and_outcomes(
 
     The scores are those of dreams, or of the recorded frames where there is no world model.
     """
-    reading, log = DataOptions(**asdict(config.columns)), config.out / "calibrate.log"
-    world = None if config.world is None else WorldModel.load(config.world, device)
-    size, views = (judge.shape.size, judge.shape.views) if world is None else (tuple(world.size), world.views)
-    source = open_episodes(config.data, size=size, views=views, options=reading)
-    everyone = recorded_policies(config.data)
-    actors = chosen_actors(config, source.name, [everyone[origin.number] for origin in source.origins])
-    if world is None:
-        scores = recorded_scores(judge, source, list(actors), config.horizon, log)
+    if config.world is None:
+        source, actors = rollouts_of(config, judge.shape.size, judge.shape.views)
+        scores = recorded_scores(judge, source, list(actors), config.horizon, config.out / "calibrate.log")
         return source.name, scores, real_successes(source, list(actors), config.horizon), 0
+    dreamer, others = open_dreamer(config, judge, device)
+    with closing(dreamed(config, dreamer)) as results:
+        scores = dreamt_scores(dreamer, results)
+    source, episodes = dreamer.source, [row for mine in dreamer.rows.values() for row in mine]
+    return source.name, scores, real_successes(source, episodes, config.horizon * dreamer.world.stride), others
+
+
+def rollouts_of(
+    config: CalibrateConfig, size: tuple[int, int], views: tuple[str, ...]
+) -> tuple[EpisodeSource, dict[int, str | None]]:
+    """The rollouts, and which policy acted in each of the chosen ones."""
+    source = open_episodes(config.data, size=size, views=views, options=DataOptions(**asdict(config.columns)))
+    everyone = recorded_policies(config.data)
+    return source, chosen_actors(config, source.name, [everyone[origin.number] for origin in source.origins])
+
+
+def open_dreamer(config: CalibrateConfig, judge: LearnedJudge | GoalJudge, device: torch.device) -> tuple[Dreamer, int]:
+    """Load what the dreams need; also returns the number of rollouts by others."""
+    world = WorldModel.load(config.world, device)
+    source, actors = rollouts_of(config, tuple(world.size), world.views)
     specs = find_policies(config.policies)
     rows = rows_of(source.name, actors, list(specs))
     policies = {name: load_policy(spec, device) for name, spec in specs.items()}
+    log = config.out / "calibrate.log"
     dreaming = Dreaming(config.num_envs, config.horizon, config.num_steps, config.seed, log)
-    scores = dreamt_scores(dreaming, world, judge, policies, source, rows)
-    real = real_successes(source, [row for mine in rows.values() for row in mine], config.horizon * world.stride)
-    return source.name, scores, real, len(actors) - len(real)
+    return Dreamer(dreaming, world, judge, policies, source, rows), len(actors) - sum(map(len, rows.values()))
+
+
+def dreamed(config: CalibrateConfig, dreamer: Dreamer) -> Iterator[tuple[int, Float64[np.ndarray, "_"]]]:
+    """The number of each part and its scores, as soon as it was dreamed, here or by the workers."""
+    workers = read_workers(config.workers, config.gpus_per_worker, choose_device(config.device).type)
+    if workers.alone:
+        yield from ((number, dreamer.scores(part)) for number, part in enumerate(dreamer.parts))
+        return
+    theirs = replace(config, device=workers.device(config.device))
+    yield from work_through(_dream, dreamer.parts, workers=workers, start=_prepare, start_with=(theirs,))
+
+
+def _prepare(config: CalibrateConfig) -> None:
+    """Set up a worker with one thread."""
+    global _dreamer
+    torch.set_num_threads(1)
+    device = choose_device(config.device)
+    _dreamer, _ = open_dreamer(config, load_trained(config.judge, device), device)
+
+
+def _dream(part: tuple[str, int]) -> Float64[np.ndarray, "_"]:
+    return _dreamer.scores(part)
 
 
 def match(

@@ -4,7 +4,7 @@ The score of a trial is the highest one of its frames, since a trial succeeds wi
 success. The first frame, at which no action was applied yet, is left out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,36 +59,80 @@ class Dreaming:
     log: Path
 
 
-def dreamt_scores(
-    dreaming: Dreaming,
-    world: WorldModel,
-    judge: LearnedJudge | GoalJudge,
-    policies: Mapping[str, Policy],
-    source: EpisodeSource,
-    rows: Mapping[str, Sequence[int]],
-) -> Float64[np.ndarray, "e"]:
-    """Score of a dream from the start of every rollout, by the policy that acted there."""
-    highest = []
-    with ProgressLine("calibrate", sum(map(len, rows.values())), unit="dreams", log=dreaming.log) as progress:
-        for name, mine in rows.items():
-            starts, listener = Starts(source, mine), Listener(judge)
+class Dreamer:
+    """Lets the policies dream from the starts of their own rollouts, some at a time.
+
+    Args:
+        dreaming: How they dream.
+        world: The world model.
+        judge: Scores the dreamed frames.
+        policies: The policies by name.
+        source: The rollouts.
+        rows: The episodes that each policy acted in.
+    """
+
+    def __init__(
+        self,
+        dreaming: Dreaming,
+        world: WorldModel,
+        judge: LearnedJudge | GoalJudge,
+        policies: Mapping[str, Policy],
+        source: EpisodeSource,
+        rows: Mapping[str, Sequence[int]],
+    ):
+        self.dreaming, self.world, self.judge = dreaming, world, judge
+        self.policies, self.source, self.rows = policies, source, rows
+        self._now: tuple[str, DreamEnv, Listener] | None = None
+
+    @property
+    def parts(self) -> list[tuple[str, int]]:
+        """The name of the policy and the first of its rollouts in each batch of dreams, in the order of the scores."""
+        size = self.dreaming.num_envs
+        return [(name, first) for name, mine in self.rows.items() for first in range(0, len(mine), size)]
+
+    def scores(self, part: tuple[str, int]) -> Float64[np.ndarray, "e"]:
+        """Scores of one batch of dreams; they do not depend on the other batches."""
+        name, first = part
+        dream, listener = self._opened(name)
+        rows = range(first, min(first + dream.num_envs, len(self.rows[name])))
+        listener.highest = None
+        evaluate(self.policies[name], dream, starts=rows, horizon=self.dreaming.horizon)
+        return listener.highest[: len(rows)]
+
+    def _opened(self, name: str) -> tuple[DreamEnv, Listener]:
+        """The dreams of a policy; those of the last one are kept."""
+        if self._now is None or self._now[0] != name:
+            mine, listener = self.rows[name], Listener(self.judge)
             dream = DreamEnv(
-                world,
-                starts,
+                self.world,
+                Starts(self.source, mine),
                 listener,
-                num_envs=min(dreaming.num_envs, len(mine)),
-                horizon=dreaming.horizon,
-                num_steps=dreaming.num_steps,
-                seed=dreaming.seed,
+                num_envs=min(self.dreaming.num_envs, len(mine)),
+                horizon=self.dreaming.horizon,
+                num_steps=self.dreaming.num_steps,
+                seed=self.dreaming.seed,
                 autoreset_mode=AutoresetMode.DISABLED,
             )
-            for first in range(0, len(mine), dream.num_envs):
-                part = range(first, min(first + dream.num_envs, len(mine)))
-                listener.highest = None
-                evaluate(policies[name], dream, starts=part, horizon=dreaming.horizon)
-                highest.append(listener.highest[: len(part)])
-                progress.advance(len(part))
-    return np.concatenate(highest)
+            self._now = (name, dream, listener)
+        return self._now[1:]
+
+
+def dreamt_scores(
+    dreamer: Dreamer, results: Iterable[tuple[int, Float64[np.ndarray, "_"]]]
+) -> Float64[np.ndarray, "e"]:
+    """Score of a dream from the start of every rollout, by the policy that acted there; shows the progress.
+
+    Args:
+        dreamer: Knows the parts.
+        results: The number of each part and its scores, in any order.
+    """
+    found: dict[int, Float64[np.ndarray, "_"]] = {}
+    total, log = sum(map(len, dreamer.rows.values())), dreamer.dreaming.log
+    with ProgressLine("calibrate", total, unit="dreams", log=log) as progress:
+        for number, scores in results:
+            found[number] = scores
+            progress.advance(len(scores), dreamer.parts[number][0])
+    return np.concatenate([found[number] for number in range(len(dreamer.parts))])
 
 
 def recorded_scores(

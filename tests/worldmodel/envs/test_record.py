@@ -15,9 +15,9 @@ from interrupting import go_on, interrupt_when
 
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
-from worldmodel.data.lerobot.write import staged_episodes
+from worldmodel.data.lerobot.write import staged_episodes, write_staged
 from worldmodel.envs import make_env
-from worldmodel.envs.record import RecordConfig, record, record_episode, simulate_episode
+from worldmodel.envs.record import RecordConfig, prepare, record, record_episode, recorded_elsewhere, simulate_episode
 
 DEADLINE = 300.0  # seconds; generous, for a machine that is busy with other work
 
@@ -147,8 +147,8 @@ def test_a_folder_with_something_else_is_refused(config, tmp_path):
         ({"env": "push"}, "no environment 'push'; known are pusht, pusht-position"),
         ({"episodes": 0}, "episodes is 1 to 100000, got 0"),
         ({"episodes": 100001}, "episodes is 1 to 100000, got 100001"),
-        ({"seed": -1}, "at least 0, got -1 and 1"),
-        ({"workers": -2}, "at least 0, got 4 and -2"),
+        ({"seed": -1}, "seed is at least 0, got -1"),
+        ({"workers": -2}, "--workers is at least 0, got -2"),
         ({"size": 8}, "16 to 256 pixels a side, got 8"),
     ],
 )
@@ -177,6 +177,33 @@ def test_staged_episodes_are_kept_and_the_rest_added(config, recorded, tmp_path)
         assert (again / file.relative_to(staged)).read_bytes() == content
     assert staged.stat().st_ino == before
     record(resumed)
+    assert_same_data(resumed.out, recorded)
+
+
+def staged_files(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_an_episode_of_another_machine_is_the_same(config, tmp_path):
+    """Nothing is written there; its files are staged here."""
+    here, there = (dataclasses.replace(config, out=tmp_path / name) for name in ("here", "there"))
+    frames, files = recorded_elsewhere(there, 1)
+    assert not there.out.exists()
+    write_staged(there.out, 1, files)
+    assert record_episode(here, 1) == frames and staged_episodes(there.out) == {1}
+    assert staged_files(there.out) == staged_files(here.out) != {}
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_records_the_episodes_that_are_missing(config, recorded, tmp_path):
+    pytest.importorskip("ray")
+    resumed = dataclasses.replace(config, out=tmp_path / "set")
+    prepare(resumed)
+    record_episode(resumed, 1)
+    command = [sys.executable, "-m", "worldmodel.cli", "record", config.env, "--out", str(resumed.out)]
+    command += ["--episodes", "3", "--seed", "4", "--behaviour", "noisy", "--workers", "ray"]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
+    assert finished.returncode == 0 and "Ray: " in finished.stdout, finished.stderr
     assert_same_data(resumed.out, recorded)
 
 

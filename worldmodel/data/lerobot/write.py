@@ -16,7 +16,7 @@ from worldmodel.data.lerobot.statistics import colour_histogram
 from worldmodel.data.video.write import encode_video
 from worldmodel.files import write_json
 
-__all__ = ["LeRobotSchema", "finalise", "stage_episode", "staged_episodes"]
+__all__ = ["LeRobotSchema", "finalise", "read_staged", "stage_episode", "staged_episodes", "write_staged"]
 
 STAGING = ".staging"
 EPISODE_COLUMNS = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
@@ -77,9 +77,35 @@ def stage_episode(
         np.savez(part / "columns.npz", **columns, **histograms)
         facts = {"task": task, "length": len(actions), "metadata": dict(metadata)}
         write_json(part / "episode.json", facts)
-        target = staging / f"episode_{index:06d}"
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(part, target)
+        _appear(part, folder, index)
+
+
+def read_staged(folder: Path, index: int) -> dict[str, bytes]:
+    """The files of a staged episode, for `write_staged` on another machine."""
+    return {file.name: file.read_bytes() for file in _place_of(folder, index).iterdir()}
+
+
+def write_staged(folder: Path, index: int, files: Mapping[str, bytes]) -> None:
+    """Stage an episode that was staged elsewhere, by its files."""
+    staging = folder / STAGING
+    staging.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=staging, prefix="part-") as name:
+        part = Path(name) / "episode"
+        part.mkdir()
+        for file, contents in files.items():
+            (part / file).write_bytes(contents)
+        _appear(part, folder, index)
+
+
+def _place_of(folder: Path, index: int) -> Path:
+    return folder / STAGING / f"episode_{index:06d}"
+
+
+def _appear(part: Path, folder: Path, index: int) -> None:
+    """Move a complete episode to its place."""
+    target = _place_of(folder, index)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(part, target)
 
 
 def staged_episodes(folder: Path) -> set[int]:

@@ -16,7 +16,7 @@ from square_world import SquareEnv, square_policy, write_episodes
 from tiny import tiny_world
 
 from policy_eval.judge.calibration.calibrate import CalibrateConfig, calibrate_judge, chosen_actors, rows_of
-from policy_eval.judge.calibration.scores import Dreaming, Listener, dreamt_scores, real_successes
+from policy_eval.judge.calibration.scores import Dreamer, Dreaming, Listener, dreamt_scores, real_successes
 from policy_eval.judge.calibration.threshold import matching_threshold, new_threshold
 from policy_eval.judge.goals.judge import GoalJudge, GoalShape
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
@@ -129,9 +129,19 @@ def test_every_dream_is_listened_to_apart(config, made):
     source = open_episodes(config.data, size=tuple(world.size), views=world.views)
     parts = world, judge, policies, source, {"policy-0": [0, 2, 4], "policy-1": [1, 3]}
     log = config.out.parent / "log"
-    two, three = (dreamt_scores(Dreaming(number, 3, 1, 0, log), *parts) for number in (2, 3))
+    pairs, threes = (Dreamer(Dreaming(number, 3, 1, 0, log), *parts) for number in (2, 3))
+    assert pairs.parts == [("policy-0", 0), ("policy-0", 2), ("policy-1", 0)]
+    together = [(number, pairs.scores(part)) for number, part in enumerate(pairs.parts)]
+    two, three = dreamt_scores(pairs, together), dreamt_scores(threes, enumerate(map(threes.scores, threes.parts)))
     assert len(set(two.tolist())) == 5
     np.testing.assert_allclose(two, three, atol=1e-3)
+    assert (dreamt_scores(pairs, reversed(together)) == two).all()
+
+
+@pytest.mark.slow
+def test_processes_share_the_dreams(config):
+    alone = calibrate_judge(replace(config, always=True))
+    assert calibrate_judge(replace(config, always=True, overwrite=True, workers=2)) == alone
 
 
 class NamedSquare(SquareEnv):

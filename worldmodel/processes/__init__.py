@@ -17,6 +17,8 @@ from multiprocessing.synchronize import Barrier
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
+from worldmodel.processes.workers import Workers
+
 Result = TypeVar("Result")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _barrier: Barrier | None = None
@@ -130,27 +132,38 @@ def work_through(
     function: Callable[[Any], Result],
     calls: Sequence[Any],
     *,
-    processes: int,
+    workers: Workers,
     start: Callable[..., None],
     start_with: tuple[Any, ...] = (),
 ) -> Iterator[tuple[int, Result]]:
-    """Call `function` with each of `calls` in a pool of new processes; yields the index and the result of each.
+    """Call `function` with each of `calls` in new processes; yields the index and the result of each as it ends.
 
-    When the iterator is closed early, or an error or Ctrl-C passes through it, the processes end at once and print
-    nothing. Close it with `contextlib.closing`.
+    The processes are on this machine, or on the nodes of a Ray cluster. When the iterator is closed early, or an error
+    or Ctrl-C passes through it, they end at once and print nothing. Close it with `contextlib.closing`.
 
     Args:
         function: Defined at module level, so that a new process can import it.
         calls: The arguments; they and the results are pickled.
-        processes: Number of processes.
+        workers: Who makes the calls; of the processes of this machine, not more than there are calls.
         start: Called once in every process.
         start_with: Its arguments.
 
     Raises:
-        ValueError: A process was killed.
+        ValueError: A process was killed, or there is no such Ray cluster.
     """
+    if workers.cluster:
+        from worldmodel.processes.cluster import work_on_cluster
+
+        return work_on_cluster(function, calls, workers=workers, start=start, start_with=start_with)
+    return _work_here(function, calls, min(workers.number, len(calls)), (start, start_with))
+
+
+def _work_here(
+    function: Callable[[Any], Result], calls: Sequence[Any], processes: int, start: tuple[Any, ...]
+) -> Iterator[tuple[int, Result]]:
+    """`work_through` in a pool of processes of this machine."""
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), start, start_with)
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start, start)
     try:
         with deaf_to_interrupts():
             waiting = {pool.submit(function, call): number for number, call in enumerate(calls)}
@@ -164,6 +177,12 @@ def work_through(
             raise ValueError("a worker process was killed, perhaps for lack of memory; use fewer --workers") from error
         raise
     pool.shutdown()
+
+
+def _start(start: Callable[..., None], start_with: tuple[Any, ...]) -> None:
+    """Set up a worker process, which ends when its parent ends, even if that one is killed."""
+    start(*start_with)
+    end_with_parent()
 
 
 def wait_briefly() -> None:

@@ -21,6 +21,7 @@ from worldmodel.processes import (
     wait_for_the_others,
     work_through,
 )
+from worldmodel.processes.workers import Workers
 
 
 def meet(number: int, delay: float) -> tuple[int, int, int, float, float]:
@@ -136,17 +137,17 @@ def no_start() -> None:
 
 
 def test_calls_are_shared_by_processes_which_ctrl_c_does_not_reach():
-    assert sorted(work_through(double, [3, 4, 5], processes=2, start=no_start)) == [(0, 6), (1, 8), (2, 10)]
+    assert sorted(work_through(double, [3, 4, 5], workers=Workers(2), start=no_start)) == [(0, 6), (1, 8), (2, 10)]
 
 
 def test_a_killed_process_is_one_line():
     with pytest.raises(ValueError, match="a worker process was killed, perhaps for lack of memory"):
-        list(work_through(double, [-1], processes=1, start=no_start))
+        list(work_through(double, [-1], workers=Workers(1), start=no_start))
 
 
 def test_processes_end_at_once_when_the_work_is_left(capfd):
     children = set(multiprocessing.active_children())
-    with closing(work_through(double, [1, 99, 99], processes=2, start=no_start)) as work:
+    with closing(work_through(double, [1, 99, 99], workers=Workers(2), start=no_start)) as work:
         assert next(work) == (0, 2)
         began = time.monotonic()
     assert time.monotonic() - began < 20
