@@ -21,17 +21,13 @@ from torch import Tensor
 from worldmodel.data.clip import Clip, EpisodeSource, columns_at
 from worldmodel.data.video.read import release_readers
 from worldmodel.display.progress import ProgressLine
+from worldmodel.files import default_cache_folder
 
 FORMAT = 2
 """Version of the cache; it changes with the way in which frames are read from files or stored."""
 TABLES = ("actions", "states", "rewards", "successes")
 PIECE_FRAMES = 128
 PIECE_BYTES = 2**26  # of decoded pictures; long episodes and large pictures do not fill the memory
-
-
-def default_cache_folder() -> Path:
-    """`$WORLDMODEL_CACHE`, or `~/.cache/worldmodel`."""
-    return Path(os.environ.get("WORLDMODEL_CACHE", Path.home() / ".cache" / "worldmodel"))
 
 
 class EpisodeCache:

@@ -53,7 +53,8 @@ def read_text(file: Path) -> Text:
         ValueError: It is not readable, or its numbers can be understood in two ways.
     """
     try:
-        content = file.read_bytes()
+        with held(file) as stored:
+            content = stored.read_bytes()
         decoded = content.decode("utf-16" if content.startswith(UTF16) else "utf-8-sig")
         lines = full_lines(file, decoded)
         comments = [line for line in lines if line.lstrip().startswith("#")]
