@@ -14,8 +14,8 @@ from torch import Tensor
 
 from worldmodel.data.checks import fail
 from worldmodel.data.clip import Clip, Origin, columns_at
-from worldmodel.data.video.decoders import video_header
 from worldmodel.data.remote.tree import find_place, told
+from worldmodel.data.video.decoders import video_header
 from worldmodel.data.video.letterbox import FrameBudget, Letterbox
 from worldmodel.data.video.mp4 import outlined
 from worldmodel.data.video.read import read_frames

@@ -18,6 +18,7 @@ from worldmodel.data.checks import fail
 from worldmodel.data.lerobot.findings import Findings
 from worldmodel.data.lerobot.tables import BROKEN_FILE, is_list, is_numeric, is_picture, read_schema
 from worldmodel.data.options import ranges
+from worldmodel.data.remote.tree import held
 from worldmodel.data.source import Pictures
 
 CACHED_MB = 256  # of encoded pictures, in every thread that reads

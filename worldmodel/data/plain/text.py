@@ -13,6 +13,7 @@ from jaxtyping import Float64, Shaped
 from worldmodel.data.checks import fail
 from worldmodel.data.plain.arrays import Table, full_lines
 from worldmodel.data.plain.names import NUMBER
+from worldmodel.data.remote.tree import held
 
 COMMA_NUMBER = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+")

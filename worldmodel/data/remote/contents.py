@@ -121,6 +121,7 @@ def _fetch(file: RemoteFile, place: Path, limit: int | None) -> None:
             with os.fdopen(handle, "r+b") as part:
                 digest = _download(file, part)
                 write_text(_note(place), digest)
+                os.chmod(name, 0o644)
                 os.replace(name, place)
         finally:
             Path(name).unlink(missing_ok=True)

@@ -79,7 +79,9 @@ def read_listing(file: Path) -> Listing:
     """Read what was written of `Listing.as_json`; it never changes, so each process reads it once."""
     values = read_object(file)
     url = values["url"]
-    return Listing(url, {name: RemoteFile(url, name, *facts) for name, facts in values["files"].items()}, values["alone"])
+    return Listing(
+        url, {name: RemoteFile(url, name, *facts) for name, facts in values["files"].items()}, values["alone"]
+    )
 
 
 def list_files(url: str) -> Listing:

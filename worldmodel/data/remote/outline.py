@@ -11,6 +11,7 @@ from worldmodel.data.remote.url import UnreachableError, refuse
 from worldmodel.files import default_cache_folder, write_atomically
 
 PART = 2**16
+SMALL = 2**18  # bytes of a video that is fetched whole
 MOST = 2**28  # bytes of a box that is fetched
 WANTED = (b"ftyp", b"moov")
 
@@ -19,7 +20,7 @@ def outline(path: Path) -> Path | None:
     """A file as long as the video in which only the boxes `ftyp` and `moov` are filled.
 
     Returns:
-        The file; `None` if the video is on this disk, or its boxes cannot be told apart.
+        The file; `None` if the video is on this disk, is small, or its boxes cannot be told apart.
 
     Raises:
         ValueError: The driver refuses to read the video.
@@ -28,6 +29,8 @@ def outline(path: Path) -> Path | None:
     if place is None or content(place.file).exists():
         return None
     file = place.file
+    if file.size < SMALL:
+        return None
     made = default_cache_folder() / "streams" / "outlines" / f"{file.key}{file.suffix}"
     if not made.is_file():
         parts = _parts(file)
