@@ -6,7 +6,9 @@ import pytest
 from drawn_episodes import DrawnEpisodes
 from tiny import tiny_world
 
-from worldmodel.bench.decoding import STEPS, DecodingSpeed, StepNeed, decoding_speed, in_words, number, step_need
+from worldmodel.bench import decoding
+from worldmodel.bench.decoding import DecodingSpeed, StepNeed, decoding_speed, in_words, number, step_need
+from worldmodel.bench.training import TrainingSpeed
 from worldmodel.cli import main
 
 
@@ -27,15 +29,14 @@ def test_rates_count_frames_of_all_workers(workers):
     assert 0.5 * workers * 250 * 6 / 7 < found.clip_frames_per_second <= workers * 250 * 6 / 7
 
 
-def test_the_time_of_reading_is_not_that_of_the_step():
+def test_the_time_of_reading_is_not_that_of_the_step(monkeypatch):
     world = tiny_world()
-    source = Sleeping([12, 12], size=tuple(world.size), views=world.views)
-    begin = time.perf_counter()
+    source = DrawnEpisodes([12, 3], size=tuple(world.size), views=world.views)
+    found = step_need(world, source, name="tiny", batch=2, frames=4)
+    assert (found.name, found.device, found.frames) == ("tiny", "cpu", 8)
+    monkeypatch.setattr(decoding, "training_speed", lambda *_, **__: TrainingSpeed(60.0, 0.25))
     need = step_need(world, source, name="tiny", batch=2, frames=4)
-    slept = STEPS * 2 * (2 + 3) * 0.004  # two clips a step, each read in two parts
-    assert STEPS * need.seconds < time.perf_counter() - begin - slept
-    assert (need.name, need.device, need.frames) == ("tiny", "cpu", 8)
-    assert need.frames_per_second == 8 / need.seconds
+    assert need.seconds == pytest.approx(2 * 3 / 60 * 0.75) and need.frames_per_second == 8 / need.seconds
 
 
 def speeds(*clips: float) -> list[DecodingSpeed]:

@@ -101,7 +101,7 @@ def too_large(path: Path) -> list[str]:
     largest = max(read_listing(place.tree / "listing.json").files.values(), key=lambda file: file.size)
     if largest.size <= place.limit:
         return []
-    sizes = f"{largest.size / GB:.3g} GB, more than the {place.limit / GB:.3g} of --cache-gb"
+    sizes = f"{largest.size / 1e6:,.3f} MB, more than the {place.limit / 1e6:,.3f} MB of --cache-gb"
     return [f"{largest.url} has {sizes}; files of that size are fetched one at a time, and again whenever needed"]
 
 

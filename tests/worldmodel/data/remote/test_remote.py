@@ -268,7 +268,7 @@ def test_faults_are_told_with_the_url(memory, tmp_path):
 
 
 def test_a_file_larger_than_the_bound_is_noted(memory):
-    with pytest.warns(DataWarning, match="more than the 1e-06 of --cache-gb"):
+    with pytest.warns(DataWarning, match="more than the 0.001 MB of --cache-gb"):
         open_episodes(put(V21), options=DataOptions(cache_gb=1e-6))
 
 
