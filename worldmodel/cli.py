@@ -218,12 +218,12 @@ COMMANDS = {
     ),
     "info": Command(
         "Show what is in a data set.",
-        "worldmodel.data.info",
+        "worldmodel.bench.info",
         "InfoConfig",
         "info",
-        more="It also names what is broken or suspicious.",
+        more="It also names what is broken or suspicious, and with --speed whether training waits for the pictures.",
         example="info data/pusht",
-        everyday="views look-at episodes skip-broken",
+        everyday="views look-at speed world episodes skip-broken",
     ),
     "push": Command(
         "Put a world model, policy or judge on the hub, with a card of its figures.",

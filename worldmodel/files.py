@@ -24,18 +24,26 @@ UNFINISHED = re.compile(r"\..+\.(?P<process>\d+)\.\w+\.part(\.\w+)?")
 HUB = re.compile(r"hf:/{1,2}(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")  # a Path has one slash
 
 
+def default_cache_folder() -> Path:
+    """`$WORLDMODEL_CACHE`, or `~/.cache/worldmodel`."""
+    return Path(os.environ.get("WORLDMODEL_CACHE", Path.home() / ".cache" / "worldmodel"))
+
+
 def is_on_hub(name: str | Path) -> bool:
     """Whether a user means `hf://...`, something on the hub."""
     return str(name).startswith("hf:/")
 
 
-def fetch_from_hub(name: str | Path, patterns: list[str] | None = None, *, kind: str = "model") -> Path:
+def fetch_from_hub(
+    name: str | Path, patterns: list[str] | None = None, *, kind: str = "model", offline: bool = False
+) -> Path:
     """Download `hf://USER/NAME@REV`, and return its folder; without a network an earlier download is used.
 
     Args:
         name: `hf://USER/NAME`, with `@REV` for a branch, tag or commit.
         patterns: Which files; all by default.
         kind: `model` or `dataset`.
+        offline: Whether only an earlier download will do.
 
     Raises:
         ValueError: The name has another form, or the files are neither on the hub nor downloaded.
@@ -47,7 +55,7 @@ def fetch_from_hub(name: str | Path, patterns: list[str] | None = None, *, kind:
         raise ValueError(f"{name}: expected hf://USER/NAME or hf://USER/NAME@REVISION")
     wanted = {"revision": parts["revision"], "allow_patterns": patterns, "repo_type": kind}
     try:
-        return Path(snapshot_download(parts["name"], **wanted))
+        return Path(snapshot_download(parts["name"], local_files_only=offline, **wanted))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{name}: cannot be fetched from the hub: {reason}") from error

@@ -114,7 +114,8 @@ def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
     device = start_accelerator(config.device, config.out, "none").device
     world = None if config.world is None else WorldModel.load(config.world, device)
     shape = () if world is None else (tuple(world.size), world.views)
-    source = EpisodeCache(open_episodes(config.data, *shape, options=config.reading))
+    recorded = open_episodes(config.data, *shape, options=config.reading)
+    source = EpisodeCache(recorded, cache_gb=config.reading.cache_gb)
     if not source.action_dim:
         raise ValueError(f"{source.name}: no actions to learn to decode")
     train, calibration, test = split(source, config.validation_episodes)

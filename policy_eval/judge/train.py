@@ -215,12 +215,12 @@ def read_data(config: JudgeConfig) -> tuple[EpisodeCache, EpisodeCache, tuple[ra
     Raises:
         ValueError: One of the three parts would be empty.
     """
-    source = EpisodeCache(open_episodes(config.data, options=config.reading))
+    source = EpisodeCache(open_episodes(config.data, options=config.reading), cache_gb=config.reading.cache_gb)
     train, calibration, test = split(source, config.held_out)
     if config.test_data is None:
         return source, source, (train, calibration, test)
     reading = config.test_reading or replace(config.reading, episodes="")
-    tested = EpisodeCache(open_episodes(config.test_data, options=reading))
+    tested = EpisodeCache(open_episodes(config.test_data, options=reading), cache_gb=config.reading.cache_gb)
     return source, tested, (train, range(calibration.start, test.stop), range(len(tested)))
 
 

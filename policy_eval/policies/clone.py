@@ -119,7 +119,8 @@ def clone(config: CloneConfig) -> Path:
     """
     check_out(config.out, "policy.json", overwrite=config.overwrite)
     device = start_accelerator(config.device, config.out, "none").device
-    source = EpisodeCache(open_episodes(config.data, config.size, options=config.reading))
+    recorded = open_episodes(config.data, config.size, options=config.reading)
+    source = EpisodeCache(recorded, cache_gb=config.reading.cache_gb)
     views = check_clone(config, source)
     demonstrations = read_demonstrations(config, source, views)
     torch.manual_seed(config.seed)

@@ -80,7 +80,8 @@ def posttrain(
     """
     accelerator = begin(config)
     base = WorldModel.load(config.world, accelerator.device)
-    source = EpisodeCache(open_episodes(config.data, tuple(base.size), base.views, config.reading))
+    recorded = open_episodes(config.data, tuple(base.size), base.views, config.reading)
+    source = EpisodeCache(recorded, cache_gb=config.reading.cache_gb)
     extra = find_rewards(config.reward.extra, rewards)
     read = read_by(config, source) | rewards_read(config.reward.extra, rewards)
     settings = RunSettings(config, read | terms_read(config.pathwise, pictures) if config.differentiable else read)

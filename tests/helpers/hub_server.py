@@ -1,4 +1,7 @@
-"""A stand-in for the hub on this machine: as much of its HTTP interface as the real client needs to push and load."""
+"""A stand-in for the hub on this machine: as much of its HTTP interface as the real client needs.
+
+It pushes and loads models, and reads data sets piece by piece.
+"""
 
 import base64
 import hashlib
@@ -8,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote
 
 TOKEN = "hf_writer"
 READER = "hf_reader"
@@ -17,7 +21,7 @@ class Hub(ThreadingHTTPServer):
     """Repositories in memory.
 
     Attributes:
-        repos: The files of every repository.
+        repos: The files of every repository; `datasets/USER/NAME` for data sets.
         private: Whether it is private.
         asked: Method and path of every request.
     """
@@ -88,6 +92,10 @@ class Handler(BaseHTTPRequestHandler):
                 for path in paths
             ]
             self.answer(200, {"files": files}) if found[1] in hub.repos else self.answer(404, {"error": "not found"})
+        elif found := re.fullmatch(r"/api/(datasets/[\w.-]+/[\w.-]+)/paths-info/[\w.-]+", self.path):
+            asked = parse_qs(body.decode())["paths"]
+            files = hub.repos.get(found[1], {})
+            self.answer(200, [entry for entry in tree(files) if entry["path"] in asked])
         elif self.path.endswith("/info/lfs/objects/batch"):
             objects = [
                 {**each, "actions": {"upload": {"href": f"{hub.url}/lfs/{each['oid']}"}}}
@@ -118,23 +126,34 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         hub = self.server
         hub.asked.append((self.command, self.path))
-        if found := re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)(/revision/[\w.-]+|/tree/.*)?(\?.*)?", self.path):
+        if found := re.fullmatch(
+            r"/api/(?:models/)?((?:datasets/)?[\w.-]+/[\w.-]+)(/revision/[\w.-]+|/tree/.*)?(\?.*)?", self.path
+        ):
             if found[1] not in hub.repos:
                 return self.answer(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
             files = hub.repos[found[1]]
             if (found[2] or "").startswith("/tree"):
-                tree = [{"type": "file", "path": path, "size": len(data), "oid": "0"} for path, data in files.items()]
-                return self.answer(200, tree)
+                return self.answer(200, tree(files))
             listed = [{"rfilename": path} for path in files]
             return self.answer(200, {"id": found[1], "sha": hub.commit(found[1]), "siblings": listed})
-        found = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/[\w.-]+/(.+)", self.path)
-        data = hub.repos.get(found[1], {}).get(found[2]) if found else None
+        found = re.fullmatch(r"/((?:datasets/)?[\w.-]+/[\w.-]+)/resolve/[\w.-]+/(.+)", self.path)
+        data = hub.repos.get(found[1], {}).get(unquote(found[2])) if found else None
         if data is None:
             return self.answer(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
         head = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": hub.commit(found[1])}
+        part = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if part:
+            return self.answer(206, headers=head, data=data[int(part[1]) : int(part[2]) + 1])
         return self.answer(200, headers=head, data=data)
 
     do_HEAD = do_GET
+
+
+def tree(files: dict[str, bytes]) -> list[dict]:
+    return [
+        {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+        for path, data in files.items()
+    ]
 
 
 @contextmanager

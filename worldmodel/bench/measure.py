@@ -219,7 +219,8 @@ def stream_rate(folder: str | Path, batch: int, num_steps: int, frames: int) -> 
 
 def measure_training(world: WorldModel, config: BenchConfig) -> dict[str, Any]:
     """Training speed without self-forwarding, and with two passes of it."""
-    source = EpisodeCache(open_episodes(config.data, world.size, world.views, config.reading))
+    recorded = open_episodes(config.data, world.size, world.views, config.reading)
+    source = EpisodeCache(recorded, cache_gb=config.reading.cache_gb)
     settings = {"steps": config.rounds, "clock": CLOCKS[config.clock]}
     speeds = {str(passes): asdict(training_speed(world, source, passes=passes, **settings)) for passes in (0, 2)}
     return {"passes": speeds}

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Shaped
 T = TypeVar("T")
 
 
-def fail(file: Path, field: str, found: object, expected: object, episode: int | None = None) -> NoReturn:
+def fail(file: Path | str, field: str, found: object, expected: object, episode: int | None = None) -> NoReturn:
     """Raise a `ValueError` that names file, episode, field and both values."""
     where = "" if episode is None else f"episode {episode}, "
     raise ValueError(f"{file}: {where}{field} is {found!s:.200}, expected {expected!s:.200}")

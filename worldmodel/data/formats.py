@@ -13,9 +13,10 @@ from worldmodel.data.lerobot.read import open_lerobot
 from worldmodel.data.options import DataOptions, Request
 from worldmodel.data.plain.layout import contents, holds_episodes
 from worldmodel.data.plain.read import open_folder
+from worldmodel.data.remote.tree import stand_in, told, too_large
+from worldmodel.data.remote.url import is_url
 from worldmodel.data.source import TableSource
 from worldmodel.data.video.letterbox import FrameBudget
-from worldmodel.files import fetch_from_hub, is_on_hub
 from worldmodel.model.folder import shipped
 
 SHOWN = 3  # notes in one warning
@@ -77,7 +78,22 @@ def open_episodes(
 
 def open_set(path: str | Path, request: Request) -> TableSource:
     """Open one data set; `path` is as in `open_episodes`."""
-    name, path = str(path), fetch_from_hub(path, kind="dataset") if is_on_hub(path) else shipped(path)
+    if is_url(path):
+        return _open_url(path, request)
+    return _open_path(shipped(path), str(path), request)
+
+
+def _open_url(url: str | Path, request: Request) -> TableSource:
+    """Open a data set behind a URL; messages and notes name the URL."""
+    path = stand_in(url, request.cache_gb)
+    try:
+        source = _open_path(path, str(url), request)
+    except ValueError as error:
+        raise ValueError(told(str(error))) from error
+    return replace(source, notes=tuple(told(note) for note in (*source.notes, *too_large(path))))
+
+
+def _open_path(path: Path, name: str, request: Request) -> TableSource:
     opener = next((opener for fits, opener in FORMATS if fits(path)), refuse_unknown)
     source = replace(opener(path, request), name=name)
     selected = request.views is None or request.views == source.views

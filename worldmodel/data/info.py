@@ -1,50 +1,13 @@
-"""Describe a data set in a few lines, and list what is suspicious about it."""
+"""Describe a data set in a few lines."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
-from rich.console import Console
 from rich.table import Table
 
 from conditioning.angles import found_angles
-from worldmodel.data.formats import open_set
-from worldmodel.data.options import DataOptions, ReadOptions, Request
-from worldmodel.data.problems import find_problems
 from worldmodel.data.source import TableSource
-
-
-@dataclass(frozen=True)
-class InfoConfig:
-    """Which data set to describe."""
-
-    data: tyro.conf.Positional[str | Path]
-    """LeRobot folder, folder of videos, HDF5 file(s), or hf://USER/SET@REV."""
-    views: tuple[str, ...] = ()
-    """Cameras to read, in this order; by default all. The other ones may be broken."""
-    look_at: int = 8
-    """Number of episodes whose pictures are decoded to search for problems; 0 for none."""
-    reading: ReadOptions = field(default_factory=DataOptions)
-    """Which episodes and columns of the data to read."""
-
-
-def info(config: InfoConfig) -> None:
-    """Print episodes, cameras, tasks, the ranges of actions and states, and problems found."""
-    source = open_set(config.data, Request(**asdict(config.reading), views=config.views or None))
-    console = Console()
-    for name, value in describe(source).items():
-        console.print(f"{name:9} {value}", highlight=False, soft_wrap=True, markup=False)
-    if source.action_dim or source.state_dim:
-        console.print(range_table(source))
-    problems = find_problems(source, look_at=config.look_at)
-    for kind, lines in (("note", source.notes), ("problem", problems)):
-        for line in lines:
-            console.print(f"{kind:9} {line}", highlight=False, soft_wrap=True, markup=False)
-    if not problems:
-        console.print("problems  none found", highlight=False)
 
 
 def describe(source: TableSource) -> dict[str, str]:

@@ -22,6 +22,9 @@ class ColumnOptions:
     """Columns that hold the action, side by side in this order; by default they are found by their names."""
     state_keys: tuple[str, ...] = ()
     """Columns that hold the state, side by side in this order; by default they are found by their names."""
+    cache_gb: float | None = None
+    """Most GB on the disk for decoded frames, and as many for files fetched from a URL; the least recently used go
+    first. By default what the disk holds."""
 
 
 @dataclass(frozen=True)

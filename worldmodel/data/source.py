@@ -12,13 +12,14 @@ import torch
 from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
-from worldmodel.data.cache import default_cache_folder
 from worldmodel.data.checks import fail
 from worldmodel.data.clip import Clip, Origin, columns_at
+from worldmodel.data.remote.tree import find_place, told
 from worldmodel.data.video.decoders import video_header
 from worldmodel.data.video.letterbox import FrameBudget, Letterbox
+from worldmodel.data.video.mp4 import outlined
 from worldmodel.data.video.read import read_frames
-from worldmodel.files import read_object, write_json
+from worldmodel.files import default_cache_folder, read_object, write_json
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class VideoPictures:
 
     def codec(self, episode: int, camera: int) -> str:
         """Name of the codec as ffmpeg calls it, such as `h264`."""
-        return video_header(self.file(episode, camera)).codec
+        with outlined(self.file(episode, camera)) as file:
+            return video_header(file).codec
 
 
 @dataclass(frozen=True)
@@ -227,12 +229,11 @@ class TableSource:
             try:
                 frames = self.pictures.read(episode, camera, indices)
             except ValueError as error:
-                raise ValueError(
-                    f"{self.name}: episode {episode}, camera {key}, frames {indices[0]}..{indices[-1]}: {error}"
-                ) from error
+                where = f"episode {episode}, camera {key}, frames {indices[0]}..{indices[-1]}"
+                raise ValueError(f"{self.name}: {where}: {told(str(error))}") from error
             expected = (len(indices), *box.source, 3)
             if frames.shape != expected:
-                file = self.pictures.file(episode, camera)
+                file = told(str(self.pictures.file(episode, camera)))
                 fail(file, f"shape of {key}", frames.shape, expected, episode)
             views.append(box.fit(torch.from_numpy(frames)))
         return torch.stack(views, dim=1)
@@ -258,12 +259,16 @@ def fingerprint(folder: Path, files: Iterable[Path]) -> str:
     """Hash of the names and the content of a data set's files, wherever the folder lies.
 
     The content of a file is read again only when its size or its time of change differs from those
-    that were noted in the cache folder.
+    that were noted in the cache folder. Files behind a URL are not fetched for it: what the listing says about
+    them stands for their content, so the same files on the disk have another fingerprint.
     """
+    files = sorted(files)
+    if any(find_place(path) for path in files):
+        return sha256("".join(place.file.key for path in files if (place := find_place(path))).encode()).hexdigest()
     notes = default_cache_folder() / "digests" / f"{sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.json"
     known = _noted_digests(notes)
     digest, found = sha256(), {}
-    for path in sorted(path for path in files if path.is_file()):
+    for path in (path for path in files if path.is_file()):
         name, status = path.relative_to(folder).as_posix(), path.stat()
         stamp = [status.st_size, status.st_mtime_ns]
         noted = known.get(name)

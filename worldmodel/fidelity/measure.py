@@ -105,7 +105,7 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
         """The report on one data set; says how many of its episodes are left out."""
         report = measure_fidelity(
             world,
-            EpisodeCache(source),
+            EpisodeCache(source, cache_gb=config.reading.cache_gb),
             horizon=config.horizon,
             num_steps=config.num_steps,
             seed=config.seed,

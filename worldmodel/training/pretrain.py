@@ -218,7 +218,7 @@ def pretrain(config: PretrainConfig) -> Path:
             check_memory(training_bytes(network, **shape))
     settings = RunSettings(config, read_by(config, recorded), free=("validation_interval",))
     settings.check()
-    source = EpisodeCache(recorded)
+    source = EpisodeCache(recorded, cache_gb=config.reading.cache_gb)
     train, held_out = split_episodes(source, config.validation_episodes)
     world = build_world(
         source,

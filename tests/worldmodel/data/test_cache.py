@@ -17,12 +17,13 @@ from drawn_episodes import DrawnEpisodes
 from small_sets import V21, V30, two_episodes_v30
 
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
-from worldmodel.data import cache as dataset
 from worldmodel.data import source as source_module
-from worldmodel.data.cache import default_cache_folder, piece_frames
+from worldmodel.data.cache import episodes as dataset
+from worldmodel.data.cache import piece_frames
 from worldmodel.data.clip import Clip
 from worldmodel.data.sample import sample_clips
 from worldmodel.data.source import fingerprint
+from worldmodel.files import default_cache_folder
 from worldmodel.training.statistics import action_state_statistics
 
 FIELDS = ("frames", "actions", "states", "rewards", "successes", "pixel_mask")

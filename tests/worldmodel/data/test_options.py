@@ -5,7 +5,7 @@ import torch
 from drawn_episodes import DrawnEpisodes
 from places import LEROBOT_V21, LEROBOT_V30
 
-from worldmodel.data import formats, open_episodes
+from worldmodel.data import open_episodes
 from worldmodel.data.formats import DataWarning, _warn
 from worldmodel.data.joined import JoinedSource
 from worldmodel.data.options import DataOptions, chosen_episodes, intact_episodes, ranges
@@ -105,8 +105,3 @@ def test_no_data_set_is_refused():
 def test_an_episode_is_not_joined_with_itself():
     with pytest.raises(ValueError, match=f"{LEROBOT_V21}: episode 1 is in {LEROBOT_V21}, too"):
         JoinedSource([open_episodes(LEROBOT_V21), open_episodes(LEROBOT_V21, options=DataOptions(episodes="1:2"))])
-
-
-def test_a_data_set_keeps_the_name_that_the_user_gave_it(monkeypatch):
-    monkeypatch.setattr(formats, "fetch_from_hub", lambda name, kind: LEROBOT_V21)
-    assert open_episodes("hf://somebody/pusht@main").origins[0].name == "hf://somebody/pusht@main"

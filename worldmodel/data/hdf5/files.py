@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from worldmodel.data.checks import fail, matrix, without_unfinished_end
+from worldmodel.data.remote.tree import held
 
 BROKEN_FILE = (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError)
 SHOWN = 24  # names in a message about an unknown layout
@@ -22,12 +23,13 @@ def opened(file: Path) -> Iterator[h5py.File]:
     Raises:
         ValueError: It is not readable HDF5.
     """
-    try:
-        content = h5py.File(file, "r")
-    except BROKEN_FILE as error:
-        raise ValueError(f"{file}: content is not readable HDF5: {error}") from error
-    with content:
-        yield content
+    with held(file) as stored:
+        try:
+            content = h5py.File(stored, "r")
+        except BROKEN_FILE as error:
+            raise ValueError(f"{file}: content is not readable HDF5: {error}") from error
+        with content:
+            yield content
 
 
 def member(file: Path, group: h5py.Group, name: str, kind: type, episode: int | None = None) -> Any:

@@ -18,6 +18,7 @@ from worldmodel.data.checks import fail
 from worldmodel.data.lerobot.findings import Findings
 from worldmodel.data.lerobot.tables import BROKEN_FILE, is_list, is_numeric, is_picture, read_schema
 from worldmodel.data.options import ranges
+from worldmodel.data.remote.tree import held
 from worldmodel.data.source import Pictures
 
 CACHED_MB = 256  # of encoded pictures, in every thread that reads
@@ -98,7 +99,8 @@ class TablePictures:
         path = picture_file(self.folder, file, key, number, row, value.get("path"))
         if path is None:
             raise ValueError(f"the cell is empty, and there is no file {value.get('path')!r}")
-        return path.read_bytes()
+        with held(path) as content:
+            return content.read_bytes()
 
 
 def picture_file(folder: Path, table: Path, key: str, number: int, row: int, name: str | None) -> Path | None:
@@ -151,7 +153,7 @@ def check_pictures(
 
 def _empty_cells(file: Path, key: str) -> dict[int, str | None]:
     """Rows of a column that hold no bytes, with the names of files that they hold instead."""
-    with pq.ParquetFile(file) as parquet:
+    with held(file) as content, pq.ParquetFile(content) as parquet:
         columns = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
         place = next((i for i, path in enumerate(columns) if path in (key, f"{key}.bytes")), None)
         if place is not None:
@@ -208,9 +210,9 @@ _cache = _Cache()
 def _cells(file: Path, key: str, rows: np.ndarray) -> list[pa.Scalar]:
     """Cells of a column; only the row groups that hold them are read."""
     try:
-        status = os.stat(file)
-        stamp = (os.getpid(), str(file), key, status.st_mtime_ns, status.st_size)
-        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        with held(file) as content, pq.ParquetFile(content, page_checksum_verification=True) as parquet:
+            status = os.stat(content)
+            stamp = (os.getpid(), str(file), key, status.st_mtime_ns, status.st_size)
             sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
             ends = np.cumsum(sizes)
             groups = np.searchsorted(ends, rows, side="right")

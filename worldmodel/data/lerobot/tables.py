@@ -15,6 +15,7 @@ from jaxtyping import Shaped
 
 from worldmodel.data.checks import fail
 from worldmodel.data.lerobot.findings import Findings
+from worldmodel.data.remote.tree import held
 
 BROKEN_FILE = (OSError, ValueError, MemoryError, RecursionError, OverflowError, pa.ArrowException)
 BOM = "\ufeff"
@@ -49,7 +50,7 @@ def _leads_back(root: str, name: str) -> bool:
 def is_pointer(file: Path) -> bool:
     """Whether a file is a Git LFS pointer, which stands for a file that was not fetched."""
     try:
-        with file.open("rb") as stream:
+        with held(file) as content, content.open("rb") as stream:
             return stream.read(len(POINTER)) == POINTER
     except OSError:
         return False
@@ -89,7 +90,8 @@ def read_json_lines(file: Path, findings: Findings) -> list[dict[str, Any]]:
 
 
 def _text(file: Path, findings: Findings) -> str:
-    content = file.read_text(encoding="utf-8")
+    with held(file) as stored:
+        content = stored.read_text(encoding="utf-8")
     if content.startswith(BOM):
         findings.note(f"{file} begins with a byte-order mark")
     return content.removeprefix(BOM)
@@ -98,7 +100,8 @@ def _text(file: Path, findings: Findings) -> str:
 def read_schema(file: Path) -> dict[str, pa.DataType]:
     """The columns of a parquet file and their types."""
     try:
-        schema = pq.read_schema(file)
+        with held(file) as content:
+            schema = pq.read_schema(content)
         names = schema.names
     except BROKEN_FILE as error:
         raise unreadable(file, "parquet", error) from error
@@ -110,7 +113,7 @@ def read_schema(file: Path) -> dict[str, pa.DataType]:
 def read_table(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read those of the `columns` that a parquet file has; by default all but statistics."""
     try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        with held(file) as content, pq.ParquetFile(content, page_checksum_verification=True) as parquet:
             names = parquet.schema_arrow.names
             wanted = [n for n in names if (n in columns if columns is not None else not n.startswith("stats/"))]
             if len(set(wanted)) != len(wanted):

@@ -15,10 +15,10 @@ from worldmodel.data.lerobot.findings import Findings
 from worldmodel.data.lerobot.info import Info
 from worldmodel.data.lerobot.rows import ROUNDING, EpisodeTable
 from worldmodel.data.lerobot.tables import in_threads, is_pointer, unreadable
+from worldmodel.data.remote.tree import held
 from worldmodel.data.video.decoders import VideoHeader, VideoInfo, video_header, video_info
-from worldmodel.data.video.mp4 import plain_header
+from worldmodel.data.video.mp4 import BOXED, outlined, plain_header
 
-BOXED = {".mp4", ".mov", ".m4v"}
 TOLERANCE = 3  # frames that a video may be longer or shorter than its table
 
 
@@ -44,13 +44,14 @@ def read_header(path: Path) -> VideoHeader:
         ValueError: It is not a readable video, or is cut short.
     """
     try:
-        plain = plain_header(path) if path.suffix.lower() in BOXED else None
-        if plain is not None:
-            return plain
-        header = video_header(path)
-        if header.num_frames is not None and (path.suffix.lower() not in BOXED or _is_whole(path)):
-            return header
-        return replace(header, num_frames=video_info(path).num_frames)
+        with outlined(path) as file:
+            plain = plain_header(file) if path.suffix.lower() in BOXED else None
+            if plain is not None:
+                return plain
+            header = video_header(file)
+            if header.num_frames is not None and (path.suffix.lower() not in BOXED or _is_whole(file)):
+                return header
+            return replace(header, num_frames=video_info(file).num_frames)
     except OSError as error:
         raise ValueError(f"{path} is not a readable video: {error}") from error
     except ValueError as error:
@@ -125,7 +126,8 @@ def shared_spans(
             if not numbers:
                 continue
             try:
-                video = video_info(path)
+                with outlined(path) as file:
+                    video = video_info(file)
             except ValueError as error:
                 reason = unreadable(path, "video", error) if is_pointer(path) else error
                 for number in numbers:
@@ -385,4 +387,9 @@ def _by_size(spans: Mapping[int, Mapping[str, Span]]) -> dict[int, list[Path]]:
 def _same_bytes(path: Path, by_size: Mapping[int, Sequence[Path]]) -> Path | None:
     """Another video with the same content."""
     others = by_size.get(path.stat().st_size, [])
-    return next((other for other in others if other != path and cmp(path, other, shallow=False)), None)
+    return next((other for other in others if other != path and _equal(path, other)), None)
+
+
+def _equal(path: Path, other: Path) -> bool:
+    with held(path) as mine, held(other) as theirs:
+        return cmp(mine, theirs, shallow=False)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Shaped
 
 from worldmodel.data.checks import fail
+from worldmodel.data.remote.tree import held
 
 BROKEN_TABLE = (OSError, ValueError, EOFError, MemoryError, OverflowError, RecursionError, KeyError, TypeError)
 
@@ -84,7 +85,7 @@ _KINDS = {".npy": "array", ".npz": "archive of arrays", ".json": "table", ".json
 
 
 def _npy(file: Path) -> Table:
-    with file.open("rb") as stream:
+    with held(file) as content, content.open("rb") as stream:
         return Table(file, whole=np.lib.format.read_array(stream, allow_pickle=False))
 
 
@@ -93,7 +94,7 @@ def _npz(file: Path) -> Table:
     import zlib
 
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with held(file) as content, np.load(content, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise ValueError(f"{file}: content is not a readable archive of arrays: {error}") from error
@@ -111,11 +112,16 @@ def _unread(file: Path, names: Collection[str]) -> tuple[str, ...]:
 
 
 def _json(file: Path) -> Table | None:
-    return _from_json(file, json.loads(file.read_text(encoding="utf-8-sig")))
+    return _from_json(file, json.loads(_text(file)))
 
 
 def _jsonl(file: Path) -> Table | None:
-    return _from_json(file, [json.loads(line) for line in full_lines(file, file.read_text(encoding="utf-8-sig"))])
+    return _from_json(file, [json.loads(line) for line in full_lines(file, _text(file))])
+
+
+def _text(file: Path) -> str:
+    with held(file) as content:
+        return content.read_text(encoding="utf-8-sig")
 
 
 def full_lines(file: Path, text: str) -> list[str]:
@@ -170,7 +176,8 @@ def _only_numbers(values: Any) -> bool:
 
 
 def _parquet(file: Path) -> Table:
-    table = pq.read_table(file)
+    with held(file) as content:
+        table = pq.read_table(content)
     return Table(file, {name: _arrow_array(file, name, table.column(name)) for name in table.column_names})
 
 

@@ -11,7 +11,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from worldmodel.data.checks import fail
 from worldmodel.data.plain.layout import PICTURES, files_of, skeleton
+from worldmodel.data.remote.tree import held
 from worldmodel.data.video.decoders import video_header, video_info
+from worldmodel.data.video.mp4 import outlined
 from worldmodel.data.video.read import read_frames
 
 DEEP = ("I", "F")  # modes of PIL with more than 8 bits
@@ -78,12 +80,12 @@ def open_camera(path: Path) -> Camera:
     """
     if path.is_dir():
         return _picture_folder(path)
-    header = video_header(path)
-    frames = header.num_frames
+    with outlined(path) as file:
+        header = video_header(file)
+        frames = video_info(file).num_frames if header.num_frames is None else header.num_frames
     note = ""
     if header.pixel_aspect != 1:
         note = f"pixels of {path.name} are {header.pixel_aspect} times as wide as high, which is not corrected"
-    frames = video_info(path).num_frames if frames is None else frames
     if not header.fps > 0:
         fail(path, "frames per second", header.fps, "a positive number")
     return Camera(path, (), header.codec, header.size, header.fps, frames, note)
@@ -92,7 +94,7 @@ def open_camera(path: Path) -> Camera:
 def _picture_folder(folder: Path) -> Camera:
     pictures = _in_order(folder, files_of(folder, PICTURES))
     try:
-        with Image.open(pictures[0]) as picture:
+        with held(pictures[0]) as content, Image.open(content) as picture:
             codec = str(picture.format).lower()
     except (OSError, ValueError, UnidentifiedImageError) as error:
         raise ValueError(f"{pictures[0]}: content is not a readable picture: {error}") from error
@@ -125,7 +127,7 @@ def _in_order(folder: Path, pictures: list[Path]) -> list[Path]:
 
 def _read_picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     try:
-        with Image.open(path) as picture:
+        with held(path) as content, Image.open(content) as picture:
             if picture.mode.startswith(DEEP):
                 fail(path, "mode", picture.mode, "a picture of 8 bits a colour")
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))

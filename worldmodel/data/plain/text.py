@@ -13,6 +13,7 @@ from jaxtyping import Float64, Shaped
 from worldmodel.data.checks import fail
 from worldmodel.data.plain.arrays import Table, full_lines
 from worldmodel.data.plain.names import NUMBER
+from worldmodel.data.remote.tree import held
 
 COMMA_NUMBER = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+")
@@ -53,7 +54,8 @@ def read_text(file: Path) -> Text:
         ValueError: It is not readable, or its numbers can be understood in two ways.
     """
     try:
-        content = file.read_bytes()
+        with held(file) as stored:
+            content = stored.read_bytes()
         decoded = content.decode("utf-16" if content.startswith(UTF16) else "utf-8-sig")
         lines = full_lines(file, decoded)
         comments = [line for line in lines if line.lstrip().startswith("#")]

@@ -6,11 +6,15 @@ unusual (an edit list that trims, a turn, stretched pixels, fragments, a file th
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
+from worldmodel.data.remote.outline import outline
+from worldmodel.data.remote.tree import held, renamed
 from worldmodel.data.video.decoders import VideoHeader
 
+BOXED = {".mp4", ".mov", ".m4v"}
 CODECS = {b"avc1": "h264", b"avc3": "h264", b"hvc1": "hevc", b"hev1": "hevc", b"av01": "av1", b"vp09": "vp9"}
 UPRIGHT = b"".join(value.to_bytes(4, "big") for value in (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30))
 INSIDE = (b"mdia", b"minf", b"stbl", b"edts")
@@ -30,6 +34,25 @@ def plain_header(path: Path) -> VideoHeader | None:
         return _header(movie)
     except (IndexError, KeyError, ZeroDivisionError):
         return None
+
+
+@contextmanager
+def outlined(path: Path) -> Iterator[Path]:
+    """A file to read a video's header and the times of its frames from.
+
+    Of a plain MP4 file behind a URL it has the boxes that tell them, and nothing else; pictures cannot be decoded from
+    it. Any other video is fetched.
+
+    Raises:
+        ValueError: It cannot be fetched; also all of the block, which then name `path`.
+    """
+    boxes = outline(path) if path.suffix.lower() in BOXED else None
+    if boxes is not None and plain_header(boxes) is not None:
+        with renamed(boxes, path):
+            yield boxes
+    else:
+        with held(path) as file:
+            yield file
 
 
 def _movie(path: Path) -> bytes | None:

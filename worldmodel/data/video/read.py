@@ -13,6 +13,7 @@ import av.error
 import numpy as np
 from jaxtyping import UInt8
 
+from worldmodel.data.remote.tree import held
 from worldmodel.data.video.decoders import DECORD_ERRORS, DecordDecoder, PyAVDecoder, choose_decoder, video_info
 
 MAX_OPEN_READERS = 8
@@ -121,16 +122,17 @@ def read_frames(path: Path | str, indices: Sequence[int]) -> UInt8[np.ndarray, "
     Raises:
         ValueError: The file is corrupt, or an index lies outside it.
     """
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise ValueError(f"{path} is not a readable video: {error}") from error
-    key = (os.getpid(), str(path), status.st_mtime_ns, status.st_size)
-    reader = _open.readers.pop(key, None) or VideoReader(path)
-    _open.readers[key] = reader
-    while len(_open.readers) > MAX_OPEN_READERS:
-        _open.readers.popitem(last=False)[1].close()
-    return reader.read(indices)
+    with held(path) as file:
+        try:
+            status = os.stat(file)
+        except OSError as error:
+            raise ValueError(f"{file} is not a readable video: {error}") from error
+        key = (os.getpid(), str(file), status.st_mtime_ns, status.st_size)
+        reader = _open.readers.pop(key, None) or VideoReader(file)
+        _open.readers[key] = reader
+        while len(_open.readers) > MAX_OPEN_READERS:
+            _open.readers.popitem(last=False)[1].close()
+        return reader.read(indices)
 
 
 def release_readers(keep: int = 0) -> None:

@@ -1,37 +1,34 @@
-"""A data set decoded once into one file."""
+"""A data set decoded once: into one file, or piece by piece where it must not take as much of the disk."""
 
 import hashlib
 import json
 import math
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import torch
 from filelock import FileLock
-from jaxtyping import UInt8
 from torch import Tensor
 
+from worldmodel.data.cache.bound import GB, in_use, make_room
+from worldmodel.data.cache.frames import FramesFile, FramesReader
+from worldmodel.data.cache.pieces import Pieces
 from worldmodel.data.clip import Clip, EpisodeSource, columns_at
+from worldmodel.data.remote.url import is_url
 from worldmodel.data.video.read import release_readers
 from worldmodel.display.progress import ProgressLine
+from worldmodel.files import default_cache_folder
 
 FORMAT = 2
 """Version of the cache; it changes with the way in which frames are read from files or stored."""
 TABLES = ("actions", "states", "rewards", "successes")
 PIECE_FRAMES = 128
 PIECE_BYTES = 2**26  # of decoded pictures; long episodes and large pictures do not fill the memory
-
-
-def default_cache_folder() -> Path:
-    """`$WORLDMODEL_CACHE`, or `~/.cache/worldmodel`."""
-    return Path(os.environ.get("WORLDMODEL_CACHE", Path.home() / ".cache" / "worldmodel"))
 
 
 class EpisodeCache:
@@ -43,15 +40,20 @@ class EpisodeCache:
     when the fingerprint of the source has changed. When several processes need the same cache, one
     builds it and the others wait.
 
+    With `cache_gb`, caches of other data sets that nobody uses are removed first, the least recently used ones at
+    first. Frames that do not fit even then are decoded when they are read; see `Pieces`. What `read` returns is the
+    same in all cases.
+
     Args:
         source: Any episode source; `read` is called from several threads.
         folder: The folder of all caches; by default `default_cache_folder()`.
+        cache_gb: Most gigabytes of decoded frames in the folder; by default what the disk holds.
 
     Raises:
         ValueError: From the source, when an episode cannot be read; or the cache does not fit on the disk.
     """
 
-    def __init__(self, source: EpisodeSource, folder: Path | None = None):
+    def __init__(self, source: EpisodeSource, folder: Path | None = None, cache_gb: float | None = None):
         self.name, self.views, self.fps = source.name, source.views, source.fps
         self.lengths, self.size, self.own_size = source.lengths, source.size, source.own_size
         self.action_dim, self.state_dim = source.action_dim, source.state_dim
@@ -61,15 +63,23 @@ class EpisodeCache:
         self._seeds = tuple(source.reset_seed(i) for i in range(len(source)))
         self._clip_mask = None if bool(self.pixel_mask.all()) else self.pixel_mask
         self._first = np.concatenate([[0], np.cumsum(self.lengths)]).tolist()
-        episodes = [(str(Path(each.name).resolve()), each.number) for each in source.origins]
+        episodes = [(_place(each.name), each.number) for each in source.origins]
         key = f"{episodes} {tuple(source.size)} {tuple(source.views)}"
         root = default_cache_folder() if folder is None else folder
         root.mkdir(parents=True, exist_ok=True)
         self.folder = root / hashlib.sha256(key.encode()).hexdigest()[:16]
-        with FileLock(f"{self.folder}.lock"):
-            if not self._is_current():
-                self._build(source)
-            self._frames = FramesReader(self.folder / "frames.npy")
+        need = sum(self.lengths) * len(self.views) * math.prod(self.size) * 3
+        limit = None if cache_gb is None else int(cache_gb * GB)
+        self._frames: FramesReader | Pieces
+        if limit is None or need <= limit:
+            with FileLock(f"{self.folder}.lock"):
+                if not self._is_current():
+                    make_room(root, self.folder, need, limit)
+                    self._build(source)
+                self._used = in_use(self.folder)
+                self._frames = FramesReader(self.folder / "frames.npy")
+        else:
+            self._frames = Pieces(source, root, self.folder.name, self._index, limit)
         self._tables = _tables(source)
 
     def __len__(self) -> int:
@@ -170,80 +180,9 @@ class EpisodeCache:
         frames.close()
 
 
-class FramesFile:
-    """A npy file that several threads fill; it is not memory-mapped, so a full disk is an error, not a crash.
-
-    Args:
-        path: The file; its space on the disk is reserved at once.
-        shape: Of the array of bytes.
-
-    Raises:
-        ValueError: The array does not fit on the disk.
-    """
-
-    def __init__(self, path: Path, shape: tuple[int, ...]):
-        self.path, self.row = path, math.prod(shape[1:])
-        need, free = math.prod(shape), shutil.disk_usage(path.parent).free
-        if need > free:
-            self._fail(f"needs {need / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free")
-        with path.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            self.start = file.tell()
-            file.truncate(self.start + need)
-        self.file = os.open(path, os.O_WRONLY)
-        if sys.platform == "linux":
-            try:
-                os.posix_fallocate(self.file, 0, self.start + need)
-            except OSError as error:
-                os.close(self.file)
-                self._fail(f"needs {need / 1e6:,.1f} MB: {error.strerror}")
-
-    def write(self, row: int, frames: UInt8[np.ndarray, "t v H W 3"]) -> None:
-        """Write frames at rows `row, row + 1, ...`.
-
-        Raises:
-            ValueError: The disk is full.
-        """
-        left, at = memoryview(np.ascontiguousarray(frames)).cast("B"), self.start + row * self.row
-        while left:
-            try:
-                done = os.pwrite(self.file, left, at)
-            except OSError as error:
-                self._fail(f"cannot be written: {error.strerror}")
-            left, at = left[done:], at + done
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self.file)
-
-    def _fail(self, what: str) -> NoReturn:
-        raise ValueError(
-            f"{self.path}: the cache of decoded frames {what}; set WORLDMODEL_CACHE to a folder on another disk, "
-            "or choose a smaller --size or fewer --episodes"
-        )
-
-
-class FramesReader:
-    """Rows of a npy file of bytes; they are read, not memory-mapped, so pages of the file are not counted as ours."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        array = np.load(path, mmap_mode="r")
-        self.shape, self.start, self.row = array.shape[1:], array.offset, math.prod(array.shape[1:])
-        self.file = path.open("rb", buffering=0)
-
-    def read(self, rows: range) -> UInt8[np.ndarray, "t v H W 3"]:
-        """The frames at `rows`."""
-        frames = np.empty((len(rows), *self.shape), np.uint8)
-        parts = [(frames, rows.start)] if rows.step == 1 else zip(frames, rows, strict=True)
-        for part, row in parts:
-            left, at = memoryview(part).cast("B"), self.start + row * self.row
-            while left:
-                done = os.preadv(self.file.fileno(), [left], at)
-                if not done:
-                    raise ValueError(f"{self.path}: is cut short; remove its folder, and it is made again")
-                left, at = left[done:], at + done
-        return frames
+def _place(name: str) -> str:
+    """The name of a data set, from whatever folder it was given."""
+    return name if is_url(name) else str(Path(name).resolve())
 
 
 def piece_frames(source: EpisodeSource) -> int:

@@ -1,0 +1,60 @@
+"""The bound on the decoded frames of all data sets in the cache folder."""
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+GB = 10**9
+MARK = "index.json"  # of a cache; whoever uses the cache holds it open, with a shared lock
+
+
+def in_use(folder: Path) -> IO[bytes]:
+    """Keep a cache from being removed for as long as the returned file is open."""
+    mark = (folder / MARK).open("rb")
+    fcntl.flock(mark, fcntl.LOCK_SH)
+    os.utime(folder / MARK, ns=(time.time_ns(), os.fstat(mark.fileno()).st_mtime_ns))
+    return mark
+
+
+def make_room(root: Path, folder: Path, need: int, limit: int | None) -> None:
+    """Remove the caches of other data sets, the least recently used first, until `need` more bytes fit.
+
+    Args:
+        root: The folder of all caches.
+        folder: The cache to make room for.
+        need: Its bytes.
+        limit: Most bytes of all caches; `None` leaves all where they are. Caches in use are never removed.
+    """
+    if limit is None:
+        return
+    others = [(mark.stat().st_atime_ns, mark.parent) for mark in root.glob(f"*/{MARK}") if mark.parent != folder]
+    sizes = {other: sum(file.stat().st_size for file in _files(other)) for _, other in others}
+    total = need + sum(sizes.values())
+    for _, other in sorted(others):
+        if total <= limit:
+            return
+        if _removed(other):
+            total -= sizes[other]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (Path(at, name) for at, _, names in os.walk(folder) for name in names)
+
+
+def _removed(folder: Path) -> bool:
+    """Whether a cache was removed; it is not if somebody uses it."""
+    try:
+        mark = (folder / MARK).open("rb")
+    except FileNotFoundError:
+        return False
+    with mark:
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
