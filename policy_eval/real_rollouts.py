@@ -41,7 +41,7 @@ def roll_out(
             "stepped on, give the class stops_on_success = True"
         )
     observation = begin(env, reset_seed)
-    begin_episodes(policy, [reset_seed], [facts.task])
+    begin_episodes(policy, [reset_seed], [describe(env).task])  # an environment of several tasks draws one in reset
     stop = None if facts.stops_on_success is None else not play_on
     act = holding(functools.partial(ask, policy), stride)
     return act_out(env, observation, act, length=horizon * stride, stop_on_success=stop)

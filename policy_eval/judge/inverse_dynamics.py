@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from conditioning.angles import shortest
 from conditioning.relative import relative_actions
-from policy_eval.policies.cloned import expected_places
+from policy_eval.policies.keypoints import expected_places
 from worldmodel.data.clip import Clip
 from worldmodel.model.card import CardFacts
 from worldmodel.model.codec import to_signed

@@ -4,14 +4,17 @@ It is a `worldmodel.dreams.verdict.Judge`, like `GoalJudge` and any other callab
 verdict. You can use each of them wherever a judge is needed.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from policy_eval.policies.cloned import KeypointEncoder
+from conditioning.words import TaskWords, WordsConfig
+from policy_eval.policies.keypoints import KeypointEncoder
+from worldmodel.data.sentences import encoder_of
 from worldmodel.dreams.verdict import Verdict, scored_verdict
 from worldmodel.model.card import CardFacts
 from worldmodel.model.folder import load_model, save_model
@@ -29,6 +32,8 @@ class JudgeShape:
     """Height and width of a frame."""
     width: int = 128
     """Width of the perceptron."""
+    words: WordsConfig = field(default_factory=WordsConfig)
+    """How the judge is told the task in words; by default it is not."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,9 @@ class JudgeNetwork(nn.Module):
 
     def __init__(self, shape: JudgeShape):
         super().__init__()
-        self.encoders = nn.ModuleList([KeypointEncoder() for _ in shape.views])
+        self.words = TaskWords(shape.words, encoder_of(shape.words)) if shape.words.tasks else None
+        told = 0 if self.words is None else shape.words.width
+        self.encoders = nn.ModuleList([KeypointEncoder(told=told) for _ in shape.views])
         self.head = nn.Sequential(
             nn.Linear(sum(e.num_features for e in self.encoders), shape.width),
             nn.ReLU(),
@@ -58,9 +65,14 @@ class JudgeNetwork(nn.Module):
             nn.Linear(shape.width, 2),
         )
 
-    def forward(self, frames: UInt8[Tensor, "n v H W 3"]) -> Float[Tensor, "n 2"]:
-        """Logit of success, and the reward with 0 and 1 at the ends of its range."""
-        features = [encode(frames[:, i]) for i, encode in enumerate(self.encoders)]
+    def forward(self, frames: UInt8[Tensor, "n v H W 3"], tasks: Sequence[str] = ()) -> Float[Tensor, "n 2"]:
+        """Logit of success, and the reward with 0 and 1 at the ends of its range.
+
+        Main arguments: `frames`.
+        Other arguments: `tasks`, one for each frame, for a judge that is told the task; any other ignores them.
+        """
+        told = None if self.words is None else self.words(tasks)
+        features = [encode(frames[:, i], told) for i, encode in enumerate(self.encoders)]
         return self.head(torch.cat(features, dim=-1))
 
 
@@ -93,28 +105,42 @@ class LearnedJudge:
         self.shape, self.threshold, self.reward_range, self.doubt = shape, threshold, reward_range, doubt
         self.network = JudgeNetwork(shape).eval()
 
+    @property
+    def told(self) -> bool:
+        """Whether the judge is told the task in words."""
+        return self.network.words is not None
+
     @torch.no_grad()
-    def predict(self, frames: UInt8[Tensor, "n v H W 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+    def predict(
+        self, frames: UInt8[Tensor, "n v H W 3"], tasks: Sequence[str] = ()
+    ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
         """Success probability, 0 to 1, and reward, within `reward_range`.
 
+        Args:
+            frames: All cameras.
+            tasks: The task of each frame in words, for a judge that is told it; any other ignores them.
+
         Raises:
-            ValueError: The frames have other cameras or another size.
+            ValueError: The frames have other cameras or another size, or a judge that is told the task does not get
+                one that it knows for each frame.
         """
         expected = (len(self.shape.views), *self.shape.size, 3)
         if tuple(frames.shape[1:]) != expected:
             raise ValueError(f"the judge looks at frames of {expected}, got {tuple(frames.shape[1:])}")
+        if self.told and len(tasks) != len(frames):
+            raise ValueError(f"the judge is told the task in words, got {len(tasks)} tasks for {len(frames)} frames")
         device = next(self.network.parameters()).device
-        logit, reward = self.network(frames.to(device)).unbind(-1)
+        logit, reward = self.network(frames.to(device), tasks).unbind(-1)
         low, high = self.reward_range
         return logit.sigmoid(), low + reward.clamp(0, 1) * (high - low)
 
-    def score(self, frames: UInt8[Tensor, "n v H W 3"]) -> Float[Tensor, "n"]:
-        """Success probability."""
-        return self.predict(frames)[0]
+    def score(self, frames: UInt8[Tensor, "n v H W 3"], tasks: Sequence[str] = ()) -> Float[Tensor, "n"]:
+        """Success probability; arguments as for `predict`."""
+        return self.predict(frames, tasks)[0]
 
     def __call__(self, observation: Observation) -> Verdict:
         """The verdict on the latest frame of every stream."""
-        probability, rewards = self.predict(observation.frames)
+        probability, rewards = self.predict(observation.frames, observation.task)
         return scored_verdict(probability, rewards, self.threshold, self.doubt)
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:

@@ -12,7 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 from worldmodel.data import EpisodeSource, stack_clips
 from worldmodel.world_model import WorldModel
 
-Score = Callable[[UInt8[Tensor, "n v H W 3"]], Float[Tensor, "n"]]
+Score = Callable[..., Float[Tensor, "n"]]
+"""Maps frames, `n v H W 3`, to a score each; a judge that is told the task gets that of each frame, too."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ def judge_episodes(
     episodes: Sequence[int],
     pictures: Sequence[UInt8[Tensor, "t v H W 3"]] | None = None,
     stride: int = 1,
+    *,
+    told: bool = False,
 ) -> list[JudgedEpisode]:
     """Score every frame of episodes but the first; `next.success` of row i belongs to frame i + 1.
 
     If `pictures` of each episode are given, from `dream_again`, they are scored against the recorded
     truth; a wrong verdict is then a mistake of the judge or of the dream. With a `stride`, only every `stride`-th frame
-    is scored, as a world model of this stride shows them.
+    is scored, as a world model of this stride shows them. With `told`, the judge is told the task of the episode.
 
     Raises:
         ValueError: The data has no `next.success`.
@@ -50,7 +53,8 @@ def judge_episodes(
         if clip.successes is None:
             raise ValueError(f"{source.name}: no next.success, which a judge is measured against")
         shown = clip.frames[stride::stride] if pictures is None else pictures[index]
-        judged.append(JudgedEpisode(clip.successes[stride - 1 :: stride], score(shown).cpu()))
+        tasks = [(source.task(episode),) * len(shown)] if told else []
+        judged.append(JudgedEpisode(clip.successes[stride - 1 :: stride], score(shown, *tasks).cpu()))
     return judged
 
 

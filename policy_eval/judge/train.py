@@ -14,6 +14,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 
+from conditioning.words import another
 from policy_eval.judge.disturb import disturb
 from policy_eval.judge.find import load_trained
 from policy_eval.judge.goals.judge import GoalJudge, GoalNetwork, GoalShape
@@ -27,6 +28,7 @@ from policy_eval.judge.train_page import write_page as write_judge
 from policy_eval.policies.goal_pictures import read_goals
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
+from worldmodel.data.sentences import known_rows, words_of
 from worldmodel.display.progress import LOG
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
@@ -59,6 +61,9 @@ class JudgeConfig:
     farthest: int = 40
     """Only with --goals: the number of steps from the goal at which the reward is 0. The judge does not tell more steps
     apart, so they should be about as many as the task takes."""
+    task_words: str | None = None
+    """Tell the judge the task in words: table, or module:name of a sentence encoder, as for `worldmodel clone`. It then
+    also learns that a success at one task is none at another. By default it is not told."""
     world: str | Path | None = None
     """Folder of a world model, or hf://USER/NAME@REV. The judge is then also measured on the model's dreams of the test
     episodes."""
@@ -100,16 +105,19 @@ class Frames:
         frames: All cameras.
         successes: Whether the task is solved there.
         rewards: Reward of the step that led there.
+        tasks: The task of each frame in words.
     """
 
     frames: UInt8[Tensor, "n v H W 3"]
     successes: Bool[Tensor, "n"]
     rewards: Float[Tensor, "n"]
+    tasks: tuple[str, ...] = ()
 
     def join(self, other: "Frames") -> "Frames":
         """These frames, then the others."""
-        mine, theirs = vars(self), vars(other)
-        return Frames(**{name: torch.cat([mine[name], theirs[name]]) for name in mine})
+        names = ("frames", "successes", "rewards")
+        joined = {name: torch.cat([getattr(each, name) for each in (self, other)]) for name in names}
+        return Frames(**joined, tasks=self.tasks + other.tasks)
 
 
 def train_judge(config: JudgeConfig) -> dict:
@@ -131,9 +139,12 @@ def train_judge(config: JudgeConfig) -> dict:
         rows = rows.join(read_frames(source, again, dream(source, again), dream.stride))
     torch.manual_seed(config.seed)
     low, high = float(rows.rewards.min()), float(rows.rewards.max())
-    shape = JudgeShape(tuple(source.views), tuple(source.size))
+    words = words_of(source, train, config.task_words)
+    shape = JudgeShape(tuple(source.views), tuple(source.size), words=words)
     if config.init is None:
         learned = LearnedJudge(shape, reward_range=(low, high))
+        if words.encoder:
+            learned.network.words.rows.copy_(known_rows(words))
         learned.network.to(device)
     else:
         learned = load_trained(config.init, device)
@@ -144,12 +155,12 @@ def train_judge(config: JudgeConfig) -> dict:
     generator = torch.Generator().manual_seed(config.seed)
     solved = rows.frames[rows.successes]
     goals = NearestPicture(solved[torch.randperm(len(solved), generator=generator)[:NUM_GOALS]])
-    judges = {"learned": learned, "goal_image": goals}
+    judges, told = {"learned": learned, "goal_image": goals}, {"learned": learned.told, "goal_image": False}
     report = described(source, tested, (train, calibration, test)) | {"real": {}, "dreamed": {}}
     judged: dict[str, list[JudgedEpisode]] = {}
     for name, each in judges.items():
-        each.threshold = best_threshold(judge_episodes(each.score, source, calibration, seen, stride))
-        held_out = judge_episodes(each.score, tested, test)
+        each.threshold = best_threshold(judge_episodes(each.score, source, calibration, seen, stride, told=told[name]))
+        held_out = judge_episodes(each.score, tested, test, told=told[name])
         report["real"][name] = judge_report(held_out, each.threshold)
         judged[name] = held_out
     report["reward_correlation"] = reward_correlation(learned, tested, test)
@@ -158,7 +169,7 @@ def train_judge(config: JudgeConfig) -> dict:
         dreamed = test[:DREAMS]
         pictures = dream(tested, dreamed)
         for name, each in judges.items():
-            dreams = judge_episodes(each.score, tested, dreamed, pictures, dream.stride)
+            dreams = judge_episodes(each.score, tested, dreamed, pictures, dream.stride, told=told[name])
             report["dreamed"][name] = judge_report(dreams, each.threshold)
     learned.save(config.out)
     write_json(config.out / "report.json", report)
@@ -174,9 +185,10 @@ def train_goal_judge(config: JudgeConfig, device: torch.device) -> dict:
     Raises:
         ValueError: The pictures do not fit the data, an option does not go with --goals, or the loss is not finite.
     """
-    for option in ("world", "dreams", "init"):
+    for option in ("world", "dreams", "init", "task_words"):
         if getattr(config, option):
-            raise ValueError(f"--{option} {getattr(config, option)} does not go with --goals {config.goals}")
+            given = f"--{option.replace('_', '-')} {getattr(config, option)}"
+            raise ValueError(f"{given} does not go with --goals {config.goals}")
     if config.farthest < 2:
         raise ValueError(f"--farthest is at least 2 steps, got {config.farthest}")
     source, tested, (train, calibration, test) = read_data(config)
@@ -271,10 +283,11 @@ def check_init(config: JudgeConfig, start: LearnedJudge | GoalJudge, shape: Judg
     if isinstance(start, GoalJudge):
         raise ValueError(f"{config.init}: a judge of goals, which learns no success; --init takes a judge of success")
     if (start.shape.views, start.shape.size) != (shape.views, shape.size):
-        raise ValueError(
-            f"{config.init}: looks at {start.shape.views} of {start.shape.size}, the data have "
-            f"{shape.views} of {shape.size}"
-        )
+        mine, theirs = (f"{each.views} of {each.size}" for each in (start.shape, shape))
+        raise ValueError(f"{config.init}: looks at {mine}, the data have {theirs}")
+    if start.shape.words != shape.words:
+        mine, theirs = ([*each.words.tasks] for each in (start.shape, shape))
+        raise ValueError(f"{config.init}: is told the tasks {mine}, with --task-words the data have {theirs}")
 
 
 def split(source: EpisodeSource, held_out: float) -> tuple[range, range, range]:
@@ -310,7 +323,8 @@ def read_frames(
     clips = [source.read(e, 0, source.lengths[e]) for e in episodes]
     if clips[0].successes is None:
         raise ValueError(f"{source.name}: no next.success to learn from")
-    successes = torch.cat([clip.successes[stride - 1 :: stride] for clip in clips])
+    labels = [clip.successes[stride - 1 :: stride] for clip in clips]
+    successes = torch.cat(labels)
     if successes.all() or not successes.any():
         raise ValueError(
             f"{source.name}: a judge learns from successes and failures, got "
@@ -318,27 +332,37 @@ def read_frames(
         )
     rewards = [c.successes.float() if c.rewards is None else c.rewards for c in clips]
     frames = torch.cat(list(pictures or (clip.frames[stride::stride] for clip in clips)))
-    return Frames(frames, successes, torch.cat([each[stride - 1 :: stride] for each in rewards]))
+    tasks = [source.task(episode) for episode, each in zip(episodes, labels, strict=True) for _ in each]
+    return Frames(frames, successes, torch.cat([each[stride - 1 :: stride] for each in rewards]), tuple(tasks))
 
 
 def fit_judge(judge: LearnedJudge, rows: Frames, config: JudgeConfig) -> None:
-    """Train in place; half of every batch are successes, a quarter near misses."""
+    """Train in place; half of every batch are successes, a quarter near misses.
+
+    A judge that is told the task gets as many successes again as near misses, told another task, as failures.
+    """
     device = next(judge.network.parameters()).device
     low, high = judge.reward_range
     rewards = (rows.rewards - low) / max(high - low, 1e-6)
     pools = batch_pools(rows, config.batch)
+    if judge.told:
+        pools.append((pools[0][0], pools[1][1]))
     generator = torch.Generator().manual_seed(config.seed)
 
     def loss_of(step: int) -> Float[Tensor, ""]:
         pick = torch.cat([pool[torch.randint(len(pool), (count,), generator=generator)] for pool, count in pools])
         disturbed = disturb(rows.frames[pick], generator)
+        solved, aims, tasks = rows.successes[pick].float(), rewards[pick], []
         mine = share().rows(len(pick))
-        pick, frames = pick[mine], disturbed[mine].to(device)
+        if judge.told:
+            tasks, others = [rows.tasks[row] for row in pick.tolist()], slice(config.batch, None)
+            tasks[others] = [another(task, judge.shape.words.tasks, generator) for task in tasks[others]]
+            solved[others], aims[others] = 0.0, 0.0
         with autocast(device):
-            logit, reward = judge.network(frames).float().unbind(-1)
-        loss = binary_cross_entropy_with_logits(logit, rows.successes[pick].float().to(device))
-        loss = loss + smooth_l1_loss(reward, rewards[pick].to(device), beta=0.1)
-        return loss * share().weight(len(pick), config.batch)
+            logit, reward = judge.network(disturbed[mine].to(device), tasks[mine]).float().unbind(-1)
+        loss = binary_cross_entropy_with_logits(logit, solved[mine].to(device))
+        loss = loss + smooth_l1_loss(reward, aims[mine].to(device), beta=0.1)
+        return loss * share().weight(len(logit), len(pick))
 
     fit(
         judge.network,
@@ -364,7 +388,7 @@ def reward_correlation(judge: LearnedJudge, source: EpisodeSource, episodes: ran
     if clips[0].rewards is None:
         return None
     rewards = torch.cat([clip.rewards for clip in clips])
-    said = torch.cat([judge.predict(clip.frames[1:])[1].cpu() for clip in clips])
+    said = torch.cat([judge.predict(clip.frames[1:], (clip.task,) * (len(clip.frames) - 1))[1].cpu() for clip in clips])
     if rewards.std() == 0 or said.std() == 0:
         return None
     return float(np.corrcoef(said.numpy(), rewards.numpy())[0, 1])

@@ -7,17 +7,19 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from conditioning.angles import Angles
 from conditioning.relative import check_relative_to, relative_actions
+from conditioning.words import WordsConfig
 from policy_eval.policies.clone_page import write_page
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig, make_policy
 from policy_eval.policies.goal_pictures import read_goals
 from policy_eval.policies.hindsight import draw_pairs, hindsight_loss
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
+from worldmodel.data.sentences import known_rows, words_of
 from worldmodel.display.progress import LOG
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
@@ -55,6 +57,10 @@ class CloneConfig:
     """Folder of pictures of the goal, as for `worldmodel judge --goals`. The policy is then shown a goal: it learns to
     reach any later frame of an episode, from all episodes, since successes are not read, and acts towards these
     pictures."""
+    task_words: str | None = None
+    """Tell the policy the task in words, for data of several tasks: table learns a vector for each task of the data;
+    module:name is a sentence encoder of yours, a function from a list of sentences to one vector each, so that the
+    policy can also be told new tasks. By default it is not told."""
     proprioception: bool = True
     """Show `observation.state` to the policy."""
     relative_to: dict[int, int] = field(default_factory=dict)
@@ -97,6 +103,8 @@ class Demonstrations:
         targets: The next `k` actions, relative dims as displacements.
         lengths: Rows of each episode; the episodes lie one after the other.
         angles: State dims that are angles, from which displacements are taken the short way round.
+        tasks: The task of each episode in words.
+        words: How the policy is told them.
     """
 
     frames: UInt8[Tensor, "n v H W 3"]
@@ -104,6 +112,13 @@ class Demonstrations:
     targets: Float[Tensor, "n k a"]
     lengths: tuple[int, ...]
     angles: dict[int, tuple[float, float]]
+    tasks: tuple[str, ...] = ()
+    words: WordsConfig = field(default_factory=WordsConfig)
+
+    def told(self, rows: Int64[Tensor, "n"]) -> tuple[str, ...]:
+        """The task of each of the rows."""
+        episodes = torch.arange(len(self.lengths)).repeat_interleave(torch.tensor(self.lengths))[rows]
+        return tuple(self.tasks[episode] for episode in episodes.tolist())
 
     @property
     def episodes(self) -> int:
@@ -128,6 +143,8 @@ def clone(config: CloneConfig) -> Path:
     policy = make_policy(policy_config(config, source, demonstrations, goals)).to(device)
     if goals is not None:
         policy.goals.copy_(goals)
+    if policy.config.words.encoder:
+        policy.words.rows.copy_(known_rows(policy.config.words))
     loss = fit_policy(policy, demonstrations, config)
     if share().first:
         write_clone(policy, demonstrations, config, loss)
@@ -172,7 +189,8 @@ def first_actions(
         lengths = torch.tensor(rows.lengths)
         last = (lengths.cumsum(0) - 1).repeat_interleave(lengths)[picked]
         goal = policy.look(rows.frames[last].to(device))
-    planned = policy.plans(policy.join(policy.look(rows.frames[picked].to(device)), states, goal))[:, 0]
+    told = None if policy.words is None else policy.words(rows.told(picked))
+    planned = policy.plans(policy.join(policy.look(rows.frames[picked].to(device), told), states, goal))[:, 0]
     demonstrated = (rows.targets[picked, 0].to(device) - policy.action_mean) / policy.action_std
     return planned.float().cpu().numpy(), demonstrated.float().cpu().numpy()
 
@@ -194,6 +212,7 @@ def policy_config(
         replan_after=config.replan_after,
         flow_steps=config.flow_steps,
         goals=0 if goals is None else len(goals),
+        words=rows.words,
     )
 
 
@@ -224,6 +243,8 @@ def fit_policy(policy: ClonedPolicy, rows: Demonstrations, config: CloneConfig) 
         mine = share().rows(config.batch)
         pick = torch.randint(len(targets), (config.batch,), generator=generator)[mine]
         states = rows.states[pick].to(device) if policy.config.state_dim else None
+        if policy.words is not None:
+            policy.instruct(rows.told(pick))
         with autocast(device):
             features = policy.features(rows.frames[pick].to(device), states)
             losses = policy.loss(features, targets[pick].to(device), generator, mine, config.batch)
@@ -254,6 +275,8 @@ def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
             raise ValueError(f"{name} is at least 1, got {getattr(config, name)}")
     if config.goals is not None and config.longest is not None:
         raise ValueError(f"--longest {config.longest} does not go with --goals, for which no successes are read")
+    if config.goals is not None and config.task_words is not None:
+        raise ValueError(f"--task-words {config.task_words} does not go with --goals, which show the policy its task")
     if config.replan_after is not None and not 1 <= config.replan_after <= config.chunk:
         raise ValueError(f"replan_after is 1 to {config.chunk}, which is the chunk, got {config.replan_after}")
     return views
@@ -271,7 +294,7 @@ def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Seque
     index = [list(source.views).index(view) for view in views]
     angles = state_angles(source, "auto") if config.relative_to else {}
     every = config.goals is not None
-    frames, states, targets = [], [], []
+    frames, states, targets, members = [], [], [], []
     for episode in range(len(source)):
         if len(targets) == config.demos:
             break
@@ -281,6 +304,7 @@ def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Seque
             continue
         if config.longest is not None and end > config.longest:
             continue
+        members.append(episode)
         frames.append(clip.frames[:end][:, index])
         if config.proprioception:
             states.append(clip.states[:end])
@@ -290,7 +314,8 @@ def read_demonstrations(config: CloneConfig, source: EpisodeSource, views: Seque
         raise ValueError(f"{source.name}: {len(targets)} successful episodes, {wanted} needed")
     seen = torch.cat(states) if states else None
     lengths = tuple(map(len, targets))
-    return Demonstrations(torch.cat(frames), seen, torch.cat(targets), lengths, angles)
+    tasks, words = tuple(map(source.task, members)), words_of(source, members, config.task_words)
+    return Demonstrations(torch.cat(frames), seen, torch.cat(targets), lengths, angles, tasks, words)
 
 
 def _end_of_demonstration(clip: Clip) -> int | None:

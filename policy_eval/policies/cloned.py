@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from conditioning.angles import wrapped
+from conditioning.words import TaskWords, WordsConfig
 from policy_eval.policies.flow_head import FlowHead
+from policy_eval.policies.keypoints import KeypointEncoder
 from policy_eval.policies.needs import Needs
 from policy_eval.policies.policy import Observations
+from worldmodel.data.sentences import encoder_of
 from worldmodel.model.card import CardFacts
 from worldmodel.model.folder import load_model, save_model
 from worldmodel.model.hub import push_saved
@@ -54,6 +57,8 @@ class PolicyConfig:
     """Integration steps of a flow, from noise to a plan."""
     goals: int = 0
     """Pictures of the goal that are kept with the weights; 0 for a policy that is shown no goal."""
+    words: WordsConfig = field(default_factory=WordsConfig)
+    """How the policy is told the task in words; by default it is not."""
 
     @property
     def carried(self) -> int:
@@ -66,43 +71,6 @@ class PolicyDescription:
     """What `policy.json` holds."""
 
     config: PolicyConfig
-
-
-class KeypointEncoder(nn.Module):
-    """Where things are in the picture: expected coordinates of learned feature maps.
-
-    It is the spatial softmax of Levine et al. 2016 (End-to-End Training of Deep Visuomotor Policies,
-    arXiv 1504.00702, section 5.1), at a quarter of the picture's resolution, together with
-    each map's maximum.
-    """
-
-    def __init__(self, num_keypoints: int = 32):
-        super().__init__()
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(3, 24, 5, stride=2, padding=2),
-            nn.ReLU(),
-            nn.Conv2d(24, 32, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, num_keypoints, 1),
-        ).to(memory_format=torch.channels_last)
-        self.num_features = 3 * num_keypoints
-
-    def forward(self, frames: UInt8[Tensor, "n H W 3"]) -> Float[Tensor, "n k"]:
-        """Coordinates in [-1, 1] and maxima of every map."""
-        pictures = rearrange(frames, "n h w c -> n c h w").float() / 127.5 - 1
-        maps = self.convolutions(pictures).float()
-        weights = maps.flatten(2).softmax(-1).view(maps.shape)
-        return torch.cat([*expected_places(weights), maps.flatten(2).amax(-1).tanh()], dim=-1)
-
-
-def expected_places(weights: Float[Tensor, "n k h w"]) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
-    """Mean x and mean y, in [-1, 1], under weights that sum to 1 over every map."""
-    height, width = weights.shape[-2:]
-    x = (weights.sum(-2) * torch.linspace(-1, 1, width, device=weights.device)).sum(-1)
-    y = (weights.sum(-1) * torch.linspace(-1, 1, height, device=weights.device)).sum(-1)
-    return x, y
 
 
 class ClonedPolicy(nn.Module):
@@ -133,7 +101,10 @@ class ClonedPolicy(nn.Module):
         if config.head != self.planner:
             raise ValueError(f"head is {config.head}, {type(self).__name__} has {self.planner}; make_policy takes both")
         self.config = config
-        self.encoders = nn.ModuleList([KeypointEncoder() for _ in config.views])
+        self.words = TaskWords(config.words, encoder_of(config.words)) if config.words.tasks else None
+        told = config.words.width if self.words is not None else 0
+        self.encoders = nn.ModuleList([KeypointEncoder(told=told) for _ in config.views])
+        self.tasks: tuple[str, ...] = ()
         looked = sum(e.num_features for e in self.encoders)
         self.num_features = looked * (3 if config.goals else 1) + config.state_dim
         self.head = self._make_head()
@@ -158,7 +129,8 @@ class ClonedPolicy(nn.Module):
     def needs(self) -> Needs:
         """What the policy needs; see `policy_eval.policies.needs`."""
         views = dict.fromkeys(self.config.views, tuple(self.config.size))
-        return Needs(views=views, state_dim=self.config.state_dim, action_dim=self.config.action_dim)
+        told = self.words is not None
+        return Needs(views=views, state_dim=self.config.state_dim, action_dim=self.config.action_dim, task=told)
 
     def forward(
         self, frames: UInt8[Tensor, "n v H W 3"], states: Float[Tensor, "n s"] | None
@@ -167,15 +139,30 @@ class ClonedPolicy(nn.Module):
         return self.plans(self.features(frames, states))
 
     def features(self, frames: UInt8[Tensor, "n v H W 3"], states: Float[Tensor, "n s"] | None) -> Float[Tensor, "n f"]:
-        """Keypoints of every camera and the normalised state; those of the goal, too, if the policy is shown one."""
-        looked, goal = self.look(frames), None
+        """Keypoints of every camera and the normalised state; those of the goal, too, if the policy is shown one.
+
+        A policy that is told the task looks for the tasks of the latest `instruct`.
+        """
+        looked, goal = self.look(frames, self._told(len(frames))), None
         if self.config.goals:
             goal = self.look(self.goals).mean(0).expand(len(frames), -1)
         return self.join(looked, states, goal)
 
-    def look(self, frames: UInt8[Tensor, "n v H W 3"]) -> Float[Tensor, "n l"]:
-        """Keypoints of every camera."""
-        return torch.cat([encode(frames[:, i]) for i, encode in enumerate(self.encoders)], dim=-1)
+    def look(
+        self, frames: UInt8[Tensor, "n v H W 3"], told: Float[Tensor, "n w"] | None = None
+    ) -> Float[Tensor, "n l"]:
+        """Keypoints of every camera; `told` is the vector of the task, for a policy that is told it."""
+        return torch.cat([encode(frames[:, i], told) for i, encode in enumerate(self.encoders)], dim=-1)
+
+    def _told(self, number: int) -> Float[Tensor, "n w"] | None:
+        """The vectors of the tasks, of a policy that is told them."""
+        if self.words is None:
+            return None
+        if len(self.tasks) != number:
+            raise ValueError(
+                f"the policy is told the task in words: instruct got {len(self.tasks)} tasks for {number} observations"
+            )
+        return self.words(self.tasks)
 
     def join(
         self, looked: Float[Tensor, "n l"], states: Float[Tensor, "n s"] | None, goal: Float[Tensor, "n l"] | None
@@ -208,12 +195,18 @@ class ClonedPolicy(nn.Module):
         self.seeds = torch.tensor(list(seeds), dtype=torch.long)
         self.step = 0
         self.queue: list[Tensor] = []
+        self.tasks = ()
+
+    def instruct(self, tasks: Sequence[str]) -> None:
+        """Tell the policy the task of each episode in words; one that was not trained with --task-words forgets it."""
+        self.tasks = tuple(tasks)
 
     def keep(self, streams: Sequence[int]) -> None:
         """Go on with these streams only; the episodes of the others have ended."""
         rows = torch.tensor(list(streams), dtype=torch.long)
         self.seeds = self.seeds[rows]
         self.queue = [actions[rows] for actions in self.queue]
+        self.tasks = tuple(self.tasks[row] for row in streams) if self.tasks else ()
 
     @torch.no_grad()
     def act(self, observation: Observations) -> Float[Tensor, "n a"]:

@@ -42,7 +42,7 @@ class OutcomeAgreement:
         """How sure the judge is of a success in every frame but the first, 0 to 1."""
         frames = rearrange(clip.frames[:, 1:], "b t ... -> (b t) ...")
         if isinstance(self.judge, LearnedJudge):
-            odds = self.judge.score(frames).logit(1e-6) - torch.tensor(self.judge.threshold).logit(1e-6)
+            odds = self.judge.score(frames, _tasks(clip)).logit(1e-6) - torch.tensor(self.judge.threshold).logit(1e-6)
             found = odds.sigmoid()
         else:
             states = None if clip.states is None else rearrange(clip.states[:, 1:], "b t s -> (b t) s")

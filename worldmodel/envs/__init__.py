@@ -16,12 +16,20 @@ ENVIRONMENTS = {"pusht": "worldmodel.envs.pusht.env:PushT", "pusht-position": "w
 """The environments of this package: a name and where its class is."""
 ENV_NAMES = tuple(ENVIRONMENTS)
 METAWORLD = "metaworld:"  # followed by a task of Meta-World, as in metaworld:push-v3
-METAWORLD_CLASS = "worldmodel.envs.metaworld.env:MetaWorld"
-PUSHT_MODULES, METAWORLD_MODULES = ("gym_pusht", "pymunk", "cv2"), ("metaworld", "mujoco")
+LIBERO = "libero:"  # followed by a suite and a task of LIBERO, as in libero:libero_object/0
+FAMILIES = {
+    METAWORLD: "worldmodel.envs.metaworld.env:MetaWorld",
+    f"{LIBERO}libero_object": "worldmodel.envs.libero.env:LiberoObject",
+    LIBERO: "worldmodel.envs.libero.env:Libero",
+}
+"""The beginning of a name and where the class is that is made with the name; the first one counts."""
+PUSHT_MODULES = ("gym_pusht", "pymunk", "cv2")
+MODULES = {METAWORLD: ("metaworld", "mujoco"), LIBERO: ("libero", "robosuite", "mujoco")}
 """Modules that the environments of this package need and that a plain installation lacks."""
 
 __all__ = [
     "ENV_NAMES",
+    "LIBERO",
     "METAWORLD",
     "ObjectTrack",
     "check_env_name",
@@ -39,23 +47,23 @@ __all__ = [
 
 def is_foreign(name: str) -> bool:
     """Whether `name` has the form `module:Class`, so that it is not an environment of this package."""
-    return is_spec(name) and not name.startswith(METAWORLD)
+    return is_spec(name) and not name.startswith(tuple(FAMILIES))
 
 
 def check_env_name(name: str) -> None:
     """Raise a `ValueError` if `name` is neither an environment of this package nor `module:Class`.
 
-    The packages that an environment of this package needs have to be installed. Whether Meta-World has the task, or
-    the module has the class, is only checked when the environment is made.
+    The packages that an environment of this package needs have to be installed. Whether Meta-World or LIBERO has the
+    task, or the module has the class, is only checked when the environment is made.
     """
     if lacking := lacks(name):
         raise ValueError(f"environment {name} {lacking}")
-    if name in ENVIRONMENTS or name.startswith(METAWORLD) or is_foreign(name):
+    if name in ENVIRONMENTS or name.startswith(tuple(FAMILIES)) or is_foreign(name):
         return
     near = nearest(name, ENV_NAMES)
     raise ValueError(
-        f"there is no environment {name!r}; known are {', '.join(ENV_NAMES)}, {METAWORLD}TASK, and module:Class "
-        f"for one of yours{f'; {near}' if near.startswith('did') else ''}"
+        f"there is no environment {name!r}; known are {', '.join(ENV_NAMES)}, {METAWORLD}TASK, {LIBERO}SUITE/TASK, "
+        f"and module:Class for one of yours{f'; {near}' if near.startswith('did') else ''}"
     )
 
 
@@ -63,11 +71,11 @@ def has_simulator(name: str) -> bool:
     """Whether `name` is an environment that can be made here, so that a simulator can run beside a dream.
 
     For `module:Class` only the module is searched for: it may be missing on another machine. So may be the
-    packages that PushT and Meta-World need.
+    packages that PushT, Meta-World and LIBERO need.
     """
     if is_foreign(name):
         return has_module(name)
-    return (name in ENVIRONMENTS or name.startswith(METAWORLD)) and lacks(name) is None
+    return (name in ENVIRONMENTS or name.startswith(tuple(FAMILIES))) and lacks(name) is None
 
 
 def lacks(name: str) -> str | None:
@@ -75,7 +83,9 @@ def lacks(name: str) -> str | None:
 
     `None` where all are installed, and for any other name.
     """
-    modules = PUSHT_MODULES if name in ENVIRONMENTS else METAWORLD_MODULES if name.startswith(METAWORLD) else ()
+    if name in ENVIRONMENTS:
+        return missing_extra(absent(*PUSHT_MODULES))
+    modules = next((needed for prefix, needed in MODULES.items() if name.startswith(prefix)), ())
     return missing_extra(absent(*modules))
 
 
@@ -83,8 +93,8 @@ def make_env(name: str, **options: int | str) -> gymnasium.Env:
     """Make the environment `name`.
 
     Args:
-        name: One of `ENV_NAMES`, `metaworld:` and a task, or `module:Class` for any class derived
-            from `gymnasium.Env`; see `docs/extend/environment.md`.
+        name: One of `ENV_NAMES`, `metaworld:` and a task, `libero:` and a suite and a task, or `module:Class` for any
+            class derived from `gymnasium.Env`; see `docs/extend/environment.md`.
         options: Passed to the class. The environments here take `size` (side of the pictures in pixels),
             `time_limit` (steps) and `shift` (one controlled change, for tests out of distribution).
 
@@ -97,7 +107,7 @@ def make_env(name: str, **options: int | str) -> gymnasium.Env:
     if accepted is not None and (unknown := sorted(set(options) - accepted)):
         takes = f"takes {', '.join(sorted(accepted))}" if accepted else "takes no options"
         raise ValueError(f"environment {name}: you asked for {unknown[0]}, but the class {kind.__name__} {takes}")
-    arguments = (name,) if name.startswith(METAWORLD) else ()
+    arguments = (name,) if name.startswith(tuple(FAMILIES)) else ()
     try:
         inspect.signature(kind).bind(*arguments, **options)
     except TypeError as error:
@@ -130,7 +140,8 @@ def env_class(name: str) -> type[gymnasium.Env]:
             `gymnasium.Env`.
     """
     check_env_name(name)
-    path = METAWORLD_CLASS if name.startswith(METAWORLD) else ENVIRONMENTS.get(name, name)
+    ours = (path for prefix, path in FAMILIES.items() if name.startswith(prefix))
+    path = next(ours, ENVIRONMENTS.get(name, name))
     found = resolve(path, "environment")
     if not (isinstance(found, type) and issubclass(found, gymnasium.Env)):
         raise ValueError(f"environment {name}: expected a class derived from gymnasium.Env, found {kind_of(found)}")
@@ -144,7 +155,7 @@ def accepted_options(name: str) -> frozenset[str] | None:
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
         return None
     named = {each.name for each in parameters if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)}
-    return frozenset(named - ({"name"} if name.startswith(METAWORLD) else set()))
+    return frozenset(named - ({"name"} if name.startswith(tuple(FAMILIES)) else set()))
 
 
 def _written(options: dict[str, int | str]) -> str:

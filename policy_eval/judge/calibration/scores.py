@@ -34,7 +34,8 @@ class Listener:
 
     def __call__(self, observation: Observation) -> Verdict:
         """The judge's reward, and no success."""
-        scores, rewards = self.judge.predict(observation.frames)
+        tasks = [observation.task] if _is_told(self.judge) else []
+        scores, rewards = self.judge.predict(observation.frames, *tasks)
         heard = scores.double().cpu().numpy()
         self.highest = heard if self.highest is None else np.maximum(self.highest, heard)
         return Verdict(rewards, scores > 1)
@@ -150,7 +151,8 @@ def recorded_scores(
             if length < 2:
                 raise ValueError(f"{source.name}: rollout {episode} has {source.lengths[episode]} frame, expected 2")
             frames = source.read(episode, 0, length).frames[1:]
-            highest.append(float(judge.score(frames).max()))
+            tasks = [(source.task(episode),) * len(frames)] if _is_told(judge) else []
+            highest.append(float(judge.score(frames, *tasks).max()))
             progress.advance()
     return np.array(highest)
 
@@ -168,3 +170,8 @@ def real_successes(source: EpisodeSource, episodes: Sequence[int], horizon: int)
             raise ValueError(f"{source.name}: no next.success, which is needed to set a threshold")
         outcomes.append(float(clip.successes[:horizon].any()))
     return np.array(outcomes)
+
+
+def _is_told(judge: LearnedJudge | GoalJudge) -> bool:
+    """Whether a judge is told the task in words."""
+    return isinstance(judge, LearnedJudge) and judge.told

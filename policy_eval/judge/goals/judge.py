@@ -16,7 +16,7 @@ from einops import repeat
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from policy_eval.policies.cloned import KeypointEncoder
+from policy_eval.policies.keypoints import KeypointEncoder
 from worldmodel.dreams.verdict import Verdict, scored_verdict
 from worldmodel.model.card import CardFacts
 from worldmodel.model.folder import load_model, save_model

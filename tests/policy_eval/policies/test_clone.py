@@ -14,7 +14,8 @@ from square_world import SquareEnv, write_episodes
 
 from policy_eval.evaluation import evaluate
 from policy_eval.policies.clone import CloneConfig, clone, read_demonstrations
-from policy_eval.policies.cloned import ClonedPolicy, KeypointEncoder, PolicyConfig
+from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
+from policy_eval.policies.keypoints import KeypointEncoder
 from policy_eval.policies.policy import CallablePolicy, Policy
 from policy_eval.real_envs import RealEnvs
 from worldmodel.cli import main

@@ -13,8 +13,8 @@ from gymnasium import spaces
 from jaxtyping import Float, UInt8
 from metaworld.env_dict import ENV_CLS_MAP
 
-from worldmodel.envs.metaworld.render import SceneRenderer, fixed_camera, free_camera
 from worldmodel.envs.metaworld.shift import CAMERA, SHIFTS, move_start_region
+from worldmodel.envs.mujoco.render import SceneRenderer, fixed_camera, free_camera
 from worldmodel.envs.shift import check_shift
 
 STEPS_PER_SECOND = 80  # steps of Meta-World; each is five steps of MuJoCo

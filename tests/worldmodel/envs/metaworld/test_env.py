@@ -11,14 +11,15 @@ from gymnasium.utils.env_checker import check_env
 from worldmodel.envs import make_env
 
 try:
-    from worldmodel.envs.metaworld import headless
+    import worldmodel.envs.metaworld.headless  # noqa: F401
 except ValueError as error:  # it names the package that is missing
     pytest.skip(str(error), allow_module_level=True)
 
 import mujoco
 
 from worldmodel.envs.metaworld.env import MetaWorld
-from worldmodel.envs.metaworld.render import CANVASES, canvas
+from worldmodel.envs.mujoco import headless
+from worldmodel.envs.mujoco.render import CANVASES, canvas
 
 SCENE, STATE = "observation.images.scene", "observation.state"
 PUSH = "metaworld:push-v3"
@@ -145,7 +146,7 @@ def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
     with pytest.raises(ValueError, match="apt-get install libosmesa6"):
-        headless.check_installation()
+        headless.check_installation("Meta-World", "metaworld")
 
 
 def test_object_and_goal_are_in_the_scene(env):

@@ -11,7 +11,7 @@ except ValueError as error:  # it names the package that is missing
     pytest.skip(str(error), allow_module_level=True)
 
 from worldmodel.envs.metaworld.points import image_points, project
-from worldmodel.envs.metaworld.render import free_camera
+from worldmodel.envs.mujoco.render import free_camera
 
 
 def test_projection_of_known_points():

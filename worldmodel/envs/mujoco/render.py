@@ -1,6 +1,6 @@
 """Small and fast pictures of a MuJoCo model."""
 
-import worldmodel.envs.metaworld.headless  # noqa: F401
+import worldmodel.envs.mujoco.headless  # noqa: F401
 
 # isort: split
 
@@ -37,7 +37,7 @@ def fixed_camera(model: mujoco.MjModel, name: str) -> Camera:
 
 
 class Canvas:
-    """A GL context that holds the meshes and textures of one model.
+    """The meshes and textures of one model in a GL context.
 
     Args:
         model: The model, or one with the same meshes and textures.
@@ -48,21 +48,33 @@ class Canvas:
         model.vis.quality.offsamples = 0
         model.vis.quality.shadowsize = 0
         self.size = size
-        self.gl = mujoco.GLContext(size, size)
-        # Python would free it when it ends, after OSMesa is gone, and complain that it cannot.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.gl))
+        self.gl = gl_context(size)
         self.gl.make_current()
         self.context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
         self.viewport = mujoco.MjrRect(0, 0, size, size)
 
     def draw(self, scene: mujoco.MjvScene) -> UInt8[np.ndarray, "size size 3"]:
         """The picture of a scene."""
         self.gl.make_current()
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
         picture = np.empty((self.size, self.size, 3), np.uint8)
         mujoco.mjr_render(self.viewport, scene, self.context)
         mujoco.mjr_readPixels(picture, None, self.viewport, self.context)
         return np.ascontiguousarray(picture[::-1])
+
+    def free(self) -> None:
+        """Free meshes and textures; with another GL context current, those of another canvas would be freed."""
+        self.gl.make_current()
+        self.context.free()
+
+
+@functools.cache
+def gl_context(size: int) -> mujoco.GLContext:
+    """The GL context of all pictures of a size; it is never freed, since OSMesa then draws black in the others."""
+    context = mujoco.GLContext(size, size)
+    # Python would free it when it ends, after OSMesa is gone, and complain that it cannot.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))
+    return context
 
 
 CANVASES: dict[tuple[str, int], Canvas] = {}
@@ -75,11 +87,18 @@ def canvas(task: str, model: mujoco.MjModel, size: int) -> Canvas:
     return CANVASES[task, size]
 
 
+def check_size(size: int) -> None:
+    """Raise a `ValueError` if pictures cannot have a side of `size` pixels."""
+    if not 16 <= size <= MAX_SIZE:
+        raise ValueError(f"the cameras are 16 to {MAX_SIZE} pixels a side, got {size}")
+
+
 class SceneRenderer:
     """Pictures of one simulation.
 
     Args:
-        task: Name of the model, under which its canvas is shared.
+        task: Name of the model, under which its canvas is shared and kept; `None` for a canvas of its own, which
+            `close` frees.
         model: The simulation's model.
         size: Side of the square pictures in pixels, 16..480.
 
@@ -87,9 +106,8 @@ class SceneRenderer:
         ValueError: The size is out of range.
     """
 
-    def __init__(self, task: str, model: mujoco.MjModel, size: int):
-        if not 16 <= size <= MAX_SIZE:
-            raise ValueError(f"the cameras are 16 to {MAX_SIZE} pixels a side, got {size}")
+    def __init__(self, task: str | None, model: mujoco.MjModel, size: int):
+        check_size(size)
         self.task, self.model, self.size = task, model, size
         self.option = mujoco.MjvOption()
         self.scene = mujoco.MjvScene(model, MAX_GEOMS)
@@ -99,9 +117,14 @@ class SceneRenderer:
     @functools.cached_property
     def canvas(self) -> Canvas:
         """The canvas, made when the first picture is drawn."""
-        return canvas(self.task, self.model, self.size)
+        return Canvas(self.model, self.size) if self.task is None else canvas(self.task, self.model, self.size)
 
     def picture(self, data: mujoco.MjData, camera: Camera) -> UInt8[np.ndarray, "size size 3"]:
         """The current state as seen by a camera; `mj_forward` must have been called."""
         mujoco.mjv_updateScene(self.model, data, self.option, None, camera, mujoco.mjtCatBit.mjCAT_ALL, self.scene)
         return self.canvas.draw(self.scene)
+
+    def close(self) -> None:
+        """Free the canvas, if it is not shared."""
+        if self.task is None and "canvas" in vars(self):
+            vars(self).pop("canvas").free()
