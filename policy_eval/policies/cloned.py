@@ -18,6 +18,7 @@ from policy_eval.policies.policy import Observations
 from worldmodel.model.card import CardFacts
 from worldmodel.model.folder import load_model, save_model
 from worldmodel.model.hub import push_saved
+from worldmodel.model.keypoints import expected_places
 from worldmodel.streaming.noise import stream_noise
 
 DRAWS = 4
@@ -95,14 +96,6 @@ class KeypointEncoder(nn.Module):
         maps = self.convolutions(pictures).float()
         weights = maps.flatten(2).softmax(-1).view(maps.shape)
         return torch.cat([*expected_places(weights), maps.flatten(2).amax(-1).tanh()], dim=-1)
-
-
-def expected_places(weights: Float[Tensor, "n k h w"]) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
-    """Mean x and mean y, in [-1, 1], under weights that sum to 1 over every map."""
-    height, width = weights.shape[-2:]
-    x = (weights.sum(-2) * torch.linspace(-1, 1, width, device=weights.device)).sum(-1)
-    y = (weights.sum(-1) * torch.linspace(-1, 1, height, device=weights.device)).sum(-1)
-    return x, y
 
 
 class ClonedPolicy(nn.Module):
