@@ -62,7 +62,8 @@ def _won(own: Float[Tensor, "*#b"], foreign: Float[Tensor, "*#b"]) -> Float[Tens
 
 
 def _area(own: Float[Tensor, "n"], foreign: Float[Tensor, "k"]) -> Float[Tensor, ""]:
-    own, foreign = (values[values.isfinite()] for values in (own, foreign))
-    return (
-        _won(own[:, None], foreign[None, :]).mean() if len(own) and len(foreign) else torch.tensor(torch.nan).double()
-    )
+    """Share of pairs in which the own value is larger; equal ones count half."""
+    own, foreign = (values[values.isfinite()].contiguous() for values in (own, foreign))
+    foreign = foreign.sort().values
+    beaten, reached = (torch.searchsorted(foreign, own, right=right) for right in (False, True))
+    return (beaten + reached).double().mean() / (2 * len(foreign))

@@ -33,6 +33,13 @@ def test_the_loss_is_the_cross_entropy_of_the_right_moment():
     assert matching_loss(swapped, None, torch.tensor(2.0)).item() == pytest.approx(2 + expected)
 
 
+def test_each_camera_is_looked_for_in_the_other():
+    """The first camera of both moments looks alike: in this direction nothing is told apart, log 2."""
+    codes = torch.stack([torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.eye(2)], dim=1)
+    held_first, held_second = math.log((1 + math.e**2) / math.e), math.log(2)
+    assert matching_loss(codes, None, torch.tensor(2.0)).item() == pytest.approx((held_first + held_second) / 2)
+
+
 def test_moments_without_both_cameras_are_left_out_of_the_loss():
     codes = torch.eye(3)[:, None].repeat(1, 2, 1)
     mask = torch.tensor([[True, True], [True, False], [True, True]])
