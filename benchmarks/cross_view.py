@@ -61,7 +61,7 @@ class CrossViewBenchmark:
     """Recordings of each task whose windows are dreamed."""
     tasks: tuple[str, ...] = ("pusht", "push")
     """Names of the tasks: pusht, push, window-open."""
-    steps: int = 1000
+    steps: int = 600
     """Training steps of a matcher."""
     episodes: int = 100
     """Episodes of which a window is dreamed, the first long ones that the world model was not trained on."""

@@ -65,8 +65,8 @@ class FidelityConfig:
     """Recordings with the same cameras, others than those that are measured. A small network learns on them which
     pictures of two cameras were taken at the same moment; it then says whether the cameras of a dream tell one story.
     It is saved in the folder cross-view beside the report; you can pass this folder (or hf://USER/NAME@REV) instead."""
-    cross_view_steps: int = 1000
-    """Training steps of that network; 1000 take about two minutes of one CPU core."""
+    cross_view_steps: int = 600
+    """Training steps of that network; 600 take about a minute of one CPU core."""
     alterations: tuple[Alteration, ...] = ALTERATIONS
     """Altered actions to dream in addition to the recorded ones; each of them takes as long as the recorded ones."""
     seed: int = 0
