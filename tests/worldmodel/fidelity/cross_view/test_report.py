@@ -15,25 +15,32 @@ from worldmodel.fidelity.page import plots
 from worldmodel.fidelity.report import CROSS_VIEW, print_fidelity
 from worldmodel.fidelity.shifted import shifted_table
 
-SETTINGS = {"horizon": 5, "starts": 1, "alterations": (), "matcher": twin_matcher()}
+SETTINGS = {"horizon": 1, "num_steps": 1, "starts": 1, "alterations": (), "matcher": twin_matcher()}
+SOURCE = grey_episodes()
 
 
-def test_dreams_and_recordings_are_scored():
-    """A fresh world copies the last frame, so its cameras agree; those of the crossed world do not."""
-    source = grey_episodes()
-    report = measure_fidelity(tiny_world(), source, **SETTINGS)
-    assert report["cross_view"]["dream"]["share"] == {"1": 1.0, "5": 1.0}
-    assert report["cross_view"]["recording"]["share"] == {"1": 1.0, "5": 1.0}
-    assert report["n"]["cross_view"]["dream"]["share"]["5"] == 6
-    assert report["metadata"]["cross_view"][0]["fingerprint"] == "other"
-    crossed = measure_fidelity(CrossedWorld(tiny_world().config).eval(), source, **SETTINGS)
-    assert crossed["cross_view"]["dream"]["share"]["5"] < 0.7
-    assert crossed["cross_view"]["recording"]["share"]["5"] == 1.0
-    low, high = crossed["intervals"]["cross_view"]["dream"]["share"]["5"]
-    assert low <= crossed["cross_view"]["dream"]["share"]["5"] <= high
-    batches = measure_fidelity(tiny_world(), source, batch=2, **SETTINGS)
-    assert batches["cross_view"] == report["cross_view"]
-    assert "cross_view" not in measure_fidelity(tiny_world(), source, **{**SETTINGS, "matcher": None})
+@pytest.fixture(scope="module")
+def copied():
+    """The report on a fresh world, which copies the last frame, so that its cameras agree."""
+    return measure_fidelity(tiny_world(), SOURCE, **SETTINGS)
+
+
+def test_dreams_and_recordings_are_scored(copied):
+    assert copied["cross_view"] == {"dream": {"share": {"1": 1.0}}, "recording": {"share": {"1": 1.0}}}
+    assert copied["n"]["cross_view"]["dream"]["share"]["1"] == 6
+    assert copied["metadata"]["cross_view"][0]["fingerprint"] == "other"
+    crossed = measure_fidelity(CrossedWorld(tiny_world().config).eval(), SOURCE, **SETTINGS)
+    share = crossed["cross_view"]["dream"]["share"]["1"]
+    assert share < 0.7 and crossed["cross_view"]["recording"]["share"]["1"] == 1.0
+    low, high = crossed["intervals"]["cross_view"]["dream"]["share"]["1"]
+    assert low <= share <= high
+
+
+def test_windows_are_compared_over_all_batches(copied):
+    assert measure_fidelity(tiny_world(), SOURCE, batch=4, **SETTINGS)["cross_view"] == copied["cross_view"]
+    alone = measure_fidelity(tiny_world(), DrawnEpisodes([9]), **SETTINGS)
+    assert alone["cross_view"]["dream"]["share"] == {"1": None}
+    assert "cross_view" not in measure_fidelity(tiny_world(), DrawnEpisodes([9]), **{**SETTINGS, "matcher": None})
 
 
 def test_a_matcher_that_knows_the_episodes_is_refused():
@@ -44,16 +51,15 @@ def test_a_matcher_that_knows_the_episodes_is_refused():
         measure_fidelity(tiny_world(views=("top", "side")), source, **SETTINGS)
 
 
-def test_it_is_shown_in_table_and_plot():
-    report = measure_fidelity(tiny_world(), grey_episodes(), **SETTINGS)
+def test_it_is_shown_in_table_and_plot(copied):
     console = Console(record=True, width=140)
-    print_fidelity(report, console)
+    print_fidelity(copied, console)
     rows = console.export_text().splitlines()
     shown = next(number for number, row in enumerate(rows) if CROSS_VIEW in row)
-    assert rows[shown].split()[-3:] == ["dream", "1.000", "1.000"]
-    assert rows[shown + 1].split() == ["recording", "1.000", "1.000"]
-    assert plots(report)[CROSS_VIEW].startswith(b"\x89PNG")
-    console.print(shifted_table({**report, "shifted": {"camera": report}}))
+    assert rows[shown].split()[-3:] == ["noticed", "dream", "1.000"]
+    assert rows[shown + 1].split() == ["recording", "1.000"]
+    assert plots(copied)[CROSS_VIEW].startswith(b"\x89PNG")
+    console.print(shifted_table({**copied, "shifted": {"camera": copied}}))
     assert CROSS_VIEW in console.export_text()
 
 
