@@ -85,7 +85,7 @@ class Keeper:
 
     @property
     def stopped(self) -> bool:
-        """Whether the last `patience` evaluations were worse in the unrewarded measure."""
+        """Whether the last `patience` evaluations were worse in an unrewarded measure."""
         return is_over([row["kept"] for row in self.evaluations.rows], self.config.patience)
 
     def record(self, loss: Tensor, parts: Mapping[str, Tensor], row: Mapping[str, float], factor: float) -> None:

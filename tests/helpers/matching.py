@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from drawn_episodes import DrawnEpisodes
 
-from worldmodel.fidelity.cross_view.matcher import CrossViewMatcher, MatcherConfig, regions_of
+from worldmodel.fidelity.cross_view.matcher import CrossViewMatcher, MatcherConfig
 from worldmodel.streaming.advance import begin
 from worldmodel.streaming.stream import Stream
 from worldmodel.world_model import WorldModel
@@ -22,7 +22,7 @@ def twin_matcher(source=None) -> CrossViewMatcher:
     """Equal pictures get equal vectors, so cameras that show the same fit best."""
     source = grey_episodes() if source is None else source
     torch.manual_seed(0)
-    matcher = CrossViewMatcher(MatcherConfig(tuple(source.views), tuple(source.size), regions_of(source))).eval()
+    matcher = CrossViewMatcher(MatcherConfig.of(source)).eval()
     matcher.encoders[1].load_state_dict(matcher.encoders[0].state_dict())
     matcher.train_data = [{"fingerprint": "other", "episodes": [0], "robot_type": "drawn", "reset_seeds": None}]
     return matcher

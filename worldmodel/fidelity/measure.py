@@ -249,6 +249,7 @@ def _matcher(config: FidelityConfig, world: WorldModel, source: EpisodeSource) -
     check_views(world, source)
     episodes, _ = _episodes_to_measure(world, source, config.include_train)
     settings = {"steps": config.cross_view_steps, "seed": config.seed, "device": world.device}
+    settings["columns"] = replace(config.reading, episodes="")
     matcher = find_matcher(config.cross_view, source, episodes, **settings)
     if config.matcher is not None and not known:
         matcher.save(config.matcher)

@@ -45,6 +45,13 @@ class MatcherConfig:
     code: int = 32
     """Numbers that describe a picture."""
 
+    @classmethod
+    def of(cls, source: EpisodeSource) -> "MatcherConfig":
+        """The settings for the cameras of `source`."""
+        regions = [valid_region(mask) for mask in source.pixel_mask]
+        ends = tuple((rows.start, rows.stop, columns.start, columns.stop) for rows, columns in regions)
+        return cls(tuple(source.views), tuple(source.size), ends)
+
 
 @dataclass(frozen=True)
 class MatcherDescription:
@@ -149,12 +156,9 @@ class CrossViewMatcher(nn.Module):
 
     def check(self, source: EpisodeSource) -> None:
         """Raise a `ValueError` where the matcher was made for other cameras, sizes or padding than `source` has."""
-        expected = {
-            "views": (tuple(source.views), tuple(self.config.views)),
-            "size": (tuple(source.size), tuple(self.config.size)),
-            "letterbox": (regions_of(source), tuple(map(tuple, self.config.regions))),
-        }
-        for name, (data, mine) in expected.items():
+        other = MatcherConfig.of(source)
+        for name in ("views", "size", "regions"):
+            data, mine = getattr(other, name), getattr(self.config, name)
             if data != mine:
                 raise ValueError(f"{source.name}: {name} is {data}, the cross-view matcher has {mine}")
 
@@ -172,12 +176,6 @@ class CrossViewMatcher(nn.Module):
         said, matcher = load_model(folder, DESCRIPTION, MatcherDescription, lambda said, _: cls(said.config))
         matcher.train_data = said.train_data
         return matcher.to(device).eval()
-
-
-def regions_of(source: EpisodeSource) -> tuple[Region, ...]:
-    """The part of every camera's frames that is not padding."""
-    regions = [valid_region(mask) for mask in source.pixel_mask]
-    return tuple((rows.start, rows.stop, columns.start, columns.stop) for rows, columns in regions)
 
 
 def check_cameras(name: str, views: Sequence[str]) -> None:

@@ -11,14 +11,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes, stack_clips
-from worldmodel.data.options import ranges
-from worldmodel.fidelity.cross_view.matcher import (
-    DESCRIPTION,
-    CrossViewMatcher,
-    MatcherConfig,
-    check_cameras,
-    regions_of,
-)
+from worldmodel.data.options import DataOptions, ranges
+from worldmodel.fidelity.cross_view.matcher import DESCRIPTION, CrossViewMatcher, MatcherConfig, check_cameras
 from worldmodel.fidelity.windows import trained_episodes
 from worldmodel.model.folder import find_optional
 from worldmodel.model.precision import autocast
@@ -33,7 +27,14 @@ LEARNING_RATE = 1e-3
 
 
 def find_matcher(
-    path: str | Path, source: EpisodeSource, measured: Sequence[int], *, steps: int, seed: int, device: torch.device
+    path: str | Path,
+    source: EpisodeSource,
+    measured: Sequence[int],
+    *,
+    steps: int,
+    seed: int,
+    device: torch.device,
+    columns: DataOptions | None = None,
 ) -> CrossViewMatcher:
     """Load the matcher of a folder, or train one on recordings.
 
@@ -44,6 +45,7 @@ def find_matcher(
         steps: Training steps on recordings.
         seed: Seed of weights and batches.
         device: Where it runs.
+        columns: How recordings are read.
 
     Raises:
         ValueError: There is only one camera, the matcher does not fit the data, or it was trained on what is measured.
@@ -54,12 +56,11 @@ def find_matcher(
         matcher.check(source)
         check_unseen(str(path), matcher.train_data, source, measured)
         return matcher
-    recordings = EpisodeCache(open_episodes(path, tuple(source.size), source.views))
+    recordings = EpisodeCache(open_episodes(path, tuple(source.size), source.views, columns))
+    CrossViewMatcher(MatcherConfig.of(recordings)).check(source)
     notes = data_notes(recordings, range(len(recordings)))
     check_unseen(recordings.name, notes, source, measured)
-    matcher = train_matcher(recordings, steps=steps, seed=seed, device=device)
-    matcher.check(source)
-    return matcher
+    return train_matcher(recordings, steps=steps, seed=seed, device=device)
 
 
 def is_matcher(path: str | Path) -> bool:
@@ -92,8 +93,7 @@ def train_matcher(source: EpisodeSource, *, steps: int, seed: int, device: torch
             f"{source.name}: {len(source)} episodes and --cross-view-steps {steps}; a matcher needs at least 2 and 1"
         )
     torch.manual_seed(seed)
-    config = MatcherConfig(tuple(source.views), tuple(source.size), regions_of(source))
-    matcher = CrossViewMatcher(config).to(device)
+    matcher = CrossViewMatcher(MatcherConfig.of(source)).to(device)
     matcher.train_data = data_notes(source, range(len(source)))
 
     def loss_of(step: int) -> Float[Tensor, ""]:

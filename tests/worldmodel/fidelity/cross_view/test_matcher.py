@@ -5,7 +5,7 @@ import torch
 from drawn_episodes import DrawnEpisodes
 from matching import grey_episodes, twin_matcher
 
-from worldmodel.fidelity.cross_view.matcher import CrossViewMatcher, MatcherConfig, regions_of, shrunk, with_places
+from worldmodel.fidelity.cross_view.matcher import CrossViewMatcher, MatcherConfig, shrunk, with_places
 
 SETTINGS = MatcherConfig(("top", "wrist"), (16, 24), ((2, 14, 0, 24), (0, 16, 4, 20)))
 
@@ -76,8 +76,8 @@ def test_data_of_another_kind_is_refused():
     for source, words in (
         (DrawnEpisodes([9], views=("top", "side")), r"views is \('top', 'side'\), the cross-view matcher has"),
         (DrawnEpisodes([9], size=(16, 24)), r"size is \(16, 24\)"),
-        (DrawnEpisodes([9], pixel_mask=mask), r"letterbox is \(\(2, 16, 0, 16\)"),
+        (DrawnEpisodes([9], pixel_mask=mask), r"regions is \(\(2, 16, 0, 16\)"),
     ):
         with pytest.raises(ValueError, match=words):
             matcher.check(source)
-    assert regions_of(DrawnEpisodes([9], pixel_mask=mask))[1] == (2, 16, 0, 16)
+    assert MatcherConfig.of(DrawnEpisodes([9], pixel_mask=mask)).regions[1] == (2, 16, 0, 16)
