@@ -24,10 +24,10 @@ from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips
 from worldmodel.envs import ObjectTrack, find_objects, object_names, object_view
-from worldmodel.fidelity.metrics import psnr
 from worldmodel.fidelity.scores import object_scores
 from worldmodel.files import write_json
 from worldmodel.model.card import table
+from worldmodel.model.psnr import psnr
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.world_model import WorldModel
 

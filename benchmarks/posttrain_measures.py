@@ -21,9 +21,10 @@ from rl_posttrain.rewards.perceptual import Trunk
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.dreams.context import CONTEXT_FRAMES
 from worldmodel.envs import find_objects, object_masks, object_names, object_view
-from worldmodel.fidelity.metrics import change_mask, masked_psnr, psnr, ssim
+from worldmodel.fidelity.metrics import change_mask, masked_psnr, ssim
 from worldmodel.fidelity.scores import object_scores
 from worldmodel.fidelity.shapes import shape_scores
+from worldmodel.model.psnr import psnr
 from worldmodel.world_model import WorldModel
 
 LATE = 25

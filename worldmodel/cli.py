@@ -83,7 +83,7 @@ COMMANDS = {
         "fidelity",
         more="It dreams the recorded actions and compares the dreams with the recorded frames.",
         example="fidelity --world checkpoints/pusht --data data/pusht --out fidelity.json",
-        everyday="out horizon starts episodes shifted num-steps include-train overwrite device",
+        everyday="out horizon starts episodes shifted cross-view num-steps include-train overwrite device",
     ),
     "clone": Command(
         "Clone a small visuomotor policy from recorded demonstrations.",

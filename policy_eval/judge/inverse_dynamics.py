@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from conditioning.angles import shortest
 from conditioning.relative import relative_actions
-from policy_eval.policies.keypoints import expected_places
 from worldmodel.data.clip import Clip
 from worldmodel.model.card import CardFacts
 from worldmodel.model.codec import to_signed
 from worldmodel.model.folder import load_model, save_model
 from worldmodel.model.hub import push_saved
+from worldmodel.model.keypoints import expected_places
 
 SHARPNESS = 10.0
 """Inverse temperature of the spatial softmax at the start of training."""

@@ -6,6 +6,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from conditioning.words import zero_linear
+from worldmodel.model.keypoints import expected_places
 
 
 class KeypointEncoder(nn.Module):
@@ -48,11 +49,3 @@ class KeypointEncoder(nn.Module):
             maps = self.convolutions[-1](seen * (1 + scale) + shift).float()
         weights = maps.flatten(2).softmax(-1).view(maps.shape)
         return torch.cat([*expected_places(weights), maps.flatten(2).amax(-1).tanh()], dim=-1)
-
-
-def expected_places(weights: Float[Tensor, "n k h w"]) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
-    """Mean x and mean y, in [-1, 1], under weights that sum to 1 over every map."""
-    height, width = weights.shape[-2:]
-    x = (weights.sum(-2) * torch.linspace(-1, 1, width, device=weights.device)).sum(-1)
-    y = (weights.sum(-1) * torch.linspace(-1, 1, height, device=weights.device)).sum(-1)
-    return x, y

@@ -16,6 +16,7 @@ LABELS = {
     "ssim": "SSIM",
     "state_error": "state error",
     "action_error": "action error",
+    "cross_view": "agreement of the cameras",
     "sharpness": "sharpness, of the truth",
     "motion": "motion, of the truth",
     "response": "response to other actions",
@@ -103,7 +104,8 @@ def meaning(found: Sequence[Change], rewarded: Sequence[str], kept: int) -> list
     if kept == 0:
         return ["Every update made an unrewarded measure of the dreams worse, so the world model is kept as it was."]
     psnr = next(change for change in found if change.name == "psnr")
-    guards = [c for c in found if c.name.startswith("error.") or c.name in (*RATIOS, "state_error", "action_error")]
+    named = (*RATIOS, "state_error", "action_error", "cross_view")
+    guards = [c for c in found if c.name.startswith("error.") or c.name in named]
     guards = [c for c in guards if not (c.name == "state_error" and "state" in rewarded)]
     return [_closeness(psnr), _guards(guards)]
 

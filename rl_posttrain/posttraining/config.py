@@ -36,6 +36,9 @@ class PosttrainConfig:
     judge: str | Path | None = None
     """Folder that `worldmodel judge` wrote, or module:name. One more reward is then the agreement of its verdicts on
     dreamed frames with the recorded successes."""
+    cross_view: str | Path | None = None
+    """Folder that `worldmodel fidelity --cross-view` wrote, or hf://USER/NAME@REV. Validations then also measure
+    whether the cameras of a dream tell one story, and a world model that gets worse at this is not kept."""
     objective: Objective = "nft"
     """pathwise follows the gradient of rewards through the last decoding step of its own rollouts, beside a regression
     to the recording. nft moves towards the better candidates and away from the worse ones. flow-grpo makes the noise of

@@ -12,7 +12,8 @@ from worldmodel.files import write_atomically
 
 SMOOTH = 10
 """The drawn reward is the mean of this many updates, but at most of a third of all of them."""
-
+GUARDS = ("sharpness", "motion", "response", "cross_view")
+"""Measures of the dreams that are drawn beside the errors of objects and the rewards."""
 
 Curve = tuple[Sequence[int], np.ndarray]
 """Steps and values."""
@@ -50,7 +51,7 @@ def plot_run(updates: Sequence[Mapping], evaluations: Sequence[Mapping], file: P
         draw_rewards(reward, label, curves)
     first = evaluations[0]
     for name in first:
-        drawn = name.startswith(("error.", "reward.")) or name in ("sharpness", "motion", "response")
+        drawn = name.startswith(("error.", "reward.")) or name in GUARDS
         if drawn and first[name]:
             points = [(r["step"], r[name] / first[name]) for r in evaluations if r[name] is not None]
             held.plot(*zip(*points, strict=True), marker="o", label=name)

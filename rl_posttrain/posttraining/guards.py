@@ -1,8 +1,8 @@
 """Distinguish a better world model from a hacked reward: score held-out rollouts by other measures.
 
 A contrastive reward can be raised by blur, by standing still or by ignoring the action. So every
-evaluation measures position errors of the objects, sharpness, the energy of motion and the response
-to other actions, none of which is rewarded by default.
+evaluation measures position errors of the objects, sharpness, the energy of motion, the response
+to other actions and, with a matcher, the agreement of the cameras, none of which is rewarded by default.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,12 @@ from rl_posttrain.rewards.reward import Reward, Rollout
 from worldmodel.data.clip import Clip, EpisodeSource
 from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.envs import find_objects, object_names, object_view
-from worldmodel.fidelity.metrics import psnr, ssim
+from worldmodel.fidelity.cross_view.agreement import agreement
+from worldmodel.fidelity.cross_view.matcher import CrossViewMatcher
+from worldmodel.fidelity.metrics import ssim
 from worldmodel.fidelity.scores import object_scores
 from worldmodel.fidelity.windows import evenly_spaced_windows, read_windows
+from worldmodel.model.psnr import psnr
 from worldmodel.world_model import WorldModel
 
 RESPONSE_FRAMES = 10
@@ -123,6 +126,12 @@ def action_response(
     return (pair[0] - pair[1]).abs().mean(dim=(1, 2, 3, 4, 5))
 
 
+def cameras_agree(matcher: CrossViewMatcher, held_out: HeldOut, rollout: Rollout) -> Float[Tensor, "b"]:
+    """Share of swaps with the cameras of other episodes that are noticed, mean over frames; see `agreement`."""
+    codes = matcher.codes(rollout.imagined.frames[:, 1:], held_out.clip.view_mask)
+    return agreement(codes, torch.tensor(held_out.episodes)).nanmean(dim=1)
+
+
 def object_errors(held_out: HeldOut, rollout: Rollout, views: Sequence[str]) -> dict[str, Float[Tensor, "b m"]]:
     """Position error of every object that can be found, at every dreamed frame; px of 64."""
     kind = held_out.robot_type
@@ -144,6 +153,7 @@ def score(
     *,
     rewards: Mapping[str, Reward],
     dynamics: InverseDynamics | None,
+    matcher: CrossViewMatcher | None = None,
     num_steps: int,
     seed: int,
 ) -> tuple[dict[str, Float[Tensor, "b"]], Rollout]:
@@ -151,8 +161,8 @@ def score(
 
     Returns:
         One number per window: `reward.<name>` of every reward, `psnr`, `ssim` (means over frames
-        and cameras), `error.<object>` (px), `state_error`, `action_error`, `sharpness`, `motion`
-        and `response`; NaN where something cannot be measured. And the dreams themselves.
+        and cameras), `error.<object>` (px), `state_error`, `action_error`, `cross_view` (0..1, higher is better),
+        `sharpness`, `motion` and `response`; NaN where something cannot be measured. And the dreams themselves.
     """
     actions = held_out.clip.actions[:, CONTEXT_FRAMES - 1 :]
     rollout = dream(world, held_out.clip, actions, num_steps=num_steps, seed=seed)
@@ -167,6 +177,8 @@ def score(
         scores["state_error"] = apart.norm(dim=-1).mean(dim=1)
     if dynamics is not None:
         scores["action_error"] = dynamics.disagreement(rollout.imagined, dynamics.visible(rollout.reference))
+    if matcher is not None:
+        scores["cross_view"] = cameras_agree(matcher, held_out, rollout)
     scores["sharpness"] = sharpness_ratio(rollout)
     scores["motion"] = motion_energy_ratio(rollout)
     scores["response"] = action_response(world, held_out, rollout, num_steps=num_steps, seed=seed)

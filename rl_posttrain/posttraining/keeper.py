@@ -18,6 +18,7 @@ from worldmodel.data import EpisodeSource
 from worldmodel.data.video.write import write_video
 from worldmodel.dreams.context import CONTEXT_FRAMES
 from worldmodel.dreams.film import side_by_side
+from worldmodel.fidelity.cross_view.matcher import CrossViewMatcher
 from worldmodel.files import write_json
 from worldmodel.training.log import RunLog, Table
 from worldmodel.training.share import figures_over_processes, from_first
@@ -61,6 +62,7 @@ class Keeper:
         source, held_out: The data set and its evaluation episodes.
         rewards: The rewards of the run.
         log: Log of the run.
+        matcher: Says whether the cameras fit together; a world model whose cameras do so less than before is not kept.
     """
 
     def __init__(
@@ -71,8 +73,10 @@ class Keeper:
         held_out: range,
         rewards: RewardMix,
         log: RunLog,
+        matcher: CrossViewMatcher | None = None,
     ):
         self.config, self.base, self.rewards, self.log = config, base, rewards, log
+        self.matcher = matcher
         self.main = log.accelerator.is_main_process
         self.held_out: HeldOut = read_held_out(
             base, source, held_out, horizon=config.validation_horizon, starts=config.validation_starts
@@ -113,12 +117,15 @@ class Keeper:
         found = means(scores)
         name, each = held_back(scores, self.rewards.names)
         value, windows = float(each.nanmean()), each.tolist()
-        earlier = [row["held_back_windows"] for row in self.evaluations.rows]
-        kept = is_kept([*earlier, windows], self.config.patience)
-        row = {"step": self.log.step, "seconds": self.log.seconds, **found}
-        self.evaluations.add(
-            {**row, "held_back": value, "held_back_name": name, "held_back_windows": windows, "kept": kept}
+        guarded = {"held_back_windows": windows}
+        if "cross_view" in scores:
+            guarded["cross_view_windows"] = (1 - scores["cross_view"]).tolist()
+        kept = all(
+            is_kept([*(row[guard] for row in self.evaluations.rows), values], self.config.patience)
+            for guard, values in guarded.items()
         )
+        row = {"step": self.log.step, "seconds": self.log.seconds, **found}
+        self.evaluations.add({**row, "held_back": value, "held_back_name": name, **guarded, "kept": kept})
         self.log.scalars({f"held_out/{k}": v for k, v in found.items()})
         if kept:
             world.save(self.config.out)
@@ -127,6 +134,7 @@ class Keeper:
             f"update {self.log.step}: held-out {name} {value:.3f}, PSNR {found['psnr']:.2f} dB, "
             f"sharpness {found['sharpness']:.2f}, motion {found['motion']:.2f}, "
             f"response {found['response']:.2f}"
+            + (f", cameras agree {found['cross_view']:.3f}" if "cross_view" in found else "")
         )
 
     def finish(self) -> None:
@@ -163,6 +171,7 @@ class Keeper:
             self.held_out,
             rewards=self.rewards.rewards,
             dynamics=self.rewards.dynamics,
+            matcher=self.matcher,
             num_steps=self.config.num_steps,
             seed=self.config.seed,
         )

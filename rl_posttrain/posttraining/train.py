@@ -35,6 +35,8 @@ from rl_posttrain.rewards.predictions import WeightedPictures
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips, split_episodes
+from worldmodel.fidelity.cross_view.matcher import CrossViewMatcher, check_cameras
+from worldmodel.fidelity.cross_view.train import check_unseen
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out, fingerprint
 from worldmodel.streaming.noise import mix_seed
@@ -88,6 +90,7 @@ def posttrain(
     settings.check()
     train, held_out = split_episodes(source, config.validation_episodes)
     check(config, base, source, held_out)
+    matcher = matcher_of(config, source, held_out, base.device)
     world, old = policies(config, base)
     note_training(world, source, train)
     mix = rewards_of(config, base, source, train, extra)
@@ -112,7 +115,7 @@ def posttrain(
     mix = measure_spread(config, base, source, train, mix)
     update = build_update(config, world, old, base, terms)
     model, optimizers = joined(accelerator, update, optimizers, unused=config.objective == "flow-grpo")
-    keeper = Keeper(config, base, source, held_out, mix, log)
+    keeper = Keeper(config, base, source, held_out, mix, log, matcher)
 
     with log:
         if log.step == 0:
@@ -183,8 +186,8 @@ def begin(config: PosttrainConfig) -> Accelerator:
 
 def read_by(config: PosttrainConfig, source: EpisodeSource) -> dict[str, str]:
     """Fingerprints of what a run reads."""
-    decoder = config.inverse_dynamics
-    models = {} if decoder is None else {"inverse_dynamics": fingerprint(decoder)}
+    named = {"inverse_dynamics": config.inverse_dynamics, "cross_view": config.cross_view}
+    models = {name: fingerprint(path) for name, path in named.items() if path is not None}
     if config.judge is not None:
         models["judge"] = judge_fingerprint(config.judge)
     return {"data": source.fingerprint, "world": fingerprint(config.world), **models}
@@ -204,6 +207,28 @@ def rewards_of(
     settings = {"branch": config.branch, "credit": config.credit, "cell": config.cell}
     decoder = config.inverse_dynamics
     return build_rewards(config.reward, base, source, train, decoder, extra=extra, judge=judge, **settings)
+
+
+def matcher_of(
+    config: PosttrainConfig, source: EpisodeSource, held_out: range, device: torch.device
+) -> CrossViewMatcher | None:
+    """The network that compares cameras, if one is named.
+
+    Raises:
+        ValueError: It does not fit the data, has seen held-out episodes, or there are fewer than two of these.
+    """
+    if config.cross_view is None:
+        return None
+    check_cameras(source.name, source.views)
+    if len(held_out) < 2:
+        raise ValueError(
+            f"{source.name}: --cross-view compares windows of different episodes and needs at least 2 held-out ones, "
+            f"got {len(held_out)}"
+        )
+    matcher = CrossViewMatcher.load(config.cross_view, device)
+    matcher.check(source)
+    check_unseen(str(config.cross_view), matcher.train_data, source, held_out)
+    return matcher
 
 
 def policies(config: PosttrainConfig, base: WorldModel) -> tuple[WorldModel, WorldModel]:

@@ -11,7 +11,8 @@ from torch import Tensor
 from rl_posttrain.rewards.credit import Credit, Values, numbers
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data.clip import Clip
-from worldmodel.fidelity.metrics import MSE_FLOOR, change_mask, psnr, ssim, valid_region
+from worldmodel.fidelity.metrics import change_mask, ssim, valid_region
+from worldmodel.model.psnr import MSE_FLOOR, psnr
 
 Distance = Callable[[UInt8[Tensor, "*b H W 3"], UInt8[Tensor, "*b H W 3"]], Float[Tensor, "*b"]]
 """Perceptual distance of pictures, 0 for equal ones; `worldmodel.fidelity.metrics.Lpips` is one."""

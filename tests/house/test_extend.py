@@ -116,6 +116,10 @@ def test_sampler(tmp_path):
     assert int(re.search(r"tensor\((\d+)", run_page(tmp_path, "sampler"))[1]) > 0
 
 
+def test_rival(tmp_path):
+    assert run_page(tmp_path, "rival").strip() == "(1, 2, 64, 64, 3) (1, 2)"
+
+
 def test_links_lead_somewhere():
     broken = [
         f"{page.name}: {target}"

@@ -3,19 +3,23 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from einops import repeat
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
 from worldmodel.data.clip import Clip, EpisodeSource
 from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.envs import find_objects, object_masks, object_names, object_view
-from worldmodel.fidelity.metrics import LPIPS_MIN_SIDE, Lpips, psnr, valid_region
+from worldmodel.fidelity.cross_view.agreement import agreement
+from worldmodel.fidelity.cross_view.matcher import CrossViewMatcher
+from worldmodel.fidelity.metrics import LPIPS_MIN_SIDE, Lpips, valid_region
 from worldmodel.fidelity.scores import ScoreTable, object_scores, pixel_scores
 from worldmodel.fidelity.shapes import shape_scores
 from worldmodel.fidelity.windows import Alteration, Window, holding_actions, mirrored_actions, read_windows
 from worldmodel.model.chunks import recoded
+from worldmodel.model.psnr import psnr
 from worldmodel.streaming.stream import Stream
 from worldmodel.world_model import WorldModel
 
@@ -78,6 +82,7 @@ class DreamComparison:
         num_steps: Denoising steps per frame.
         alterations: The altered actions to dream beside the recorded ones.
         rivals: World models whose dreams also add to the mask of the masked PSNR.
+        matcher: Says whether the cameras fit together; `None`: this is not measured.
 
     Attributes:
         table: The scores so far.
@@ -95,10 +100,12 @@ class DreamComparison:
         num_steps: int,
         alterations: Sequence[Alteration],
         rivals: Sequence[WorldModel],
+        matcher: CrossViewMatcher | None = None,
     ):
         self.world, self.source, self.rivals = world, source, tuple(rivals)
         self.horizon, self.horizons, self.num_steps = horizon, tuple(horizons), num_steps
         self.alterations = tuple(alterations)
+        self.matcher, self.codes = matcher, {"dream": [], "recording": []}
         self.table = ScoreTable()
         self.regions = [valid_region(mask) for mask in source.pixel_mask]
         self.lpips_reason = _lpips_reason(source.views, self.regions)
@@ -138,10 +145,25 @@ class DreamComparison:
         rivals = [rolled(rival.stream(context, seeds=seeds), actions) for rival in self.rivals]
         self._score_cameras(recorded, dreamed, copied, rivals)
         self._score_objects(recorded, {("objects",): dreamed, ("copy_last", "objects"): copied})
+        if self.matcher is not None:
+            for name, frames in (("dream", dreamed), ("recording", recorded.truth)):
+                self.codes[name].append(self.matcher.codes(frames, recorded.view_mask))
         for alteration in self.alterations:
             altered = self._altered(alteration, context, actions, partners)
             other = None if altered is None else rolled(start, altered)
             self._score_gap(alteration, recorded, dreamed, other)
+
+    def finish(self, episodes: Int64[np.ndarray, "n"]) -> None:
+        """Compare the cameras of every window with those of all the others; called after the last `add`.
+
+        Args:
+            episodes: The episode of every window.
+        """
+        if self.matcher is None:
+            return
+        for name, parts in self.codes.items():
+            shares = agreement(torch.cat(parts), torch.as_tensor(episodes))
+            self.table.add_horizons(("cross_view", name, "share"), self.horizons, shares)
 
     def _read(self, windows: Sequence[Window]) -> Clip:
         """Read the windows, without the actions or states that the world model does not use."""

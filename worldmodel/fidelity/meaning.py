@@ -8,7 +8,7 @@ from worldmodel.fidelity.intervals import TOO_FEW
 
 
 def meaning(report: Mapping[str, Any]) -> list[str]:
-    """Whether the dreams are better than copying the last frame, and whether they follow the actions.
+    """Whether dreams are better than copying the last frame, follow the actions, and agree between their cameras.
 
     A claim needs 95% intervals that do not overlap, or one that excludes 0; otherwise the sentence says that it
     cannot be told.
@@ -16,7 +16,7 @@ def meaning(report: Mapping[str, Any]) -> list[str]:
     Args:
         report: What `measure_fidelity` returns.
     """
-    return [*_pictures(report), _actions(report)]
+    return [*_pictures(report), _actions(report), *_cameras(report)]
 
 
 def _pictures(report: Mapping[str, Any]) -> list[str]:
@@ -82,6 +82,34 @@ def _actions(report: Mapping[str, Any]) -> str:
         )
     others = f"{other} cost" if len(kinds) == 1 else "other actions cost at least"
     return f"The dreams follow the actions: {frames.lower()} ahead, {others} {measured}."
+
+
+def _cameras(report: Mapping[str, Any]) -> list[str]:
+    """Whether the cameras of a dream fit together better than those of two dreams, and as well as recorded ones."""
+    if "cross_view" not in report:
+        return []
+    shares, intervals = (tree["cross_view"] for tree in (report, report["intervals"]))
+    if not _known(shares["dream"]["share"]):
+        return [
+            "It was not measured whether the cameras tell one story: there are no windows of two episodes in which two "
+            "cameras are there."
+        ]
+    horizon, dreamed, interval = _last(shares["dream"]["share"], intervals["dream"]["share"])
+    recorded, ceiling = shares["recording"]["share"][horizon], intervals["recording"]["share"][horizon]
+    ahead = "One frame ahead" if horizon == "1" else f"{horizon} frames ahead"
+    noticed = f"{dreamed:.0%} of the swaps of a camera with another episode's are noticed"
+    if interval is None or ceiling is None:
+        return [f"It cannot be told whether the cameras tell one story: {ahead}, {noticed}, but {TOO_FEW}."]
+    noticed += (
+        f" (95% interval {span(interval, '{:.0%}')}); in the recordings it is {recorded:.0%}, by chance it would be 50%"
+    )
+    if interval[1] < 0.5:
+        return [f"The cameras do not tell one story: {ahead}, {noticed}."]
+    if interval[0] <= 0.5:
+        return [f"It cannot be told whether the cameras tell one story: {ahead}, {noticed}."]
+    worse = order_of(interval, ceiling) < 0
+    verdict = "The cameras tell one story, but less well than recorded ones" if worse else "The cameras tell one story"
+    return [f"{verdict}: {ahead}, {noticed}."]
 
 
 def _last(

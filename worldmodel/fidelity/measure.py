@@ -14,6 +14,8 @@ from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.display.progress import ProgressLine
 from worldmodel.dreams.context import CONTEXT_FRAMES, check_views
 from worldmodel.fidelity.comparison import DreamComparison
+from worldmodel.fidelity.cross_view.matcher import DESCRIPTION, CrossViewMatcher
+from worldmodel.fidelity.cross_view.train import check_unseen, find_matcher, is_matcher
 from worldmodel.fidelity.meaning import meaning
 from worldmodel.fidelity.page import write_page
 from worldmodel.fidelity.report import plot_fidelity, print_fidelity
@@ -27,7 +29,7 @@ from worldmodel.fidelity.windows import (
     trained_episodes,
 )
 from worldmodel.files import write_json
-from worldmodel.model.folder import check_file
+from worldmodel.model.folder import check_file, check_out
 from worldmodel.model.precision import command_device
 from worldmodel.world_model import WorldModel
 
@@ -59,6 +61,12 @@ class FidelityConfig:
     """Measure also on episodes that the world model was trained on."""
     starts: int = 4
     """Number of windows per episode, evenly spaced."""
+    cross_view: str | Path | None = None
+    """Recordings with the same cameras, others than those that are measured. A small network learns on them which
+    pictures of two cameras were taken at the same moment; it then says whether the cameras of a dream tell one story.
+    It is saved in the folder cross-view beside the report; you can pass this folder (or hf://USER/NAME@REV) instead."""
+    cross_view_steps: int = 600
+    """Training steps of that network; 600 take about a minute of one CPU core."""
     alterations: tuple[Alteration, ...] = ALTERATIONS
     """Altered actions to dream in addition to the recorded ones; each of them takes as long as the recorded ones."""
     seed: int = 0
@@ -82,6 +90,11 @@ class FidelityConfig:
         """The file of the page."""
         return self.out and self.out.with_suffix(".html")
 
+    @property
+    def matcher(self) -> Path | None:
+        """The folder of a network that was trained by `cross_view`."""
+        return self.out and self.out.with_name("cross-view")
+
 
 def fidelity(config: FidelityConfig) -> dict[str, Any]:
     """Measure a saved world model on a data folder, print the table, write report, page and plot.
@@ -101,6 +114,9 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
     if config.temperature is not None:
         world.config = replace(world.config, temperature=config.temperature)
 
+    source = open_episodes(config.data, tuple(world.size), world.views, config.reading)
+    matcher = _matcher(config, world, source)
+
     def measure(source: EpisodeSource) -> dict[str, Any]:
         """The report on one data set; says how many of its episodes are left out."""
         report = measure_fidelity(
@@ -113,6 +129,7 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
             batch=config.batch,
             include_train=config.include_train,
             alterations=config.alterations,
+            matcher=matcher,
             show_progress=True,
         )
         report["metadata"]["world"] = str(config.world)
@@ -121,7 +138,6 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
             print(f"{source.name}: {left_out} of {len(source)} episodes were trained on and are left out")
         return report
 
-    source = open_episodes(config.data, tuple(world.size), world.views, config.reading)
     report = measure(source)
     if config.shifted:
         columns = replace(config.reading, episodes="")
@@ -153,6 +169,7 @@ def measure_fidelity(
     include_train: bool = False,
     alterations: Sequence[Alteration] = ALTERATIONS,
     compared_with: Sequence[WorldModel] = (),
+    matcher: CrossViewMatcher | None = None,
     show_progress: bool = False,
 ) -> dict[str, Any]:
     """Dream windows of every held-out episode and compare them with the truth.
@@ -164,19 +181,23 @@ def measure_fidelity(
     Main arguments: `world`, `source`, `horizon` and `num_steps`.
     Other arguments: `include_train` measures on episodes that the world model was trained on, too;
     otherwise they are left out. `alterations` are dreamed, too. The masked PSNR is taken on the union of the
-    masks of `world` and of the models in `compared_with`.
+    masks of `world` and of the models in `compared_with`. `matcher` measures whether the cameras fit together.
 
     Returns:
         `cameras.<view>.<metric>.<horizon>`, `copy_last` likewise, `codec.<view>.<metric>`,
         `objects.<object>.<metric>.<horizon>` (also in `copy_last`), and in dB
         `action_following.<alteration>.psnr_gap.<horizon>` over all cameras, and under `cameras` for
-        each. `intervals` and `n` are parallel trees. `None` where nothing could be measured.
+        each. With a `matcher`, `cross_view.<dream or recording>.share.<horizon>` as in `agreement`.
+        `intervals` and `n` are parallel trees. `None` where nothing could be measured.
 
     Raises:
         ValueError: If the data does not fit the world model, is too short, or all of it was trained on.
     """
     check_views(world, source)
     measured, trained = _episodes_to_measure(world, source, include_train)
+    if matcher is not None:
+        matcher.check(source)
+        check_unseen("cross-view matcher", matcher.train_data, source, measured)
     horizons = [h for h in HORIZONS if h <= horizon]
     if not horizons:
         raise ValueError(f"horizon={horizon}, expected at least {HORIZONS[0]}")
@@ -189,9 +210,11 @@ def measure_fidelity(
         num_steps=num_steps,
         alterations=alterations,
         rivals=compared_with,
+        matcher=matcher,
     )
     _dream_all(comparison, windows, batch, seed, show_progress)
     episodes = np.array([window.episode for window in windows])
+    comparison.finish(episodes)
     report = comparison.table.summary(episodes, seed=seed)
     report["metadata"] = {
         "data": source.name,
@@ -211,8 +234,27 @@ def measure_fidelity(
         "temperature": world.config.temperature,
         "trained_on": trained if include_train else [],
         "lpips": comparison.lpips_reason,
+        "cross_view": None if matcher is None else matcher.train_data,
     }
     return report
+
+
+def _matcher(config: FidelityConfig, world: WorldModel, source: EpisodeSource) -> CrossViewMatcher | None:
+    """The network of `--cross-view`; one that is trained is saved beside the report."""
+    if config.cross_view is None:
+        return None
+    known = is_matcher(config.cross_view)
+    if config.matcher is not None and not known:
+        check_out(config.matcher, DESCRIPTION, overwrite=config.overwrite)
+    check_views(world, source)
+    episodes, _ = _episodes_to_measure(world, source, config.include_train)
+    settings = {"steps": config.cross_view_steps, "seed": config.seed, "device": world.device}
+    settings["columns"] = replace(config.reading, episodes="")
+    matcher = find_matcher(config.cross_view, source, episodes, **settings)
+    if config.matcher is not None and not known:
+        matcher.save(config.matcher)
+        print(f"{config.matcher}: the network that compares the cameras")
+    return matcher
 
 
 def _episodes_to_measure(world: WorldModel, source: EpisodeSource, include_train: bool) -> tuple[list[int], list[int]]:

@@ -1,4 +1,4 @@
-"""How close a predicted frame is to the recorded one: PSNR, SSIM, LPIPS and masked PSNR.
+"""How close a predicted frame is to the recorded one: SSIM, LPIPS and masked PSNR; `worldmodel.model.psnr` has PSNR.
 
 Every function compares single frames, so the leading axes of the inputs are the axes of the result.
 Letterbox padding is cut off with `valid_region` before anything is compared. torchmetrics, lpips and torchvision are
@@ -14,8 +14,7 @@ from einops import rearrange, reduce
 from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
-MSE_FLOOR = 1e-5
-"""Smallest mean squared error on the [0, 1] scale, so PSNR is at most 50 dB."""
+from worldmodel.model.psnr import decibel, squared_error, unit
 
 CHANGE_THRESHOLD = 0.1
 """A pixel counts as changed when one of its channels differs by more than this, on [0, 1]."""
@@ -45,12 +44,6 @@ def valid_region(pixel_mask: Bool[Tensor, "H W"]) -> tuple[slice, slice]:
     return (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
 
 
-def psnr(prediction: UInt8[Tensor, "*b H W 3"], truth: UInt8[Tensor, "*b H W 3"]) -> Float32[Tensor, "*b"]:
-    """Peak signal-to-noise ratio of each frame, `-10 log10(max(MSE, 1e-5))`, in dB."""
-    error = reduce(_squared_error(prediction, truth), "... H W c -> ...", "mean")
-    return _decibel(error)
-
-
 def ssim(prediction: UInt8[Tensor, "*b H W 3"], truth: UInt8[Tensor, "*b H W 3"]) -> Float32[Tensor, "*b"]:
     """Structural similarity of each frame (Wang et al. 2004; Gaussian window, sigma 1.5).
 
@@ -59,7 +52,7 @@ def ssim(prediction: UInt8[Tensor, "*b H W 3"], truth: UInt8[Tensor, "*b H W 3"]
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    pictures = [rearrange(_unit(x), "... H W c -> (...) c H W") for x in (prediction, truth)]
+    pictures = [rearrange(unit(x), "... H W c -> (...) c H W") for x in (prediction, truth)]
     values = structural_similarity_index_measure(*pictures, data_range=1.0, reduction="none")
     return values.reshape(prediction.shape[:-3])
 
@@ -75,10 +68,10 @@ def change_mask(
     and all the predictions means that every model is scored on the same pixels, and that changes
     which a model invents count as well as changes which it misses.
     """
-    reference = _unit(last_context)
+    reference = unit(last_context)
     changed = torch.stack(
         [
-            reduce((_unit(x) - reference).abs(), "... H W c -> ... H W", "max") > CHANGE_THRESHOLD
+            reduce((unit(x) - reference).abs(), "... H W c -> ... H W", "max") > CHANGE_THRESHOLD
             for x in (truth, *predictions.values())
         ]
     ).any(0)
@@ -106,9 +99,9 @@ def masked_psnr(
     pixels = reduce(mask.float(), "... H W -> ...", "sum")
     values = {}
     for name, prediction in predictions.items():
-        error = reduce(_squared_error(prediction, truth), "... H W c -> ... H W", "mean")
+        error = reduce(squared_error(prediction, truth), "... H W c -> ... H W", "mean")
         masked = reduce(error * mask, "... H W -> ...", "sum") / pixels
-        values[name] = _decibel(masked)
+        values[name] = decibel(masked)
     return values
 
 
@@ -164,18 +157,6 @@ class Lpips:
         if min(truth.shape[-3:-1]) < LPIPS_MIN_SIDE:
             size = "x".join(str(side) for side in truth.shape[-3:-1])
             raise ValueError(f"LPIPS needs {LPIPS_MIN_SIDE} pixels a side, the frames are {size}")
-        pictures = [rearrange(_unit(x.to(self._device)), "... H W c -> (...) c H W") for x in (prediction, truth)]
+        pictures = [rearrange(unit(x.to(self._device)), "... H W c -> (...) c H W") for x in (prediction, truth)]
         distance = self._network(*pictures, normalize=True)
         return distance.reshape(truth.shape[:-3]).to(truth.device)
-
-
-def _unit(frames: Tensor) -> Tensor:
-    return frames.float() / 255
-
-
-def _squared_error(prediction: Tensor, truth: Tensor) -> Tensor:
-    return (_unit(prediction) - _unit(truth)).square()
-
-
-def _decibel(mean_squared_error: Tensor) -> Tensor:
-    return -10 * torch.log10(mean_squared_error.clamp_min(MSE_FLOOR))

@@ -25,6 +25,7 @@ OBJECT_METRICS = {
     "missing": ("missing", "{:.1%}"),
     "overlap": ("overlap of the shape", "{:.2f}"),
 }
+CROSS_VIEW = "cameras agree: share of swaps noticed"
 
 Panel = tuple[str, dict[str, tuple[str, ...]]]
 """Title of a plot, and where its lines are in the report, by their names."""
@@ -64,6 +65,8 @@ def fidelity_table(report: Mapping[str, Any]) -> Table:
             rows = {"dream": report["objects"][name], "copy last": copied}
             _add_rows(table, f"{name}: {label}", rows, metric, horizons, pattern)
         table.add_section()
+    rows = report.get("cross_view", {})
+    _add_rows(table, CROSS_VIEW, rows, "share", horizons, "{:.3f}")
     rows = report.get("action_following", {})
     _add_rows(table, "action gap: PSNR, dB", rows, "psnr_gap", horizons, "{:.2f}")
     return table
@@ -98,6 +101,9 @@ def panels_of(report: Mapping[str, Any]) -> list[Panel]:
         for metric, (label, _) in object_metrics(report, name).items():
             path = ("objects", name, metric)
             panels.append((f"{name}: {label}", {"dream": path, "copy last": ("copy_last", *path)}))
+    if "cross_view" in report:
+        lines = {name: ("cross_view", name, "share") for name in report["cross_view"]}
+        panels.append((CROSS_VIEW, lines))
     if "action_following" in report:
         kinds = report["action_following"]
         lines = {kind: ("action_following", kind, "psnr_gap") for kind in kinds}

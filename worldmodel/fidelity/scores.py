@@ -11,7 +11,8 @@ from torch import Tensor
 
 from worldmodel.envs import ObjectTrack
 from worldmodel.fidelity.intervals import bootstrap_interval
-from worldmodel.fidelity.metrics import Lpips, masked_psnr, psnr, ssim
+from worldmodel.fidelity.metrics import Lpips, masked_psnr, ssim
+from worldmodel.model.psnr import psnr
 
 MISSING_ERROR_PX = 32.0
 """Position error of an object that is not there: half of a 64-pixel frame."""

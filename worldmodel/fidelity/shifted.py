@@ -10,7 +10,7 @@ from rich.table import Table
 from worldmodel.data import open_episodes
 from worldmodel.data.options import DataOptions
 from worldmodel.data.source import TableSource
-from worldmodel.fidelity.report import METRICS, object_metrics
+from worldmodel.fidelity.report import CROSS_VIEW, METRICS, object_metrics
 
 IN_DISTRIBUTION = "in distribution"
 
@@ -71,6 +71,8 @@ def shifted_table(report: Mapping[str, Any]) -> Table:
             path, sign = ("objects", name, metric), 1 if metric == "overlap" else -1
             _add_rows(table, f"{name}: {label}", rows, path, (), pattern, sign, horizons)
         table.add_section()
+    if "cross_view" in report:
+        _add_rows(table, CROSS_VIEW, rows, ("cross_view", "dream", "share"), (), "{:.3f}", 1, horizons)
     return table
 
 

@@ -39,6 +39,7 @@ KINDS = {
     "policy.json": "a policy",
     "steered.json": "a steered policy, which has no weights of its own",
     "judge.json": "a judge",
+    "matcher.json": "a cross-view matcher",
     "config.json": "inverse dynamics or an autoencoder",
 }
 """Kinds of models by the file that describes them."""

@@ -28,27 +28,37 @@ PIECE_FRAMES = 256
 def note_training(world: WorldModel, source: EpisodeSource, episodes: Sequence[int]) -> None:
     """Note the training data in a world model, so that it can be refused as test data later.
 
-    Only the name of a folder is kept, because world models are shared and local paths are not. An entry that is there
-    already is not added again.
-    `"actions": False` means that it was trained without actions.
+    An entry that is there already is not added again. `"actions": False` means that it was trained without actions.
+    """
+    for noted in data_notes(source, episodes):
+        if not world.action_dim:
+            noted["actions"] = False
+        if noted not in world.train_data:
+            world.train_data.append(noted)
+
+
+def data_notes(source: EpisodeSource, episodes: Sequence[int]) -> list[dict]:
+    """What a model keeps of its training data, one dictionary per data set; `trained_episodes` reads it.
+
+    Only the name of a folder is kept, because models are shared and local paths are not.
     """
     sets: dict[tuple[str, str], list[int]] = {}
     for episode in episodes:
         origin = source.origins[episode]
         sets.setdefault((origin.name, origin.fingerprint), []).append(episode)
+    notes = []
     for (name, fingerprint), members in sets.items():
         seeds = [source.reset_seed(episode) for episode in members]
-        noted = {
-            "name": name if is_on_hub(name) else Path(name).name,
-            "fingerprint": fingerprint,
-            "robot_type": source.robot_type,
-            "episodes": [source.origins[episode].number for episode in members],
-            "reset_seeds": None if None in seeds else seeds,
-        }
-        if not world.action_dim:
-            noted["actions"] = False
-        if noted not in world.train_data:
-            world.train_data.append(noted)
+        notes.append(
+            {
+                "name": name if is_on_hub(name) else Path(name).name,
+                "fingerprint": fingerprint,
+                "robot_type": source.robot_type,
+                "episodes": [source.origins[episode].number for episode in members],
+                "reset_seeds": None if None in seeds else seeds,
+            }
+        )
+    return notes
 
 
 def build_world(

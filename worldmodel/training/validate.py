@@ -9,7 +9,7 @@ from einops import rearrange
 
 from worldmodel.data import EpisodeSource, stack_clips
 from worldmodel.data.video.write import write_video
-from worldmodel.fidelity.metrics import psnr
+from worldmodel.model.psnr import psnr
 from worldmodel.world_model import WorldModel
 
 CONTEXT = 4

@@ -22,6 +22,7 @@ def values(*numbers):
         ("error.block", values(2.0, 2.1, 2.2), -1),
         ("error.block", values(0.5, 0.6, 0.7), 1),
         ("state_error", values(0.5, 0.6, 0.7), 1),
+        ("cross_view", values(0.5, 0.6, 0.7), -1),
         ("sharpness", values(2.0, 2.1, 2.2), -1),  # 1 is best
         ("sharpness", values(0.5, 0.6, 0.7), -1),
     ],
@@ -73,6 +74,7 @@ def test_measures_that_are_not_rewarded():
 
     first = psnr((0.25, 0.75), 1)
     some = [first, guard("error.block", 1), guard("sharpness", -1), guard("motion", 0), guard("state_error", 1)]
+    assert "agreement of the cameras got worse" in meaning([first, guard("cross_view", -1)], (), 5)[1]
     assert meaning(some, (), 5)[1] == (
         "Of the measures that are not rewarded, block error and state error got better and sharpness got worse; for "
         "the others it cannot be told."

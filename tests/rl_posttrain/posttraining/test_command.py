@@ -9,6 +9,7 @@ import av
 import pytest
 import torch
 from interrupting import go_on, interrupt_when, rows_in
+from matching import twin_matcher
 from places import LEROBOT_V30
 from tiny import tiny_world
 
@@ -16,6 +17,7 @@ from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsC
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
+from worldmodel.training.build import data_notes
 from worldmodel.world_model import WorldModel
 
 DATA = LEROBOT_V30
@@ -112,6 +114,26 @@ def test_every_objective_trains_and_writes_what_it_measured(objective, rank, wor
     said = capsys.readouterr().out
     assert ("varies by" in said) == (objective in ("nft", "combined"))
     assert (out / "spread.json").exists() == (objective in ("nft", "combined"))
+
+
+def test_cameras_are_compared_by_a_network_that_has_not_seen_them(world_folder, tmp_path, capsys):
+    source = open_episodes(DATA, (16, 24))
+    matcher = twin_matcher(source)
+    matcher.save(tmp_path / "cross-view")
+    more = ["--objective", "teacher-forced", "--cross-view", str(tmp_path / "cross-view"), "--steps", "1"]
+    assert main(arguments(world_folder, tmp_path / "one", *more)) == 2
+    assert "--cross-view compares windows of different episodes and needs at least 2 held-out ones, got 1" in (
+        capsys.readouterr().err
+    )
+    more += ["--validation-episodes", "2"]
+    assert main(arguments(world_folder, tmp_path / "two", *more)) == 0
+    found = rows(tmp_path / "two" / "evaluations.jsonl")
+    assert all(0 <= row["cross_view"] <= 1 and len(row["cross_view_windows"]) == 2 for row in found)
+    assert "cameras agree" in capsys.readouterr().out
+    matcher.train_data = data_notes(source, [0, len(source) - 1])
+    matcher.save(tmp_path / "cross-view")
+    assert main(arguments(world_folder, tmp_path / "three", *more)) == 2
+    assert f"episodes {len(source) - 1} of" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -5,14 +5,16 @@ from math import pi
 
 import pytest
 import torch
+from drawn_episodes import tiny_world as grey_world
+from matching import CrossedWorld, grey_episodes, twin_matcher
 from places import LEROBOT_V30
 from tiny import random_clip, tiny_world
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from rl_posttrain.posttraining.guards import HeldOut, dream, object_errors, score
+from rl_posttrain.posttraining.guards import HeldOut, dream, object_errors, read_held_out, score
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip, open_episodes
-from worldmodel.fidelity.metrics import psnr
+from worldmodel.model.psnr import psnr
 
 
 def held_out(frames: int = 11) -> HeldOut:
@@ -122,6 +124,19 @@ def test_objects_are_looked_for_in_their_own_camera():
     assert all((errors == 32).all() for errors in lost.values())
     assert object_errors(replace(held, robot_type="unknown"), Rollout(late, late), source.views) == {}
     assert object_errors(held, Rollout(late, late), ("wrist",)) == {}
+
+
+def test_cameras_that_tell_two_stories_are_noticed():
+    """In the crossed world every first frame shows the wrist camera of another episode."""
+    world, source = grey_world(), grey_episodes()
+    held, matcher = read_held_out(world, source, range(6), horizon=2, starts=1), twin_matcher()
+    settings = {"rewards": {}, "dynamics": None, "num_steps": 1, "seed": 0}
+    assert "cross_view" not in score(world, held, **settings)[0]
+    assert score(world, held, matcher=matcher, **settings)[0]["cross_view"].tolist() == [1.0] * 6
+    crossed = score(CrossedWorld(world.config).eval(), held, matcher=matcher, **settings)[0]["cross_view"]
+    assert 0.5 < crossed.mean() < 0.85  # half of the frames are right
+    lonely = replace(held, clip=replace(held.clip, view_mask=torch.tensor([[True, False]]).repeat(6, 1)))
+    assert score(world, lonely, matcher=matcher, **settings)[0]["cross_view"].isnan().all()
 
 
 def test_a_held_out_window_knows_its_horizon():

@@ -4,6 +4,8 @@ import json
 
 import pytest
 import torch
+from drawn_episodes import tiny_world as grey_world
+from matching import CrossedWorld, grey_episodes, twin_matcher
 from places import LEROBOT_V30
 from tiny import tiny_world
 
@@ -77,4 +79,26 @@ def test_a_worse_world_model_does_not_take_the_place_of_a_better_one(tmp_path):
     with log:
         keeper.evaluate(white)
     assert keeper.stopped
+    accelerator.end_training()
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_world_whose_cameras_stop_telling_one_story_is_not_kept(guarded, tmp_path):
+    """All else is equal, so only the matcher can tell; the first world model is always kept."""
+    config = PosttrainConfig(
+        world=tmp_path, data=LEROBOT_V30, out=tmp_path / "out", validation_horizon=1, patience=2, num_steps=1
+    )
+    world, accelerator = grey_world(), begin(config)
+    log = RunLog(accelerator, config.out, total_steps=2, minutes=None, clock=CLOCKS["cpu"])
+    matcher = twin_matcher() if guarded else None
+    keeper = Keeper(config, world, grey_episodes(), range(6), RewardMix({}, {}, None), log, matcher)
+    with log:
+        for each in (world, CrossedWorld(world.config).eval(), world):
+            keeper.evaluate(each)
+    rows = keeper.evaluations.rows
+    assert [row["kept"] for row in rows] == [True, not guarded, True]
+    assert rows[0]["held_back"] == rows[1]["held_back"]
+    if guarded:
+        assert rows[0]["cross_view"] == 1.0 and rows[1]["cross_view"] < 0.7
+        assert rows[0]["cross_view_windows"] == [0.0] * 6
     accelerator.end_training()

@@ -13,7 +13,7 @@ from rl_posttrain.rewards.fidelity import Fidelity, moving_fidelity
 from rl_posttrain.rewards.mix import weighted_sum
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip
-from worldmodel.fidelity.metrics import psnr
+from worldmodel.model.psnr import psnr
 
 
 def grey(level: float, *, batch=1, frames=3, views=2, side=16) -> torch.Tensor:

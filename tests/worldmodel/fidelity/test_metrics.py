@@ -7,7 +7,8 @@ import torch
 from torchvision.models import alexnet
 
 from worldmodel.fidelity.intervals import bootstrap_interval, expanded_tail
-from worldmodel.fidelity.metrics import Lpips, change_mask, masked_psnr, psnr, ssim, valid_region
+from worldmodel.fidelity.metrics import Lpips, change_mask, masked_psnr, ssim, valid_region
+from worldmodel.model.psnr import psnr
 
 
 def grey(value: int, height: int = 16, width: int = 16) -> torch.Tensor:

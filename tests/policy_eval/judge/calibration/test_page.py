@@ -26,7 +26,12 @@ def found(difference, threshold=0.7):
         ([-0.3, -0.1], 0.3, "The judge was too strict: 70% of", "the threshold moved from 0.500 to 0.300"),
         ([-0.1, 0.3], 0.5, "It cannot be told whether the judge is too generous or", "the threshold stays as it was."),
         ([-0.1, 0.3], 0.7, "It cannot be told whether the judge is too generous or", "because --always was given."),
-        (None, 0.5, "It cannot be told whether the judge is too generous: fewer than 5", "the threshold stays as it was."),
+        (
+            None,
+            0.5,
+            "It cannot be told whether the judge is too generous: fewer than 5",
+            "the threshold stays as it was.",
+        ),
     ],
 )
 def test_the_judge_in_words(difference, threshold, words, end):

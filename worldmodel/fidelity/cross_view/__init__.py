@@ -1,0 +1,1 @@
+"""Whether the cameras of a dream tell one story."""
