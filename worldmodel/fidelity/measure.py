@@ -167,7 +167,8 @@ def measure_fidelity(
     masks of `world` and of the models in `compared_with`.
 
     Returns:
-        `cameras.<view>.<metric>.<horizon>`, `copy_last` likewise, `codec.<view>.<metric>`,
+        `cameras.<view>.<metric>.<horizon>`, `copy_last` likewise, their difference in dB as
+        `gain.<view>.<metric>.<horizon>`, `codec.<view>.<metric>`,
         `objects.<object>.<metric>.<horizon>` (also in `copy_last`), and in dB
         `action_following.<alteration>.psnr_gap.<horizon>` over all cameras, and under `cameras` for
         each. `intervals` and `n` are parallel trees. `None` where nothing could be measured.

@@ -25,8 +25,8 @@ Path = Float[np.ndarray, "n 2"]
 class PushTRope(MaterialTable):
     """A rope of 24 jointed segments; see `MaterialTable` for observations, actions and reward.
 
-    The rope is limp: a segment turns freely against its neighbours, up to 0.9 rad, and does not pass through others. One
-    end is marked red and the other one magenta. The shift `longer-rope` has 36 segments of the same length.
+    The rope is limp: a segment turns freely against its neighbours, up to 0.9 rad, and does not pass through others.
+    One end is marked red and the other one magenta. The shift `longer-rope` has 36 segments of the same length.
     """
 
     name = "pusht-rope"
