@@ -51,6 +51,9 @@ class FidelityConfig:
     """Denoising steps per frame."""
     temperature: float | None = None
     """Scale of the dreams' noise; by default as the world model sets it."""
+    guidance: float | None = None
+    """Weight of guidance on the actions; 1 is off, a larger one lets them count for more. It needs a world model that was
+    trained with --action-dropout. By default as the world model sets it."""
     out: Path | None = None
     """JSON file for the report, with a page (.html) and a plot (.png) beside it; by default only a table is printed."""
     plot: Path | None = None
@@ -100,6 +103,8 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
     world = WorldModel.load(config.world, command_device(config.device))
     if config.temperature is not None:
         world.config = replace(world.config, temperature=config.temperature)
+    if config.guidance is not None:
+        world.config = replace(world.config, guidance=config.guidance)
 
     def measure(source: EpisodeSource) -> dict[str, Any]:
         """The report on one data set; says how many of its episodes are left out."""
@@ -210,6 +215,7 @@ def measure_fidelity(
         "num_steps": num_steps,
         "seed": seed,
         "temperature": world.config.temperature,
+        "guidance": world.config.guidance,
         "trained_on": trained if include_train else [],
         "lpips": comparison.lpips_reason,
     }

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from conditioning.conditioner import Conditioner, Conditioning
 from worldmodel.data.clip import Clip
-from worldmodel.model.backbone import Backbone
+from worldmodel.model.backbone import Backbone, EncodedFrames
 from worldmodel.model.codec import LatentCodec
-from worldmodel.model.flow import Sampler
+from worldmodel.model.flow import Predict, Sampler, guided
 from worldmodel.model.precision import compute_dtype
 from worldmodel.streaming.cuda_graph import replayed
-from worldmodel.streaming.engine import FoldedEngine
+from worldmodel.streaming.engine import EncodedFrame, FoldedEngine
 from worldmodel.streaming.noise import stream_noise
 from worldmodel.streaming.plain import PlainEngine
 from worldmodel.streaming.state import StreamState
@@ -36,6 +36,7 @@ class Parts(Protocol):
     device: torch.device
     allowed_steps: tuple[int, ...]
     knows_no_action: bool
+    guidance: float
 
     def check(self, clip: Clip) -> None:
         """Raise a `ValueError` when the clip does not fit."""
@@ -98,6 +99,11 @@ def check_actions(world: Parts, state: StreamState, actions: Tensor | None) -> N
             "actions are None, but this world model was trained with an action at every frame: it does not know "
             "what happens without one"
         )
+    if world.guidance != 1 and actions is not None and not world.knows_no_action:
+        raise ValueError(
+            f"guidance is {world.guidance}, but this world model was trained with an action at every frame, so that "
+            "guidance has nothing to start from; train it with --action-dropout, or set guidance to 1"
+        )
     if actions is not None and len(actions) != len(state):
         raise ValueError(f"got actions for {len(actions)} streams, there are {len(state)}")
 
@@ -114,13 +120,24 @@ def observe(world: Parts, state: StreamState, actions: Tensor | None, latent: Te
 def advance(
     world: Parts, state: StreamState, actions: Tensor | None, num_steps: int, temperature: float
 ) -> StreamState:
-    """Dream the next frame of every stream; writes to the cache of `state`."""
+    """Dream the next frame of every stream; writes to the cache of `state`.
+
+    Under guidance the current frame is encoded without its action, too; the cache keeps the frame with the action.
+    """
     engine, sampler = world.engine(), world.sampler
+    guidance = 1.0 if actions is None else world.guidance
+
+    def predictor(encoded: EncodedFrame | EncodedFrames) -> Predict:
+        return lambda z, tau, step_size: engine.decode(encoded, z, tau, step_size)
 
     def run(state: StreamState, actions: Tensor | None, *noise: Tensor) -> tuple[Tensor, ...]:
+        untold = None if guidance == 1 else engine.encode(state, _condition(world, state, None))
         encoded = engine.encode(state, _condition(world, state, actions))
+        predict = predictor(encoded)
+        if untold is not None:
+            predict = guided(predict, predictor(untold), guidance)
         z = noise or tuple(state.latent.new_zeros(len(state), *shape) for shape in _shapes(world, state))
-        clean = sampler(lambda z, tau, step_size: engine.decode(encoded, z, tau, step_size), z, num_steps)
+        clean = sampler(predict, z, num_steps)
         latent = world.bound(clean[0])
         engine.remember(encoded, (latent, *clean[1:]))
         moved = [world.conditioner.moved(state.states, part) for part in clean[1:]]
@@ -129,7 +146,7 @@ def advance(
     silent = temperature == 0 or (num_steps == 1 and not world.dit.reads_noise)
     noise = () if silent else draw_noise(world, state, temperature)
     step = replayed if engine.replays else _at_once
-    latent, frames, *states = step(run, (engine, sampler, num_steps), state, actions, noise)
+    latent, frames, *states = step(run, (engine, sampler, num_steps, guidance), state, actions, noise)
     return replace(state, frame=state.frame + 1, latent=latent, frames=frames, states=states[0] if states else None)
 
 
