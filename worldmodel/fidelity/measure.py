@@ -52,8 +52,8 @@ class FidelityConfig:
     temperature: float | None = None
     """Scale of the dreams' noise; by default as the world model sets it."""
     guidance: float | None = None
-    """Weight of guidance on the actions; 1 is off, a larger one lets them count for more. It needs a world model that was
-    trained with --action-dropout. By default as the world model sets it."""
+    """Weight of guidance on the actions; 1 is off, a larger one lets them count for more. It needs a world model that
+    was trained with --action-dropout. By default as the world model sets it."""
     out: Path | None = None
     """JSON file for the report, with a page (.html) and a plot (.png) beside it; by default only a table is printed."""
     plot: Path | None = None
