@@ -15,8 +15,7 @@ from worldmodel.envs.shift import check_shift
 
 GOAL = np.array([WORLD_SIZE / 2, WORLD_SIZE / 2])
 GOAL_RADIUS = 100.0  # world units
-SUCCESS_SHARE = 0.9
-LARGEST_START = 0.5  # share of the material that may lie in the goal at the start
+LARGEST_START = 0.3  # share of the material that may lie in the goal at the start
 WALLS = (5.0, 506.0)  # where the walls' middle lies, as in gym-pusht
 WALL_RADIUS, WALL_DEPTH = 2.0, 200.0  # they go on outwards, so that nothing is pushed through
 STIFFNESS, DAMPING = 100.0, 20.0  # the agent's PD control
@@ -39,8 +38,9 @@ class MaterialTable(gymnasium.Env, ABC):
 
     An action is the agent's target (x, y) in world units, 0..512, followed for 0.1 s by
     gym-pusht's PD control; targets outside are clipped. The material rests unless it is pushed. The reward is the
-    share of its pieces whose centres lie in the green disc, divided by 0.9, at most 1; success (`info["success"]`) is a
-    share of at least 0.9 and terminates. A start is a pure function of the seed.
+    share of its pieces whose centres lie in the green disc, divided by the class's `success_share`, at most 1; success
+    (`info["success"]`) is a reward of 1 and terminates. A start is a pure function of the seed, with a share of at most
+    0.3.
 
     Args:
         size: Side of both pictures in pixels, 16..256.
@@ -57,6 +57,7 @@ class MaterialTable(gymnasium.Env, ABC):
     name: str
     task: str
     shifts: tuple[str, ...]
+    success_share: float
     stops_on_success = False  # recordings go on to the time limit
 
     def __init__(self, *, size: int = 64, time_limit: int = 120, shift: str = ""):
@@ -102,7 +103,7 @@ class MaterialTable(gymnasium.Env, ABC):
     @property
     def solved(self) -> bool:
         """Whether the current state is a success."""
-        return self.share >= SUCCESS_SHARE
+        return self.share >= self.success_share
 
     def get_obs(self) -> Observation:
         """Draw the current state and return both pictures and the agent's position."""
@@ -149,7 +150,7 @@ class MaterialTable(gymnasium.Env, ABC):
             self.agent.velocity += pull * SUBSTEP
             self.space.step(SUBSTEP)
         self.steps += 1
-        reward, solved = min(self.share / SUCCESS_SHARE, 1.0), self.solved
+        reward, solved = min(self.share / self.success_share, 1.0), self.solved
         return self.get_obs(), reward, solved, self.steps >= self.time_limit, self._info()
 
     def lay_anew(self) -> None:

@@ -21,6 +21,7 @@ FOLLOW_THROUGH = (20.0, 180.0)  # and after it, where the stroke ends
 CENTRING = 1.2  # how much a stroke at the table's edge is turned to the middle
 TRAVEL_LEAD, PUSH_LEAD = 200.0, 70.0
 RING_GAP, RING_STEP = 40.0, 0.6  # world units between the ring on which the agent goes round and the material; radians
+FAR_FIRST = 30.0  # world units; the smaller, the more surely the farthest piece is pushed first
 INNER = 0.4  # a push ends at this share of the goal's radius from its centre
 
 
@@ -58,20 +59,35 @@ def roam(env: MaterialTable, rng: np.random.Generator) -> Iterator[Point]:
 
 
 def gather(env: MaterialTable, rng: np.random.Generator) -> Iterator[Point]:
-    """Bring the material into the goal: go round, push the farthest piece to the middle, look again.
+    """Bring the material into the goal: go round, push a piece from far out to the middle, look again.
 
     After a success it holds still for a moment and then goes on with play, so that the agent is never idle.
     """
     while not env.solved:
-        away = env.pieces - GOAL
-        farthest = away[np.linalg.norm(away, axis=1).argmax()]
-        outwards = farthest / np.linalg.norm(farthest)
-        start = on_table(GOAL + farthest + outwards * RING_GAP)
+        start = behind_a_piece(env, rng)
+        if start is None:
+            yield from stroke(env, rng)
+            continue
         yield from drive(env, way_round(env.agent_position, start), TRAVEL_LEAD, limit=16)
+        outwards = (start - GOAL) / np.linalg.norm(start - GOAL)
         end = GOAL + INNER * GOAL_RADIUS * turned(outwards, rng.uniform(-0.5, 0.5))
         yield from drive(env, [end], PUSH_LEAD, limit=16)
     yield from itertools.repeat(env.agent_position, HOLD_STEPS)
     yield from play(env, rng)
+
+
+def behind_a_piece(env: MaterialTable, rng: np.random.Generator) -> Point | None:
+    """Where a push begins: beyond a piece that lies outside the goal, rather a far one.
+
+    `None` where all such places lie in the walls: what lies on a wall cannot be pushed off it.
+    """
+    away = env.pieces - GOAL
+    distance = np.linalg.norm(away, axis=1)
+    starts = GOAL + away * ((distance + RING_GAP) / np.maximum(distance, 1))[:, None]
+    good = (distance > GOAL_RADIUS) & (starts == starts.clip(*TABLE)).all(1)
+    if not good.any():
+        return None
+    return starts[np.where(good, distance + FAR_FIRST * rng.gumbel(size=len(distance)), -np.inf).argmax()]
 
 
 def way_round(start: Point, goal: Point) -> list[Point]:
@@ -85,7 +101,7 @@ def way_round(start: Point, goal: Point) -> list[Point]:
     turn = (math.atan2(last[1], last[0]) - angle + np.pi) % (2 * np.pi) - np.pi
     steps = np.linspace(0, 1, max(2, math.ceil(abs(turn) / RING_STEP) + 1))
     ring = [GOAL + radius * np.array([math.cos(angle + s * turn), math.sin(angle + s * turn)]) for s in steps]
-    return [on_table(point) for point in [*ring, goal]]
+    return [on_table(point) for point in ring] + [goal]
 
 
 def on_table(points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:

@@ -26,12 +26,14 @@ class PushTRope(MaterialTable):
     """A rope of 24 jointed segments; see `MaterialTable` for observations, actions and reward.
 
     The rope is limp: a segment turns freely against its neighbours, up to 0.9 rad, and does not pass through others.
-    One end is marked red and the other one magenta. The shift `longer-rope` has 36 segments of the same length.
+    One end is marked red and the other one magenta. Success is nine tenths of the segments in the green disc. The shift
+    `longer-rope` has 36 segments of the same length.
     """
 
     name = "pusht-rope"
     task = "Push the rope into the green disc."
     shifts = ("longer-rope",)
+    success_share = 0.9
 
     def lay(self) -> list[pymunk.Body]:
         """Lay a smooth random curve that does not cross itself."""

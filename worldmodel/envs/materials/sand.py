@@ -18,12 +18,14 @@ SAND_COLOUR, SAND_EDGE_COLOUR = (214, 172, 98), (172, 132, 66)
 class PushTSand(MaterialTable):
     """A heap of 80 discs; see `MaterialTable` for observations, actions and reward.
 
-    The shift `more-discs` has 120 discs of the same size.
+    Success is half of the discs in the green disc: a single finger scatters the rest. The shift `more-discs` has 120
+    discs of the same size.
     """
 
     name = "pusht-sand"
-    task = "Push the sand into the green disc."
+    task = "Push half of the sand into the green disc."
     shifts = ("more-discs",)
+    success_share = 0.5
 
     def lay(self) -> list[pymunk.Body]:
         """Lay a heap of random outline."""
