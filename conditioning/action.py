@@ -29,6 +29,18 @@ class ActionEmbedding(nn.Module):
         return torch.where(present[..., None], self.mlp(actions), self.no_action)
 
 
+def known_actions(shape: tuple[int, int], share: float, generator: torch.Generator) -> Bool[Tensor, "b t"]:
+    """False on the actions that are dropped: in a share of the clips, all from some frame on.
+
+    So the network learns what follows a frame without an action, after frames with one (this is what guidance asks
+    for) and after others without.
+    """
+    batch, frames = shape
+    dropped = torch.rand(batch, 1, generator=generator) < share
+    begin = (torch.rand(batch, 1, generator=generator) * frames).floor()
+    return ~(dropped & (torch.arange(frames) >= begin))
+
+
 class Modulation(nn.Module):
     """Map one vector per frame to the six scales, shifts and gates of a block (AdaLN-single).
 

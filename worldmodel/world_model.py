@@ -46,6 +46,9 @@ class WorldModelConfig:
     """Scale of the noise that dreams start from; 1 is the value in training, 0 makes dreams deterministic."""
     robot_type: str = ""
     """`robot_type` of the training data."""
+    guidance: float = 1.0
+    """Weight w of guidance on the actions, `x_null + w (x - x_null)`, in dreams; 1 is off. Another value needs a world
+    model that was trained with `--action-dropout`, and every frame is computed twice."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ class WorldModel(nn.Module):
     action_dim = property(lambda self: self.config.conditioner.action_dim)
     state_dim = property(lambda self: self.config.conditioner.state_dim)
     relative_to = property(lambda self: self.config.conditioner.relative_to)
+    guidance = property(lambda self: self.config.guidance)
 
     @property
     def describes(self) -> bool:
@@ -162,7 +166,7 @@ class WorldModel(nn.Module):
     @property
     def knows_no_action(self) -> bool:
         """Whether it was ever trained without actions, so that it can continue with `None` as the action."""
-        unlabelled = any(not noted.get("actions", True) for noted in self.train_data)
+        unlabelled = any(not noted.get("actions", True) or noted.get("action_dropout") for noted in self.train_data)
         return self.action_dim == 0 or self.latent_encoder is not None or unlabelled
 
     @property

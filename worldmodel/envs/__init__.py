@@ -12,7 +12,12 @@ from worldmodel.envs.protocol import describe
 from worldmodel.envs.pusht.objects import ObjectTrack, find_objects, object_masks, object_names, object_view
 from worldmodel.resolve import absent, has_module, is_spec, kind_of, missing_extra, nearest, resolve
 
-ENVIRONMENTS = {"pusht": "worldmodel.envs.pusht.env:PushT", "pusht-position": "worldmodel.envs.pusht.env:PushTPosition"}
+ENVIRONMENTS = {
+    "pusht": "worldmodel.envs.pusht.env:PushT",
+    "pusht-position": "worldmodel.envs.pusht.env:PushTPosition",
+    "pusht-rope": "worldmodel.envs.materials.rope:PushTRope",
+    "pusht-sand": "worldmodel.envs.materials.sand:PushTSand",
+}
 """The environments of this package: a name and where its class is."""
 ENV_NAMES = tuple(ENVIRONMENTS)
 METAWORLD = "metaworld:"  # followed by a task of Meta-World, as in metaworld:push-v3

@@ -10,6 +10,7 @@ from worldmodel.envs.behaviour import Behaviour
 
 SCRIPTS = {
     "worldmodel.envs.pusht.env:PushT": "worldmodel.envs.pusht.expert",
+    "worldmodel.envs.materials.env:MaterialTable": "worldmodel.envs.materials.expert",
     "worldmodel.envs.metaworld.env:MetaWorld": "worldmodel.envs.metaworld.expert",
     "worldmodel.envs.libero.env:LiberoObject": "worldmodel.envs.libero.expert",
 }

@@ -24,6 +24,8 @@ from worldmodel.streaming.stream import Stream
 from worldmodel.world_model import WorldModel
 
 LAST_CONTEXT = CONTEXT_FRAMES - 1
+GAINS = ("psnr", "masked_psnr")
+"""Metrics of which the gain over copying the last frame is summed up window by window, for its interval."""
 
 
 def dream(
@@ -206,6 +208,9 @@ class DreamComparison:
                 for metric, values in scores[kind].items():
                     shown = _shown(values, recorded, index)
                     self.table.add_horizons((kind, view, metric), self.horizons, shown)
+            for metric in GAINS:
+                gain = scores["cameras"][metric] - scores["copy_last"][metric]
+                self.table.add_horizons(("gain", view, metric), self.horizons, _shown(gain, recorded, index))
             scores = self._pixel_scores(index, recorded, {"codec": coded})
             for metric, values in scores["codec"].items():
                 shown = _shown(values, recorded, index)

@@ -53,6 +53,9 @@ class FidelityConfig:
     """Denoising steps per frame."""
     temperature: float | None = None
     """Scale of the dreams' noise; by default as the world model sets it."""
+    guidance: float | None = None
+    """Weight of guidance on the actions; 1 is off, a larger one lets them count for more. It needs a world model that
+    was trained with --action-dropout. By default as the world model sets it."""
     out: Path | None = None
     """JSON file for the report, with a page (.html) and a plot (.png) beside it; by default only a table is printed."""
     plot: Path | None = None
@@ -113,6 +116,8 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
     world = WorldModel.load(config.world, command_device(config.device))
     if config.temperature is not None:
         world.config = replace(world.config, temperature=config.temperature)
+    if config.guidance is not None:
+        world.config = replace(world.config, guidance=config.guidance)
 
     source = open_episodes(config.data, tuple(world.size), world.views, config.reading)
     matcher = _matcher(config, world, source)
@@ -184,7 +189,8 @@ def measure_fidelity(
     masks of `world` and of the models in `compared_with`. `matcher` measures whether the cameras fit together.
 
     Returns:
-        `cameras.<view>.<metric>.<horizon>`, `copy_last` likewise, `codec.<view>.<metric>`,
+        `cameras.<view>.<metric>.<horizon>`, `copy_last` likewise, their difference in dB as
+        `gain.<view>.<metric>.<horizon>`, `codec.<view>.<metric>`,
         `objects.<object>.<metric>.<horizon>` (also in `copy_last`), and in dB
         `action_following.<alteration>.psnr_gap.<horizon>` over all cameras, and under `cameras` for
         each. With a `matcher`, `cross_view.<dream or recording>.share.<horizon>` as in `agreement`.
@@ -232,6 +238,7 @@ def measure_fidelity(
         "num_steps": num_steps,
         "seed": seed,
         "temperature": world.config.temperature,
+        "guidance": world.config.guidance,
         "trained_on": trained if include_train else [],
         "lpips": comparison.lpips_reason,
         "cross_view": None if matcher is None else matcher.train_data,

@@ -72,6 +72,24 @@ def shortcut_target(
     return tuple(p + expand(1 - tau, p) * (a + b) / 2 for p, a, b in zip(z, first, second, strict=True))
 
 
+def guided(told: Predict, untold: Predict, weight: float) -> Predict:
+    """Predictions that the actions move further: `x_null + weight (x - x_null)`.
+
+    Classifier-free guidance (2207.12598) in x-space, with the action as the condition; with weight 1 it is `told`.
+
+    Args:
+        told: Predictions that know the action.
+        untold: Predictions of the same network without it.
+        weight: At least 0; above 1 the action counts for more than the network learned.
+    """
+
+    def predict(z: tuple[Tensor, ...], tau: Level, step_size: Level) -> tuple[Tensor, ...]:
+        pairs = zip(untold(z, tau, step_size), told(z, tau, step_size), strict=True)
+        return tuple(null + weight * (x - null) for null, x in pairs)
+
+    return predict
+
+
 def sample(predict: Predict, noise: tuple[Tensor, ...], num_steps: int) -> tuple[Tensor, ...]:
     """Integrate from noise to data in `num_steps` equal Euler steps: the default `Sampler`."""
     z, step_size = noise, 1 / num_steps

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from conditioning.conditioner import Conditioner, Conditioning
 from worldmodel.data.clip import Clip
-from worldmodel.model.backbone import Backbone
+from worldmodel.model.backbone import Backbone, EncodedFrames
 from worldmodel.model.chunks import code_clip, skipped_frames
 from worldmodel.model.codec import LatentCodec
-from worldmodel.model.flow import Sampler
+from worldmodel.model.flow import Predict, Sampler, guided
 from worldmodel.model.precision import compute_dtype
 from worldmodel.streaming.cuda_graph import replayed
-from worldmodel.streaming.engine import FoldedEngine
+from worldmodel.streaming.engine import EncodedFrame, FoldedEngine
 from worldmodel.streaming.noise import stream_noise
 from worldmodel.streaming.plain import PlainEngine
 from worldmodel.streaming.state import OpenChunk, StreamState
@@ -38,6 +38,7 @@ class Parts(Protocol):
     allowed_steps: tuple[int, ...]
     knows_no_action: bool
     chunk: int
+    guidance: float
 
     def check(self, clip: Clip) -> None:
         """Raise a `ValueError` when the clip does not fit."""
@@ -120,6 +121,16 @@ def check_actions(world: Parts, state: StreamState, actions: Tensor | None) -> N
             "actions are None, but this world model was trained with an action at every frame: it does not know "
             "what happens without one"
         )
+    if world.guidance != 1 and actions is not None and not world.knows_no_action:
+        raise ValueError(
+            f"guidance is {world.guidance}, but this world model was trained with an action at every frame, so that "
+            "guidance has nothing to start from; train it with --action-dropout, or set guidance to 1"
+        )
+    if world.guidance != 1 and not (world.dit.separable and world.chunk == 1):
+        raise ValueError(
+            f"guidance is {world.guidance}, but this network reads past frames in every denoising step; guidance needs "
+            "one whose decoder reads only the frame before"
+        )
     if actions is not None and len(actions) != len(state):
         raise ValueError(f"got actions for {len(actions)} streams, there are {len(state)}")
 
@@ -136,18 +147,23 @@ def observe(world: Parts, state: StreamState, actions: Tensor | None, latent: Te
 def advance(
     world: Parts, state: StreamState, actions: Tensor | None, num_steps: int, temperature: float
 ) -> StreamState:
-    """Dream the next frame of every stream; writes to the cache of `state`."""
+    """Dream the next frame of every stream; writes to the cache of `state`.
+
+    Under guidance the current frame is encoded without its action, too; the cache keeps the frame with the action.
+    """
     engine, sampler = world.engine(), world.sampler
+    guidance = 1.0 if actions is None else world.guidance
 
     def run(state: StreamState, actions: Tensor | None, *noise: Tensor) -> tuple[Tensor, ...]:
         condition = _condition(world, state, actions)
-        latent, *displacements = denoised(world, engine, sampler, state, condition, noise, num_steps)
+        untold = None if guidance == 1 else _condition(world, state, None)
+        latent, *displacements = denoised(world, engine, sampler, state, condition, noise, num_steps, untold)
         moved = [world.conditioner.moved(state.states, part) for part in displacements]
         return latent, world.codec.decode(latent), *moved
 
     noise = noise_of_step(world, state, num_steps, temperature)
     step = replayed if engine.replays else _at_once
-    latent, frames, *states = step(run, (engine, sampler, num_steps), state, actions, noise)
+    latent, frames, *states = step(run, (engine, sampler, num_steps, guidance), state, actions, noise)
     return replace(state, frame=state.frame + 1, latent=latent, frames=frames, states=states[0] if states else None)
 
 
@@ -159,11 +175,23 @@ def denoised(
     conditioning: Conditioning,
     noise: tuple[Tensor, ...],
     num_steps: int,
+    untold: Conditioning | None = None,
 ) -> tuple[Tensor, ...]:
-    """The next latent of every stream, and the displacement of its state; no noise stands for zeros."""
-    encoded = engine.encode(state, conditioning)
+    """The next latent of every stream, and the displacement of its state; no noise stands for zeros.
+
+    With `untold`, the conditioning without the action, the prediction is guided away from what it would be then.
+    """
+
+    def predictor(conditioning: Conditioning) -> tuple[Predict, EncodedFrame | EncodedFrames]:
+        encoded = engine.encode(state, conditioning)
+        return lambda z, tau, step_size: engine.decode(encoded, z, tau, step_size), encoded
+
+    without = None if untold is None else predictor(untold)[0]
+    predict, encoded = predictor(conditioning)
+    if without is not None:
+        predict = guided(predict, without, world.guidance)
     z = noise or tuple(state.latent.new_zeros(len(state), *shape) for shape in _shapes(world, state))
-    clean = sampler(lambda z, tau, step_size: engine.decode(encoded, z, tau, step_size), z, num_steps)
+    clean = sampler(predict, z, num_steps)
     latent = world.bound(clean[0])
     engine.remember(encoded, (latent, *clean[1:]))
     return latent, *clean[1:]

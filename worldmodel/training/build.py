@@ -25,14 +25,19 @@ PIECE_FRAMES = 256
 """Frames that are compared at once; long episodes do not fill the memory."""
 
 
-def note_training(world: WorldModel, source: EpisodeSource, episodes: Sequence[int]) -> None:
+def note_training(
+    world: WorldModel, source: EpisodeSource, episodes: Sequence[int], *, action_dropout: float = 0.0
+) -> None:
     """Note the training data in a world model, so that it can be refused as test data later.
 
-    An entry that is there already is not added again. `"actions": False` means that it was trained without actions.
+    An entry that is there already is not added again. `"actions": False` means that it was trained without actions,
+    `"action_dropout"` is the share of clips without some.
     """
     for noted in data_notes(source, episodes):
         if not world.action_dim:
             noted["actions"] = False
+        elif action_dropout:
+            noted["action_dropout"] = action_dropout
         if noted not in world.train_data:
             world.train_data.append(noted)
 
@@ -76,12 +81,14 @@ def build_world(
     angles: Sequence[int] | Literal["auto", "none"] = "auto",
     max_steps: int = 4,
     chunk: int = 1,
+    action_dropout: float = 0.0,
 ) -> WorldModel:
     """A world model that fits `source`, normalised by the statistics of `episodes`.
 
     With `init` the architecture (with the injection of actions), the codec, the temperature, and
     all weights and statistics of equal shape come from that world model. If it has latent actions,
     a controller learns to compute them from real ones. `angles` are the state dims that wrap; see `state_angles`.
+    `action_dropout` is only noted in the world model.
 
     Raises:
         ValueError: If `init` has other views, another frame size, another width of latent actions or another
@@ -135,7 +142,7 @@ def build_world(
         world.train_data = list(start.train_data)
         if world.conditioner.controller is not None and start.conditioner.controller is None:
             fit_controller(world, source, episodes)
-    note_training(world, source, episodes)
+    note_training(world, source, episodes, action_dropout=action_dropout)
     return world
 
 

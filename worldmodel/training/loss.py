@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from conditioning.action import known_actions
 from conditioning.latent_action import information, sample_latent, spread_error
 from conditioning.trees import tree_map
 from worldmodel.data.clip import Clip
@@ -86,6 +87,7 @@ class Draws:
             sees its first frame; the gap gives short clips such a distant first frame.
         latent_noise: Noise of the latent actions; `None` where they are dropped, or there are none.
         known: How many actions of each chunk are known; `None` where every latent is one frame.
+        present: False where the action counts as unknown; `None` where all are known.
     """
 
     tau: Float[Tensor, "b t"]
@@ -101,6 +103,7 @@ class Draws:
     gap: int
     latent_noise: Float[Tensor, "b t l"] | None = None
     known: Int[Tensor, "b t"] | None = None
+    present: Bool[Tensor, "b t"] | None = None
 
     def rows(self, start: int, stop: int) -> "Draws":
         """The draws of some rows of the batch."""
@@ -112,12 +115,19 @@ class Draws:
 
 
 def draw(
-    world: WorldModel, config: LossConfig, *, batch: int, frames: int, generator: torch.Generator, largest_gap: int = 1
+    world: WorldModel,
+    config: LossConfig,
+    *,
+    batch: int,
+    frames: int,
+    generator: torch.Generator,
+    largest_gap: int = 1,
+    action_dropout: float = 0.0,
 ) -> Draws:
     """Draw the random numbers of a batch of clips with `frames` frames, on the world's device.
 
     The number of frames of a world with chunks is counted in latents from here on.
-
+    `action_dropout` is the share of clips of `known_actions`.
     `largest_gap` is the largest gap that the data allows (default: 1). Clips of two frames have no
     gap: no frame would be left to predict. A GPU draws its noise itself, from the seed of
     `generator`: on a CPU this would take longer than the training step on the GPU.
@@ -167,6 +177,8 @@ def draw(
         gap=gap,
         known=drawn_known(shape, world.chunk, generator) if world.chunk > 1 else None,
     ).to(device)
+    if action_dropout:
+        drawn = replace(drawn, present=known_actions(shape, action_dropout, generator).to(device))
     if not world.describes or bool(uniform(1) < config.latent_dropped):
         return drawn
     width = world.config.conditioner.latent_dim
@@ -312,7 +324,8 @@ def encode_context(
 ) -> EncodedFrames:
     """Encode the frames and states that predictions start from, under the actions of `clip`."""
     known = None if draws.known is None else draws.known[:, : context.shape[1]]
-    conditioning = world.conditioner(clip.actions, states, context.shape[:2], known=known)
+    present = None if draws.present is None else draws.present[:, : context.shape[1]]
+    conditioning = world.conditioner(clip.actions, states, context.shape[:2], present, known=known)
     return world.dit.encode(context, conditioning, view_mask=clip.view_mask, history=draws.history, gap=draws.gap)
 
 

@@ -88,6 +88,9 @@ class PretrainConfig:
     """How actions reach the transformer."""
     use_actions: bool = True
     """Train with the recorded actions. Without them the world model is trained on video alone."""
+    action_dropout: float = 0.0
+    """Share of the clips in which the actions are unknown from a random frame on. With some, the world model learns to
+    predict without an action, which `fidelity --guidance` needs."""
     latent_actions: int = 0
     """Number of dims of latent actions, which are learned from video without actions; 0 for none."""
     learning_rate: float = 1e-3
@@ -206,6 +209,8 @@ def pretrain(config: PretrainConfig) -> Path:
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     check_out(config.out, STATE, "world.json", SETTINGS, overwrite=config.overwrite, resume=config.resume)
+    if not 0 <= config.action_dropout < 1:
+        raise ValueError(f"--action-dropout is a share from 0 to less than 1, got {config.action_dropout}")
     accelerator = start_accelerator(config.device, config.out, config.log)
     torch.manual_seed(config.seed)
     recorded = open_data(config)
@@ -234,6 +239,7 @@ def pretrain(config: PretrainConfig) -> Path:
         angles=config.angles,
         max_steps=config.max_steps,
         chunk=config.frames_per_latent,
+        action_dropout=config.action_dropout,
     ).to(accelerator.device)
     if config.compile:
         world.dit.encode = torch.compile(world.dit.encode)
@@ -370,6 +376,7 @@ def batch(
         frames=frames,
         generator=generator,
         largest_gap=max((longest - 1) // config.stride - frames + 2, 1) if world.chunk == 1 else 1,
+        action_dropout=config.action_dropout,
     )
     clip = sample_clips(
         source,

@@ -144,7 +144,7 @@ def test_a_folder_with_something_else_is_refused(config, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"env": "push"}, "no environment 'push'; known are pusht, pusht-position"),
+        ({"env": "push"}, "no environment 'push'; known are pusht, pusht-position, pusht-rope, pusht-sand"),
         ({"episodes": 0}, "episodes is 1 to 100000, got 0"),
         ({"episodes": 100001}, "episodes is 1 to 100000, got 100001"),
         ({"seed": -1}, "seed is at least 0, got -1"),

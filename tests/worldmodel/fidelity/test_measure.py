@@ -121,6 +121,18 @@ def test_the_gap_is_what_altered_actions_lose() -> None:
     assert gaps["hold"]["cameras"]["wrist"]["psnr_gap"]["1"] == gaps["hold"]["psnr_gap"]["1"]
 
 
+def test_the_gain_over_copying_has_its_own_interval() -> None:
+    """This world brightens by the action, 2, where the recordings brighten by 2 and, in the second episode, by 5."""
+    told = TellingWorld(tiny_world(relative=False).config).eval()
+    source = DrawnEpisodes([14, 14], lambda e, t: 100 + (2 + 3 * e) * t, action=lambda e, t: 2 + 0 * t)
+    report = measure_fidelity(told, source, horizon=1, starts=1, alterations=())
+    exact, gains = 50.0, [50.0 - decibel(2), decibel(3) - decibel(5)]
+    assert report["cameras"]["top"]["psnr"]["1"] == pytest.approx((exact + decibel(3)) / 2, rel=1e-4)
+    assert report["gain"]["top"]["psnr"]["1"] == pytest.approx(sum(gains) / 2, rel=1e-4)
+    assert report["intervals"]["gain"]["top"]["psnr"]["1"] == pytest.approx([gains[1], gains[0]], rel=1e-3)
+    assert report["gain"]["top"]["masked_psnr"]["1"] is None  # no pixel changes enough
+
+
 def test_the_report_does_not_depend_on_the_batch_size() -> None:
     world, source = stir(tiny_world()), DrawnEpisodes([14, 14, 15])
     options = {"horizon": 5, "starts": 2, "alterations": ()}
@@ -228,6 +240,13 @@ def test_recorded_data_from_files_to_files(tmp_path: Path, capsys) -> None:
     assert report["objects"]["agent"]["error_px"]["5"] > 1
     assert set(leaves(report["intervals"])) == set(leaves(report["n"]))
     assert set(leaves(report["n"])) == {path for path in paths if path[0] not in ("intervals", "n", "metadata")}
+
+
+def test_guidance_reaches_the_dreams(tmp_path: Path) -> None:
+    tiny_world(size=(64, 64)).save(tmp_path / "world")
+    config = FidelityConfig(str(tmp_path / "world"), DATA, horizon=1, starts=1, guidance=2.0, device="cpu")
+    with pytest.raises(ValueError, match=r"guidance is 2\.0, but .* --action-dropout"):
+        fidelity(config)
 
 
 def test_table_and_plot_of_missing_values(tmp_path: Path) -> None:

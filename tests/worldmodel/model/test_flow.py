@@ -1,6 +1,6 @@
 import torch
 
-from worldmodel.model.flow import add_noise, euler_step, ramp_weight, sample, shortcut_target, velocity
+from worldmodel.model.flow import add_noise, euler_step, guided, ramp_weight, sample, shortcut_target, velocity
 
 
 def test_add_noise_is_a_straight_path_with_data_at_one():
@@ -51,3 +51,10 @@ def test_shortcut_target_is_where_two_half_steps_lead():
     (target,) = shortcut_target(predict, (torch.zeros(1, 1, 1),), zero, one)
     assert calls == [(0.0, 0.0, 0.5), (0.5, 0.5, 0.5)]
     assert target.item() == 2.0
+
+
+def test_guidance_goes_on_from_the_prediction_without_an_action():
+    """x_null = 1, x = 3: with weight 1.5 the prediction is 1 + 1.5 * 2 = 4, with weight 1 it is x."""
+    told, untold = ((lambda z, tau, d, value=value: (torch.tensor(value),)) for value in (3.0, 1.0))
+    answers = [guided(told, untold, weight)((), 0.0, 1.0)[0].item() for weight in (0.0, 1.0, 1.5)]
+    assert answers == [1.0, 3.0, 4.0]

@@ -78,3 +78,12 @@ def test_the_average_of_weights_warms_up_and_can_be_swapped():
     assert (model.weight.item(), average.shadow[0].item()) == (0.5, 1.0)
     average.swap(model)
     assert model.weight.item() == 1.0
+
+
+def test_a_world_notes_that_actions_were_dropped(tmp_path):
+    source = DrawnEpisodes([6, 6], lambda episode, frame: 10 + 4 * frame)
+    settings = {"stride": 1, "injection": "token", "relative_to": {}, "use_actions": True, "codec": None, "init": None}
+    always = build_world(source, [0], dit=DIT, **settings)
+    dropped = build_world(source, [0], dit=DIT, action_dropout=0.25, **settings)
+    assert "action_dropout" not in always.train_data[0] and not always.knows_no_action
+    assert dropped.train_data[0]["action_dropout"] == 0.25 and dropped.knows_no_action

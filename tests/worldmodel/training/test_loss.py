@@ -254,3 +254,44 @@ def test_replaced_context_is_what_predicting_every_frame_gives(depth):
     torch.testing.assert_close(moved[:, 1:][chosen], reached[:, :-1][chosen])
     assert torch.equal(context[kept], latents[:, :-1][kept])
     assert torch.equal(moved[kept], states[kept])
+
+
+def test_actions_are_dropped_from_a_random_frame_on():
+    world = tiny_world()
+    options = {"batch": 4000, "frames": 5, "generator": torch.Generator().manual_seed(0)}
+    present = draw(world, LossConfig(), action_dropout=0.3, **options).present
+    assert (present.int().diff(dim=1) <= 0).all(), "they do not come back"
+    begin = present.sum(1)
+    shares = [float((begin == frame).float().mean()) for frame in range(5)]
+    assert shares == pytest.approx([0.075, 0.075, 0.075, 0.075, 0.7], abs=0.02)
+    assert draws_for(world, LossConfig()).present is None
+
+
+def test_dropping_actions_changes_no_other_draw():
+    world = tiny_world()
+    first, second = (
+        draw(world, PLAIN, batch=4, frames=5, generator=torch.Generator().manual_seed(1), action_dropout=share)
+        for share in (0.0, 0.5)
+    )
+    assert torch.equal(first.noise, second.noise) and torch.equal(first.tau, second.tau)
+    assert (first.history, first.gap) == (second.history, second.gap)
+
+
+def test_the_loss_reads_only_actions_that_are_present():
+    world = tiny_world()
+    clip = random_clip(world, batch=4, frames=5)
+    config = replace(PLAIN, forward_passes=2, forward_fraction=1.0)
+    draws = draws_for(world, config)
+    assert draws.passes > 0 and draws.replaced.any()
+    known = torch.ones(4, 4, dtype=torch.bool)
+    losses = {
+        name: training_loss(world, told, replace(draws, present=present), config)[0].item()
+        for name, told, present in (
+            ("as it was", clip, None),
+            ("all known", clip, known),
+            ("none known", clip, ~known),
+            ("no actions", replace(clip, actions=None), None),
+        )
+    }
+    assert losses["all known"] == losses["as it was"] != losses["none known"]
+    assert losses["none known"] == pytest.approx(losses["no actions"], rel=1e-6)

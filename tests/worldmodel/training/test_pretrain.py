@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from places import LEROBOT_V30
 from tiny import tiny_world
 
@@ -20,7 +21,7 @@ from worldmodel.training.build import build_world
 from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.prefetch import Ahead
-from worldmodel.training.pretrain import PretrainConfig, clip_shape, frame_size, open_data
+from worldmodel.training.pretrain import PretrainConfig, batch, clip_shape, frame_size, open_data, pretrain
 from worldmodel.world_model import WorldModel
 
 DATA = LEROBOT_V30
@@ -144,6 +145,18 @@ def test_every_third_batch_has_half_as_many_clips_twice_as_long():
     assert [clip_shape(config, i) for i in range(4)] == [(8, 10), (8, 10), (4, 19), (8, 10)]
     assert clip_shape(replace(config, long_interval=0), 2) == (8, 10)
     assert clip_shape(replace(config, batch=1), 2) == (1, 19)
+
+
+def test_batches_drop_the_share_of_actions_that_is_asked_for(tmp_path):
+    source = EpisodeCache(open_episodes(DATA, (16, 24)), tmp_path)
+    config = PretrainConfig(DATA, tmp_path / "out", batch=2, frames=4, action_dropout=0.999)
+    world, accelerator = tiny_world(views=source.views), Accelerator(cpu=True)
+    _, dropped = batch(config, world, source, [0, 1], accelerator, 0)
+    assert not dropped.present.all(1).any()
+    _, usual = batch(replace(config, action_dropout=0.0), world, source, [0, 1], accelerator, 0)
+    assert usual.present is None and torch.equal(usual.noise, dropped.noise)
+    with pytest.raises(ValueError, match=r"--action-dropout is a share from 0 to less than 1, got 1\.0"):
+        pretrain(replace(config, action_dropout=1.0))
 
 
 def test_build_world_takes_over_what_fits(tmp_path):

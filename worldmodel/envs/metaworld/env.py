@@ -13,7 +13,7 @@ from gymnasium import spaces
 from jaxtyping import Float, UInt8
 from metaworld.env_dict import ENV_CLS_MAP
 
-from worldmodel.envs.metaworld.shift import CAMERA, SHIFTS, move_start_region
+from worldmodel.envs.metaworld.shift import CAMERA, SHIFTS, move_goal_region, move_start_region
 from worldmodel.envs.mujoco.render import SceneRenderer, fixed_camera, free_camera
 from worldmodel.envs.shift import check_shift
 
@@ -53,9 +53,9 @@ class MetaWorld(gymnasium.Env):
         time_limit: Steps after which an episode is truncated.
         action_repeat: Meta-World steps (of 1/80 s) per action; divides 80.
         shift: One controlled change, for tests out of distribution. `start-region`: the object
-            starts in the strip beside the usual region in x, half as wide. `camera`: the scene camera is turned by 15
-            degrees and lowered by 5 degrees. `action-noise`: every behaviour has twice the noise of the noisy expert.
-            Empty for none.
+            starts in the strip beside the usual region in x, half as wide. `goal-region`: the goal lies there.
+            `camera`: the scene camera is turned by 15 degrees and lowered by 5 degrees. `action-noise`: every behaviour
+            has twice the noise of the noisy expert. Empty for none.
 
     Raises:
         ValueError: There is no such task or shift, or a number is out of range.
@@ -83,6 +83,8 @@ class MetaWorld(gymnasium.Env):
         self.simulator = simulator(task)
         if shift == "start-region":
             move_start_region(task, self.simulator._random_reset_space)
+        if shift == "goal-region":
+            move_goal_region(task, self.simulator._random_reset_space)
         self.renderer = SceneRenderer(task, self.simulator.model, size)
         self.cameras = {
             "scene": free_camera(**SCENE_CAMERA | (CAMERA if shift == "camera" else {})),

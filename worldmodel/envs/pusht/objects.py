@@ -38,9 +38,36 @@ def block_mask(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarr
     return (green < 205) & (blue < 218) & (bluer > 8) & (bluer < 60)
 
 
+def sand_mask(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
+    """Sand is yellow-brown: more red than blue, with green between them."""
+    return (red - blue > 50) & (green - blue > 20)
+
+
+def first_end_mask(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
+    """The rope's first end is red."""
+    return (red - green > 65) & (red - blue > 40)
+
+
+def second_end_mask(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
+    """The rope's second end is magenta: little green. Where the agent's rim covers the first end, both are weaker."""
+    return (red - green > 56) & (blue - green > 55)
+
+
 Finder = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 PUSHT: dict[str, Finder] = {"agent": agent_mask, "block": block_mask}
-FINDERS: dict[str, dict[str, Finder]] = {"pusht": PUSHT, "pusht-position": PUSHT}
+ROPE: dict[str, Finder] = {
+    "agent": agent_mask,
+    "rope": block_mask,
+    "first end": first_end_mask,
+    "second end": second_end_mask,
+}
+SAND: dict[str, Finder] = {"agent": agent_mask, "sand": sand_mask}
+FINDERS: dict[str, dict[str, Finder]] = {
+    "pusht": PUSHT,
+    "pusht-position": PUSHT,
+    "pusht-rope": ROPE,
+    "pusht-sand": SAND,
+}
 
 
 def object_names(env_name: str) -> tuple[str, ...]:

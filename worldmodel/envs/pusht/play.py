@@ -9,6 +9,7 @@ from worldmodel.envs.pusht.env import PushT
 from worldmodel.envs.pusht.pushing import (
     TABLE,
     Point,
+    Table,
     before_contact,
     clearance,
     contact,
@@ -116,7 +117,7 @@ def roam(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
     yield from drive(env, path, rng.uniform(90, 500), limit=16)
 
 
-def pause(env: PushT, rng: np.random.Generator) -> Iterator[Point]:
+def pause(env: Table, rng: np.random.Generator) -> Iterator[Point]:
     """Hold still for a moment."""
     target = env.agent_position
     for _ in range(int(rng.integers(3, 10))):

@@ -6,11 +6,11 @@ bar's outer side.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
-from worldmodel.envs.pusht.env import PushT
 from worldmodel.envs.pusht.scene import AGENT_RADIUS, WORLD_SIZE, placed
 
 Point = Float[np.ndarray, "2"]
@@ -21,6 +21,16 @@ SAFE_CLEARANCE = AGENT_RADIUS + 5.0
 CONTACT_GAP = 4.0
 TABLE = (14.0, WORLD_SIZE - 14.0)  # where the agent's centre stays inside the walls
 PATH_SAMPLES = np.linspace(0, 1, 17)[:, None]
+
+
+@runtime_checkable
+class Table(Protocol):
+    """An environment whose agent is a disc on a table."""
+
+    @property
+    def agent_position(self) -> Point:
+        """Centre of the agent's disc in world units."""
+        ...
 
 
 def turned(points: Float[np.ndarray, "*n 2"], angle: float) -> np.ndarray:
@@ -121,7 +131,7 @@ def towards(start: Point, goal: Point, lead: float) -> Point:
 
 
 def drive(
-    env: PushT, path: Sequence[Point], lead: float, *, limit: int = 40, reach: float | None = None
+    env: Table, path: Sequence[Point], lead: float, *, limit: int = 40, reach: float | None = None
 ) -> Iterator[Point]:
     """Targets along a path, at most `lead` units ahead of the agent, which sets its speed.
 

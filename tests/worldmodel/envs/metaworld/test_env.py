@@ -176,7 +176,7 @@ def test_time_limit():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("push", {}, "known are pusht, pusht-position, metaworld:TASK"),
+        ("push", {}, "known are pusht, pusht-position, pusht-rope, pusht-sand, metaworld:TASK"),
         ("metaworld:push", {}, "no task 'push'; it has assembly-v3"),
         (PUSH, {"size": 8}, "16 to 480 pixels a side, got 8"),
         (PUSH, {"time_limit": 0}, "at least 1 step, got 0"),

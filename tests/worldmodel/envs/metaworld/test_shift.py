@@ -152,7 +152,7 @@ def test_the_recording_names_its_shift(tmp_path):
 
 
 def test_an_unknown_shift_is_refused(tmp_path):
-    message = "push-v3 has no shift 'agent-speed'; known are start-region, camera, action-noise"
+    message = "push-v3 has no shift 'agent-speed'; known are start-region, goal-region, camera, action-noise"
     with pytest.raises(ValueError, match=message):
         make_env(PUSH, shift="agent-speed")
     out = tmp_path / "set"

@@ -41,7 +41,9 @@ def test_importing_the_package_imports_no_simulator():
 
 
 def test_unknown_environment():
-    with pytest.raises(ValueError, match="no environment 'push'; known are pusht, pusht-position"):
+    with pytest.raises(
+        ValueError, match="no environment 'push'; known are pusht, pusht-position, pusht-rope, pusht-sand"
+    ):
         make_env("push")
 
 

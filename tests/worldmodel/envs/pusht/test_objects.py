@@ -130,7 +130,7 @@ def test_names_and_views():
     assert object_view("pusht") == "top"
     assert object_names("metaworld") == ()
     assert find_objects("metaworld", np.zeros((2, 8, 8, 3), np.uint8)) == {}
-    with pytest.raises(ValueError, match="in pusht, pusht-position, not in 'metaworld'"):
+    with pytest.raises(ValueError, match="in pusht, pusht-position, pusht-rope, pusht-sand, not in 'metaworld'"):
         object_view("metaworld")
 
 

@@ -1,0 +1,1 @@
+"""Rope and sand on the table of PushT."""
