@@ -23,10 +23,23 @@ UNFINISHED = re.compile(r"\..+\.(?P<process>\d+)\.\w+\.part(\.\w+)?")
 """Names of the files that `write_atomically` has not finished."""
 HUB = re.compile(r"hf:/{1,2}(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")  # a Path has one slash
 
+SHIPPED = "checkpoints"
+"""First part of the names of models that ship with this package."""
+PLACES = (Path(__file__).parents[0], Path(__file__).parents[1])
+"""Where the folder `SHIPPED` is: inside an installed package, or beside the package in a checkout."""
+
 
 def default_cache_folder() -> Path:
     """`$WORLDMODEL_CACHE`, or `~/.cache/worldmodel`."""
     return Path(os.environ.get("WORLDMODEL_CACHE", Path.home() / ".cache" / "worldmodel"))
+
+
+def shipped(path: str | Path) -> Path:
+    """The path itself; if it does not exist and begins with `checkpoints`, it is searched for beside this package."""
+    path = Path(path)
+    if path.exists() or path.parts[:1] != (SHIPPED,):
+        return path
+    return next((place / path for place in PLACES if (place / path).exists()), path)
 
 
 def is_on_hub(name: str | Path) -> bool:

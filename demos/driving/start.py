@@ -18,7 +18,7 @@ from worldmodel.dreams.context import CONTEXT_FRAMES
 from worldmodel.envs import has_simulator, make_simulator
 from worldmodel.envs.protocol import IMAGES, STATE, begin, describe
 from worldmodel.fidelity.windows import holding_actions
-from worldmodel.model.folder import shipped
+from worldmodel.files import shipped
 from worldmodel.world_model import WorldModel
 
 

@@ -34,7 +34,8 @@ from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.dreams.context import check_views
 from worldmodel.dreams.verdict import Judge
 from worldmodel.envs import has_simulator, lacks
-from worldmodel.model.folder import find_folder, find_optional, shipped
+from worldmodel.files import shipped
+from worldmodel.model.folder import find_folder, find_optional
 from worldmodel.model.precision import command_device
 from worldmodel.world_model import WorldModel
 

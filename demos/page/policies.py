@@ -21,8 +21,8 @@ from policy_eval.steering.saved import read_steered
 from worldmodel.data.clip import EpisodeSource
 from worldmodel.dreams.copy_last import CopyLastWorld
 from worldmodel.dreams.verdict import Judge
-from worldmodel.files import read_object
-from worldmodel.model.folder import find_optional, shipped
+from worldmodel.files import read_object, shipped
+from worldmodel.model.folder import find_optional
 from worldmodel.world_model import WorldModel
 
 DREAM = "the dream"

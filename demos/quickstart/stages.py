@@ -33,8 +33,8 @@ from worldmodel.envs.record import RecordConfig, record
 from worldmodel.fidelity.meaning import meaning as fidelity_meaning
 from worldmodel.fidelity.measure import measure_fidelity
 from worldmodel.fidelity.report import plot_fidelity
-from worldmodel.files import write_atomically, write_json
-from worldmodel.model.folder import check_out, find_optional, shipped
+from worldmodel.files import shipped, write_atomically, write_json
+from worldmodel.model.folder import check_out, find_optional
 from worldmodel.model.precision import choose_device, command_device
 from worldmodel.training.pretrain import PretrainConfig, pretrain
 from worldmodel.world_model import WorldModel

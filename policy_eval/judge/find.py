@@ -11,8 +11,8 @@ from policy_eval.judge.judge import LearnedJudge
 from policy_eval.judge.remote import RemoteJudge
 from policy_eval.policies.goal_pictures import goal_files
 from worldmodel.dreams.verdict import Judge, Verdict, as_verdict
-from worldmodel.files import read_object
-from worldmodel.model.folder import find_model, fingerprint, shipped
+from worldmodel.files import read_object, shipped
+from worldmodel.model.folder import find_model, fingerprint
 from worldmodel.resolve import is_spec, kind_of, made, resolve, source_hash
 from worldmodel.streaming.state import Observation
 

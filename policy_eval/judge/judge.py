@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from conditioning.words import TaskWords, WordsConfig
 from policy_eval.policies.keypoints import KeypointEncoder
-from worldmodel.data.sentences import encoder_of
+from worldmodel.data.cache.sentences import encoder_of
 from worldmodel.dreams.verdict import Verdict, scored_verdict
 from worldmodel.model.card import CardFacts
 from worldmodel.model.folder import load_model, save_model

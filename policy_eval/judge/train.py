@@ -27,8 +27,8 @@ from policy_eval.judge.scores import JudgedEpisode, best_threshold, dream_again,
 from policy_eval.judge.train_page import write_page as write_judge
 from policy_eval.policies.goal_pictures import read_goals
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.data.cache.sentences import known_rows, words_of
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
-from worldmodel.data.sentences import known_rows, words_of
 from worldmodel.display.progress import LOG
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out

@@ -18,8 +18,8 @@ from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig, make_policy
 from policy_eval.policies.goal_pictures import read_goals
 from policy_eval.policies.hindsight import draw_pairs, hindsight_loss
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
+from worldmodel.data.cache.sentences import known_rows, words_of
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
-from worldmodel.data.sentences import known_rows, words_of
 from worldmodel.display.progress import LOG
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out

@@ -17,7 +17,7 @@ from policy_eval.policies.flow_head import FlowHead
 from policy_eval.policies.keypoints import KeypointEncoder
 from policy_eval.policies.needs import Needs
 from policy_eval.policies.policy import Observations
-from worldmodel.data.sentences import encoder_of
+from worldmodel.data.cache.sentences import encoder_of
 from worldmodel.model.card import CardFacts
 from worldmodel.model.folder import load_model, save_model
 from worldmodel.model.hub import push_saved

@@ -16,7 +16,8 @@ from policy_eval.policies.lerobot import PREFIX, LeRobotPolicy, check_folder, is
 from policy_eval.policies.policy import Policy
 from policy_eval.policies.remote import RemotePolicy, is_url
 from worldmodel.envs.policy import resolve_policy, watches
-from worldmodel.model.folder import find_optional, fingerprint, shipped
+from worldmodel.files import shipped
+from worldmodel.model.folder import find_optional, fingerprint
 from worldmodel.resolve import is_spec, resolve, source_hash
 
 POLICY_FILE = "policy.json"

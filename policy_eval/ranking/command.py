@@ -23,8 +23,8 @@ from policy_eval.scores import Scores
 from worldmodel.data.options import ColumnOptions, DataPath
 from worldmodel.display.progress import ProgressLine
 from worldmodel.envs import check_env_name
-from worldmodel.files import read_object, remove_unfinished, write_json
-from worldmodel.model.folder import first_file, shipped
+from worldmodel.files import read_object, remove_unfinished, shipped, write_json
+from worldmodel.model.folder import first_file
 from worldmodel.model.precision import choose_device, command_device
 from worldmodel.processes import single_thread
 from worldmodel.processes.workers import Workers, read_workers

@@ -17,7 +17,7 @@ from worldmodel.data.remote.tree import stand_in, told, too_large
 from worldmodel.data.remote.url import is_url
 from worldmodel.data.source import TableSource
 from worldmodel.data.video.letterbox import FrameBudget
-from worldmodel.model.folder import shipped
+from worldmodel.files import shipped
 
 SHOWN = 3  # notes in one warning
 

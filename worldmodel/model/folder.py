@@ -14,6 +14,8 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from worldmodel.files import (
+    PLACES,
+    SHIPPED,
     fetch_from_hub,
     from_json,
     is_on_hub,
@@ -21,6 +23,7 @@ from worldmodel.files import (
     read_object,
     read_weights,
     remove_unfinished,
+    shipped,
     write_json,
     write_weights,
 )
@@ -29,10 +32,6 @@ from worldmodel.processes import launched_index, undisturbed
 FORMAT = 1
 """Format number of the descriptions that this version writes; also the newest one that it reads."""
 WEIGHTS = "weights.safetensors"
-SHIPPED = "checkpoints"
-"""First part of the names of models that ship with this package."""
-PLACES = (Path(__file__).parents[1], Path(__file__).parents[2])
-"""Where the folder `SHIPPED` is: inside an installed package, or beside the package in a checkout."""
 
 KINDS = {
     "world.json": "a world model",
@@ -46,14 +45,6 @@ KINDS = {
 
 Description = TypeVar("Description")
 Model = TypeVar("Model", bound=nn.Module)
-
-
-def shipped(path: str | Path) -> Path:
-    """The path itself; if it does not exist and begins with `checkpoints`, it is searched for beside this package."""
-    path = Path(path)
-    if path.exists() or path.parts[:1] != (SHIPPED,):
-        return path
-    return next((place / path for place in PLACES if (place / path).exists()), path)
 
 
 def find_folder(model: str | Path) -> Path:

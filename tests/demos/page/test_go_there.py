@@ -8,7 +8,7 @@ from driving import arrive, count, hold, settle
 from places import ROOT
 
 from demos.page.app import DemoConfig, build_page, launch
-from worldmodel.model.folder import SHIPPED
+from worldmodel.files import SHIPPED
 from worldmodel.world_model import WorldModel
 
 pytestmark = pytest.mark.slow

@@ -10,6 +10,7 @@ from tiny import tiny_world
 
 from demos.driving.start import action_names
 from demos.page.app import DemoConfig, find_starts, with_starts
+from worldmodel import files
 from worldmodel.data import open_episodes
 from worldmodel.model import folder as model_folder
 
@@ -22,7 +23,8 @@ def shipped(tmp_path, monkeypatch):
     found = tmp_path / "package" / STARTS
     found.parent.mkdir(parents=True)
     os.symlink(LEROBOT_V30, found)
-    monkeypatch.setattr(model_folder, "PLACES", (tmp_path / "package",))
+    for module in (files, model_folder):
+        monkeypatch.setattr(module, "PLACES", (tmp_path / "package",))
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     return found

@@ -4,7 +4,7 @@ import pytest
 import torch
 from drawn_episodes import DrawnEpisodes
 
-from worldmodel.data.sentences import encode_sentences, encoder_of, known_rows, words_of
+from worldmodel.data.cache.sentences import encode_sentences, encoder_of, known_rows, words_of
 
 ENCODER = """
 asked = []

@@ -15,8 +15,10 @@ from policy_eval.judge.find import load_trained
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy, PolicyConfig
+from worldmodel import files
+from worldmodel.files import shipped
 from worldmodel.model import folder as model_folder
-from worldmodel.model.folder import check_file, check_out, find_folder, find_model, find_optional, shipped
+from worldmodel.model.folder import check_file, check_out, find_folder, find_model, find_optional
 from worldmodel.world_model import WorldModel
 
 LOOKS = {"views": ("top",), "size": (16, 16)}
@@ -140,7 +142,8 @@ def test_what_is_here_comes_before_what_ships(tmp_path, monkeypatch):
 
 def test_package_data_comes_before_what_lies_beside_the_package(tmp_path, monkeypatch):
     inside, beside = tmp_path / "site" / "worldmodel", tmp_path / "site"
-    monkeypatch.setattr(model_folder, "PLACES", (inside, beside))
+    for module in (files, model_folder):
+        monkeypatch.setattr(module, "PLACES", (inside, beside))
     monkeypatch.chdir(tmp_path)
     (beside / "checkpoints" / "pusht").mkdir(parents=True)
     assert shipped("checkpoints/pusht") == beside / "checkpoints" / "pusht"

@@ -12,10 +12,9 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from worldmodel.data.cache import default_cache_folder
 from worldmodel.data.clip import Clip, EpisodeSource
 from worldmodel.display.progress import ProgressLine
-from worldmodel.files import naming
+from worldmodel.files import default_cache_folder, naming
 from worldmodel.model.codec import LatentCodec
 
 FORMAT = 1

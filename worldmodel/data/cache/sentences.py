@@ -9,9 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from conditioning.words import WordsConfig
-from worldmodel.data.cache import default_cache_folder
 from worldmodel.data.clip import EpisodeSource
-from worldmodel.files import read_weights, write_weights
+from worldmodel.files import default_cache_folder, read_weights, write_weights
 from worldmodel.resolve import is_spec, one_line, resolve, source_hash
 
 TABLE = "table"
