@@ -116,6 +116,11 @@ def test_sampler(tmp_path):
     assert int(re.search(r"tensor\((\d+)", run_page(tmp_path, "sampler"))[1]) > 0
 
 
+def test_backbone(tmp_path):
+    """A family of one's own is saved, loaded and dreamt with; each of its eight layers has two matrices of an adapter."""
+    assert run_page(tmp_path, "backbone").splitlines()[-1] == "True 16"
+
+
 def test_links_lead_somewhere():
     broken = [
         f"{page.name}: {target}"
