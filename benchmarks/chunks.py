@@ -36,19 +36,19 @@ CONTEXT_FRAMES = 5
 class ChunksConfig:
     """What to time."""
 
-    batch: int = 4
+    batch: int = 1
     """Streams side by side."""
     size: int = 64
     """Side of the square pictures in pixels; a multiple of 16."""
     width: tuple[int, int] = (4, 64)
     """Heads of the transformer, and their width."""
-    layers: int = 6
+    layers: int = 4
     """Blocks of the transformer."""
-    vae: int = 24
+    vae: int = 16
     """Channels of the autoencoder at full size; Wan 2.1 has 96."""
-    frames: int = 16
+    frames: int = 8
     """Frames of one measurement."""
-    rounds: int = 5
+    rounds: int = 3
     """Measurements of each way, in turns."""
     num_steps: int = 2
     """Denoising steps."""

@@ -120,6 +120,11 @@ def test_rival(tmp_path):
     assert run_page(tmp_path, "rival").strip() == "(1, 2, 64, 64, 3) (1, 2)"
 
 
+def test_backbone(tmp_path):
+    """A family of one's own is saved, loaded and dreamt with; each of its eight layers has two matrices of an adapter."""
+    assert run_page(tmp_path, "backbone").splitlines()[-1] == "True 16"
+
+
 def test_links_lead_somewhere():
     broken = [
         f"{page.name}: {target}"

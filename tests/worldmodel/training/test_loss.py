@@ -3,16 +3,21 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny import TINY_DIT, random_clip, tiny_world
+from tiny_backbone import tiny_vae
 
+from worldmodel.model.autoencoder import AutoencoderCodec
 from worldmodel.training.loss import (
     Draws,
     LossConfig,
     _self_forward,
+    cell_weight,
     draw,
     erased_patches,
+    frame_weights,
     motion_weight,
     training_loss,
 )
+from worldmodel.world_model import WorldModel
 
 PLAIN = LossConfig(forward_passes=0, shortcut_interval=0, context_noise=0.0)
 
@@ -48,6 +53,35 @@ def test_draws_are_a_function_of_the_generator():
     first, second = (draws_for(world, LossConfig(), seed=3) for _ in range(2))
     assert torch.equal(first.noise, second.noise)
     assert (first.passes, first.history) == (second.passes, second.history)
+
+
+def test_the_velocity_weight_turns_errors_of_the_frame_into_those_of_the_velocity():
+    world = tiny_world()
+    draws = draws_for(world, LossConfig(), batch=8)
+    draws = replace(draws, gap=1, tau=torch.full_like(draws.tau, 0.75))
+    weight, of_states = frame_weights(world, draws, LossConfig(weighting="velocity"))
+    assert torch.equal(weight, torch.full_like(draws.tau, 16.0))
+    assert torch.equal(of_states, torch.ones_like(draws.tau)), "a state has no noise level of its own"
+    ramp, of_states = frame_weights(world, draws, LossConfig(ramp_floor=0.1))
+    torch.testing.assert_close(ramp, torch.full_like(draws.tau, 0.775))
+    assert of_states is ramp
+    late = replace(draws, gap=3)
+    weight, of_states = frame_weights(world, late, LossConfig(weighting="velocity"))
+    assert weight[0].tolist() == pytest.approx([0, *[16 * 4 / 3] * 3]) and of_states[0, 0] == 0
+
+
+def test_behind_a_codec_motion_is_that_of_the_fastest_pixel_of_a_cell():
+    config = tiny_world(replace(TINY_DIT, patch=2), size=(32, 48)).config
+    world = WorldModel(config, AutoencoderCodec(tiny_vae(halvings=3)))
+    clip = random_clip(world, batch=1, frames=2)
+    frames = torch.zeros_like(clip.frames)
+    frames[:, 1, 0, 9, 23] = 255
+    latents = torch.randn(1, 1, 2, 4, 4, 6)
+    weight = cell_weight(world, replace(clip, frames=frames), latents, latents + 5, LossConfig(motion_contrast=6.0))
+    wanted = torch.ones(4, 6)
+    wanted[1, 2] = 6
+    torch.testing.assert_close(weight[0, 0, 0, 0], wanted * 24 / 29)
+    assert torch.equal(weight[0, 0, 1, 0], torch.ones(4, 6))
 
 
 def test_motion_weight_of_a_hand_made_picture():

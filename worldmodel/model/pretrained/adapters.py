@@ -5,6 +5,7 @@ adapters adds them all.
 """
 
 import importlib.util
+import re
 from collections.abc import Mapping
 
 from torch import nn
@@ -41,8 +42,8 @@ def add_adapters(transformer: nn.Module, ends: tuple[str, ...], adapters: Mappin
     from peft.tuners.lora import LoraLayer
 
     there = {name.split(".")[-2] for name, _ in transformer.named_parameters() if is_adapter(name)}
-    kinds = (nn.Linear, LoraLayer)
-    layers = [name for name, each in transformer.named_modules() if isinstance(each, kinds) and name.endswith(ends)]
+    # A regular expression: of a long list of names peft looks for a shorter form, which takes a minute.
+    layers = rf"(.*\.)?({'|'.join(map(re.escape, ends))})"
     transformer.requires_grad_(False)
     for name, rank in adapters.items():
         if rank < 1:
