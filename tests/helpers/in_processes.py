@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import socket
 import traceback
 from collections.abc import Callable, Sequence
@@ -10,9 +11,11 @@ from typing import Any
 
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
+from worldmodel.model.precision import full_precision
+
 
 def in_processes(function: Callable[[], Any], number: int = 2) -> Sequence[Any]:
-    """What `function` returns in each of `number` new processes; it may be a closure, because they are forked.
+    """What `function` returns in each of `number` new processes, in fp32; it may be a closure: they are forked.
 
     Raises:
         AssertionError: It raised something in one of them; the message has the traceback.
@@ -32,7 +35,7 @@ def in_processes(function: Callable[[], Any], number: int = 2) -> Sequence[Any]:
     for end, child in zip(ends, children, strict=True):
         while not end[0].poll(0.05):
             assert child.is_alive() or end[0].poll(0.1), f"a process ended with status {child.exitcode}"
-        found.append(end[0].recv())
+        found.append(pickle.loads(end[0].recv_bytes()))
     for child in children:
         child.join(10)
         child.kill()
@@ -47,8 +50,10 @@ def _child(function: Callable[[], Any], index: int, number: int, port: int, end:
     for state in (AcceleratorState, PartialState, GradientState):
         state._shared_state.clear()
     try:
-        PartialState(cpu=True)
-        end.send((True, function()))
+        with full_precision():
+            PartialState(cpu=True)
+            found = True, function()
     except BaseException:
-        end.send((False, traceback.format_exc()))
+        found = False, traceback.format_exc()
+    end.send_bytes(pickle.dumps(found))  # plain: the tensors of a process that ends cannot be shared
     os._exit(0)

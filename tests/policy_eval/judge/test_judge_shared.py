@@ -38,8 +38,7 @@ def told_goals() -> list[float]:
 @pytest.mark.parametrize("train", [judged, told_goals])
 def test_two_processes_train_the_judge_of_one(train, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("worldmodel.model.precision.compute_dtype", lambda device: torch.float32)
-    alone = train()
+    (alone,) = in_processes(train, 1)
     first, second = in_processes(train)
     assert first == second
     assert first == pytest.approx(alone, abs=1e-4)
