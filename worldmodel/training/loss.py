@@ -22,7 +22,7 @@ from worldmodel.model.chunks import by_latent, drawn_known, latents_of
 from worldmodel.model.codec import PixelCodec, to_signed
 from worldmodel.model.flow import add_noise, ramp_weight, shortcut_target, velocity_weight
 from worldmodel.training.erased import erased_patches
-from worldmodel.training.share import every_row
+from worldmodel.training.share import every_row, share
 from worldmodel.world_model import WorldModel
 
 
@@ -264,7 +264,7 @@ def training_loss(
     noise = (draws.noise, draws.state_noise)[: len(target)]
     noisy = tuple(add_noise(x, n, draws.tau) for x, n in zip(target, noise, strict=True))
     predicted = world.predict(encoded, noisy, draws.tau, draws.step_size)
-    goal = _with_shortcut_rows(world, encoded, draws, target, noisy)
+    goal = _with_shortcut_rows(world, encoded, draws, target, noisy, config)
     weight, state_weight = frame_weights(world, draws, config)
     pixel_weight = cell_weight(world, clip, target_latent, context, config) * presence(world, clip, context)
     error = pixel_weight * (predicted[0].float() - goal[0]) ** 2
@@ -341,7 +341,7 @@ def _self_forward(
     scheduled sampling (1906.04331); repeated passes compound the errors of consecutive frames.
     """
     wanted = draws.replaced[:, 1:]  # the frame after each
-    if not wanted.any():
+    if not wanted.any() and share().number == 1:  # FSDP wants the network to be called as often in all processes
         return context, states
     past = None if states is None else states[:, :-1]
     encoded = encode_context(world, clip.head(context.shape[1]), context[:, :-1], past, draws)
@@ -370,12 +370,19 @@ def _next_frames(
 
 
 def _with_shortcut_rows(
-    world: WorldModel, encoded: EncodedFrames, draws: Draws, target: tuple[Tensor, ...], noisy: tuple[Tensor, ...]
+    world: WorldModel,
+    encoded: EncodedFrames,
+    draws: Draws,
+    target: tuple[Tensor, ...],
+    noisy: tuple[Tensor, ...],
+    config: LossConfig,
 ) -> tuple[Tensor, ...]:
     """The training target: the data, and on shortcut rows the result of two half steps."""
-    rows = draws.shortcut
-    if not rows.any():
+    rows, none = draws.shortcut, not draws.shortcut.any()
+    if none and (share().number == 1 or not config.shortcut_interval or world.config.max_steps == 1):
         return target
+    if none:  # other processes have some, and FSDP wants the network to be called as often in all
+        rows = torch.arange(len(rows), device=rows.device) == 0
     with torch.no_grad():
         known = encoded.rows(rows)
         reached = shortcut_target(
@@ -384,6 +391,8 @@ def _with_shortcut_rows(
             draws.tau[rows],
             draws.step_size[rows],
         )
+    if none:
+        return target
     goals = tuple(x.clone() for x in target)
     for goal, value in zip(goals, reached, strict=True):
         goal[rows] = value
