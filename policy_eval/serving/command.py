@@ -87,8 +87,9 @@ def serve(config: ServeConfig) -> None:
     """
     check(config)
     door = door_of(config)
-    server = Processes(functools.partial(serve_share, config), config.processes, door)
-    if config.processes == 1:
+    if config.processes > 1:
+        server = Processes(functools.partial(serve_share, config), config.processes, door)
+    else:
         host, door = open_host(config, one_thread_beside(config))
         server = Server(host, door)
 
