@@ -122,8 +122,8 @@ def serve_share(
         threads = max(1, one_thread_beside(config) // config.processes)
         with once:  # all processes would say which device they use
             host, door = open_host(config, threads, Tally(rows, place))
-    except ValueError as error:
-        tell.send(str(error))
+    except Exception as error:
+        tell.send(error)
         return
     server = Server(host, door, Tally(visitors, place))
     with terminate_as_interrupt(), contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
