@@ -8,7 +8,7 @@ The same cells are run by one and by two processes of this machine, and by a Ray
 with two CPUs. Turns of one and two alternate, so that other work on the machine meets both. Of each turn the table has
 the wall time in all, the wall time from the start of the first cell to the end of the last (without the start of the
 processes, in which PyTorch is imported and the world model is loaded), and the CPU time of the cells. On a busy machine
-only the CPU time means something: if it does not grow with the workers, two cores halve the wall time.
+only the CPU time means something: where it does not grow with the workers, two idle cores halve the wall time.
 """
 
 import os
@@ -69,6 +69,12 @@ class Turn:
     cells: list[dict]
 
 
+def prepare(setup: TrialSetup) -> None:
+    """Set up a worker, and load what every cell needs."""
+    _prepare(setup)
+    setup.dream.reset(seed=0)
+
+
 def timed(call: tuple[Cell, dict]) -> tuple[dict, float, float, float]:
     """A cell; when it began and ended, and its CPU time in seconds."""
     began, cpu = time.time(), time.process_time()
@@ -101,7 +107,7 @@ def turn(setup: TrialSetup, cells: Sequence[Cell], place: str, number: int) -> T
 def _turn(setup: TrialSetup, cells: Sequence[Cell], workers: Workers) -> Turn:
     began = time.time()
     calls = [(cell, {}) for cell in cells]
-    with closing(work_through(timed, calls, workers=workers, start=_prepare, start_with=(setup,))) as done:
+    with closing(work_through(timed, calls, workers=workers, start=prepare, start_with=(setup,))) as done:
         found = dict(done)
     rows = [found[number] for number in range(len(cells))]
     working = max(ended for _, _, ended, _ in rows) - min(started for _, started, _, _ in rows)

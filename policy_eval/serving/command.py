@@ -87,8 +87,9 @@ def serve(config: ServeConfig) -> None:
     """
     check(config)
     door = door_of(config)
-    server = Processes(functools.partial(serve_share, config), config.processes, door)
-    if config.processes == 1:
+    if config.processes > 1:
+        server = Processes(functools.partial(serve_share, config), config.processes, door)
+    else:
         host, door = open_host(config, one_thread_beside(config))
         server = Server(host, door)
 
@@ -121,8 +122,8 @@ def serve_share(
         threads = max(1, one_thread_beside(config) // config.processes)
         with once:  # all processes would say which device they use
             host, door = open_host(config, threads, Tally(rows, place))
-    except ValueError as error:
-        tell.send(str(error))
+    except Exception as error:
+        tell.send(error)
         return
     server = Server(host, door, Tally(visitors, place))
     with terminate_as_interrupt(), contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):

@@ -35,7 +35,7 @@ class Share:
     Attributes:
         process: The process.
         channel: Takes connections to it.
-        answer: It sends `None` as soon as it serves, or why it cannot.
+        answer: It sends `None` as soon as it serves, or the error for which it cannot.
     """
 
     process: BaseProcess
@@ -67,7 +67,7 @@ class Processes:
 
         Raises:
             OSError: The port is taken, or the host is not one of this machine.
-            ValueError: A process cannot serve; the message says why.
+            Exception: A process cannot serve; the error is that of the process.
         """
         try:
             with await listening(self.door) as listener:
@@ -97,9 +97,9 @@ class Processes:
             problem = await asyncio.to_thread(hear.recv)
         except EOFError:
             process.join()
-            problem = f"a process of the server ended before it served, with the status {process.exitcode}"
+            problem = ValueError(f"a process of the server ended before it served, with the status {process.exitcode}")
         if problem is not None:
-            raise ValueError(problem)
+            raise problem
         self.ready.add(place)
 
     async def _keep(self, place: int) -> None:

@@ -36,8 +36,9 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_the_commands_of_the_page_are_read():
-    (block,) = re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
-    for line in block.strip().splitlines():
+    blocks = re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
+    assert len(blocks) == 2
+    for line in "".join(blocks).strip().splitlines():
         program, command, *options = shlex.split(line)
         assert (program, command) == ("worldmodel", "serve")
         tyro.cli(ServeConfig, args=options)

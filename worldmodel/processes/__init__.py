@@ -151,11 +151,14 @@ def work_through(
     Raises:
         ValueError: A process was killed, or there is no such Ray cluster.
     """
+    if not calls:
+        return
     if workers.cluster:
         from worldmodel.processes.cluster import work_on_cluster
 
-        return work_on_cluster(function, calls, workers=workers, start=start, start_with=start_with)
-    return _work_here(function, calls, min(workers.number, len(calls)), (start, start_with))
+        yield from work_on_cluster(function, calls, workers=workers, start=start, start_with=start_with)
+    else:
+        yield from _work_here(function, calls, min(workers.number, len(calls)), (start, start_with))
 
 
 def _work_here(

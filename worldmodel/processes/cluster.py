@@ -7,6 +7,7 @@ that was running there is made again. Ray is imported where it is used.
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ OBJECT_STORE = 100_000_000
 
 
 class Worker:
-    """A process of the cluster, set up once.
+    """A process of the cluster, which is set up with its first call.
 
     Args:
         start: Called once, as in every process of `work_through`.
@@ -32,18 +33,22 @@ class Worker:
     """
 
     def __init__(self, start: Callable[..., None], start_with: tuple[Any, ...], folder: str):
+        self.start: tuple[Callable[..., None], tuple[Any, ...]] | None = (start, start_with)
         self.lacks = "" if os.path.isdir(folder) else folder
         if not self.lacks:
             os.chdir(folder)
-        self.call(lambda _: start(*start_with), None)
 
     def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """`function(argument)`.
 
         Raises:
-            ValueError: The function raises it; where this node lacks the folder, the message says so.
+            ValueError: The function or the set-up raises it; where this node lacks the folder, the message says so.
         """
         try:
+            if self.start is not None:
+                start, start_with = self.start
+                start(*start_with)
+                self.start = None
             return function(argument)
         except ValueError as error:
             if not self.lacks:
@@ -71,8 +76,9 @@ def work_on_cluster(
     Raises:
         ValueError: The cluster does not answer or has no such GPUs, or a worker was lost several times.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends reports about its use otherwise
     import ray
-    from ray.exceptions import RayActorError, RayTaskError
+    from ray.exceptions import RayError, RayTaskError
     from ray.util import ActorPool
 
     with connected(workers):
@@ -93,10 +99,10 @@ def work_on_cluster(
                 yield done
         except RayTaskError as error:
             raise error.cause from None
-        except RayActorError as error:
+        except RayError as error:
             raise ValueError(
-                f"a worker of the Ray cluster was lost {RESTARTS + 1} times, perhaps for lack of memory; what is "
-                "finished is kept"
+                f"a worker of the Ray cluster was lost for good ({type(error).__name__}), after {RESTARTS} restarts or "
+                "with its cluster, perhaps for lack of memory; what is finished is kept"
             ) from error
         finally:
             for each in actors:
@@ -127,7 +133,6 @@ def connected(workers: Workers) -> Iterator[None]:
     Raises:
         ValueError: The cluster does not answer.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends reports about its use otherwise
     import ray
 
     if ray.is_initialized():
@@ -137,7 +142,7 @@ def connected(workers: Workers) -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         join(workers)
-        if before is not None:
+        if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray's own handler ends the process with another status
         have = ray.cluster_resources()
         nodes = sum(each["Alive"] for each in ray.nodes())
@@ -157,9 +162,9 @@ def join(workers: Workers) -> None:
 
     options = {"log_to_driver": False, "logging_level": "error"}
     try:
-        ray.init("auto" if workers.cluster == RAY else workers.cluster, **options)
+        ray.init(workers.address or "auto", **options)
     except ConnectionError as error:
-        if workers.cluster != RAY or workers.host_and_port is not None:
+        if workers.address:
             raise ValueError(f"--workers {workers.cluster}: the Ray cluster takes no connection: {error}") from error
         ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE, **options)
 
@@ -176,5 +181,5 @@ def check_address(workers: Workers) -> None:
     try:
         socket.create_connection(where, SECONDS).close()
     except OSError as error:
-        name = workers.cluster if workers.cluster != RAY else f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}"
+        name = f"RAY_ADDRESS={workers.address}" if workers.cluster == RAY else workers.address
         raise ValueError(f"--workers {workers.cluster}: no Ray cluster answers at {name}: {error}") from error

@@ -39,10 +39,14 @@ class Workers:
         return "cuda" if self.gpus else "cpu"
 
     @property
+    def address(self) -> str:
+        """The address of the cluster that was asked for; empty where nothing names one."""
+        return os.environ.get("RAY_ADDRESS", "") if self.cluster == RAY else self.cluster
+
+    @property
     def host_and_port(self) -> tuple[str, int] | None:
-        """Where the cluster answers; `None` where nothing names an address."""
-        address = self.cluster if self.cluster != RAY else os.environ.get("RAY_ADDRESS", "")
-        parts = urlsplit(address if "://" in address else f"//{address}")
+        """Where that cluster answers; `None` where no address names a port."""
+        parts = urlsplit(self.address if "://" in self.address else f"//{self.address}")
         return None if parts.hostname is None or parts.port is None else (parts.hostname, parts.port)
 
 

@@ -15,6 +15,7 @@ from tiny import random_clip, tiny_world
 from policy_eval.serving.command import ServeConfig, serve
 from policy_eval.serving.processes import Processes
 from worldmodel import connect
+from worldmodel.cli import main
 from worldmodel.wire.server import Door
 
 
@@ -132,3 +133,9 @@ def test_a_process_that_is_killed_costs_its_own_sessions(tmp_path):
     assert "ended with the status -9, and with it the sessions of 2 connections; it is started again" in errors
     assert not any(each.is_running() for each in workers)
     assert "going away" in step(envs[-1]) or "broke off" in step(envs[-1])
+
+
+@pytest.mark.slow
+def test_a_process_that_cannot_serve_says_why(tmp_path, capsys):
+    assert main(["serve", "--world", str(tmp_path / "none"), "--processes", "2", "--port", "0"]) == 2
+    assert "none" in capsys.readouterr().err

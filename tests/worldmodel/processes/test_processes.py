@@ -140,6 +140,11 @@ def test_calls_are_shared_by_processes_which_ctrl_c_does_not_reach():
     assert sorted(work_through(double, [3, 4, 5], workers=Workers(2), start=no_start)) == [(0, 6), (1, 8), (2, 10)]
 
 
+@pytest.mark.parametrize("workers", [Workers(2), Workers(0, "ray")])
+def test_nothing_is_started_for_nothing(workers):
+    assert list(work_through(double, [], workers=workers, start=no_start)) == []
+
+
 def test_a_killed_process_is_one_line():
     with pytest.raises(ValueError, match="a worker process was killed, perhaps for lack of memory"):
         list(work_through(double, [-1], workers=Workers(1), start=no_start))

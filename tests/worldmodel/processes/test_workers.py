@@ -103,8 +103,11 @@ def test_a_worker_goes_to_the_folder_of_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "inside").mkdir()
     worker = Worker(begun, (3,), str(tmp_path / "inside"))
-    assert PLACES.pop() == (str(tmp_path / "inside"), 3)
+    assert not PLACES  # errors of the set-up are those of a call
     assert worker.numbered(7, len, "four") == (7, 4)
+    assert worker.numbered(8, len, "five!") == (8, 5)
+    (where,) = PLACES
+    assert PLACES.pop() == where == (str(tmp_path / "inside"), 3)
     with pytest.raises(ValueError, match=r"^no folder data$"):
         worker.call(refuse, "data")
 
@@ -112,7 +115,7 @@ def test_a_worker_goes_to_the_folder_of_the_command(tmp_path, monkeypatch):
 def test_a_worker_without_that_folder_says_so_in_its_errors(tmp_path):
     before, missing = os.getcwd(), str(tmp_path / "missing")
     worker = Worker(begun, (), missing)
-    assert PLACES.pop() == (before,)
+    assert worker.call(len, "") == 0 and PLACES.pop() == (before,)
     with pytest.raises(
         ValueError, match=rf"no folder data \(the node {socket.gethostname()} .* has no folder {missing}"
     ):
