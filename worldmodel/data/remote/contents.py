@@ -26,6 +26,7 @@ from worldmodel.files import default_cache_folder, write_text
 
 CHUNK = 2**20
 TRIES = 3
+ROUNDS = 20  # in which other processes may remove a content between its arrival and its use
 PAUSE = 0.5  # seconds before the second try, twice as many before the third
 _whole: set[tuple[str, int, int]] = set()  # key, inode and time of the contents whose hash this process compared
 
@@ -77,16 +78,28 @@ def fetched(file: RemoteFile, limit: int | None, part: Part | None = None) -> It
         ValueError: The file cannot be fetched, is not as it was listed, or does not fit.
     """
     place = content(file, part)
-    while (handle := _hold(place)) is None or not _is_whole(file, place, handle, part):
-        if handle is not None:
-            os.close(handle)
-        _fetch(file, place, limit, part)
+    handle = _whole_content(file, place, part)
+    for _ in range(ROUNDS):
+        if handle is None:
+            _fetch(file, place, limit, part)
+            handle = _whole_content(file, place, part)
+    if handle is None:
+        raise ValueError(f"{file.url}: its copy in {place.parent} was damaged or removed {ROUNDS} times in a row")
     try:
         status = os.fstat(handle)
         os.utime(place, ns=(time.time_ns(), status.st_mtime_ns))  # the time of access orders the contents
         yield place
     finally:
         os.close(handle)
+
+
+def _whole_content(file: RemoteFile, place: Path, part: Part | None) -> int | None:
+    """A handle of the content, locked against removal; `None` if it is not there, or damaged."""
+    handle = _hold(place)
+    if handle is not None and not _is_whole(file, place, handle, part):
+        os.close(handle)
+        return None
+    return handle
 
 
 def _hold(place: Path) -> int | None:
@@ -142,13 +155,10 @@ def _fetch(file: RemoteFile, place: Path, limit: int | None, part: Part | None) 
     folder = place.parent
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{file.key[:2]}.lock"):
-        handle = _hold(place)
+        handle = _whole_content(file, place, part)
         if handle is not None:
-            try:
-                if _is_whole(file, place, handle, part):
-                    return
-            finally:
-                os.close(handle)
+            os.close(handle)
+            return
         with FileLock(folder / "room.lock"):
             place.unlink(missing_ok=True)
             _make_room(file, sum(stop - start for start, stop in _spans(file, part)), folder, limit)
