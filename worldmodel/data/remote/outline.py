@@ -1,5 +1,6 @@
 """The outline of an MP4 file behind a URL: its boxes without the pictures, a few kilobytes in two requests."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import fsspec
@@ -41,6 +42,26 @@ def outline(path: Path) -> Path | None:
     return made
 
 
+@lru_cache(64)
+def box_spans(made: Path) -> tuple[tuple[int, int], ...]:
+    """Where the bytes of an outline begin and end."""
+    spans, place, size = [], 0, made.stat().st_size
+    with made.open("rb") as stream:
+        while place < size:
+            stream.seek(place)
+            head = stream.read(16)
+            length = _length(head)
+            spans.append((place, place + (length if head[4:8] in WANTED else min(length, 16))))
+            place += length
+    return tuple(spans)
+
+
+def _length(head: bytes) -> int:
+    """The length of a box, from its first 16 bytes."""
+    length = int.from_bytes(head[:4], "big")
+    return int.from_bytes(head[8:16], "big") if length == 1 else length
+
+
 def _write(path: Path, size: int, parts: dict[int, bytes]) -> None:
     with path.open("r+b") as stream:
         stream.truncate(size)
@@ -57,8 +78,7 @@ def _parts(file: RemoteFile) -> dict[int, bytes] | None:
         if not start <= place <= place + 16 <= start + len(part):
             start, part = place, _range(file, place, place + PART)
         head = part[place - start : place - start + 16]
-        length = int.from_bytes(head[:4], "big")
-        length = int.from_bytes(head[8:16], "big") if length == 1 else length
+        length = _length(head)
         if length < 8 or place + length > file.size:
             return None
         parts[place] = head[: min(length, 16)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from worldmodel.data.remote.contents import fetched
+from worldmodel.data.remote.contents import Part, fetched
 from worldmodel.data.remote.listing import Listing, RemoteFile, list_files, read_listing
 from worldmodel.data.remote.url import UnreachableError, normal_url
 from worldmodel.files import HUB, default_cache_folder, fetch_from_hub, write_json
@@ -102,18 +102,23 @@ def too_large(path: Path) -> list[str]:
     if largest.size <= place.limit:
         return []
     sizes = f"{largest.size / 1e6:,.3f} MB, more than the {place.limit / 1e6:,.3f} MB of --cache-gb"
-    return [f"{largest.url} has {sizes}; files of that size are fetched one at a time, and again whenever needed"]
+    return [f"{largest.url} has {sizes}; of such files parts are fetched where that is possible"]
 
 
 @contextmanager
-def held(path: Path | str) -> Iterator[Path]:
+def held(path: Path | str, part: Part | None = None) -> Iterator[Path]:
     """A file to open in the place of `path`, which is `path` itself if it is on this disk; fetched where needed.
+
+    Args:
+        path: The file.
+        part: The bytes that are needed of a file behind a URL; by default all.
 
     Raises:
         ValueError: It cannot be fetched; also all of the block, which then name `path`.
     """
     place = find_place(path)
-    with nullcontext(Path(path)) if place is None else fetched(place.file, place.limit) as file, renamed(file, path):
+    local = nullcontext(Path(path))
+    with local if place is None else fetched(place.file, place.limit, part) as file, renamed(file, path):
         yield file
 
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 from worldmodel.data.remote.outline import outline
@@ -36,6 +37,17 @@ def plain_header(path: Path) -> VideoHeader | None:
         return None
 
 
+def plain_outline(path: Path) -> Path | None:
+    """The outline of a video behind a URL that was not fetched, if it is a plain MP4 file."""
+    boxes = outline(path) if path.suffix.lower() in BOXED else None
+    return boxes if boxes is not None and _is_plain(boxes) else None
+
+
+@lru_cache(1024)
+def _is_plain(boxes: Path) -> bool:
+    return plain_header(boxes) is not None
+
+
 @contextmanager
 def outlined(path: Path) -> Iterator[Path]:
     """A file to read a video's header and the times of its frames from.
@@ -46,8 +58,8 @@ def outlined(path: Path) -> Iterator[Path]:
     Raises:
         ValueError: It cannot be fetched; also all of the block, which then name `path`.
     """
-    boxes = outline(path) if path.suffix.lower() in BOXED else None
-    if boxes is not None and plain_header(boxes) is not None:
+    boxes = plain_outline(path)
+    if boxes is not None:
         with renamed(boxes, path):
             yield boxes
     else:

@@ -4,7 +4,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 
 from worldmodel.data.remote.tree import held
 from worldmodel.data.video.decoders import DECORD_ERRORS, DecordDecoder, PyAVDecoder, choose_decoder, video_info
+from worldmodel.data.video.part import needed_part
 
 MAX_OPEN_READERS = 8
 
@@ -119,20 +120,30 @@ _open = _OpenReaders()
 def read_frames(path: Path | str, indices: Sequence[int]) -> UInt8[np.ndarray, "t H W 3"]:
     """Decode frames of a video; each thread keeps its last few videos open for the next call.
 
+    Of a large video behind a URL a part is fetched; if frames cannot be decoded from it, all of it.
+
     Raises:
         ValueError: The file is corrupt, or an index lies outside it.
     """
+    part = needed_part(Path(path), indices)
+    if part is not None:
+        with suppress(ValueError), held(path, part) as file:
+            return _read_open(file, indices)
     with held(path) as file:
-        try:
-            status = os.stat(file)
-        except OSError as error:
-            raise ValueError(f"{file} is not a readable video: {error}") from error
-        key = (os.getpid(), str(file), status.st_mtime_ns, status.st_size)
-        reader = _open.readers.pop(key, None) or VideoReader(file)
-        _open.readers[key] = reader
-        while len(_open.readers) > MAX_OPEN_READERS:
-            _open.readers.popitem(last=False)[1].close()
-        return reader.read(indices)
+        return _read_open(file, indices)
+
+
+def _read_open(file: Path, indices: Sequence[int]) -> UInt8[np.ndarray, "t H W 3"]:
+    try:
+        status = os.stat(file)
+    except OSError as error:
+        raise ValueError(f"{file} is not a readable video: {error}") from error
+    key = (os.getpid(), str(file), status.st_mtime_ns, status.st_size)
+    reader = _open.readers.pop(key, None) or VideoReader(file)
+    _open.readers[key] = reader
+    while len(_open.readers) > MAX_OPEN_READERS:
+        _open.readers.popitem(last=False)[1].close()
+    return reader.read(indices)
 
 
 def release_readers(keep: int = 0) -> None:
