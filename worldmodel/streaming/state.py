@@ -37,6 +37,7 @@ class StreamState:
         states: The current raw proprioceptive state.
         seeds: Noise seed of each stream, on the CPU.
         view_mask: False where a camera is missing.
+        words: The vector of the task of each stream, for a world model that is told the task in words.
     """
 
     cache: TimeCache
@@ -47,6 +48,7 @@ class StreamState:
     states: Float[Tensor, "b s"] | None
     seeds: Int[Tensor, "b"]
     view_mask: Bool[Tensor, "b v"] | None
+    words: Float[Tensor, "b q"] | None = None
 
     def __len__(self) -> int:
         """Number of streams."""

@@ -11,7 +11,9 @@ from torch import Tensor
 from conditioning.angles import found_angles
 from conditioning.conditioner import ConditionerConfig
 from conditioning.relative import check_relative_to
+from conditioning.words import WordsConfig
 from worldmodel.data import EpisodeSource
+from worldmodel.data.sentences import known_rows, words_of
 from worldmodel.files import is_on_hub
 from worldmodel.model.codec import LatentCodec
 from worldmodel.model.dit import DiTConfig
@@ -62,12 +64,14 @@ def build_world(
     init: str | Path | None,
     latent_dim: int = 0,
     angles: Sequence[int] | Literal["auto", "none"] = "auto",
+    task_words: str | None = None,
 ) -> WorldModel:
     """A world model that fits `source`, normalised by the statistics of `episodes`.
 
     With `init` the architecture (with the injection of actions), the codec, the temperature, and
     all weights and statistics of equal shape come from that world model. If it has latent actions,
     a controller learns to compute them from real ones. `angles` are the state dims that wrap; see `state_angles`.
+    `task_words` says how it is told the task; see `words_of`.
 
     Raises:
         ValueError: If `init` has other views, another frame size or another width of latent
@@ -93,6 +97,7 @@ def build_world(
         relative_to=relative_to,
         latent_dim=latent_dim,
         angles=turning,
+        words=_words(source, episodes, task_words, start, init),
     )
     config = WorldModelConfig(
         views=tuple(source.views),
@@ -104,6 +109,8 @@ def build_world(
         temperature=0.0 if start is None else start.config.temperature,
     )
     world = WorldModel(config, _load_codec(codec) if start is None else start.codec)
+    if conditioner.words.encoder:
+        world.conditioner.words.rows.copy_(known_rows(conditioner.words))
     _set_statistics(world, source, episodes)
     if start is not None:
         _take_over(world, start)
@@ -112,6 +119,22 @@ def build_world(
             fit_controller(world, source, episodes)
     note_training(world, source, episodes)
     return world
+
+
+def _words(
+    source: EpisodeSource,
+    episodes: Sequence[int],
+    task_words: str | None,
+    start: WorldModel | None,
+    init: str | Path | None,
+) -> WordsConfig:
+    """How the world model is told the task; a world model to start from that is told the task has the same tasks."""
+    words = words_of(source, episodes, task_words)
+    inherited = WordsConfig() if start is None else start.config.conditioner.words
+    if inherited.tasks and inherited != words:
+        mine, theirs = [*inherited.tasks], [*words.tasks]
+        raise ValueError(f"{init}: is told the tasks {mine}, with --task-words {task_words} the data have {theirs}")
+    return words
 
 
 def _tell_angles(

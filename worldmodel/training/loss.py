@@ -268,7 +268,8 @@ def encode_context(
     draws: Draws,
 ) -> EncodedFrames:
     """Encode the frames and states that predictions start from, under the actions of `clip`."""
-    conditioning = world.conditioner(clip.actions, states, context.shape[:2])
+    words = world.conditioner.vectors(clip.task, len(context))
+    conditioning = world.conditioner(clip.actions, states, context.shape[:2], words=words)
     return world.dit.encode(context, conditioning, view_mask=clip.view_mask, history=draws.history, gap=draws.gap)
 
 
