@@ -79,6 +79,7 @@ def pooled(found: list[int | None]) -> str:
 
 def main(config: ExpertConfig) -> None:
     """Try every task, write the outcomes, and print the table."""
+    config.out.parent.mkdir(parents=True, exist_ok=True)
     rows, everything = [], []
     for number in range(config.tasks):
         everything.append(try_task(number, config))
