@@ -1,6 +1,6 @@
 """Turn raw actions and states into inputs of the transformer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +15,7 @@ from conditioning.latent_action import LATENT_RANGE, LatentController
 from conditioning.noise import FourierMLP
 from conditioning.relative import relative_actions
 from conditioning.trees import tree_map
+from conditioning.words import Encode, TaskWords, WordsConfig, zero_linear
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class ConditionerConfig:
     """Width of the latent action that replaces the real one; 0 for none."""
     angles: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     """{state dim: (low, high)}: this state is an angle that wraps from high to low."""
+<<<<<<< HEAD
     chunk: int = 1
     """Model frames per latent; the actions that lead to them are concatenated, too."""
 
@@ -42,6 +44,10 @@ class ConditionerConfig:
     def actions_told(self) -> int:
         """Number of raw actions that lead from one latent to the next one."""
         return self.stride * self.chunk
+=======
+    words: WordsConfig = field(default_factory=WordsConfig)
+    """How the world model is told the task in words; by default it is not."""
+>>>>>>> h-libero
 
     @property
     def told_dim(self) -> int:
@@ -89,9 +95,11 @@ class Conditioner(nn.Module):
 
     With `latent_dim` the transformer reads latent actions. Where there are no real actions, the
     caller passes latent ones; otherwise the controller computes them from the real action and the state.
+
+    A world model that is told the task adds its vector, through a layer that begins with zeros, to every action.
     """
 
-    def __init__(self, config: ConditionerConfig, width: int):
+    def __init__(self, config: ConditionerConfig, width: int, encode: Encode | None = None):
         super().__init__()
         self.config = config
         wide = config.action_dim * config.actions_told
@@ -107,6 +115,8 @@ class Conditioner(nn.Module):
         if self.known is not None:
             nn.init.zeros_(self.known.weight)
         self.state = FourierMLP(config.state_dim + len(config.angles), width) if config.state_dim else None
+        self.words = TaskWords(config.words, encode) if config.words.tasks else None
+        self.task = zero_linear(config.words.width, width) if config.words.tasks else None
         self.num_tokens = int(config.injection == "token") + int(config.state_dim > 0)
 
     def set_statistics(
@@ -180,22 +190,45 @@ class Conditioner(nn.Module):
         seen = None if states is None else self.normalised_states(states)
         return self.controller(normalised, seen) / LATENT_RANGE
 
+    def vectors(self, task: str | Sequence[str], number: int) -> Float[Tensor, "b q"] | None:
+        """The vector of the task of each of `number` clips; `None` for a world model that is not told the task.
+
+        Args:
+            task: The task of all of them, or one for each, as in `Clip.task`.
+            number: Number of clips.
+
+        Raises:
+            ValueError: A task is empty or not known.
+        """
+        if self.words is None:
+            return None
+        return self.words((task,) * number if isinstance(task, str) else task)
+
     def forward(
         self,
         actions: Float[Tensor, "b t a"] | None,
         states: Float[Tensor, "b t s"] | None,
         shape: tuple[int, int],
         present: Bool[Tensor, "b t"] | None = None,
+<<<<<<< HEAD
         known: Int[Tensor, "b t"] | None = None,
+=======
+        words: Float[Tensor, "b q"] | None = None,
+>>>>>>> h-libero
     ) -> Conditioning:
         """Embed raw actions and states of `shape = (b, t)` frames.
 
         Main arguments: `actions` (`None`: no action is known) and `states`.
+<<<<<<< HEAD
         Other arguments: `present` is false where the action counts as unknown; `known` is the number of frames of a
         chunk whose actions are known, from 1 to `chunk`, by default all of them.
+=======
+        Other arguments: `present` is false where the action counts as unknown; `words` are the vectors of the tasks,
+        see `vectors`, for a world model that is told them.
+>>>>>>> h-libero
 
         Raises:
-            ValueError: If the widths are not those of the configuration.
+            ValueError: If the widths are not those of the configuration, or the tasks are missing.
         """
         self._check(actions, states)
         device = self.action.no_action.device
@@ -208,10 +241,17 @@ class Conditioner(nn.Module):
             if present is None:
                 present = torch.ones(shape, dtype=torch.bool, device=device)
         action = self.action(told, present)
+<<<<<<< HEAD
         if self.known is not None:
             action = action + self.known(
                 (torch.full(shape, self.config.chunk, device=device) if known is None else known) - 1
             )
+=======
+        if self.task is not None:
+            if words is None:
+                raise ValueError("the world model is told the task in words, and got none")
+            action = action + self.task(words)[:, None]
+>>>>>>> h-libero
         tokens = [action] if self.config.injection == "token" else []
         if self.state is not None:
             tokens.append(self.state(self.seen_states(states)))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 TABLE_WIDTH = 32
 """Width of the rows of a table."""
 
-Encode = Callable[[Sequence[str]], Float[Tensor, "n w"]]
+Encode = Callable[[Sequence[str]], Float[Tensor, "n q"]]
 """Maps sentences to vectors; always the same vector for the same sentence."""
 
 
@@ -47,7 +47,7 @@ class TaskWords(nn.Module):
         else:
             self.rows = nn.Parameter(rows)
 
-    def forward(self, tasks: Sequence[str]) -> Float[Tensor, "n w"]:
+    def forward(self, tasks: Sequence[str]) -> Float[Tensor, "n q"]:
         """The vector of each task.
 
         Raises:

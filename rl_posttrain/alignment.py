@@ -56,7 +56,8 @@ class AlignConfig:
     """Folders of policies, folders of such folders, module:name for a policy of yours, lerobot:FOLDER for one that
     lerobot saved, or ws://HOST:PORT for one behind a server of openpi's protocol."""
     real: str
-    """Environment of the real rollouts: pusht-position, metaworld:TASK, or module:Class for one of yours."""
+    """Environment of the real rollouts: pusht-position, metaworld:TASK, libero:SUITE/TASK, or module:Class for one of
+    yours."""
     world_data: Path
     """Data set that the world model was trained on; a part of it is mixed in."""
     judge_data: Path

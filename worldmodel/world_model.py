@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from conditioning.conditioner import Conditioner, ConditionerConfig
 from conditioning.latent_action import LatentActionEncoder
 from worldmodel.data.clip import Clip
+from worldmodel.data.sentences import encoder_of
 from worldmodel.model.backbone import Backbone, EncodedFrames
 from worldmodel.model.card import CardFacts
 from worldmodel.model.codec import LatentCodec, PixelCodec
@@ -106,7 +107,7 @@ class WorldModel(nn.Module):
         height, width = (side // self.codec.downsampling for side in config.size)
         self.latent_shape = (self.codec.channels, height, width)
         self.register_buffer("view_weight", torch.ones(len(config.views)))
-        self.conditioner = Conditioner(config.conditioner, config.dit.width)
+        self.conditioner = Conditioner(config.conditioner, config.dit.width, encoder_of(config.conditioner.words))
         latent_dim = config.conditioner.latent_dim
         self.latent_encoder = (
             LatentActionEncoder(self.latent_shape, len(config.views), latent_dim) if latent_dim else None

@@ -149,12 +149,12 @@ class ClonedPolicy(nn.Module):
         return self.join(looked, states, goal)
 
     def look(
-        self, frames: UInt8[Tensor, "n v H W 3"], told: Float[Tensor, "n w"] | None = None
+        self, frames: UInt8[Tensor, "n v H W 3"], told: Float[Tensor, "n q"] | None = None
     ) -> Float[Tensor, "n l"]:
         """Keypoints of every camera; `told` is the vector of the task, for a policy that is told it."""
         return torch.cat([encode(frames[:, i], told) for i, encode in enumerate(self.encoders)], dim=-1)
 
-    def _told(self, number: int) -> Float[Tensor, "n w"] | None:
+    def _told(self, number: int) -> Float[Tensor, "n q"] | None:
         """The vectors of the tasks, of a policy that is told them."""
         if self.words is None:
             return None

@@ -37,7 +37,7 @@ class KeypointEncoder(nn.Module):
         self.film = zero_linear(told, 2 * self.convolutions[-1].in_channels) if told else None
 
     def forward(
-        self, frames: UInt8[Tensor, "n H W 3"], told: Float[Tensor, "n w"] | None = None
+        self, frames: UInt8[Tensor, "n H W 3"], told: Float[Tensor, "n q"] | None = None
     ) -> Float[Tensor, "n k"]:
         """Coordinates in [-1, 1] and maxima of every map."""
         pictures = rearrange(frames, "n h w c -> n c h w").float() / 127.5 - 1

@@ -58,9 +58,9 @@ class RankConfig:
     episodes: int | str = 100
     """Dreamed trials of each policy: a number means the first episodes of the data, `0:50,60` means 0 to 49 and 60."""
     real: str = "none"
-    """The real trials: none, or the environment in which to make them (pusht-position, metaworld:TASK, module:Class),
-    or a file of their outcomes. The file is a CSV or parquet table with the columns policy, start and success, or JSON
-    with scores by policy, like `real.json` beside the shipped policies."""
+    """The real trials: none, or the environment in which to make them (pusht-position, metaworld:TASK,
+    libero:SUITE/TASK, module:Class), or a file of their outcomes. The file is a CSV or parquet table with the columns
+    policy, start and success, or JSON with scores by policy, like `real.json` beside the shipped policies."""
     real_episodes: int | None = None
     """Number of real trials of each policy; by default as many as dreamed trials."""
     faulty: Literal["failure", "left-out"] = "failure"

@@ -74,7 +74,7 @@ def hierarchical_intervals(
     section 3.8), and drawing trials anew as well would count it twice and pull every sample towards
     0. Errors (MMRV, bias, RMSE, regret) are drawn in both stages, because all policies share the
     starts, and because a set with one policy twice orders its pairs too easily.
-    `benchmarks/coverage.py` shows how often the intervals contain the estimand.
+    `benchmarks/interval_coverage.py` shows how often the intervals contain the estimand.
 
     Args:
         statistics: What to compute, see `policy_eval.statistics.agreement`.

@@ -71,7 +71,7 @@ class SteerConfig:
     """Denoising steps per frame."""
     real: str = "none"
     """Environment in which to try the policy alone, with one of its K plans at random, and steered: pusht-position,
-    metaworld:TASK, or module:Class."""
+    metaworld:TASK, libero:SUITE/TASK, or module:Class."""
     data: DataPath | None = None
     """Recorded episodes to start the trials from, with reset seeds; nothing should have been trained on them."""
     episodes: int | str = 100

@@ -223,7 +223,8 @@ def encode_branches(world: WorldModel, branches: Branches) -> EncodedFrames:
     if branches.actions is not None:
         repeated = repeat(branches.actions, "b m a -> b (k m) a", k=candidates)
         actions = torch.cat([branches.past_actions, repeated], dim=1)
-    conditioning = world.conditioner(actions, states, latents.shape[:2])
+    words = world.conditioner.vectors(branches.clip.task, len(latents))
+    conditioning = world.conditioner(actions, states, latents.shape[:2], words=words)
     encoded = world.dit.encode(
         latents,
         conditioning,

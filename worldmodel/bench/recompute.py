@@ -38,7 +38,8 @@ def recomputed_step(
         told = actions.to(world.device).float()[:, None]
         told = told if context.actions is None else torch.cat([context.actions, told], dim=1)
     with autocast(world.device):
-        conditioning = world.conditioner(told, context.states, latents.shape[:2])
+        words = world.conditioner.vectors(context.task, len(latents))
+        conditioning = world.conditioner(told, context.states, latents.shape[:2], words=words)
         encoded = world.dit.encode(latents, conditioning, view_mask=context.view_mask)
         last = encoded.tail(latents.shape[1] - 1)
         silence = (torch.zeros_like(latents[:, -1:]),)

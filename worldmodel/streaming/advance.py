@@ -73,6 +73,7 @@ def begin(world: Parts, context: Clip, seeds: Seeds) -> StreamState:
         states=None if states is None else states[:, 0],
         seeds=seed_of_each(seeds, batch),
         view_mask=context.view_mask,
+        words=world.conditioner.vectors(context.task, batch),
     )
     for index in range(frames - 1):
         actions = None if coded.actions is None else coded.actions[:, index]
@@ -227,4 +228,5 @@ def _condition(world: Parts, state: StreamState, actions: Tensor | None) -> Cond
         None if actions is None else actions.to(world.device).float()[:, None],
         None if state.states is None else state.states[:, None],
         (len(state), 1),
+        words=state.words,
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 from worldmodel.streaming.state import StreamState
 
 EAGER_STEPS = 2  # of a stream before its step is recorded; they choose and load the kernels
-VARYING = ("frame", "latent", "reference", "states", "view_mask")  # fields of a state that change from step to step
+VARYING = ("frame", "latent", "reference", "states", "view_mask", "words")  # fields that change from step to step
 
 
 class RecordedStep:

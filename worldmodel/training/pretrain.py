@@ -86,6 +86,10 @@ class PretrainConfig:
     """State dims that are angles and wrap. auto finds those that jump by a whole turn somewhere in the data."""
     injection: Literal["token", "adaln", "cross"] = "adaln"
     """How actions reach the transformer."""
+    task_words: str | None = None
+    """Tell the world model the task in words: table, or module:name of a sentence encoder, as for `worldmodel clone`. A
+    world model that is given actions should not need it: it could predict what the expert does at this task whatever
+    the actions are. By default it is not told."""
     use_actions: bool = True
     """Train with the recorded actions. Without them the world model is trained on video alone."""
     action_dropout: float = 0.0
@@ -237,9 +241,13 @@ def pretrain(config: PretrainConfig) -> Path:
         init=config.init,
         latent_dim=config.latent_actions,
         angles=config.angles,
+<<<<<<< HEAD
         max_steps=config.max_steps,
         chunk=config.frames_per_latent,
         action_dropout=config.action_dropout,
+=======
+        task_words=config.task_words,
+>>>>>>> h-libero
     ).to(accelerator.device)
     if config.compile:
         world.dit.encode = torch.compile(world.dit.encode)

@@ -11,6 +11,8 @@ asked = []
 def encode(sentences):
     asked.append(list(sentences))
     return [[float(len(each)), float(each.count("o"))] for each in sentences]
+def shout(sentences):
+    return [[-1.0, -1.0]] * len(sentences)
 def broken(sentences):
     raise RuntimeError("no weights")
 def short(sentences):
@@ -49,6 +51,7 @@ def test_each_sentence_is_encoded_once(module):
     again = encode_sentences(f"{module}:encode", ["stop", "look"])
     assert again.tolist() == [[4, 1], [4, 2]]
     assert importlib.import_module(module).asked == [["go on", "stop"], ["look"]]
+    assert encode_sentences(f"{module}:shout", ["stop"]).tolist() == [[-1, -1]], "another encoder has its own entries"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from worldmodel.resolve import is_spec, one_line, resolve, source_hash
 TABLE = "table"
 
 
-def encode_sentences(spec: str, sentences: Sequence[str]) -> Float[Tensor, "n w"]:
+def encode_sentences(spec: str, sentences: Sequence[str]) -> Float[Tensor, "n q"]:
     """The vectors of sentences, from the cache or, for those that are not there, from the encoder.
 
     Args:
@@ -38,7 +38,7 @@ def encode_sentences(spec: str, sentences: Sequence[str]) -> Float[Tensor, "n w"
     return torch.stack([read_weights(files[each])["vector"] for each in sentences])
 
 
-def encoder_of(config: WordsConfig) -> Callable[[Sequence[str]], Float[Tensor, "n w"]] | None:
+def encoder_of(config: WordsConfig) -> Callable[[Sequence[str]], Float[Tensor, "n q"]] | None:
     """What a model asks about a new task: its sentence encoder, or `None` for a table."""
     return partial(encode_sentences, config.encoder) if config.encoder else None
 
@@ -71,12 +71,12 @@ def words_of(source: EpisodeSource, episodes: Sequence[int], spec: str | None) -
     return WordsConfig(tasks, spec, encode_sentences(spec, tasks).shape[1])
 
 
-def known_rows(config: WordsConfig) -> Float[Tensor, "n w"]:
+def known_rows(config: WordsConfig) -> Float[Tensor, "n q"]:
     """The vectors of the tasks of the training data, for a model with a sentence encoder."""
     return encode_sentences(config.encoder, config.tasks)
 
 
-def _ask(spec: str, sentences: list[str]) -> Float[Tensor, "n w"]:
+def _ask(spec: str, sentences: list[str]) -> Float[Tensor, "n q"]:
     encoder = resolve(spec, "encoder")
     try:
         with torch.no_grad():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worldmodel.envs import has_simulator, is_foreign, make_env
+from worldmodel.envs import env_class, has_simulator, is_foreign, make_env
 from worldmodel.envs.scripts import SCRIPTS
 
 try:
@@ -74,3 +74,6 @@ def test_every_name_of_libero_is_an_environment_of_this_package():
 def test_only_libero_object_has_scripts():
     assert "worldmodel.envs.libero.env:LiberoObject" in SCRIPTS
     assert "worldmodel.envs.libero.env:Libero" not in SCRIPTS
+    kinds = {suite: env_class(f"libero:{suite}/0").__name__ for suite in ("libero_object", "libero_goal", "libero_90")}
+    assert kinds == {"libero_object": "LiberoObject", "libero_goal": "Libero", "libero_90": "Libero"}
+    assert env_class("libero:libero_object_swap").__name__ == "LiberoObject"

@@ -1,6 +1,6 @@
 """Coverage of the intervals of a ranking, nominally 95%.
 
-python benchmarks/coverage.py
+python benchmarks/interval_coverage.py
 
 Policies with known success rates try shared starts, some of which are harder for all of them; each
 interval is computed many times, and counted is how often it holds the true value. For pairs with few trials
@@ -38,8 +38,8 @@ CORRELATIONS = {True: (0.0, 0.3, 0.6), False: (0.0, 0.2)}
 
 HEAD = """# Coverage of nominal 95% intervals
 
-Written by `python benchmarks/coverage.py --simulations {config.simulations} --resamples {config.resamples}`; see there
-for what is simulated.
+Written by `python benchmarks/interval_coverage.py --simulations {config.simulations} --resamples {config.resamples}`;
+see there for what is simulated.
 """
 NOTES = {
     "pairs with few trials": (
