@@ -36,18 +36,15 @@ class ConditionerConfig:
     """Width of the latent action that replaces the real one; 0 for none."""
     angles: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     """{state dim: (low, high)}: this state is an angle that wraps from high to low."""
-<<<<<<< HEAD
     chunk: int = 1
     """Model frames per latent; the actions that lead to them are concatenated, too."""
+    words: WordsConfig = field(default_factory=WordsConfig)
+    """How the world model is told the task in words; by default it is not."""
 
     @property
     def actions_told(self) -> int:
         """Number of raw actions that lead from one latent to the next one."""
         return self.stride * self.chunk
-=======
-    words: WordsConfig = field(default_factory=WordsConfig)
-    """How the world model is told the task in words; by default it is not."""
->>>>>>> h-libero
 
     @property
     def told_dim(self) -> int:
@@ -210,22 +207,15 @@ class Conditioner(nn.Module):
         states: Float[Tensor, "b t s"] | None,
         shape: tuple[int, int],
         present: Bool[Tensor, "b t"] | None = None,
-<<<<<<< HEAD
         known: Int[Tensor, "b t"] | None = None,
-=======
         words: Float[Tensor, "b q"] | None = None,
->>>>>>> h-libero
     ) -> Conditioning:
         """Embed raw actions and states of `shape = (b, t)` frames.
 
         Main arguments: `actions` (`None`: no action is known) and `states`.
-<<<<<<< HEAD
         Other arguments: `present` is false where the action counts as unknown; `known` is the number of frames of a
-        chunk whose actions are known, from 1 to `chunk`, by default all of them.
-=======
-        Other arguments: `present` is false where the action counts as unknown; `words` are the vectors of the tasks,
+        chunk whose actions are known, from 1 to `chunk`, by default all of them; `words` are the vectors of the tasks,
         see `vectors`, for a world model that is told them.
->>>>>>> h-libero
 
         Raises:
             ValueError: If the widths are not those of the configuration, or the tasks are missing.
@@ -241,17 +231,14 @@ class Conditioner(nn.Module):
             if present is None:
                 present = torch.ones(shape, dtype=torch.bool, device=device)
         action = self.action(told, present)
-<<<<<<< HEAD
         if self.known is not None:
             action = action + self.known(
                 (torch.full(shape, self.config.chunk, device=device) if known is None else known) - 1
             )
-=======
         if self.task is not None:
             if words is None:
                 raise ValueError("the world model is told the task in words, and got none")
             action = action + self.task(words)[:, None]
->>>>>>> h-libero
         tokens = [action] if self.config.injection == "token" else []
         if self.state is not None:
             tokens.append(self.state(self.seen_states(states)))

@@ -37,13 +37,8 @@ class RecordConfig:
     """Record episodes of an environment as a LeRobot data set."""
 
     env: tyro.conf.Positional[str]
-<<<<<<< HEAD
-    """The environment: pusht, pusht-position, pusht-rope, pusht-sand, metaworld:TASK as in metaworld:push-v3, or
-    module:Class for one of yours, as in my_env:MyEnv."""
-=======
-    """The environment: pusht, pusht-position, metaworld:TASK as in metaworld:push-v3, libero:SUITE/TASK as in
-    libero:libero_object/0, or module:Class for one of yours, as in my_env:MyEnv."""
->>>>>>> h-libero
+    """The environment: pusht, pusht-position, pusht-rope, pusht-sand, metaworld:TASK as in metaworld:push-v3,
+    libero:SUITE/TASK as in libero:libero_object/0, or module:Class for one of yours, as in my_env:MyEnv."""
     out: Path
     """Folder of the LeRobot data set; an interrupted recording there is continued."""
     episodes: int = 200
@@ -51,25 +46,15 @@ class RecordConfig:
     seed: int = 0
     """Episode i starts from the reset seed `seed * 100000 + i`."""
     behaviour: str | None = None
-<<<<<<< HEAD
-    """Who acts. PushT, rope, sand and Meta-World have expert, noisy (the expert with noise on its actions), play (which
-    pushes things about) and mixture (which draws one of the three for each episode). Every environment has random
-    (smooth random actions). You can also name your own policy as module:name. By default mixture where there is one,
-    else random."""
+    """Who acts. PushT, rope, sand, Meta-World and libero_object have expert, noisy (the expert with noise on its
+    actions), play (which pushes things about) and mixture (which draws one of the three for each episode). Every
+    environment has random (smooth random actions). You can also name your own policy as module:name. By default mixture
+    where there is one, else random."""
     shift: str = ""
     """One controlled change of the environment, for tests out of distribution. PushT has start-region, agent-speed,
     action-noise and turned-actions, the rope longer-rope, the sand more-discs, Meta-World start-region, goal-region,
-    camera and action-noise. By default there is none."""
-=======
-    """Who acts. PushT, Meta-World and libero_object have expert, noisy (the expert with noise on its actions), play
-    (which pushes the object about) and mixture (which draws one of the three for each episode). Every environment has
-    random (smooth random actions). You can also name your own policy as module:name. By default mixture where there is
-    one, else random."""
-    shift: str = ""
-    """One controlled change of the environment, for tests out of distribution. PushT has start-region, agent-speed,
-    action-noise and turned-actions, Meta-World start-region, camera and action-noise, LIBERO camera and object-swap,
-    libero_object also start-region and action-noise. By default there is none."""
->>>>>>> h-libero
+    camera and action-noise, LIBERO camera and object-swap, libero_object also start-region and action-noise. By default
+    there is none."""
     size: int | None = None
     """Side of the square camera pictures in pixels; by default as the environment sets it."""
     horizon: int | None = None

@@ -57,11 +57,8 @@ class StreamState:
         states: The current raw proprioceptive state.
         seeds: Noise seed of each stream, on the CPU.
         view_mask: False where a camera is missing.
-<<<<<<< HEAD
         chunk: The frames that are shown but not finished; `None` where every latent is one frame.
-=======
         words: The vector of the task of each stream, for a world model that is told the task in words.
->>>>>>> h-libero
     """
 
     cache: TimeCache
@@ -72,11 +69,8 @@ class StreamState:
     states: Float[Tensor, "b s"] | None
     seeds: Int[Tensor, "b"]
     view_mask: Bool[Tensor, "b v"] | None
-<<<<<<< HEAD
     chunk: OpenChunk | None = None
-=======
     words: Float[Tensor, "b q"] | None = None
->>>>>>> h-libero
 
     def __len__(self) -> int:
         """Number of streams."""

@@ -82,24 +82,18 @@ def build_world(
     init: str | Path | None,
     latent_dim: int = 0,
     angles: Sequence[int] | Literal["auto", "none"] = "auto",
-<<<<<<< HEAD
     max_steps: int = 4,
     chunk: int = 1,
     action_dropout: float = 0.0,
-=======
     task_words: str | None = None,
->>>>>>> h-libero
 ) -> WorldModel:
     """A world model that fits `source`, normalised by the statistics of `episodes`.
 
     With `init` the architecture (with the injection of actions), the codec, the temperature, and
     all weights and statistics of equal shape come from that world model. If it has latent actions,
     a controller learns to compute them from real ones. `angles` are the state dims that wrap; see `state_angles`.
-<<<<<<< HEAD
     `action_dropout` is only noted in the world model.
-=======
     `task_words` says how it is told the task; see `words_of`.
->>>>>>> h-libero
 
     Raises:
         ValueError: If `init` has other views, another frame size, another width of latent actions or another
@@ -129,11 +123,8 @@ def build_world(
         relative_to=relative_to,
         latent_dim=latent_dim,
         angles=turning,
-<<<<<<< HEAD
         chunk=chunk if start is None else start.chunk,
-=======
         words=_words(source, episodes, task_words, start, init),
->>>>>>> h-libero
     )
     if conditioner.chunk > 1 and (latent_dim or not action_dim):
         raise ValueError(f"--frames-per-latent {conditioner.chunk}: chunks of frames need recorded actions")
@@ -147,16 +138,12 @@ def build_world(
         max_steps=max_steps if start is None else start.config.max_steps,
         temperature=float(isinstance(dit, PretrainedConfig)) if start is None else start.config.temperature,
     )
-<<<<<<< HEAD
     given = None if codec is None else load_codec(codec, conditioner.chunk)
     world = WorldModel(config, given if start is None else _codec_of(start))
     if prompt is not None:
         world.dit.prompt.copy_(prompt)
-=======
-    world = WorldModel(config, _load_codec(codec) if start is None else start.codec)
     if conditioner.words.encoder:
         world.conditioner.words.rows.copy_(known_rows(conditioner.words))
->>>>>>> h-libero
     _set_statistics(world, source, episodes)
     if start is not None:
         _take_over(world, start)

@@ -302,14 +302,10 @@ def encode_context(
     draws: Draws,
 ) -> EncodedFrames:
     """Encode the frames and states that predictions start from, under the actions of `clip`."""
-<<<<<<< HEAD
     known = None if draws.known is None else draws.known[:, : context.shape[1]]
     present = None if draws.present is None else draws.present[:, : context.shape[1]]
-    conditioning = world.conditioner(clip.actions, states, context.shape[:2], present, known=known)
-=======
     words = world.conditioner.vectors(clip.task, len(context))
-    conditioning = world.conditioner(clip.actions, states, context.shape[:2], words=words)
->>>>>>> h-libero
+    conditioning = world.conditioner(clip.actions, states, context.shape[:2], present, known=known, words=words)
     return world.dit.encode(context, conditioning, view_mask=clip.view_mask, history=draws.history, gap=draws.gap)
 
 

@@ -241,13 +241,10 @@ def pretrain(config: PretrainConfig) -> Path:
         init=config.init,
         latent_dim=config.latent_actions,
         angles=config.angles,
-<<<<<<< HEAD
         max_steps=config.max_steps,
         chunk=config.frames_per_latent,
         action_dropout=config.action_dropout,
-=======
         task_words=config.task_words,
->>>>>>> h-libero
     ).to(accelerator.device)
     if config.compile:
         world.dit.encode = torch.compile(world.dit.encode)

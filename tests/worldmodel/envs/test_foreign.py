@@ -174,16 +174,10 @@ def test_there_is_no_simulator_without_its_packages(name, module, monkeypatch):
 ENVIRONMENTS = [
     (
         "pushtt",
-<<<<<<< HEAD
         "there is no environment 'pushtt'; known are pusht, pusht-position, pusht-rope, pusht-sand, metaworld:TASK, "
-        "and module:Class ",
-    ),
-    ("pushtt", "for one of yours; did you mean 'pusht'?"),
-=======
-        "there is no environment 'pushtt'; known are pusht, pusht-position, metaworld:TASK, libero:SUITE/TASK, ",
+        "libero:SUITE/TASK, ",
     ),
     ("pushtt", "and module:Class for one of yours; did you mean 'pusht'?"),
->>>>>>> h-libero
     ("nowhere:Square", "environment nowhere:Square: there is no module nowhere, neither in "),
     ("MODULE:Squar", "has no 'Squar'; did you mean 'Square'?"),
     ("MODULE:np", "expected a class derived from gymnasium.Env, found the module numpy"),
