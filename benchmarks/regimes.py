@@ -10,15 +10,18 @@ last frame after 10 frames: masked PSNR of the outer camera, 95% intervals over 
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import torch
 import tyro
+from einops import rearrange
+from PIL import Image
 
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.envs.record import RecordConfig, record
@@ -37,7 +40,7 @@ SEEDS = {"train": 70, "in": 71, "out": 72}
 """Seed of each recording; different seeds never share a start."""
 HORIZON, BAR = 10, 1.0
 """Frames after which the gain is taken, and the aim in dB, in distribution."""
-RESULT = "result.json"
+RESULT, PICTURE = "result.json", "regimes.png"
 
 
 @dataclass(frozen=True)
@@ -247,6 +250,17 @@ def check_settings(config: RegimesConfig) -> None:
     write_json(file, settings)
 
 
+def draw(config: RegimesConfig, names: Iterable[str]) -> None:
+    """Write `regimes.png`: per regime some frames of one episode as trained on, and below of one with the shift."""
+    rows = []
+    for name in names:
+        for split in ("in", "out"):
+            source = open_episodes(record_split(config, REGIMES[name], split), (config.size, config.size))
+            frames = source.read(0, 0, source.lengths[0]).frames[:: max(1, (source.lengths[0] - 1) // 5)][:6]
+            rows.append(rearrange(frames.numpy(), "t v h w c -> (v h) (t w) c"))
+    Image.fromarray(np.concatenate(rows)).save(config.out / PICTURE)
+
+
 def main(config: RegimesConfig) -> None:
     """Train and measure every world that is asked for; print the tables after each one."""
     torch.set_num_threads(1)
@@ -258,6 +272,7 @@ def main(config: RegimesConfig) -> None:
         write_json(config.out / "regimes.json", results)
         if (name, injection) != worlds[-1]:
             print(f"{name}-{injection} is done; {verdict(results)}", flush=True)
+    draw(config, results)
     print(f"{tables(results)}\n\n{verdict(results)}", flush=True)
 
 

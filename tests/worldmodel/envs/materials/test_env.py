@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 
-from worldmodel.envs import make_env
+from worldmodel.data import open_episodes
+from worldmodel.envs import make_env, object_names
 from worldmodel.envs.materials import env as table_env
 from worldmodel.envs.materials.rope import LENGTH, PushTRope, curve, lies_free
 from worldmodel.envs.materials.sand import RADIUS, PushTSand, heap
+from worldmodel.envs.record import RecordConfig, record
 from worldmodel.envs.scripts import behave
 
 TOP, WRIST, STATE = "observation.images.top", "observation.images.wrist", "observation.state"
@@ -156,3 +158,10 @@ def test_a_heap_touches_nobody():
         distance = np.linalg.norm(places[:, None] - places[None], axis=-1) + 1e3 * np.eye(len(places))
         assert 2 * RADIUS < distance.min() < 2 * RADIUS + 1.5
         assert np.ptp(places, axis=0).max() < 260
+
+
+def test_a_recording_knows_its_objects(tmp_path):
+    record(RecordConfig("pusht-sand", tmp_path / "sand", episodes=1, size=16, horizon=2, workers=1))
+    source = open_episodes(tmp_path / "sand")
+    assert object_names(source.robot_type) == ("agent", "sand")
+    assert source.views == ("top", "wrist") and source.action_dim == source.state_dim == 2

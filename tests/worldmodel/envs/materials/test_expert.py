@@ -72,8 +72,9 @@ def test_after_a_success_the_expert_holds_still_and_then_plays():
 
 def test_the_way_round_goes_the_shorter_way_outside_the_goal():
     right, below = GOAL + np.array([180.0, 0]), GOAL + np.array([0, 180.0])
-    way = np.array(way_round(right, below)) - GOAL
-    assert (way >= -1e-9).all(), "through the quarter between them"
+    for start, end in ((right, below), (below, right)):
+        way = np.array(way_round(start, end)) - GOAL
+        assert (way >= -1e-9).all(), "through the quarter between them"
     np.testing.assert_allclose(np.linalg.norm(way, axis=1), 180, atol=1e-9)
     inside = np.array(way_round(GOAL + np.array([20.0, 0]), GOAL - np.array([150.0, 1]))) - GOAL
     assert np.linalg.norm(inside, axis=1).min() >= GOAL_RADIUS + RING_GAP - 1e-9
