@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from conditioning.conditioner import Conditioner, ConditionerConfig
 from conditioning.latent_action import LatentActionEncoder
+from worldmodel.data.cache.sentences import encoder_of
 from worldmodel.data.clip import Clip
-from worldmodel.data.sentences import encoder_of
 from worldmodel.model.backbone import Backbone, EncodedFrames
 from worldmodel.model.card import CardFacts
 from worldmodel.model.codec import LatentCodec, PixelCodec

@@ -13,7 +13,7 @@ from conditioning.conditioner import ConditionerConfig
 from conditioning.relative import check_relative_to
 from conditioning.words import WordsConfig
 from worldmodel.data import EpisodeSource
-from worldmodel.data.sentences import known_rows, words_of
+from worldmodel.data.cache.sentences import known_rows, words_of
 from worldmodel.files import is_on_hub
 from worldmodel.model.codec import LatentCodec
 from worldmodel.model.dit import DiTConfig
