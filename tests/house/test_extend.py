@@ -121,7 +121,7 @@ def test_rival(tmp_path):
 
 
 def test_backbone(tmp_path):
-    """A family of your own is saved, loaded and dreamt with; each of its eight layers has the two matrices of one."""
+    """A family of one's own is saved, loaded and dreamt with; its eight layers have two matrices of an adapter each."""
     assert run_page(tmp_path, "backbone").splitlines()[-1] == "True 16"
 
 
