@@ -115,7 +115,7 @@ def seed_of_each(seeds: Seeds, streams: int) -> Int[Tensor, "b"]:
 
 def check_actions(world: Parts, state: StreamState, actions: Tensor | None) -> None:
     """Raise a `ValueError` when these actions do not fit the streams; the conditioner checks their width."""
-    if actions is None and not world.knows_no_action:
+    if actions is None and (world.chunk > 1 or not world.knows_no_action):
         raise ValueError(
             "actions are None, but this world model was trained with an action at every frame: it does not know "
             "what happens without one"

@@ -87,6 +87,8 @@ def build_world(
         if latent_dim not in (0, inherited):
             raise ValueError(f"{init}: latent actions have width {inherited}, got {latent_dim}")
         latent_dim = inherited
+        if chunk not in (1, start.chunk):
+            raise ValueError(f"{init}: latents are {start.chunk} frame each, got --frames-per-latent {chunk}")
         injection = start.config.conditioner.injection
     action_dim = source.action_dim if use_actions else 0
     relative_to = dict(relative_to) if action_dim else {}
