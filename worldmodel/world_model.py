@@ -13,8 +13,9 @@ from conditioning.latent_action import LatentActionEncoder
 from worldmodel.data.clip import Clip
 from worldmodel.model.backbone import Backbone, EncodedFrames
 from worldmodel.model.card import CardFacts
-from worldmodel.model.codec import LatentCodec, PixelCodec, load_codec
+from worldmodel.model.codec import LatentCodec, PixelCodec
 from worldmodel.model.dit import DiTConfig, VideoDiT
+from worldmodel.model.find_codec import load_codec
 from worldmodel.model.flow import Level, Sampler, sample
 from worldmodel.model.folder import load_model, save_model
 from worldmodel.model.hub import push_saved

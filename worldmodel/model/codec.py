@@ -1,7 +1,6 @@
 """The border between frames (uint8, channels last) and latents (float, channels first)."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -83,20 +82,3 @@ class Features:
     def put(self, videos: Int[Tensor, "k"], fresh: "Features") -> "Features":
         """These videos with the given ones replaced by those of `fresh`."""
         return tree_map(lambda mine, new: mine.index_copy(0, videos.to(mine.device), new.to(mine.device)), self, fresh)
-
-
-def load_codec(folder: str | Path, chunk: int) -> LatentCodec:
-    """The codec of a diffusers autoencoder in a folder, or at `hf://USER/NAME@REV`.
-
-    Args:
-        folder: Where it is.
-        chunk: Frames per latent; with 1 every frame is coded by itself.
-
-    Raises:
-        ValueError: There is none, or it has not that many frames per latent.
-    """
-    if chunk == 1:
-        from worldmodel.model.autoencoder import AutoencoderCodec as Kind
-    else:
-        from worldmodel.model.pretrained.video_codec import VideoCodec as Kind
-    return Kind.from_pretrained(folder)

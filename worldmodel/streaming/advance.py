@@ -12,10 +12,10 @@ from torch import Tensor
 from conditioning.conditioner import Conditioner, Conditioning
 from worldmodel.data.clip import Clip
 from worldmodel.model.backbone import Backbone
-from worldmodel.model.chunks import code_clip, skipped_frames
 from worldmodel.model.codec import LatentCodec
 from worldmodel.model.flow import Sampler
 from worldmodel.model.precision import compute_dtype
+from worldmodel.streaming.coded import code_clip, skipped_frames
 from worldmodel.streaming.cuda_graph import replayed
 from worldmodel.streaming.engine import FoldedEngine
 from worldmodel.streaming.noise import stream_noise

@@ -13,8 +13,8 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from worldmodel.model.chunks import held_actions
 from worldmodel.streaming.advance import Parts, denoised, noise_of_step
+from worldmodel.streaming.coded import held_actions
 from worldmodel.streaming.state import StreamState
 
 

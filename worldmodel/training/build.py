@@ -13,8 +13,9 @@ from conditioning.conditioner import ConditionerConfig
 from conditioning.relative import check_relative_to
 from worldmodel.data import EpisodeSource
 from worldmodel.files import is_on_hub
-from worldmodel.model.codec import LatentCodec, load_codec
+from worldmodel.model.codec import LatentCodec
 from worldmodel.model.dit import DiTConfig
+from worldmodel.model.find_codec import load_codec
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.prompt import settled
 from worldmodel.training.latent_actions import fit_controller
