@@ -250,7 +250,8 @@ class WorldModel(nn.Module):
 
         Of a pretrained transformer only what was trained is written, and its name.
         """
-        state = {k: v for k, v in self.state_dict().items() if not k.startswith(self.elsewhere)}
+        elsewhere = self.elsewhere
+        state = {k: v for k, v in self.state_dict().items() if not k.startswith(elsewhere)}
         if dtype is not None:
             cast = {k: v.to(dtype) for k, v in state.items() if k.startswith("dit.")}
             state = {**state, **cast}

@@ -117,7 +117,7 @@ def test_sampler(tmp_path):
 
 
 def test_backbone(tmp_path):
-    """A family of one's own is saved, loaded and dreamt with; each of its eight layers has two matrices of an adapter."""
+    """A family of one's own is saved, loaded and dreamt with; its eight layers have two matrices of an adapter each."""
     assert run_page(tmp_path, "backbone").splitlines()[-1] == "True 16"
 
 

@@ -76,9 +76,11 @@ def build_world(
 
     Raises:
         ValueError: If `init` has other views, another frame size, another width of latent actions or another
-            pretrained transformer, an index of `relative_to` is out of range, or the pretrained transformer does
-            not fit.
+            pretrained transformer, an index of `relative_to` is out of range, `max_steps` is no power of two, or the
+            pretrained transformer does not fit.
     """
+    if max_steps < 1 or max_steps & (max_steps - 1):
+        raise ValueError(f"--max-steps {max_steps}: expected a power of two")
     start = None if init is None else WorldModel.load(init)
     prompt = None
     if isinstance(dit, PretrainedConfig):

@@ -62,7 +62,8 @@ def test_the_folder_holds_what_was_trained_and_neither_base_nor_codec(folder, tm
     said = json.loads((tmp_path / "world.json").read_text())
     assert said["config"]["dit"]["backbone"] == str(folder)
     assert said["codec"] == "backbone"
-    kept = {name for name in world.state_dict() if not name.startswith(world.elsewhere)}
+    elsewhere = world.elsewhere
+    kept = {name for name in world.state_dict() if not name.startswith(elsewhere)}
     named = {name for name, p in world.named_parameters() if p.requires_grad}
     assert named <= kept
     assert not any("base_layer" in name or "patch_embedding" in name for name in kept)
