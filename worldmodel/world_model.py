@@ -16,10 +16,10 @@ from worldmodel.model.backbone import Backbone, EncodedFrames
 from worldmodel.model.card import CardFacts
 from worldmodel.model.codec import LatentCodec, PixelCodec
 from worldmodel.model.dit import DiTConfig, VideoDiT
+from worldmodel.model.find_codec import load_codec
 from worldmodel.model.flow import Level, Sampler, sample
 from worldmodel.model.folder import load_model, save_model
 from worldmodel.model.hub import push_saved
-from worldmodel.model.pretrained.autoencoders import load_codec
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.source import Source, open_source
 from worldmodel.streaming.advance import Parts, Seeds, begin

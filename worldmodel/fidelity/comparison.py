@@ -18,8 +18,8 @@ from worldmodel.fidelity.metrics import LPIPS_MIN_SIDE, Lpips, valid_region
 from worldmodel.fidelity.scores import ScoreTable, object_scores, pixel_scores
 from worldmodel.fidelity.shapes import shape_scores
 from worldmodel.fidelity.windows import Alteration, Window, holding_actions, mirrored_actions, read_windows
-from worldmodel.model.chunks import recoded
 from worldmodel.model.psnr import psnr
+from worldmodel.streaming.coded import recoded
 from worldmodel.streaming.stream import Stream
 from worldmodel.world_model import WorldModel
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from conditioning.conditioner import Conditioner, Conditioning
 from worldmodel.data.clip import Clip
 from worldmodel.model.backbone import Backbone, EncodedFrames
-from worldmodel.model.chunks import code_clip, skipped_frames
 from worldmodel.model.codec import LatentCodec
 from worldmodel.model.flow import Predict, Sampler, guided
 from worldmodel.model.precision import compute_dtype
+from worldmodel.streaming.coded import code_clip, skipped_frames
 from worldmodel.streaming.cuda_graph import replayed
 from worldmodel.streaming.engine import EncodedFrame, FoldedEngine
 from worldmodel.streaming.noise import stream_noise
@@ -117,7 +117,7 @@ def seed_of_each(seeds: Seeds, streams: int) -> Int[Tensor, "b"]:
 
 def check_actions(world: Parts, state: StreamState, actions: Tensor | None) -> None:
     """Raise a `ValueError` when these actions do not fit the streams; the conditioner checks their width."""
-    if actions is None and not world.knows_no_action:
+    if actions is None and (world.chunk > 1 or not world.knows_no_action):
         raise ValueError(
             "actions are None, but this world model was trained with an action at every frame: it does not know "
             "what happens without one"
@@ -127,10 +127,10 @@ def check_actions(world: Parts, state: StreamState, actions: Tensor | None) -> N
             f"guidance is {world.guidance}, but this world model was trained with an action at every frame, so that "
             "guidance has nothing to start from; train it with --action-dropout, or set guidance to 1"
         )
-    if world.guidance != 1 and not (world.dit.separable and world.chunk == 1):
+    if world.guidance != 1 and (world.chunk > 1 or not (world.dit.separable or world.dit.rewrites)):
         raise ValueError(
-            f"guidance is {world.guidance}, but this network reads past frames in every denoising step; guidance needs "
-            "one whose decoder reads only the frame before"
+            f"guidance is {world.guidance}, but this network writes a frame to its memory before it denoises the next one; "
+            "guidance needs one that does not, such as that of `pretrain tiny`"
         )
     if actions is not None and len(actions) != len(state):
         raise ValueError(f"got actions for {len(actions)} streams, there are {len(state)}")

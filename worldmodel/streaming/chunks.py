@@ -13,8 +13,8 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from worldmodel.model.chunks import held_actions
 from worldmodel.streaming.advance import Parts, denoised, noise_of_step
+from worldmodel.streaming.coded import held_actions
 from worldmodel.streaming.state import StreamState
 
 
@@ -35,8 +35,14 @@ def advance_chunk(
         actions: Raw actions.
         num_steps: Denoising steps.
         temperature: Scale of the noise.
+
+    Raises:
+        ValueError: The actions have another width.
     """
     chunk, batch, many = state.chunk, len(state), actions.shape[1]
+    if actions.shape[2] != chunk.actions.shape[2]:
+        wide = chunk.actions.shape[2]
+        raise ValueError(f"actions have width {actions.shape[2]}, the world model expects {wide} for each frame")
     actions = actions.to(world.device).float()
     place = chunk.known[:, None] + torch.arange(many, device=chunk.known.device)
     filled = chunk.actions.scatter(1, repeat(place, "b m -> b m a", a=actions.shape[2]), actions)

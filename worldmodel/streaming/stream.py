@@ -122,9 +122,10 @@ class Stream:
             self._check(action, num_steps)
             known = actions[:, index : index + frames_together(self._state)]
             for state in advance_chunk(self.world, self._state, known, num_steps, self._temperature(temperature)):
-                self._state = state
+                self._state, index = state, index + 1
                 yield self.observation
-            index += known.shape[1]
+                if self._state is not state:  # someone reset or restored streams meanwhile
+                    break
 
     @torch.no_grad()
     def reset(self, streams: Int[Tensor, "k"] | Sequence[int], context: Clip, *, seeds: Seeds = 0) -> None:

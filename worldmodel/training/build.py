@@ -17,7 +17,7 @@ from worldmodel.data.cache.sentences import known_rows, words_of
 from worldmodel.files import is_on_hub
 from worldmodel.model.codec import LatentCodec
 from worldmodel.model.dit import DiTConfig
-from worldmodel.model.pretrained.autoencoders import load_codec
+from worldmodel.model.find_codec import load_codec
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.prompt import settled
 from worldmodel.training.latent_actions import fit_controller
@@ -111,6 +111,8 @@ def build_world(
         if latent_dim not in (0, inherited):
             raise ValueError(f"{init}: latent actions have width {inherited}, got {latent_dim}")
         latent_dim = inherited
+        if chunk not in (1, start.chunk):
+            raise ValueError(f"{init}: latents are {start.chunk} frame each, got --frames-per-latent {chunk}")
         injection = start.config.conditioner.injection
     action_dim = source.action_dim if use_actions else 0
     relative_to = dict(relative_to) if action_dim else {}

@@ -18,9 +18,9 @@ from conditioning.latent_action import information, sample_latent, spread_error
 from conditioning.trees import tree_map
 from worldmodel.data.clip import Clip
 from worldmodel.model.backbone import EncodedFrames
-from worldmodel.model.chunks import by_latent, drawn_known, latents_of
 from worldmodel.model.codec import PixelCodec, to_signed
 from worldmodel.model.flow import add_noise, ramp_weight, shortcut_target, velocity_weight
+from worldmodel.streaming.coded import by_latent, drawn_known, latents_of
 from worldmodel.training.erased import erased_patches
 from worldmodel.training.share import every_row, share
 from worldmodel.world_model import WorldModel

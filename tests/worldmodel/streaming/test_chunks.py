@@ -115,6 +115,27 @@ def test_streams_in_different_places_of_their_chunks_do_not_disturb_each_other()
         same((one.frames[1:], one.states[1:]), (other.frames, other.states))
 
 
+def test_a_stream_that_is_reset_while_it_rolls_goes_on_from_there():
+    world, actions, context = chunk_world(), drawn(frames=6), random_clip(chunk_world(), frames=1)
+    stream, seen = world.stream(context), []
+    for index, observation in enumerate(stream.roll(actions)):
+        seen.append((observation.frames, observation.states))
+        if index == 1:
+            stream.reset([0, 1], context)
+    assert len(seen) == 6
+    for one, other in zip(seen[2:], rolled(world.stream(context), actions[:, 2:]), strict=True):
+        same(one, other)
+
+
+def test_actions_are_needed_and_have_the_width_of_one_frame():
+    world = chunk_world()
+    stream = world.stream(random_clip(world, frames=1))
+    with pytest.raises(ValueError, match="actions are None"):
+        stream.step(None)
+    with pytest.raises(ValueError, match="actions have width 8, the world model expects 2 for each frame"):
+        stream.step(torch.zeros(2, 8))
+
+
 def test_branches_and_snapshots_go_on_from_the_middle_of_a_chunk():
     world, actions = chunk_world(), drawn(frames=6)
     stream = world.stream(random_clip(world, frames=1))

@@ -6,8 +6,8 @@ import torch
 from tiny import random_clip
 from tiny_chunks import chunk_world
 
-from worldmodel.model.chunks import by_latent
 from worldmodel.model.precision import full_precision
+from worldmodel.streaming.coded import by_latent
 from worldmodel.training.loss import LossConfig, draw, self_generated, training_loss
 
 

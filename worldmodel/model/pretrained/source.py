@@ -12,9 +12,9 @@ import torch
 
 from worldmodel.files import fetch_from_hub, is_on_hub, read_object
 from worldmodel.model.codec import LatentCodec, PixelCodec
+from worldmodel.model.find_codec import load_codec
 from worldmodel.model.precision import choose_device, compute_dtype
 from worldmodel.model.pretrained.adapters import adapters_of, add_adapters, is_adapter
-from worldmodel.model.pretrained.autoencoders import load_codec
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.dit import PretrainedDiT
 from worldmodel.resolve import resolve

@@ -97,7 +97,8 @@ class VideoCodec(AutoencoderCodec):
         if vae.config.patch_size is not None:
             pixels = unpatchify(pixels, vae.config.patch_size)
         pixels = rearrange(pixels, "(b v) c m h w -> b m v c h w", b=len(latents))
-        empty = [flat.new_zeros(len(flat), c, 2, s * flat.shape[-2], s * flat.shape[-1]) for c, s in self.upsamplers]
+        rows, columns = flat.shape[-2:]
+        empty = [flat.new_zeros(len(flat), c, 2, s * rows, s * columns) for c, s in self.upsamplers if first]
         return pixels, self._remember(maps, len(latents), tuple(empty))
 
     def _encode_clip(self, frames: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The codec of an autoencoder of diffusers, by the number of frames in a latent; diffusers is slow to import."""
+"""Find the codec that a folder holds; diffusers, which is slow to import, is imported only then."""
 
 from pathlib import Path
 

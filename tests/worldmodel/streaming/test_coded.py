@@ -3,8 +3,8 @@ import torch
 from tiny import random_clip
 from tiny_chunks import chunk_world, tiny_video_codec
 
-from worldmodel.model.chunks import by_latent, code_clip, drawn_known, held_actions, latents_of, recoded
 from worldmodel.model.codec import PixelCodec
+from worldmodel.streaming.coded import by_latent, code_clip, drawn_known, held_actions, latents_of, recoded
 
 
 def test_the_last_known_action_stands_for_later_ones():
