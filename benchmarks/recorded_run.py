@@ -26,6 +26,7 @@ from worldmodel.cli import main
 from worldmodel.data import Clip
 from worldmodel.model.precision import full_precision
 from worldmodel.processes import launched_index
+from worldmodel.training.share import whole
 
 SAMPLERS = (pretraining, posttraining, pathwise)
 """Modules that call `sample_clips`."""
@@ -42,7 +43,7 @@ def note_gradients(found: dict[str, torch.Tensor]) -> Callable[..., None]:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for number, parameter in enumerate(parameters):
             if parameter.grad is not None:
-                found[f"{len(seen)}.{number}"] = parameter.grad.detach().float().cpu().clone()
+                found[f"{len(seen)}.{number}"] = whole(parameter.grad.detach()).float().cpu().clone()
 
     return note
 

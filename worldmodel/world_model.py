@@ -1,5 +1,6 @@
 """The world model: codec + conditioner + transformer, streamed frame by frame."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -250,13 +251,16 @@ class WorldModel(nn.Module):
         """Beginnings of the names of the weights that are not in the folder of the world model."""
         return ("codec.", *(f"dit.{name}" for name in self.dit.borrowed))
 
-    def save(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+    def save(
+        self, folder: str | Path, *, dtype: torch.dtype | None = None, state: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Write `world.json` and `weights.safetensors` atomically; `dtype` casts the weights.
 
-        Of a pretrained transformer only what was trained is written, and its name.
+        Of a pretrained transformer only what was trained is written, and its name. `state` is the state dictionary
+        where this process has only a part of the weights.
         """
-        elsewhere = self.elsewhere
-        state = {k: v for k, v in self.state_dict().items() if not k.startswith(elsewhere)}
+        state, elsewhere = self.state_dict() if state is None else state, self.elsewhere
+        state = {k: v for k, v in state.items() if not k.startswith(elsewhere)}
         if dtype is not None:
             cast = {k: v.to(dtype) for k, v in state.items() if k.startswith("dit.")}
             state = {**state, **cast}

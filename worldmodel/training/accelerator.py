@@ -108,6 +108,7 @@ def joined(
         plugin = accelerator.state.fsdp_plugin
         plugin.auto_wrap_policy = transformer_auto_wrap_policy if blocks else None
         plugin.transformer_cls_names_to_wrap = sorted({type(block).__name__ for block in blocks})
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")  # keys, never overwritten
         model, *sharded = accelerator.prepare(model, *optimizers)
         return model, sharded
     accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)

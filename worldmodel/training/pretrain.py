@@ -41,7 +41,7 @@ from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
 from worldmodel.training.malloc import check_memory, training_bytes
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.prefetch import Ahead
-from worldmodel.training.share import backward_in_parts, share, wait_for_all, whole_weights
+from worldmodel.training.share import backward_in_parts, share, wait_for_all, whole, whole_weights
 from worldmodel.training.validate import validate
 from worldmodel.world_model import WorldDescription, WorldModel, WorldModelConfig
 
@@ -281,9 +281,11 @@ def pretrain(config: PretrainConfig) -> Path:
             last = log.step >= config.steps or log.done >= 1
             if last or log.step % config.validation_interval == 0:
                 average.swap(world)
-                with whole_weights(model):
+                state = {k: whole(v) for k, v in world.state_dict().items() if not k.startswith(world.elsewhere)}
+                if share().first:
+                    world.save(config.out, state=state)
+                with whole_weights(model):  # which a state dictionary would divide again
                     if share().first:
-                        world.save(config.out)
                         log.validation(validate(world, source, held_out, config.out / "validation", log.step))
                     wait_for_all()
                 average.swap(world)
