@@ -133,7 +133,7 @@ def dreams_and_outcomes(
     world = None if config.world is None else WorldModel.load(config.world, device)
     size, views = (judge.shape.size, judge.shape.views) if world is None else (tuple(world.size), world.views)
     source = open_episodes(config.data, size=size, views=views, options=reading)
-    everyone = recorded_policies(config.data)
+    everyone = recorded_policies(config.data, reading.cache_gb)
     actors = chosen_actors(config, source.name, [everyone[origin.number] for origin in source.origins])
     if world is None:
         scores = recorded_scores(judge, source, list(actors), config.horizon, log)
