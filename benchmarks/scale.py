@@ -175,7 +175,7 @@ def main(config: ScaleConfig) -> None:
     model, small = model_units(config.world, config.batches, config.rounds)
     simulated = simulator_unit(config.simulator, 50)
     decoded = decoding["frames_per_second_256"]
-    print("### Measured on one core\n")
+    print("### Measured, in CPU time of one core\n")
     step = f"{small.fixed * 1e3:.3g} + {small.each * 1e3:.3g} for each trial"
     units = [
         ["decoding our H.264 at 256 px, frames/s", f"{decoded:.3g}"],

@@ -1,4 +1,7 @@
-"""What one unit of work costs on this machine: a frame decoded, a training step, a dreamed step, a simulated one."""
+"""What one unit of work costs on this machine: a frame decoded, a training step, a dreamed step, a simulated one.
+
+All in seconds of CPU time of one thread, which other programs disturb less than the time on a clock.
+"""
 
 import statistics
 import tempfile
@@ -42,10 +45,10 @@ def decoding_units(seconds: float) -> dict[str, float]:
             (Path(folder) / f"episode_{episode}").mkdir()
             encode_video(Path(folder) / f"episode_{episode}" / "top.mp4", moving_pictures(200, seed=episode), 10)
         size = sum(file.stat().st_size for file in Path(folder).rglob("*.mp4"))
-        large = decoding_speed(open_episodes(folder), workers=1, seconds=seconds, frames=10)
+        large = decoding_speed(open_episodes(folder), workers=1, seconds=seconds, frames=10, clock=time.thread_time)
     videos = sum(file.stat().st_size for file in SMALL_SET.rglob("*.mp4"))
     source = open_episodes(SMALL_SET)
-    small = decoding_speed(source, workers=1, seconds=seconds, frames=10)
+    small = decoding_speed(source, workers=1, seconds=seconds, frames=10, clock=time.thread_time)
     return {
         "frames_per_second_256": large.frames_per_second,
         "clip_frames_per_second_256": large.clip_frames_per_second,
@@ -60,8 +63,8 @@ def model_units(folder: Path | str, batches: tuple[int, ...], rounds: int) -> tu
     with single_thread():
         world = WorldModel.load(folder)
         source = open_episodes(SMALL_SET, tuple(world.size), world.views)
-        need = step_need(world, source, name=str(folder), batch=8, frames=10)
-        streams = [TimedStream(world, noise_clip(world, batch, 8), 2, time.perf_counter) for batch in batches]
+        need = step_need(world, source, name=str(folder), batch=8, frames=10, clock=time.process_time)
+        streams = [TimedStream(world, noise_clip(world, batch, 8), 2, time.process_time) for batch in batches]
         interleave(streams, rounds=rounds, frames=4)
     seconds = [statistics.median(stream.timings.total) for stream in streams]
     measured = {f"dream_step_{batch}": value for batch, value in zip(batches, seconds, strict=True)}
@@ -73,11 +76,11 @@ def simulator_unit(name: str, steps: int) -> float:
     env = make_env(name)
     env.reset(seed=0)
     env.action_space.seed(0)
-    begin = time.perf_counter()
+    begin = time.process_time()
     for _ in range(steps):
         _, _, terminated, truncated, _ = env.step(env.action_space.sample())
         if terminated or truncated:
             env.reset()
-    spent = time.perf_counter() - begin
+    spent = time.process_time() - begin
     env.close()
     return spent / steps

@@ -9,6 +9,7 @@ from math import prod
 
 from rich.table import Table
 
+from worldmodel.bench.timing import Clock
 from worldmodel.bench.training import training_speed
 from worldmodel.data.cache import piece_frames
 from worldmodel.data.clip import EpisodeSource
@@ -58,11 +59,18 @@ class StepNeed:
 
 
 def decoding_speed(
-    source: EpisodeSource, *, workers: int, seconds: float, frames: int, stride: int = 1
+    source: EpisodeSource,
+    *,
+    workers: int,
+    seconds: float,
+    frames: int,
+    stride: int = 1,
+    clock: Clock = time.perf_counter,
 ) -> DecodingSpeed:
     """Decode with `workers` threads, `seconds` for whole episodes and as long for random clips of `frames` frames.
 
-    Files behind a URL are fetched on the way, so a first measurement of them is one of the network.
+    Files behind a URL are fetched on the way, so a first measurement of them is one of the network. `clock` returns the
+    seconds that count for the thread that calls it.
     """
     piece, episodes = piece_frames(source), count()
     span = min(frames, (max(source.lengths) - 1) // stride + 1)
@@ -81,30 +89,32 @@ def decoding_speed(
         )
         return span
 
-    whole, clips = (_rate(read, workers, seconds) for read in (episode, clip))
+    whole, clips = (_rate(read, workers, seconds, clock) for read in (episode, clip))
     mean = sum(source.lengths) / len(source)
     return DecodingSpeed(workers, whole, whole / mean, clips)
 
 
-def _rate(read: Callable[[], int], workers: int, seconds: float) -> float:
+def _rate(read: Callable[[], int], workers: int, seconds: float, clock: Clock) -> float:
     """Frames per second of all workers together, after one reading each, which opens files; the last one counts."""
 
     def work() -> tuple[int, float]:
         read()
-        begin, done = time.perf_counter(), read()
-        while time.perf_counter() - begin < seconds:
+        begin, done = clock(), read()
+        while clock() - begin < seconds:
             done += read()
-        return done, time.perf_counter() - begin
+        return done, clock() - begin
 
     with ThreadPoolExecutor(workers) as pool:
         results = [future.result() for future in [pool.submit(work) for _ in range(workers)]]
     return sum(done / spent for done, spent in results)
 
 
-def step_need(world: WorldModel, source: EpisodeSource, *, name: str, batch: int, frames: int) -> StepNeed:
+def step_need(
+    world: WorldModel, source: EpisodeSource, *, name: str, batch: int, frames: int, clock: Clock = time.perf_counter
+) -> StepNeed:
     """Time training steps of a copy of `world` with `batch` clips of `frames` frames, without the time of reading."""
     frames = min(frames, (max(source.lengths) - 1) // world.stride + 1)
-    speed = training_speed(world, source, steps=STEPS, clock=time.perf_counter, batch=batch, frames=frames)
+    speed = training_speed(world, source, steps=STEPS, clock=clock, batch=batch, frames=frames)
     step = batch * (frames - 1) / speed.frames_per_second
     return StepNeed(name, str(world.device), batch * frames, step * (1 - speed.data_wait))
 

@@ -14,7 +14,7 @@ from worldmodel.data.options import DataOptions, Request
 from worldmodel.data.plain.layout import contents, holds_episodes
 from worldmodel.data.plain.read import open_folder
 from worldmodel.data.remote.tree import stand_in, told, too_large
-from worldmodel.data.remote.url import is_url
+from worldmodel.data.remote.url import is_url, whole_url
 from worldmodel.data.source import TableSource
 from worldmodel.data.video.letterbox import FrameBudget
 from worldmodel.files import shipped
@@ -87,7 +87,7 @@ def _open_url(url: str | Path, request: Request) -> TableSource:
     """Open a data set behind a URL; messages and notes name the URL."""
     path = stand_in(url, request.cache_gb)
     try:
-        source = _open_path(path, str(url), request)
+        source = _open_path(path, whole_url(url), request)
     except ValueError as error:
         raise ValueError(told(str(error))) from error
     return replace(source, notes=tuple(told(note) for note in (*source.notes, *too_large(path))))

@@ -16,7 +16,7 @@ STATE = "state/state.json"
 SETTINGS = "state/settings.json"
 UNNOTED = ("out", "resume", "overwrite")
 """Settings that say where and how a run is started, and are not kept."""
-FREE = ("device", "save_interval", "log", "accumulate")
+FREE = ("device", "save_interval", "log", "accumulate", "reading.cache_gb")
 """Settings in which a resumed run may differ, because they do not change what it computes."""
 ENDS = ("steps", "updates", "minutes", "clock", "patience")
 """Settings of when a run ends, in which a resumed run may differ; it prints a line about it."""

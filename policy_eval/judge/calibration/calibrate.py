@@ -153,8 +153,9 @@ def rollouts_of(
     config: CalibrateConfig, size: tuple[int, int], views: tuple[str, ...]
 ) -> tuple[EpisodeSource, dict[int, str | None]]:
     """The rollouts, and which policy acted in each of the chosen ones."""
-    source = open_episodes(config.data, size=size, views=views, options=DataOptions(**asdict(config.columns)))
-    everyone = recorded_policies(config.data)
+    reading = DataOptions(**asdict(config.columns))
+    source = open_episodes(config.data, size=size, views=views, options=reading)
+    everyone = recorded_policies(config.data, reading.cache_gb)
     return source, chosen_actors(config, source.name, [everyone[origin.number] for origin in source.origins])
 
 

@@ -12,6 +12,7 @@ from interrupting import go_on, interrupt_when, rows_in
 from places import LEROBOT_V30
 
 from worldmodel.cli import main
+from worldmodel.data.options import DataOptions
 from worldmodel.training.checkpoint import MovingAverage, RunSettings, differences, load_state, save_state, settings_of
 from worldmodel.training.log import Table, whole_lines
 
@@ -60,6 +61,20 @@ def test_a_run_goes_on_only_with_its_own_settings(tmp_path, capsys):
         assert str(caught.value) == f"{tmp_path}: --resume goes on with the settings of the stopped run; {said}"
     with pytest.raises(ValueError, match=r"nothing to resume, state/settings\.json is missing"):
         settings(Config(tmp_path / "none", resume=True)).check()
+
+
+def test_the_bound_of_the_cache_may_change(tmp_path):
+    @dataclass(frozen=True)
+    class Reading:
+        out: Path = tmp_path
+        reading: DataOptions = field(default_factory=DataOptions)
+        resume: bool = False
+        overwrite: bool = False
+
+    RunSettings(Reading(), {}).write()
+    RunSettings(Reading(reading=DataOptions(cache_gb=3.0), resume=True), {}).check()
+    with pytest.raises(ValueError, match=r"reading.skip_broken was false, now true"):
+        RunSettings(Reading(reading=DataOptions(skip_broken=True), resume=True), {}).check()
 
 
 def test_a_setting_of_another_version_is_named():

@@ -32,6 +32,8 @@ from worldmodel.data.lerobot.statistics import check_statistics
 from worldmodel.data.lerobot.tables import visible_files
 from worldmodel.data.lerobot.videos import Span, check_exchanged, own_spans, settled_length, shared_spans
 from worldmodel.data.options import Request, chosen_episodes, intact_episodes
+from worldmodel.data.remote.tree import stand_in
+from worldmodel.data.remote.url import is_url
 from worldmodel.data.source import Pictures, Rows, TableSource, VideoPictures, fingerprint, letterboxes
 
 
@@ -103,14 +105,19 @@ def open_lerobot(path: Path, request: Request) -> TableSource:
     )
 
 
-def recorded_policies(path: Path | str) -> tuple[str | None, ...]:
+def recorded_policies(path: Path | str, cache_gb: float | None = None) -> tuple[str | None, ...]:
     """Who acted in each episode of a LeRobot data set; `None` where `meta/` names no `policy`.
+
+    Args:
+        path: A folder, or a URL.
+        cache_gb: As in `DataOptions`.
 
     Raises:
         ValueError: If the folder is malformed.
     """
-    findings = Findings(Path(path))
-    episodes = read_episodes(read_info(Path(path), findings), findings)
+    folder = stand_in(path, cache_gb) if is_url(path) else Path(path)
+    findings = Findings(folder)
+    episodes = read_episodes(read_info(folder, findings), findings)
     return tuple(episode.row.get("policy") for episode in episodes.values())
 
 

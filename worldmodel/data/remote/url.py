@@ -19,6 +19,11 @@ def is_url(name: str | Path) -> bool:
     return SCHEME.match(str(name)) is not None or "::" in str(name)
 
 
+def whole_url(name: str | Path) -> str:
+    """The URL as the user wrote it: a `Path` turns `s3://` into `s3:/`."""
+    return ONE_SLASH.sub(r"\1://", str(name))
+
+
 def normal_url(name: str | Path) -> str:
     """The URL to ask fsspec for: without a slash at its end, and `hf://USER/SET@REV` as a data set of the hub.
 
@@ -26,7 +31,7 @@ def normal_url(name: str | Path) -> str:
         ValueError: It holds a password or a signature, which would be saved with what is trained; or it names
             something on the hub in another way than `hf://USER/SET@REV`.
     """
-    url = ONE_SLASH.sub(r"\1://", str(name))
+    url = whole_url(name)
     names = [key for key, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True)]
     if PASSWORD.search(url) or any(SECRET.search(key) for key in names):
         raise ValueError(

@@ -20,6 +20,7 @@ from small_sets import V21, V30, digest, edit_lines
 
 from worldmodel.data import open_episodes
 from worldmodel.data.formats import DataWarning
+from worldmodel.data.lerobot.read import recorded_policies
 from worldmodel.data.options import DataOptions
 from worldmodel.data.remote import contents, outline
 from worldmodel.data.remote.contents import contents_folder
@@ -122,6 +123,15 @@ def test_ranges_of_a_part_by_hand():
 @pytest.mark.parametrize("kind", KINDS)
 def test_local_files_by_a_url(kind, sets):
     assert digest(open_episodes(f"file://{sets[kind]}")) == expected(sets[kind])
+
+
+def test_who_acted_is_read_by_a_url(memory):
+    assert recorded_policies(put(V21)) == recorded_policies(V21)
+
+
+def test_a_path_may_be_a_url(memory):
+    source = open_episodes(Path(put(V21)))
+    assert source.name == "memory://set" and source.lengths == open_episodes(V21).lengths
 
 
 def test_a_single_file_by_a_url(sets, memory):
