@@ -118,8 +118,8 @@ def mix(
 ) -> Path:
     """Write episodes of several data sets, shuffled, into one data set; returns its folder.
 
-    The last frame of an episode is dropped, because no action is recorded with it. A
-    data set that is already complete is not changed.
+    The last frame of an episode is dropped, because no action is recorded with it. An episode keeps its task in words;
+    `task` is that of the others. A data set that is already complete is not changed.
     """
     if (out / "meta" / "info.json").exists():
         return out
@@ -138,7 +138,7 @@ def mix(
             states=None if clip.states is None else clip.states[:-1].numpy(),
             rewards=None if clip.rewards is None else clip.rewards.numpy(),
             successes=None if clip.successes is None else clip.successes.numpy(),
-            task=task,
+            task=source.task(episode) or task,
             metadata={"reset_seed": source.reset_seed(episode)} if seeded else {},
         )
     finalise(out, schema)

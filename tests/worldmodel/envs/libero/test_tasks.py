@@ -54,6 +54,10 @@ def test_a_changed_suite_has_its_own_words_where_they_are_what_changed(suite, wo
         ("libero:libero_object/10", "libero_object has the tasks 0 to 9, got 10"),
         (f"libero:libero_object/{MILK}s", f"no task '{MILK}s'; did you mean '{MILK}'"),
         ("libero:", "no suite ''; it has "),
+        (
+            "libero:libero_object_with_red_box/1",
+            "red_box/1 cannot be simulated: LIBERO's package lacks custom_objects/red",
+        ),
     ],
 )
 def test_a_mistyped_name_is_a_line_with_the_nearest_ones(name, message):
