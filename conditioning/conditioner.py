@@ -209,9 +209,8 @@ class Conditioner(nn.Module):
                 present = torch.ones(shape, dtype=torch.bool, device=device)
         action = self.action(told, present)
         if self.known is not None:
-            action = action + self.known(
-                (torch.full(shape, self.config.chunk, device=device) if known is None else known) - 1
-            )
+            known = torch.full(shape, self.config.chunk, device=device) if known is None else known
+            action = action + self.known(known - 1)
         tokens = [action] if self.config.injection == "token" else []
         if self.state is not None:
             tokens.append(self.state(self.seen_states(states)))
