@@ -1,9 +1,10 @@
 """The two passes against diffusers' own forward, and the ring against the parallel pass."""
 
+import runpy
+
 import pytest
 import torch
-from diffusers.models.transformers.transformer_wan import WanAttnProcessor
-from einops import rearrange, repeat
+from places import BENCHMARKS
 from tiny_backbone import CHANNELS, TEXT, tiny_wan
 
 from conditioning.conditioner import Conditioner, ConditionerConfig
@@ -43,39 +44,6 @@ def drawn(frames=T, views=V):
     return latents, noisy, actions, torch.randn(B, frames, STATES, generator=generator)
 
 
-class Masked(WanAttnProcessor):
-    """Diffusers' own attention under a mask."""
-
-    def __init__(self, mask):
-        super().__init__()
-        self.mask = mask
-
-    def __call__(self, attn, hidden, text=None, mask=None, turn=None):
-        return super().__call__(attn, hidden, text, self.mask if text is None else None, turn)
-
-
-def reference(wan, frames, position, timesteps, text, seen):
-    """Diffusers' own forward over frames at the given positions, each of which sees only some of them."""
-    tokens = H // 2 * W // 2 * V
-    mask = seen.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
-    for block in wan.blocks:
-        block.attn1.set_processor(Masked(mask))
-    plain = wan.rope.forward
-
-    def rope(hidden):
-        length = int(position.max()) + 1
-        whole = plain(hidden.new_zeros(1, 1, length, *hidden.shape[-2:]))
-        return [
-            rearrange(part, "1 (t n) 1 d -> t n d", t=length)[position].flatten(0, 1)[None, :, None] for part in whole
-        ]
-
-    wan.rope.forward = rope
-    tiled = rearrange(frames, "b t v c h w -> b c t h (v w)")
-    out = wan(tiled, timesteps.repeat_interleave(tokens, 1), repeat(text, "l d -> b l d", b=B), return_dict=False)[0]
-    wan.rope.forward = plain
-    return rearrange(out, "b c t h (v w) -> b t v c h w", v=V)
-
-
 @torch.no_grad()
 def test_both_passes_equal_the_forward_of_diffusers_with_a_noise_level_per_frame(told):
     """Clean frames are at positions 0, 1, ..., noisy ones at 1, 2, ...; each sees the clean past and itself."""
@@ -90,6 +58,7 @@ def test_both_passes_equal_the_forward_of_diffusers_with_a_noise_level_per_frame
     text = torch.cat([dit.prompt, torch.zeros(512 - 3, TEXT)])
     position = torch.cat([torch.arange(T), torch.arange(T) + 1])
     timesteps = torch.cat([torch.zeros(B, T), 1000 * (1 - tau)], 1)
+    reference = runpy.run_path(str(BENCHMARKS / "backbone.py"))["reference"]
     velocity = reference(tiny_wan(), torch.cat([latents, noisy], 1), position, timesteps, text, seen)[:, T:]
     wanted = noisy - (1 - tau)[..., None, None, None, None] * velocity
     assert wanted.std() > 0.1
