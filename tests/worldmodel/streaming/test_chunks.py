@@ -83,6 +83,17 @@ def test_a_step_shows_what_follows_if_its_action_is_held():
     assert not torch.equal(world.stream(context).step(action[:, 0]).frames, seen.frames)
 
 
+def test_a_chunk_begins_at_the_state_of_the_last_frame_before_it():
+    world = chunk_world()
+    with torch.no_grad():
+        world.dit.state_out.weight.zero_()
+        world.dit.state_out.bias.copy_(torch.arange(1.0, 9.0))  # displacements of four frames, in two dims
+    context, moved = random_clip(world, frames=1), torch.tensor([[1.0, 2], [3, 4], [5, 6], [7, 8]])
+    found = [states for _, states in rolled(world.stream(context), drawn())]
+    wanted = context.states + torch.cat([moved, moved[-1] + moved]) * world.conditioner.displacement_scale
+    torch.testing.assert_close(torch.stack(found, dim=1), wanted)
+
+
 def test_roll_goes_on_in_the_middle_of_a_chunk():
     world, actions = chunk_world(), drawn(frames=7)
     context = random_clip(world, frames=1)
