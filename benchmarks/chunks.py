@@ -18,12 +18,11 @@ from pathlib import Path
 import torch
 import tyro
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from rich.console import Console
-from rich.table import Table
 
 from conditioning.conditioner import ConditionerConfig
 from worldmodel.data.clip import Clip
 from worldmodel.files import write_json
+from worldmodel.model.card import table
 from worldmodel.model.precision import command_device, describe
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.world_model import WorldModel, WorldModelConfig
@@ -123,13 +122,14 @@ def main(config: ChunksConfig) -> None:
                 begin = time.perf_counter()
                 way()
                 seconds.setdefault(name, []).append(time.perf_counter() - begin)
-    rates = {name: config.batch * config.frames / statistics.median(each) for name, each in seconds.items()}
-    slowest = rates["one frame per latent"]
-    table = Table("way", "frames/s", "times as many", title=describe(device))
-    for name, rate in rates.items():
-        table.add_row(name, f"{rate:.1f}", f"{rate / slowest:.2f}")
-    Console(width=110).print(table)
-    write_json(config.out, {"frames_per_second": rates, "seconds": seconds, "device": describe(device)})
+    frames, first = config.batch * config.frames, seconds["one frame per latent"]
+    rows = []
+    for name, each in seconds.items():
+        ratios = sorted(one / mine for one, mine in zip(first, each, strict=True))
+        times = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        rows.append((name, f"{frames / statistics.median(each):.1f}", times))
+    print(table(("latents", "frames/s", "times as many"), rows))
+    write_json(config.out, {"seconds": seconds, "frames": frames, "device": describe(device)})
 
 
 if __name__ == "__main__":

@@ -232,9 +232,8 @@ class Conditioner(nn.Module):
                 present = torch.ones(shape, dtype=torch.bool, device=device)
         action = self.action(told, present)
         if self.known is not None:
-            action = action + self.known(
-                (torch.full(shape, self.config.chunk, device=device) if known is None else known) - 1
-            )
+            known = torch.full(shape, self.config.chunk, device=device) if known is None else known
+            action = action + self.known(known - 1)
         if self.task is not None:
             if words is None:
                 raise ValueError("the world model is told the task in words, and got none")

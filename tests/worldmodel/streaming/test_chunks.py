@@ -80,7 +80,19 @@ def test_a_step_shows_what_follows_if_its_action_is_held():
     same((seen.frames, seen.states), rolled(second, action.expand(-1, 4, -1))[0])
     assert first.frame.tolist() == [1, 1]
     torch.nn.init.normal_(world.conditioner.known.weight)  # but it knows that the other actions are only assumed
-    assert not torch.equal(world.stream(context).step(action[:, 0]).frames, seen.frames)
+    first, second = world.stream(context), world.stream(context)
+    assert not torch.equal(first.step(action[:, 0]).frames, rolled(second, action.expand(-1, 4, -1))[0][0])
+
+
+def test_a_chunk_begins_at_the_state_of_the_last_frame_before_it():
+    world = chunk_world()
+    with torch.no_grad():
+        world.dit.state_out.weight.zero_()
+        world.dit.state_out.bias.copy_(torch.arange(1.0, 9.0))  # displacements of four frames, in two dims
+    context, moved = random_clip(world, frames=1), torch.tensor([[1.0, 2], [3, 4], [5, 6], [7, 8]])
+    found = [states for _, states in rolled(world.stream(context), drawn())]
+    wanted = context.states + torch.cat([moved, moved[-1] + moved]) * world.conditioner.displacement_scale
+    torch.testing.assert_close(torch.stack(found, dim=1), wanted)
 
 
 def test_roll_goes_on_in_the_middle_of_a_chunk():

@@ -17,7 +17,7 @@ from functools import partial
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Real
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -41,6 +41,7 @@ from worldmodel.model.pretrained.attention import (
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.encoded import Clean
 from worldmodel.model.pretrained.family import Family, Levels, Turn
+from worldmodel.model.pretrained.rotary import precise
 
 Attend = Callable[[int, Keys, Keys, Keys], Keys]
 """(layer, queries, keys, values) -> what the queries read."""
@@ -153,7 +154,7 @@ class PretrainedDiT(nn.Module):
             show_first_frame(step.cache, self._late(step.frame[:, None], len(self.family.blocks)))
         one = torch.ones(latents.shape[:2], device=latents.device)
         x, levels = self._enter(latents, conditioning, one, one)
-        turn = self._turn(clean.frame * self.spacing)
+        turn = self._turn(clean.frame)
         past, attend, text = [], self._attention(clean, noisy=False), self._text()
         for layer, block in enumerate(self.family.blocks):
             x, k, v = block(layer, x, levels, turn, text, attend)
@@ -174,7 +175,7 @@ class PretrainedDiT(nn.Module):
         The state is not denoised, so `noisy_state` is not used.
         """
         x, levels = self._enter(noisy, encoded.conditioning, tau, step_size)
-        turn = self._turn((encoded.frame + 1) * self.spacing)
+        turn = self._turn(encoded.frame + 1)
         attend, text = self._attention(encoded, noisy=True), self._text()
         for layer, block in enumerate(self.family.blocks):
             x, _, _ = block(layer, x, levels, turn, text, attend)
@@ -252,18 +253,18 @@ class PretrainedDiT(nn.Module):
 
     # Positions
 
-    def _turn(self, position: Real[Tensor, "f q"]) -> Turn:
-        """Cosine and sine for every token of frames at these positions."""
+    def _turn(self, frame: Int[Tensor, "f q"]) -> Turn:
+        """Cosine and sine for every token of these frames, counted from the first one of the stream."""
         views, rows, columns = self.grid
-        time, places = self.family.rotation(position, rows, views * columns)
+        time, places = self.family.rotation(precise(frame) * self.spacing, rows, views * columns)
         places = rearrange(places, "h (v w) p -> (v h w) p", v=views)
         time = time[:, :, None].expand(-1, -1, len(places), -1)
         angles = torch.cat([time, places.to(time.dtype).expand(*time.shape[:2], -1, -1)], dim=-1)
         return angles.cos().float(), angles.sin().float()
 
-    def _late(self, frame: Real[Tensor, "f q"], layers: int = 1) -> Callable[[Keys], Keys]:
+    def _late(self, frame: Int[Tensor, "f q"], layers: int = 1) -> Callable[[Keys], Keys]:
         """Rotates keys of the first frame so that it seems at most a window behind each of these frames."""
-        position = frames_late(frame, self.window) * self.spacing
+        position = precise(frames_late(frame, self.window)) * self.spacing
         time, places = self.family.rotation(position, 1, 1)
         still = time.new_zeros(*time.shape[:2], places.shape[-1])
         angles = torch.cat([time, still], dim=-1)[:, :, None].repeat(layers, 1, 1, 1)

@@ -13,7 +13,7 @@ from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.source import Source, open_source
 
 NONE = "none"
-ENCODER_PARTS = ["tokenizer/*", "text_encoder/*"]
+ENCODER_PARTS = ["tokenizer/*", "text_encoder/*.json", "text_encoder/*.safetensors"]
 
 
 def settled(

@@ -8,13 +8,14 @@ from worldmodel.model.pretrained.family import Turn
 
 
 def axis_angles(position: Real[Tensor, "*b"], channels: int, base: float = 10000.0) -> Float[Tensor, "*b p"]:
-    """The angles `position base^(-2 i / channels)` of the `channels / 2` pairs of one axis, in fp64.
+    """The angles `position base^(-2 i / channels)` of the `channels / 2` pairs of one axis, see `precise`."""
+    index = precise(torch.arange(0, channels, 2, device=position.device))
+    return precise(position)[..., None] * base ** (-index / channels)
 
-    MPS devices, which have no fp64, compute in fp32.
-    """
-    wide = torch.float32 if position.device.type == "mps" else torch.float64
-    index = torch.arange(0, channels, 2, device=position.device, dtype=wide)
-    return position[..., None].to(wide) * base ** (-index / channels)
+
+def precise(position: Real[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Positions in fp64, so that those of long streams stay exact; in fp32 on MPS devices, which have no fp64."""
+    return position.to(torch.float32 if position.device.type == "mps" else torch.float64)
 
 
 def picture_angles(

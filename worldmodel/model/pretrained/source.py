@@ -27,7 +27,7 @@ FAMILIES = {
     "CosmosTransformer3DModel": "worldmodel.model.pretrained.cosmos:Cosmos",
 }
 """Families by the class that a transformer's `config.json` names."""
-PARTS = ["model_index.json", "transformer/*", "vae/*"]
+PARTS = ["model_index.json", *(f"{part}/*.{end}" for part in ("transformer", "vae") for end in ("json", "safetensors"))]
 HASHED = 1 << 20
 """Bytes at either end of a file of weights that are hashed; whole files of 10 GB would take a minute."""
 

@@ -213,8 +213,8 @@ def test_positions_may_lie_between_whole_numbers(backbone, told):
     """A spacing of 1 is tested against diffusers; with half of it, frames 0 and 2 are as far apart as 0 and 1 were."""
     latents, noisy, actions, states = drawn(3)
     level = torch.full((B, 3), 0.25)
-    halves = backbone(spacing=0.5)._turn(torch.tensor([[0, 2]]) * 0.5)
-    wholes = backbone()._turn(torch.tensor([[0, 1]]) * 1.0)
+    halves = backbone(spacing=0.5)._turn(torch.tensor([[0, 2]]))
+    wholes = backbone()._turn(torch.tensor([[0, 1]]))
     torch.testing.assert_close(halves, wholes)
     with full_precision():
         seen = [backbone(spacing=s, moved=True) for s in (1.0, 0.5)]

@@ -1,45 +1,26 @@
 """What a world model of the real sizes holds, counted on PyTorch's meta device, and a long stream."""
 
+import runpy
 from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
+from places import BENCHMARKS
 from tiny import random_clip
 from tiny_backbone import pretrained_world, write_wan
 
 from worldmodel.bench.timing import long_run
-from worldmodel.model.pretrained.adapters import adapters_of, add_adapters, is_adapter
-from worldmodel.model.pretrained.config import PretrainedConfig
-from worldmodel.model.pretrained.dit import PretrainedDiT
-from worldmodel.model.pretrained.wan import Wan
 from worldmodel.training.log import CLOCKS
 from worldmodel.training.loss import LossConfig, draw, training_loss
 
-WIDE = {"attention_head_dim": 128, "text_dim": 4096, "freq_dim": 256}
-REAL = {
-    "Wan2.1-T2V-1.3B": (16, {**WIDE, "num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}, 4.0),
-    "Wan2.2-TI2V-5B": (48, {**WIDE, "num_attention_heads": 24, "ffn_dim": 14336, "num_layers": 30}, 6.0),
-    "Wan2.1-T2V-14B": (16, {**WIDE, "num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40}, 4.0),
-}
+SCRIPT = runpy.run_path(str(BENCHMARKS / "backbone.py"))
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", SCRIPT["REAL"])
 def test_the_folder_holds_at_most_a_twentieth_of_the_base_at_rank_32(name):
-    channels, sizes, rate = REAL[name]
-    config = PretrainedConfig(name, lora_rank=32)
-    with torch.device("meta"):
-        family = Wan(WanTransformer3DModel(in_channels=channels, out_channels=channels, **sizes))
-        base = sum(p.numel() for p in family.transformer.parameters())
-        shape = {"num_views": 3, "latent_shape": (channels, 12, 20), "state_dim": 7, "spacing": 1.0}
-        dit = PretrainedDiT(config, family, **shape)
-        add_adapters(dit.transformer, family.adapted, adapters_of(config))
-    borrowed = dit.borrowed
-    kept = {name: value for name, value in dit.state_dict().items() if name not in borrowed}
-    assert base > 1.4e9
-    assert sum(value.numel() for value in kept.values()) <= 0.05 * base
-    assert sum(is_adapter(name) for name in kept) == 2 * 8 * sizes["num_layers"]
-    assert family.position_rate == rate
+    base, share = SCRIPT["adapters_share"](name)
+    assert base > 1.4
+    assert 0.005 < share <= 0.05
 
 
 @pytest.mark.slow

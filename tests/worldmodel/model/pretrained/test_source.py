@@ -37,6 +37,22 @@ def trained(world):
     return world.eval()
 
 
+def test_a_stream_that_is_reset_is_a_fresh_one_and_its_neighbour_goes_on(tmp_path):
+    world = trained(pretrained_world(write_wan(tmp_path, vae=False), lora_rank=2, window=2))
+    clip, actions = random_clip(world, frames=3), torch.rand(2, 6, 2)
+
+    def steps(stream, count):
+        return torch.stack([stream.step(actions[:, i]).frames for i in range(count)])
+
+    reset, alone, fresh = (world.stream(clip, seeds=[5, 6]) for _ in range(3))
+    steps(reset, 4)
+    steps(alone, 4)
+    reset.reset([1], clip.rows([1]), seeds=[6])
+    seen, went_on, begun = steps(reset, 3), steps(alone, 3), steps(fresh, 3)
+    assert torch.equal(seen[:, 1], begun[:, 1]) and torch.equal(seen[:, 0], went_on[:, 0])
+    assert not torch.equal(seen[:, 1], went_on[:, 1])
+
+
 @pytest.mark.parametrize("rank", (2, 0))
 def test_a_world_is_loaded_bit_for_bit_and_the_base_is_not_touched(folder, tmp_path, rank):
     before = hashes(folder)

@@ -7,10 +7,11 @@ import pytest
 import torch
 from drawn_episodes import DrawnEpisodes
 from places import LEROBOT_V30
-from tiny_backbone import pretrained_world, write_wan
+from tiny_backbone import pretrained_world, tiny_wan, write_wan
 
 from worldmodel.cli import parse
 from worldmodel.model.pretrained.config import PretrainedConfig
+from worldmodel.model.pretrained.wan import Wan
 from worldmodel.training.build import build_world
 from worldmodel.training.pretrain import VideoConfig, open_data
 from worldmodel.world_model import WorldModel
@@ -47,6 +48,10 @@ def test_a_world_is_built_with_noise_and_the_pace_of_the_data(folder):
     assert world.dit.spacing == pytest.approx(4.0 * 2 / 10), "4 positions a second, frames 0.2 s apart"
     assert pretrained_world(folder, position_rate=5.0).dit.spacing == pytest.approx(0.5)
     assert not world.own_codec
+
+
+def test_22_has_more_positions_a_second_than_21():
+    assert [Wan(tiny_wan(channels)).position_rate for channels in (16, 48)] == [4.0, 6.0]
 
 
 def test_a_world_to_start_from_gives_its_network(folder, tmp_path):
