@@ -23,6 +23,7 @@ class Hub(ThreadingHTTPServer):
     Attributes:
         repos: The files of every repository; `datasets/USER/NAME` for data sets.
         private: Whether it is private.
+        gated: Repositories whose licence the reader has not accepted; their files are refused.
         asked: Method and path of every request.
     """
 
@@ -30,6 +31,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.repos: dict[str, dict[str, bytes]] = {}
         self.private: dict[str, bool] = {}
+        self.gated: set[str] = set()
         self.objects: dict[str, bytes] = {}
         self.asked: list[tuple[str, str]] = []
 
@@ -137,6 +139,8 @@ class Handler(BaseHTTPRequestHandler):
             listed = [{"rfilename": path} for path in files]
             return self.answer(200, {"id": found[1], "sha": hub.commit(found[1]), "siblings": listed})
         found = re.fullmatch(r"/((?:datasets/)?[\w.-]+/[\w.-]+)/resolve/[\w.-]+/(.+)", self.path)
+        if found and found[1] in hub.gated:
+            return self.answer(403, {"error": "Access is restricted"}, {"X-Error-Code": "GatedRepo"})
         data = hub.repos.get(found[1], {}).get(unquote(found[2])) if found else None
         if data is None:
             return self.answer(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
@@ -154,6 +158,17 @@ def tree(files: dict[str, bytes]) -> list[dict]:
         {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
         for path, data in files.items()
     ]
+
+
+def take_for_the_hub(hub: Hub, monkeypatch, cache) -> None:
+    """Direct the real client to a stand-in, with a cache of its own and the token of a writer."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
 
 
 @contextmanager

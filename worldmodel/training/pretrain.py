@@ -172,6 +172,8 @@ class VideoConfig(PretrainConfig):
     picture_pixels: int = 256 * 320
     learning_rate: float = 1e-4
     warmup: int = 100
+    codec: str | Path | None = None
+    """Folder of another autoencoder with latents of the same kind; by default the one of --backbone."""
     latent_cache: bool = True
     """Encode all frames once, before training, and keep their latents on the disk."""
     injection: tyro.conf.Suppress[Literal["adaln"]] = "adaln"
