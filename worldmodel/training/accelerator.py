@@ -102,7 +102,9 @@ def joined(
     """
     if accelerator.is_fsdp2:
         if any(isinstance(each, Muon) for each in optimizers):
-            raise ValueError("Muon needs whole matrices, which FSDP does not keep; pass --no-muon, or launch without it")
+            raise ValueError(
+                "Muon needs whole matrices, which FSDP does not keep; pass --no-muon, or launch without it"
+            )
         plugin = accelerator.state.fsdp_plugin
         plugin.auto_wrap_policy = transformer_auto_wrap_policy if blocks else None
         plugin.transformer_cls_names_to_wrap = sorted({type(block).__name__ for block in blocks})

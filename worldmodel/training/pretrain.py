@@ -41,7 +41,7 @@ from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
 from worldmodel.training.malloc import check_memory, training_bytes
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.prefetch import Ahead
-from worldmodel.training.share import backward_in_parts, share, wait_for_all, whole, whole_weights
+from worldmodel.training.share import backward_in_parts, share, wait_for_all, whole
 from worldmodel.training.validate import validate
 from worldmodel.world_model import WorldDescription, WorldModel, WorldModelConfig
 
@@ -269,10 +269,9 @@ def pretrain(config: PretrainConfig) -> Path:
                 state = {k: whole(v) for k, v in world.state_dict().items() if not k.startswith(world.elsewhere)}
                 if share().first:
                     world.save(config.out, state=state)
-                with whole_weights(model):  # which a state dictionary would divide again
-                    if share().first:
-                        log.validation(validate(world, source, held_out, config.out / "validation", log.step))
-                    wait_for_all()
+                    whole_world = WorldModel.load(config.out, world.device) if accelerator.is_fsdp2 else world
+                    log.validation(validate(whole_world, source, held_out, config.out / "validation", log.step))
+                wait_for_all()
                 average.swap(world)
             if last or log.stopping or log.step % config.save_interval == 0:
                 save_state(config.out / "state", world, average, optimizers, log.progress)

@@ -127,7 +127,9 @@ def test_a_signal_to_all_processes_saves_once_and_goes_on(tmp_path, sent):
     options += " --dit.width 32 --dit.head-width 16 --dit.patch 8 --dit.encoder-depth 1 --dit.decoder-depth 1"
     run = ["-m", "worldmodel.cli", *options.split(), "--data", str(LEROBOT_V30), "--out", str(tmp_path / "run")]
     launch = [sys.executable, *LAUNCH.split(), "--num_processes", "2", *run]
-    process = subprocess.Popen([*launch, "--steps", "100000"], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        [*launch, "--steps", "100000"], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     table = tmp_path / "run" / "losses.csv"
     while not table.exists() or len(table.read_text().splitlines()) < 5:
         assert process.poll() is None
