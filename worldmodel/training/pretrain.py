@@ -193,9 +193,8 @@ class TrainingStep(nn.Module):
 def pretrain(config: PretrainConfig) -> Path:
     """Train, and write the moving average of the weights to `out`; returns `out`.
 
-    Batch `i` and its noise depend on `seed` and `i` only, so a resumed run repeats the losses of an
-    uninterrupted one, and `n` processes with the same global batch repeat those of one. A run may be resumed with
-    another number of processes.
+    Batch `i` and its noise depend on `seed` and `i` only, so a resumed run repeats the losses of an uninterrupted one,
+    and any number of processes, which may change with a resume, repeats those of one.
 
     Raises:
         ValueError: If data and configuration do not fit, the folder or the run to resume is another
@@ -237,8 +236,8 @@ def pretrain(config: PretrainConfig) -> Path:
     source = with_latents(config, world, source)
     optimizers = build_optimizers(world, config.learning_rate, muon=config.muon)
     blocks = world.dit.family.blocks if isinstance(world.dit, PretrainedDiT) else ()
-    step = TrainingStep(world, config.loss)
-    model, optimizers = joined(accelerator, step, optimizers, blocks=tuple(blocks), unused=world.describes)
+    model = TrainingStep(world, config.loss)
+    model, optimizers = joined(accelerator, model, optimizers, blocks=tuple(blocks), unused=world.describes)
     average = MovingAverage(world, config.average_decay)
     log = RunLog(accelerator, config.out, total_steps=config.steps, minutes=config.minutes, clock=CLOCKS[config.clock])
     if config.resume and has_state(config.out):
@@ -355,7 +354,6 @@ def batch(
     step: int,
 ) -> tuple[Clip, Draws]:
     """This process's clips and random numbers of one step: a pure function of seed and step."""
-    generator = torch.Generator().manual_seed(mix_seed(config.seed, step))
     clips, frames = clip_shape(config, step)
     rows = rows_of_process(clips, config.accumulate)
     longest = max(source.lengths[episode] for episode in episodes)
@@ -364,7 +362,7 @@ def batch(
         config.loss,
         batch=clips,
         frames=frames,
-        generator=generator,
+        generator=torch.Generator().manual_seed(mix_seed(config.seed, step)),
         largest_gap=max((longest - 1) // config.stride - frames + 2, 1),
     )
     clip = sample_clips(

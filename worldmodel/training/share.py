@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, gather, reduce
 from einops import rearrange
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_gather
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -148,6 +148,18 @@ def every_row(rows: Float[Tensor, "b *n"]) -> Float[Tensor, "all *n"]:
     The loss is then the same in all processes, and so is the mean of its gradients over them.
     """
     return rows if share().number == 1 else torch.cat(all_gather(rows.contiguous()))
+
+
+def not_none(rows: Bool[Tensor, "b *n"]) -> Bool[Tensor, "b *n"]:
+    """The rows to compute; where there are none in this process, the first one, since others may have some.
+
+    FSDP needs the network to be called as often in all processes. Alone it is `rows`.
+    """
+    if share().number == 1 or rows.any():
+        return rows
+    first = torch.zeros_like(rows)
+    first[:1] = True
+    return first
 
 
 def agreed(seconds: float, asked: bool) -> tuple[float, bool]:

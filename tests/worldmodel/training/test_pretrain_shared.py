@@ -52,7 +52,7 @@ def test_processes_read_the_clips_of_one_each_its_own(source, number):
     shares = in_processes(drawn, number)
     for step, (clips, noise, tau, passes) in enumerate(alone):
         mine = [each[step] for each in shares]
-        assert sum((each[0] for each in mine), []) == clips and len(mine[0][0]) == len(clips) // number
+        assert [clip for each in mine for clip in each[0]] == clips and len(mine[0][0]) == len(clips) // number
         assert torch.equal(torch.cat([each[1] for each in mine]), noise)
         assert torch.equal(torch.cat([each[2] for each in mine]), tau)
         assert {each[3] for each in mine} == {passes}
