@@ -86,7 +86,8 @@ def hindsight_loss(
         plans: The normalised actions that followed.
         pairs: Which frame is the goal of which.
         generator: Draws what the loss of the policy needs.
-        rows: Which ones of more pairs they are, as in `ClonedPolicy.loss`; `total` is the number of all.
+        rows: Which ones of more pairs they are, as in `ClonedPolicy.loss`.
+        total: Number of all.
     """
     at = pairs.start.to(looked.device)
     seen = None if states is None else states[at]

@@ -43,9 +43,9 @@ class StopRequest:
     """A context manager that turns Ctrl-C and SIGTERM into a flag, which a loop reads once per step.
 
     The second signal raises `KeyboardInterrupt` at once; in launched processes only if it comes more than a moment
-    later, because a launcher passes on the signal that the terminal has sent to all processes already. A signal that the process ignores stays ignored; `nohup` and
-    shells set this for processes in the background. Outside the main thread nothing happens, because Python allows
-    handlers only there.
+    later, because a launcher passes on the signal that the terminal has sent to all processes already. A signal that
+    the process ignores stays ignored; `nohup` and shells set this for processes in the background. Outside the main
+    thread nothing happens, because Python allows handlers only there.
 
     Attributes:
         requested: Whether a signal has come.

@@ -22,7 +22,7 @@ from worldmodel.model.codec import PixelCodec, to_signed
 from worldmodel.model.flow import add_noise, ramp_weight, shortcut_target, velocity_weight
 from worldmodel.streaming.coded import by_latent, drawn_known, latents_of
 from worldmodel.training.erased import erased_patches
-from worldmodel.training.share import every_row, share
+from worldmodel.training.share import every_row, not_none, share
 from worldmodel.world_model import WorldModel
 
 
@@ -127,11 +127,10 @@ def draw(
 ) -> Draws:
     """Draw the random numbers of a batch of clips with `frames` frames, on the world's device.
 
-    The number of frames of a world with chunks is counted in latents from here on.
-    `action_dropout` is the share of clips of `known_actions`.
-    `largest_gap` is the largest gap that the data allows (default: 1). Clips of two frames have no
-    gap: no frame would be left to predict. A GPU draws its noise itself, from the seed of
-    `generator`: on a CPU this would take longer than the training step on the GPU.
+    The number of frames of a world with chunks is counted in latents from here on. `action_dropout` is the share of
+    clips of `known_actions`. `largest_gap` is the largest gap that the data allows (default: 1). Clips of two frames
+    have no gap: no frame would be left to predict. A GPU draws its noise itself, which on a CPU would take longer than
+    the step on the GPU.
     """
     frames = latents_of(frames, world.chunk)
     shape, steps, device = (batch, frames - 1), world.config.max_steps, world.device
@@ -182,8 +181,7 @@ def draw(
         drawn = replace(drawn, present=known_actions(shape, action_dropout, generator).to(device))
     if not world.describes or bool(uniform(1) < config.latent_dropped):
         return drawn
-    width = world.config.conditioner.latent_dim
-    return replace(drawn, latent_noise=normal(*shape, width))
+    return replace(drawn, latent_noise=normal(*shape, world.config.conditioner.latent_dim))
 
 
 def motion_weight(
@@ -213,9 +211,8 @@ def cell_weight(
     if not isinstance(world.codec, PixelCodec):
         pictures = to_signed(clip.frames)
         target, current = pictures[:, 1:], pictures[:, :-1]
-    return motion_weight(
-        target, current, config.motion_contrast, config.motion_saturation, cell=world.codec.downsampling
-    )
+    settings = config.motion_contrast, config.motion_saturation, world.codec.downsampling
+    return motion_weight(target, current, *settings)
 
 
 def frame_weights(
@@ -264,7 +261,7 @@ def training_loss(
     noise = (draws.noise, draws.state_noise)[: len(target)]
     noisy = tuple(add_noise(x, n, draws.tau) for x, n in zip(target, noise, strict=True))
     predicted = world.predict(encoded, noisy, draws.tau, draws.step_size)
-    goal = _with_shortcut_rows(world, encoded, draws, target, noisy, config)
+    goal = _with_shortcut_rows(world, encoded, draws, target, noisy) if config.shortcut_interval else target
     weight, state_weight = frame_weights(world, draws, config)
     pixel_weight = cell_weight(world, clip, target_latent, context, config) * presence(world, clip, context)
     error = pixel_weight * (predicted[0].float() - goal[0]) ** 2
@@ -280,8 +277,7 @@ def _describe(
 ) -> tuple[Clip, Float[Tensor, ""]]:
     """Add latent actions to unlabelled video, unless they are dropped; returns also their penalty.
 
-    Nats up to `latent_nats` are free ("free bits", 1606.04934): with a penalty on all of them, the
-    latent would lose its information before the network has learned to use it.
+    Nats up to `latent_nats` are free (1606.04934): otherwise the latent loses its information before it is used.
     """
     mean, log_variance = world.latent_encoder(latents)
     actions = None
@@ -338,11 +334,10 @@ def _self_forward(
 ) -> tuple[Tensor, Tensor | None]:
     """Replace part of the context by one-step predictions made from the context before it.
 
-    Every frame is predicted from the current context in one parallel pass, as in parallel
-    scheduled sampling (1906.04331); repeated passes compound the errors of consecutive frames.
+    All are predicted from the current context in one parallel pass, as in parallel scheduled sampling (1906.04331).
     """
     wanted = draws.replaced[:, 1:]  # the frame after each
-    if not wanted.any() and share().number == 1:  # FSDP wants the network to be called as often in all processes
+    if not wanted.any() and (world.dit.separable or share().number == 1):  # see `not_none`
         return context, states
     past = None if states is None else states[:, :-1]
     encoded = encode_context(world, clip.head(context.shape[1]), context[:, :-1], past, draws)
@@ -371,19 +366,12 @@ def _next_frames(
 
 
 def _with_shortcut_rows(
-    world: WorldModel,
-    encoded: EncodedFrames,
-    draws: Draws,
-    target: tuple[Tensor, ...],
-    noisy: tuple[Tensor, ...],
-    config: LossConfig,
+    world: WorldModel, encoded: EncodedFrames, draws: Draws, target: tuple[Tensor, ...], noisy: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
     """The training target: the data, and on shortcut rows the result of two half steps."""
-    rows, none = draws.shortcut, not draws.shortcut.any()
-    if none and (share().number == 1 or not config.shortcut_interval or world.config.max_steps == 1):
+    rows = not_none(draws.shortcut)
+    if not rows.any():
         return target
-    if none:  # other processes have some, and FSDP wants the network to be called as often in all
-        rows = torch.arange(len(rows), device=rows.device) == 0
     with torch.no_grad():
         known = encoded.rows(rows)
         reached = shortcut_target(
@@ -392,12 +380,10 @@ def _with_shortcut_rows(
             draws.tau[rows],
             draws.step_size[rows],
         )
-    if none:
-        return target
     goals = tuple(x.clone() for x in target)
     for goal, value in zip(goals, reached, strict=True):
         goal[rows] = value
-    return goals
+    return goals if draws.shortcut.any() else target
 
 
 def presence(world: WorldModel, clip: Clip, latents: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
 from worldmodel.training.malloc import check_memory, training_bytes
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.prefetch import Ahead
-from worldmodel.training.share import backward_in_parts, share, wait_for_all, whole, whole_weights
+from worldmodel.training.share import backward_in_parts, share, wait_for_all, whole
 from worldmodel.training.validate import validate
 from worldmodel.world_model import WorldDescription, WorldModel, WorldModelConfig
 
@@ -205,9 +205,8 @@ class TrainingStep(nn.Module):
 def pretrain(config: PretrainConfig) -> Path:
     """Train, and write the moving average of the weights to `out`; returns `out`.
 
-    Batch `i` and its noise depend on `seed` and `i` only, so a resumed run repeats the losses of an
-    uninterrupted one, and `n` processes with the same global batch repeat those of one. A run may be resumed with
-    another number of processes.
+    Batch `i` and its noise depend on `seed` and `i` only, so a resumed run repeats the losses of an uninterrupted one,
+    and any number of processes, which may change with a resume, repeats those of one.
 
     Raises:
         ValueError: If data and configuration do not fit, the folder or the run to resume is another
@@ -254,8 +253,8 @@ def pretrain(config: PretrainConfig) -> Path:
     source = with_latents(config, world, source)
     optimizers = build_optimizers(world, config.learning_rate, muon=config.muon)
     blocks = world.dit.family.blocks if isinstance(world.dit, PretrainedDiT) else ()
-    step = TrainingStep(world, config.loss)
-    model, optimizers = joined(accelerator, step, optimizers, blocks=tuple(blocks), unused=world.describes)
+    model = TrainingStep(world, config.loss)
+    model, optimizers = joined(accelerator, model, optimizers, blocks=tuple(blocks), unused=world.describes)
     average = MovingAverage(world, config.average_decay)
     log = RunLog(accelerator, config.out, total_steps=config.steps, minutes=config.minutes, clock=CLOCKS[config.clock])
     if config.resume and has_state(config.out):
@@ -286,10 +285,9 @@ def pretrain(config: PretrainConfig) -> Path:
                 state = {k: whole(v) for k, v in world.state_dict().items() if not k.startswith(world.elsewhere)}
                 if share().first:
                     world.save(config.out, state=state)
-                with whole_weights(model):  # which a state dictionary would divide again
-                    if share().first:
-                        log.validation(validate(world, source, held_out, config.out / "validation", log.step))
-                    wait_for_all()
+                    whole_world = WorldModel.load(config.out, world.device) if accelerator.is_fsdp2 else world
+                    log.validation(validate(whole_world, source, held_out, config.out / "validation", log.step))
+                wait_for_all()
                 average.swap(world)
             if last or log.stopping or log.step % config.save_interval == 0:
                 save_state(config.out / "state", world, average, optimizers, log.progress)
@@ -374,7 +372,6 @@ def batch(
     step: int,
 ) -> tuple[Clip, Draws]:
     """This process's clips and random numbers of one step: a pure function of seed and step."""
-    generator = torch.Generator().manual_seed(mix_seed(config.seed, step))
     clips, frames = clip_shape(config, step)
     rows = rows_of_process(clips, config.accumulate)
     longest = max(source.lengths[episode] for episode in episodes)
@@ -383,7 +380,7 @@ def batch(
         config.loss,
         batch=clips,
         frames=frames,
-        generator=generator,
+        generator=torch.Generator().manual_seed(mix_seed(config.seed, step)),
         largest_gap=max((longest - 1) // config.stride - frames + 2, 1) if world.chunk == 1 else 1,
         action_dropout=config.action_dropout,
     )

@@ -5,8 +5,8 @@ rows. So the number of processes changes neither the data nor the noise of a ste
 number.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,9 +14,8 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, gather, reduce
 from einops import rearrange
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, distributed, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.nn.functional import all_gather
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -151,6 +150,18 @@ def every_row(rows: Float[Tensor, "b *n"]) -> Float[Tensor, "all *n"]:
     return rows if share().number == 1 else torch.cat(all_gather(rows.contiguous()))
 
 
+def not_none(rows: Bool[Tensor, "b *n"]) -> Bool[Tensor, "b *n"]:
+    """The rows to compute; where there are none in this process, the first one, since others may have some.
+
+    FSDP needs the network to be called as often in all processes. Alone it is `rows`.
+    """
+    if share().number == 1 or rows.any():
+        return rows
+    first = torch.zeros_like(rows)
+    first[:1] = True
+    return first
+
+
 def agreed(seconds: float, asked: bool) -> tuple[float, bool]:
     """The seconds of process 0, and whether any process was asked to stop; the same in all processes."""
     if share().number == 1:
@@ -180,21 +191,6 @@ def collected(rows: Shaped[Tensor, "b *n"], total: int, repeats: int = 1) -> Sha
     every = gather(rows.contiguous())
     every = rearrange(every, "(p k i) ... -> k (p i) ...", p=number, k=repeats)[:, :total]
     return rearrange(every, "k n ... -> (k n) ...")
-
-
-@contextmanager
-def whole_weights(model: nn.Module) -> Iterator[None]:
-    """Inside, every process has all weights of a model that FSDP shards, so that the first one can use it alone."""
-    parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
-    for part in parts:
-        part.unshard()
-        part.set_reshard_after_forward(False, recurse=False)
-    try:
-        yield
-    finally:
-        for part in parts:
-            part.set_reshard_after_forward(part is not model, recurse=False)
-            part.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:

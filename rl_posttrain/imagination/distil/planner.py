@@ -38,7 +38,7 @@ def propose(
 ) -> Float[Tensor, "n m k a"]:
     """Normalised plans to compare: the policy's own, and plans near it, each with one offset for all its actions.
 
-    The others of a flow are near samples of it. Where `features` are those of the `rows` of `total` streams, the numbers
+    The others of a flow are near samples of it. Where `features` are those of the `rows` of `total` streams, numbers
     of all streams are drawn.
     """
     number, plans = len(features) if total is None else total, config.distil.plans

@@ -255,3 +255,13 @@ def test_what_one_can_do_without_is_none(tmp_path, monkeypatch):
     assert find_optional("none", "judge.json") is None
     assert find_optional("checkpoints/pusht", "judge.json") is None
     assert find_optional("checkpoints/pusht", "world.json") == ROOT / "checkpoints" / "pusht"
+
+
+def test_of_several_launched_processes_the_first_one_checks(tmp_path, monkeypatch):
+    """The others may come when it has already written something."""
+    (tmp_path / "world.json").write_text("{}")
+    monkeypatch.setenv("RANK", "1")
+    check_out(tmp_path, "world.json", overwrite=False)
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ValueError, match="exists already"):
+        check_out(tmp_path, "world.json", overwrite=False)

@@ -70,6 +70,20 @@ def test_the_first_signal_sets_a_flag_and_the_second_one_stops():
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
+def test_a_launcher_passes_on_the_signal_that_a_process_has_already(monkeypatch, capfd):
+    """A launched process takes it for one request; the first one alone says that it stops."""
+    for index, said in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", index)
+        with StopRequest() as stop:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+            assert stop.requested
+            stop.since -= 3
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+        assert capfd.readouterr().err.count("stopping after this step") == said
+
+
 def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -96,11 +96,10 @@ def test_a_killed_run_resumes_with_the_losses_of_an_uninterrupted_one(tmp_path):
 
 
 def launch(num_processes: int, *arguments: str) -> subprocess.CompletedProcess:
-    """`pretrain` in gloo processes; on CPUs `accelerate launch` starts several only by MPI."""
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(num_processes)]
-    return subprocess.run(
-        [sys.executable, *launcher, "--standalone", *arguments[1:]], capture_output=True, text=True, timeout=300
-    )
+    """A command in gloo processes, under `accelerate launch`."""
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
+    launcher += ["--dynamo_backend", "no", "--num_processes", str(num_processes)]
+    return subprocess.run([sys.executable, *launcher, *arguments[1:]], capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.slow
@@ -112,8 +111,9 @@ def test_two_processes_give_the_loss_of_one(tmp_path):
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert two[0] == pytest.approx(one[0], rel=1e-4)
     assert two == pytest.approx(one, rel=2e-3)
+    assert done.stdout.count("device: ") == 1 and done.stderr.count("pretrain: step 3 of 3") == 1
     refused = launch(2, *command(tmp_path / "odd", *options, "--batch", "7"))
-    assert "batch 7 does not divide by 2 processes" in refused.stderr
+    assert refused.stderr.count("worldmodel pretrain: batch 7 does not divide by 2 processes") == 1
 
 
 @pytest.mark.slow

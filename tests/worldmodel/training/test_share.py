@@ -20,7 +20,7 @@ from worldmodel.training.share import (
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_shares_make_up_the_whole_in_its_order(number):
     rows = [list(range(10))[Share(index, number).rows(10)] for index in range(number)]
-    assert sum(rows, []) == list(range(10))
+    assert [row for each in rows for row in each] == list(range(10))
     assert max(map(len, rows)) - min(map(len, rows)) <= 1
     weights = [Share(index, number).weight(len(rows[index]), 10) for index in range(number)]
     means = [sum(each) / len(each) for each in rows]
