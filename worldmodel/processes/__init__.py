@@ -184,8 +184,8 @@ def _work_here(
 
 def _start(start: Callable[..., None], start_with: tuple[Any, ...]) -> None:
     """Set up a worker process, which ends when its parent ends, even if that one is killed."""
-    start(*start_with)
     end_with_parent()
+    start(*start_with)
 
 
 def wait_briefly() -> None:

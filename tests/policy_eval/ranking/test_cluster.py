@@ -71,7 +71,7 @@ def ranked(nodes: Nodes, workers: str, out: str, meanwhile: Callable[[], None] =
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         meanwhile()
-        said, _ = process.communicate(timeout=180)
+        said, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == 0, said.decode()
