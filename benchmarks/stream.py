@@ -1,7 +1,7 @@
 """The same batches from a folder, from a URL, and with a cache of a tenth of the data.
 
     python benchmarks/stream.py
-    python benchmarks/stream.py --data data/pusht data/demos.hdf5 --batches 50
+    python benchmarks/stream.py --data data/pusht data/demos.hdf5 --batches 20
 
 Batches of random clips are read from the folder itself and compared, bit for bit, with those of the same data set by a
 URL (`memory://`, and `file://` from two processes at once), with a bound on the fetched files of a tenth of their size,
@@ -40,7 +40,7 @@ class StreamConfig:
 
     data: tuple[Path, ...] = (SETS / "lerobot_v21_pusht", SETS / "lerobot_v30_pusht")
     """Folders of data sets, or files."""
-    batches: int = 20
+    batches: int = 5
     """Number of batches."""
     batch: int = 8
     """Clips in a batch."""
