@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,8 +88,14 @@ def equal(one: Clip, other: Clip) -> bool:
 
 def held_bytes(folder: Path) -> int:
     """Bytes of files in a folder, without marks and locks."""
-    files = (Path(at, name) for at, _, names in os.walk(folder) for name in names)
-    return sum(file.stat().st_size for file in files if file.suffix not in (".json", ".lock", ".sha256"))
+    total = 0
+    for at, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # another process removes files meanwhile
+                status = os.stat(Path(at, name))
+                if not name.endswith((".json", ".lock", ".sha256")):
+                    total += min(status.st_size, 512 * status.st_blocks)
+    return total
 
 
 def compare(expected: list[Clip], source: EpisodeSource, config: StreamConfig, disk: Path) -> dict[str, float]:
