@@ -77,9 +77,9 @@ class ScaleConfig:
     """Numbers of workers in the simulation of the queue."""
     batches: tuple[int, ...] = (1, 4, 16)
     """Batch sizes at which dreamed steps are timed."""
-    seconds: float = 4.0
+    seconds: float = 1.0
     """Seconds of each measurement of decoding."""
-    rounds: int = 4
+    rounds: int = 2
     """Turns of each measurement of dreamed steps."""
     out: Path = Path("runs/benchmarks/scale.json")
     """Where the numbers go."""

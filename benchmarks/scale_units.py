@@ -1,6 +1,6 @@
 """What one unit of work costs on this machine: a frame decoded, a training step, a dreamed step, a simulated one.
 
-All in seconds of CPU time of one thread, which other programs disturb less than the time on a clock.
+All in seconds of CPU time, which other programs disturb less than the time on a clock.
 """
 
 import statistics
@@ -45,10 +45,10 @@ def decoding_units(seconds: float) -> dict[str, float]:
             (Path(folder) / f"episode_{episode}").mkdir()
             encode_video(Path(folder) / f"episode_{episode}" / "top.mp4", moving_pictures(200, seed=episode), 10)
         size = sum(file.stat().st_size for file in Path(folder).rglob("*.mp4"))
-        large = decoding_speed(open_episodes(folder), workers=1, seconds=seconds, frames=10, clock=time.thread_time)
+        large = decoding_speed(open_episodes(folder), workers=1, seconds=seconds, frames=10, clock=time.process_time)
     videos = sum(file.stat().st_size for file in SMALL_SET.rglob("*.mp4"))
     source = open_episodes(SMALL_SET)
-    small = decoding_speed(source, workers=1, seconds=seconds, frames=10, clock=time.thread_time)
+    small = decoding_speed(source, workers=1, seconds=seconds, frames=10, clock=time.process_time)
     return {
         "frames_per_second_256": large.frames_per_second,
         "clip_frames_per_second_256": large.clip_frames_per_second,

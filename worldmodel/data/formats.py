@@ -1,5 +1,6 @@
 """Open episodes in any supported format."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -78,6 +79,8 @@ def open_episodes(
 
 def open_set(path: str | Path, request: Request) -> TableSource:
     """Open one data set; `path` is as in `open_episodes`."""
+    if request.cache_gb is not None and not 0 <= request.cache_gb < math.inf:
+        raise ValueError(f"--cache-gb {request.cache_gb}: expected a number from 0")
     if is_url(path):
         return _open_url(path, request)
     return _open_path(shipped(path), str(path), request)

@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -31,8 +31,12 @@ def make_room(root: Path, folder: Path, need: int, limit: int | None) -> None:
     """
     if limit is None:
         return
-    others = [(mark.stat().st_atime_ns, mark.parent) for mark in root.glob(f"*/{MARK}") if mark.parent != folder]
-    sizes = {other: sum(file.stat().st_size for file in _files(other)) for _, other in others}
+    others, sizes = [], {}
+    for mark in root.glob(f"*/{MARK}"):
+        with suppress(FileNotFoundError):  # another process removes it now
+            if mark.parent != folder:
+                others.append((mark.stat().st_atime_ns, mark.parent))
+                sizes[mark.parent] = _size(mark.parent)
     total = need + sum(sizes.values())
     for _, other in sorted(others):
         if total <= limit:
@@ -41,8 +45,14 @@ def make_room(root: Path, folder: Path, need: int, limit: int | None) -> None:
             total -= sizes[other]
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (Path(at, name) for at, _, names in os.walk(folder) for name in names)
+def _size(folder: Path) -> int:
+    """Bytes of all files in a folder; other processes may remove some meanwhile."""
+    total = 0
+    for at, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.stat(Path(at, name)).st_size
+    return total
 
 
 def _removed(folder: Path) -> bool:

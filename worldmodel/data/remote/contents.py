@@ -281,11 +281,11 @@ def _driven(file: RemoteFile) -> Iterator[fsspec.AbstractFileSystem]:
     try:
         system, _ = fsspec.core.url_to_fs(file.root)
         yield system
-    except ValueError:
-        raise
     except FileNotFoundError as error:
         raise ValueError(f"{file.url}: is gone, it was there when the data set was listed") from error
     except Exception as error:  # drivers raise classes of their own
+        if isinstance(error, ValueError) and str(error).startswith(f"{file.url}: "):
+            raise  # of `_write`
         refuse(file.url, error)
 
 

@@ -16,7 +16,7 @@ from filelock import FileLock
 from worldmodel.data.remote.contents import Part, fetched
 from worldmodel.data.remote.listing import Listing, RemoteFile, list_files, read_listing
 from worldmodel.data.remote.url import UnreachableError, normal_url
-from worldmodel.files import HUB, default_cache_folder, fetch_from_hub, write_json
+from worldmodel.files import HUB, default_cache_folder, fetch_from_hub, write_json, write_text
 
 GB = 10**9
 
@@ -65,7 +65,7 @@ def stand_in(url: str | Path, cache_gb: float | None = None) -> Path:
     with FileLock(f"{tree}.lock"):
         if not (tree / "listing.json").is_file():
             _plant(listing, tree)
-        (tree / "cache_gb").write_text("" if cache_gb is None else str(cache_gb))
+        write_text(tree / "cache_gb", "" if cache_gb is None else str(cache_gb))
     return tree / "files" / next(iter(listing.files)) if listing.alone else tree / "files"
 
 

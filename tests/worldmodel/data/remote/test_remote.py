@@ -116,6 +116,10 @@ def test_ranges_of_a_part_by_hand():
     assert byte_ranges(samples, 50, 53, piece=100) == ((100, 350), (100 + 400, 110 + 790))
     assert byte_ranges(samples, 2, 3, piece=1) == ((100, 110 + 270),)
     assert byte_ranges(samples, 99, 99, piece=1) == ((100, 350), (100 + 960, 110 + 990))
+    open_group = count.copy()
+    open_group[[52, 53, 54]] = [54, 52, 53]  # the keyframe is shown after two frames that are stored behind it
+    samples_of_it = Samples(open_group, samples.place, samples.end, samples.key)
+    assert byte_ranges(samples_of_it, 52, 55, piece=1) == ((100, 350), (100 + 480, 110 + 790))
     late = Samples(count[::-1].copy(), samples.place, samples.end, samples.key)  # stored last first
     assert byte_ranges(late, 0, 0, piece=1) == ((100, 1100),)
 
@@ -248,6 +252,10 @@ def test_a_file_that_goes_away_while_it_is_read(sets, memory):
         ),
         (ConnectionError("the line\nis cut"), "cannot be read: the line is cut"),
         (KeyError("odd"), "cannot be read: 'odd'"),
+        (
+            ValueError("two\nlines of https://u:p@h"),
+            "refusing://set/a.json: cannot be read: two lines of https://...@h",
+        ),
     ],
 )
 def test_what_a_driver_refuses_is_one_line_without_secrets(error, words):
@@ -287,6 +295,12 @@ def test_what_a_url_cannot_be(url, words, memory):
     with pytest.raises(ValueError, match=words) as caught:
         open_episodes(url)
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bound", [-1.0, float("nan"), float("inf")])
+def test_a_bound_is_a_number_from_zero(bound):
+    with pytest.raises(ValueError, match=f"^--cache-gb {bound}: expected a number from 0$"):
+        open_episodes(V21, options=DataOptions(cache_gb=bound))
 
 
 def test_a_refused_listing():
