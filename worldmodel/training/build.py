@@ -70,8 +70,8 @@ def build_world(
 ) -> WorldModel:
     """A world model that fits `source`, normalised by the statistics of `episodes`.
 
-    With `init` the architecture (with the injection of actions), the codec, the temperature, and
-    all weights and statistics of equal shape come from that world model. If it has latent actions,
+    With `init` the architecture (with the injection of actions), the codec, temperature, guidance,
+    and all weights and statistics of equal shape come from that world model. If it has latent actions,
     a controller learns to compute them from real ones. `angles` are the state dims that wrap; see `state_angles`.
     `action_dropout` is only noted in the world model.
 
@@ -108,6 +108,7 @@ def build_world(
         dit=dit if start is None else start.config.dit,
         robot_type=source.robot_type,
         temperature=0.0 if start is None else start.config.temperature,
+        guidance=1.0 if start is None else start.config.guidance,
     )
     world = WorldModel(config, _load_codec(codec) if start is None else start.codec)
     _set_statistics(world, source, episodes)
