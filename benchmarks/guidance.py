@@ -63,6 +63,10 @@ class GuidanceConfig:
     """Weights of guidance to try."""
     starts: int = 2
     """Windows per episode."""
+    init: Path | None = None
+    """World model to start both trainings from; it sets the architecture. By default they start from nothing."""
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
     seed: int = 0
     """Seed of weights, batches, noise and shuffling."""
     dit: DiTConfig = field(default_factory=DiTConfig)
@@ -83,6 +87,8 @@ def train(config: GuidanceConfig, action_dropout: float) -> WorldModel:
             size=(config.size, config.size),
             relative_to=config.relative_to,
             action_dropout=action_dropout,
+            init=config.init,
+            learning_rate=config.learning_rate,
             validation_episodes=1,
             validation_interval=10**6,
             save_interval=100,

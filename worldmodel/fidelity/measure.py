@@ -1,5 +1,6 @@
 """How faithful a world model is to held-out episodes: `worldmodel fidelity`."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -117,6 +118,8 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
     if config.temperature is not None:
         world.config = replace(world.config, temperature=config.temperature)
     if config.guidance is not None:
+        if not 0 <= config.guidance < math.inf:
+            raise ValueError(f"--guidance is a number of at least 0, got {config.guidance}")
         world.config = replace(world.config, guidance=config.guidance)
 
     source = open_episodes(config.data, tuple(world.size), world.views, config.reading)

@@ -89,8 +89,8 @@ def build_world(
 ) -> WorldModel:
     """A world model that fits `source`, normalised by the statistics of `episodes`.
 
-    With `init` the architecture (with the injection of actions), the codec, the temperature, and
-    all weights and statistics of equal shape come from that world model. If it has latent actions,
+    With `init` the architecture (with the injection of actions), the codec, temperature, guidance,
+    and all weights and statistics of equal shape come from that world model. If it has latent actions,
     a controller learns to compute them from real ones. `angles` are the state dims that wrap; see `state_angles`.
     `action_dropout` is only noted in the world model.
     `task_words` says how it is told the task; see `words_of`.
@@ -141,6 +141,7 @@ def build_world(
         robot_type=source.robot_type,
         max_steps=max_steps if start is None else start.config.max_steps,
         temperature=float(isinstance(dit, PretrainedConfig)) if start is None else start.config.temperature,
+        guidance=1.0 if start is None else start.config.guidance,
     )
     given = None if codec is None else load_codec(codec, conditioner.chunk)
     world = WorldModel(config, given if start is None else _codec_of(start))

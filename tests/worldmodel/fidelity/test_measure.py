@@ -1,6 +1,7 @@
 import json
 import math
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -247,6 +248,9 @@ def test_guidance_reaches_the_dreams(tmp_path: Path) -> None:
     config = FidelityConfig(str(tmp_path / "world"), DATA, horizon=1, starts=1, guidance=2.0, device="cpu")
     with pytest.raises(ValueError, match=r"guidance is 2\.0, but .* --action-dropout"):
         fidelity(config)
+    for wrong in (-0.5, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"--guidance is a number of at least 0, got {wrong}"):
+            fidelity(replace(config, guidance=wrong))
 
 
 def test_table_and_plot_of_missing_values(tmp_path: Path) -> None:

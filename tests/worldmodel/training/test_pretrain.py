@@ -171,12 +171,12 @@ def test_build_world_takes_over_what_fits(tmp_path):
         "init": None,
     }
     first = build_world(source, [0, 1], dit=dit, **settings)
-    first.config = replace(first.config, temperature=0.5)
+    first.config = replace(first.config, temperature=0.5, guidance=1.5)
     first.save(tmp_path / "first")
     changed = {"init": tmp_path / "first", "stride": 2, "injection": "adaln"}
     second = build_world(source, [2], dit=DiTConfig(), **{**settings, **changed})
     assert second.config.dit == dit
-    assert second.config.temperature == 0.5
+    assert (second.config.temperature, second.config.guidance) == (0.5, 1.5)
     assert second.config.conditioner.injection == "token"
     assert second.conditioner.action_center.shape == (4,)
     assert torch.equal(second.dit.camera.view, first.dit.camera.view)

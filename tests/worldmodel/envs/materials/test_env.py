@@ -66,6 +66,19 @@ def test_material_rests_unless_it_is_pushed_and_stays_on_the_table(name):
     np.testing.assert_allclose(env.pieces, before, atol=1e-6)
 
 
+def test_material_rests_once_it_is_let_go():
+    env = blind("pusht-sand")
+    env.reset(seed=0)
+    env.bodies[0].position, env.agent.position = (300, 60), (200, 60)
+    for x in (400.0, 400.0, 200.0, 200.0, 200.0):
+        env.step(np.array([x, 60.0]))
+    pushed = env.pieces[0]
+    assert pushed[0] > 300
+    for _ in range(2):
+        env.step(np.array([200.0, 60.0]))
+    np.testing.assert_allclose(env.pieces[0], pushed, atol=1e-6)
+
+
 def test_what_is_pushed_into_a_corner_does_not_leave_the_table():
     env = blind("pusht-sand")
     env.reset(seed=1)
