@@ -129,8 +129,8 @@ def check_actions(world: Parts, state: StreamState, actions: Tensor | None) -> N
         )
     if world.guidance != 1 and (world.chunk > 1 or not (world.dit.separable or world.dit.rewrites)):
         raise ValueError(
-            f"guidance is {world.guidance}, but this network remembers a frame before it denoises the next one; guidance "
-            "needs one that does not, such as that of `pretrain tiny`"
+            f"guidance is {world.guidance}, but this network remembers a frame before it denoises the next one; "
+            "guidance needs one that does not, such as that of `pretrain tiny`"
         )
     if actions is not None and len(actions) != len(state):
         raise ValueError(f"got actions for {len(actions)} streams, there are {len(state)}")

@@ -182,7 +182,7 @@ def test_the_hub_is_asked_for_what_is_named_so(saved, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     load("hf://somebody/a-model")
     load("hf://somebody/a-model@v1.0")
-    patterns = {"allow_patterns": ["*.json", "*.safetensors"], "repo_type": "model"}
+    patterns = {"allow_patterns": ["*.json", "*.safetensors"], "repo_type": "model", "local_files_only": False}
     assert asked == [
         ("somebody/a-model", {"revision": None, **patterns}),
         ("somebody/a-model", {"revision": "v1.0", **patterns}),
