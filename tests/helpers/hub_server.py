@@ -19,6 +19,7 @@ class Hub(ThreadingHTTPServer):
     Attributes:
         repos: The files of every repository.
         private: Whether it is private.
+        gated: Repositories whose licence the reader has not accepted; their files are refused.
         asked: Method and path of every request.
     """
 
@@ -26,6 +27,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.repos: dict[str, dict[str, bytes]] = {}
         self.private: dict[str, bool] = {}
+        self.gated: set[str] = set()
         self.objects: dict[str, bytes] = {}
         self.asked: list[tuple[str, str]] = []
 
@@ -128,6 +130,8 @@ class Handler(BaseHTTPRequestHandler):
             listed = [{"rfilename": path} for path in files]
             return self.answer(200, {"id": found[1], "sha": hub.commit(found[1]), "siblings": listed})
         found = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/[\w.-]+/(.+)", self.path)
+        if found and found[1] in hub.gated:
+            return self.answer(403, {"error": "Access is restricted"}, {"X-Error-Code": "GatedRepo"})
         data = hub.repos.get(found[1], {}).get(found[2]) if found else None
         if data is None:
             return self.answer(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
@@ -135,6 +139,17 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(200, headers=head, data=data)
 
     do_HEAD = do_GET
+
+
+def take_for_the_hub(hub: Hub, monkeypatch, cache) -> None:
+    """Direct the real client to a stand-in, with a cache of its own and the token of a writer."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
 
 
 @contextmanager

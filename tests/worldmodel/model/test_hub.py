@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from drawn_episodes import DrawnEpisodes
-from hub_server import READER, TOKEN, running_hub
+from hub_server import READER, running_hub, take_for_the_hub
 from tiny import random_clip, tiny_world
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
@@ -33,13 +33,7 @@ MODELS = {
 def hub(tmp_path, monkeypatch):
     """The stand-in, which the client takes for the hub; it has a cache of its own and the token of a writer."""
     with running_hub() as hub:
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        take_for_the_hub(hub, monkeypatch, tmp_path / "cache")
         yield hub
 
 

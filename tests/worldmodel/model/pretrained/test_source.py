@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hub_server import running_hub, take_for_the_hub
 from tiny import random_clip
 from tiny_backbone import pretrained_world, write_wan
 
@@ -131,6 +132,32 @@ def test_other_pipelines_are_refused_in_one_line(tmp_path):
         opened(folder)
     change(folder, "model_index.json", transformer_2=[None, None])
     opened(folder)
+
+
+def test_a_pipeline_on_the_hub_is_pinned_to_its_revision_and_a_gated_one_is_one_line(tmp_path, monkeypatch):
+    folder = write_wan(tmp_path / "wan")
+    (folder / "transformer" / "old.bin").write_bytes(b"never read")
+    with running_hub() as hub:
+        take_for_the_hub(hub, monkeypatch, tmp_path / "cache")
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        hub.repos["them/wan"] = {str(file.relative_to(folder)): file.read_bytes() for file in files}
+        commit = hub.commit("them/wan")
+        found = opened("hf://them/wan")
+        assert found.pinned == f"hf://them/wan@{commit}"
+        assert found.fingerprint() == opened(folder).fingerprint()
+        assert not (found.folder / "transformer" / "old.bin").exists()
+        assert found.codec().channels == 4
+        with pytest.raises(
+            ValueError, match=r"config\.dit\.backbone is .*/wan', a local folder that others do not have"
+        ):
+            pretrained_world(folder, lora_rank=2).push_to_hub("me/world")
+        pretrained_world("hf://them/wan", lora_rank=2).push_to_hub("me/world")
+        assert WorldModel.load("hf://me/world").config.dit.backbone == "hf://them/wan"
+        hub.repos["them/gated"], hub.gated = dict(hub.repos["them/wan"]), {"them/gated"}
+        with pytest.raises(ValueError, match=r"gated.*accept its licence on its page and log in with `hf auth login`"):
+            opened("hf://them/gated")
+        with pytest.raises(ValueError, match="hf://them/none: cannot be fetched from the hub"):
+            opened("hf://them/none")
 
 
 def test_adapters_are_not_used_with_another_transformer(folder, tmp_path):
