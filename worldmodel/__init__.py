@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from worldmodel.fidelity.measure import measure_fidelity
     from worldmodel.model.card import CardFacts
     from worldmodel.model.hub import PushConfig, push
+    from worldmodel.model.pretrained.config import PretrainedConfig
     from worldmodel.streaming.state import Observation
     from worldmodel.streaming.stream import Stream
     from worldmodel.training.pretrain import PretrainConfig, pretrain
@@ -36,6 +37,7 @@ __all__ = [
     "Judge",
     "Observation",
     "PretrainConfig",
+    "PretrainedConfig",
     "PushConfig",
     "RecordConfig",
     "StableBaselinesEnv",
@@ -65,6 +67,7 @@ _HOMES = {
     "Judge": "worldmodel.dreams.verdict",
     "Observation": "worldmodel.streaming.state",
     "PretrainConfig": "worldmodel.training.pretrain",
+    "PretrainedConfig": "worldmodel.model.pretrained.config",
     "PushConfig": "worldmodel.model.hub",
     "RecordConfig": "worldmodel.envs.record",
     "StableBaselinesEnv": "worldmodel.dreams.sb3",

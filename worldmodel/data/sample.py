@@ -1,10 +1,13 @@
-"""Choose what a run trains on: episodes, and random clips that depend on a seed and an index only."""
+"""Choose what a run trains on: episodes, random clips that depend on a seed and an index only, and what they hide."""
 
 from collections.abc import Sequence
 from dataclasses import fields
 
 import numpy as np
 import torch
+from einops import rearrange
+from jaxtyping import Bool
+from torch import Tensor
 
 from worldmodel.data.clip import Clip, EpisodeSource, stack_clips
 
@@ -76,3 +79,25 @@ def _join(first: Clip, rest: Clip) -> Clip:
         if name not in timeless
     }
     return Clip(**joined, **timeless)
+
+
+def erased_patches(latent: tuple[int, ...], share: float, generator: torch.Generator) -> Bool[Tensor, "b t v 1 h w"]:
+    """Draw a rectangle for a share of the clips' cameras, from some frame after the first to the last.
+
+    Where a dream has lost an object, the frames that it reads show the background instead. The
+    network can learn to draw the object again, from the state and older frames, only if this happens
+    in training. The sides are an eighth to a half of the picture's.
+    """
+    batch, frames, views, _, *sides = latent
+    cameras = (batch, views)
+    chosen = torch.rand(*cameras, generator=generator) < share
+    begin = torch.rand(*cameras, generator=generator) * (frames - 1)
+    erased = chosen[:, None] & (torch.arange(frames)[:, None] > begin[:, None])
+    inside = []
+    for side in sides:
+        width = 0.125 + 0.375 * torch.rand(*cameras, generator=generator)
+        low = torch.rand(*cameras, generator=generator) * (1 - width)
+        place = (torch.arange(side) + 0.5) / side - low[..., None]
+        inside.append((place >= 0) & (place < width[..., None]))
+    patch = rearrange(inside[0], "b v h -> b 1 v 1 h 1") & rearrange(inside[1], "b v w -> b 1 v 1 1 w")
+    return rearrange(erased, "b t v -> b t v 1 1 1") & patch

@@ -64,6 +64,7 @@ def push(config: PushConfig, token: str | None = None) -> str:
     name = repository(config.to)
     folder = find_folder(config.model)
     file = description_of(folder)
+    check_backbone(folder / file)
     files = files_to_push(folder, file, name, config.facts)
     if config.dry_run:
         print(files["README.md"].decode())
@@ -72,6 +73,21 @@ def push(config: PushConfig, token: str | None = None) -> str:
     address = upload(name, files, LOADERS[file][0], private=config.private, token=token)
     print(f"{config.model} is on the hub: {address}; load it by hf://{name}")
     return address
+
+
+def check_backbone(description: Path) -> None:
+    """Refuse a world model whose pretrained transformer is in a local folder, which others do not have.
+
+    Raises:
+        ValueError: It is; the message names the field and the folder.
+    """
+    network = read_object(description).get("config", {}).get("dit", {})
+    backbone = network.get("backbone", "")
+    if backbone and not is_on_hub(backbone):
+        raise ValueError(
+            f"{description}: config.dit.backbone is {backbone!r}, a local folder that others do not have; write the "
+            "transformer's name on the hub there, hf://USER/NAME@REV"
+        )
 
 
 def push_saved(

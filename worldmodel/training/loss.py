@@ -17,11 +17,11 @@ from conditioning.action import known_actions
 from conditioning.latent_action import information, sample_latent, spread_error
 from conditioning.trees import tree_map
 from worldmodel.data.clip import Clip
+from worldmodel.data.sample import erased_patches
 from worldmodel.model.backbone import EncodedFrames
 from worldmodel.model.codec import PixelCodec, to_signed
 from worldmodel.model.flow import add_noise, ramp_weight, shortcut_target, velocity_weight
 from worldmodel.streaming.coded import by_latent, drawn_known, latents_of
-from worldmodel.training.erased import erased_patches
 from worldmodel.training.share import every_row, not_none, share
 from worldmodel.world_model import WorldModel
 
@@ -34,15 +34,13 @@ class LossConfig:
     """Weight of the loss at noise level tau = 0 (pure noise); in general it is 0.9 tau + this value. Dreamer 4 has
     0.1."""
     weighting: Literal["ramp", "velocity"] = "ramp"
-    """How the loss weighs noise levels: ramp as --loss.ramp-floor says; velocity by 1 / (1 - tau)^2, which makes it the
-    error of the velocity that video transformers were pretrained with."""
+    """Weight of a noise level: ramp as --loss.ramp-floor says; velocity, 1 / (1 - tau)^2, as video models have it."""
     shortcut_interval: int = 4
     """One clip of a batch in this many is a shortcut row, which trains large denoising steps; 0 for none."""
     motion_contrast: float = 6.0
     """Weight of a clearly moving pixel relative to that of a resting one; with 1 all pixels weigh the same."""
     motion_saturation: float = 0.1
-    """Change of a pixel, on the scale [-1, 1], above which it counts as clearly moving; with a codec a latent moves as
-    much as the fastest pixel in it."""
+    """Change of a pixel, on the scale [-1, 1], above which it counts as clearly moving."""
     state_weight: float = 0.05
     """Weight of the squared error of the normalised state displacement."""
     context_noise: float = 0.05
@@ -211,8 +209,8 @@ def cell_weight(
     if not isinstance(world.codec, PixelCodec):
         pictures = to_signed(clip.frames)
         target, current = pictures[:, 1:], pictures[:, :-1]
-    settings = config.motion_contrast, config.motion_saturation, world.codec.downsampling
-    return motion_weight(target, current, *settings)
+    contrast, saturation = config.motion_contrast, config.motion_saturation
+    return motion_weight(target, current, contrast, saturation, cell=world.codec.downsampling)
 
 
 def frame_weights(
@@ -222,9 +220,8 @@ def frame_weights(
     counted = torch.ones_like(draws.tau)
     if draws.gap > 1:  # the second frame does not follow from the first
         counted[:, 0] = 0
-        counted = counted * counted.shape[1] / (counted.shape[1] - 1)
-    if world.dit.rewrites:
-        counted = counted * (draws.tau < 1)
+        counted *= counted.shape[1] / (counted.shape[1] - 1)
+    counted *= draws.tau < 1  # only a backbone that rewrites reads finished frames
     if config.weighting == "velocity":  # that of the frames: a state has no noise level of its own
         return counted * velocity_weight(draws.tau), counted
     weight = counted * ramp_weight(draws.tau, config.ramp_floor)

@@ -22,7 +22,6 @@ from worldmodel.model.dit import DiTConfig
 from worldmodel.model.folder import check_out, find_model, fingerprint, read_description
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.dit import PretrainedDiT
-from worldmodel.model.pretrained.latents import LatentCache
 from worldmodel.model.pretrained.source import check_size, open_source
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.accelerator import Tracker, end_trackers, joined, start_accelerator
@@ -36,6 +35,7 @@ from worldmodel.training.checkpoint import (
     load_state,
     save_state,
 )
+from worldmodel.training.latents import LatentCache
 from worldmodel.training.log import CLOCKS, RunLog
 from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
 from worldmodel.training.malloc import check_memory, training_bytes

@@ -11,6 +11,7 @@ from worldmodel.files import fetch_from_hub, is_on_hub, read_object
 from worldmodel.model.dit import DiTConfig
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.source import Source, open_source
+from worldmodel.resolve import resolve
 
 NONE = "none"
 ENCODER_PARTS = ["tokenizer/*", "text_encoder/*.json", "text_encoder/*.safetensors"]
@@ -58,13 +59,15 @@ def encode_prompt(source: Source, prompt: str) -> Float[Tensor, "k c"]:
 
 @torch.no_grad()
 def t5_tokens(folder: Path, prompt: str, longest: int) -> Float[Tensor, "k c"]:
-    """The last layer of a T5 encoder at the tokens of a prompt, at most `longest` of them, in fp32."""
-    import transformers
+    """The last layer of a T5 encoder at the tokens of a prompt, at most `longest` of them, in fp32.
 
+    Raises:
+        ValueError: The package transformers, which peft brings, is not installed.
+    """
     names = read_object(folder / "text_encoder" / "config.json").get("architectures") or ["T5EncoderModel"]
-    options = {"local_files_only": True}
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "tokenizer", **options)
-    encoder = getattr(transformers, names[0]).from_pretrained(folder / "text_encoder", use_safetensors=True, **options)
+    kinds = [resolve(f"transformers:{name}", "the text encoder's") for name in ("AutoTokenizer", names[0])]
+    tokenizer = kinds[0].from_pretrained(folder / "tokenizer", local_files_only=True)
+    encoder = kinds[1].from_pretrained(folder / "text_encoder", use_safetensors=True, local_files_only=True)
     text = tokenizer([" ".join(prompt.split())], max_length=longest, truncation=True, return_tensors="pt")
     states = encoder.eval()(text.input_ids, attention_mask=text.attention_mask).last_hidden_state
     return states[0].float()

@@ -148,9 +148,9 @@ class Wan:
         self, position: Float[Tensor, "b t"], rows: int, columns: int
     ) -> tuple[Float[Tensor, "b t k"], Float[Tensor, "r c m"]]:
         """Angles of time, rows and columns, each with a share of the channels of a head."""
-        rope = self.transformer.rope
-        places = picture_angles(rows, columns, (rope.h_dim, rope.w_dim), (1e4, 1e4), position.device)
-        return axis_angles(position, rope.t_dim), places
+        side = 2 * (self.head_width // 6)
+        places = picture_angles(rows, columns, (side, side), (1e4, 1e4), position.device)
+        return axis_angles(position, self.head_width - 2 * side), places
 
     def rotate(self, x: Float[Tensor, "b t n h e"], turn: Turn) -> Float[Tensor, "b t n h e"]:
         """Rotate pairs of neighbouring channels."""

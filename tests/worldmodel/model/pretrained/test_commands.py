@@ -19,7 +19,19 @@ from worldmodel.wire.server import serving
 from worldmodel.world_model import WorldModel
 
 RUN = ["--lora-rank", "2", "--width", "16", "--steps", "4", "--batch", "2", "--frames", "3", "--size", "64", "64"]
-RUN += ["--validation-episodes", "2", "--relative-to", "0", "0", "1", "1", "--loss.forward-start", "0.3"]
+RUN += [
+    "--validation-episodes",
+    "2",
+    "--relative-to",
+    "0",
+    "0",
+    "1",
+    "1",
+    "--loss.forward-start",
+    "0.3",
+    "--max-steps",
+    "8",
+]
 
 
 def worldmodel(*arguments: object) -> None:
@@ -57,7 +69,7 @@ def test_a_resumed_run_repeats_an_uninterrupted_one(made, tmp_path):
 def test_it_is_filmed_and_measured(made, tmp_path):
     parts, world, _ = made
     common = ["--world", world, "--data", parts.starts]
-    worldmodel("rollout", *common, "--episode", 4, "--horizon", 3, "--out", tmp_path / "dream.mp4")
+    worldmodel("rollout", *common, "--episode", 4, "--horizon", 3, "--num-steps", 8, "--out", tmp_path / "dream.mp4")
     worldmodel("fidelity", *common, "--horizon", 5, "--starts", 1, "--out", tmp_path / "fidelity.json")
     assert set(json.loads((tmp_path / "fidelity.json").read_text())["cameras"]) == {"top", "wrist"}
 

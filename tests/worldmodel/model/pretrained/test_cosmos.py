@@ -5,7 +5,7 @@ import torch
 from diffusers import CosmosTransformer3DModel
 from tiny_backbone import CHANNELS, tiny_cosmos, write_wan
 
-from worldmodel.model.pretrained.adapters import add_adapter
+from worldmodel.model.pretrained.adapters import add_adapters
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.cosmos import Cosmos
 from worldmodel.model.pretrained.dit import PretrainedDiT
@@ -67,7 +67,7 @@ def test_a_world_of_the_real_size_saves_less_than_five_percent_of_it(newer, bill
         base = sum(each.numel() for each in family.transformer.parameters())
         shape = {"num_views": 3, "latent_shape": (16, 24, 40), "state_dim": 8, "spacing": 0.5}
         dit = PretrainedDiT(PretrainedConfig("real"), family, **shape)
-        add_adapter(dit.transformer, family.adapted, 32, "world", others=[])
+        add_adapters(dit.transformer, family.adapted, {"world": 32})
     assert base / 1e9 == pytest.approx(billions, abs=0.01)
     assert (family.position_rate, family.text_width) == (rate, text)
     saved = sum(each.numel() for each in dit.parameters() if each.requires_grad)

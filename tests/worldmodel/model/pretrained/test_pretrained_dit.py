@@ -166,6 +166,19 @@ def test_a_gap_in_a_clip_is_the_stream_that_has_gone_on_for_as_long(backbone, to
 
 
 @torch.no_grad()
+def test_the_first_frame_is_never_more_than_a_window_behind(backbone, told):
+    latents, noisy, actions, states = drawn(3)
+    dit, level, seen = backbone(window=2, moved=True), torch.full((B, 3), 0.25), []
+    for gap in (2, 7, 40):
+        clean = dit.encode(latents, told(actions, states, (B, 3)), gap=gap)
+        seen.append(dit.decode(clean, noisy, None, level, level)[0][:, 1:])
+    torch.testing.assert_close(seen[1], seen[2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen[0], seen[1], atol=1e-5, rtol=0)
+    near = dit.encode(latents, told(actions, states, (B, 3)), gap=1)
+    assert not torch.allclose(dit.decode(near, noisy, None, level, level)[0][:, 1:], seen[1], atol=1e-3)
+
+
+@torch.no_grad()
 def test_a_missing_view_is_not_seen(backbone, told):
     latents, noisy, actions, states = drawn()
     dit, level = backbone(moved=True), torch.full((B, T), 0.25)

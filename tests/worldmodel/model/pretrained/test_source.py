@@ -147,6 +147,12 @@ def test_a_pipeline_on_the_hub_is_pinned_to_its_revision_and_a_gated_one_is_one_
         assert found.fingerprint() == opened(folder).fingerprint()
         assert not (found.folder / "transformer" / "old.bin").exists()
         assert found.codec().channels == 4
+        with pytest.raises(
+            ValueError, match=r"config\.dit\.backbone is .*/wan', a local folder that others do not have"
+        ):
+            pretrained_world(folder, lora_rank=2).push_to_hub("me/world")
+        pretrained_world("hf://them/wan", lora_rank=2).push_to_hub("me/world")
+        assert WorldModel.load("hf://me/world").config.dit.backbone == "hf://them/wan"
         hub.repos["them/gated"], hub.gated = dict(hub.repos["them/wan"]), {"them/gated"}
         with pytest.raises(ValueError, match=r"gated.*accept its licence on its page and log in with `hf auth login`"):
             opened("hf://them/gated")

@@ -8,7 +8,7 @@ from tiny_backbone import pretrained_world, tiny_vae, write_wan
 
 from worldmodel.data.sample import sample_clips
 from worldmodel.model.autoencoder import AutoencoderCodec
-from worldmodel.model.pretrained.latents import PIECE_FRAMES, LatentCache
+from worldmodel.training.latents import PIECE_FRAMES, LatentCache
 from worldmodel.training.loss import LossConfig, draw, training_loss
 
 
