@@ -198,6 +198,11 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def is_divided(model: nn.Module) -> bool:
+    """Whether FSDP has given this process a part of the weights only."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
 def divided_as(tensor: Tensor, values: Tensor) -> Tensor:
     """The values, divided among the processes as a tensor of their shape is; as they are where it is not."""
     if not isinstance(tensor, DTensor) or values.shape != tensor.shape:
