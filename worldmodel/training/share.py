@@ -122,7 +122,7 @@ def over_processes(value: Shaped[Tensor, "*n"], how: str = "mean") -> Shaped[Ten
     return value if share().number == 1 else reduce(value.detach().clone(), how)
 
 
-def figures_over_processes(figures: Mapping[str, float]) -> dict[str, float]:
+def figures_over_processes(figures: Mapping[str, float | int]) -> dict[str, float | int]:
     """The mean of every figure over the processes."""
     if share().number == 1:
         return dict(figures)
