@@ -63,7 +63,7 @@ def start_accelerator(device: str, out: Path, log: Tracker = "tensorboard") -> A
 
 
 def training_device(name: str) -> torch.device:
-    """The device of a command that trains small networks, as `command_device`; joins the processes if there are several.
+    """The device of a command that trains small networks; it joins the processes where several were launched.
 
     Raises:
         ValueError: As `start_accelerator` does.
