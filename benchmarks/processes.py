@@ -3,14 +3,14 @@
 python benchmarks/processes.py --data DATA                   first gradients, losses of 50 steps, order after a resume
 python benchmarks/processes.py --data DATA --steps 2         a short look
 
-Every command trains once in one process and once in two (gloo), with the same batch over all of them. DATA is a set of
-PushT-Position with successes and failures. The exit status is 1 if a bar is missed.
+Every command trains once in one process and once in two, which `accelerate` starts and joins by gloo, with the same
+batch over all of them. DATA is a set of PushT-Position with successes and failures. The exit status is 1 if a bar is
+missed.
 """
 
 import csv
 import json
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ from pathlib import Path
 
 import torch
 import tyro
+from accelerate import debug_launcher
+from recorded_run import record
 from safetensors.torch import load_file
 
 from worldmodel.files import write_json
 from worldmodel.model.card import table
 
-RECORDED = Path(__file__).with_name("recorded_run.py")
-LAUNCH = "-m accelerate.commands.launch --multi_gpu --num_machines 1 --mixed_precision no --dynamo_backend no"
 GRADIENT_BAR, LOSS_BAR = 1e-5, 1e-3
-NETWORK = "--dit.width 64 --dit.head-width 32 --dit.encoder-depth 2 --dit.decoder-depth 1 --dit.patch 8"
+NETWORK = "--dit.width 32 --dit.head-width 16 --dit.encoder-depth 2 --dit.decoder-depth 1 --dit.patch 8"
 SHIPPED = "--world checkpoints/pusht --judge checkpoints/judges/pusht-position"
 COMMANDS = {
-    "pretrain": f"pretrain tiny --batch 8 --frames 6 --size 32 32 --log none --long-interval 5 {NETWORK}",
+    "pretrain": f"pretrain tiny --batch 8 --frames 5 --size 32 32 --log none --long-interval 5 {NETWORK}",
     "posttrain": (
-        "posttrain --world {out}/pretrain-1/run --groups 8 --prefix 4 --branch 2 --learning-rate 1e-4 "
+        "posttrain --world {out}/pretrain-1/run --groups 8 --candidates 2 --prefix 2 --branch 2 --learning-rate 1e-4 "
         "--validation-horizon 8 --validation-interval 1000 --log none"
     ),
     "imagine": (
@@ -67,13 +67,14 @@ def train(config: ProcessesConfig, line: Sequence[str], name: str, processes: in
     """Run a command in some processes, and return the folder of its record; its run is in `run` there."""
     out = config.work / name
     data = ["--data", str(config.data), "--episodes", config.episodes, "--device", "cpu", "--out", str(out / "run")]
-    launch = [*LAUNCH.split(), "--num_processes", str(processes)] if processes > 1 else []
-    done = subprocess.run(
-        [sys.executable, *launch, str(RECORDED), str(out), *line, *data], capture_output=True, text=True
-    )
-    if done.returncode:
-        raise ValueError(f"{name}: {shlex.join(line)} ended with {done.returncode}: {done.stderr[-2000:]}")
+    debug_launcher(recorded, (out, [*line, *data]), num_processes=processes)
     return out
+
+
+def recorded(out: Path, line: list[str]) -> None:
+    """Run a command in this process, which the launcher has made."""
+    if record(out, line):
+        raise ValueError(f"{shlex.join(line)} was refused")
 
 
 def gradient_error(one: Path, two: Path) -> float:

@@ -24,7 +24,7 @@ from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
 from worldmodel.model.precision import autocast
-from worldmodel.training.accelerator import start_accelerator
+from worldmodel.training.accelerator import training_device
 from worldmodel.training.fit import fit
 from worldmodel.training.share import share
 from worldmodel.training.statistics import state_angles
@@ -111,7 +111,7 @@ def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
     check_out(config.out, "config.json", overwrite=config.overwrite)
     if not 0 < config.visible < 1:
         raise ValueError(f"--visible {config.visible}: a share of the variance between 0 and 1")
-    device = start_accelerator(config.device, config.out, "none").device
+    device = training_device(config.device)
     world = None if config.world is None else WorldModel.load(config.world, device)
     shape = () if world is None else (tuple(world.size), world.views)
     recorded = open_episodes(config.data, *shape, options=config.reading)

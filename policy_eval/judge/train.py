@@ -33,7 +33,7 @@ from worldmodel.display.progress import LOG
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
 from worldmodel.model.precision import autocast
-from worldmodel.training.accelerator import start_accelerator
+from worldmodel.training.accelerator import training_device
 from worldmodel.training.fit import fit
 from worldmodel.training.share import share
 from worldmodel.world_model import WorldModel
@@ -128,7 +128,7 @@ def train_judge(config: JudgeConfig) -> dict:
             model, or the loss is not finite.
     """
     check_out(config.out, "judge.json", overwrite=config.overwrite)
-    device = start_accelerator(config.device, config.out, "none").device
+    device = training_device(config.device)
     if config.goals is not None:
         return train_goal_judge(config, device)
     dream = dreamer(config, device)

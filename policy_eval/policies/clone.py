@@ -24,7 +24,7 @@ from worldmodel.display.progress import LOG
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
 from worldmodel.model.precision import autocast
-from worldmodel.training.accelerator import start_accelerator
+from worldmodel.training.accelerator import training_device
 from worldmodel.training.fit import fit
 from worldmodel.training.share import share, wait_for_all
 from worldmodel.training.statistics import state_angles
@@ -133,7 +133,7 @@ def clone(config: CloneConfig) -> Path:
         ValueError: The data lacks what the configuration asks for, or the loss is not finite.
     """
     check_out(config.out, "policy.json", overwrite=config.overwrite)
-    device = start_accelerator(config.device, config.out, "none").device
+    device = training_device(config.device)
     recorded = open_episodes(config.data, config.size, options=config.reading)
     source = EpisodeCache(recorded, cache_gb=config.reading.cache_gb)
     views = check_clone(config, source)

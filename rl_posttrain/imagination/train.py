@@ -39,7 +39,7 @@ from rl_posttrain.rewards.extra import Weighted, find_rewards, rewards_read
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out, fingerprint
-from worldmodel.training.accelerator import check_tracker, start_accelerator
+from worldmodel.training.accelerator import check_tracker, start_accelerator, training_device
 from worldmodel.training.checkpoint import (
     SETTINGS,
     STATE,
@@ -73,7 +73,7 @@ def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str,
     check_numbers(config)
     check_tracker(config.log)
     check_out(config.out, STATE, "policy.json", SETTINGS, overwrite=config.overwrite, resume=config.resume)
-    device = start_accelerator(config.device, config.out, "none").device
+    device = training_device(config.device)
     print(check_ranking(config.ranking, config.world, config.judge))
     world = WorldModel.load(config.world, device)
     world.config = replace(world.config, temperature=config.temperature)

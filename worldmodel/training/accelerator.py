@@ -19,7 +19,7 @@ from accelerate.utils import (
 from torch import nn
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
-from worldmodel.model.precision import choose_device, compute_dtype, say_device
+from worldmodel.model.precision import choose_device, command_device, compute_dtype, say_device
 from worldmodel.training.muon import Muon
 
 Tracker = Literal["tensorboard", "wandb", "trackio", "none"]
@@ -60,6 +60,17 @@ def start_accelerator(device: str, out: Path, log: Tracker = "tensorboard") -> A
     if accelerator.is_main_process:
         say_device(accelerator.device)
     return accelerator
+
+
+def training_device(name: str) -> torch.device:
+    """The device of a command that trains small networks; it joins the processes where several were launched.
+
+    Raises:
+        ValueError: As `start_accelerator` does.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return command_device(name)
+    return start_accelerator(name, Path(), "none").device
 
 
 def _shard(accelerator: Accelerator) -> None:

@@ -41,7 +41,7 @@ from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
 from worldmodel.training.malloc import check_memory, training_bytes
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.prefetch import Ahead
-from worldmodel.training.share import backward_in_parts, share, wait_for_all, whole
+from worldmodel.training.share import backward_in_parts, is_divided, share, wait_for_all, whole
 from worldmodel.training.validate import validate
 from worldmodel.world_model import WorldDescription, WorldModel, WorldModelConfig
 
@@ -285,7 +285,7 @@ def pretrain(config: PretrainConfig) -> Path:
                 state = {k: whole(v) for k, v in world.state_dict().items() if not k.startswith(world.elsewhere)}
                 if share().first:
                     world.save(config.out, state=state)
-                    whole_world = WorldModel.load(config.out, world.device) if accelerator.is_fsdp2 else world
+                    whole_world = WorldModel.load(config.out, world.device) if is_divided(world) else world
                     log.validation(validate(whole_world, source, held_out, config.out / "validation", log.step))
                 wait_for_all()
                 average.swap(world)

@@ -122,7 +122,7 @@ def over_processes(value: Shaped[Tensor, "*n"], how: str = "mean") -> Shaped[Ten
     return value if share().number == 1 else reduce(value.detach().clone(), how)
 
 
-def figures_over_processes(figures: Mapping[str, float]) -> dict[str, float]:
+def figures_over_processes(figures: Mapping[str, float | int]) -> dict[str, float | int]:
     """The mean of every figure over the processes."""
     if share().number == 1:
         return dict(figures)
@@ -196,6 +196,11 @@ def collected(rows: Shaped[Tensor, "b *n"], total: int, repeats: int = 1) -> Sha
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor of which FSDP gives every process a part; all processes have to ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def is_divided(model: nn.Module) -> bool:
+    """Whether FSDP has given this process a part of the weights only."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
 def divided_as(tensor: Tensor, values: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from worldmodel.training.share import (
     figures_over_processes,
     from_first,
     mean_over_all,
+    not_none,
     share,
 )
 
@@ -70,6 +71,7 @@ def told() -> dict:
         "figures": figures_over_processes({"a": float(own.index), "b": 3.0}),
         "rows": collected(torch.stack([rows, 10 + rows]).flatten(), 3, repeats=2).tolist(),
         "flags": collected(rows > 0, 3).tolist(),
+        "rows to compute": not_none(torch.tensor([False, False, own.index == 0])).tolist(),
         "first": from_first(lambda: f"of {own.index}"),
     }
 
@@ -77,6 +79,8 @@ def told() -> dict:
 def test_two_processes_agree():
     first, second = in_processes(told)
     assert first.pop("share") == (0, 2) and second.pop("share") == (1, 2)
+    assert first.pop("rows to compute") == [False, False, True]
+    assert second.pop("rows to compute") == [True, False, False]  # none, but the network is called as often
     assert first == second
     assert first["gradient"] == [2, 4]  # the mean of one and three times
     assert first["mean"] == pytest.approx((0 + 0 + 1) / 3)  # of all three values, not of two means
