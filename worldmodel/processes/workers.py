@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from worldmodel.resolve import absent, missing_extra
+
 RAY = "ray"
 ADDRESS = re.compile(r"ray://[^/\s]+:\d+")
 
@@ -62,10 +64,13 @@ def read_workers(option: int | str, gpus: float | None = None, device: str = "cp
         device: Where the networks run in this process.
 
     Raises:
-        ValueError: The option has another form, a number is out of range, or GPUs are asked for without Ray.
+        ValueError: The option has another form, a number is out of range, GPUs are asked for without Ray, or Ray is not
+            installed.
     """
     text = str(option)
     if text == RAY or ADDRESS.fullmatch(text):
+        if absent("ray") is not None:
+            raise ValueError(f"--workers {text} {missing_extra('ray')}")
         share = float(device.startswith("cuda")) if gpus is None else gpus
         if share < 0 or (share > 1 and share != int(share)):
             raise ValueError(f"--gpus-per-worker is within 0..1, or a whole number, got {gpus}")

@@ -12,13 +12,14 @@ import ray
 from worldmodel.processes import work_through
 from worldmodel.processes.workers import read_workers
 
-ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False, object_store_memory=80_000_000)
+options = {"include_dashboard": False, "object_store_memory": 80_000_000, "log_to_driver": False}
+ray.init(address="local", num_cpus=3, num_gpus=1, **options)
 workers = read_workers("ray", 0.5)
 print(sorted(work_through(os.getenv, ["CUDA_VISIBLE_DEVICES"] * 3, workers=workers, start=bool)))
 print(len({pid for _, pid in work_through(eval, ["__import__('os').getpid()"] * 9, workers=workers, start=bool)}))
-for options in ({"start": bool}, {"start": int, "start_with": ("no start",)}):
+for begin in ({"start": bool}, {"start": int, "start_with": ("no start",)}):
     try:
-        list(work_through(int, ["1", "no number"], workers=workers, **options))
+        list(work_through(int, ["1", "no number"], workers=workers, **begin))
     except ValueError as error:
         print(error)
 try:
@@ -36,7 +37,7 @@ def test_workers_share_a_gpu_and_errors_are_those_of_the_calls():
     command = [sys.executable, "-c", ON_A_CLUSTER]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr
-    gpus, processes, number, start, lost = done.stdout.splitlines()
+    gpus, processes, number, start, *_, lost = done.stdout.splitlines()
     assert gpus == "[(0, '0'), (1, '0'), (2, '0')]" and int(processes) <= 2
     assert number.endswith("'no number'") and start.endswith("'no start'")
     assert lost.startswith("a worker of the Ray cluster was lost for good (ActorDiedError), after 3 restarts")

@@ -2,11 +2,14 @@
 
 import os
 import socket
+import sys
 
 import pytest
 
 from worldmodel.processes.cluster import Worker, check_address, places
 from worldmodel.processes.workers import ALONE, Workers, read_workers
+
+pytest.importorskip("ray")
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,14 @@ def test_workers_are_processes_or_a_cluster(option, gpus, device, workers):
 def test_other_workers_are_refused(option, gpus, said):
     with pytest.raises(ValueError, match=said):
         read_workers(option, gpus)
+
+
+def test_ray_is_an_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert read_workers(2) == Workers(2)
+    said = r"--workers ray needs the Python package ray, which is not installed: pip install 'worldmodel\[ray\]'"
+    with pytest.raises(ValueError, match=said):
+        read_workers("ray")
 
 
 def test_a_worker_of_a_cluster_has_its_own_gpus():
