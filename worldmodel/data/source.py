@@ -263,7 +263,7 @@ def fingerprint(folder: Path, files: Iterable[Path]) -> str:
     them stands for their content, so the same files on the disk have another fingerprint.
     """
     files = sorted(files)
-    if any(find_place(path) for path in files):
+    if files and find_place(files[0]) is not None:
         return sha256("".join(place.file.key for path in files if (place := find_place(path))).encode()).hexdigest()
     notes = default_cache_folder() / "digests" / f"{sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.json"
     known = _noted_digests(notes)

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from filelock import FileLock, Timeout
+
 GB = 10**9
 MARK = "index.json"  # of a cache; whoever uses the cache holds it open, with a shared lock
 
@@ -56,15 +58,11 @@ def _size(folder: Path) -> int:
 
 
 def _removed(folder: Path) -> bool:
-    """Whether a cache was removed; it is not if somebody uses it."""
+    """Whether a cache was removed; it is not if somebody uses it, or makes or opens it at this moment."""
     try:
-        mark = (folder / MARK).open("rb")
-    except FileNotFoundError:
-        return False
-    with mark:
-        try:
+        with FileLock(f"{folder}.lock", timeout=0), (folder / MARK).open("rb") as mark:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        shutil.rmtree(folder, ignore_errors=True)
-        return True
+            shutil.rmtree(folder, ignore_errors=True)
+            return True
+    except (Timeout, FileNotFoundError, BlockingIOError):
+        return False
