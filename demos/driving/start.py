@@ -91,6 +91,7 @@ def start_from_environment(name: str, world: WorldModel, *, seed: int) -> Start:
             raise ValueError(f"{name}: with the reset seed {seed} it ends after {number + 1} steps of standing still")
         observations.append({key: value.copy() for key, value in observation.items()})
         actions.append(hold)
+    task = describe(environment).task  # an environment of several tasks draws one in reset
     environment.close()
     observations = observations[:: world.stride]
     pictures = [camera_frames(name, seen, world) for seen in observations]
@@ -99,6 +100,7 @@ def start_from_environment(name: str, world: WorldModel, *, seed: int) -> Start:
         frames=torch.stack(pictures)[None],
         actions=rearrange(torch.stack(actions), "(t k) a -> 1 t (k a)", k=world.stride),
         states=torch.stack(states)[None] if world.state_dim else None,
+        task=task,
     )
     return Start(clip, name, seed)
 

@@ -20,7 +20,7 @@ from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Judge
 from worldmodel.envs import make_simulator
-from worldmodel.envs.protocol import STATE, begin
+from worldmodel.envs.protocol import STATE, begin, describe
 from worldmodel.world_model import WorldModel
 
 MAX_TRIALS = 40
@@ -62,7 +62,8 @@ class FreshEpisodes:
         for seed in seeds:
             seen = begin(env, seed, name)
             states = torch.as_tensor(seen[STATE])[None].clone() if world.state_dim else None
-            self._first.append(Clip(frames=camera_frames(name, seen, world)[None], states=states))
+            frames = camera_frames(name, seen, world)[None]
+            self._first.append(Clip(frames, states=states, task=describe(env).task))
         env.close()
 
     def __len__(self) -> int:
@@ -79,8 +80,8 @@ class FreshEpisodes:
         return replace(clip, frames=clip.frames[:, :0, :0, :0])
 
     def task(self, episode: int) -> str:
-        """No description of the task."""
-        return ""
+        """The task in words, or an empty string."""
+        return self._first[episode].task
 
     def reset_seed(self, episode: int) -> int:
         """The reset seed with which the simulator begins the same episode."""

@@ -168,6 +168,7 @@ def test_starting_from_recorded_frames():
 def test_starting_from_a_fresh_episode():
     world = tiny_world(size=(32, 32), stride=2)
     start = start_from_environment("pusht", world, seed=4)
+    assert start.context.task == "Push the T-shaped block onto the green target."
     context = start.context
     assert context.frames.shape == (1, 8, 2, 32, 32, 3)
     # The agent aims at where it is, so it stays where the reset put it.
