@@ -25,7 +25,8 @@ import tyro
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.fidelity.measure import measure_fidelity
 from worldmodel.files import write_json
-from worldmodel.training.pretrain import PretrainConfig, pretrain
+from worldmodel.training.config import PretrainConfig
+from worldmodel.training.pretrain import pretrain
 from worldmodel.world_model import WorldModel
 
 

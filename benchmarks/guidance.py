@@ -31,7 +31,8 @@ from worldmodel.files import write_json
 from worldmodel.model.card import table
 from worldmodel.model.dit import DiTConfig
 from worldmodel.training.checkpoint import has_state
-from worldmodel.training.pretrain import PretrainConfig, pretrain
+from worldmodel.training.config import PretrainConfig
+from worldmodel.training.pretrain import pretrain
 from worldmodel.world_model import WorldModel
 
 HORIZONS = (1, 5, 10)

@@ -41,8 +41,9 @@ from worldmodel.data.options import DataOptions
 from worldmodel.envs.record import RecordConfig, record
 from worldmodel.files import write_json, write_weights
 from worldmodel.model.folder import fingerprint
+from worldmodel.training.config import PretrainConfig
 from worldmodel.training.loss import LossConfig
-from worldmodel.training.pretrain import PretrainConfig, pretrain
+from worldmodel.training.pretrain import pretrain
 from worldmodel.world_model import WorldModel
 
 

@@ -14,7 +14,7 @@ import torch
 import tyro
 
 from conditioning.conditioner import ConditionerConfig
-from worldmodel.training.pretrain import BaseConfig, PretrainConfig
+from worldmodel.training.config import BaseConfig, PretrainConfig
 from worldmodel.world_model import WorldModel, WorldModelConfig
 
 PRESETS = {"tiny": PretrainConfig, "base": BaseConfig}

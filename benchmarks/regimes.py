@@ -30,7 +30,8 @@ from worldmodel.files import read_object, write_json
 from worldmodel.model.card import table
 from worldmodel.model.dit import DiTConfig
 from worldmodel.training.checkpoint import has_state
-from worldmodel.training.pretrain import PretrainConfig, pretrain
+from worldmodel.training.config import PretrainConfig
+from worldmodel.training.pretrain import pretrain
 from worldmodel.world_model import WorldModel
 
 Injection = Literal["adaln", "cross", "token"]

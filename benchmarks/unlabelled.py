@@ -32,8 +32,9 @@ from worldmodel.fidelity.metrics import masked_psnr
 from worldmodel.fidelity.windows import evenly_spaced_windows, read_windows
 from worldmodel.model.dit import DiTConfig
 from worldmodel.training.build import build_world
+from worldmodel.training.config import PretrainConfig
 from worldmodel.training.latent_actions import fit_controller, leakage
-from worldmodel.training.pretrain import PretrainConfig, pretrain
+from worldmodel.training.pretrain import pretrain
 from worldmodel.world_model import WorldModel
 
 NOTHING, VIDEO, LATENT = "from nothing", "video", "video with latent actions"

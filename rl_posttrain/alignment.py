@@ -33,7 +33,8 @@ from worldmodel.files import read_object, remove_unfinished, write_json
 from worldmodel.model.folder import fingerprint, first_file
 from worldmodel.model.precision import command_device
 from worldmodel.training.checkpoint import SETTINGS, differences, settings_of
-from worldmodel.training.pretrain import PretrainConfig, pretrain
+from worldmodel.training.config import PretrainConfig
+from worldmodel.training.pretrain import pretrain
 from worldmodel.world_model import WorldModel
 
 FREE = ("workers", "device")

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from worldmodel.model.pretrained.config import PretrainedConfig
     from worldmodel.streaming.state import Observation
     from worldmodel.streaming.stream import Stream
-    from worldmodel.training.pretrain import PretrainConfig, pretrain
+    from worldmodel.training.config import PretrainConfig
+    from worldmodel.training.pretrain import pretrain
     from worldmodel.wire.remote_env import connect
     from worldmodel.world_model import WorldModel, WorldModelConfig
 
@@ -66,7 +67,7 @@ _HOMES = {
     "EpisodeSource": "worldmodel.data.clip",
     "Judge": "worldmodel.dreams.verdict",
     "Observation": "worldmodel.streaming.state",
-    "PretrainConfig": "worldmodel.training.pretrain",
+    "PretrainConfig": "worldmodel.training.config",
     "PretrainedConfig": "worldmodel.model.pretrained.config",
     "PushConfig": "worldmodel.model.hub",
     "RecordConfig": "worldmodel.envs.record",

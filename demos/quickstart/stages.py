@@ -36,7 +36,8 @@ from worldmodel.fidelity.report import plot_fidelity
 from worldmodel.files import shipped, write_atomically, write_json
 from worldmodel.model.folder import check_out, find_optional
 from worldmodel.model.precision import choose_device, command_device
-from worldmodel.training.pretrain import PretrainConfig, pretrain
+from worldmodel.training.config import PretrainConfig
+from worldmodel.training.pretrain import pretrain
 from worldmodel.world_model import WorldModel
 
 TRAIN_SEED, HELD_OUT_SEED = 20, 30

@@ -16,7 +16,8 @@ from worldmodel.data.problems import find_problems
 from worldmodel.data.source import TableSource
 from worldmodel.model.precision import command_device
 from worldmodel.training.build import build_world
-from worldmodel.training.pretrain import BaseConfig, PretrainConfig, frame_size
+from worldmodel.training.config import BaseConfig, PretrainConfig
+from worldmodel.training.pretrain import frame_size
 from worldmodel.world_model import WorldModel
 
 PRESETS = {"tiny": PretrainConfig, "base": BaseConfig}

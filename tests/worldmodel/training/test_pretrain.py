@@ -17,11 +17,12 @@ from tiny import tiny_world
 
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.model.dit import DiTConfig
+from worldmodel.processes.prefetch import Ahead
 from worldmodel.training.build import build_world
 from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
+from worldmodel.training.config import PretrainConfig
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
-from worldmodel.training.prefetch import Ahead
-from worldmodel.training.pretrain import PretrainConfig, batch, clip_shape, frame_size, open_data, pretrain
+from worldmodel.training.pretrain import batch, clip_shape, frame_size, open_data, pretrain
 from worldmodel.world_model import WorldModel
 
 DATA = LEROBOT_V30

@@ -17,7 +17,8 @@ from tiny import TINY_DIT, tiny_world
 import worldmodel.training.pretrain as pretraining
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.training.accelerator import joined, start_accelerator
-from worldmodel.training.pretrain import PretrainConfig, TrainingStep, batch, parts_of, pretrain
+from worldmodel.training.config import PretrainConfig
+from worldmodel.training.pretrain import TrainingStep, batch, parts_of, pretrain
 from worldmodel.training.share import backward_in_parts
 
 LAUNCH = "-m accelerate.commands.launch --multi_gpu --num_machines 1 --mixed_precision no --dynamo_backend no"

@@ -14,9 +14,10 @@ from tiny_backbone import write_wan
 from worldmodel.data.options import DataOptions
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.training.accelerator import joined, start_accelerator
+from worldmodel.training.config import VideoConfig
 from worldmodel.training.loss import LossConfig
 from worldmodel.training.optimizers import build_optimizers
-from worldmodel.training.pretrain import VideoConfig, pretrain
+from worldmodel.training.pretrain import pretrain
 from worldmodel.world_model import WorldModel
 
 SMALL = {"batch": 2, "frames": 3, "size": (64, 64), "validation_episodes": 1, "average_decay": 0.5, "warmup": 1}

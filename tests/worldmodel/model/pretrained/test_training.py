@@ -13,7 +13,8 @@ from worldmodel.cli import parse
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.wan import Wan
 from worldmodel.training.build import build_world
-from worldmodel.training.pretrain import VideoConfig, open_data
+from worldmodel.training.config import VideoConfig
+from worldmodel.training.pretrain import open_data
 from worldmodel.world_model import WorldModel
 
 BUILD = {"stride": 2, "injection": "adaln", "relative_to": {}, "use_actions": True, "codec": None, "init": None}
