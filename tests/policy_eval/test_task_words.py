@@ -11,9 +11,10 @@ from square_world import SCHEMA, SquareEnv
 
 from conditioning.words import WordsConfig
 from policy_eval.judge.calibration.scores import Listener, recorded_scores
+from policy_eval.judge.frames import Frames
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.judge.scores import judge_episodes
-from policy_eval.judge.train import Frames, JudgeConfig, fit_judge
+from policy_eval.judge.train import JudgeConfig, fit_judge
 from policy_eval.policies.clone import CloneConfig, check_clone, fit_policy, policy_config, read_demonstrations
 from policy_eval.policies.cloned import ClonedPolicy, make_policy
 from policy_eval.policies.keypoints import KeypointEncoder

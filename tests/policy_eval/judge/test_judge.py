@@ -9,9 +9,10 @@ from square_world import write_episodes
 from tiny import tiny_world
 
 from policy_eval.judge.disturb import disturb
+from policy_eval.judge.frames import Frames, batch_pools, read_frames
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.judge.scores import JudgedEpisode, best_threshold, dream_again, judge_episodes, judge_report
-from policy_eval.judge.train import Frames, JudgeConfig, batch_pools, fit_judge, read_frames, split, train_judge
+from policy_eval.judge.train import JudgeConfig, fit_judge, split, train_judge
 from worldmodel.cli import main
 from worldmodel.data import open_episodes
 from worldmodel.streaming.state import Observation

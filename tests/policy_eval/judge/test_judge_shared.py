@@ -7,10 +7,11 @@ import torch
 from drawn_episodes import DrawnEpisodes
 from in_processes import in_processes
 
+from policy_eval.judge.frames import Frames
 from policy_eval.judge.goals.judge import GoalNetwork, GoalShape
 from policy_eval.judge.goals.train import fit_goals
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
-from policy_eval.judge.train import Frames, JudgeConfig, fit_judge
+from policy_eval.judge.train import JudgeConfig, fit_judge
 
 
 def flat(module: torch.nn.Module) -> list[float]:
