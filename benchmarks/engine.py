@@ -93,9 +93,9 @@ def probe_training(data: str, world: str, steps: int, clock: str) -> dict[str, f
     from worldmodel.data import EpisodeCache, open_episodes
     from worldmodel.data.sample import sample_clips
     from worldmodel.model.precision import autocast
-    from worldmodel.training.config import PretrainConfig
     from worldmodel.training.loss import LossConfig, draw, training_loss
     from worldmodel.training.optimizers import build_optimizers
+    from worldmodel.training.pretrain import PretrainConfig
     from worldmodel.world_model import WorldModel
 
     torch.set_num_threads(1)
@@ -129,11 +129,7 @@ def run_probe(tree: Path, name: str, values: Mapping[str, object]) -> dict[str, 
         "import json, runpy, sys; script = runpy.run_path(sys.argv[1]); "
         "print(json.dumps(script[sys.argv[2]](**json.loads(sys.argv[3]))))"
     )
-    for file, module in (
-        ("processes/malloc.py", "processes.malloc"),
-        ("training/malloc.py", "training.malloc"),
-        ("memory.py", "memory"),
-    ):
+    for file, module in (("training/malloc.py", "training.malloc"), ("memory.py", "memory")):
         if name == "probe_training" and (tree / "worldmodel" / file).exists():
             program = f"import worldmodel.{module} as m; m.keep_freed_memory(); " + program
     script = "engine.py" if (tree / "worldmodel" / "streaming" / "stream.py").exists() else "engine_legacy.py"

@@ -25,11 +25,11 @@ from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.fidelity.comparison import dream
 from worldmodel.fidelity.intervals import bootstrap_interval
-from worldmodel.fidelity.metrics import psnr
 from worldmodel.fidelity.windows import evenly_spaced_windows, read_windows, shuffled_partners
 from worldmodel.files import write_json
 from worldmodel.model.card import table
 from worldmodel.model.dit import DiTConfig
+from worldmodel.model.psnr import psnr
 from worldmodel.training.checkpoint import has_state
 from worldmodel.training.config import PretrainConfig
 from worldmodel.training.pretrain import pretrain

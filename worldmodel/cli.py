@@ -17,8 +17,8 @@ from typing import Any
 
 from worldmodel.display.launched import check_launched, first_speaks
 from worldmodel.processes import Interrupted, terminate_as_interrupt, wait_briefly
-from worldmodel.processes.malloc import keep_freed_memory
 from worldmodel.resolve import missing_extra
+from worldmodel.training.malloc import keep_freed_memory
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch import nn
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
 from worldmodel.model.precision import choose_device, command_device, compute_dtype, say_device
-from worldmodel.training.muon import Muon
+from worldmodel.training.optimizers import Muon
 
 Tracker = Literal["tensorboard", "wandb", "trackio", "none"]
 PROJECT = "worldmodel"

@@ -20,7 +20,6 @@ from worldmodel.model.folder import check_out, find_model, fingerprint, read_des
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.dit import PretrainedDiT
 from worldmodel.model.pretrained.source import check_size, open_source
-from worldmodel.processes.malloc import check_memory, training_bytes
 from worldmodel.processes.prefetch import Ahead
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.accelerator import end_trackers, joined, start_accelerator
@@ -39,6 +38,7 @@ from worldmodel.training.config import PretrainConfig, VideoConfig
 from worldmodel.training.latents import LatentCache
 from worldmodel.training.log import CLOCKS, RunLog
 from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
+from worldmodel.training.malloc import check_memory, training_bytes
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.share import backward_in_parts, is_divided, share, wait_for_all, whole
 from worldmodel.training.validate import validate

@@ -257,7 +257,7 @@ def test_what_does_not_fit_is_named():
 
 def test_nominal_intervals_hold_the_truth_as_often_as_they_say():
     """A small version of `benchmarks/interval_coverage.py`, whose table is in `docs/figures/statistics.md`."""
-    file = BENCHMARKS / "coverage.py"
+    file = BENCHMARKS / "interval_coverage.py"
     coverage = runpy.run_path(str(file))
     config = coverage["CoverageConfig"](simulations=100, resamples=300)
     rows = [coverage["cover_scores"](config, 0.3, 100), coverage["cover_prediction"](config, 50, 200, 0.9)]

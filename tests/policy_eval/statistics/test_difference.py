@@ -101,7 +101,7 @@ def test_graded_outcomes_have_an_interval_too():
 @pytest.mark.parametrize("rate", [0.05, 0.5])
 def test_the_interval_holds_the_truth_from_three_trials_on(rate):
     """The bars: at least 94.5% in every cell, at most 98% with 50 trials, at most 1.1 of Newcombe's width."""
-    row = runpy.run_path(str(BENCHMARKS / "coverage.py"))["cover_few"]((rate, rate), 0.0)
+    row = runpy.run_path(str(BENCHMARKS / "interval_coverage.py"))["cover_few"]((rate, rate), 0.0)
     coverage, newcombe, ratio = np.array(row.cells).T
     assert (coverage >= 0.945).all() and coverage[-1] <= 0.98 and (ratio <= 1.1).all()
     assert rate != 0.5 or newcombe.min() < 0.91
@@ -110,7 +110,7 @@ def test_the_interval_holds_the_truth_from_three_trials_on(rate):
 @pytest.mark.slow
 def test_the_interval_holds_the_truth_at_other_rates_and_correlations():
     """Newcombe's holds 89.3% at the worst equal rates and 76.4% at the worst others."""
-    coverage = runpy.run_path(str(BENCHMARKS / "coverage.py"))
+    coverage = runpy.run_path(str(BENCHMARKS / "interval_coverage.py"))
     equal, every = (np.array(coverage["lowest_few"](kind).cells) for kind in (True, False))
     assert equal[:, 0].min() >= 0.945 and equal[:, 1].min() < 0.9
     assert every[:, 0].min() >= 0.905 and every[:, 1].min() < 0.8

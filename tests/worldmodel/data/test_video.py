@@ -236,3 +236,16 @@ def test_damaged_bytes_give_frames_or_a_value_error(tmp_path, decoder):
                 assert reader.read(range(len(reader))).shape == (len(reader), *reader.info.size, 3)
         except ValueError as error:
             assert "video.mp4" in str(error)
+
+
+def test_a_forked_process_leaves_the_videos_of_its_parent_alone(tmp_path):
+    """Decoding threads are not forked: to close such a video would end the process, or never return."""
+    file = tmp_path / "video.mp4"
+    write_video(file, np.zeros((4, 16, 16, 3), np.uint8), 10)
+    read_frames(file, [0])
+    child = os.fork()
+    if child == 0:
+        release_readers()
+        os._exit(0 if read_frames(file, [1]).shape == (1, 16, 16, 3) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert read_frames(file, [2]).shape == (1, 16, 16, 3)

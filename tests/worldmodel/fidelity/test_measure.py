@@ -123,14 +123,15 @@ def test_the_gap_is_what_altered_actions_lose() -> None:
 
 
 def test_the_gain_over_copying_has_its_own_interval() -> None:
-    """This world brightens by the action, 2, where the recordings brighten by 2 and, in the second episode, by 5."""
+    """This world brightens by the action, 2, where the recordings brighten by 2 and, in odd episodes, by 5."""
     told = TellingWorld(tiny_world(relative=False).config).eval()
-    source = DrawnEpisodes([14, 14], lambda e, t: 100 + (2 + 3 * e) * t, action=lambda e, t: 2 + 0 * t)
+    source = DrawnEpisodes([14] * 6, lambda e, t: 100 + (2 + 3 * (e % 2)) * t, action=lambda e, t: 2 + 0 * t)
     report = measure_fidelity(told, source, horizon=1, starts=1, alterations=())
     exact, gains = 50.0, [50.0 - decibel(2), decibel(3) - decibel(5)]
     assert report["cameras"]["top"]["psnr"]["1"] == pytest.approx((exact + decibel(3)) / 2, rel=1e-4)
     assert report["gain"]["top"]["psnr"]["1"] == pytest.approx(sum(gains) / 2, rel=1e-4)
-    assert report["intervals"]["gain"]["top"]["psnr"]["1"] == pytest.approx([gains[1], gains[0]], rel=1e-3)
+    low, high = report["intervals"]["gain"]["top"]["psnr"]["1"]
+    assert gains[1] - 1e-3 <= low < sum(gains) / 2 < high <= gains[0] + 1e-3
     assert report["gain"]["top"]["masked_psnr"]["1"] is None  # no pixel changes enough
 
 

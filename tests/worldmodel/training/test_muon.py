@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from worldmodel.training.muon import Muon, orthogonalise
+from worldmodel.training.optimizers import Muon, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(4, 12, 12), (3, 8, 24), (2, 24, 8), (1, 1, 5)])

@@ -111,10 +111,20 @@ class _OpenReaders(threading.local):
     """The readers that a thread keeps open, the least recently used first."""
 
     def __init__(self):
-        self.readers: OrderedDict[tuple[int, str, int, int], VideoReader] = OrderedDict()
+        self.readers: OrderedDict[tuple[str, int, int], VideoReader] = OrderedDict()
 
 
 _open = _OpenReaders()
+_inherited: list[OrderedDict] = []
+
+
+def _leave_inherited() -> None:
+    """A forked process cannot close the videos of its parent, whose decoding threads it lacks; it leaves them alone."""
+    _inherited.append(_open.readers)
+    _open.readers = OrderedDict()
+
+
+os.register_at_fork(after_in_child=_leave_inherited)
 
 
 def read_frames(path: Path | str, indices: Sequence[int]) -> UInt8[np.ndarray, "t H W 3"]:
@@ -138,7 +148,7 @@ def _read_open(file: Path, indices: Sequence[int]) -> UInt8[np.ndarray, "t H W 3
         status = os.stat(file)
     except OSError as error:
         raise ValueError(f"{file} is not a readable video: {error}") from error
-    key = (os.getpid(), str(file), status.st_mtime_ns, status.st_size)
+    key = (str(file), status.st_mtime_ns, status.st_size)
     reader = _open.readers.pop(key, None) or VideoReader(file)
     _open.readers[key] = reader
     while len(_open.readers) > MAX_OPEN_READERS:

@@ -92,7 +92,7 @@ def test_it_is_said_in_words(dream, words):
 def test_one_episode_has_no_interval_in_words():
     report = cross_view((0.8, 0.9))
     report["intervals"]["cross_view"]["dream"]["share"]["10"] = None
-    assert "but there is no interval" in meaning(report)[-1]
+    assert "too few for an interval" in meaning(report)[-1]
 
 
 @pytest.mark.slow

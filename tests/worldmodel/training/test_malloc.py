@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from worldmodel.model.dit import DiTConfig
-from worldmodel.processes.malloc import training_bytes
 from worldmodel.training import malloc
+from worldmodel.training.malloc import training_bytes
 
 PROGRAM = """
 import os, resource, sys
-from worldmodel.processes.malloc import keep_freed_memory
+from worldmodel.training.malloc import keep_freed_memory
 keep_freed_memory()
 import torch
 torch.set_num_threads(1)
