@@ -76,6 +76,9 @@ class Stream:
     ) -> Observation:
         """Apply one raw action per stream and dream the next frame.
 
+        In a world whose latents are several frames each, the frame is a preview until the actions of
+        all frames of its latent are known; see `worldmodel.streaming.chunks`.
+
         Args:
             actions: Raw actions, `action_dim * stride` wide; `None` means no action is known.
             num_steps: Denoising steps, a power of two up to `config.max_steps`.
