@@ -126,7 +126,7 @@ def figures_over_processes(figures: Mapping[str, float | int]) -> dict[str, floa
     """The mean of every figure over the processes."""
     if share().number == 1:
         return dict(figures)
-    values = torch.tensor(list(figures.values()), device=PartialState().device)
+    values = torch.tensor(list(figures.values()), dtype=torch.float32, device=PartialState().device)
     return dict(zip(figures, over_processes(values).tolist(), strict=True))
 
 
