@@ -1,8 +1,9 @@
 """Many visitors who each make a step now and then, for a long time: `python benchmarks/serve.py load`.
 
 Every visitor has a connection and a session of one dream, and makes a step every `--interval` seconds; the first steps
-are spread over one interval. After a fifth of the time, memory is compared with what it was then. The resident memory
-is that of all processes of the server together, as Linux counts it; what they share counts several times.
+are spread over one interval. All leave when the time is over, also if the server is too slow for all of their steps.
+After a fifth of the time, memory is compared with what it was then. The resident memory is that of all processes of the
+server together, as Linux counts it; what they share counts several times.
 """
 
 import asyncio
@@ -74,6 +75,8 @@ async def visitor(config: Load, url: str, index: int, seen: Seen, start: asyncio
                 seen.late += time.monotonic() > due + config.interval
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 asked = time.monotonic()
+                if asked > began + 60 * config.minutes:  # the server is too slow for so many
+                    return
                 action = rng.uniform(about["action_low"], about["action_high"])[None]
                 await ask(socket, "step", session=session, action=action)
                 seen.seconds.append(time.monotonic() - asked)
