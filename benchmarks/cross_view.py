@@ -6,7 +6,8 @@ python benchmarks/cross_view.py --out runs/cross-view --tasks pusht push --train
 ```
 
 A matcher is trained on recordings, as `worldmodel fidelity --cross-view` does. Then held-out windows are dreamed under
-their recorded actions. AUROC: how well one threshold on the similarity tells the cameras of one window from those of
+their recorded actions, and the rollout of one camera is swapped; a similarity is the mean over the frames in the table
+so far. AUROC: how well one threshold on the similarity tells the cameras of one window from those of
 windows of two episodes. Share: of the swaps of a window's own cameras, how many look worse; it is what `fidelity`
 reports. Both are given for the dreams and for the recording of the same windows. Killed, the command continues where
 it stood.

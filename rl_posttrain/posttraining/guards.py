@@ -127,7 +127,7 @@ def action_response(
 
 
 def cameras_agree(matcher: CrossViewMatcher, held_out: HeldOut, rollout: Rollout) -> Float[Tensor, "b"]:
-    """Share of swaps with the cameras of other episodes that are noticed, mean over frames; see `agreement`."""
+    """Share of swaps with the cameras of other episodes that are noticed, mean over the lengths of a rollout."""
     codes = matcher.codes(rollout.imagined.frames[:, 1:], held_out.clip.view_mask)
     return agreement(codes, torch.tensor(held_out.episodes)).nanmean(dim=1)
 

@@ -97,7 +97,7 @@ def _cameras(report: Mapping[str, Any]) -> list[str]:
     horizon, dreamed, interval = _last(shares["dream"]["share"], intervals["dream"]["share"])
     recorded, ceiling = shares["recording"]["share"][horizon], intervals["recording"]["share"][horizon]
     ahead = "One frame ahead" if horizon == "1" else f"{horizon} frames ahead"
-    noticed = f"{dreamed:.0%} of the swaps of a camera with another episode's are noticed"
+    noticed = f"{dreamed:.0%} of the swaps of a camera's rollout with another episode's are noticed"
     if interval is None or ceiling is None:
         return [f"It cannot be told whether the cameras tell one story: {ahead}, {noticed}, but {TOO_FEW}."]
     noticed += (

@@ -127,14 +127,14 @@ def test_objects_are_looked_for_in_their_own_camera():
 
 
 def test_cameras_that_tell_two_stories_are_noticed():
-    """In the crossed world every first frame shows the wrist camera of another episode."""
+    """In the crossed world the first frame shows the wrist camera of another episode."""
     world, source = grey_world(), grey_episodes()
-    held, matcher = read_held_out(world, source, range(6), horizon=2, starts=1), twin_matcher()
+    held, matcher = read_held_out(world, source, range(6), horizon=1, starts=1), twin_matcher()
     settings = {"rewards": {}, "dynamics": None, "num_steps": 1, "seed": 0}
     assert "cross_view" not in score(world, held, **settings)[0]
     assert score(world, held, matcher=matcher, **settings)[0]["cross_view"].tolist() == [1.0] * 6
     crossed = score(CrossedWorld(world.config).eval(), held, matcher=matcher, **settings)[0]["cross_view"]
-    assert 0.5 < crossed.mean() < 0.85  # half of the frames are right
+    assert crossed.mean() < 0.7
     lonely = replace(held, clip=replace(held.clip, view_mask=torch.tensor([[True, False]]).repeat(6, 1)))
     assert score(world, lonely, matcher=matcher, **settings)[0]["cross_view"].isnan().all()
 

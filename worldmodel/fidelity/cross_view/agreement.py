@@ -8,8 +8,12 @@ from torch import Tensor
 
 
 def pair_fits(first: Float[Tensor, "n m c"], second: Float[Tensor, "n m c"]) -> Float[Tensor, "m n n"]:
-    """Similarity of the first camera of window `i` and the second one of window `j`; NaN where one is missing."""
-    return torch.einsum("i m c, j m c -> m i j", first, second)
+    """Similarity of the first camera of window `i` and the second one of window `j`; NaN where one is missing.
+
+    At each frame it is the mean over the frames up to it: single moments of two episodes may truly be alike.
+    """
+    fits = torch.einsum("i m c, j m c -> m i j", first, second)
+    return fits.cumsum(dim=0) / torch.arange(1, len(fits) + 1)[:, None, None]
 
 
 def others(episodes: Int[Tensor, "n"]) -> Bool[Tensor, "n n"]:
@@ -18,10 +22,10 @@ def others(episodes: Int[Tensor, "n"]) -> Bool[Tensor, "n n"]:
 
 
 def agreement(codes: Float[Tensor, "n m v c"], episodes: Int[Tensor, "n"]) -> Float[Tensor, "n m"]:
-    """Of each window and frame, the share of foreign pictures that fit worse than its own one.
+    """Of each window, the share of foreign rollouts up to a frame that fit worse than its own one.
 
-    The picture of one camera is held, and that of another camera is swapped for what this camera shows in every window
-    of another episode at the same frame. 1: every swap is noticed. 0.5: swaps are like what is there. It is the mean
+    The rollout of one camera is held, and that of another camera is swapped for what this camera shows in every window
+    of another episode at the same frames. 1: every swap is noticed. 0.5: swaps are like what is there. It is the mean
     over all ordered pairs of cameras.
 
     Args:
@@ -45,7 +49,7 @@ def agreement(codes: Float[Tensor, "n m v c"], episodes: Int[Tensor, "n"]) -> Fl
 def auroc(codes: Float[Tensor, "n m v c"], episodes: Int[Tensor, "n"]) -> Float[Tensor, "m"]:
     """How well one threshold for all windows tells the cameras of one window from those of two (0.5 is chance).
 
-    It is stricter than the mean of `agreement`, in which each picture is only compared with swaps of its own partner.
+    It is stricter than the mean of `agreement`, in which each camera is only compared with swaps of its own partner.
     NaN where there is nothing to compare.
     """
     swapped = others(episodes)

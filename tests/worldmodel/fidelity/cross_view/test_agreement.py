@@ -46,10 +46,12 @@ def test_windows_of_the_same_episode_are_no_swaps():
     assert auroc(codes, torch.tensor([7, 7, 7])).isnan().all()
 
 
-def test_frames_are_compared_with_the_same_frame():
+def test_similarities_are_averaged_over_the_frames_so_far():
+    """After a good and a bad frame the own similarity is 0.5, as that of one of two swaps; then a bad one follows."""
     good, bad = codes_of(AXES, AXES), codes_of(AXES, AXES[1:] + AXES[:1])
-    found = agreement(torch.cat([good, bad], dim=1), THREE)
-    assert found.tolist() == [[1.0, 0.25]] * 3
+    found = agreement(torch.cat([good, bad, bad], dim=1), THREE)
+    assert found.tolist() == [[1.0, 0.75, 0.5]] * 3
+    assert auroc(torch.cat([good, bad], dim=1), THREE).tolist() == [1.0, 0.75]
 
 
 def test_a_missing_camera_is_left_out():
