@@ -37,7 +37,7 @@ def velocities(transformer, frames: Tensor, tau: Tensor, position: Tensor, text:
     """The velocity of every frame.
 
     Args:
-        transformer: Wan or Cosmos; it is left with masked attention.
+        transformer: Wan or Cosmos; it is left with masked attention, and no longer part of a world model.
         frames: `b t v c h w`, those of the clean pass and noisy ones.
         tau: Their noise levels, `b t`; it is 1 in the clean pass.
         position: Their places on the time axis, whole numbers.
@@ -51,6 +51,7 @@ def velocities(transformer, frames: Tensor, tau: Tensor, position: Tensor, text:
     mask = seen.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
     for block in transformer.blocks if wan else transformer.transformer_blocks:
         block.attn1.set_processor(MaskedWan(mask) if wan else MaskedCosmos(mask))
+        vars(block).pop("forward", None)  # that of `PretrainedDiT`
     forward = _wan if wan else _cosmos
     return rearrange(forward(transformer, tiled, tau, position, text, tokens), "b c t h (v w) -> b t v c h w", v=views)
 
