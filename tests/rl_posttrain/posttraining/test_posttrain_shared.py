@@ -16,6 +16,7 @@ from rl_posttrain.posttraining.train import build_update, next_batch, parts_of
 from rl_posttrain.rewards.mix import RewardMix
 from rl_posttrain.rewards.realism import Realism
 from worldmodel.data import EpisodeCache, open_episodes
+from worldmodel.model.precision import full_precision
 from worldmodel.training.accelerator import joined, start_accelerator
 from worldmodel.training.share import average_gradients, backward_in_parts, share
 
@@ -95,7 +96,8 @@ def test_every_process_has_starts_of_its_own(source):
         found = {"tau": batch.tau, "noise": batch.noise, "past": batch.branches.past}
         return found | {"frames": batch.branches.clip.frames, "sample": batch.branches.sample}
 
-    whole = drawn()
+    with full_precision():
+        whole = drawn()
     halves = in_processes(drawn)
     for name, tensor in whole.items():
         found = torch.cat([half[name] for half in halves])
