@@ -2,9 +2,11 @@
 
 python benchmarks/libero_expert.py                 ten starts of every task, about five CPU minutes; nothing is drawn
 
-The shifts are tried on one start each: a script that fails there would make recordings out of distribution useless.
+The shifts are tried on one start each: a script that fails there would make recordings out of distribution useless. An
+interrupted run goes on where it was.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import tyro
 from policy_eval.statistics.resampling import wilson_interval
 from worldmodel.envs import make_env
 from worldmodel.envs.scripts import behave
-from worldmodel.files import write_json
+from worldmodel.files import read_object, write_json
 from worldmodel.model.card import table
 
 TASKS = 10
@@ -37,7 +39,7 @@ class ExpertConfig:
     horizon: int = 280
     """Steps after which an episode has failed."""
     out: Path = Path("runs/benchmarks/libero-expert.json")
-    """File of the outcomes."""
+    """File of the outcomes; tasks that are in it already are not tried again."""
 
 
 def steps_to_success(env, behaviour: str, start: int, horizon: int) -> int | None:
@@ -73,21 +75,37 @@ def shares(found: list[int | None]) -> str:
 def pooled(found: list[int | None]) -> str:
     """The share that succeeded, with its 95% interval."""
     share = sum(each is not None for each in found) / len(found)
-    interval = wilson_interval(share, len(found))
-    return f"{share:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+    low, high = wilson_interval(share, len(found))
+    return f"{share:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def tried_before(config: ExpertConfig, settings: dict) -> list[dict]:
+    """The outcomes that an interrupted run with the same settings has left.
+
+    Raises:
+        ValueError: The file holds outcomes with other settings.
+    """
+    if not config.out.is_file():
+        return []
+    there = read_object(config.out)
+    if there["settings"] != settings:
+        raise ValueError(f"{config.out} holds outcomes with {there['settings']}, you asked for {settings}")
+    return there["tasks"]
 
 
 def main(config: ExpertConfig) -> None:
     """Try every task, write the outcomes, and print the table."""
     config.out.parent.mkdir(parents=True, exist_ok=True)
-    rows, everything = [], []
+    settings = json.loads(json.dumps({**vars(config), "out": ""}))
+    rows, everything = [], tried_before(config, settings)
     for number in range(config.tasks):
-        everything.append(try_task(number, config))
-        write_json(config.out, {"tasks": everything})
-        steps = everything[-1]["steps"]
+        if number == len(everything):
+            everything.append(try_task(number, config))
+            write_json(config.out, {"settings": settings, "tasks": everything})
+        steps = everything[number]["steps"]
         solved = [each for each in steps[config.behaviours[0]] if each is not None]
         median = f"{np.median(solved):.0f}" if solved else "-"
-        rows.append([str(number), everything[-1]["task"], *(shares(found) for found in steps.values()), median])
+        rows.append([str(number), everything[number]["task"], *(shares(found) for found in steps.values()), median])
         print(f"task {number} is done", flush=True)
     columns = list(everything[0]["steps"])
     every = [pooled([each for task in everything for each in task["steps"][name]]) for name in columns]
