@@ -5,7 +5,6 @@ from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from scipy.special import stdtrit
 
 FEWEST_GROUPS = 5
 """With fewer groups there is no interval: the range of all groups of four holds their median in 88% of the cases, of
@@ -57,5 +56,7 @@ def expanded_tail(number: int, level: float) -> float:
     The means of a bootstrap vary by too little, `(n - 1) / n` of the variance, and as a normal value where Student's t
     is right. So the quantile of the normal distribution is moved out to `t_(n-1) sqrt(n / (n - 1))`.
     """
+    from scipy.special import stdtrit  # a third of a second, which commands without intervals need not wait
+
     reach = float(stdtrit(number - 1, (1 + level) / 2)) * sqrt(number / (number - 1))
     return NormalDist().cdf(-reach)

@@ -37,7 +37,8 @@ def test_workers_share_a_gpu_and_errors_are_those_of_the_calls():
     command = [sys.executable, "-c", ON_A_CLUSTER]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr
-    gpus, processes, number, start, *_, lost = done.stdout.splitlines()
+    gpus, processes, number, start, *said = done.stdout.splitlines()
     assert gpus == "[(0, '0'), (1, '0'), (2, '0')]" and int(processes) <= 2
     assert number.endswith("'no number'") and start.endswith("'no start'")
-    assert lost.startswith("a worker of the Ray cluster was lost for good (ActorDiedError), after 3 restarts")
+    lost = "a worker of the Ray cluster was lost for good (ActorDiedError), after 3 restarts"
+    assert any(line.startswith(lost) for line in said)  # Ray's own lines come before or after it
