@@ -1,6 +1,7 @@
 """Videos: the same frame for the same index from both decoders, and errors that name the file."""
 
 import os
+import signal
 
 import av
 import numpy as np
@@ -245,6 +246,7 @@ def test_a_forked_process_leaves_the_videos_of_its_parent_alone(tmp_path):
     read_frames(file, [0])
     child = os.fork()
     if child == 0:
+        signal.alarm(20)
         release_readers()
         os._exit(0 if read_frames(file, [1]).shape == (1, 16, 16, 3) else 1)
     assert os.waitpid(child, 0)[1] == 0
