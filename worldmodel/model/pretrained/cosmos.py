@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from worldmodel.files import read_object
 from worldmodel.model.pretrained.family import Grid, Levels, Turn
+from worldmodel.model.pretrained.patches import check_square, pictures, side_of
 from worldmodel.model.pretrained.prompt import t5_tokens
 from worldmodel.model.pretrained.rotary import axis_angles, picture_angles, rotate_halves
 
@@ -72,7 +73,7 @@ class Cosmos:
     @classmethod
     def patch_of(cls, values: dict[str, Any]) -> int:
         """Latent pixels along one side of a token."""
-        return values.get("patch_size", (1, 2, 2))[1]
+        return side_of(values)
 
     @classmethod
     def check(cls, values: dict[str, Any], where: str) -> None:
@@ -85,9 +86,7 @@ class Cosmos:
             raise ValueError(f"{where}: in_channels is {channels} and out_channels {out}, expected one more; {wanted}")
         if values.get("img_context_dim_in") or values.get("controlnet_block_every_n"):
             raise ValueError(f"{where}: this transformer also reads other pictures (transfer); {wanted}")
-        patch = tuple(values.get("patch_size", (1, 2, 2)))
-        if patch[0] != 1 or patch[1] != patch[2]:
-            raise ValueError(f"{where}: patch_size is {list(patch)}, expected [1, p, p]")
+        check_square(values, where)
 
     def enter(self, latents: Float[Tensor, "b t v c h w"], tau: Float[Tensor, "b t"]) -> Float[Tensor, "b t v l d"]:
         """Latents to tokens; one channel marks known frames, and another one marks padding, of which there is none."""
@@ -147,13 +146,10 @@ class Cosmos:
 
     def leave(self, x: Float[Tensor, "b t n d"], levels: Levels, grid: Grid) -> Float[Tensor, "b t v c h w"]:
         """Tokens to velocities."""
-        views, rows, columns = grid
         norm, shared = self.transformer.norm_out, levels[1][..., : 2 * self.width]
         shift, scale = _modulation(norm, levels[0], shared).chunk(2, dim=-1)
         x = (norm.norm(x.float()) * (1 + scale) + shift).type_as(x)
-        patches, sizes = self.transformer.proj_out(x), {"v": views, "h": rows, "w": columns}
-        pattern = "b t (v h w) (p q c) -> b t v c (h p) (w q)"
-        return rearrange(patches, pattern, **sizes, p=self.patch, q=self.patch)
+        return pictures(self.transformer.proj_out(x), grid, self.patch)
 
     def rotation(
         self, position: Float[Tensor, "b t"], rows: int, columns: int

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldmodel.model.pretrained.family import Grid, Levels, Turn
+from worldmodel.model.pretrained.patches import check_square, pictures, side_of
 from worldmodel.model.pretrained.prompt import t5_tokens
 from worldmodel.model.pretrained.rotary import axis_angles, picture_angles, rotate_neighbours
 
@@ -65,7 +66,7 @@ class Wan:
     @classmethod
     def patch_of(cls, values: dict[str, Any]) -> int:
         """Latent pixels along one side of a token."""
-        return values.get("patch_size", (1, 2, 2))[1]
+        return side_of(values)
 
     @classmethod
     def check(cls, values: dict[str, Any], where: str) -> None:
@@ -76,9 +77,7 @@ class Wan:
                 f"{where}: this transformer continues a picture (in_channels {channels}, out_channels {out}); "
                 "a world model needs one of text to video, such as Wan2.2-TI2V-5B"
             )
-        patch = tuple(values.get("patch_size", (1, 2, 2)))
-        if patch[0] != 1 or patch[1] != patch[2]:
-            raise ValueError(f"{where}: patch_size is {list(patch)}, expected [1, p, p]")
+        check_square(values, where)
 
     def enter(self, latents: Float[Tensor, "b t v c h w"], tau: Float[Tensor, "b t"]) -> Float[Tensor, "b t v l d"]:
         """Latents to tokens, whatever their noise level."""
@@ -136,13 +135,10 @@ class Wan:
 
     def leave(self, x: Float[Tensor, "b t n d"], levels: Levels, grid: Grid) -> Float[Tensor, "b t v c h w"]:
         """Tokens to velocities."""
-        views, rows, columns = grid
         table = self.transformer.scale_shift_table.float()[:, None]
         shift, scale = (table + levels[0][:, :, None]).chunk(2, dim=2)
         x = (self.transformer.norm_out(x.float()) * (1 + scale) + shift).type_as(x)
-        patches, sizes = self.transformer.proj_out(x), {"v": views, "h": rows, "w": columns}
-        pattern = "b t (v h w) (p q c) -> b t v c (h p) (w q)"
-        return rearrange(patches, pattern, **sizes, p=self.patch, q=self.patch)
+        return pictures(self.transformer.proj_out(x), grid, self.patch)
 
     def rotation(
         self, position: Float[Tensor, "b t"], rows: int, columns: int
