@@ -15,8 +15,8 @@ quickstart: $(STAMP) ## install, record PushT, train, dream, measure; report in 
 # Counting lines and checking shapes take half of the time, so that is done where it tells most: by the fast tests, which
 # hold the wiring. Slow tests keep the order of tests/conftest.py: the longest files begin first.
 test: $(STAMP) system ## every test; the fast ones cover at least 85% of the lines of the five packages
-	$(BIN)/python -m pytest -n 2 --dist loadfile -rs -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=85
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs -m slow -o addopts="--import-mode=importlib --strict-markers"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -rfEs -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rfEs -m slow -o addopts="--import-mode=importlib --strict-markers"
 
 check: $(STAMP) ## formatting, lint and the fast tests
 	$(BIN)/ruff format --check .
