@@ -54,13 +54,13 @@ def test_no_module_has_the_name_of_a_public_function(package):
 @pytest.mark.slow
 def test_public_names_stay_what_they_are_when_everything_is_imported():
     code = f"""
-import importlib, pkgutil
+import importlib, pkgutil, re
 for package in {PACKAGES}:
     for each in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
         try:
             importlib.import_module(each.name)
-        except ModuleNotFoundError as error:
-            assert error.name == "metaworld" or error.name.startswith("metaworld."), error
+        except (ModuleNotFoundError, ValueError) as error:  # these two may be left out of an installation
+            assert re.search("No module named 'metaworld|needs the Python package (metaworld|libero),", str(error)), error
 for package in {PACKAGES}:
     module = importlib.import_module(package)
     for name, home in module._HOMES.items():
