@@ -79,10 +79,10 @@ def train(*, nats, weight, latent_dim, cuts=False, steps=1000, seed=0):
 def world():
     """Trained once.
 
-    Of ten runs nine say of both halves how their light changes, and one of a single half; which one depends on the
-    processor's rounding. So tests ask for less than half of what the latents usually say.
+    Which run it is depends on the processor's rounding. At this price of information all of 15 seeds said of both
+    halves how their light changes (one of them less well); at five times the price one of ten said nothing.
     """
-    return train(nats=5.0, weight=1e-2, latent_dim=2)
+    return train(nats=5.0, weight=2e-3, latent_dim=2)
 
 
 def test_information_is_the_divergence_from_the_standard_normal():
