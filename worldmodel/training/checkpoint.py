@@ -1,7 +1,8 @@
 """Exact resume: weights, their moving average and optimiser states in one file, and the settings of the run."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,16 @@ class MovingAverage:
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.shadow, self._weights(model), 1 - decay)
 
-    def swap(self, model: nn.Module) -> None:
-        """Exchange the average and the weights; call twice to restore."""
+    @contextmanager
+    def shown(self, model: nn.Module) -> Iterator[None]:
+        """Give the model the average of its weights within a `with` block; meanwhile `shadow` has its own."""
+        self._exchange(model)
+        try:
+            yield
+        finally:
+            self._exchange(model)
+
+    def _exchange(self, model: nn.Module) -> None:
         for shadow, weight in zip(self.shadow, self._weights(model), strict=True):
             kept = weight.clone()
             weight.copy_(shadow)
