@@ -149,7 +149,8 @@ class SteeredPolicy:
     def choose(self, observation: Observations) -> Choice:
         """Propose plans, imagine them, and choose the one with the highest score for each stream."""
         plans = self.proposal(self.policy, observation, self.k, self.sigma, self.seeds, self.step)
-        candidates = Candidates(plans, None if self.world is None else self.imagine(plans))
+        imagined = None if self.world is None else self.imagine(plans)
+        candidates = Candidates(plans, imagined, self.seeds, self.step)
         scores = self.scorer(candidates)
         return Choice(candidates, scores, scores.argmax(1).to(plans.device))
 
