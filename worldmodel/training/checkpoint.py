@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worldmodel.files import read_object, read_weights, write_json, write_weights
+from worldmodel.files import read_object, read_weights, remove_unfinished, write_json, write_weights
+from worldmodel.model.folder import first_file
 from worldmodel.training.share import divided_as, fill, share, whole
 
 STATE = "state/state.json"
@@ -81,6 +82,35 @@ class RunSettings:
                     file.unlink()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.file, self.values)
+
+
+def claim(out: Path, values: Mapping[str, Any], what: str, *, free: Sequence[str]) -> None:
+    """Note settings in `out`, or compare them with those that are noted there.
+
+    For commands that keep their finished parts, and go on without `--resume`.
+
+    Args:
+        out: The folder.
+        values: The settings, as `settings_of` returns them.
+        what: What the folder holds, such as `an alignment`.
+        free: Settings in which a command that goes on may differ.
+
+    Raises:
+        ValueError: The folder holds something else, or was begun with other settings; the message names each with
+            both values.
+    """
+    file = out / "settings.json"
+    if file.is_file():
+        other = [words for name, words in differences(read_object(file), values).items() if name not in free]
+        if other:
+            raise ValueError(f"{out} holds {what} with other settings: {'; '.join(other)}")
+        remove_unfinished(out)
+        return
+    found = first_file(out)
+    if found is not None:
+        raise ValueError(f"{out} holds {found.relative_to(out)} and is not {what}; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(file, values)
 
 
 def has_state(out: Path) -> bool:
