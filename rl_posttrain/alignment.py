@@ -32,7 +32,7 @@ from worldmodel.envs.protocol import describe
 from worldmodel.files import read_object, write_json
 from worldmodel.model.folder import fingerprint
 from worldmodel.model.precision import command_device
-from worldmodel.training.checkpoint import SETTINGS, claim, settings_of
+from worldmodel.training.checkpoint import SETTINGS, claim_folder, settings_of
 from worldmodel.training.config import PretrainConfig
 from worldmodel.training.pretrain import pretrain
 from worldmodel.world_model import WorldModel
@@ -117,7 +117,7 @@ def align(config: AlignConfig) -> dict:
     world = WorldModel.load(config.world)
     env = make_simulator(config.real, size=world.size[0], time_limit=config.horizon * world.stride)
     check_apart(config, numbers[-1])
-    claim(config.out, settings_of(config, read_by(config)), "an alignment", free=FREE)
+    claim(config)
     recorded = record(config, env, numbers[-1], world.stride)
     table = {"0": agreement_of(config, config.world, config.judge, config.out / "before")}
     for number in numbers:
@@ -134,11 +134,16 @@ def align(config: AlignConfig) -> dict:
     return table
 
 
-def read_by(config: AlignConfig) -> dict[str, str]:
-    """Fingerprints of what an alignment reads."""
+def claim(config: AlignConfig) -> None:
+    """Note the settings in `out`, or compare them with those of the alignment that is to go on there.
+
+    Raises:
+        ValueError: As `claim_folder`; or a data set cannot be read.
+    """
     read = {name: fingerprint(getattr(config, name)) for name in ("world", "judge")}
     sets = {name: getattr(config, name) for name in ("world_data", "judge_data", "data")}
-    return read | {name: open_episodes(data, options=config.reading).fingerprint for name, data in sets.items()}
+    read |= {name: open_episodes(data, options=config.reading).fingerprint for name, data in sets.items()}
+    claim_folder(config.out, settings_of(config, read), "an alignment", free=FREE)
 
 
 def check_apart(config: AlignConfig, episodes: int) -> None:

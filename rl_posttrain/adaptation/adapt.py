@@ -32,7 +32,7 @@ from worldmodel.envs.record import SEED_STRIDE
 from worldmodel.files import write_json
 from worldmodel.model.folder import fingerprint
 from worldmodel.model.precision import command_device
-from worldmodel.training.checkpoint import claim, settings_of
+from worldmodel.training.checkpoint import claim_folder, settings_of
 from worldmodel.training.fit import fit
 
 ROLLOUTS = "rollouts"
@@ -59,7 +59,7 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         raise ValueError(f"{config.policy}: is shown no goal, so nothing can take its place; clone it with --goals")
     env = environment(config, clone)
     settings = settings_of(config, {"policy": fingerprint(config.policy)})
-    claim(config.out, settings, "an adaptation", free=("device",))
+    claim_folder(config.out, settings, "an adaptation", free=("device",))
     began, rounds, folders = time.monotonic(), [], []
     for number in range(config.rounds):
         folders.append(make_rollouts(config, policy, env, number))

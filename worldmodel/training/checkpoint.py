@@ -84,7 +84,7 @@ class RunSettings:
         write_json(self.file, self.values)
 
 
-def claim(out: Path, values: Mapping[str, Any], what: str, *, free: Sequence[str]) -> None:
+def claim_folder(out: Path, values: Mapping[str, Any], what: str, *, free: Sequence[str]) -> None:
     """Note settings in `out`, or compare them with those that are noted there.
 
     For commands that keep their finished parts, and go on without `--resume`.
