@@ -174,15 +174,6 @@ def begin(config: PosttrainConfig) -> Accelerator:
     return accelerator
 
 
-def read_by(config: PosttrainConfig, source: EpisodeSource) -> dict[str, str]:
-    """Fingerprints of what a run reads."""
-    named = {"inverse_dynamics": config.inverse_dynamics, "cross_view": config.cross_view}
-    models = {name: fingerprint(path) for name, path in named.items() if path is not None}
-    if config.judge is not None:
-        models["judge"] = judge_fingerprint(config.judge)
-    return {"data": source.fingerprint, "world": fingerprint(config.world), **models}
-
-
 def checked_settings(
     config: PosttrainConfig, source: EpisodeSource, rewards: Weighted | None, pictures: WeightedPictures | None
 ) -> RunSettings:
@@ -191,7 +182,12 @@ def checked_settings(
     Raises:
         ValueError: The run to resume has others.
     """
-    read = read_by(config, source) | rewards_read(config.reward.extra, rewards)
+    named = {"inverse_dynamics": config.inverse_dynamics, "cross_view": config.cross_view}
+    models = {name: fingerprint(path) for name, path in named.items() if path is not None}
+    if config.judge is not None:
+        models["judge"] = judge_fingerprint(config.judge)
+    read = {"data": source.fingerprint, "world": fingerprint(config.world), **models}
+    read |= rewards_read(config.reward.extra, rewards)
     if config.differentiable:
         read |= terms_read(config.pathwise, pictures)
     settings = RunSettings(config, read)
