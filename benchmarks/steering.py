@@ -111,7 +111,7 @@ def make_row(name: str, config: SteeringConfig) -> SteeredPolicy:
         return SteeredPolicy(policy, value, world, proposal=memory(policy, source), **settings)
     rows: dict[str, Callable[[], SteeredPolicy]] = {
         "alone": lambda: SteeredPolicy(policy, nearest_the_mean, **settings | {"k": 1}),
-        "random-of-k": lambda: SteeredPolicy(policy, at_random(), **settings),
+        "random-of-k": lambda: SteeredPolicy(policy, at_random, **settings),
         "nearest-the-mean": lambda: SteeredPolicy(policy, nearest_the_mean, **settings),
         "value": lambda: SteeredPolicy(policy, value, world, **settings),
         "samples": lambda: SteeredPolicy(policy, value, world, proposal=samples, **settings),

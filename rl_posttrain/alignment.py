@@ -29,10 +29,10 @@ from worldmodel.display.progress import ProgressLine
 from worldmodel.envs import make_simulator
 from worldmodel.envs.episode import schema_of
 from worldmodel.envs.protocol import describe
-from worldmodel.files import read_object, remove_unfinished, write_json
-from worldmodel.model.folder import fingerprint, first_file
+from worldmodel.files import read_object, write_json
+from worldmodel.model.folder import fingerprint
 from worldmodel.model.precision import command_device
-from worldmodel.training.checkpoint import SETTINGS, differences, settings_of
+from worldmodel.training.checkpoint import SETTINGS, claim_folder, settings_of
 from worldmodel.training.config import PretrainConfig
 from worldmodel.training.pretrain import pretrain
 from worldmodel.world_model import WorldModel
@@ -138,27 +138,12 @@ def claim(config: AlignConfig) -> None:
     """Note the settings in `out`, or compare them with those of the alignment that is to go on there.
 
     Raises:
-        ValueError: The folder holds something else, or an alignment with other settings; the message
-            names each with both values.
+        ValueError: As `claim_folder`; or a data set cannot be read.
     """
-    file = config.out / "settings.json"
     read = {name: fingerprint(getattr(config, name)) for name in ("world", "judge")}
     sets = {name: getattr(config, name) for name in ("world_data", "judge_data", "data")}
     read |= {name: open_episodes(data, options=config.reading).fingerprint for name, data in sets.items()}
-    values = settings_of(config, read)
-    if file.is_file():
-        other = [words for name, words in differences(read_object(file), values).items() if name not in FREE]
-        if other:
-            raise ValueError(f"{config.out} holds an alignment with other settings: {'; '.join(other)}")
-        remove_unfinished(config.out)
-        return
-    found = first_file(config.out)
-    if found is not None:
-        raise ValueError(
-            f"{config.out} holds {found.relative_to(config.out)} and is not an alignment; choose another --out"
-        )
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_json(file, values)
+    claim_folder(config.out, settings_of(config, read), "an alignment", free=FREE)
 
 
 def check_apart(config: AlignConfig, episodes: int) -> None:

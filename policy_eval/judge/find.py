@@ -31,7 +31,7 @@ class NamedJudge:
 
     def __init__(self, judge: object, name: str):
         self.judge, self.name = judge, name
-        self.reward_range: tuple[float, float] = getattr(judge, "reward_range", (0.0, 1.0))
+        self.reward_range = reward_range(judge)
 
     def __call__(self, observation: Observation) -> Verdict:
         """The verdict on the latest frame of every stream.
@@ -96,7 +96,7 @@ def load_trained(spec: str | Path, device: torch.device | str = "cpu") -> Learne
     return (GoalJudge if "goals" in description else LearnedJudge).load(spec, device)
 
 
-def reward_range(judge: Judge) -> tuple[float, float]:
+def reward_range(judge: object) -> tuple[float, float]:
     """Lowest and highest reward of a judge: its attribute `reward_range`, or 0 to 1."""
     return getattr(judge, "reward_range", (0.0, 1.0))
 

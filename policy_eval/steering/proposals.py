@@ -15,14 +15,19 @@ from worldmodel.streaming.noise import stream_noise
 
 @runtime_checkable
 class Planner(Protocol):
-    """A policy that can return its plan without carrying it out.
-
-    A stochastic policy can also have `sample(observation, k, seeds, step)`, which returns `k` plans for each stream,
-    `n k h a`, that depend only on the observation, the seed of the stream and the step.
-    """
+    """A policy that can return its plan without carrying it out."""
 
     def plan(self, observation: Observations) -> Float[Tensor, "n h a"]:
         """Raw actions of the next `h` steps; changes nothing in the policy, and takes any number of streams."""
+        ...
+
+
+@runtime_checkable
+class SamplingPlanner(Planner, Protocol):
+    """A stochastic policy that can return several plans."""
+
+    def sample(self, observation: Observations, k: int, seeds: Int[Tensor, "n"], step: int) -> Float[Tensor, "n k h a"]:
+        """`k` plans for each stream, which depend only on the observation, the stream's seed and the step."""
         ...
 
 
@@ -67,7 +72,7 @@ def samples(
     plans = policy.plan(observation)[:, None]
     if k == 1:
         return plans
-    if not hasattr(policy, "sample"):
+    if not isinstance(policy, SamplingPlanner):
         raise ValueError(
             f"the proposal samples needs a policy with a method sample, as `worldmodel clone --head flow` makes one; "
             f"{kind_of(policy)} has none"

@@ -5,13 +5,17 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from policy_eval.steering.proposals import yours
 from worldmodel.data import Clip
 from worldmodel.dreams.verdict import Judge
+from worldmodel.streaming.noise import mix_seed
 from worldmodel.streaming.state import Observation
+
+DRAW = 1
+"""What tells the draws of `at_random` from those of the plans' offsets, which come from the same seeds and steps."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,14 @@ class Candidates:
         plans: Raw actions; of each stream the first plan is the policy's own.
         imagined: A clip with one row for every plan, those of a stream side by side: the present
             frame, then the dreamed ones. `None` when nothing was imagined.
+        seeds: The seed of each stream; for `at_random`.
+        step: The step of the episode, from 0.
     """
 
     plans: Float[Tensor, "n k h a"]
     imagined: Clip | None = None
+    seeds: Int[Tensor, "n"] | None = None
+    step: int = 0
 
 
 Scorer = Callable[[Candidates], Float[Tensor, "n k"]]
@@ -98,13 +106,17 @@ def nearest_the_mean(candidates: Candidates) -> Float[Tensor, "n k"]:
     return -offset.square().mean((2, 3))
 
 
-def at_random(seed: int = 0) -> Scorer:
-    """A control without imagination: any of the plans, with equal chances."""
-    generator = torch.Generator().manual_seed(seed)
-    return lambda candidates: torch.rand(candidates.plans.shape[:2], generator=generator)
+def at_random(candidates: Candidates) -> Float[Tensor, "n k"]:
+    """A control without imagination: any of the plans, with equal chances.
+
+    The draw depends only on the seed of the stream and on the step, so it is the same in every batch.
+    """
+    drawn = [mix_seed(seed, candidates.step, DRAW) for seed in candidates.seeds.tolist()]
+    plans = candidates.plans.shape[1]
+    return torch.stack([torch.rand(plans, generator=torch.Generator().manual_seed(seed)) for seed in drawn])
 
 
-SCORERS: dict[str, Callable[[Judge | None], Scorer]] = {"value": by_value, "random": lambda _: at_random()}
+SCORERS: dict[str, Callable[[Judge | None], Scorer]] = {"value": by_value, "random": lambda _: at_random}
 """What makes the scorers of this package from a judge, by name; `random` is a control."""
 
 

@@ -20,7 +20,7 @@ from policy_eval.steering.proposals import Planner, Proposal, Sigma, near_the_pl
 from policy_eval.steering.scorers import Candidates, Scorer
 from worldmodel.data import Clip
 from worldmodel.dreams.world import held
-from worldmodel.envs.policy import Observations, Policy
+from worldmodel.envs.policy import Observations, Policy, optional
 from worldmodel.streaming.state import Observation
 from worldmodel.world_model import WorldModel
 
@@ -98,7 +98,7 @@ class SteeredPolicy:
     @property
     def needs(self) -> Needs | None:
         """What the policy needs, and what a dream begins with: every camera and the state of the world model."""
-        own = getattr(self.policy, "needs", None)
+        own = optional(self.policy, "needs")
         if self.world is None:
             return own
         views = dict.fromkeys(self.world.views, tuple(self.world.size))
@@ -119,7 +119,7 @@ class SteeredPolicy:
     def instruct(self, tasks: Sequence[str]) -> None:
         """Tell the policy and the scorer the task of each episode in words."""
         self.tasks = tuple(tasks)
-        instruct = getattr(self.policy, "instruct", None)
+        instruct = optional(self.policy, "instruct")
         if instruct is not None:
             instruct(tasks)
 
@@ -130,7 +130,7 @@ class SteeredPolicy:
         self.queue = [actions[rows] for actions in self.queue]
         self.seen = [{name: values[rows] for name, values in each.items()} for each in self.seen]
         self.done = [actions[rows] for actions in self.done]
-        keep = getattr(self.policy, "keep", None)
+        keep = optional(self.policy, "keep")
         if keep is not None:
             keep(streams)
 
@@ -149,7 +149,8 @@ class SteeredPolicy:
     def choose(self, observation: Observations) -> Choice:
         """Propose plans, imagine them, and choose the one with the highest score for each stream."""
         plans = self.proposal(self.policy, observation, self.k, self.sigma, self.seeds, self.step)
-        candidates = Candidates(plans, None if self.world is None else self.imagine(plans))
+        imagined = None if self.world is None else self.imagine(plans)
+        candidates = Candidates(plans, imagined, self.seeds, self.step)
         scores = self.scorer(candidates)
         return Choice(candidates, scores, scores.argmax(1).to(plans.device))
 

@@ -29,10 +29,10 @@ from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.display.progress import ProgressLine
 from worldmodel.envs import accepted_options, make_env
 from worldmodel.envs.record import SEED_STRIDE
-from worldmodel.files import read_object, remove_unfinished, write_json
-from worldmodel.model.folder import fingerprint, first_file
+from worldmodel.files import write_json
+from worldmodel.model.folder import fingerprint
 from worldmodel.model.precision import command_device
-from worldmodel.training.checkpoint import differences, settings_of
+from worldmodel.training.checkpoint import claim_folder, settings_of
 from worldmodel.training.fit import fit
 
 ROLLOUTS = "rollouts"
@@ -58,7 +58,8 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     if not clone.config.goals:
         raise ValueError(f"{config.policy}: is shown no goal, so nothing can take its place; clone it with --goals")
     env = environment(config, clone)
-    claim(config)
+    settings = settings_of(config, {"policy": fingerprint(config.policy)})
+    claim_folder(config.out, settings, "an adaptation", free=("device",))
     began, rounds, folders = time.monotonic(), [], []
     for number in range(config.rounds):
         folders.append(make_rollouts(config, policy, env, number))
@@ -91,29 +92,6 @@ def environment(config: AdaptConfig, policy: ClonedPolicy) -> gymnasium.Env:
     env = make_env(config.real, **options)
     check_fits(policy, env.observation_space, env.action_space, str(config.policy))
     return env
-
-
-def claim(config: AdaptConfig) -> None:
-    """Note the settings in `out`, or compare them with those of the adaptation that is to go on there.
-
-    Raises:
-        ValueError: The folder holds something else, or an adaptation with other settings.
-    """
-    file = config.out / "settings.json"
-    values = settings_of(config, {"policy": fingerprint(config.policy)})
-    if file.is_file():
-        other = [words for name, words in differences(read_object(file), values).items() if name != "device"]
-        if other:
-            raise ValueError(f"{config.out} holds an adaptation with other settings: {'; '.join(other)}")
-        remove_unfinished(config.out)
-        return
-    found = first_file(config.out)
-    if found is not None:
-        raise ValueError(
-            f"{config.out} holds {found.relative_to(config.out)} and is not an adaptation; choose another --out"
-        )
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_json(file, values)
 
 
 def make_rollouts(config: AdaptConfig, policy: ClonedPolicy, env: gymnasium.Env, number: int) -> Path:

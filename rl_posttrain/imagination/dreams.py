@@ -1,8 +1,11 @@
 """The dreams of a run: what does not change, where they begin, and what is measured in them."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -173,6 +176,46 @@ def harmed(returns: Float[Tensor, "n"], clone: Float[Tensor, "n"]) -> bool:
     """Whether the mean return is below that of the clone by more than two standard errors of the difference."""
     gain = returns - clone
     return float(gain.mean()) < -2 * float(gain.std(correction=0)) / max(len(gain) - 1, 1) ** 0.5
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a run stands: what was measured of the clone and of the best actor.
+
+    Both measurements hold `step`, `return`, `solved` and the `returns` of all held-out starts.
+
+    Attributes:
+        first: The measurement of the clone; empty before it.
+        best: That of the best actor.
+        since_best: Number of measurements since then.
+        harm: Whether the actor measured last is surely worse than the clone.
+    """
+
+    first: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    since_best: int = 0
+    harm: bool = False
+
+    def after(self, measured: Mapping[str, float | int], returns: Float[Tensor, "n"]) -> "Standing":
+        """The standing after one more measurement; `since_best` is 0 if that is the best one."""
+        noted = {**measured, "returns": returns.tolist()}
+        first = self.first or noted
+        harm = harmed(returns, torch.tensor(first["returns"]))
+        if not self.best or better(returns, torch.tensor(self.best["returns"])):
+            return Standing(first, noted, 0, harm)
+        return Standing(first, self.best, self.since_best + 1, harm)
+
+    def gives_up(self, patience: int) -> bool:
+        """Whether the run ends early: `patience` measurements brought nothing better, or the last one shows harm."""
+        return self.since_best >= patience or self.harm
+
+    def report(self, patience: int) -> dict[str, Any]:
+        """What a run's report says of it."""
+        return {"first": self.first, "best": self.best, "stopped_early": self.gives_up(patience), "harm": self.harm}
+
+    def to_json(self) -> dict[str, Any]:
+        """For the saved state; `Standing(**found)` reads it."""
+        return asdict(self)
 
 
 def dream(

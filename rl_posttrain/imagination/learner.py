@@ -127,9 +127,8 @@ def learn_from(
         show: `return` (discounted, trusted rewards only), `solved` and `value_error`, the root mean
         square of return minus value.
     """
-    average.swap(learner)
-    values = learner.critic.value(imagined.features)
-    average.swap(learner)
+    with average.shown(learner):
+        values = learner.critic.value(imagined.features)
     weights = torch.ones_like(imagined.disagreement)
     if trust_scale is not None:
         weights = trust(imagined.disagreement, trust_scale)

@@ -119,40 +119,45 @@ def imagine_rollouts(
     device = actor.log_std.device
     bounds = bounds[0].to(device), bounds[1].to(device)
     generator = torch.Generator().manual_seed(seed)
-    index = [list(world.views).index(view) for view in actor.policy.config.views]
-    own = actor.policy.config.state_dim > 0
-
-    def features() -> Float[Tensor, "b f"]:
-        return actor.features(seen.frames[:, index], seen.states if own else None)
-
     looks, plans, extra = [(seen.frames, judge(seen))], [], []
-    features_seen = [features()]
+    features = [_features(world, actor, seen)]
     noises = plan_noise(total, horizon, actor, persistence, generator)
     noises = noises * (torch.rand(total, 1, 1, generator=generator) if vary else 1.0)
     for noise in noises[list(rows)].to(device).unbind(1):
-        plan = actor(features_seen[-1])
+        plan = actor(features[-1])
         if explore:
             plan = plan + actor.std * repeat(noise, "n p -> (k n) p", k=noise_seeds)
-        for commands in actor.raw(plan, seen.states if own else None).clamp(*bounds).unbind(1):
+        for commands in actor.raw(plan, _own_states(actor, seen)).clamp(*bounds).unbind(1):
             before, applied = seen, held(commands, world.stride)
             seen = replace(stream.step(applied, num_steps=num_steps), task=tasks)
             extra.append(extra_reward(rewards or {}, before, applied, seen))
             looks.append((seen.frames, judge(seen)))
         plans.append(plan)
-        features_seen.append(features())
+        features.append(_features(world, actor, seen))
     frames = torch.stack([frame for frame, _ in looks], 1)
     successes = torch.stack([verdict.successes for _, verdict in looks[1:]], 1)
     return Imagined(
         frames=frames,
-        features=torch.stack(features_seen, 1),
+        features=torch.stack(features, 1),
         actions=torch.stack(plans, 1),
-        prior=prior(torch.stack(features_seen[:-1], 1)),
+        prior=prior(torch.stack(features[:-1], 1)),
         potentials=torch.stack([verdict.rewards.float() for _, verdict in looks], 1),
         successes=successes,
         running=(successes.long().cumsum(1) - successes.long()) == 0,
         disagreement=disagreement(frames[:, 1:], noise_seeds),
         extra=torch.stack(extra, 1).to(frames.device),
     )
+
+
+def _features(world: World, actor: Actor, seen: Observation) -> Float[Tensor, "b f"]:
+    """What the actor sees through its own cameras."""
+    cameras = [list(world.views).index(view) for view in actor.policy.config.views]
+    return actor.features(seen.frames[:, cameras], _own_states(actor, seen))
+
+
+def _own_states(actor: Actor, seen: Observation) -> Float[Tensor, "b s"] | None:
+    """The states, if the actor knows any."""
+    return seen.states if actor.policy.config.state_dim else None
 
 
 def plan_noise(

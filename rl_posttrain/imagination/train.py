@@ -19,11 +19,10 @@ from rl_posttrain.imagination.config import ImagineConfig, check_numbers
 from rl_posttrain.imagination.distil.train import distil
 from rl_posttrain.imagination.dreams import (
     Setting,
-    better,
+    Standing,
     check_disagreement,
     check_fit,
     dream,
-    harmed,
     measure,
     measured_dreams,
     prepare,
@@ -145,9 +144,7 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
     average = MovingAverage(learner, config.learn.average_decay)
     pool = StartPool.uniform(len(setting.train), config.pool, np.random.default_rng([config.seed, 3]))
     memory = Memory.empty(learner)
-    best: dict[str, Any] = {}
-    first: dict[str, Any] = {}
-    since_best, harm = 0, False
+    standing = Standing()
     accelerator = start_accelerator(config.device, config.out, config.log)
     log = ImagineLog(accelerator, config.out, config.updates, config.minutes, config.clock)
     if config.resume and has_state(config.out):
@@ -155,30 +152,24 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
         log.resume(progress)
         pool = StartPool.from_json(progress["pool"])
         memory = Memory.load(config.out / "state", progress["remembered"], memory.actions.device)
-        best, first, since_best = (progress[k] for k in ("best", "first", "since_best"))
+        standing = Standing(**progress["standing"])
     with log:
         while True:
             measured_before = log.resumed and log.step == log.first_step
             due = log.step % config.validation_interval == 0 or log.done >= 1
             if due and not measured_before:
-                average.swap(learner)
-                returns, solved = measure(config, setting, learner)
-                measured = {"step": log.step, "return": float(returns.mean()), "solved": solved}
-                first = first or measured | {"returns": returns.tolist()}
-                since_best += 1
-                harm = harmed(returns, torch.tensor(first["returns"]))
-                if not best or better(returns, torch.tensor(best["returns"])):
-                    best, since_best = measured | {"returns": returns.tolist()}, 0
-                    if share().first:
+                with average.shown(learner):
+                    returns, solved = measure(config, setting, learner)
+                    measured = {"step": log.step, "return": float(returns.mean()), "solved": solved}
+                    standing = standing.after(measured, returns)
+                    if standing.since_best == 0 and share().first:
                         learner.actor.policy.save(config.out, dtype=torch.float32)
-                average.swap(learner)
                 log.validation(measured)
-            over = log.done >= 1 or since_best >= config.patience or harm
+            over = log.done >= 1 or standing.gives_up(config.patience)
             if share().first and (over or log.stopping or log.step % config.save_interval == 0):
-                kept = {"pool": pool.to_json(), "best": best, "first": first} | log.progress
-                kept |= {"since_best": since_best, "remembered": len(memory.actions)}
+                kept = {"pool": pool.to_json(), "standing": standing.to_json(), "remembered": len(memory.actions)}
                 memory.save(config.out / "state")
-                save_state(config.out / "state", learner, average, optimizers, kept)
+                save_state(config.out / "state", learner, average, optimizers, kept | log.progress)
             if over:
                 break
             log.leave_if_asked()
@@ -189,15 +180,8 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
                 shown |= imitate(learner, optimizers[0], memory, config.learn, step=log.step)
             average.update(learner, log.step)
             log.advance(shown)
-    return {
-        "first": first,
-        "best": best,
-        "updates": log.step,
-        "seconds": log.seconds,
-        "stopped_early": since_best >= config.patience or harm,
-        "harm": harm,
-        "trust_scale": setting.trust_scale,
-    }
+    report = standing.report(config.patience) | {"updates": log.step, "seconds": log.seconds}
+    return report | {"trust_scale": setting.trust_scale}
 
 
 def one_update(

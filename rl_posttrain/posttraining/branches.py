@@ -114,14 +114,9 @@ def draw_branches(
     branch = _branch_length(clip, context, prefix)
     now = context + prefix - 1  # index of the frame where the branches begin
     recorded = world.codec.encode(clip.frames)
-    latents, states = recorded[:, :context], _cut(clip.states, slice(context))
-    picture = clip.frames[:, now]
     stream = world.stream(clip.head(context), seeds=list(seeds))
-    if prefix:
-        between = _cut(clip.actions, slice(context - 1, now))
-        new = generate(stream, between, num_frames=prefix, num_steps=num_steps)
-        latents, picture = torch.cat([latents, new[0]], dim=1), new[2][:, -1]
-        states = None if states is None else torch.cat([states, new[1]], dim=1)
+    past = _roll_prefix(stream, clip, recorded[:, :context], prefix, num_steps)
+    latents, states = past.latents, past.states
     each = [i for i in range(len(recorded)) for _ in range(candidates)]
     other = [mix_seed(seed, i) for seed in seeds for i in range(candidates)]
     actions, copied = _cut(clip.actions, slice(now, None)), clip.rows(each)
@@ -148,12 +143,41 @@ def draw_branches(
         truth_states=_cut(clip.states, slice(now + 1, None)),
         clip=clip,
     )
-    first = torch.cat([picture[each][:, None], frames], dim=1)
+    first = torch.cat([past.picture[each][:, None], frames], dim=1)
     dreamed = None
     if states is not None:
         dreamed = torch.cat([states[each][:, now, None], sample_states], dim=1)
     reference = _from(copied, now)
     return branches, Rollout(replace(reference, frames=first, states=dreamed, successes=None), reference)
+
+
+@dataclass(frozen=True)
+class _Past:
+    """The frames of a stream up to the one where its branches begin: the context, then the prefix.
+
+    Attributes:
+        latents: All of them.
+        states: Their states, or `None`.
+        picture: The last frame.
+    """
+
+    latents: Float[Tensor, "b f v c h w"]
+    states: Float[Tensor, "b f s"] | None
+    picture: UInt8[Tensor, "b v H W 3"]
+
+
+def _roll_prefix(
+    stream: Stream, clip: Clip, latents: Float[Tensor, "b t v c h w"], prefix: int, num_steps: int
+) -> _Past:
+    """Let the streams go on for `prefix` frames after their context, which has the given latents."""
+    context = latents.shape[1]
+    states, picture = _cut(clip.states, slice(context)), clip.frames[:, context - 1]
+    if prefix:
+        between = _cut(clip.actions, slice(context - 1, context + prefix - 1))
+        new = generate(stream, between, num_frames=prefix, num_steps=num_steps)
+        latents, picture = torch.cat([latents, new[0]], dim=1), new[2][:, -1]
+        states = None if states is None else torch.cat([states, new[1]], dim=1)
+    return _Past(latents, states, picture)
 
 
 def _branch_length(clip: Clip, context: int, prefix: int) -> int:

@@ -51,7 +51,7 @@ from worldmodel.training.checkpoint import (
     load_state,
     save_state,
 )
-from worldmodel.training.log import CLOCKS, RunLog
+from worldmodel.training.log import RunLog
 from worldmodel.training.loss import draw
 from worldmodel.training.optimizers import build_optimizers
 from worldmodel.training.share import average_gradients, backward_in_parts, share, wait_for_all
@@ -85,9 +85,7 @@ def posttrain(
     recorded = open_episodes(config.data, tuple(base.size), base.views, config.reading)
     source = EpisodeCache(recorded, cache_gb=config.reading.cache_gb)
     extra = find_rewards(config.reward.extra, rewards)
-    read = read_by(config, source) | rewards_read(config.reward.extra, rewards)
-    settings = RunSettings(config, read | terms_read(config.pathwise, pictures) if config.differentiable else read)
-    settings.check()
+    settings = checked_settings(config, source, rewards, pictures)
     train, held_out = split_episodes(source, config.validation_episodes)
     check(config, base, source, held_out)
     matcher = matcher_of(config, source, held_out, base.device)
@@ -96,18 +94,11 @@ def posttrain(
     mix = rewards_of(config, base, source, train, extra)
     terms = terms_of(config, base, pictures)
     both = nn.ModuleDict({"world": world, "old": old, **terms.learned})
-    muon = config.muon and config.train != "lora"
-    optimizers = build_optimizers(world, config.rate, muon=muon)
+    optimizers = build_optimizers(world, config.rate, muon=config.muon and config.train != "lora")
     learning = terms.optimizers(config.pathwise.realism_rate)
     average = MovingAverage(both, config.average_decay)
-    log = RunLog(
-        accelerator,
-        config.out,
-        total_steps=config.steps,
-        minutes=config.minutes,
-        clock=CLOCKS[config.clock],
-        name="posttrain",
-    )
+    limits = {"total_steps": config.steps, "minutes": config.minutes, "clock": config.clock}
+    log = RunLog(accelerator, config.out, **limits, name="posttrain")
     if config.resume and has_state(config.out):
         log.resume(load_state(config.out / "state", both, average, [*optimizers, *learning]))
     if accelerator.is_main_process:
@@ -133,9 +124,8 @@ def posttrain(
             keeper.record(loss, parts, row, factor)
             last = log.step >= config.steps or log.done >= 1
             if last or log.step % config.validation_interval == 0:
-                average.swap(both)
-                keeper.evaluate(plain(config, world))
-                average.swap(both)
+                with average.shown(both):
+                    keeper.evaluate(plain(config, world))
             last = last or keeper.stopped
             if last or log.stopping or log.step % config.save_interval == 0:
                 save_state(config.out / "state", both, average, [*optimizers, *learning], log.progress)
@@ -184,13 +174,25 @@ def begin(config: PosttrainConfig) -> Accelerator:
     return accelerator
 
 
-def read_by(config: PosttrainConfig, source: EpisodeSource) -> dict[str, str]:
-    """Fingerprints of what a run reads."""
+def checked_settings(
+    config: PosttrainConfig, source: EpisodeSource, rewards: Weighted | None, pictures: WeightedPictures | None
+) -> RunSettings:
+    """The settings and the fingerprints of all that the run reads.
+
+    Raises:
+        ValueError: The run to resume has others.
+    """
     named = {"inverse_dynamics": config.inverse_dynamics, "cross_view": config.cross_view}
     models = {name: fingerprint(path) for name, path in named.items() if path is not None}
     if config.judge is not None:
         models["judge"] = judge_fingerprint(config.judge)
-    return {"data": source.fingerprint, "world": fingerprint(config.world), **models}
+    read = {"data": source.fingerprint, "world": fingerprint(config.world), **models}
+    read |= rewards_read(config.reward.extra, rewards)
+    if config.differentiable:
+        read |= terms_read(config.pathwise, pictures)
+    settings = RunSettings(config, read)
+    settings.check()
+    return settings
 
 
 def rewards_of(

@@ -147,24 +147,10 @@ def build_rewards(
         ValueError: The inverse dynamics have other cameras, branches are too short, an extra reward has the
             name of another one, or data that a reward or a gate needs is not there.
     """
-    reason = lpips_reason(world)
-    if reason is not None:
-        print(f"fidelity is rewarded by SSIM + PSNR / 32. {reason}")
-    fidelity = Fidelity(None if reason else Lpips(world.device), credit, cell)
-    rewards: dict[str, Reward] = {"fidelity": fidelity}
-    chosen = {"fidelity": weights.fidelity}
-    if weights.state and world.state_dim:
-        rewards["state"] = StateAgreement(world.conditioner.displacement_scale.clone(), world.conditioner.config.angles)
-        chosen["state"] = weights.state
-    if weights.motion:
-        rewards["motion"], chosen["motion"] = motion_agreement, weights.motion
-    if weights.moving_area:
-        rewards["moving_area"], chosen["moving_area"] = moving_fidelity, weights.moving_area
-    if weights.on_track:
-        rewards["on_track"], chosen["on_track"] = OnTrack.of(fidelity, world, source), weights.on_track
+    chosen = compared_with_recording(weights, world, source, credit, cell)
     if judge is not None:
         check_outcomes(source)
-        rewards["outcome"], chosen["outcome"] = OutcomeAgreement(judge), weights.outcome
+        chosen["outcome"] = OutcomeAgreement(judge), weights.outcome
     dynamics = None
     if inverse_dynamics is not None:
         dynamics = InverseDynamics.load(inverse_dynamics, world.device)
@@ -175,19 +161,43 @@ def build_rewards(
                 "lengthen --branch or pass --reward.executability 0"
             )
         limits = real_limits(dynamics, source, train, world)
-        rewards["agreement"], chosen["agreement"] = Agreement(dynamics, credit), weights.agreement
-        rewards["executability"] = Executability(dynamics, limits, typical=1.0)
-        chosen["executability"] = weights.executability
+        chosen["agreement"] = Agreement(dynamics, credit), weights.agreement
+        chosen["executability"] = Executability(dynamics, limits, typical=1.0), weights.executability
     for name, (reward, weight) in (extra or {}).items():
         if name in KNOWN:
             raise ValueError(f"a reward is called {name!r} already, the known ones are {', '.join(KNOWN)}")
-        rewards[name], chosen[name] = reward, weight
-    if not any(chosen.values()):
+        chosen[name] = reward, weight
+    rewards, numbers = ({name: pair[i] for name, pair in chosen.items()} for i in (0, 1))
+    if not any(numbers.values()):
         raise ValueError("all rewards have weight 0")
     if weights.gate != "none" and dynamics is None:
         raise ValueError(f"--reward.gate {weights.gate}: compares decoded actions, so it needs --inverse-dynamics")
     grid = (world.size[0] // cell, world.size[1] // cell) if credit == "cell" else (1, 1)
-    return RewardMix(rewards, chosen, dynamics, credit, grid, weights.gate)
+    return RewardMix(rewards, numbers, dynamics, credit, grid, weights.gate)
+
+
+def compared_with_recording(
+    weights: RewardWeights, world: WorldModel, source: EpisodeSource, credit: Credit, cell: int
+) -> dict[str, tuple[Reward, float]]:
+    """Fidelity, and the other rewards that need nothing but a recording, where their weight is not 0.
+
+    Prints a line where LPIPS is missing. Arguments as in `build_rewards`.
+    """
+    reason = lpips_reason(world)
+    if reason is not None:
+        print(f"fidelity is rewarded by SSIM + PSNR / 32. {reason}")
+    fidelity = Fidelity(None if reason else Lpips(world.device), credit, cell)
+    chosen: dict[str, tuple[Reward, float]] = {"fidelity": (fidelity, weights.fidelity)}
+    if weights.state and world.state_dim:
+        scale = world.conditioner.displacement_scale.clone()
+        chosen["state"] = StateAgreement(scale, world.conditioner.config.angles), weights.state
+    if weights.motion:
+        chosen["motion"] = motion_agreement, weights.motion
+    if weights.moving_area:
+        chosen["moving_area"] = moving_fidelity, weights.moving_area
+    if weights.on_track:
+        chosen["on_track"] = OnTrack.of(fidelity, world, source), weights.on_track
+    return chosen
 
 
 def real_limits(dynamics: InverseDynamics, source: EpisodeSource, train: range, world: WorldModel) -> Limits:

@@ -104,7 +104,7 @@ def watches(policy: Policy) -> bool:
     return optional(policy, "watch") is not None
 
 
-def optional(policy: Policy, name: Literal["plan", "chunk", "needs", "instruct", "keep", "watch"]) -> Any:
+def optional(policy: object, name: Literal["plan", "chunk", "needs", "instruct", "keep", "watch"]) -> Any:
     """An attribute that a policy may have, see `Policy`; `None` where it does not have it."""
     return getattr(policy, name, None)
 

@@ -1,6 +1,7 @@
 """Build a world model from data and settings, ready to train."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -102,18 +103,13 @@ def build_world(
     """
     if max_steps < 1 or max_steps & (max_steps - 1):
         raise ValueError(f"--max-steps {max_steps}: expected a power of two")
-    start = None if init is None else WorldModel.load(init)
+    start = None if init is None else _start(init, latent_dim, chunk)
     prompt = None
     if isinstance(dit, PretrainedConfig):
         dit, prompt = settled(dit, None if start is None else start.config.dit)
     if start is not None:
-        inherited = start.config.conditioner.latent_dim
-        if latent_dim not in (0, inherited):
-            raise ValueError(f"{init}: latent actions have width {inherited}, got {latent_dim}")
-        latent_dim = inherited
-        if chunk not in (1, start.chunk):
-            raise ValueError(f"{init}: latents are {start.chunk} frame each, got --frames-per-latent {chunk}")
-        injection = start.config.conditioner.injection
+        known = start.config.conditioner
+        injection, latent_dim, chunk = known.injection, known.latent_dim, known.chunk
     action_dim = source.action_dim if use_actions else 0
     relative_to = dict(relative_to) if action_dim else {}
     check_relative_to(relative_to, data=source.name, action_dim=action_dim, state_dim=source.state_dim)
@@ -127,23 +123,13 @@ def build_world(
         relative_to=relative_to,
         latent_dim=latent_dim,
         angles=turning,
-        chunk=chunk if start is None else start.chunk,
+        chunk=chunk,
         words=_words(source, episodes, task_words, start, init),
     )
-    if conditioner.chunk > 1 and (latent_dim or not action_dim):
-        raise ValueError(f"--frames-per-latent {conditioner.chunk}: chunks of frames need recorded actions")
-    config = WorldModelConfig(
-        views=tuple(source.views),
-        size=tuple(source.size),
-        fps=source.fps,
-        conditioner=conditioner,
-        dit=dit if start is None else start.config.dit,
-        robot_type=source.robot_type,
-        max_steps=max_steps if start is None else start.config.max_steps,
-        temperature=float(isinstance(dit, PretrainedConfig)) if start is None else start.config.temperature,
-        guidance=1.0 if start is None else start.config.guidance,
-    )
-    given = None if codec is None else load_codec(codec, conditioner.chunk)
+    if chunk > 1 and (latent_dim or not action_dim):
+        raise ValueError(f"--frames-per-latent {chunk}: chunks of frames need recorded actions")
+    config = _config(source, conditioner, dit, max_steps, start)
+    given = None if codec is None else load_codec(codec, chunk)
     world = WorldModel(config, given if start is None else _codec_of(start))
     if prompt is not None:
         world.dit.prompt.copy_(prompt)
@@ -152,11 +138,37 @@ def build_world(
     _set_statistics(world, source, episodes)
     if start is not None:
         _take_over(world, start)
-        world.train_data = list(start.train_data)
         if world.conditioner.controller is not None and start.conditioner.controller is None:
             fit_controller(world, source, episodes)
     note_training(world, source, episodes, action_dropout=action_dropout)
     return world
+
+
+def _start(init: str | Path, latent_dim: int, chunk: int) -> WorldModel:
+    """The world model to start from, after a check that no other latents are asked for than it has."""
+    start = WorldModel.load(init)
+    inherited = start.config.conditioner.latent_dim
+    if latent_dim not in (0, inherited):
+        raise ValueError(f"{init}: latent actions have width {inherited}, got {latent_dim}")
+    if chunk not in (1, start.chunk):
+        raise ValueError(f"{init}: latents are {start.chunk} frame each, got --frames-per-latent {chunk}")
+    return start
+
+
+def _config(
+    source: EpisodeSource,
+    conditioner: ConditionerConfig,
+    dit: DiTConfig | PretrainedConfig,
+    max_steps: int,
+    start: WorldModel | None,
+) -> WorldModelConfig:
+    """What the data say, and all else as in the world model to start from, or as it was asked for."""
+    recorded = {"views": tuple(source.views), "size": tuple(source.size), "fps": source.fps}
+    recorded |= {"robot_type": source.robot_type, "conditioner": conditioner}
+    if start is not None:
+        return replace(start.config, **recorded)
+    temperature = float(isinstance(dit, PretrainedConfig))
+    return WorldModelConfig(**recorded, dit=dit, max_steps=max_steps, temperature=temperature)
 
 
 def _words(
@@ -235,8 +247,10 @@ def view_weight(
 
 
 def _take_over(world: WorldModel, start: WorldModel) -> None:
+    """Copy all weights and statistics of equal shape, and the notes of the training data."""
     if (start.views, start.size) != (world.views, world.size):
         raise ValueError(f"init has views {start.views} of {start.size}, the data {world.views} of {world.size}")
     mine, theirs = world.state_dict(), start.state_dict()
     fitting = {k: v for k, v in theirs.items() if k in mine and mine[k].shape == v.shape}
     world.load_state_dict(fitting, strict=False)
+    world.train_data = list(start.train_data)

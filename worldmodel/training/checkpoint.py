@@ -1,7 +1,8 @@
 """Exact resume: weights, their moving average and optimiser states in one file, and the settings of the run."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worldmodel.files import read_object, read_weights, write_json, write_weights
+from worldmodel.files import read_object, read_weights, remove_unfinished, write_json, write_weights
+from worldmodel.model.folder import first_file
 from worldmodel.training.share import divided_as, fill, share, whole
 
 STATE = "state/state.json"
@@ -82,6 +84,35 @@ class RunSettings:
         write_json(self.file, self.values)
 
 
+def claim_folder(out: Path, values: Mapping[str, Any], what: str, *, free: Sequence[str]) -> None:
+    """Note settings in `out`, or compare them with those that are noted there.
+
+    For commands that keep their finished parts, and go on without `--resume`.
+
+    Args:
+        out: The folder.
+        values: The settings, as `settings_of` returns them.
+        what: What the folder holds, such as `an alignment`.
+        free: Settings in which a command that goes on may differ.
+
+    Raises:
+        ValueError: The folder holds something else, or was begun with other settings; the message names each with
+            both values.
+    """
+    file = out / "settings.json"
+    if file.is_file():
+        other = [words for name, words in differences(read_object(file), values).items() if name not in free]
+        if other:
+            raise ValueError(f"{out} holds {what} with other settings: {'; '.join(other)}")
+        remove_unfinished(out)
+        return
+    found = first_file(out)
+    if found is not None:
+        raise ValueError(f"{out} holds {found.relative_to(out)} and is not {what}; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(file, values)
+
+
 def has_state(out: Path) -> bool:
     """Whether a run in this folder has saved its state."""
     return (out / STATE).is_file()
@@ -132,8 +163,16 @@ class MovingAverage:
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.shadow, self._weights(model), 1 - decay)
 
-    def swap(self, model: nn.Module) -> None:
-        """Exchange the average and the weights; call twice to restore."""
+    @contextmanager
+    def shown(self, model: nn.Module) -> Iterator[None]:
+        """Give the model the average of its weights within a `with` block; meanwhile `shadow` has its own."""
+        self._exchange(model)
+        try:
+            yield
+        finally:
+            self._exchange(model)
+
+    def _exchange(self, model: nn.Module) -> None:
         for shadow, weight in zip(self.shadow, self._weights(model), strict=True):
             kept = weight.clone()
             weight.copy_(shadow)

@@ -125,8 +125,16 @@ class RunLog(RunClock):
     """Count and show the steps and the seconds of a run.
 
     Every step appends `step,loss` to `losses.csv`; a resumed run first drops the rows that it is
-    about to repeat. `name` stands before the progress line, which `train.log` keeps, too. While the
-    log is open, Ctrl-C and SIGTERM set `stopping`.
+    about to repeat. `train.log` keeps the progress line, too. While the log is open, Ctrl-C and
+    SIGTERM set `stopping`.
+
+    Args:
+        accelerator: It has the tracker.
+        out: Folder of the tables.
+        total_steps: Maximum number of steps of a run.
+        minutes: Maximum duration of the run.
+        clock: `wall` or `cpu`.
+        name: What runs, for the progress line.
     """
 
     def __init__(
@@ -136,10 +144,10 @@ class RunLog(RunClock):
         *,
         total_steps: int,
         minutes: float | None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: str = "wall",
         name: str = "pretrain",
     ):
-        super().__init__(total_steps, minutes, clock)
+        super().__init__(total_steps, minutes, CLOCKS[clock])
         self.accelerator, self.out, self.name = accelerator, out, name
 
     def __enter__(self) -> "RunLog":

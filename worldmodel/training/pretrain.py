@@ -36,7 +36,7 @@ from worldmodel.training.checkpoint import (
 from worldmodel.training.config import PretrainCommand as PretrainCommand
 from worldmodel.training.config import PretrainConfig, VideoConfig
 from worldmodel.training.latents import LatentCache
-from worldmodel.training.log import CLOCKS, RunLog
+from worldmodel.training.log import RunLog
 from worldmodel.training.loss import Draws, LossConfig, draw, training_loss
 from worldmodel.training.malloc import check_memory, training_bytes
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
@@ -74,34 +74,12 @@ def pretrain(config: PretrainConfig) -> Path:
     accelerator = start_accelerator(config.device, config.out, config.log)
     torch.manual_seed(config.seed)
     recorded = open_data(config)
-    if accelerator.device.type == "cpu" and config.codec is None:
-        clips = max(config.batch // accelerator.num_processes // config.accumulate, 1)
-        shape = {"views": len(recorded.views), "size": recorded.size, "clips": clips, "frames": config.frames}
-        start = started_from(config)
-        network = config.dit if start is None else start.dit
-        if isinstance(network, DiTConfig):
-            check_memory(training_bytes(network, **shape))
+    check_fits(config, recorded, accelerator)
     settings = RunSettings(config, read_by(config, recorded), free=("validation_interval",))
     settings.check()
     source = EpisodeCache(recorded, cache_gb=config.reading.cache_gb)
     train, held_out = split_episodes(source, config.validation_episodes)
-    world = build_world(
-        source,
-        train,
-        dit=config.dit,
-        stride=config.stride,
-        injection=config.injection,
-        relative_to=config.relative_to,
-        use_actions=config.use_actions,
-        codec=config.codec,
-        init=config.init,
-        latent_dim=config.latent_actions,
-        angles=config.angles,
-        max_steps=config.max_steps,
-        chunk=config.frames_per_latent,
-        action_dropout=config.action_dropout,
-        task_words=config.task_words,
-    ).to(accelerator.device)
+    world = new_world(config, source, train).to(accelerator.device)
     if config.compile:
         world.dit.encode = torch.compile(world.dit.encode)
         world.dit.decode = torch.compile(world.dit.decode)
@@ -111,7 +89,7 @@ def pretrain(config: PretrainConfig) -> Path:
     model = TrainingStep(world, config.loss)
     model, optimizers = joined(accelerator, model, optimizers, blocks=tuple(blocks), unused=world.describes)
     average = MovingAverage(world, config.average_decay)
-    log = RunLog(accelerator, config.out, total_steps=config.steps, minutes=config.minutes, clock=CLOCKS[config.clock])
+    log = RunLog(accelerator, config.out, total_steps=config.steps, minutes=config.minutes, clock=config.clock)
     if config.resume and has_state(config.out):
         log.resume(load_state(config.out / "state", world, average, optimizers))
     if world.describes and config.accumulate > 1:
@@ -136,14 +114,8 @@ def pretrain(config: PretrainConfig) -> Path:
             log.advance(loss, parts, frames=clips * (frames - 1), factor=factor)
             last = log.step >= config.steps or log.done >= 1
             if last or log.step % config.validation_interval == 0:
-                average.swap(world)
-                state = {k: whole(v) for k, v in world.state_dict().items() if not k.startswith(world.elsewhere)}
-                if share().first:
-                    world.save(config.out, state=state)
-                    whole_world = WorldModel.load(config.out, world.device) if is_divided(world) else world
-                    log.validation(validate(whole_world, source, held_out, config.out / "validation", log.step))
-                wait_for_all()
-                average.swap(world)
+                with average.shown(world):
+                    save_and_validate(config.out, world, source, held_out, log)
             if last or log.stopping or log.step % config.save_interval == 0:
                 save_state(config.out / "state", world, average, optimizers, log.progress)
             if not last:
@@ -153,6 +125,59 @@ def pretrain(config: PretrainConfig) -> Path:
     end_trackers(accelerator)
     wait_for_all()
     return config.out
+
+
+def check_fits(config: PretrainConfig, source: EpisodeSource, accelerator: Accelerator) -> None:
+    """Check on a CPU that the memory suffices for a batch of pixels.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if accelerator.device.type != "cpu" or config.codec is not None:
+        return
+    start = started_from(config)
+    network = config.dit if start is None else start.dit
+    if isinstance(network, DiTConfig):
+        clips = max(config.batch // accelerator.num_processes // config.accumulate, 1)
+        shape = {"views": len(source.views), "size": source.size, "clips": clips, "frames": config.frames}
+        check_memory(training_bytes(network, **shape))
+
+
+def new_world(config: PretrainConfig, source: EpisodeSource, train: Sequence[int]) -> WorldModel:
+    """The world model to train, with the statistics of the episodes to train on; see `build_world`.
+
+    Raises:
+        ValueError: As `build_world`.
+    """
+    return build_world(
+        source,
+        train,
+        dit=config.dit,
+        stride=config.stride,
+        injection=config.injection,
+        relative_to=config.relative_to,
+        use_actions=config.use_actions,
+        codec=config.codec,
+        init=config.init,
+        latent_dim=config.latent_actions,
+        angles=config.angles,
+        max_steps=config.max_steps,
+        chunk=config.frames_per_latent,
+        action_dropout=config.action_dropout,
+        task_words=config.task_words,
+    )
+
+
+def save_and_validate(
+    out: Path, world: WorldModel, source: EpisodeSource, held_out: Sequence[int], log: RunLog
+) -> None:
+    """Write the world model to `out`, and measure it on held-out episodes; the first process does both."""
+    state = {k: whole(v) for k, v in world.state_dict().items() if not k.startswith(world.elsewhere)}
+    if share().first:
+        world.save(out, state=state)
+        whole_world = WorldModel.load(out, world.device) if is_divided(world) else world
+        log.validation(validate(whole_world, source, held_out, out / "validation", log.step))
+    wait_for_all()
 
 
 def open_data(config: PretrainConfig) -> EpisodeSource:

@@ -10,7 +10,7 @@ from policy_eval.policies.cloned import ClonedPolicy
 from rl_posttrain.imagination.config import ImagineConfig
 from rl_posttrain.imagination.distil.lessons import Lessons, fit_head
 from rl_posttrain.imagination.distil.planner import label_dreams
-from rl_posttrain.imagination.dreams import Setting, better, harmed, measure
+from rl_posttrain.imagination.dreams import Setting, Standing, measure
 from rl_posttrain.imagination.learner import Learner
 from rl_posttrain.imagination.log import ImagineLog
 from worldmodel.data import Clip
@@ -37,33 +37,27 @@ def distil(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> dic
     optimizer = torch.optim.AdamW(student.head.parameters(), lr=config.distil.learning_rate, weight_decay=0)
     unused = MovingAverage(learner, 0.0)
     lessons = Lessons.empty(student, config.distil.plans)
-    best: dict[str, Any] = {}
-    first: dict[str, Any] = {}
-    since_best, harm = 0, False
+    standing = Standing()
     accelerator = start_accelerator(config.device, config.out, config.log)
     log = ImagineLog(accelerator, config.out, config.updates, config.minutes, config.clock)
     if config.resume and has_state(config.out):
         progress = load_state(config.out / "state", learner, unused, [optimizer])
         log.resume(progress)
         lessons = Lessons.load(config.out / "state", progress["lessons"], student.action_mean.device)
-        best, first, since_best = (progress[k] for k in ("best", "first", "since_best"))
+        standing = Standing(**progress["standing"])
     with log:
         while True:
             measured_before = log.resumed and log.step == log.first_step
             if not measured_before and (log.step % config.validation_interval == 0 or log.done >= 1):
                 returns, solved = measure(config, setting, learner)
                 measured = {"step": log.step, "return": float(returns.mean()), "solved": solved}
-                first = first or measured | {"returns": returns.tolist()}
-                since_best += 1
-                harm = harmed(returns, torch.tensor(first["returns"]))
-                if not best or better(returns, torch.tensor(best["returns"])):
-                    best, since_best = measured | {"returns": returns.tolist()}, 0
-                    if share().first:
-                        student.save(config.out, dtype=torch.float32)
+                standing = standing.after(measured, returns)
+                if standing.since_best == 0 and share().first:
+                    student.save(config.out, dtype=torch.float32)
                 log.validation(measured)
-            over = log.done >= 1 or since_best >= config.patience or harm
+            over = log.done >= 1 or standing.gives_up(config.patience)
             if share().first and (over or log.stopping or log.step % config.save_interval == 0):
-                kept = {"best": best, "first": first, "since_best": since_best, "lessons": len(lessons.features)}
+                kept = {"standing": standing.to_json(), "lessons": len(lessons.features)}
                 lessons.save(config.out / "state")
                 save_state(config.out / "state", learner, unused, [optimizer], kept | log.progress)
             if over:
@@ -74,15 +68,8 @@ def distil(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> dic
             optimizer.state.clear()
             shown["loss"] = fit_head(student, optimizer, lessons, config.distil, step=log.step)
             log.advance(shown)
-    return {
-        "first": first,
-        "best": best,
-        "updates": log.step,
-        "seconds": log.seconds,
-        "stopped_early": since_best >= config.patience or harm,
-        "harm": harm,
-        "decisions": len(lessons.features),
-    }
+    report = standing.report(config.patience) | {"updates": log.step, "seconds": log.seconds}
+    return report | {"decisions": len(lessons.features)}
 
 
 def one_round(

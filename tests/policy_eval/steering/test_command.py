@@ -76,7 +76,8 @@ def test_the_control_takes_a_plan_at_random(config):
     )
     control = load_policy(rows["random"])
     assert control.world is None and control.k == 2
-    assert len({int(control.scorer(Candidates(torch.zeros(1, 2, 1, 2))).argmax()) for _ in range(20)}) == 2
+    many = Candidates(torch.zeros(20, 2, 1, 2), seeds=torch.arange(20))
+    assert len(set(control.scorer(many).argmax(1).tolist())) == 2
 
 
 def test_rows_are_compared_start_by_start():

@@ -93,12 +93,25 @@ def test_controls_look_at_the_plans_alone():
     plans = torch.tensor([0.0, 1.0, 8.0]).reshape(1, 3, 1, 1)
     # The mean is 3: 3, 2 and 5 away.
     assert nearest_the_mean(Candidates(plans)).tolist() == [[-9.0, -4.0, -25.0]]
-    many = Candidates(torch.zeros(900, 3, 1, 1))
-    chosen = at_random(1)(many).argmax(1).bincount(minlength=3)
-    assert chosen.min() > 250
-    assert torch.equal(at_random(1)(many), at_random(1)(many))
+    many = Candidates(torch.zeros(900, 3, 1, 1), seeds=torch.arange(900), step=2)
+    chosen = at_random(many)
+    assert chosen.argmax(1).bincount(minlength=3).min() > 250
+    alone = replace(many, plans=many.plans[7:8], seeds=many.seeds[7:8])
+    assert torch.equal(at_random(alone), chosen[7:8]) and not torch.equal(
+        at_random(replace(alone, step=3)), chosen[7:8]
+    )
     with pytest.raises(ValueError, match="give SteeredPolicy a world"):
         by_verifier(lambda frames: frames)(many)
+
+
+def test_a_scorer_is_told_streams_and_step():
+    """A plan has two steps, so the second choice is made at step 2."""
+    told = []
+    one = SteeredPolicy(Still(), lambda c: told.append((c.seeds.tolist(), c.step)) or at_random(c), k=2, sigma=1.0)
+    one.reset([3, 4])
+    for _ in range(3):
+        one.act(seen([[1.0, 1.0], [5.0, 5.0]]))
+    assert told == [([3, 4], 0), ([3, 4], 2)]
 
 
 def test_the_best_plan_is_carried_out_to_its_end():

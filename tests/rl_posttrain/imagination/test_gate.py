@@ -13,7 +13,7 @@ from tiny import tiny_world
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
 from policy_eval.policies.cloned import ClonedPolicy
 from rl_posttrain.imagination.config import ImagineConfig
-from rl_posttrain.imagination.dreams import harmed, prepare
+from rl_posttrain.imagination.dreams import Standing, harmed, prepare
 from rl_posttrain.imagination.gate import check_ranking, compare, confirm, confirm_for_real
 from worldmodel.data import open_episodes
 from worldmodel.model.folder import fingerprint
@@ -148,3 +148,20 @@ def test_a_learner_below_the_clone_by_two_standard_errors_ends_the_run():
     clone = torch.zeros(4)
     assert harmed(-torch.tensor([1.0, 3, 1, 3]), clone) and not harmed(torch.tensor([1.0, 3, 1, 3]), clone)
     assert not harmed(-torch.tensor([4.0, -2, 4, -2]), clone) and not harmed(clone, clone)
+
+
+def test_a_run_stands_where_its_measurements_left_it():
+    """The best is replaced by a sure gain only; harm is told by the clone, which was measured first."""
+    standing, seen = Standing(), []
+    for step, returns in enumerate([0.0, 1.0, 0.5, 0.5, -1.0]):
+        standing = standing.after({"step": step}, torch.full((4,), returns))
+        seen.append((standing.best["step"], standing.since_best, standing.harm, standing.gives_up(3)))
+        assert standing.first["step"] == 0 and Standing(**json.loads(json.dumps(standing.to_json()))) == standing
+    assert seen == [
+        (0, 0, False, False),
+        (1, 0, False, False),
+        (1, 1, False, False),
+        (1, 2, False, False),
+        (1, 3, True, True),
+    ]
+    assert Standing(harm=True).gives_up(9) and Standing(since_best=9).gives_up(9) and not Standing().gives_up(1)

@@ -14,7 +14,7 @@ from rl_posttrain.posttraining.keeper import Keeper, is_kept, is_over
 from rl_posttrain.posttraining.train import begin
 from rl_posttrain.rewards.mix import RewardMix
 from worldmodel.data import EpisodeCache, open_episodes
-from worldmodel.training.log import CLOCKS, RunLog
+from worldmodel.training.log import RunLog
 from worldmodel.world_model import WorldModel
 
 
@@ -64,7 +64,7 @@ def test_a_worse_world_model_does_not_take_the_place_of_a_better_one(tmp_path):
     torch.nn.init.constant_(white.dit.state_out.bias, 50.0)
     source = EpisodeCache(open_episodes(LEROBOT_V30, (16, 24)))
     accelerator = begin(config)
-    log = RunLog(accelerator, config.out, total_steps=2, minutes=None, clock=CLOCKS["cpu"])
+    log = RunLog(accelerator, config.out, total_steps=2, minutes=None, clock="cpu")
     keeper = Keeper(config, world, source, range(1), RewardMix({}, {}, None), log)
     with log:
         keeper.evaluate(world)
@@ -89,7 +89,7 @@ def test_a_world_whose_cameras_stop_telling_one_story_is_not_kept(guarded, tmp_p
         world=tmp_path, data=LEROBOT_V30, out=tmp_path / "out", validation_horizon=1, patience=2, num_steps=1
     )
     world, accelerator = grey_world(), begin(config)
-    log = RunLog(accelerator, config.out, total_steps=2, minutes=None, clock=CLOCKS["cpu"])
+    log = RunLog(accelerator, config.out, total_steps=2, minutes=None, clock="cpu")
     matcher = twin_matcher() if guarded else None
     keeper = Keeper(config, world, grey_episodes(), range(6), RewardMix({}, {}, None), log, matcher)
     with log:

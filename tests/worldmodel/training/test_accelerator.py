@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rl_posttrain.imagination.log import ImagineLog
 from worldmodel.training.accelerator import start_accelerator
-from worldmodel.training.log import CLOCKS, RunLog
+from worldmodel.training.log import RunLog
 
 
 class Notes(GeneralTracker):
@@ -33,7 +33,7 @@ class Notes(GeneralTracker):
 
 def run(accelerator, out, *, steps=10, step=0):
     """A run of a few steps, whose loss is 2 and whose validation is 0.5."""
-    log = RunLog(accelerator, out, total_steps=20, minutes=None, clock=CLOCKS["cpu"])
+    log = RunLog(accelerator, out, total_steps=20, minutes=None, clock="cpu")
     log.resume({"step": step, "seconds": 0.0})
     with log:
         for _ in range(steps):

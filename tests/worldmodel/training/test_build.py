@@ -61,7 +61,7 @@ def test_a_world_model_is_built_with_the_statistics_of_its_training_episodes():
     assert build_world(source, [0], stride=2, **settings).conditioner.action_center.shape == (4,)
 
 
-def test_the_average_of_weights_warms_up_and_can_be_swapped():
+def test_the_average_of_weights_warms_up_and_can_be_shown():
     """After updates 0 and 1 the decay is 1 / 10 and 2 / 11, and in the end what was asked for."""
     model = torch.nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(0.0)
@@ -74,10 +74,9 @@ def test_the_average_of_weights_warms_up_and_can_be_swapped():
     average.shadow[0].zero_()
     average.update(model, 1000)
     assert average.shadow[0].item() == pytest.approx(0.5)
-    average.swap(model)
-    assert (model.weight.item(), average.shadow[0].item()) == (0.5, 1.0)
-    average.swap(model)
-    assert model.weight.item() == 1.0
+    with average.shown(model):
+        assert (model.weight.item(), average.shadow[0].item()) == (0.5, 1.0)
+    assert (model.weight.item(), average.shadow[0].item()) == (1.0, 0.5)
 
 
 def test_a_world_notes_that_actions_were_dropped(tmp_path):
