@@ -4,8 +4,9 @@ python benchmarks/processes.py --data DATA                   first gradients, lo
 python benchmarks/processes.py --data DATA --steps 2         a short look
 
 Every command trains once in one process and once in two, which `accelerate` starts and joins by gloo, with the same
-batch over all of them. DATA is a set of PushT-Position with successes and failures. The exit status is 1 if a bar is
-missed.
+batch over all of them. Every process has one thread: other numbers of threads round otherwise, and pictures of dreams,
+which are rounded to 256 levels, enlarge that. DATA is a set of PushT-Position with successes and failures. The exit
+status is 1 if a bar is missed.
 """
 
 import csv
@@ -32,15 +33,22 @@ COMMANDS = {
     "pretrain": f"pretrain tiny --batch 8 --frames 5 --size 32 32 --log none --long-interval 5 {NETWORK}",
     "posttrain": (
         "posttrain --world {out}/pretrain-1/run --groups 8 --candidates 2 --prefix 2 --branch 2 --learning-rate 1e-4 "
-        "--validation-horizon 8 --validation-interval 1000 --log none"
+        "--validation-horizon 4 --validation-interval 1000 --log none"
     ),
     "imagine": (
-        f"imagine {SHIPPED} --policy checkpoints/policies/pusht-position/demos-60 --streams 8 --horizon 2 "
+        f"imagine {SHIPPED} --policy checkpoints/policies/pusht-position/demos-60 --streams 8 --horizon 8 "
         "--updates 1 --confirm 0 --validation-starts 2 --validation-horizon 2 --learn.objective pmpo "
         "--learn.warmup 0 --learn.epochs 1 --no-trust --log none"
     ),
     "clone": "clone --batch 8 --steps {steps}",
-    "judge": "judge --batch 8 --steps {steps}",
+    "judge": "judge --batch 8 --held-out 0.5 --steps {steps}",
+}
+COMPARED = {
+    "pretrain": "8 clips; 4 in each process",
+    "posttrain": "8 starts of 2 dreams; 4 starts in each",
+    "imagine": "8 dreams of 8 actions; 4 in each, both learn from all",
+    "clone": "8 frames; 4 in each",
+    "judge": "8 frames; 4 in each",
 }
 STEPPED = ("pretrain", "posttrain")
 
@@ -73,6 +81,7 @@ def train(config: ProcessesConfig, line: Sequence[str], name: str, processes: in
 
 def recorded(out: Path, line: list[str]) -> None:
     """Run a command in this process, which the launcher has made."""
+    torch.set_num_threads(1)  # the launcher gives one thread to each of two processes, and all cores to one
     if record(out, line):
         raise ValueError(f"{shlex.join(line)} was refused")
 
@@ -134,12 +143,13 @@ def main(config: ProcessesConfig) -> int:
     shown = [
         [
             name,
+            COMPARED[name],
             f"{row['gradient']:.1e}",
             "-" if row["losses"] is None else f"{row['losses']:.1e} ({row['steps']} steps)",
         ]
         for name, row in rows.items()
     ]
-    print(table(["command", "first gradients", "largest difference of a loss"], shown))
+    print(table(["command", "batch", "first gradients", "largest difference of a loss"], shown))
     print(f"\nResumed in 2, 1 and 2 processes: {'the same samples in the same order' if same else 'OTHER SAMPLES'}")
     if config.json is not None:
         write_json(config.json, {"format": 1, "commands": rows, "same_samples": same})

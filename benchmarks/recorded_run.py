@@ -25,8 +25,7 @@ import worldmodel.training.pretrain as pretraining
 from worldmodel.cli import main
 from worldmodel.data import Clip
 from worldmodel.model.precision import full_precision
-from worldmodel.processes import launched_index
-from worldmodel.training.share import whole
+from worldmodel.training.share import share, whole
 
 SAMPLERS = (pretraining, posttraining, pathwise)
 """Modules that call `sample_clips`."""
@@ -43,7 +42,8 @@ def note_gradients(found: dict[str, torch.Tensor]) -> Callable[..., None]:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for number, parameter in enumerate(parameters):
             if parameter.grad is not None:
-                found[f"{len(seen)}.{number}"] = whole(parameter.grad.detach()).float().cpu().clone()
+                gradient = whole(parameter.grad.detach()).float().cpu()
+                found[f"{len(seen)}.{number}"] = gradient.clone(memory_format=torch.contiguous_format)
 
     return note
 
@@ -70,8 +70,8 @@ def record(folder: Path, command: list[str]) -> int:
     with full_precision():
         status = main(command)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"samples-{launched_index()}.json").write_text(json.dumps(samples))
-    if launched_index() == 0:
+    (folder / f"samples-{share().index}.json").write_text(json.dumps(samples))
+    if share().first:
         save_file(gradients, folder / "gradients.safetensors")
     return status
 

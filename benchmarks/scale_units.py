@@ -63,9 +63,9 @@ def model_units(folder: Path | str, batches: tuple[int, ...], rounds: int) -> tu
     with single_thread():
         world = WorldModel.load(folder)
         source = open_episodes(SMALL_SET, tuple(world.size), world.views)
-        need = step_need(world, source, name=str(folder), batch=8, frames=10, clock=time.process_time)
         streams = [TimedStream(world, noise_clip(world, batch, 8), 2, time.process_time) for batch in batches]
         interleave(streams, rounds=rounds, frames=4)
+        need = step_need(world, source, name=str(folder), batch=8, frames=10, clock=time.process_time)
     seconds = [statistics.median(stream.timings.total) for stream in streams]
     measured = {f"dream_step_{batch}": value for batch, value in zip(batches, seconds, strict=True)}
     return {"training_step": need.seconds, "training_frames": need.frames, **measured}, fitted(list(batches), seconds)

@@ -3,10 +3,15 @@
 Every visitor has a connection and a session of one dream, and makes a step every `--interval` seconds; the first steps
 are spread over one interval. All leave when the time is over, also if the server is too slow for all of their steps.
 After a fifth of the time, memory is compared with what it was then. The resident memory is that of all processes of the
-server together, as Linux counts it; what they share counts several times.
+server together, as Linux counts it; what they share counts several times. The CPU time of a step, of the server and of
+the visitors, says how many steps a second the cores could do if nothing else ran on them.
+
+A server that is too slow should stay fair: no errors, and the same number of steps for each visitor. The fewest and the
+most steps of a visitor are in the table.
 """
 
 import asyncio
+import os
 import time
 from dataclasses import dataclass, field
 
@@ -22,6 +27,17 @@ WARM = 0.2
 """Share of the time after which memory should stay as it is."""
 LOOKS = 5.0
 """Seconds between two looks at the memory."""
+HEADS = (
+    "visitors, processes, batch, minutes",
+    "steps made",
+    "of a visitor",
+    "errors",
+    "late steps",
+    "a step, ms: median, 99th percentile",
+    "CPU time of a step, ms: server + visitors",
+    "steps/s that the cores allow",
+    "memory, MB, and its change",
+)
 
 
 @dataclass(frozen=True)
@@ -51,9 +67,13 @@ class Seen:
         late: Steps that began after the time at which the next one was due.
         errors: What went wrong.
         memory: Seconds since the beginning and the memory then, in MB.
+        steps: The number of steps of each visitor.
+        cpu: CPU time between the first step and the last, in seconds: of the server, and of the visitors.
     """
 
     seconds: list[float] = field(default_factory=list)
+    steps: dict[int, int] = field(default_factory=dict)
+    cpu: tuple[float, float] = (0.0, 0.0)
     late: int = 0
     errors: list[str] = field(default_factory=list)
     memory: list[tuple[float, float]] = field(default_factory=list)
@@ -80,6 +100,7 @@ async def visitor(config: Load, url: str, index: int, seen: Seen, start: asyncio
                 action = rng.uniform(about["action_low"], about["action_high"])[None]
                 await ask(socket, "step", session=session, action=action)
                 seen.seconds.append(time.monotonic() - asked)
+                seen.steps[index] = seen.steps.get(index, 0) + 1
     except Exception as error:
         seen.errors.append(f"visitor {index}: {type(error).__name__}: {error}")
         entered.append(index)
@@ -104,6 +125,13 @@ def resident_mb(process: int) -> float:
     return sum(each.memory_info().rss for each in [parent, *parent.children(recursive=True)]) / 2**20
 
 
+def cpu_seconds(process: int) -> tuple[float, float]:
+    """CPU time of a process and of those that it started, and of this one."""
+    parent = psutil.Process(process)
+    server = sum(sum(each.cpu_times()[:2]) for each in [parent, *parent.children(recursive=True)])
+    return server, time.process_time()
+
+
 async def visit(config: Load, url: str, process: int) -> Seen:
     """Let all visitors in, and watch the memory until they have left."""
     seen, start, entered = Seen(), asyncio.Event(), []
@@ -112,6 +140,7 @@ async def visit(config: Load, url: str, process: int) -> Seen:
     ]
     while len(entered) < config.sessions:
         await asyncio.sleep(0.1)
+    before = cpu_seconds(process)
     start.set()
     began = time.monotonic()
     while not all(each.done() for each in visitors):
@@ -120,6 +149,8 @@ async def visit(config: Load, url: str, process: int) -> Seen:
         if len(seen.memory) % 12 == 0:
             gone, memory = seen.memory[-1]
             print(f"{gone:.0f} s: {len(seen.seconds)} steps, {len(seen.errors)} errors, {memory:.0f} MB", flush=True)
+    server, visitors = (now - then for now, then in zip(cpu_seconds(process), before, strict=True))
+    seen.cpu = server, visitors
     return seen
 
 
@@ -128,30 +159,46 @@ def load(config: Load) -> dict:
     most = ["--limits.connections", str(config.sessions + 1), "--limits.rows", str(config.sessions * config.batch)]
     with server(config, "--processes", str(config.processes), *most) as (url, process):
         seen = asyncio.run(visit(config, url, process))
-    warm = [memory for gone, memory in seen.memory if gone >= WARM * 60 * config.minutes]
-    p50, p99 = np.percentile(seen.seconds, [50, 99]) * 1000
-    wanted = config.sessions * round(60 * config.minutes / config.interval)
-    figures = {
-        "steps": len(seen.seconds),
-        "wanted": wanted,
-        "errors": seen.errors,
-        "late": seen.late,
-        "p50_ms": float(p50),
-        "p99_ms": float(p99),
-        "memory_mb": [warm[0], min(warm), max(warm)],
-        "memory_change": max(abs(each / warm[0] - 1) for each in warm),
-    }
-    heads = [
-        "visitors, processes, minutes",
-        "steps made",
-        "errors",
-        "late steps",
-        "a step, ms: median, 99th percentile",
-    ]
-    cells = [f"{config.sessions}, {config.processes}, {config.minutes:g}", f"{len(seen.seconds)} of {wanted}"]
-    cells += [str(len(seen.errors)), str(seen.late), f"{p50:.0f}, {p99:.0f}"]
-    change = f"{warm[0]:.0f}, at most {figures['memory_change']:.1%}"
-    print(table([*heads, "memory, MB, and its change"], [[*cells, change]]))
+    figures = figures_of(config, seen)
+    print(table(HEADS, [row_of(config, figures)]))
     if seen.errors:
         raise SystemExit("\n".join(seen.errors[:5]))
     return figures
+
+
+def figures_of(config: Load, seen: Seen) -> dict:
+    """What the visitors saw, in numbers."""
+    warm = [memory for gone, memory in seen.memory if gone >= WARM * 60 * config.minutes]
+    p50, p99 = np.percentile(seen.seconds, [50, 99]) * 1000
+    each = [seen.steps.get(index, 0) for index in range(config.sessions)]
+    server, visitors = (1000 * spent / len(seen.seconds) for spent in seen.cpu)
+    return {
+        "steps": len(seen.seconds),
+        "wanted": config.sessions * round(60 * config.minutes / config.interval),
+        "errors": seen.errors,
+        "late": seen.late,
+        "steps_of_a_visitor": [min(each), max(each)],
+        "p50_ms": float(p50),
+        "p99_ms": float(p99),
+        "cpu_ms": [server, visitors],
+        "cores_allow": 1000 * len(os.sched_getaffinity(0)) / (server + visitors),
+        "memory_mb": [warm[0], min(warm), max(warm)],
+        "memory_change": max(abs(each / warm[0] - 1) for each in warm),
+    }
+
+
+def row_of(config: Load, figures: dict) -> list[str]:
+    """The row of the table."""
+    fewest, most = figures["steps_of_a_visitor"]
+    server, visitors = figures["cpu_ms"]
+    return [
+        f"{config.sessions}, {config.processes}, {config.batch}, {config.minutes:g}",
+        f"{figures['steps']} of {figures['wanted']}",
+        f"{fewest} to {most}",
+        f"{len(figures['errors'])}",
+        f"{figures['late']}",
+        f"{figures['p50_ms']:.0f}, {figures['p99_ms']:.0f}",
+        f"{server:.1f} + {visitors:.1f}",
+        f"{figures['cores_allow']:.0f}",
+        f"{figures['memory_mb'][0]:.0f}, at most {figures['memory_change']:.1%}",
+    ]

@@ -9,16 +9,21 @@ with two CPUs. Turns of one and two alternate, so that other work on the machine
 the wall time in all, the wall time from the start of the first cell to the end of the last (without the start of the
 processes, in which PyTorch is imported and the world model is loaded), and the CPU time of the cells. On a busy machine
 only the CPU time means something: where it does not grow with the workers, two idle cores halve the wall time.
+
+A Ray cluster usually runs before a ranking begins. So Ray is started before each turn, its processes get the time to
+load what they need, and the seconds that its start took have a column of their own. The last row counts them: it
+compares one process, without Ray, with two workers for which Ray has to be started first.
 """
 
 import os
 import time
 from collections.abc import Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+import psutil
 import tyro
 
 from policy_eval.policies.find import find_policies
@@ -31,6 +36,9 @@ from worldmodel.processes.workers import Workers
 
 PLACES = {"processes": "", "Ray": "ray"}
 NUMBERS = (1, 2)
+COLUMNS = ("wall", "working", "cpu")
+REST, LOOKS = 0.1, 60
+"""Ray has started when its processes use less of a core than this; most seconds to wait for that."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +69,18 @@ class WorkersBenchmark:
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn took, in seconds, and what its cells hold."""
+    """What one turn took, in seconds, and what its cells hold; `start` is that of Ray, which `wall` leaves out."""
 
     wall: float
     working: float
     cpu: float
     cells: list[dict]
+    start: float = 0.0
+
+    @property
+    def whole(self) -> float:
+        """The wall time with the start of Ray."""
+        return self.start + self.wall
 
 
 def prepare(setup: TrialSetup) -> None:
@@ -84,23 +98,46 @@ def timed(call: tuple[Cell, dict]) -> tuple[dict, float, float, float]:
 
 @contextmanager
 def cluster_of(number: int):
-    """A Ray cluster of this machine with so many CPUs."""
+    """A Ray cluster of this machine with so many CPUs; gives the seconds of its start."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
+    began = time.time()
     options = {"include_dashboard": False, "object_store_memory": 80_000_000, "log_to_driver": False}
     ray.init(address="local", num_cpus=number, logging_level="error", **options)
     try:
-        yield
+        start = time.time() - began
+        come_to_rest()
+        yield start
     finally:
         ray.shutdown()
+
+
+def come_to_rest() -> None:
+    """Wait until the processes that this one has started have hardly anything to do."""
+    before = children_cpu()
+    for _ in range(LOOKS):
+        time.sleep(1)
+        now = children_cpu()
+        if now - before < REST:
+            return
+        before = now
+
+
+def children_cpu() -> float:
+    """CPU time of all processes that this one has started, in seconds."""
+    total = 0.0
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            total += sum(child.cpu_times()[:2])
+    return total
 
 
 def turn(setup: TrialSetup, cells: Sequence[Cell], place: str, number: int) -> Turn:
     """Run all cells once."""
     if place == "Ray":
-        with cluster_of(number):
-            return _turn(setup, cells, Workers(0, "ray"))
+        with cluster_of(number) as start:
+            return replace(_turn(setup, cells, Workers(0, "ray")), start=start)
     return _turn(setup, cells, Workers(number))
 
 
@@ -136,26 +173,36 @@ def measure(config: WorkersBenchmark) -> dict:
 
 
 def rows_of(config: WorkersBenchmark, found: dict) -> list[list[str]]:
-    """The rows of the table: medians over turns, and the ratio of one to two with its range over the pairs."""
-    rows = []
+    """The rows of the table: medians over turns, and the ratios of one to two with their range over the pairs."""
+    turns, rows = found["turns"], []
     for place in config.places:
-        one, two = (found["turns"][place, number] for number in NUMBERS)
-        for number, done in zip(NUMBERS, (one, two), strict=True):
-            parts = [f"{median(getattr(each, name) for each in done):.1f}" for name in ("wall", "working", "cpu")]
-            rows.append([place, str(number), *parts])
-        ratios = []
-        for name in ("wall", "working", "cpu"):
-            pairs = [getattr(a, name) / getattr(b, name) for a, b in zip(one, two, strict=True)]
-            ratios.append(f"{median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})")
-        rows.append([place, "one / two", *ratios])
+        for number in NUMBERS:
+            parts = [f"{median(getattr(each, name) for each in turns[place, number]):.1f}" for name in COLUMNS]
+            start = median(each.start for each in turns[place, number])
+            rows.append([place, str(number), f"{start:.1f}" if place == "Ray" else "-", *parts])
+        pairs = turns[place, 1], turns[place, 2]
+        rows.append([place, "one / two", "-", *(ratio(*pairs, name) for name in COLUMNS)])
+    if set(PLACES) <= set(config.places):
+        pairs = turns["processes", 1], turns["Ray", 2]
+        rows.append(["processes / Ray", "one / two", "counted", *(ratio(*pairs, n) for n in ("whole", *COLUMNS[1:]))])
     return rows
+
+
+def ratio(one: Sequence[Turn], two: Sequence[Turn], name: str) -> str:
+    """How many times as long one took as two: the median over pairs of turns and the range."""
+    found = [getattr(a, name) / getattr(b, name) for a, b in zip(one, two, strict=True)]
+    return f"{median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
 
 
 def main(config: WorkersBenchmark) -> None:
     """Print the table; exit 1 if a cell differs."""
     found = measure(config)
     rows = rows_of(config, found)
-    print(table(["who", "workers", "wall time, s", "of that cells, s", "CPU time of the cells, s"], rows))
+    print(
+        table(
+            ["who", "workers", "start of Ray, s", "wall time, s", "of that cells, s", "CPU time of the cells, s"], rows
+        )
+    )
     runs = sum(map(len, found["turns"].values()))
     print(f"\n{found['differ']} of {(runs - 1) * found['cells']} cells differ from those of the first turn")
     if config.out is not None:

@@ -112,7 +112,7 @@ def _rate(read: Callable[[], int], workers: int, seconds: float, clock: Clock) -
 def step_need(
     world: WorldModel, source: EpisodeSource, *, name: str, batch: int, frames: int, clock: Clock = time.perf_counter
 ) -> StepNeed:
-    """Time training steps of a copy of `world` with `batch` clips of `frames` frames, without the time of reading."""
+    """Time training steps of `world` with `batch` clips of `frames` frames, without the time of reading."""
     frames = min(frames, (max(source.lengths) - 1) // world.stride + 1)
     speed = training_speed(world, source, steps=STEPS, clock=clock, batch=batch, frames=frames)
     step = batch * (frames - 1) / speed.frames_per_second

@@ -156,7 +156,7 @@ def join(workers: Workers) -> None:
     """Connect to the named or the running cluster, or start one of this machine.
 
     Raises:
-        ValueError: The cluster takes no connection.
+        ValueError: The cluster takes no connection, or does not start.
     """
     import ray
 
@@ -166,7 +166,11 @@ def join(workers: Workers) -> None:
     except ConnectionError as error:
         if workers.address:
             raise ValueError(f"--workers {workers.cluster}: the Ray cluster takes no connection: {error}") from error
-        ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE, **options)
+        try:
+            ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE, **options)
+        except Exception as slow:  # Ray raises nothing more precise where its processes do not start in time
+            reason = " ".join(str(slow).split())
+            raise ValueError(f"--workers {workers.cluster}: Ray did not start on this machine: {reason}") from slow
 
 
 def check_address(workers: Workers) -> None:
