@@ -18,10 +18,11 @@ from rank_set import RankSet, write_rank_set
 from policy_eval.evaluation import evaluate
 from policy_eval.policies.cloned import ClonedPolicy
 from policy_eval.policies.find import find_policies
-from policy_eval.ranking.command import RankConfig, finished_trials, rank_policies, trials_of
+from policy_eval.ranking.command import RankConfig, finished_trials, rank_policies
 from policy_eval.ranking.disagreements import worst
 from policy_eval.ranking.outcomes import read_outcomes
 from policy_eval.ranking.setup import TrialSetup
+from policy_eval.ranking.tally import trials_of
 from policy_eval.ranking.trials import Cell, Replay, cut, play
 from policy_eval.scores import Scores
 from rl_posttrain.imagination.gate import check_ranking
@@ -53,7 +54,18 @@ def read(out: Path) -> dict:
 
 def test_the_json_has_the_documented_keys(ranked):
     found = read(ranked)
-    keys = {"format", "policies", "pairs", "agreement", "optimism", "faults", "settings", "made_with", "trials"}
+    keys = {
+        "abstention",
+        "format",
+        "policies",
+        "pairs",
+        "agreement",
+        "optimism",
+        "faults",
+        "settings",
+        "made_with",
+        "trials",
+    }
     assert set(found) == keys and found["faults"] == []
     assert len(found["policies"]) == 3 and len(found["pairs"]) == 3
     for policy in found["policies"]:
