@@ -5,16 +5,17 @@ python benchmarks/abstention.py --worlds good checkpoints/pusht early runs/early
     --inverse-dynamics runs/inverse-dynamics --known runs/rollouts --out runs/abstention.json
 ```
 
-Policies of known real success (`real.json` beside them) dream from the same starts in every world model. A dream
-may be unsure because the decoded actions are not the commanded ones (`inverse-dynamics`), because a second dream of
-the same actions differs (`seeds`), or because the judge cannot tell (`judge`, two conformal thresholds). Rollouts
-with other starts set all limits, by the dreams of their actions; `recordings` is inverse dynamics with a limit from
-recorded frames alone. `censored` counts a dream as long as it is trusted, as the Kaplan-Meier estimate does. Killed, the command
-continues where it stood.
+Policies of known real success (`real.json` beside them) dream from the same starts in every world model. A dream may
+be unsure because the decoded actions are not the commanded ones (`inverse-dynamics`), because a second dream of the
+same actions differs (`seeds`), or because the judge cannot tell (`judge`, two conformal thresholds). Rollouts with
+other starts set all limits, by the dreams of their actions; `recordings` is inverse dynamics with a limit from
+recorded frames alone. `censored` counts a dream as long as it is trusted, as the Kaplan-Meier estimate does. Killed,
+the command continues where it stood.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -25,11 +26,12 @@ from abstention_tables import Dreams, printed, summary
 from jaxtyping import Float64
 from torch import Tensor
 
-from policy_eval.abstention.calibrate import Replays, calibrate, replay
+from policy_eval.abstention.calibrate import limit_by, peaks, replay
 from policy_eval.abstention.signals import Signal, SignalSetup
 from policy_eval.abstention.verdicts import find_limit, unsure_from
 from policy_eval.evaluation import Trial, evaluate
 from policy_eval.judge.calibration.conformal import Band, conformal_band
+from policy_eval.judge.find import load_trained
 from policy_eval.judge.judge import LearnedJudge
 from policy_eval.policies.find import find_policies, load_policy
 from policy_eval.ranking.outcomes import read_outcomes
@@ -41,7 +43,8 @@ from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Verdict
 from worldmodel.envs.record import SEED_STRIDE, RecordConfig, record
 from worldmodel.files import read_object, write_json
-from worldmodel.processes import single_thread
+from worldmodel.processes import work_through
+from worldmodel.processes.workers import Workers
 from worldmodel.streaming.state import Observation
 
 KINDS = ("inverse-dynamics", "seeds")
@@ -67,11 +70,11 @@ class AbstentionBenchmark:
     """The judge."""
     horizon: int = 60
     """Most steps of a trial."""
-    episodes: int = 60
+    episodes: int = 40
     """Starts of each policy, the first ones of `real.json`."""
-    recordings: int = 96
+    recordings: int = 64
     """Rollouts that set the limits, the first ones."""
-    batch: int = 30
+    batch: int = 20
     """Dreams side by side."""
     error: float = 0.1
     """Share of faithful trials that may be called unsure, and the error of the judge's two thresholds."""
@@ -79,8 +82,8 @@ class AbstentionBenchmark:
     """Denoising steps per frame."""
     resamples: int = 2000
     """Bootstrap samples of each interval."""
-    quick: bool = False
-    """Only 6 starts, to try the command."""
+    workers: int = 2
+    """Processes, each with one thread."""
     seed: int = 0
     """Seed of dreams and resampling."""
 
@@ -88,11 +91,6 @@ class AbstentionBenchmark:
     def cells(self) -> Path:
         """Folder of the finished dreams."""
         return self.out.with_suffix("")
-
-    @property
-    def number(self) -> int:
-        """Starts of each policy."""
-        return 6 if self.quick else self.episodes
 
 
 class Remembering:
@@ -120,7 +118,7 @@ class Remembering:
         return scores
 
 
-@dataclass
+@dataclass(frozen=True)
 class Place:
     """A world model with what is needed to dream in it.
 
@@ -133,7 +131,6 @@ class Place:
     config: AbstentionBenchmark
     name: str
     starts: Path
-    limits: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def setup(self) -> TrialSetup:
@@ -143,7 +140,7 @@ class Place:
             config.worlds[self.name],
             config.judge,
             self.starts,
-            config.number,
+            config.episodes,
             config.horizon,
             config.task,
             config.num_steps,
@@ -161,36 +158,26 @@ class Place:
         }
 
     def known(self) -> dict:
-        """Limits of the signals, and the judge's two thresholds, from the rollouts; made once."""
-        file = self.config.cells / self.name / "known.json"
-        if file.exists():
-            return read_object(file)
+        """Outcomes of the rollouts and of the dreams of their actions, with the highest scores and signals of each."""
         config, setup = self.config, self.setup
         world = setup.loaded_world
         source = open_episodes(config.known, tuple(world.size), world.views)
-        chosen = range(min(config.recordings, len(source)) if not config.quick else 24)
-        starts = Starts(source, chosen)
+        starts = Starts(source, range(min(config.recordings, len(source))))
         judge = Remembering(setup.loaded_judge, calls=True)
-        replays = replay(
-            world,
-            judge,
-            starts,
-            horizon=config.horizon,
-            num_steps=config.num_steps,
-            seed=config.seed,
-            batch=len(chosen),  # so that the scores are those of one batch
-            log=config.cells / "known.log",
-        )
-        found = limits(config, self.signals(starts), replays, judge.told().max(1), setup.loaded_judge.threshold)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, found)
-        return found
+        settings = {"horizon": config.horizon, "num_steps": config.num_steps, "seed": config.seed}
+        batch = len(starts)  # so that the scores are those of one batch
+        replays = replay(world, judge, starts, **settings, batch=batch, log=config.cells / f"{self.name}.log")
+        signals = self.signals(starts)
+        return {
+            "real": [trial.outcome for trial in replays.recorded],
+            "dreamed": [trial.outcome for trial in replays.dreamed],
+            "judge": judge.told().max(1).tolist(),
+            **{kind: peaks(signal, replays.dreamed).tolist() for kind, signal in signals.items()},
+            "recordings": peaks(signals["inverse-dynamics"], replays.recorded).tolist(),
+        }
 
     def dream(self, policy: str, spec: str | Path, rows: range) -> dict:
-        """Judge's scores and both signals of a policy's dreams from some starts; made once."""
-        file = self.config.cells / self.name / policy / f"{rows.start}-{rows.stop}.json"
-        if file.exists():
-            return read_object(file)
+        """Judge's scores and both signals of a policy's dreams from some starts."""
         setup = self.setup
         judge = Remembering(setup.loaded_judge, calls=False)
         trials: list[Trial] = []
@@ -210,11 +197,7 @@ class Place:
         ended = [cut(trial, row, setup.loaded_judge.threshold) for trial, row in zip(trials, scores, strict=True)]
         traces = {kind: signal(ended) for kind, signal in self.signals(setup.loaded_starts).items()}
         found = {"seeds": [trial.seed for trial in trials], "scores": scores.tolist()}
-        found |= {kind: [trace.tolist() for trace in some] for kind, some in traces.items()}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, found)
-        print(f"{self.name}, {policy}: {np.mean([trial.outcome for trial in ended]):.2f} of {len(rows)}", flush=True)
-        return found
+        return found | {kind: [trace.tolist() for trace in some] for kind, some in traces.items()}
 
 
 def cut(trial: Trial, scores: Float64[np.ndarray, "t"], threshold: float) -> Trial:
@@ -230,29 +213,61 @@ def ending(scores: Float64[np.ndarray, "t"], threshold: float) -> tuple[int, flo
     return (int(above[0]) + 1, 1.0) if len(above) else (len(scores), 0.0)
 
 
-def limits(
-    config: AbstentionBenchmark,
-    signals: Mapping[str, Signal],
-    replays: Replays,
-    highest: Float64[np.ndarray, "e"],
-    threshold: float,
-) -> dict:
+@dataclass(frozen=True)
+class Call:
+    """One unit of work: some dreams of one policy, or without a policy the dreams of the rollouts."""
+
+    world: str
+    policy: str = ""
+    spec: str | Path = ""
+    rows: range = range(0)
+
+    def file(self, config: AbstentionBenchmark) -> Path:
+        """Where its result is kept."""
+        name = f"{self.policy}/{self.rows.start}-{self.rows.stop}" if self.policy else "known"
+        return config.cells / self.world / f"{name}.json"
+
+
+def _prepare(config: AbstentionBenchmark, starts: Path) -> None:
+    """Set up a process with one thread."""
+    global _places
+    torch.set_num_threads(1)
+    _places = {name: Place(config, name, starts) for name in config.worlds}
+
+
+def _work(call: Call) -> dict:
+    place = _places[call.world]
+    return place.dream(call.policy, call.spec, call.rows) if call.policy else place.known()
+
+
+def run(config: AbstentionBenchmark, calls: Sequence[Call], starts: Path) -> None:
+    """Do what is not done yet, in several processes."""
+    missing = [call for call in calls if not call.file(config).exists()]
+    workers = Workers(config.workers)
+    with closing(work_through(_work, missing, workers=workers, start=_prepare, start_with=(config, starts))) as done:
+        for count, (index, found) in enumerate(done, 1):
+            file = missing[index].file(config)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, found)
+            print(f"{count} of {len(missing)}: {file.relative_to(config.cells)}", flush=True)
+
+
+def limits(config: AbstentionBenchmark, known: Mapping, threshold: float) -> dict:
     """The limits of both signals, of `recordings`, and the judge's two thresholds."""
+    columns = {name: np.array(values) for name, values in known.items()}
+    same, name = columns["real"] == columns["dreamed"], str(config.known)
     found: dict = {"limits": {}, "about": {}}
-    for kind, signal in signals.items():
-        limit = calibrate(signal, replays, config.error, str(config.known))
+    for kind in KINDS:
+        recorded = columns["recordings"] if kind == "inverse-dynamics" else None
+        limit = limit_by(columns[kind], same, recorded, config.error, name)
         found["limits"][kind], found["about"][kind] = limit.value, limit.to_json()
-    recorded = signals["inverse-dynamics"](replays.recorded)
-    found["limits"]["recordings"] = find_limit([np.array([t.max() for t in recorded])], config.error, str(config.known))
-    real = np.array([trial.outcome for trial in replays.recorded])
-    band = conformal_band(highest, real, threshold, config.error, str(config.known))
+    found["limits"]["recordings"] = find_limit([columns["recordings"]], config.error, name)
+    band = conformal_band(columns["judge"], columns["real"], threshold, config.error, name)
     return found | {"threshold": band.threshold, "doubt": band.doubt}
 
 
-def dreams_of(place: Place, parts: Mapping[str, Sequence[Mapping]]) -> Dreams:
+def dreams_of(known: Mapping, threshold: float, parts: Mapping[str, Sequence[Mapping]]) -> Dreams:
     """The outcomes of all dreams in a world model, with those that each way of abstaining leaves undecided."""
-    known = place.known()
-    threshold = place.setup.loaded_judge.threshold
     band = Band(known["threshold"], known["doubt"])
     columns: dict[str, list] = {name: [] for name in ("seeds", "outcomes", "steps", "judge", *known["limits"])}
     for some in parts.values():
@@ -283,7 +298,7 @@ def record_starts(config: AbstentionBenchmark, stored: Scores) -> Path:
     if stored.seeds.tolist() != list(range(first, first + len(stored))) or first % SEED_STRIDE:
         raise ValueError(f"{config.policies}/real.json: has other seeds than `worldmodel record` gives")
     if not (out / "meta" / "info.json").is_file():
-        number, seed = config.number, first // SEED_STRIDE
+        number, seed = config.episodes, first // SEED_STRIDE
         record(RecordConfig(config.task, out, episodes=number, seed=seed, horizon=2, behaviour="play", workers=1))
     return out
 
@@ -294,23 +309,19 @@ def main(config: AbstentionBenchmark) -> None:
     policies = find_policies([config.policies])
     real = read_outcomes(config.policies / "real.json", policies)
     starts = record_starts(config, next(iter(real.values())))
-    places = [Place(config, name, starts) for name in config.worlds]
-    parts: dict[str, dict[str, list]] = {place.name: {name: [] for name in policies} for place in places}
-    with single_thread():
-        for place in places:
-            place.known()
-        for first in range(0, config.number, config.batch):
-            rows = range(first, min(first + config.batch, config.number))
-            for name, spec in policies.items():
-                for place in places:
-                    parts[place.name][name].append(place.dream(name, spec, rows))
+    batches = [range(i, min(i + config.batch, config.episodes)) for i in range(0, config.episodes, config.batch)]
+    dreams = [Call(w, name, spec, rows) for rows in batches for name, spec in policies.items() for w in config.worlds]
+    run(config, [*map(Call, config.worlds), *dreams], starts)
     truth = np.array([each.outcomes for each in real.values()])
     seeds = next(iter(real.values())).seeds
+    threshold = load_trained(config.judge).threshold
     found = {}
-    for place in places:
-        dreams = dreams_of(place, parts[place.name])
-        found[place.name] = summary(dreams, seeds, truth, resamples=config.resamples, seed=config.seed)
-        found[place.name]["limits"] = place.known()
+    for world in config.worlds:
+        known = limits(config, read_object(Call(world).file(config)), threshold)
+        mine = [call for call in dreams if call.world == world]
+        parts = {name: [read_object(c.file(config)) for c in mine if c.policy == name] for name in policies}
+        options = {"resamples": config.resamples, "seed": config.seed}
+        found[world] = summary(dreams_of(known, threshold, parts), seeds, truth, **options) | {"known": known}
     write_json(config.out, {"policies": list(policies), "worlds": found})
     print(printed(found))
 

@@ -1,8 +1,8 @@
 """Where the limit of a signal lies: recorded episodes, and the world model's dreams of the same actions, set it.
 
 The limit should not call a faithful dream unsure. The recordings themselves are faithful, and of their dreams those
-that end as the recording did, success or failure, count as such. The others do not, so that a bad world model does not get a
-high limit from its own mistakes. At most a share `error` of each of the two kinds exceeds the limit.
+that end as the recording did, success or failure, count as such. The others do not, so that a bad world model does
+not get a high limit from its own mistakes. At most a share `error` of each of the two kinds exceeds the limit.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float64
 from torch.nn.utils.rnn import pad_sequence
 
 from policy_eval.abstention.signals import Signal
@@ -102,29 +103,38 @@ def replay(
 
 
 def calibrate(signal: Signal, replays: Replays, error: float, name: str) -> Limit:
-    """Set the limit of a signal.
+    """Set the limit of a signal; arguments and errors as for `limit_by`."""
+    same = [a.outcome == b.outcome for a, b in zip(replays.recorded, replays.dreamed, strict=True)]
+    recorded = peaks(signal, replays.recorded) if signal.reads_recordings else None
+    return limit_by(peaks(signal, replays.dreamed), np.array(same), recorded, error, name)
+
+
+def limit_by(
+    dreamed: Float64[np.ndarray, "e"],
+    same: Bool[np.ndarray, "e"],
+    recorded: Float64[np.ndarray, "e"] | None,
+    error: float,
+    name: str,
+) -> Limit:
+    """Set a limit by the highest signal of every trial.
 
     Args:
-        signal: The signal.
-        replays: Recordings and their dreams.
+        dreamed: Of the dreams of recorded actions.
+        same: Which of these end as the recording did.
+        recorded: Of the recordings themselves; `None` for a signal that only dreams have.
         error: Largest share of faithful trials that exceeds the limit.
         name: Of the recordings, for messages.
 
     Raises:
         ValueError: The error is out of range, or too few dreams end as the recording did.
     """
-    same = np.array([a.outcome == b.outcome for a, b in zip(replays.recorded, replays.dreamed, strict=True)])
-    dreamed = peaks(signal, replays.dreamed)
-    honest = [dreamed[same]]
-    if signal.reads_recordings:
-        honest.append(peaks(signal, replays.recorded))
-    value = find_limit(honest, error, name)
+    value = find_limit([dreamed[same]] if recorded is None else [dreamed[same], recorded], error, name)
     others = dreamed[~same]
     exceeded = float((others > value).mean()) if len(others) else None
     return Limit(value, error, len(dreamed), int(same.sum()), exceeded)
 
 
-def peaks(signal: Signal, trials: Sequence[Trial]) -> np.ndarray:
+def peaks(signal: Signal, trials: Sequence[Trial]) -> Float64[np.ndarray, "e"]:
     """The highest signal of every trial."""
     return np.array([trace.max() for trace in signal(trials)])
 

@@ -142,10 +142,9 @@ def test_seeds_disagree_where_noise_changes_the_dream(starts):
     frames = torch.stack([each.frames[0] for each in world.stream(context, seeds=[1]).roll(actions, num_steps=2)])
     shown = torch.cat([context.frames[0], frames]).numpy()
     (trace,) = signal([Trial(starts.seeds[4], 0.0, shown, actions[0].double().numpy())])
-    loud = [each.frames[0] for each in world.stream(context, seeds=[1]).roll(actions, num_steps=2, temperature=1.0)]
-    (same,) = SeedDisagreement(world, starts, num_steps=2)([Trial(starts.seeds[4], 0.0, shown, np.full((1, 2), 5.0))])
-    assert trace.shape == (3,) and (trace > 0).all() and len(loud) == 3
-    assert same[0] == pytest.approx(trace[0], rel=0.2)
+    (first,) = signal([Trial(starts.seeds[4], 0.0, shown[:2], np.full((1, 2), 5.0))])
+    assert trace.shape == (3,) and (trace > 0).all()
+    assert first.tolist() == pytest.approx(trace[:1].tolist())
 
 
 def test_what_does_not_fit_is_named(starts, tmp_path):
