@@ -22,10 +22,11 @@ import numpy as np
 import tyro
 
 from policy_eval.policies.find import find_policies
-from policy_eval.ranking.command import RankConfig, imagined_successes, rank_policies, trials_of
+from policy_eval.ranking.command import RankConfig, rank_policies
 from policy_eval.ranking.outcomes import read_outcomes
 from policy_eval.ranking.rank import pooled_pearson
 from policy_eval.ranking.setup import SIMULATORS, TrialSetup
+from policy_eval.ranking.tally import imagined_successes, trials_of
 from policy_eval.ranking.trials import cut, gather, replays, run_cells
 from policy_eval.scores import Scores
 from worldmodel.envs.record import SEED_STRIDE, RecordConfig, record

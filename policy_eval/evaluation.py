@@ -7,11 +7,12 @@ from typing import Literal
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
-from jaxtyping import Bool, Float, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 
 from policy_eval.policies.policy import Policy
 from policy_eval.policies.remote import Unreachable
 from policy_eval.scores import Scores
+from worldmodel.dreams.spaces import STATE
 from worldmodel.dreams.verdict import Judge, observed
 from worldmodel.envs.policy import begin_episodes, optional
 from worldmodel.resolve import one_line
@@ -26,12 +27,14 @@ class Trial:
         outcome: 1 for success.
         frames: What all cameras saw, from the start to the end.
         actions: The actions that were applied.
+        states: The robot's states at the frames, where there are any.
     """
 
     seed: int
     outcome: float
     frames: UInt8[np.ndarray, "t v H W 3"]
     actions: Float64[np.ndarray, "t-1 a"]
+    states: Float32[np.ndarray, "t s"] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,12 @@ class Fault:
     Attributes:
         seed: Seed of its start.
         kind: `policy`: the policy raised an error or returned no action. `judge`: the judge was unsure at the end.
+            `dream`: the dream was not to be trusted to its end; only a ranking that abstains says so.
         reason: One line.
     """
 
     seed: int
-    kind: Literal["policy", "judge"]
+    kind: Literal["policy", "judge", "dream"]
     reason: str
 
 
@@ -232,7 +236,9 @@ class Batch:
             length = int(steps[index])
             seen = [_pictures(step, self.envs.starts.views, index) for step in history[: length + 1]]
             acted = [actions[index] for actions in chosen[:length]]
-            record(Trial(self.seeds[index], float(self.success[index]), np.stack(seen), np.stack(acted)))
+            rows = [step[STATE][index] for step in history[: length + 1] if STATE in step]
+            states = np.stack(rows).astype(np.float32) if rows else None
+            record(Trial(self.seeds[index], float(self.success[index]), np.stack(seen), np.stack(acted), states))
 
 
 def _checked(actions: object, shape: tuple[int, ...]) -> Float[np.ndarray, "n a"]:

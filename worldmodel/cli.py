@@ -113,7 +113,7 @@ COMMANDS = {
             "rank --world checkpoints/pusht --judge checkpoints/judges/pusht-position --policies "
             "checkpoints/policies/pusht-position --data data/pusht-position --horizon 100 --out runs/rank"
         ),
-        everyday="episodes real real-episodes videos workers device",
+        everyday="episodes real real-episodes abstain abstain-data inverse-dynamics videos workers device",
     ),
     "calibrate": Command(
         "Set a judge's threshold so that dreams succeed as often as the real trials did, or so that it seldom errs.",

@@ -7,18 +7,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import tyro
 
 from policy_eval.policies.find import find_policies
+from policy_eval.ranking.abstain import Abstained, AbstainOptions, limit_of
 from policy_eval.ranking.disagreements import film, worst
 from policy_eval.ranking.films import film_best
 from policy_eval.ranking.outcomes import ENDINGS, read_outcomes
 from policy_eval.ranking.plan_page import show_plan
-from policy_eval.ranking.rank import Ranking, Score, rank
+from policy_eval.ranking.rank import Ranking, rank
 from policy_eval.ranking.report import print_ranking, write_report
 from policy_eval.ranking.setup import TrialSetup
-from policy_eval.ranking.trials import Cell, check_policies, cut, gather, gather_faults, replays, run_cells
+from policy_eval.ranking.tally import counted, imagined_successes, in_both, trial_rows, trials_of, without
+from policy_eval.ranking.trials import Cell, check_policies, cut, gather, gather_signals, replays, run_cells
 from policy_eval.scores import Scores
 from worldmodel.data.options import ColumnOptions, DataPath
 from worldmodel.display.progress import ProgressLine
@@ -86,6 +87,8 @@ class RankConfig:
     """Seed of the dreams' noise and of the resampling."""
     columns: Annotated[ColumnOptions, tyro.conf.arg(name="")] = field(default_factory=ColumnOptions)
     """Which columns of the data to read."""
+    abstaining: Annotated[AbstainOptions, tyro.conf.arg(name="")] = field(default_factory=AbstainOptions)
+    """Which dreams are not to be trusted."""
     plan: bool = False
     """Also print how many dreams and real trials would tell each pair of policies apart with a power of 80%, and write
     plan.json and plan.html. A finished ranking in --out is read and not repeated."""
@@ -119,6 +122,7 @@ class RankConfig:
             seed=self.seed,
             copy_last=self.control == "copy-last",
             device=self.device,
+            signal=self.abstaining.signal,
         )
 
 
@@ -157,6 +161,7 @@ def rank_policies(config: RankConfig) -> Ranking:
         **ranking.to_json(),
         "optimism": tried.optimism,
         "faults": tried.faults,
+        "abstention": None if tried.abstained is None else tried.abstained.to_json(),
         "settings": settings(config, policies),
         "made_with": setup.made_with,
         "trials": trial_rows(tried.dream, tried.real),
@@ -180,6 +185,7 @@ class Tried:
         faults: A row for each trial with a fault.
         optimism: As in `imagined_successes`.
         videos: Files and captions of the worst disagreements, or of one dream.
+        abstained: The dreams that are not to be trusted, if they were looked for.
     """
 
     dream: dict[str, Scores]
@@ -187,6 +193,7 @@ class Tried:
     faults: list[dict]
     optimism: dict | None
     videos: list[tuple[Path, str]]
+    abstained: Abstained | None
 
 
 def run_trials(
@@ -207,12 +214,18 @@ def run_trials(
     tried = number if config.real_episodes is None else config.real_episodes
     dreams = cut(["dream"], policies, range(number), setup.batch)
     trials = cut(["real"], policies, range(tried), setup.batch) if with_simulator else []
+    limit = None if setup.signal.kind == "none" else limit_of(config.abstaining, setup, config.out)
     run_shown(setup, "trials", [*trials, *dreams], config)
-    dream, faults = counted(setup, dreams, config)
+    dream, faults = counted(setup, dreams, config.out, config.faulty)
+    abstained = None
+    if limit is not None:
+        abstained = Abstained(setup.signal.kind, limit, gather_signals(setup, dreams, config.out), dream)
+        dream, undecided = abstained.decided()
+        faults += undecided
     if not with_simulator:
         dream, real = in_both(dream, stored)
-        return Tried(dream, real, faults, None, shown(config, setup, policies, without(dream, faults)))
-    real, more = counted(setup, trials, config)
+        return Tried(dream, real, faults, None, shown(config, setup, policies, without(dream, faults)), abstained)
+    real, more = counted(setup, trials, config.out, config.faulty)
     again, failures = replays(setup, policies, config.out, limit=config.replays)
     run_shown(setup, "replays", again, config)
     optimism = imagined_successes(gather(setup, again, config.out), failures)
@@ -220,7 +233,7 @@ def run_trials(
     faults += more
     disagreements = worst(without(dream, faults), without(real, faults), config.videos)
     films = film(setup, policies, disagreements, config.out) or shown(config, setup, policies, without(dream, faults))
-    return Tried(dream, real, faults, optimism, films)
+    return Tried(dream, real, faults, optimism, films, abstained)
 
 
 def shown(
@@ -269,6 +282,7 @@ def claim(out: Path) -> None:
 
 def check(config: RankConfig) -> None:
     """Raise a `ValueError` for numbers out of range or settings that contradict each other."""
+    config.abstaining.check()
     read_workers(config.workers, config.gpus_per_worker)
     for name in ("horizon", "num_envs"):
         if getattr(config, name) < 1:
@@ -283,99 +297,9 @@ def check(config: RankConfig) -> None:
         check_env_name(config.real)
 
 
-def counted(setup: TrialSetup, cells: Sequence[Cell], config: RankConfig) -> tuple[dict[str, Scores], list[dict]]:
-    """The trials of one place that count, by policy, and a row for each trial with a fault.
-
-    A trial at whose end the judge was unsure is left out; one in which the policy failed counts as
-    `config.faulty` says. A policy without any trial left is missing.
-    """
-    faults = gather_faults(setup, cells, config.out)
-    scores, rows = {}, []
-    for name, each in gather(setup, cells, config.out).items():
-        left_out = [f.seed for f in faults[name] if f.kind == "judge" or config.faulty == "left-out"]
-        kept = ~np.isin(each.seeds, left_out)
-        if kept.any():
-            scores[name] = each.rows(kept)
-        rows += [{"policy": name, "place": cells[0].place, **asdict(fault)} for fault in faults[name]]
-    return scores, rows
-
-
-def without(scores: Mapping[str, Scores], faults: Sequence[Mapping]) -> dict[str, Scores]:
-    """The trials from starts without a fault of the policy in any place; the others cannot be shown."""
-    found = {}
-    for name, each in scores.items():
-        kept = ~np.isin(each.seeds, [fault["seed"] for fault in faults if fault["policy"] == name])
-        if kept.any():
-            found[name] = each.rows(kept)
-    return found
-
-
-def in_both(
-    dream: dict[str, Scores], real: dict[str, Scores] | None
-) -> tuple[dict[str, Scores], dict[str, Scores] | None]:
-    """The policies that have trials in every place there is.
-
-    Raises:
-        ValueError: There is none.
-    """
-    names = [name for name in dream if real is None or name in real]
-    if not names:
-        raise ValueError("nothing to rank: all trials are left out, since a policy failed or the judge was unsure")
-    return {n: dream[n] for n in names}, None if real is None else {n: real[n] for n in names}
-
-
-def imagined_successes(scores: Mapping[str, Scores], failures: int) -> dict | None:
-    """How often failed real trials succeed when they are dreamed again, action by action.
-
-    Returns:
-        `score`, `low`, `high` and `n` over all policies, `policies` with the same for each, and
-        `failures`, the number of failed trials to choose from; `None` if there was none.
-    """
-    if not scores:
-        return None
-    together = np.concatenate([each.outcomes for each in scores.values()])
-    policies = {name: asdict(Score.of(each.outcomes)) for name, each in scores.items()}
-    return {**asdict(Score.of(together)), "failures": failures, "policies": policies}
-
-
-def trial_rows(dream: Mapping[str, Scores], real: Mapping[str, Scores] | None) -> list[dict]:
-    """Every trial with its seed."""
-    rows = []
-    for place, scores in (("dream", dream), ("real", real or {})):
-        for name, each in scores.items():
-            columns = zip(each.seeds, each.outcomes, each.returns, each.steps, strict=True)
-            for seed, outcome, total, steps in columns:
-                rows.append(
-                    {
-                        "policy": name,
-                        "place": place,
-                        "seed": int(seed),
-                        "outcome": float(outcome),
-                        "return": float(total),
-                        "steps": int(steps),
-                    }
-                )
-    return rows
-
-
-def trials_of(report: Mapping, place: str) -> dict[str, Scores]:
-    """The trials of one place (`dream` or `real`) in the contents of a `ranking.json`, by policy."""
-    found: dict[str, Scores] = {}
-    for policy in report["policies"]:
-        name = policy["name"]
-        rows = [r for r in report["trials"] if (r["policy"], r["place"]) == (name, place)]
-        keys = {"seeds": "seed", "outcomes": "outcome", "returns": "return", "steps": "steps"}
-        columns = {column: [row[key] for row in rows] for column, key in keys.items()}
-        if rows:
-            found[name] = Scores.from_json({"policy": name} | columns)
-    return found
-
-
 def settings(config: RankConfig, policies: Mapping[str, str | Path]) -> dict:
     """The configuration, as JSON can hold it."""
-    values = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
-    if isinstance(config.data, tuple):
-        values["data"] = [str(each) for each in config.data]
+    values = json.loads(json.dumps(asdict(config), default=str))
     return values | {"policies": {name: str(spec) for name, spec in policies.items()}}
 
 

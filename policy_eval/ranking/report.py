@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from policy_eval.abstention.page import sentences, show_abstention
 from policy_eval.ranking.meaning import meaning
 from policy_eval.ranking.outcomes import ENDINGS
 from policy_eval.statistics.agreement import STATISTICS
@@ -96,6 +97,8 @@ def write_report(report: Mapping[str, Any], videos: Sequence[tuple[Path, str]], 
                 "column, from the starts that both share.",
                 wide=True,
             )
+    if report["abstention"] is not None:
+        show_abstention(page, report["abstention"])
     if videos:
         page.heading("Films")
         page.text(
@@ -142,8 +145,10 @@ def agreement_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def remarks(report: Mapping[str, Any]) -> list[str]:
-    """Remarks that explain the figures: refusals, warnings, the optimism test."""
+    """Remarks that explain the figures: refusals, warnings, the limit of abstention, the optimism test."""
     lines = fault_lines(report)
+    if report["abstention"] is not None:
+        lines += sentences(report["abstention"])
     agreement, optimism = report["agreement"], report["optimism"]
     if agreement is not None:
         if agreement["refusal"] is not None:
@@ -159,7 +164,7 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
 
 
 def fault_lines(report: Mapping[str, Any]) -> list[str]:
-    """A line for each policy that failed in some trials, and for each whose judge was unsure at the end of some."""
+    """A line for each policy that failed in some trials, and for each of which some are undecided."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for fault in report["faults"]:
         groups.setdefault((fault["policy"], fault["place"], fault["kind"]), []).append(fault["reason"])
@@ -168,11 +173,15 @@ def fault_lines(report: Mapping[str, Any]) -> list[str]:
     for (policy, place, kind), reasons in groups.items():
         several = "s" if len(reasons) > 1 else ""
         trials = f"{len(reasons)} {'dreamed' if place == 'dream' else 'real'} trial{several} of {policy}"
+        if kind == "policy":
+            lines.append(f"In {trials} the policy failed, and they {counted}: {Counter(reasons).most_common(1)[0][0]}")
+            continue
+        unsure = len(groups.get((policy, place, "judge"), ())) + len(groups.get((policy, place, "dream"), ()))
+        known = _range(report, policy, place, unsure)
         if kind == "judge":
-            known = _range(report, policy, place, len(reasons))
             lines.append(f"At the end of {trials} the judge was unsure, and they are left out.{known}")
         else:
-            lines.append(f"In {trials} the policy failed, and they {counted}: {Counter(reasons).most_common(1)[0][0]}")
+            lines.append(f"{trials} cannot be trusted to the end, and are left out.{known}")
     ranked = {policy["name"] for policy in report["policies"]}
     absent = [name for name in report["settings"]["policies"] if name not in ranked]
     lines += [f"{name} is not ranked: no trial of it is left." for name in absent]
@@ -186,7 +195,7 @@ def _range(report: Mapping[str, Any], policy: str, place: str, unsure: int) -> s
         return ""
     trials, successes = row["n"] + unsure, row["score"] * row["n"]
     low, high = successes / trials, (successes + unsure) / trials
-    return f" It decided {row['n'] / trials:.0%}; with the others its success is between {low:.2f} and {high:.2f}."
+    return f" {row['n'] / trials:.0%} are decided; with the others its success is between {low:.2f} and {high:.2f}."
 
 
 def draw_leaderboard(report: Mapping[str, Any]) -> bytes:

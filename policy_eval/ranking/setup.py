@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium
 from gymnasium.vector import AutoresetMode
 
+from policy_eval.abstention.signals import Signal, SignalSetup
 from policy_eval.judge.find import judge_fingerprint, load_judge
 from policy_eval.real_envs import RealEnvs
 from worldmodel.data import EpisodeSource, open_episodes
@@ -39,6 +40,7 @@ class TrialSetup:
         judge: The judge of dreamed frames, as in `load_judge`.
         data: Recorded episodes to start from.
         columns: Which columns of the data to read.
+        signal: What says how far each dream is to be trusted, if anything does.
         episodes: Number of episodes to start from, the first ones; or which, as in `--episodes`.
         horizon: Maximum number of steps of a trial.
         real: The real environment, a name or `module:Class`; `none` without one.
@@ -64,6 +66,7 @@ class TrialSetup:
     stored: bool = False
     device: str = "auto"
     columns: ColumnOptions = field(default_factory=ColumnOptions)
+    signal: SignalSetup = field(default_factory=SignalSetup)
 
     @cached_property
     def loaded_world(self) -> WorldModel:
@@ -87,6 +90,12 @@ class TrialSetup:
         world = self.loaded_world
         source = open_episodes(self.data, tuple(world.size), world.views, DataOptions(**asdict(self.columns)))
         return Starts(source, chosen_starts(source, self.episodes))
+
+    @cached_property
+    def loaded_signal(self) -> Signal | None:
+        """The signal, for dreams from the starts; `None` if there is none."""
+        settings = {"num_steps": self.num_steps, "seed": self.seed}
+        return self.signal.load(self.loaded_world, self.loaded_starts, **settings)
 
     @property
     def batch(self) -> int:
@@ -149,6 +158,7 @@ class TrialSetup:
             "num_envs": self.batch,
             "seed": self.seed,
             "copy_last": self.copy_last,
+            **self.signal.made_with,
         }
         data = self.loaded_starts.source.fingerprint
         made_with = {"data": data, "horizon": self.horizon, "real": self.place, "dream": dream}

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from policy_eval.abstention.signals import Trace
 from policy_eval.evaluation import Fault, Trial, evaluate
 from policy_eval.policies.find import load_policy, policy_fingerprint
 from policy_eval.policies.needs import check_fits
@@ -134,7 +135,7 @@ def read_cell(setup: TrialSetup, cell: Cell, out: Path) -> dict:
     """
     file = cell.file(out)
     stored = read_object(file)
-    if set(stored) != {"made_with", "scores", "failed", "faults"}:
+    if set(stored) != {"made_with", "scores", "failed", "faults", "signals"}:
         raise ValueError(f"{file}: holds {', '.join(stored) or 'nothing'}, expected a finished cell of a ranking")
     expected = _made_with(setup, cell)
     for name in expected | stored["made_with"]:
@@ -160,9 +161,12 @@ def contents_of(setup: TrialSetup, cell: Cell, actions: Actions) -> dict:
     """Run the trials of a cell; what its file holds."""
     trials: list[Trial] = []
     faults: list[Fault] = []
-    scores = _played(setup, cell, actions, trials.append if cell.place == "real" else None, faults)
-    failed = {trial.seed: trial.actions.tolist() for trial in trials if trial.outcome == 0}
-    contents = {"made_with": _made_with(setup, cell), "scores": scores.to_json(), "failed": failed}
+    is_read = cell.place == "dream" and setup.loaded_signal is not None
+    scores = _played(setup, cell, actions, trials.append if cell.place == "real" or is_read else None, faults)
+    failed = {trial.seed: trial.actions.tolist() for trial in trials if trial.outcome == 0 and cell.place == "real"}
+    traces = setup.loaded_signal(trials) if is_read and trials else []
+    signals = {trial.seed: trace.tolist() for trial, trace in zip(trials, traces, strict=False)}
+    contents = {"made_with": _made_with(setup, cell), "scores": scores.to_json(), "failed": failed, "signals": signals}
     return contents | {"faults": [asdict(fault) for fault in faults]}
 
 
@@ -233,6 +237,15 @@ def gather_faults(setup: TrialSetup, cells: Sequence[Cell], out: Path) -> dict[s
     found: dict[str, list[Fault]] = {}
     for cell in cells:
         found.setdefault(cell.policy, []).extend(Fault(**each) for each in read_cell(setup, cell, out)["faults"])
+    return found
+
+
+def gather_signals(setup: TrialSetup, cells: Sequence[Cell], out: Path) -> dict[str, dict[int, Trace]]:
+    """The signal of every dream without a fault, by policy and seed, from finished cells of one place."""
+    found: dict[str, dict[int, Trace]] = {}
+    for cell in cells:
+        signals = read_cell(setup, cell, out)["signals"]
+        found.setdefault(cell.policy, {}).update({int(seed): np.array(each) for seed, each in signals.items()})
     return found
 
 

@@ -44,7 +44,7 @@ def trials(name, successes):
 def ranking(film, file):
     places = [{f"a-long-name-of-a-policy-{n}": trials(str(n), 3 * n + more) for n in range(6)} for more in (0, 2)]
     about = {"real": "pusht", "horizon": 60, "world": "checkpoints/" + "x" * 80, "control": "none", "faulty": "failure"}
-    report = {**rank(*places, seed=0).to_json(), "optimism": None, "faults": []}
+    report = {**rank(*places, seed=0).to_json(), "optimism": None, "faults": [], "abstention": None}
     report["settings"] = {**about, "policies": dict.fromkeys(places[0], "folder")}
     write_report(json.loads(json.dumps(report)), [(film, "reality above, the dream below")], file)
 

@@ -70,13 +70,13 @@ def conformal_band(
             f"{name}: --error {error:g} takes at least {needed} failures and {needed} successes, there are "
             f"{failed.sum()} and {succeeded.sum()}"
         )
-    least, most = _upper(scores[failed], error), _lower(scores[succeeded], error)
+    least, most = exceeded_with(scores[failed], error), _lower(scores[succeeded], error)
     if least < most:  # every threshold from `least` to below `most` keeps both promises
         return Band(float(np.clip(before, least, np.nextafter(most, least))), None)
     return Band(least, most)
 
 
-def _upper(scores: Float64[np.ndarray, "n"], error: float) -> float:
+def exceeded_with(scores: Float64[np.ndarray, "n"], error: float) -> float:
     """A score that a new one of the same kind exceeds with a chance of at most `error`."""
     place = math.ceil((len(scores) + 1) * (1 - error) - 1e-9)
     return float(np.sort(scores)[place - 1])

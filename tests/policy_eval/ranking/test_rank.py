@@ -89,7 +89,7 @@ def test_wilson_interval_holds_the_rate_to_the_last_bit():
 
 def test_a_policy_without_a_success_is_drawn(tmp_path):
     dream = {name: scores(x) for name, x in {"a": [0] * 10, "b": [1] * 10, "c": [1, 0] * 5}.items()}
-    report = {**rank(dream, dream, resamples=50).to_json(), "optimism": None}
+    report = {**rank(dream, dream, resamples=50).to_json(), "optimism": None, "abstention": None}
     draw_scatter(report, tmp_path / "scatter.png")
     report["policies"][-1]["dream"]["low"] = 2.8e-17  # as rankings hold it that were stored before
     draw_scatter(report, tmp_path / "scatter.png")

@@ -14,7 +14,7 @@ def test_what_the_judge_left_undecided_bounds_the_success():
     """Of 10 trials 8 are decided and 4 of these succeed."""
     (line,) = fault_lines(report(0.5, 8, [FAULT, FAULT]))
     assert line.startswith("At the end of 2 dreamed trials of a the judge was unsure, and they are left out.")
-    assert line.endswith("It decided 80%; with the others its success is between 0.40 and 0.60.")
+    assert line.endswith("80% are decided; with the others its success is between 0.40 and 0.60.")
 
 
 def test_a_policy_without_a_decided_trial_has_no_bounds():

@@ -12,9 +12,10 @@ from square_world import square_policy, write_episodes
 from tiny import tiny_world
 
 from policy_eval.judge.judge import JudgeShape, LearnedJudge
-from policy_eval.ranking.command import RankConfig, imagined_successes, trial_rows
+from policy_eval.ranking.command import RankConfig
 from policy_eval.ranking.disagreements import _held
 from policy_eval.ranking.setup import TrialSetup, chosen_starts
+from policy_eval.ranking.tally import imagined_successes, trial_rows
 from policy_eval.ranking.trials import Cell, Replay, failed_actions, gather, play, read_cell, replays, run_cell
 from policy_eval.scores import Scores
 from worldmodel.data.joined import JoinedSource

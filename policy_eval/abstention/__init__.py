@@ -1,0 +1,1 @@
+"""From which step of a dream its outcome should not be trusted."""
