@@ -1,4 +1,4 @@
-"""Frames per second with latents of one frame each, and of four: open loop, and one action at a time.
+"""Frames per second with latents of one frame each, and of four: open loop, planned, and one action at a time.
 
     python benchmarks/chunks.py --out runs/benchmarks/chunks.json
     python benchmarks/chunks.py --device cuda --batch 16 --size 256 --width 24 128 --layers 30 --vae 96
@@ -90,19 +90,21 @@ def ways_of(config: ChunksConfig, folder: Path, device: torch.device) -> dict[st
     )
     actions = torch.rand(config.batch, config.frames, 7)
     single, chunked = (world_of(config, folder, chunk, device) for chunk in (1, 4))
-    streams = [world.stream(context) for world in (single, chunked, chunked)]
+    streams = [world.stream(context) for world in (single, chunked, chunked, chunked)]
 
     def roll(stream: object) -> None:
         for seen in stream.roll(actions, num_steps=config.num_steps):
             seen.frames.cpu()
 
-    def step(stream: object) -> None:
-        for action in actions.unbind(1):
-            stream.step(action, num_steps=config.num_steps).frames.cpu()
+    def step(stream: object, planned: int = 1) -> None:
+        for index, action in enumerate(actions.unbind(1)):
+            ahead = actions[:, index + 1 : planned * (index // planned + 1)]
+            stream.step(action, num_steps=config.num_steps, ahead=ahead).frames.cpu()
 
     return {
         "one frame per latent": lambda: roll(streams[0]),
         "four frames per latent, actions known": lambda: roll(streams[1]),
+        "four frames per latent, steps of a policy that plans four actions": lambda: step(streams[3], planned=4),
         "four frames per latent, one action at a time": lambda: step(streams[2]),
     }
 
