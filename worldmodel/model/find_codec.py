@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-from worldmodel.model.codec import LatentCodec
-
-SMALL_DECODER = "decoder.json"
-"""Describes the small decoder in the folder of a world model that has one."""
+from worldmodel.model.codec import SMALL_DECODER, LatentCodec
 
 
 def load_codec(folder: str | Path, chunk: int) -> LatentCodec:

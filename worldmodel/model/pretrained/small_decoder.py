@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from worldmodel.files import from_json, read_object, read_weights, write_json, write_weights
 from worldmodel.model.autoencoder import AutoencoderCodec
-from worldmodel.model.codec import to_frames
-from worldmodel.model.find_codec import SMALL_DECODER
+from worldmodel.model.codec import SMALL_DECODER, to_frames
 from worldmodel.model.precision import autocast
 
 WEIGHTS = "decoder.safetensors"
