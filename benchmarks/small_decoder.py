@@ -48,11 +48,11 @@ class SmallDecoderBench:
     """Data set of the frames."""
     out: Path = Path("runs/benchmarks/small-decoder")
     """Folder for the world models and the report."""
-    size: int = 64
+    size: int = 32
     """Side of the square frames."""
-    autoencoder_steps: int = 250
+    autoencoder_steps: int = 150
     """Training steps of the tiny autoencoder."""
-    steps: int = 600
+    steps: int = 400
     """Training steps of the small decoder."""
     batch: int = 8
     """Moments of a step, two frames and all cameras of each."""
