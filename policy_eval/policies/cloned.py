@@ -217,13 +217,20 @@ class ClonedPolicy(nn.Module):
         """
         if not self.queue:
             self.queue = list(self._next_plan(observation).unbind(1))
-        action = self.queue.pop(0)
-        if self.config.action_noise:
-            frame = torch.full_like(self.seeds, self.step)
-            noise = stream_noise(self.seeds, frame, [self.config.action_dim])
-            action = action + self.config.action_noise * noise.to(action.device)
+        action = self._noisy(self.queue.pop(0), self.step)
         self.step += 1
         return action
+
+    def ahead(self) -> list[Float[Tensor, "n a"]]:
+        """The raw actions that will follow the last one of `act` before the next plan is made."""
+        return [self._noisy(action, self.step + index) for index, action in enumerate(self.queue)]
+
+    def _noisy(self, action: Float[Tensor, "n a"], step: int) -> Float[Tensor, "n a"]:
+        """A planned action with the noise of its step."""
+        if not self.config.action_noise:
+            return action
+        noise = stream_noise(self.seeds, torch.full_like(self.seeds, step), [self.config.action_dim])
+        return action + self.config.action_noise * noise.to(action.device)
 
     @torch.no_grad()
     def plan(self, observation: Observations) -> Float[Tensor, "n k a"]:

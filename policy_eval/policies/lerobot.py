@@ -138,6 +138,11 @@ class LeRobotPolicy:
         self.step += 1
         return torch.cat(actions).float().cpu()
 
+    def ahead(self) -> list[Float[Tensor, "n a"]]:
+        """The raw actions in lerobot's queues, which will follow the last one of `act`."""
+        queues = zip(*(_queue(self.networks[stream]) for stream in self.streams), strict=False)
+        return [torch.cat([self.after(action) for action in each]).float().cpu() for each in queues]
+
     def _act(self, observation: Observations, row: int) -> Float[Tensor, "1 a"]:
         """The next action for one row of the observation, whose stream draws random numbers of its own."""
         stream = self.streams[row]
@@ -180,6 +185,12 @@ class LeRobotPolicy:
             return cls(network, before, after, inputs, **settings)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
+
+
+def _queue(network: Network) -> Sequence[Float[Tensor, "1 a"]]:
+    """The normalised actions that a policy of lerobot has planned; their place depends on its class."""
+    queues = vars(network)
+    return queues.get("_action_queue") or queues.get("_queues", {}).get("action") or ()
 
 
 def is_lerobot(spec: object) -> bool:

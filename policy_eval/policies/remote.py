@@ -122,6 +122,11 @@ class RemotePolicy:
         actions = [self.queues[stream].pop(0) for stream in self.streams]
         return torch.from_numpy(np.stack(actions).astype(np.float32))
 
+    def ahead(self) -> list[Float[Tensor, "n a"]]:
+        """The rest of the server's plans, as far as all streams have one."""
+        queues = zip(*(self.queues[stream] for stream in self.streams), strict=False)
+        return [torch.from_numpy(np.stack(each).astype(np.float32)) for each in queues]
+
     def close(self) -> None:
         """End the connection."""
         self._open.close()

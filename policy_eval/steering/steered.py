@@ -146,6 +146,10 @@ class SteeredPolicy:
         self.step += 1
         return action
 
+    def ahead(self) -> list[Float[Tensor, "n a"]]:
+        """The rest of the plan that is carried out."""
+        return list(self.queue)
+
     def choose(self, observation: Observations) -> Choice:
         """Propose plans, imagine them, and choose the one with the highest score for each stream."""
         plans = self.proposal(self.policy, observation, self.k, self.sigma, self.seeds, self.step)

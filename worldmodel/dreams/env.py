@@ -58,6 +58,9 @@ class DreamEnv(VectorEnv):
     `info["success"]`, and the same under `is_success`, says for each stream whether the task is solved.
     A verdict that can be unsure adds `unsure`.
 
+    A world model whose latents are several frames each, `world.chunk` of them, dreams faster if it knows the next
+    actions: pass them to `step` as `ahead`. `policy_eval.evaluate` does that for policies that plan.
+
     A world model of stride `s` shows every `s`-th frame of the data: a step takes one action, which is
     held for `s` steps of the data, or with `actions="chunk"` the `s` actions side by side.
 
@@ -180,14 +183,20 @@ class DreamEnv(VectorEnv):
             self._begin_at_random(streams)
         return self._copy(), success(np.zeros(self.num_envs, bool), mask)
 
-    def step(self, actions: np.ndarray) -> Step:
+    def step(self, actions: np.ndarray, ahead: Sequence[np.ndarray] = ()) -> Step:
         """Apply one action per stream, clipped to the action space, and dream the next frame.
+
+        Args:
+            actions: An action per stream.
+            ahead: The actions of the next steps, as far as they are known; see `Stream.step`.
 
         Raises:
             ValueError: The actions have another shape than the action space, or are not finite.
         """
         assert self._stream is not None, "reset comes before step"
-        dreamed = self._stream.step(held(self._commands(actions), self.repeats), num_steps=self.num_steps)
+        known = [held(self._commands(each), self.repeats) for each in (actions, *ahead)]
+        told = {"ahead": torch.stack(known[1:], dim=1)} if ahead else {}
+        dreamed = self._stream.step(known[0], num_steps=self.num_steps, **told)
         verdict = self.judge(replace(dreamed, task=tuple(self._tasks)))
         over = self._terminated | self._truncated
         self._show(np.flatnonzero(~over), dreamed.frames, dreamed.states)

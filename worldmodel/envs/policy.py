@@ -19,12 +19,14 @@ Observations = Mapping[str, Tensor]
 class Policy(Protocol):
     """A policy chooses actions; it gets the observations of a robot and never sees the simulator.
 
-    A policy that plans several actions at once queues them inside. Six more attributes are
+    A policy that plans several actions at once queues them inside. Seven more attributes are
     optional, and are used where a policy has them:
 
     - `plan(observation)` returns the raw actions of the next `h` steps, `n h a`, and changes nothing
       in the policy; `policy_eval.steering` steers such policies.
     - `chunk` is the number of actions that are planned at once.
+    - `ahead()` returns a list of the raw actions, `n a` each, that will follow the last one of `act` before the policy
+      looks again. A world model whose latents are several frames each dreams them together.
     - `needs` states which observations and actions the policy was made for; see `Needs` in `policy_eval`.
     - `instruct(tasks)` is called after every `reset` with the task of each episode in words, for a
       policy that follows instructions.
@@ -104,7 +106,7 @@ def watches(policy: Policy) -> bool:
     return optional(policy, "watch") is not None
 
 
-def optional(policy: object, name: Literal["plan", "chunk", "needs", "instruct", "keep", "watch"]) -> Any:
+def optional(policy: object, name: Literal["plan", "chunk", "ahead", "needs", "instruct", "keep", "watch"]) -> Any:
     """An attribute that a policy may have, see `Policy`; `None` where it does not have it."""
     return getattr(policy, name, None)
 

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from conditioning.trees import tree_map
 
+SMALL_DECODER = "decoder.json"
+"""Describes the small decoder in the folder of a world model that has one."""
+
 
 @runtime_checkable
 class LatentCodec(Protocol):

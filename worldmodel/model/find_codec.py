@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from worldmodel.model.codec import LatentCodec
+from worldmodel.model.codec import SMALL_DECODER, LatentCodec
 
 
 def load_codec(folder: str | Path, chunk: int) -> LatentCodec:
@@ -20,3 +20,19 @@ def load_codec(folder: str | Path, chunk: int) -> LatentCodec:
     else:
         from worldmodel.model.pretrained.video_codec import VideoCodec as Kind
     return Kind.from_pretrained(folder)
+
+
+def has_small_decoder(folder: Path) -> bool:
+    """Whether the folder of a world model holds a small decoder."""
+    return (folder / SMALL_DECODER).is_file()
+
+
+def with_small_decoder(codec: LatentCodec, folder: Path) -> LatentCodec:
+    """The codec, with the small decoder in a folder in the place of its own.
+
+    Raises:
+        ValueError: The decoder is malformed, or was made for another codec.
+    """
+    from worldmodel.model.pretrained.small_decoder import SmallDecoderCodec, read_small_decoder
+
+    return SmallDecoderCodec(codec, read_small_decoder(folder))

@@ -6,7 +6,7 @@ the past, when all its actions are known. So a step costs a whole latent, and wh
 finished is a preview: its noise is the same, but later actions may still change it a little.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange, repeat
@@ -16,6 +16,61 @@ from torch import Tensor
 from worldmodel.streaming.advance import Parts, denoised, noise_of_step
 from worldmodel.streaming.coded import held_actions
 from worldmodel.streaming.state import StreamState
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """The next frames of streams, which were denoised together because the actions of all were told in advance.
+
+    Attributes:
+        before: The streams before each of these frames.
+        actions: The action of each.
+        states: The streams after it.
+        settings: Denoising steps and temperature.
+    """
+
+    before: tuple[StreamState, ...]
+    actions: tuple[Float[Tensor, "b a"], ...]
+    states: tuple[StreamState, ...]
+    settings: tuple[int, float]
+
+    def go_on(self, state: StreamState, actions: Tensor, settings: tuple[int, float]) -> bool:
+        """Whether the second frame is what follows `state` under `actions`."""
+        expected = len(self.states) > 1 and self.before[1] is state and self.settings == settings
+        return expected and torch.equal(self.actions[1].cpu(), actions.cpu())
+
+
+def foresee(
+    world: Parts,
+    state: StreamState,
+    foreseen: Foreseen | None,
+    actions: Float[Tensor, "b a"],
+    ahead: Float[Tensor, "b m a"] | None,
+    num_steps: int,
+    temperature: float,
+) -> Foreseen:
+    """The next frame of every stream, the first one of the result, and those that are denoised with it.
+
+    Args:
+        world: A world model with chunks.
+        state: The streams.
+        foreseen: The result for the frame before; it is used if the action is the one that was told.
+        actions: Raw actions of the next frame.
+        ahead: Those of the frames after it, as far as they are known.
+        num_steps: Denoising steps.
+        temperature: Scale of the noise.
+
+    Raises:
+        ValueError: The actions have another width.
+    """
+    settings = (num_steps, temperature)
+    if foreseen is not None and foreseen.go_on(state, actions, settings):
+        return Foreseen(foreseen.before[1:], foreseen.actions[1:], foreseen.states[1:], settings)
+    known = actions[:, None]
+    if ahead is not None:
+        known = torch.cat([known, ahead.to(known)], dim=1)[:, : frames_together(state)]
+    states = tuple(advance_chunk(world, state, known, num_steps, temperature))
+    return Foreseen((state, *states[:-1]), known.unbind(1), states, settings)
 
 
 def frames_together(state: StreamState) -> int:

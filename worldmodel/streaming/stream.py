@@ -10,7 +10,7 @@ from torch import Tensor
 from conditioning.trees import tree_map
 from worldmodel.data.clip import Clip
 from worldmodel.streaming.advance import Parts, Seeds, advance, begin, check_actions, seed_of_each
-from worldmodel.streaming.chunks import advance_chunk, frames_together
+from worldmodel.streaming.chunks import Foreseen, foresee
 from worldmodel.streaming.state import Observation, StreamState
 
 
@@ -42,6 +42,7 @@ class Stream:
 
     def __init__(self, world: Parts, state: StreamState):
         self.world, self._state = world, state
+        self._foreseen: Foreseen | None = None
 
     def __len__(self) -> int:
         """Number of streams."""
@@ -73,11 +74,13 @@ class Stream:
         num_steps: int = 2,
         temperature: float | None = None,
         moving: Bool[Tensor, "b"] | None = None,
+        ahead: Float[Tensor, "b m a"] | None = None,
     ) -> Observation:
         """Apply one raw action per stream and dream the next frame.
 
         In a world whose latents are several frames each, the frame is a preview until the actions of
-        all frames of its latent are known; see `worldmodel.streaming.chunks`.
+        all frames of its latent are known; see `worldmodel.streaming.chunks`. If you know the next actions, pass them
+        as `ahead`: a latent is then denoised once for all of them, and not in every step.
 
         Args:
             actions: Raw actions, `action_dim * stride` wide; `None` means no action is known.
@@ -85,6 +88,8 @@ class Stream:
             temperature: Scale of the noise; `config.temperature` when not given.
             moving: Which streams go on; the others are computed with them, whatever their actions, and stay where
                 they are. All go on by default.
+            ahead: Actions that will follow, as far as they are known; without meaning where a latent is one frame. If
+                another action comes, the latent is denoised again, with that one.
 
         Raises:
             ValueError: The actions do not fit, they are `None` and the world model was never
@@ -92,7 +97,11 @@ class Stream:
         """
         self._check(actions, num_steps)
         before = self._state
-        after = self._advance(actions, num_steps, self._temperature(temperature))
+        temperature = self.world.config.temperature if temperature is None else temperature
+        if before.chunk is None:
+            after = self._advance(actions, num_steps, temperature)
+        else:
+            after = self._advance_chunk(actions, ahead, num_steps, temperature)
         self._state = after if moving is None else after.where(moving, before)
         return self.observation
 
@@ -115,20 +124,9 @@ class Stream:
             num_steps: As in `step`.
             temperature: As in `step`.
         """
-        index, stop = 0, num_frames if actions is None else actions.shape[1]
-        while index < stop:
-            action = None if actions is None else actions[:, index]
-            if actions is None or self._state.chunk is None:
-                yield self.step(action, num_steps=num_steps, temperature=temperature)
-                index += 1
-                continue
-            self._check(action, num_steps)
-            known = actions[:, index : index + frames_together(self._state)]
-            for state in advance_chunk(self.world, self._state, known, num_steps, self._temperature(temperature)):
-                self._state, index = state, index + 1
-                yield self.observation
-                if self._state is not state:  # someone reset or restored streams meanwhile
-                    break
+        for index in range(num_frames if actions is None else actions.shape[1]):
+            action, ahead = (None, None) if actions is None else (actions[:, index], actions[:, index + 1 :])
+            yield self.step(action, num_steps=num_steps, temperature=temperature, ahead=ahead)
 
     @torch.no_grad()
     def reset(self, streams: Int[Tensor, "k"] | Sequence[int], context: Clip, *, seeds: Seeds = 0) -> None:
@@ -195,11 +193,9 @@ class Stream:
             raise ValueError(f"num_steps={num_steps}, expected one of {world.allowed_steps}")
         check_actions(world, self._state, actions)
 
-    def _temperature(self, temperature: float | None) -> float:
-        return self.world.config.temperature if temperature is None else temperature
-
     def _advance(self, actions: Tensor | None, num_steps: int, temperature: float) -> StreamState:
-        if self._state.chunk is None:
-            return advance(self.world, self._state, actions, num_steps, temperature)
-        (after,) = advance_chunk(self.world, self._state, actions[:, None], num_steps, temperature)
-        return after
+        return advance(self.world, self._state, actions, num_steps, temperature)
+
+    def _advance_chunk(self, actions: Tensor, ahead: Tensor | None, num_steps: int, temperature: float) -> StreamState:
+        self._foreseen = foresee(self.world, self._state, self._foreseen, actions, ahead, num_steps, temperature)
+        return self._foreseen.states[0]

@@ -34,7 +34,7 @@ class Drawn(nn.Module):
         self.reset()
 
     def reset(self):
-        self.queue = deque(maxlen=2)
+        self.queue = self._action_queue = deque(maxlen=2)
 
     def select_action(self, batch):
         self.seen.append(batch)
@@ -72,6 +72,21 @@ def test_the_actions_of_a_stream_do_not_depend_on_the_other_streams():
     apart = torch.cat([steps(policy, [5 + stream], [stream]) for stream in range(3)])
     assert torch.equal(together, apart)
     assert torch.equal(together, steps(drawn(), [5, 6, 7], [0, 1, 2]))
+
+
+def test_it_does_what_it_says():
+    policy = drawn()
+    policy.reset([5, 6, 7])
+    policy.act(seen(3))
+    policy.keep([0, 2])
+    (said,) = policy.ahead()
+    rows = {name: values[[0, 2]] for name, values in seen(3).items()}
+    assert torch.equal(policy.act(rows), said) and policy.ahead() == []
+    network = policy.networks[0]
+    del network._action_queue
+    network._queues = {"action": deque([torch.ones(1, 2)])}  # where newer classes have it
+    policy.keep([0])
+    assert policy.ahead()[0].tolist() == [[1.0, 1.0]]
 
 
 def test_streams_go_on_as_before_when_others_have_ended():

@@ -155,7 +155,9 @@ def test_the_server_is_not_asked_about_streams_that_ended():
         policy.instruct(["a", "b", "c"])
         policy.act(seen(3))
         policy.keep([0, 2])
+        assert [actions.tolist() for actions in policy.ahead()] == [[[1, 1], [3, 1]]]
         assert policy.act(seen(2)).tolist() == [[1, 1], [3, 1]]
+        assert policy.ahead() == []
         assert policy.act(seen(2)).tolist() == [[4, 0], [5, 0]]
     told = [(each["stream"], each["seed"], each["prompt"], each["reset"]) for each in server.seen]
     assert told[:3] == [(0, 4, "a", True), (1, 5, "b", True), (2, 6, "c", True)]

@@ -95,6 +95,41 @@ def test_a_chunk_begins_at_the_state_of_the_last_frame_before_it():
     torch.testing.assert_close(torch.stack(found, dim=1), wanted)
 
 
+def test_steps_with_known_actions_ahead_are_what_roll_gives_at_its_cost():
+    world, actions = chunk_world(), drawn()
+    context = random_clip(world, frames=1)
+    wanted, calls = rolled(world.stream(context), actions), counting(world)
+    stream = world.stream(context)
+    for index, action in enumerate(actions.unbind(1)):
+        seen = stream.step(action, ahead=actions[:, index + 1 : index + 3])  # three are known, in a chunk of four
+        if index % 4 == 3:
+            same((seen.frames, seen.states), wanted[index])
+    assert len(calls) == 2 * 2
+    assert stream.frame.tolist() == [8, 8]
+
+
+def test_an_action_that_was_not_the_one_ahead_is_the_one_that_counts():
+    world, actions = chunk_world(), drawn(frames=4)
+    context = random_clip(world, frames=1)
+    wanted, calls = rolled(world.stream(context), actions), counting(world)
+    stream = world.stream(context)
+    stream.step(actions[:, 0], ahead=1 - actions[:, 1:])
+    found = [
+        stream.step(action, ahead=actions[:, index + 2 :]) for index, action in enumerate(actions[:, 1:].unbind(1))
+    ]
+    assert len(calls) == 2
+    for one, other in zip(found, wanted[1:], strict=True):
+        same((one.frames, one.states), other)
+    calls.clear()
+    other, told = world.stream(context), {"ahead": actions[:, 1:]}
+    other.step(actions[:, 0], **told)
+    other.step(actions[:, 1], num_steps=1)  # another number of steps, another temperature, other streams
+    other.step(actions[:, 2], temperature=0.5)
+    other.restore(other.snapshot())
+    other.step(actions[:, 3], temperature=0.5)
+    assert len(calls) == 4
+
+
 def test_roll_goes_on_in_the_middle_of_a_chunk():
     world, actions = chunk_world(), drawn(frames=7)
     context = random_clip(world, frames=1)

@@ -37,7 +37,7 @@ def add_adapters(transformer: nn.Module, ends: tuple[str, ...], adapters: Mappin
     if not adapters:
         return
     if importlib.util.find_spec("peft") is None:
-        raise ValueError("adapters need the package peft: pip install 'worldmodel[rl]'")
+        raise ValueError("adapters need the package peft: pip install 'worldmodel[video]'")
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 

@@ -101,6 +101,16 @@ def _attend(q: Keys, k: Keys, v: Keys, mask: Bool[Tensor, "..."]) -> Keys:
     return rearrange(y, "b h (t n) e -> b t n h e", t=q.shape[1])
 
 
+def attend_to_text(
+    q: Float[Tensor, "b t n h e"], k: Float[Tensor, "l h e"], v: Float[Tensor, "l h e"], bias: Float[Tensor, " l"]
+) -> Float[Tensor, "b t n d"]:
+    """Attend to the tokens of the prompt, the same for all frames, whose scores get `bias`; heads side by side."""
+    flat = rearrange(q.type_as(v), "b t n h e -> b h (t n) e")
+    k, v = (rearrange(part.type_as(v), "l h e -> 1 h l e").expand(len(q), -1, -1, -1) for part in (k, v))
+    y = F.scaled_dot_product_attention(flat, k, v, attn_mask=bias.to(v.dtype)[None, None, None])
+    return rearrange(y, "b h (t n) e -> b t n (h e)", t=q.shape[1])
+
+
 def frames_late(frame: Int[Tensor, "f q"], window: int) -> Int[Tensor, "f q"]:
     """How far beyond the window the first frame lies behind each frame."""
     return (frame - window).clamp(min=0)

@@ -8,12 +8,12 @@ from diffusers import CosmosTransformer3DModel
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from worldmodel.files import read_object
-from worldmodel.model.pretrained.family import Grid, Levels, Turn
+from worldmodel.model.pretrained.attention import attend_to_text
+from worldmodel.model.pretrained.family import Grid, Levels, Turn, read_transformer
 from worldmodel.model.pretrained.patches import check_square, pictures, side_of
-from worldmodel.model.pretrained.prompt import t5_tokens
+from worldmodel.model.pretrained.prompt import qwen_tokens, t5_tokens
 from worldmodel.model.pretrained.rotary import axis_angles, picture_angles, rotate_halves
 
 
@@ -67,8 +67,7 @@ class Cosmos:
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype) -> "Cosmos":
         """The transformer in `folder`; see `Family.load`."""
-        options = {"torch_dtype": dtype, "use_safetensors": True, "local_files_only": True}
-        return cls(CosmosTransformer3DModel.from_pretrained(str(folder), **options))
+        return cls(read_transformer(CosmosTransformer3DModel, folder, dtype))
 
     @classmethod
     def patch_of(cls, values: dict[str, Any]) -> int:
@@ -137,12 +136,10 @@ class Cosmos:
         return (x.float() + block.ff(normed) * gate).type_as(x)
 
     def _attend_to_text(self, attention: nn.Module, x: Tensor, text: Tensor, bias: Tensor) -> Tensor:
-        q, k, v = attention.to_q(x), attention.to_k(text.type_as(x)), attention.to_v(text.type_as(x))
-        q = attention.norm_q(rearrange(q, "b t n (h e) -> b h (t n) e", h=self.heads)).type_as(v)
-        k, v = (rearrange(part, "l (h e) -> 1 h l e", h=self.heads) for part in (k, v))
-        k, v = (part.expand(len(q), -1, -1, -1) for part in (attention.norm_k(k).type_as(v), v))
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None, None, None])
-        return attention.to_out[0](rearrange(y, "b h (t n) e -> b t n (h e)", t=x.shape[1]))
+        text = text.type_as(x)
+        q, k, v = attention.to_q(x), attention.to_k(text), attention.to_v(text)
+        q, k, v = (rearrange(part, "... (h e) -> ... h e", h=self.heads) for part in (q, k, v))
+        return attention.to_out[0](attend_to_text(attention.norm_q(q), attention.norm_k(k), v, bias))
 
     def leave(self, x: Float[Tensor, "b t n d"], levels: Levels, grid: Grid) -> Float[Tensor, "b t v c h w"]:
         """Tokens to velocities."""
@@ -166,17 +163,17 @@ class Cosmos:
 
     @classmethod
     def encode_prompt(cls, folder: Path, prompt: str) -> Float[Tensor, "k c"]:
-        """The last layer of T5, which Predict2 reads.
+        """The last layer of T5, which Predict2 reads; for 2.5 all layers of Qwen2.5-VL.
 
         Raises:
-            ValueError: The text encoder is that of 2.5.
+            ValueError: The text encoder is another one.
         """
-        encoder = (read_object(folder / "text_encoder" / "config.json").get("architectures") or ["T5EncoderModel"])[0]
-        if encoder != "T5EncoderModel":
-            raise ValueError(
-                f"--prompt {prompt!r}: the text encoder {encoder} is not supported; --prompt none needs none"
-            )
-        return t5_tokens(folder, prompt, cls.text_length)
+        named = read_object(folder / "text_encoder" / "config.json").get("architectures") or ["T5EncoderModel"]
+        readers = {"T5EncoderModel": t5_tokens, "Qwen2_5_VLForConditionalGeneration": qwen_tokens}
+        if named[0] not in readers:
+            known = " and ".join(readers)
+            raise ValueError(f"--prompt {prompt!r}: the text encoder is {named[0]}, known are {known}")
+        return readers[named[0]](folder, prompt, cls.text_length)
 
     def read_text(self, text: Float[Tensor, "k c"]) -> Float[Tensor, "k s"]:
         """Project the tokens of 2.5's text encoder, all layers of it; those of 2 are what the blocks read."""

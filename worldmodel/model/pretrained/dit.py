@@ -246,9 +246,11 @@ class PretrainedDiT(nn.Module):
         The transformers were trained on prompts padded with zeros, without a mask. The tokens of the padding are all
         the same, so one of them with the logarithm of their number as bias has the same effect.
         """
-        text = torch.cat([self.prompt, self.prompt.new_zeros(1, self.prompt.shape[1])])
+        padding = self.family.text_length - len(self.prompt)
+        text = torch.cat([self.prompt, self.prompt.new_zeros(min(padding, 1), self.prompt.shape[1])])
         bias = self.prompt.new_zeros(len(text))
-        bias[-1] = math.log(self.family.text_length - len(self.prompt))
+        if padding:
+            bias[-1] = math.log(padding)
         return self.family.read_text(text), bias
 
     # Positions

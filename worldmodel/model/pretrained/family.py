@@ -121,3 +121,8 @@ class Family(Protocol):
     def read_text(self, text: Float[Tensor, "k c"]) -> Float[Tensor, "k s"]:
         """Tokens of the text encoder to what the blocks attend to."""
         ...
+
+
+def read_transformer(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A transformer of a class of diffusers from a folder on this disk; a few parts stay in fp32 where it says so."""
+    return kind.from_pretrained(str(folder), torch_dtype=dtype, use_safetensors=True, local_files_only=True)

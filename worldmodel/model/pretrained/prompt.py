@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from jaxtyping import Float
@@ -71,3 +72,27 @@ def t5_tokens(folder: Path, prompt: str, longest: int) -> Float[Tensor, "k c"]:
     text = tokenizer([" ".join(prompt.split())], max_length=longest, truncation=True, return_tensors="pt")
     states = encoder.eval()(text.input_ids, attention_mask=text.attention_mask).last_hidden_state
     return states[0].float()
+
+
+@torch.no_grad()
+def qwen_tokens(folder: Path, prompt: str, number: int) -> Float[Tensor, "k c"]:
+    """All layers of Qwen2.5-VL side by side, each token of each normalised, as Cosmos-Predict2.5 reads it, in fp32.
+
+    The prompt stands in a conversation, which is padded to `number` tokens without a mask, so that the padding has
+    states of its own. All this is done by the pipeline of diffusers.
+
+    Raises:
+        ValueError: The package transformers, which peft brings, is not installed.
+    """
+    kinds = [
+        resolve(f"transformers:{name}", "the text encoder's")
+        for name in ("AutoTokenizer", "Qwen2_5_VLForConditionalGeneration")
+    ]
+    from diffusers.pipelines.cosmos.pipeline_cosmos2_5_predict import Cosmos2_5_PredictBasePipeline as Pipeline
+
+    tokenizer = kinds[0].from_pretrained(folder / "tokenizer", local_files_only=True)
+    options = {"use_safetensors": True, "local_files_only": True, "dtype": "auto"}
+    encoder = kinds[1].from_pretrained(folder / "text_encoder", **options).eval()
+    parts = SimpleNamespace(tokenizer=tokenizer, text_encoder=encoder, _execution_device=encoder.device)
+    words = " ".join(prompt.split())
+    return Pipeline._get_prompt_embeds(parts, words, max_sequence_length=number)[0].float()

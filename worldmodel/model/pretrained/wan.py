@@ -8,9 +8,9 @@ from diffusers import WanTransformer3DModel
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from worldmodel.model.pretrained.family import Grid, Levels, Turn
+from worldmodel.model.pretrained.attention import attend_to_text
+from worldmodel.model.pretrained.family import Grid, Levels, Turn, read_transformer
 from worldmodel.model.pretrained.patches import check_square, pictures, side_of
 from worldmodel.model.pretrained.prompt import t5_tokens
 from worldmodel.model.pretrained.rotary import axis_angles, picture_angles, rotate_neighbours
@@ -59,9 +59,8 @@ class Wan:
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype) -> "Wan":
-        """The transformer in `folder`; a few parts stay in fp32, as diffusers has it."""
-        options = {"torch_dtype": dtype, "use_safetensors": True, "local_files_only": True}
-        return cls(WanTransformer3DModel.from_pretrained(str(folder), **options))
+        """The transformer in `folder`; see `Family.load`."""
+        return cls(read_transformer(WanTransformer3DModel, folder, dtype))
 
     @classmethod
     def patch_of(cls, values: dict[str, Any]) -> int:
@@ -125,13 +124,11 @@ class Wan:
         return (x.float() + block.ffn(normed).float() * gate2).type_as(x)
 
     def _attend_to_text(self, attention: nn.Module, x: Tensor, text: Tensor, bias: Tensor) -> Tensor:
-        v = attention.to_v(text.type_as(x))
-        k = attention.norm_k(attention.to_k(text.type_as(x))).type_as(v)
-        q = attention.norm_q(attention.to_q(x)).type_as(v)
-        q = rearrange(q, "b t n (h e) -> b h (t n) e", h=self.heads)
-        k, v = (rearrange(part, "l (h e) -> 1 h l e", h=self.heads).expand(len(q), -1, -1, -1) for part in (k, v))
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None, None, None])
-        return attention.to_out[0](rearrange(y, "b h (t n) e -> b t n (h e)", t=x.shape[1]))
+        q, k = attention.norm_q(attention.to_q(x)), attention.norm_k(attention.to_k(text.type_as(x)))
+        parts = (
+            rearrange(part, "... (h e) -> ... h e", h=self.heads) for part in (q, k, attention.to_v(text.type_as(x)))
+        )
+        return attention.to_out[0](attend_to_text(*parts, bias))
 
     def leave(self, x: Float[Tensor, "b t n d"], levels: Levels, grid: Grid) -> Float[Tensor, "b t v c h w"]:
         """Tokens to velocities."""
