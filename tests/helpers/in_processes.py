@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from worldmodel.model.precision import full_precision
@@ -49,6 +50,7 @@ def _child(function: Callable[[], Any], index: int, number: int, port: int, end:
     os.environ.update({name: str(value) for name, value in numbers.items()}, MASTER_ADDR="localhost")
     for state in (AcceleratorState, PartialState, GradientState):
         state._shared_state.clear()
+    torch.set_num_threads(1)  # makes PyTorch's threads anew, which two threads of a fork must not do at once
     try:
         with full_precision():
             PartialState(cpu=True)
