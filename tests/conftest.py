@@ -55,6 +55,13 @@ def pytest_collection_modifyitems(session, items):
         items.sort(key=lambda item: place.get(str(item.path), len(place)))
 
 
+def pytest_ignore_collect(collection_path, config):
+    """A file without a slow test need not be imported for a run of the slow ones."""
+    if config.option.markexpr == "slow" and collection_path.match("test_*.py"):
+        return True if "mark.slow" not in collection_path.read_text() else None
+    return None
+
+
 def pytest_collection_finish():
     """What was imported is never looked through for garbage again."""
     gc.freeze()

@@ -213,7 +213,7 @@ def test_demo(folder):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as page:
             assert b"window.driving" in page.read()
         process.terminate()
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=300)
     assert process.returncode == 130 and said == "worldmodel demo: interrupted\n"
 
 

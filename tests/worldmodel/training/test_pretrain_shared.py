@@ -136,7 +136,7 @@ def test_a_signal_to_all_processes_saves_once_and_goes_on(tmp_path, sent):
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, sent)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=300)
     assert said.count("worldmodel pretrain: stopped and saved after step") == 1
     states = list((tmp_path / "run" / "state").glob("state-*.safetensors"))
     step = int(states[0].stem.removeprefix("state-"))
