@@ -287,7 +287,7 @@ def measure(config: InterruptionsConfig, folder: Path) -> bool:
         cold = index % COLD_INTERVAL == COLD_INTERVAL - 1
         out = folder / f"{name}-{index}"
         arguments = filled(COMMANDS[name], inputs, out)
-        several = "--workers" in arguments and index % config.workers_interval == 0
+        several = "--workers" in arguments and index % config.workers_interval == config.workers_interval - 1
         if several:
             arguments[arguments.index("--workers") + 1] = "2"
         longest = seconds[name] + IMPORTING * (cold + several)

@@ -64,6 +64,8 @@ def test_an_end_that_is_not_as_promised_is_named(ended, sent, wrong):
 @pytest.mark.slow
 def test_interrupted_recordings_are_identical(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(interruptions, "INPUTS", ())
+    few = interruptions.COMMANDS["record"].replace("--episodes 24", "--episodes 12")
+    monkeypatch.setitem(interruptions.COMMANDS, "record", few)
     config = interruptions.InterruptionsConfig(runs=3, only=("record",), workers_interval=9)
     assert interruptions.measure(config, tmp_path / "work")
     assert "3 of 3 runs identical" in capsys.readouterr().out

@@ -1,10 +1,9 @@
 """The benchmark of post-training, with everything small."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from fresh_python import python
 from places import LEROBOT_V30, ROOT
 from tiny import tiny_world
 
@@ -16,7 +15,6 @@ def test_arms_are_compared_with_the_world_model_before(tmp_path):
     tiny_world().save(tmp_path / "world")
     out = tmp_path / "out"
     command = [
-        sys.executable,
         "benchmarks/posttrain.py",
         "--world",
         str(tmp_path / "world"),
@@ -45,7 +43,8 @@ def test_arms_are_compared_with_the_world_model_before(tmp_path):
         "realism",
         "supervised",
     ]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    done = python(*command, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((out / "posttrain.json").read_text())
     updates = result["runs"]["realism 0"]["updates"]
     assert (out / "teacher_forced" / "world.json").exists()
@@ -62,5 +61,6 @@ def test_arms_are_compared_with_the_world_model_before(tmp_path):
     assert "masked_psnr.wrist.4" in against["realism"]
     assert (out / "out.png").stat().st_size > 1000
     assert "| PSNR, dB: top 4 |" in done.stdout
-    again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    again = python(*command, cwd=ROOT)
+    assert again.returncode == 0
     assert "==" not in again.stdout, "finished arms are not trained again"

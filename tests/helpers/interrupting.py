@@ -15,12 +15,12 @@ from worldmodel.cli import main
 
 @contextmanager
 def interrupt_when(condition: Callable[[], bool], sent: signal.Signals = signal.SIGINT) -> Iterator[None]:
-    """Inside, a thread sends `sent` when `condition` holds; it gives up at the end."""
+    """Inside, a thread sends `sent` when `condition` holds and somebody waits for it; it gives up at the end."""
     over = threading.Event()
 
     def watch() -> None:
         while not over.is_set():
-            if condition():
+            if signal.getsignal(sent) is not signal.SIG_DFL and condition():
                 os.kill(os.getpid(), sent)
                 return
             time.sleep(0.001)

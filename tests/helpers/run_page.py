@@ -1,11 +1,12 @@
 """Run the code of a page of documentation in the current folder: `python run_page.py PAGE...`.
 
-Of all but the last page only the files are written.
+Of all but the last page only the files are written. The variable FREE_PORT takes the place of the port of a page.
 
 A Python block that begins with `# NAME.py` is written to that file. Other Python blocks are executed, one after the
 other, and share their names. Each line of a `sh` block is a command of `worldmodel`, which has to succeed.
 """
 
+import os
 import re
 import shlex
 import sys
@@ -15,11 +16,12 @@ from worldmodel.cli import main
 
 BLOCK = re.compile(r"```(python|sh)\n(.*?)```", re.DOTALL)
 FILE = re.compile(r"# (\w+\.py)\n")
+PORT = "8765"
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
     """Language and text of every block of a page."""
-    return BLOCK.findall(page.read_text())
+    return BLOCK.findall(page.read_text().replace(PORT, os.environ.get("FREE_PORT", PORT)))
 
 
 def write_files(page: Path, folder: Path) -> None:

@@ -56,7 +56,7 @@ class Wire:
         opened = connect(url, compression=None, max_size=None, close_timeout=0.2, **options)
         self._open = ExitStack()
         self.socket: ClientConnection = self._open.enter_context(opened)
-        self.about = unpack(self.socket.recv(10))
+        self.about = unpack(self.socket.recv(60))
 
     def __call__(self, kind: str, **fields: Any) -> dict[str, Any]:
         self.socket.send(pack({"type": kind, **fields}))
@@ -64,7 +64,7 @@ class Wire:
 
     def receive(self) -> Any:
         """The next message."""
-        return unpack(self.socket.recv(10))
+        return unpack(self.socket.recv(60))
 
     def __enter__(self) -> "Wire":
         return self

@@ -1,11 +1,10 @@
 """The example of a real robot: its judge, its invented table, and the help of its script."""
 
 import runpy
-import subprocess
-import sys
 
 import pytest
 import torch
+from fresh_python import python
 from places import ROOT
 
 from policy_eval.ranking.outcomes import read_outcomes
@@ -33,7 +32,5 @@ def test_invented_outcomes_are_a_table_that_can_be_read(tmp_path):
 
 @pytest.mark.slow
 def test_the_script_explains_itself():
-    said = subprocess.run(
-        [sys.executable, str(FOLDER / "run.py"), "--help"], capture_output=True, text=True, check=True
-    )
+    said = python(FOLDER / "run.py", "--help")
     assert "--pretrain-minutes" in said.stdout

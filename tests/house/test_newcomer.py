@@ -1,11 +1,10 @@
 """Somebody with twenty lines of their own, who knows the commands and touches no file of ours."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from fresh_python import python
 from places import ROOT
 from run_page import write_files
 
@@ -31,11 +30,11 @@ for start in (start_from_environment("my_env:MyEnv", world, seed=7), start_from_
 
 def worldmodel(folder: Path, command: str) -> str:
     """Run a command the way a user does; returns all that it printed."""
-    return run(folder, ["-m", "worldmodel.cli", *command.split()])
+    return run(folder, "-m", "worldmodel.cli", *command.split())
 
 
-def run(folder: Path, arguments: list[str]) -> str:
-    finished = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
+def run(folder: Path, *arguments: str) -> str:
+    finished = python(*arguments, cwd=folder)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout
 
@@ -44,9 +43,9 @@ def run(folder: Path, arguments: list[str]) -> str:
 def test_a_newcomer_records_trains_measures_ranks_and_drives(tmp_path):
     for page in ("environment", "behaviour", "policy"):
         write_files(ROOT / "docs" / "extend" / f"{page}.md", tmp_path)
-    worldmodel(tmp_path, "record my_env:MyEnv --out data --episodes 24 --workers 2")
+    worldmodel(tmp_path, "record my_env:MyEnv --out data --episodes 24 --workers 1")
     worldmodel(
-        tmp_path, "record my_env:MyEnv --out starts --episodes 3 --seed 1 --behaviour my_behaviour:chase --workers 2"
+        tmp_path, "record my_env:MyEnv --out starts --episodes 3 --seed 1 --behaviour my_behaviour:chase --workers 1"
     )
     assert "my_env:MyEnv" in worldmodel(tmp_path, "info data")
     worldmodel(
@@ -66,5 +65,5 @@ def test_a_newcomer_records_trains_measures_ranks_and_drives(tmp_path):
     real = {policy["name"]: policy["real"]["score"] for policy in ranking["policies"]}
     assert real["chase"] == 1.0 and set(real) == {"chase", "Drift"}
     assert {row["seed"] for row in ranking["trials"]} == {100000, 100001, 100002}
-    driven = run(tmp_path, ["-c", DRIVE]).splitlines()
+    driven = run(tmp_path, "-c", DRIVE).splitlines()
     assert driven == ["(1, 32, 32, 3) True 0"] * 2

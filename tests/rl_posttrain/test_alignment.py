@@ -1,11 +1,11 @@
 import json
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from fresh_python import python
 from rank_set import write_rank_set
 from tiny import tiny_world
 
@@ -60,9 +60,8 @@ def flags(made, out, **change) -> list[str]:
 
 
 def run(*commands: list[str]) -> subprocess.CompletedProcess:
-    code = "import sys; from worldmodel.cli import main\n"
-    code += "\n".join(f"print(main({command}))" for command in commands)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    code = "\n".join(f"print(main({command}))" for command in commands)
+    return python("-c", f"from worldmodel.cli import main\n{code}")
 
 
 @pytest.mark.slow

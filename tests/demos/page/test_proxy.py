@@ -19,6 +19,8 @@ PREFIX = "/robots/demo"
 LIMIT = 3
 
 pytestmark = pytest.mark.slow
+ONE_PROXY = pytest.mark.parametrize("served", ["forwarded headers"], indirect=True)
+"""For what does not depend on how the page knows its address."""
 
 
 def free_port():
@@ -50,24 +52,33 @@ def served(request, tmp_path_factory):
         visitors.close()
 
 
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as launched:
+        yield launched
+
+
 @pytest.fixture
-def visit(served):
+def visit(served, chromium):
     """Opens the page through the proxy; notes what goes wrong in the browser and what is asked of others."""
-    with browser() as chromium:
+    contexts = []
 
-        def open_page(**options):
-            page = chromium.new_context(ignore_https_errors=True, accept_downloads=True, **options).new_page()
-            page.on(
-                "request",
-                lambda sent: sent.url.startswith((served[0], "data:", "blob:")) or page.mistakes.append(sent.url),
-            )
-            arrive(page, served[0])
-            return page
+    def open_page(**options):
+        contexts.append(chromium.new_context(ignore_https_errors=True, accept_downloads=True, **options))
+        page = contexts[-1].new_page()
+        page.on(
+            "request", lambda sent: sent.url.startswith((served[0], "data:", "blob:")) or page.mistakes.append(sent.url)
+        )
+        arrive(page, served[0])
+        return page
 
-        yield open_page
+    yield open_page
+    for context in contexts:
+        context.close()
+    wait_until(lambda: len(served[2]) == 0)
 
 
-def wait_until(condition, seconds=20.0):
+def wait_until(condition, seconds=60.0):
     begun = time.monotonic()
     while not condition() and time.monotonic() - begun < seconds:
         time.sleep(0.02)
@@ -93,6 +104,7 @@ def test_it_drives_saves_looks_ahead_and_ranks(served, visit, tmp_path):
     assert page.mistakes == []
 
 
+@ONE_PROXY
 def test_the_trials_of_someone_who_left_end_at_once(served, visit):
     _, _, visitors = served
     page = visit()
@@ -100,7 +112,7 @@ def test_the_trials_of_someone_who_left_end_at_once(served, visit):
     page.wait_for_selector('.board[data-state="busy"]')
     page.wait_for_timeout(500)
     page.context.close()
-    gone = wait_until(lambda: len(visitors) == 0, 5)
+    gone = wait_until(lambda: len(visitors) == 0, 20)
     other = visit()
     begun = time.monotonic()
     begin_ranking(other, 1, 5)
@@ -109,6 +121,7 @@ def test_the_trials_of_someone_who_left_end_at_once(served, visit):
     assert other.mistakes == []
 
 
+@ONE_PROXY
 def test_invented_names_do_not_lock_the_page(served, visit):
     _, behind, visitors = served
     component = next(
@@ -158,6 +171,7 @@ def press(page, code, key, **more):
     )
 
 
+@ONE_PROXY
 def test_every_layout_steers(served, visit):
     page = visit()
     for code, key, more, shown in (

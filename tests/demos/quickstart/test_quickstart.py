@@ -3,11 +3,10 @@
 import base64
 import json
 import re
-import subprocess
-import sys
 
 import av
 import pytest
+from fresh_python import worldmodel
 
 TINY = ("--episodes", "3", "--held-out-episodes", "2", "--train-steps", "2", "--horizon", "5")
 TINY += ("--policy", "none", "--judge", "none", "--policies", "none")
@@ -15,9 +14,8 @@ STAGES = ["record", "train", "dream", "measure", "posttrain", "rank", "improve"]
 
 
 def run(out, checkpoint, *options):
-    command = [sys.executable, "-m", "worldmodel.cli", "quickstart", "--out", str(out)]
-    command += ["--world", str(checkpoint), "--videos", "1", *TINY, *options]
-    subprocess.run(command, check=True)
+    done = worldmodel("quickstart", "--out", out, "--world", checkpoint, "--videos", "1", *TINY, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
     return out
 
 

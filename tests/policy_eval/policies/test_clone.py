@@ -1,7 +1,5 @@
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -232,14 +230,6 @@ def test_what_does_not_fit_is_named(data, tmp_path):
 
 
 OF_THE_WRIST = ("--steps", "3", "--demos", "2", "--views", "wrist", "--no-proprioception", "--action-noise", "0.5")
-
-
-@pytest.mark.slow
-def test_a_process_of_its_own_clones(data, tmp_path):
-    command = ["-m", "worldmodel.cli", "clone", "--data", data, "--out", tmp_path / "policy", *OF_THE_WRIST]
-    result = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert ClonedPolicy.load(tmp_path / "policy").config.views == ("wrist",)
 
 
 def test_the_command_clones(data, tmp_path, capsys):

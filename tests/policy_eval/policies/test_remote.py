@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode
 from policy_server import by_policy, serving
 from square_world import SquareEnv, write_episodes
 from tiny import tiny_world
+from waiting import wait_until
 
 from policy_eval.evaluation import evaluate
 from policy_eval.policies.find import find_policies, load_policy, policy_fingerprint
@@ -169,9 +170,7 @@ def test_a_connection_ends_with_its_policy():
         policies = [RemotePolicy(url) for _ in range(3)]
         policies[0].close()
         del policies
-        end = time.monotonic() + 5
-        while server.running and time.monotonic() < end:
-            time.sleep(0.01)
+        wait_until(lambda: not server.running)
         assert (server.connections, server.running) == (3, 0)
 
 
@@ -208,13 +207,13 @@ def test_an_error_of_the_server_is_one_line_and_the_next_call_goes_on():
 
 def test_an_answer_that_does_not_come_is_waited_for_no_longer_than_said():
     done = threading.Event()
-    with serving(lambda observation: done.wait(5) and {}) as (url, _):
+    with serving(lambda observation: done.wait(60) and {}) as (url, _):
         policy = RemotePolicy(url, timeout=0.1)
         policy.reset([0])
         begin = time.monotonic()
         with pytest.raises(Unreachable, match=f"^policy {url}: no answer within 0.1 s$"):
             policy.act(seen(1))
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 30
         done.set()
 
 

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from interrupting import go_on, interrupt_when
 from places import BENCHMARKS, ROOT
 from rank_set import RankSet, write_rank_set
+from waiting import wait_until
 
 from policy_eval.evaluation import evaluate
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
@@ -188,13 +188,10 @@ def test_two_killed_processes_and_one_after_them_come_to_the_same_numbers(made, 
     command = [sys.executable, "-m", "worldmodel.cli", "rank"]
     command += made.flags(out, *REAL, "--workers", "2")
     process = subprocess.Popen(command, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not list(out.glob("cells/*/*/*.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: list(out.glob("cells/*/*/*.json")))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    time.sleep(3)
-    assert not _alive(process.pid), "workers outlive a killed parent"
+    wait_until(lambda: not _alive(process.pid))  # no worker outlives a killed parent
     done = {file: file.stat().st_mtime_ns for file in out.glob("cells/*/*/*.json")}
     assert done
     assert main(["rank", *made.flags(out, *REAL, *ONE)]) == 0

@@ -40,7 +40,7 @@ class Client:
 
     def __enter__(self) -> "Client":
         self.socket = self.opened.__enter__()
-        self.metadata = unpack(self.socket.recv(5))
+        self.metadata = unpack(self.socket.recv(60))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -48,7 +48,7 @@ class Client:
 
     def infer(self, observation: dict) -> dict:
         self.socket.send(pack(observation))
-        reply = self.socket.recv(10)
+        reply = self.socket.recv(60)
         if isinstance(reply, str):
             raise RuntimeError(reply)
         return unpack(reply)

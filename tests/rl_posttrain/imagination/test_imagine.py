@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,15 +191,6 @@ def test_the_command_distils(folders, tmp_path, capsys):
     report = json.loads((tmp_path / "out/imagination.json").read_text())
     assert report["updates"] == 2 and report["decisions"] > 0 and report["calibration"] is None
     ClonedPolicy.load(tmp_path / "out")
-
-
-@pytest.mark.slow
-def test_a_process_of_its_own_improves_a_policy(folders, tmp_path):
-    command = [sys.executable, "-m", "worldmodel.cli", *small_run(folders, tmp_path / "out")]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert "disagreement of noise seeds" in result.stdout
-    assert (tmp_path / "out/policy.json").is_file()
 
 
 @pytest.mark.slow

@@ -23,10 +23,10 @@ class Sleeping(DrawnEpisodes):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_rates_count_frames_of_all_workers(workers):
     found = decoding_speed(Sleeping([5, 15]), workers=workers, seconds=0.15, frames=6, stride=2)
-    assert 0.5 * workers * 250 < found.frames_per_second <= workers * 250
+    assert 0.1 * workers * 250 < found.frames_per_second <= workers * 250
     assert found.episodes_per_second == pytest.approx(found.frames_per_second / 10)
     # a clip of 6 frames is read in two parts: the first and the second frame, then the second and those after it
-    assert 0.5 * workers * 250 * 6 / 7 < found.clip_frames_per_second <= workers * 250 * 6 / 7
+    assert 0.1 * workers * 250 * 6 / 7 < found.clip_frames_per_second <= workers * 250 * 6 / 7
 
 
 def test_the_time_of_reading_is_not_that_of_the_step(monkeypatch):

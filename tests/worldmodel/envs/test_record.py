@@ -243,10 +243,10 @@ def test_a_recording_over_processes_ends_quietly_with_its_whole_group(tmp_path):
     wait_until(lambda: len(staged_episodes(out)) >= 2, "staging two episodes")
     workers = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=DEADLINE)[1]
     assert process.returncode == 130 and "Traceback" not in said
     assert "interrupted; what is finished is kept, go on with: worldmodel record" in said
-    assert not psutil.wait_procs(workers, timeout=60)[1]
+    assert not psutil.wait_procs(workers, timeout=DEADLINE)[1]
     assert not list(out.glob(".staging/part-*"))
 
 

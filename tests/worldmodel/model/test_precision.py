@@ -1,11 +1,10 @@
 """One rule for the device of every command."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from fresh_python import python
 
 from worldmodel.model.precision import choose_device, describe
 
@@ -36,5 +35,5 @@ def test_a_device_is_described_with_its_threads_and_number_format(monkeypatch):
 def test_commands_within_a_command_say_the_device_once():
     code = "from worldmodel.model.precision import command_device as d; d('auto'); d('cpu'); d('cpu')"
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = python("-c", code, env=environment)
     assert done.stdout.count("\n") == 1 and done.stdout.startswith("device: cpu ("), done

