@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -214,8 +215,21 @@ class Standing:
         return {"first": self.first, "best": self.best, "stopped_early": self.gives_up(patience), "harm": self.harm}
 
     def to_json(self) -> dict[str, Any]:
-        """For the saved state; `Standing(**found)` reads it."""
+        """For the saved state; `from_json` reads it."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, progress: Mapping[str, Any], out: Path) -> "Standing":
+        """The standing that the state of the run in `out` holds.
+
+        Raises:
+            ValueError: A release before this one wrote the state.
+        """
+        if "standing" not in progress:
+            raise ValueError(
+                f"{out / 'state/state.json'}: the field 'standing' is missing; an older release began this run"
+            )
+        return cls(**progress["standing"])
 
 
 def dream(

@@ -152,7 +152,7 @@ def improve(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> di
         log.resume(progress)
         pool = StartPool.from_json(progress["pool"])
         memory = Memory.load(config.out / "state", progress["remembered"], memory.actions.device)
-        standing = Standing(**progress["standing"])
+        standing = Standing.from_json(progress, config.out)
     with log:
         while True:
             measured_before = log.resumed and log.step == log.first_step

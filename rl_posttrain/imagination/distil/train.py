@@ -44,7 +44,7 @@ def distil(config: ImagineConfig, setting: Setting, policy: ClonedPolicy) -> dic
         progress = load_state(config.out / "state", learner, unused, [optimizer])
         log.resume(progress)
         lessons = Lessons.load(config.out / "state", progress["lessons"], student.action_mean.device)
-        standing = Standing(**progress["standing"])
+        standing = Standing.from_json(progress, config.out)
     with log:
         while True:
             measured_before = log.resumed and log.step == log.first_step

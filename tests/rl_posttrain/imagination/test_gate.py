@@ -150,13 +150,14 @@ def test_a_learner_below_the_clone_by_two_standard_errors_ends_the_run():
     assert not harmed(-torch.tensor([4.0, -2, 4, -2]), clone) and not harmed(clone, clone)
 
 
-def test_a_run_stands_where_its_measurements_left_it():
+def test_a_run_stands_where_its_measurements_left_it(tmp_path):
     """The best is replaced by a sure gain only; harm is told by the clone, which was measured first."""
     standing, seen = Standing(), []
     for step, returns in enumerate([0.0, 1.0, 0.5, 0.5, -1.0]):
         standing = standing.after({"step": step}, torch.full((4,), returns))
         seen.append((standing.best["step"], standing.since_best, standing.harm, standing.gives_up(3)))
-        assert standing.first["step"] == 0 and Standing(**json.loads(json.dumps(standing.to_json()))) == standing
+        saved = json.loads(json.dumps({"standing": standing.to_json()}))
+        assert standing.first["step"] == 0 and Standing.from_json(saved, tmp_path) == standing
     assert seen == [
         (0, 0, False, False),
         (1, 0, False, False),
@@ -164,4 +165,6 @@ def test_a_run_stands_where_its_measurements_left_it():
         (1, 2, False, False),
         (1, 3, True, True),
     ]
+    with pytest.raises(ValueError, match="'standing' is missing; an older release began this run"):
+        Standing.from_json({"best": {}}, tmp_path)
     assert Standing(harm=True).gives_up(9) and Standing(since_best=9).gives_up(9) and not Standing().gives_up(1)
