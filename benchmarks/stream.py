@@ -2,6 +2,7 @@
 
     python benchmarks/stream.py
     python benchmarks/stream.py --data data/pusht data/demos.hdf5 --batches 20
+    python benchmarks/stream.py --store http s3         real stores; pip install aiohttp s3fs 'moto[server]'
 
 Batches of random clips are read from the folder itself and compared, bit for bit, with those of the same data set by a
 URL (`memory://`, and `file://` from two processes at once), with a bound on the fetched files of a tenth of their size,
@@ -18,10 +19,12 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import fsspec
 import torch
 import tyro
+from stream_stores import STORES
 
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions
@@ -46,6 +49,8 @@ class StreamConfig:
     """Clips in a batch."""
     length: int = 6
     """Frames of a clip."""
+    store: tuple[Literal["http", "s3"], ...] = ()
+    """Servers to start on this machine and to read from, too."""
     out: Path = Path("runs/benchmarks/stream.json")
     """Where the numbers go."""
 
@@ -144,6 +149,11 @@ def measure(folder: Path, config: StreamConfig) -> list[dict[str, object]]:
         for number, call in enumerate(calls, 1):
             way = f"file://, process {number} of 2, a tenth of the files"
             rows.append(known | {"way": way, "bound": bound} | call.result())
+    for store in config.store:
+        with own_cache(), STORES[store](folder) as url:
+            source = open_episodes(url, options=DataOptions(cache_gb=bound))
+            way = f"{store}://, a tenth of the files"
+            rows.append(known | {"way": way, "bound": bound} | compare(expected, source, config, contents_folder()))
     return rows
 
 
