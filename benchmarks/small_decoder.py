@@ -50,9 +50,9 @@ class SmallDecoderBench:
     """Folder for the world models and the report."""
     size: int = 32
     """Side of the square frames."""
-    autoencoder_steps: int = 150
+    autoencoder_steps: int = 500
     """Training steps of the tiny autoencoder."""
-    steps: int = 400
+    steps: int = 800
     """Training steps of the small decoder."""
     batch: int = 8
     """Moments of a step, two frames and all cameras of each."""

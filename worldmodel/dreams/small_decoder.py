@@ -95,6 +95,8 @@ def train_decoder(config: DecoderConfig) -> dict:
     small = SmallDecoderCodec(world.codec, decoder)
     frames, latents = drawn_frames(source, held_out, MEASURED, config.seed, 0)
     report, picture = compared(world.codec, small, frames, latents.to(world.device))
+    often, _ = drawn_frames(source, train, MEASURED, config.seed, config.steps)
+    report["mean picture"] = {"psnr": psnr(mean_picture(often, frames, len(world.views)), frames).mean().item()}
     world.take_decoder(small)
     world.save(config.out)
     write_json(config.out / "decoder_report.json", {**report, "frames": len(frames), "steps": config.steps})
@@ -136,12 +138,21 @@ def compared(
     return report, np.concatenate(rows)
 
 
+def mean_picture(
+    often: UInt8[Tensor, "m H W 3"], frames: UInt8[Tensor, "n H W 3"], views: int
+) -> UInt8[Tensor, "n H W 3"]:
+    """What every decoder has to beat: for each of `frames` the mean picture of its camera in the training frames."""
+    means = often.unflatten(0, (-1, views)).float().mean(0).round().to(torch.uint8)
+    return means.repeat(len(frames) // views, 1, 1, 1)
+
+
 def shown(report: dict[str, dict[str, float]]) -> str:
     """The report as a table."""
     rows = []
     for name, row in report.items():
         near = f"{row['psnr_to_autoencoder']:.1f}" if "psnr_to_autoencoder" in row else "-"
-        size = f"{row['weights'] / 1e6:.2f}M"
-        rows.append((name, size, f"{row['milliseconds']:.2f}", f"{row['psnr']:.1f}", near))
+        size = f"{row['weights'] / 1e6:.2f}M" if "weights" in row else "-"
+        pace = f"{row['milliseconds']:.2f}" if "milliseconds" in row else "-"
+        rows.append((name, size, pace, f"{row['psnr']:.1f}", near))
     heads = ("decoder", "weights", "ms per frame", "PSNR to the frames, dB", "PSNR to the autoencoder's, dB")
     return table(heads, rows)
