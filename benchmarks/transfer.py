@@ -5,17 +5,18 @@
 Records all data sets, trains a small `AutoencoderKLWan` and then a `WanTransformer3DModel` on video without actions
 (of our environments and, with --robots, of real robots), and writes both as a diffusers pipeline, `base` in --out. Then
 every arm learns a task from the same 25 episodes with actions in the same CPU minutes of one thread: `pretrained` from
-that pipeline, `random` from the same network with random weights and the same autoencoder, `tiny` as `worldmodel
-pretrain tiny`, and `adapters`, the pretrained one of which only adapters are trained. The video of the task `push` is in
-the pretraining (other episodes, without actions), of the task `rope` nothing is. Measured on held-out episodes: masked
-PSNR of dreams, by how much `pretrained` leads, and what shuffled actions cost. Called again with the same --out, it
-goes on where it was stopped.
+that pipeline, `random` from the same network with random weights and the same autoencoder, `tiny` as
+`worldmodel pretrain tiny`, and `adapters`, the pretrained one of which only adapters are trained. The video of the task
+push is in the pretraining (other episodes, without actions), of the task rope nothing is. Measured on held-out
+episodes: masked PSNR of dreams, by how much `pretrained` leads, and what shuffled actions cost. Called again with the
+same --out, it goes on where it was stopped.
 """
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -84,7 +85,7 @@ FPS, CAMERA = 10, "camera"
 """Of all videos; the network sees no other time than the number of a frame."""
 Arm = Literal["pretrained", "random", "tiny", "adapters"]
 Step = Literal["record", "codec", "pretrain", "adapt", "measure"]
-HORIZONS = (1, 5, 10)
+HORIZONS, PICTURE = (1, 5, 10), "transfer.png"
 LOSS = LossConfig(shortcut_interval=0)
 """Of the transformer: dreams of two steps do not need the large steps that shortcut rows train."""
 
@@ -124,30 +125,38 @@ class TransferConfig:
     base: BaseConfig = field(default_factory=BaseConfig)
     """The pipeline that is pretrained."""
     quick: bool = False
-    """Two episodes of each data set, a small network, seconds of training: minutes in all, and no result."""
+    """Without Meta-World, two episodes of each data set, a small network, seconds of training; no result."""
 
 
 def quick(config: TransferConfig) -> TransferConfig:
     """A try of the whole path."""
     base = BaseConfig(codec_width=8, channels=4, codec_steps=4, codec_batch=4, heads=1, layers=1)
-    return replace(config, base=base, video_minutes=0.05, minutes=0.05, starts=1)
+    return replace(config, tasks=("rope",), base=base, video_minutes=0.02, minutes=0.02, starts=1)
 
 
 # Data
 
 
-def write_videos(source: EpisodeSource, folder: Path, *, stride: int, most: int, tables: bool) -> None:
-    """Add episodes to a folder of videos, each camera as an episode of its own unless there are `tables`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for episode in range(min(len(source), most)):
-        clip = source.read(episode, 0, source.lengths[episode], stride)
-        for view in range(len(source.views)):
-            part = folder / f"episode_{len(list(folder.iterdir())):06d}"
-            part.mkdir()
+Part = tuple[EpisodeSource, int, int]
+"""A data set, every how many frames of it are used, and how many episodes at most."""
+
+
+def write_videos(folder: Path, parts: Iterable[Part], *, tables: bool = False) -> None:
+    """Write a folder of videos, unless it is there; each camera is an episode of its own, if there are no `tables`."""
+    if folder.exists():
+        return
+    aside = folder.with_name(f"{folder.name}.building")
+    shutil.rmtree(aside, ignore_errors=True)
+    for source, stride, most in parts:
+        for episode, view in product(range(min(len(source), most)), range(len(source.views))):
+            clip = source.read(episode, 0, source.lengths[episode], stride)
+            part = aside / f"episode_{len(list(aside.glob('*'))):06d}"
+            part.mkdir(parents=True)
             encode_video(part / f"{CAMERA}.mp4", clip.frames[:, view].numpy(), FPS)
             if tables:
                 np.save(part / "actions.npy", clip.actions.numpy())
                 np.save(part / "states.npy", clip.states.numpy())
+    aside.rename(folder)
 
 
 def recorded(config: TransferConfig, name: str, recording: Recording) -> EpisodeSource:
@@ -162,21 +171,14 @@ def prepare(config: TransferConfig) -> None:
     """Record everything, and write it as plain videos: `video`, and with tables one folder for each task and split."""
     for name in config.tasks:
         for split, recording in (("train", TASKS[name].train), ("held_out", TASKS[name].held_out)):
-            folder = config.out / f"{name}-{split}"
-            source = recorded(config, folder.name, recording)
-            if not folder.exists():
-                write_videos(source, folder, stride=1, most=len(source), tables=True)
-    sources = [(recorded(config, name, recording), 1, 10**6) for name, recording in VIDEO.items()]
+            source = recorded(config, f"{name}-{split}", recording)
+            write_videos(config.out / f"{name}-{split}", [(source, 1, len(source))], tables=True)
+    wanted = {name: each for name, each in VIDEO.items() if not (config.quick and each.env.startswith("metaworld"))}
+    sources = [recorded(config, name, each) for name, each in wanted.items()]
+    parts: list[Part] = [(source, 1, len(source)) for source in sources]
     for name, (stride, most) in ROBOTS.items() if config.robots else ():
-        sources.append(
-            (open_episodes(config.robots / name, (config.size, config.size)), stride, 2 if config.quick else most)
-        )
-    if not (config.out / "video").exists():
-        aside = config.out / "video.building"
-        shutil.rmtree(aside, ignore_errors=True)
-        for source, stride, most in sources:
-            write_videos(source, aside, stride=stride, most=most, tables=False)
-        aside.rename(config.out / "video")
+        parts.append((open_episodes(config.robots / name, (config.size, config.size)), stride, most))
+    write_videos(config.out / "video", parts)
 
 
 # Training
@@ -260,7 +262,7 @@ def measure(config: TransferConfig, task: str) -> dict:
     worlds = {arm: load(config, config.out / f"{task}-{arm}") for arm in config.arms}
     found = dreams(config, source, worlds)
     episodes, truth = found.pop("episodes").numpy(), found.pop("recording")
-    draw(config, task, truth, {name: frames for name, frames in found.items() if "shuffled" not in name})
+    Image.fromarray(strip(truth, found)).save(config.out / f"{task}.png")
     scores = masked_psnr(truth, found, found["copying"])
     result = {}
     for name in ("copying", *config.arms):
@@ -288,12 +290,11 @@ def summary(values: np.ndarray, episodes: np.ndarray) -> dict:
     return {"mean": float(values[kept].mean()), "interval": bootstrap_interval(values[kept], episodes[kept])}
 
 
-def draw(config: TransferConfig, task: str, truth: torch.Tensor, found: Mapping[str, torch.Tensor]) -> None:
-    """Write a picture: six windows side by side after 10 frames; the recording on top, then copying and every arm."""
+def strip(truth: torch.Tensor, found: Mapping[str, torch.Tensor]) -> np.ndarray:
+    """Six windows side by side at the last horizon: the recording, below it copying and the dream of every arm."""
     picked = np.linspace(0, len(truth) - 1, 6).astype(int)
-    rows = [rearrange(frames[picked, -1].numpy(), "b h w c -> h (b w) c") for frames in (truth, *found.values())]
-    picture = Image.fromarray(np.concatenate(rows))
-    picture.resize((2 * picture.width, 2 * picture.height), Image.NEAREST).save(config.out / f"{task}.png")
+    frames = (truth, *(each for name, each in found.items() if "shuffled" not in name))
+    return np.concatenate([rearrange(each[picked, -1].numpy(), "b h w c -> h (b w) c") for each in frames])
 
 
 def cell(score: dict, sign: str = "") -> str:
@@ -343,6 +344,8 @@ def main(config: TransferConfig) -> None:
     if "measure" in config.only:
         results = {task: measure(config, task) for task in config.tasks}
         write_json(config.out / "transfer.json", results)
+        picture = Image.fromarray(np.concatenate([np.array(Image.open(config.out / f"{t}.png")) for t in config.tasks]))
+        picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST).save(config.out / PICTURE)
         print(tables(config, results), flush=True)
 
 
