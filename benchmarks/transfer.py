@@ -14,7 +14,7 @@ same --out, it goes on where it was stopped.
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -257,24 +257,32 @@ def dreams(config: TransferConfig, source: EpisodeSource, worlds: Mapping[str, W
 
 
 def measure(config: TransferConfig, task: str) -> dict:
-    """Of every arm at every horizon: masked PSNR, the lead of the first arm, and what shuffled actions cost."""
+    """Scores of every arm of a task, and the number of its optimiser steps; writes a picture of some dreams."""
     source = EpisodeCache(open_episodes(config.out / f"{task}-held_out"))
-    worlds = {arm: load(config, config.out / f"{task}-{arm}") for arm in config.arms}
-    found = dreams(config, source, worlds)
+    folders = {arm: config.out / f"{task}-{arm}" for arm in config.arms}
+    found = dreams(config, source, {arm: load(config, folder) for arm, folder in folders.items()})
     episodes, truth = found.pop("episodes").numpy(), found.pop("recording")
     Image.fromarray(strip(truth, found)).save(config.out / f"{task}.png")
+    result = compare(config.arms, truth, found, episodes)
+    for arm, folder in folders.items():
+        result[arm]["steps"] = len((folder / "losses.csv").read_text().splitlines()) - 1
+    return result | {"episodes": len(set(episodes.tolist())), "windows": len(episodes)}
+
+
+def compare(
+    arms: Sequence[str], truth: torch.Tensor, found: Mapping[str, torch.Tensor], episodes: np.ndarray
+) -> dict[str, dict]:
+    """Of every arm at every horizon: masked PSNR, the lead of the first arm, and what shuffled actions cost."""
     scores = masked_psnr(truth, found, found["copying"])
     result = {}
-    for name in ("copying", *config.arms):
-        rows = {"masked_psnr": scores[name], "lead": scores[config.arms[0]] - scores[name]}
+    for name in ("copying", *arms):
+        rows = {"masked_psnr": scores[name], "lead": scores[arms[0]] - scores[name]}
         if name != "copying":
             rows["gap"] = scores[name] - scores[f"{name}, shuffled"]
         result[name] = {
             key: [summary(column.double().numpy(), episodes) for column in values.T] for key, values in rows.items()
         }
-        if name != "copying":
-            result[name]["steps"] = len((config.out / f"{task}-{name}" / "losses.csv").read_text().splitlines()) - 1
-    return result | {"episodes": len(set(episodes.tolist())), "windows": len(episodes)}
+    return result
 
 
 def load(config: TransferConfig, folder: Path) -> WorldModel:

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from places import BENCHMARKS
@@ -10,6 +11,7 @@ from tiny_backbone import write_wan
 
 sys.path.insert(0, str(BENCHMARKS))
 
+import transfer
 from transfer_base import BaseConfig, new_codec, self_contained, single_frames
 
 from conditioning.conditioner import ConditionerConfig
@@ -62,3 +64,13 @@ def test_single_frames_skip_only_zeros():
     with single_frames():
         skipped = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
     torch.testing.assert_close(skipped, usual, atol=1e-5, rtol=0)
+
+
+def test_the_first_arm_leads_where_it_is_nearer_and_shuffled_actions_cost_it():
+    truth = torch.full((4, 1, 8, 8, 3), 100, dtype=torch.uint8)
+    shown = {"copying": 0, "pretrained": 90, "random": 80, "pretrained, shuffled": 60, "random, shuffled": 90}
+    found = {name: torch.full_like(truth, value) for name, value in shown.items()}
+    result = transfer.compare(("pretrained", "random"), truth, found, np.array([0, 0, 1, 1]))
+    assert result["random"]["lead"][0]["mean"] == pytest.approx(20 * np.log10(20 / 10), abs=1e-3)
+    assert result["pretrained"]["gap"][0]["mean"] == pytest.approx(20 * np.log10(40 / 10), abs=1e-3)
+    assert result["random"]["gap"][0]["mean"] < 0 and result["pretrained"]["lead"][0]["mean"] == 0
