@@ -118,8 +118,8 @@ class TransferConfig:
     """Scale of the noise of the dreams; without noise they are nearer to the mean, in all arms."""
     batch: int = 4
     """Clips per step of the transformer, in all arms but tiny."""
-    size: int = 64
-    """Side of the pictures in pixels."""
+    size: int = 32
+    """Side of the pictures in pixels; they are recorded with 64."""
     seed: int = 0
     """Seed of weights, batches and noise."""
     base: BaseConfig = field(default_factory=BaseConfig)
@@ -162,7 +162,7 @@ def write_videos(folder: Path, parts: Iterable[Part], *, tables: bool = False) -
 def recorded(config: TransferConfig, name: str, recording: Recording) -> EpisodeSource:
     """Record a data set, unless it is complete, and open its outer camera."""
     episodes = 2 if config.quick else recording.episodes
-    settings = {"episodes": episodes, "seed": recording.seed, "size": config.size, "workers": 1}
+    settings = {"episodes": episodes, "seed": recording.seed, "size": 64, "workers": 1}
     folder = record(RecordConfig(recording.env, config.out / "data" / name, **settings))
     return open_episodes(folder, (config.size, config.size), (recording.view,))
 
