@@ -22,9 +22,7 @@ import sys
 sys.path.insert(0, "benchmarks")
 import invariants_probe
 invariants_probe.DREAMT = 2
-invariants_probe.RECORD["episodes"] = 4
 invariants_probe.RANK["horizon"] = 4
-invariants_probe.IMAGINE.update(streams=4, horizon=8, pool=4, validation_horizon=4)
 invariants_probe.run(invariants_probe.PROBES)
 """
 
