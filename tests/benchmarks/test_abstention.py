@@ -32,7 +32,7 @@ def test_a_success_before_the_break_is_decided():
 
 
 def test_a_censored_dream_counts_until_it_becomes_unsure():
-    """Success at step 2 (one of four that get there), at step 4 (one of two; one was left at 3, the other fails at 6)."""
+    """Success at step 2 (one of four that get there) and at 4 (one of two; one was left at 3, the other fails at 6)."""
     outcomes, steps = np.array([1.0, 1.0, 0.0, 0.0]), np.array([2.0, 4.0, 6.0, 6.0])
     begins = np.array([NEVER, NEVER, 4.0, NEVER])
     assert tables.survival(outcomes, steps, begins) == pytest.approx(1 - 3 / 4 * 1 / 2)
