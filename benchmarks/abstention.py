@@ -1,7 +1,7 @@
 """Do dreams rank policies better if they say when not to trust them? A good world model and a worse one, three signals.
 
 ```
-python benchmarks/abstention.py --worlds good checkpoints/pusht early runs/early/checkpoints/pusht \
+python benchmarks/abstention.py --worlds good checkpoints/pusht early 10ebcd38:checkpoints/pusht \
     --inverse-dynamics runs/inverse-dynamics --known runs/rollouts --out runs/abstention.json
 ```
 
@@ -13,16 +13,20 @@ recorded frames alone. `censored` counts a dream as long as it is trusted, as th
 the command continues where it stood.
 """
 
+import io
+import json
+import subprocess
+import tarfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
-from abstention_tables import Dreams, printed, summary
+from abstention_tables import Dreams, detection, printed, printed_detection, summary
 from jaxtyping import Float64
 from torch import Tensor
 
@@ -54,8 +58,9 @@ KINDS = ("inverse-dynamics", "seeds")
 class AbstentionBenchmark:
     """Which worlds, policies and rollouts."""
 
-    worlds: dict[str, Path]
-    """World models by name, as in good checkpoints/pusht early runs/early."""
+    worlds: dict[str, str]
+    """World models by name, as in good checkpoints/pusht early 10ebcd38:checkpoints/pusht. COMMIT:FOLDER is what the
+    repository had at a commit, here the same world model after fewer training steps."""
     inverse_dynamics: Path
     """Folder of inverse dynamics."""
     known: Path
@@ -71,7 +76,8 @@ class AbstentionBenchmark:
     horizon: int = 60
     """Most steps of a trial."""
     episodes: int = 40
-    """Starts of each policy, the first ones of `real.json`."""
+    """Starts of each policy, the first ones of `real.json`; with 0 only the dreams of the rollouts are made, and the
+    signals are held against how these end."""
     recordings: int = 64
     """Rollouts that set the limits, the first ones."""
     batch: int = 20
@@ -140,7 +146,7 @@ class Place:
             config.worlds[self.name],
             config.judge,
             self.starts,
-            config.episodes,
+            max(config.episodes, 1),
             config.horizon,
             config.task,
             config.num_steps,
@@ -291,6 +297,34 @@ def dreams_of(known: Mapping, threshold: float, parts: Mapping[str, Sequence[Map
     return Dreams(arrays["seeds"][0].astype(int), arrays["outcomes"], arrays["steps"], arrays["judge"], breaks)
 
 
+def check_settings(config: AbstentionBenchmark) -> None:
+    """Raise a `ValueError` if the finished dreams were made with other settings; those of the figures may differ."""
+    free = ("workers", "resamples", "out", "error", "episodes")
+    values = {name: value for name, value in asdict(config).items() if name not in free}
+    now = json.loads(json.dumps(values, default=str))
+    file = config.cells / "settings.json"
+    if not file.exists():
+        write_json(file, now)
+    before = read_object(file)
+    other = [f"{name} {before.get(name)}, now {now[name]}" for name in now if before.get(name) != now[name]]
+    if other:
+        raise ValueError(f"{file}: made with {'; '.join(other)}; choose another --out")
+
+
+def fetched(config: AbstentionBenchmark) -> AbstentionBenchmark:
+    """The settings with the world models of earlier commits written to folders."""
+    folders = {}
+    for name, spec in config.worlds.items():
+        commit, _, inside = str(spec).partition(":")
+        folders[name] = spec
+        if inside:
+            folders[name] = str(config.cells / "worlds" / name / inside)
+            packed = subprocess.run(["git", "archive", commit, inside], capture_output=True, check=True).stdout
+            with tarfile.open(fileobj=io.BytesIO(packed)) as files:
+                files.extractall(config.cells / "worlds" / name, filter="data")
+    return replace(config, worlds=folders)
+
+
 def record_starts(config: AbstentionBenchmark, stored: Scores) -> Path:
     """Two steps of every episode with the reset seeds of the stored trials; who acts in them is of no account."""
     out = config.cells / "starts"
@@ -298,7 +332,7 @@ def record_starts(config: AbstentionBenchmark, stored: Scores) -> Path:
     if stored.seeds.tolist() != list(range(first, first + len(stored))) or first % SEED_STRIDE:
         raise ValueError(f"{config.policies}/real.json: has other seeds than `worldmodel record` gives")
     if not (out / "meta" / "info.json").is_file():
-        number, seed = config.episodes, first // SEED_STRIDE
+        number, seed = max(config.episodes, 1), first // SEED_STRIDE
         record(RecordConfig(config.task, out, episodes=number, seed=seed, horizon=2, behaviour="play", workers=1))
     return out
 
@@ -306,6 +340,8 @@ def record_starts(config: AbstentionBenchmark, stored: Scores) -> Path:
 def main(config: AbstentionBenchmark) -> None:
     """Dream, set the limits, print how well every way of abstaining ranks."""
     config.cells.mkdir(parents=True, exist_ok=True)
+    check_settings(config)
+    config = fetched(config)
     policies = find_policies([config.policies])
     real = read_outcomes(config.policies / "real.json", policies)
     starts = record_starts(config, next(iter(real.values())))
@@ -315,15 +351,18 @@ def main(config: AbstentionBenchmark) -> None:
     truth = np.array([each.outcomes for each in real.values()])
     seeds = next(iter(real.values())).seeds
     threshold = load_trained(config.judge).threshold
+    options = {"resamples": config.resamples, "seed": config.seed}
     found = {}
     for world in config.worlds:
-        known = limits(config, read_object(Call(world).file(config)), threshold)
-        mine = [call for call in dreams if call.world == world]
-        parts = {name: [read_object(c.file(config)) for c in mine if c.policy == name] for name in policies}
-        options = {"resamples": config.resamples, "seed": config.seed}
-        found[world] = summary(dreams_of(known, threshold, parts), seeds, truth, **options) | {"known": known}
+        measured = read_object(Call(world).file(config))
+        known = limits(config, measured, threshold)
+        found[world] = {"known": known, "detection": detection(measured, **options)}
+        if config.episodes:
+            mine = [call for call in dreams if call.world == world]
+            parts = {name: [read_object(c.file(config)) for c in mine if c.policy == name] for name in policies}
+            found[world] |= summary(dreams_of(known, threshold, parts), seeds, truth, **options)
     write_json(config.out, {"policies": list(policies), "worlds": found})
-    print(printed(found))
+    print(printed(found) if config.episodes else printed_detection(found))
 
 
 if __name__ == "__main__":

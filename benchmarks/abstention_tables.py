@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from policy_eval.statistics.agreement import mmrv, pearson
 from worldmodel.model.card import table
@@ -126,7 +126,7 @@ def summary(
 
 
 def printed(worlds: Mapping[str, Mapping]) -> str:
-    """Two Markdown tables: agreement, and the success of every policy is left to the JSON."""
+    """A Markdown table of agreement; the success of every policy is left to the JSON."""
     lines = []
     for world, found in worlds.items():
         for name, row in found["ways"].items():
@@ -138,6 +138,53 @@ def printed(worlds: Mapping[str, Mapping]) -> str:
                 cells.append("-" if name == PLAIN else f"{part['change']:+.2f} {_between(part['change_interval'])}")
             lines.append([*cells, f"{row['bias']:+.2f}"])
     heads = ["world model", "ranked by", "decided (of a policy)", "r", "change", "MMRV", "change", "bias"]
+    return table(heads, lines)
+
+
+def detection(known: Mapping[str, list[float]], *, resamples: int, seed: int = 0) -> dict:
+    """How well each signal tells the dreams of recorded actions that end otherwise than the recordings from the others.
+
+    Args:
+        known: `real` and `dreamed` outcomes, and by signal the highest value of each dream.
+        resamples: Bootstrap samples; each draws recordings.
+        seed: Seed of the resampling.
+
+    Returns:
+        `n` recordings, the share `wrong` of their dreams, and for each signal the area under the ROC curve, `auroc`,
+        with its `interval` (95%); `None` where all dreams are right, or all wrong.
+    """
+    wrong = np.array(known["real"]) != np.array(known["dreamed"])
+    found: dict = {"n": len(wrong), "wrong": float(wrong.mean()), "signals": {}}
+    generator = np.random.default_rng(seed)
+    draws = generator.integers(len(wrong), size=(resamples, len(wrong)))
+    for name in ("inverse-dynamics", "seeds"):
+        values = np.array(known[name])
+        areas = [auroc(values[rows], wrong[rows]) for rows in draws]
+        areas = [area for area in areas if area is not None]
+        ends = np.quantile(areas, (0.025, 0.975)).tolist() if areas else None
+        found["signals"][name] = {"auroc": auroc(values, wrong), "interval": ends}
+    return found
+
+
+def auroc(values: Float64[np.ndarray, "n"], wrong: Bool[np.ndarray, "n"]) -> float | None:
+    """Chance that a wrong one has the higher value than a right one, ties counted half; `None` without both."""
+    if wrong.all() or not wrong.any():
+        return None
+    above = values[wrong][:, None] - values[~wrong][None]
+    return float((above > 0).mean() + (above == 0).mean() / 2)
+
+
+def printed_detection(worlds: Mapping[str, Mapping]) -> str:
+    """A Markdown table with a row for each world model and signal."""
+    lines = []
+    for world, found in worlds.items():
+        for name, row in found["detection"]["signals"].items():
+            limit = found["known"]["about"][name]
+            area = "-" if row["auroc"] is None else f"{row['auroc']:.2f} {_between(row['interval'])}"
+            exceeded = "-" if limit["exceeded"] is None else f"{limit['exceeded']:.0%}"
+            wrong = f"{found['detection']['wrong']:.0%} of {found['detection']['n']}"
+            lines.append([world, wrong, name, area, f"{limit['value']:.3g}", exceeded])
+    heads = ["world model", "dreams that end otherwise", "signal", "AUROC", "limit", "of those above the limit"]
     return table(heads, lines)
 
 

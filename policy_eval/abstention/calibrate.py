@@ -6,7 +6,7 @@ not get a high limit from its own mistakes. At most a share `error` of each of t
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,9 @@ from worldmodel.dreams.verdict import Judge
 from worldmodel.dreams.world import World
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.streaming.state import Observation
+
+BATCH = 32
+"""Trials whose signal is computed together."""
 
 
 @dataclass(frozen=True)
@@ -86,18 +89,14 @@ def replay(
             actions = pad_sequence([clip.actions for clip in clips], batch_first=True)
             tasks = tuple(starts.tasks[row] for row in rows)
             seen, successes = [], []
-            for step in range(actions.shape[1]):
-                each = stream.step(actions[:, step], num_steps=num_steps)
+            for action in actions.unbind(1):
+                each = stream.step(action, num_steps=num_steps)
                 successes.append(judge(Observation(each.frames, each.states, tasks)).successes.cpu())
-                seen.append((each.frames.cpu(), None if each.states is None else each.states.cpu()))
+                seen.append(Observation(each.frames.cpu(), None if each.states is None else each.states.cpu()))
             for row, (number, clip) in enumerate(zip(seeds, clips, strict=True)):
-                frames = torch.stack([clip.frames[0], *(frames[row] for frames, _ in seen)])
-                states = None
-                if clip.states is not None:
-                    states = torch.stack([clip.states[0], *(states[row] for _, states in seen)])
                 called = torch.stack([step[row] for step in successes])[: len(clip.actions)]
                 found.recorded.append(_trial(number, clip))
-                found.dreamed.append(_trial(number, Clip(frames, clip.actions, states, successes=called)))
+                found.dreamed.append(_trial(number, replace(_shown(clip, seen[: len(called)], row), successes=called)))
             progress.advance(len(clips))
     return found
 
@@ -136,7 +135,10 @@ def limit_by(
 
 def peaks(signal: Signal, trials: Sequence[Trial]) -> Float64[np.ndarray, "e"]:
     """The highest signal of every trial."""
-    return np.array([trace.max() for trace in signal(trials)])
+    found = []
+    for first in range(0, len(trials), BATCH):
+        found += [trace.max() for trace in signal(trials[first : first + BATCH])]
+    return np.array(found)
 
 
 def _recorded(starts: Starts, row: int, horizon: int, stride: int) -> Clip:
@@ -148,6 +150,13 @@ def _recorded(starts: Starts, row: int, horizon: int, stride: int) -> Clip:
     if not len(clip.actions):
         raise ValueError(f"{source.name}: episode {episode} has no action")
     return clip
+
+
+def _shown(clip: Clip, seen: Sequence[Observation], row: int) -> Clip:
+    """A recording with the frames and states of one stream in place of its own, but for the first."""
+    frames = torch.stack([clip.frames[0], *(each.frames[row] for each in seen)])
+    states = None if clip.states is None else torch.stack([clip.states[0], *(each.states[row] for each in seen)])
+    return Clip(frames, clip.actions, states)
 
 
 def _trial(seed: int, clip: Clip) -> Trial:

@@ -99,8 +99,9 @@ class SeedDisagreement:
         stream = self.world.stream(context, seeds=[mix_seed(self.seed, trial.seed, 1) for trial in trials])
         width = self.world.action_dim * self.world.stride
         actions = pad_sequence([wide(trial.actions, width) for trial in trials], batch_first=True)
-        steps = [stream.step(actions[:, i], num_steps=self.num_steps, temperature=1.0) for i in range(actions.shape[1])]
-        seen = [each.frames.cpu() for each in steps]
+        seen = []
+        for action in actions.unbind(1):
+            seen.append(stream.step(action, num_steps=self.num_steps, temperature=1.0).frames.cpu())
         traces = []
         for row, trial in enumerate(trials):
             again = torch.stack([frames[row] for frames in seen[: len(trial.actions)]])
@@ -125,7 +126,8 @@ class SignalSetup:
         """The signal; `None` where none is asked for.
 
         Raises:
-            ValueError: The inverse dynamics are missing, or made for other frames or actions than those of the dreams.
+            ValueError: The inverse dynamics are missing, made for other frames or actions than those of the dreams, or
+                show no action even on recorded frames.
         """
         if self.kind == "none":
             return None
@@ -138,6 +140,11 @@ class SignalSetup:
             raise ValueError(
                 f"--inverse-dynamics {self.inverse_dynamics}: made for cameras {theirs[0]}, frames of {theirs[1]} and "
                 f"actions of {theirs[2]} numbers, the world model has {mine[0]}, {mine[1]} and {mine[2]}"
+            )
+        if not (dynamics.limit > 0).any():
+            raise ValueError(
+                f"--inverse-dynamics {self.inverse_dynamics}: no action is visible even in recorded frames, see its "
+                "report.html; train it for longer or on more data"
             )
         return DecodedActions(dynamics)
 

@@ -32,7 +32,7 @@ def test_a_success_before_the_break_is_decided():
 
 
 def test_a_censored_dream_counts_until_it_becomes_unsure():
-    """Success at step 2 (one of four that get there) and 4 (one of two; one was left at 3, the other fails at 6)."""
+    """Success at step 2 (one of four that get there) and at 4 (one of two; one was left at 3, the other fails at 6)."""
     outcomes, steps = np.array([1.0, 1.0, 0.0, 0.0]), np.array([2.0, 4.0, 6.0, 6.0])
     begins = np.array([NEVER, NEVER, 4.0, NEVER])
     assert tables.survival(outcomes, steps, begins) == pytest.approx(1 - 3 / 4 * 1 / 2)
@@ -57,3 +57,13 @@ def test_changes_are_those_of_the_same_draws():
     assert found["inverse-dynamics"]["r"]["change"] == pytest.approx(1 - found["all dreams"]["r"]["value"])
     assert found["seeds"]["r"]["change_interval"] == [0, 0] and found["seeds"]["coverage"]["all"] == 1
     assert found["all dreams"]["r"]["value"] < 0
+
+
+def test_a_signal_that_is_higher_in_wrong_dreams_has_a_large_area():
+    """Dreams 2 and 3 end otherwise than the recordings; of the four pairs of wrong and right 3.5 are in order."""
+    known = {"real": [1.0, 0.0, 1.0, 0.0], "dreamed": [1.0, 0.0, 0.0, 1.0]}
+    known |= {"inverse-dynamics": [0.1, 0.4, 0.4, 0.9], "seeds": [0.9, 0.8, 0.1, 0.2]}
+    found = tables.detection(known, resamples=20)
+    assert found["n"] == 4 and found["wrong"] == 0.5
+    assert found["signals"]["inverse-dynamics"]["auroc"] == 3.5 / 4 and found["signals"]["seeds"]["auroc"] == 0
+    assert tables.auroc(np.array([1.0]), np.array([True])) is None

@@ -154,6 +154,11 @@ def test_what_does_not_fit_is_named(starts, tmp_path):
     still().save(tmp_path / "square")
     found = SignalSetup("inverse-dynamics", tmp_path / "square").load(world, starts, **settings)
     assert found.reads_recordings and set(SignalSetup("seeds").made_with) == {"signal"}
+    blind = still()
+    blind.limit.zero_()
+    blind.save(tmp_path / "blind")
+    with pytest.raises(ValueError, match=r"--inverse-dynamics .*blind: no action is visible"):
+        SignalSetup("inverse-dynamics", tmp_path / "blind").load(world, starts, **settings)
     other = InverseDynamics(InverseDynamicsConfig(("top",), (SIZE, SIZE), 2))
     other.save(tmp_path / "other")
     with pytest.raises(ValueError, match=r"--inverse-dynamics .*other: made for cameras \('top',\)"):
