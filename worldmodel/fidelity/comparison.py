@@ -39,6 +39,7 @@ def dream(
     horizon: int,
     horizons: Sequence[int],
     num_steps: int,
+    temperature: float | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> UInt8[Tensor, "b h v H W 3"]:
     """Roll out from a copy of `stream` and keep the frames at `horizons`.
@@ -49,10 +50,12 @@ def dream(
         horizon: Frames to dream.
         horizons: Frames to keep, counted from 1.
         num_steps: Denoising steps per frame.
+        temperature: Scale of the noise; by default that of the world model.
         advance: Called after each frame with the number of streams.
     """
     actions, kept = None if actions is None else actions[:, :horizon], []
-    dreamed = stream.branch().roll(actions, num_frames=horizon, num_steps=num_steps)
+    options = {"num_frames": horizon, "num_steps": num_steps, "temperature": temperature}
+    dreamed = stream.branch().roll(actions, **options)
     for number, observation in enumerate(dreamed, start=1):
         if number in horizons:
             kept.append(observation.frames.cpu())

@@ -24,6 +24,7 @@ from worldmodel.fidelity.report import plot_fidelity, print_fidelity
 from worldmodel.fidelity.shifted import measure_shifted, shifted_table
 from worldmodel.fidelity.uncertainty.report import plot_uncertainty
 from worldmodel.fidelity.uncertainty.score import measure_uncertainty
+from worldmodel.fidelity.uncertainty.seeds import check_noise
 from worldmodel.fidelity.windows import (
     ALTERATIONS,
     Alteration,
@@ -83,7 +84,8 @@ class FidelityConfig:
     worldmodel[perceptual]. It is not LPIPS. `posttrain` rewards that of lite0, so measure with lite2 afterwards."""
     uncertainty: int = 0
     """Number of further dreams of every window, each under other noise, at least 2; they say whether the disagreement
-    of dreams predicts their error on your data. 0 leaves this out."""
+    of dreams predicts their error on your data. 0 leaves this out. The further dreams
+    have noise (temperature 1) also where the world model dreams without."""
     seed: int = 0
     """Seed of the dreams' noise, of the shuffling and of the bootstrap."""
     batch: int = 16
@@ -231,9 +233,12 @@ def measure_fidelity(
         `intervals` and `n` are parallel trees. `None` where nothing could be measured.
 
     Raises:
-        ValueError: If the data does not fit the world model, is too short, or all of it was trained on.
+        ValueError: If the data does not fit the world model, is too short, or all of it was trained on; or dreams under
+            other noise cannot differ.
     """
     check_views(world, source)
+    if uncertainty:
+        check_noise(world, uncertainty, num_steps)
     measured, trained = _episodes_to_measure(world, source, include_train)
     if matcher is not None:
         matcher.check(source)

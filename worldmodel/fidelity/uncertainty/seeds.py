@@ -17,6 +17,8 @@ from worldmodel.world_model import WorldModel
 
 FEWEST_DREAMS = 2
 """Of further dreams per window: one has no variance."""
+FULL_NOISE = 1.0
+"""Temperature of the further dreams of a world model that dreams without noise, which most do."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def dream_seeds(
 ) -> Predictions:
     """Dream the recorded actions of every window `1 + dreams` times.
 
+    The first dream has the temperature of the world model. Where that is 0, the further ones have 1, as in training.
+
     Args:
         world: The world model.
         source: Held-out episodes.
@@ -75,7 +79,10 @@ def dream_seeds(
         own = [seed + first + index for index in range(len(chosen))]
         every = [own, *([mix_seed(each, number) for each in own] for number in range(1, dreams + 1))]
         options = {"horizon": horizon, "horizons": range(1, horizon + 1), "num_steps": num_steps, "advance": advance}
-        dreamt = [dream(world.stream(context_of(clip), seeds=seeds), actions, **options) for seeds in every]
+        dreamt = [
+            dream(world.stream(context_of(clip), seeds=seeds), actions, temperature=scale, **options)
+            for seeds, scale in zip(every, [None] + dreams * [world.config.temperature or FULL_NOISE], strict=True)
+        ]
         truth, last = clip.frames[:, CONTEXT_FRAMES:], clip.frames[:, CONTEXT_FRAMES - 1 : CONTEXT_FRAMES]
         parts["error"].append(apart(dreamt[0], truth, clip.view_mask))
         parts["motion"].append(apart(dreamt[0], last.expand_as(truth), clip.view_mask))
@@ -88,10 +95,10 @@ def check_noise(world: WorldModel, dreams: int, num_steps: int) -> None:
     """Raise a `ValueError` where dreams cannot disagree."""
     if dreams < FEWEST_DREAMS:
         raise ValueError(f"--uncertainty is the number of further dreams, at least {FEWEST_DREAMS}, got {dreams}")
-    if world.config.temperature == 0:
-        raise ValueError("--uncertainty compares dreams under other noise, and with --temperature 0 there is none")
     if num_steps == 1 and not world.dit.reads_noise:
-        raise ValueError("--uncertainty compares dreams under other noise, and with --num-steps 1 there is none")
+        raise ValueError(
+            "--uncertainty compares dreams under other noise, and with --num-steps 1 there is none; pass --num-steps 2"
+        )
 
 
 def apart(

@@ -66,8 +66,9 @@ def test_the_first_dream_is_that_of_the_report_and_no_part_of_the_disagreement()
     with pytest.raises(ValueError, match="with --num-steps 1 there is none"):
         dream_seeds(world, source, windows, horizon=3, dreams=2, num_steps=1)
     world.config = replace(world.config, temperature=0.0)
-    with pytest.raises(ValueError, match="with --temperature 0 there is none"):
-        dream_seeds(world, source, windows, horizon=3, dreams=2)
+    silent = dream_seeds(world, source, windows, **options)
+    np.testing.assert_allclose(silent.disagreement, seen.disagreement, rtol=0.05)  # these dreams have noise anyway
+    assert abs(silent.error - seen.error).max() > 1e-3  # and the first one has that of the world model: none
 
 
 def test_motion_is_the_distance_from_the_last_recorded_frame():
