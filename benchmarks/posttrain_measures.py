@@ -17,11 +17,11 @@ from torch.nn.functional import conv2d
 from conditioning.angles import shortest
 from policy_eval.judge.inverse_dynamics import InverseDynamics, mean_where
 from rl_posttrain.posttraining.guards import HeldOut, dream, motion_energy_ratio
-from rl_posttrain.rewards.perceptual import Trunk
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.dreams.context import CONTEXT_FRAMES
 from worldmodel.envs import find_objects, object_masks, object_names, object_view
 from worldmodel.fidelity.metrics import change_mask, masked_psnr, ssim
+from worldmodel.fidelity.perceptual import Trunk, visible
 from worldmodel.fidelity.scores import object_scores
 from worldmodel.fidelity.shapes import shape_scores
 from worldmodel.model.psnr import psnr
@@ -31,9 +31,6 @@ LATE = 25
 """Actions from this frame on count for the errors of decoded actions."""
 TRUNK = 2
 """EfficientNet-lite2; the rewards use lite0."""
-
-UNSEEN = 2
-"""Differences of up to so many of 255 levels count as none in the perceptual distance."""
 
 ORDER = ("missing", "error_px", "overlap", "spread_error_px")
 """What is measured of an object, in the order of the tables."""
@@ -107,12 +104,6 @@ class Measures:
                     pair = (rearrange(x, "b h w c -> b c h w").float() / 127.5 - 1 for x in (picture, truth))
                     found[f"{name}.{view}.{h}"] = self.trunk.distance(*pair)
         return found
-
-
-def visible(dreamed: UInt8[Tensor, "b H W 3"], truth: UInt8[Tensor, "b H W 3"]) -> UInt8[Tensor, "b H W 3"]:
-    """The dreamed picture, with the recorded pixel wherever no channel differs by more than `UNSEEN` levels."""
-    apart = (dreamed.int() - truth.int()).abs().amax(dim=-1, keepdim=True)
-    return torch.where(apart > UNSEEN, dreamed, truth)
 
 
 def pictures(

@@ -20,7 +20,7 @@ from worldmodel.data import EpisodeSource
 from worldmodel.dreams.anchors import Anchors, contexts
 from worldmodel.dreams.verdict import Judge
 from worldmodel.dreams.world import World
-from worldmodel.fidelity.uncertainty import STARTS, Calibration, calibrate
+from worldmodel.fidelity.uncertainty.calibration import STARTS, Calibration, calibrate
 from worldmodel.files import read_object, write_json
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.share import Share, collected, share

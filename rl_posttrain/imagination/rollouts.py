@@ -15,7 +15,7 @@ from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip
 from worldmodel.dreams.verdict import Judge
 from worldmodel.dreams.world import World, begin, held
-from worldmodel.fidelity.uncertainty import disagreement
+from worldmodel.fidelity.uncertainty.calibration import disagreement
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.streaming.state import Observation
 

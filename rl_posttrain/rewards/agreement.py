@@ -1,8 +1,9 @@
-"""Rewards of agreement: of states, of actions decoded from the frames, of the energy of motion."""
+"""Rewards of agreement: of states, of actions decoded from the frames, of the energy of motion, of noise seeds."""
 
 from dataclasses import dataclass, field
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
@@ -43,6 +44,27 @@ def motion_agreement(rollout: Rollout, floor: float = 0.1) -> Float[Tensor, "b"]
     """
     energies = [motion_energy(c.frames) + floor for c in (rollout.imagined, rollout.reference)]
     return -(energies[0] / energies[1]).log().abs()
+
+
+def seed_agreement(rollout: Rollout) -> Float[Tensor, "b"]:
+    """`exp(-d)`: 1 if the dreams of a start under other noise agree; it needs no recording.
+
+    `d` is the mean square distance of a candidate from the mean of its group, over pixels on [0, 1], times
+    `k / (k - 1)` with `k` candidates. Its mean over the group is their unbiased variance, whose `exp(-v)` is the reward
+    of Vista (2405.17398); there it compares actions, here it compares the candidates of one start. A group has the same
+    first frame and the same actions; a candidate without others has 1. Whoever rewards it gets dreams that differ less,
+    right or wrong: measure first whether disagreement predicts the error, with `worldmodel fidelity --uncertainty`.
+
+    On the command line: `--reward.extra rl_posttrain.rewards.agreement:seed_agreement=0.5`.
+    """
+    clip = rollout.imagined
+    dreamed = rearrange(clip.frames[:, 1:], "b t v h w c -> b (t v h w c)").float() / 255
+    told = [clip.frames[:, 0].flatten(1).float()]
+    told += [] if clip.actions is None else [clip.actions.flatten(1).float()]
+    _, group, counts = torch.cat(told, dim=1).unique(dim=0, return_inverse=True, return_counts=True)
+    means = torch.zeros(len(counts), dreamed.shape[1], device=dreamed.device).index_add(0, group, dreamed)
+    apart = (dreamed - (means / counts[:, None])[group]).square().mean(dim=1)
+    return (-apart * (counts / (counts - 1).clamp(min=1))[group]).exp()
 
 
 @dataclass(frozen=True)

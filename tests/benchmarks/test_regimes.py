@@ -19,7 +19,9 @@ def world(gain: float | None, shifted: float) -> dict:
     for split, value in (("in", gain), ("out", shifted)):
         interval = None if value is None else [value - 1, value + 1]
         figures = {"gain": value, "interval": interval, "gap": 0.5, "gap_interval": [0.25, 0.75]}
-        splits[split] = figures | {"objects": {"agent": 3.0}, "objects_copying": {"agent": 6.0}}
+        objects = {"objects": {"agent": 3.0}, "missing": {"agent": 0.5, "block": 0.25}}
+        copied = {"objects_copying": {"agent": 6.0}, "missing_copying": {"agent": 0.0}}
+        splits[split] = figures | objects | copied
     return {"steps": 7, **splits}
 
 
@@ -27,8 +29,9 @@ def test_the_table_has_a_row_for_each_split_and_a_column_for_each_injection():
     results = {"rigid": {"adaln": world(1.25, -0.25), "token": world(None, 2.0)}}
     rows = regimes.tables(results).splitlines()
     assert "| regime | data | adaln | cross | token |" in rows
-    assert "| rigid: `pusht` | as trained on | +1.2 [+0.2, +2.2] | - | - |" in rows
-    assert "| rigid: `pusht` | start-region | -0.2 [-1.2, +0.8] | - | +2.0 [+1.0, +3.0] |" in rows
+    assert "| rigid: `pusht` | as trained on | +1.2 [+0.2, +2.2], 50% lost | - | -, 50% lost |" in rows
+    assert "| rigid: `pusht` | start-region | -0.2 [-1.2, +0.8], 50% lost | - | +2.0 [+1.0, +3.0], 50% lost |" in rows
+    assert "| rigid | agent | 50% | - | 50% | 0% |" in rows
     assert "| rigid | agent | 3.0 | - | 3.0 | 6.0 |" in rows and "| rigid | 7 | - | 7 |" in rows
 
 

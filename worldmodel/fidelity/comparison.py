@@ -15,6 +15,7 @@ from worldmodel.envs import find_objects, object_masks, object_names, object_vie
 from worldmodel.fidelity.cross_view.agreement import agreement
 from worldmodel.fidelity.cross_view.matcher import CrossViewMatcher
 from worldmodel.fidelity.metrics import LPIPS_MIN_SIDE, Lpips, valid_region
+from worldmodel.fidelity.perceptual import VisibleDistance
 from worldmodel.fidelity.scores import ScoreTable, object_scores, pixel_scores
 from worldmodel.fidelity.shapes import shape_scores
 from worldmodel.fidelity.windows import Alteration, Window, holding_actions, mirrored_actions, read_windows
@@ -27,6 +28,9 @@ LAST_CONTEXT = CONTEXT_FRAMES - 1
 GAINS = ("psnr", "masked_psnr")
 """Metrics of which the gain over copying the last frame is summed up window by window, for its interval."""
 
+SCORED_AT_ONCE = 5
+"""Frames of every window that are scored at once for the means over the horizon; all of them take much memory."""
+
 
 def dream(
     stream: Stream,
@@ -35,6 +39,7 @@ def dream(
     horizon: int,
     horizons: Sequence[int],
     num_steps: int,
+    temperature: float | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> UInt8[Tensor, "b h v H W 3"]:
     """Roll out from a copy of `stream` and keep the frames at `horizons`.
@@ -45,15 +50,24 @@ def dream(
         horizon: Frames to dream.
         horizons: Frames to keep, counted from 1.
         num_steps: Denoising steps per frame.
+        temperature: Scale of the noise; by default that of the world model.
         advance: Called after each frame with the number of streams.
     """
     actions, kept = None if actions is None else actions[:, :horizon], []
-    dreamed = stream.branch().roll(actions, num_frames=horizon, num_steps=num_steps)
+    options = {"num_frames": horizon, "num_steps": num_steps, "temperature": temperature}
+    dreamed = stream.branch().roll(actions, **options)
     for number, observation in enumerate(dreamed, start=1):
         if number in horizons:
             kept.append(observation.frames.cpu())
         advance(len(stream))
     return torch.stack(kept, dim=1)
+
+
+def read_for(world: WorldModel, source: EpisodeSource, windows: Sequence[Window], *, horizon: int) -> Clip:
+    """Read the windows, without the actions or states that the world model does not use."""
+    clip = read_windows(source, windows, horizon=horizon, stride=world.stride)
+    actions = clip.actions if world.action_dim else None
+    return replace(clip, actions=actions, states=clip.states if world.state_dim else None)
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,8 @@ class DreamComparison:
         alterations: The altered actions to dream beside the recorded ones.
         rivals: World models whose dreams also add to the mask of the masked PSNR.
         matcher: Says whether the cameras fit together; `None`: this is not measured.
+        perceptual: A perceptual distance that is measured in addition, or `None`.
+        every_frame: Score all dreamed frames, too, for the means over the horizon.
 
     Attributes:
         table: The scores so far.
@@ -103,12 +119,15 @@ class DreamComparison:
         alterations: Sequence[Alteration],
         rivals: Sequence[WorldModel],
         matcher: CrossViewMatcher | None = None,
+        perceptual: VisibleDistance | None = None,
+        every_frame: bool = False,
     ):
         self.world, self.source, self.rivals = world, source, tuple(rivals)
         self.horizon, self.horizons, self.num_steps = horizon, tuple(horizons), num_steps
         self.alterations = tuple(alterations)
         self.matcher, self.codes = matcher, {"dream": [], "recording": []}
-        self.table = ScoreTable()
+        self.table, self.perceptual = ScoreTable(), perceptual
+        self.every = range(1, horizon + 1) if every_frame else None
         self.regions = [valid_region(mask) for mask in source.pixel_mask]
         self.lpips_reason = _lpips_reason(source.views, self.regions)
         self.lpips = None if self.lpips_reason else Lpips(world.device)
@@ -133,16 +152,18 @@ class DreamComparison:
         clip = self._read(windows)
         context, actions = context_of(clip), _future(clip)
 
-        def rolled(stream: Stream, actions: Tensor | None) -> Tensor:
-            return dream(
-                stream, actions, horizon=self.horizon, horizons=self.horizons, num_steps=self.num_steps, advance=advance
-            )
+        def rolled(stream: Stream, actions: Tensor | None, kept: Sequence[int] = self.horizons) -> Tensor:
+            options = {"horizon": self.horizon, "horizons": kept, "num_steps": self.num_steps, "advance": advance}
+            return dream(stream, actions, **options)
 
         at = [LAST_CONTEXT + horizon for horizon in self.horizons]
         last = clip.frames[:, LAST_CONTEXT]
         recorded = Recorded(clip.frames, clip.frames[:, at], last, clip.view_mask)
         start = self.world.stream(context, seeds=seeds)
-        dreamed = rolled(start, actions)
+        dreamed = rolled(start, actions, self.every or self.horizons)
+        if self.every:
+            self._score_means(recorded, dreamed)
+            dreamed = dreamed[:, [horizon - 1 for horizon in self.horizons]]
         copied = repeat(last, "b v H W c -> b h v H W c", h=len(at))
         rivals = [rolled(rival.stream(context, seeds=seeds), actions) for rival in self.rivals]
         self._score_cameras(recorded, dreamed, copied, rivals)
@@ -168,10 +189,7 @@ class DreamComparison:
             self.table.add_horizons(("cross_view", name, "share"), self.horizons, shares)
 
     def _read(self, windows: Sequence[Window]) -> Clip:
-        """Read the windows, without the actions or states that the world model does not use."""
-        clip = read_windows(self.source, windows, horizon=self.horizon, stride=self.world.stride)
-        actions = clip.actions if self.world.action_dim else None
-        return replace(clip, actions=actions, states=clip.states if self.world.state_dim else None)
+        return read_for(self.world, self.source, windows, horizon=self.horizon)
 
     def _altered(
         self,
@@ -216,6 +234,20 @@ class DreamComparison:
                 shown = _shown(values, recorded, index)
                 self.table.add(("codec", view, metric), shown.nanmean(dim=1))
 
+    def _score_means(self, recorded: Recorded, dreamed: UInt8[Tensor, "b m v H W 3"]) -> None:
+        """Means over all dreamed frames of every window."""
+        truth = recorded.frames[:, CONTEXT_FRAMES:]
+        for index, view in enumerate(self.source.views):
+            columns: dict[tuple[str, str], list[Tensor]] = {}
+            for part, dreamt in zip(truth.split(SCORED_AT_ONCE, 1), dreamed.split(SCORED_AT_ONCE, 1), strict=True):
+                copied = recorded.last[:, None].expand_as(part)
+                models = {"cameras": dreamt, "copy_last": copied}
+                for kind, metrics in self._pixel_scores(index, replace(recorded, truth=part), models).items():
+                    for metric, values in metrics.items():
+                        columns.setdefault((kind, metric), []).append(_shown(values, recorded, index))
+            for (kind, metric), values in columns.items():
+                self.table.add(("mean", kind, view, metric), torch.cat(values, dim=1).nanmean(dim=1))
+
     def _pixel_scores(
         self, index: int, recorded: Recorded, models: Mapping[str, UInt8[Tensor, "b h v H W 3"]]
     ) -> dict[str, dict[str, Float32[Tensor, "b h"]]]:
@@ -224,6 +256,7 @@ class DreamComparison:
             {name: self._crop(frames, index) for name, frames in models.items()},
             self._crop(recorded.last, index),
             self.lpips,
+            self.perceptual,
         )
 
     def _crop(self, frames: UInt8[Tensor, "*b v H W 3"], view: int) -> UInt8[Tensor, "*b h w 3"]:

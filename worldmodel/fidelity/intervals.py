@@ -1,5 +1,6 @@
 """Bootstrap intervals for means of values that come in groups."""
 
+from collections.abc import Callable
 from math import sqrt
 from statistics import NormalDist
 
@@ -47,6 +48,36 @@ def bootstrap_interval(
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     tail = expanded_tail(len(counts), level)
     low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def statistic_interval(
+    statistic: Callable[[Int64[np.ndarray, "k"]], float],
+    groups: Int64[np.ndarray, "n"],
+    *,
+    resamples: int = 400,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """As `bootstrap_interval`, of any statistic.
+
+    Args:
+        statistic: Its value for the measurements with these indices, some of which come several times.
+        groups: The group of each measurement.
+        resamples: Number of bootstrap samples.
+        level: Coverage, between 0 and 1.
+        seed: Seed of the resampling.
+
+    Returns:
+        Lower and upper end, or `None` with fewer than `FEWEST_GROUPS` groups.
+    """
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    if len(members) < FEWEST_GROUPS:
+        return None
+    drawn = np.random.default_rng(seed).integers(len(members), size=(resamples, len(members)))
+    values = [statistic(np.concatenate([members[group] for group in row])) for row in drawn]
+    tail = expanded_tail(len(members), level)
+    low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
 

@@ -5,18 +5,20 @@ from typing import Any
 
 from worldmodel.display.words import Interval, listed, order_of, sign_of, span
 from worldmodel.fidelity.intervals import TOO_FEW
+from worldmodel.fidelity.uncertainty.report import uncertainty_meaning
 
 
 def meaning(report: Mapping[str, Any]) -> list[str]:
     """Whether dreams are better than copying the last frame, follow the actions, and agree between their cameras.
 
-    A claim needs 95% intervals that do not overlap, or one that excludes 0; otherwise the sentence says that it
-    cannot be told.
+    With the scores of disagreement also whether it tells where dreams are wrong. A claim needs 95% intervals that do
+    not overlap, or one that excludes 0; otherwise the sentence says that it cannot be told.
 
     Args:
         report: What `measure_fidelity` returns.
     """
-    return [*_pictures(report), _actions(report), *_cameras(report)]
+    doubts = uncertainty_meaning(report["uncertainty"]) if "uncertainty" in report else []
+    return [*_pictures(report), _actions(report), *_cameras(report), *doubts]
 
 
 def _pictures(report: Mapping[str, Any]) -> list[str]:

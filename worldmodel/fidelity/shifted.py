@@ -10,9 +10,11 @@ from rich.table import Table
 from worldmodel.data import open_episodes
 from worldmodel.data.options import DataOptions
 from worldmodel.data.source import TableSource
-from worldmodel.fidelity.report import CROSS_VIEW, METRICS, object_metrics
+from worldmodel.fidelity.report import CROSS_VIEW, object_metrics, picture_metrics
 
 IN_DISTRIBUTION = "in distribution"
+RISING = ("psnr", "ssim", "masked_psnr")
+"""Metrics of pictures of which more is better."""
 
 
 def measure_shifted(
@@ -61,9 +63,9 @@ def shifted_table(report: Mapping[str, Any]) -> Table:
     for horizon in horizons:
         table.add_column(horizon, justify="right")
     for view in report["cameras"]:
-        for metric, (label, pattern) in METRICS.items():
+        for metric, (label, pattern) in picture_metrics(report, view).items():
             path = (view, metric)
-            sign = -1 if metric == "lpips" else 1
+            sign = 1 if metric in RISING else -1
             _add_rows(table, f"{view}: {label}", rows, path, ("cameras",), pattern, sign, horizons)
         table.add_section()
     for name in report.get("objects", {}):

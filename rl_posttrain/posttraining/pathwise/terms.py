@@ -11,9 +11,10 @@ from policy_eval.judge.inverse_dynamics import InverseDynamics
 from rl_posttrain.posttraining.pathwise.config import PathwiseConfig
 from rl_posttrain.rewards.decoded import DecodedActions
 from rl_posttrain.rewards.extra import parsed, resolved, rewards_read
-from rl_posttrain.rewards.perceptual import Perceptual, Trunk, missing_reason
+from rl_posttrain.rewards.perceptual import Perceptual
 from rl_posttrain.rewards.predictions import CheckedPictures, PictureReward, WeightedPictures
 from rl_posttrain.rewards.realism import Realism
+from worldmodel.fidelity.perceptual import Trunk, missing_reason
 from worldmodel.model.codec import PixelCodec
 from worldmodel.world_model import WorldModel
 

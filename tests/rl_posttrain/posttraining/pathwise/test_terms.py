@@ -40,7 +40,7 @@ def test_rewards_without_weight_or_input_are_not_there(tmp_path):
 
 
 def test_a_missing_trunk_is_said_and_noted(monkeypatch, capsys):
-    monkeypatch.setattr("rl_posttrain.rewards.perceptual.absent", lambda *modules: modules[0])
+    monkeypatch.setattr("worldmodel.fidelity.perceptual.absent", lambda *modules: modules[0])
     terms = build_terms(PathwiseConfig(realism=0.0), tiny_world(), None)
     assert terms.rewards == {}
     said = capsys.readouterr().out

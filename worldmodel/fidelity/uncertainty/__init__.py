@@ -1,0 +1,1 @@
+"""Whether noise seeds disagree where a dream is wrong."""
