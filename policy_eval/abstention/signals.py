@@ -22,7 +22,7 @@ from policy_eval.evaluation import Trial
 from policy_eval.judge.inverse_dynamics import InverseDynamics
 from worldmodel.data import Clip
 from worldmodel.dreams.starts import Starts
-from worldmodel.fidelity.uncertainty import disagreement
+from worldmodel.fidelity.uncertainty.calibration import disagreement
 from worldmodel.model.folder import fingerprint
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.world_model import WorldModel

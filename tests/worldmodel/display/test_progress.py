@@ -7,7 +7,7 @@ from worldmodel.display.progress import ProgressLine
 
 def test_without_a_terminal_there_is_a_line_at_every_interval_and_one_at_the_end(capsys, tmp_path):
     log = tmp_path / "train.log"
-    with ProgressLine("pretrain", 4, unit="steps", log=log, interval=60) as progress:
+    with ProgressLine("pretrain", 4, unit="steps", log=log, interval=60.0) as progress:
         progress.advance(note="loss 0.5")  # too early for a line
         progress.shown -= 60
         progress.advance(note="loss 0.25")
