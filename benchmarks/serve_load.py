@@ -53,7 +53,8 @@ class Load(Served):
     processes: int = 2
     """Processes of the server."""
     batch: int = 1
-    """Rows that are computed together. Visitors who do not step at the same time share no pass, so 1 is cheapest."""
+    """Rows that are computed together. With 1, steps are answered soonest while the cores have time left. Visitors who
+    wait for a busy server share a pass, so that a larger batch makes more steps."""
     num_steps: int = 1
     """Denoising steps per frame."""
 
