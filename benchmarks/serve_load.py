@@ -2,9 +2,9 @@
 
 Every visitor has a connection and a session of one dream, and makes a step every `--interval` seconds; the first steps
 are spread over one interval. All leave when the time is over, also if the server is too slow for all of their steps.
-After a fifth of the time, memory is compared with what it was then. The resident memory is that of all processes of the
-server together, as Linux counts it; what they share counts several times. The CPU time of a step, of the server and of
-the visitors, says how many steps a second the cores could do if nothing else ran on them.
+From a fifth of the time on until the visitors leave, memory is compared with what it was then. The resident memory is
+that of all processes of the server together, as Linux counts it; what they share counts several times. The CPU time of
+a step, of the server and of the visitors, says how many steps a second the cores could do if nothing else ran on them.
 
 A server that is too slow should stay fair: no errors, and the same number of steps for each visitor. The fewest and the
 most steps of a visitor are in the table.
@@ -53,7 +53,8 @@ class Load(Served):
     processes: int = 2
     """Processes of the server."""
     batch: int = 1
-    """Rows that are computed together. Visitors who do not step at the same time share no pass, so 1 is cheapest."""
+    """Rows that are computed together. With 1, steps are answered soonest while the cores have time left. Visitors who
+    wait for a busy server share a pass, so that a larger batch makes more steps."""
     num_steps: int = 1
     """Denoising steps per frame."""
 
@@ -168,7 +169,8 @@ def load(config: Load) -> dict:
 
 def figures_of(config: Load, seen: Seen) -> dict:
     """What the visitors saw, in numbers."""
-    warm = [memory for gone, memory in seen.memory if gone >= WARM * 60 * config.minutes]
+    over = 60 * config.minutes  # those who then leave give memory back
+    warm = [memory for gone, memory in seen.memory if WARM * over <= gone <= over]
     p50, p99 = np.percentile(seen.seconds, [50, 99]) * 1000
     each = [seen.steps.get(index, 0) for index in range(config.sessions)]
     server, visitors = (1000 * spent / len(seen.seconds) for spent in seen.cpu)

@@ -39,7 +39,8 @@ def s3_store(folder: Path) -> Iterator[str]:
     with serving([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port):
         os.environ.update(settings)
         try:
-            system = fsspec.filesystem("s3", skip_instance_cache=True)
+            fsspec.get_filesystem_class("s3").clear_instance_cache()  # a driver of before asks at another port
+            system = fsspec.filesystem("s3")
             system.mkdir(BUCKET)
             for file in folder.rglob("*"):
                 if file.is_file():

@@ -10,9 +10,9 @@ the wall time in all, the wall time from the start of the first cell to the end 
 processes, in which PyTorch is imported and the world model is loaded), and the CPU time of the cells. On a busy machine
 only the CPU time means something: where it does not grow with the workers, two idle cores halve the wall time.
 
-A Ray cluster usually runs before a ranking begins. So Ray is started before each turn, its processes get the time to
-load what they need, and the seconds that its start took have a column of their own. The last row counts them: it
-compares one process, without Ray, with two workers for which Ray has to be started first.
+A Ray cluster usually runs before a ranking begins. So Ray is started before each turn, and the seconds until its
+processes have loaded what they need have a column of their own. The last row counts them: it compares one process,
+without Ray, with two workers for which Ray has to be started first.
 """
 
 import os
@@ -106,9 +106,8 @@ def cluster_of(number: int):
     options = {"include_dashboard": False, "object_store_memory": 80_000_000, "log_to_driver": False}
     ray.init(address="local", num_cpus=number, logging_level="error", **options)
     try:
-        start = time.time() - began
         come_to_rest()
-        yield start
+        yield time.time() - began
     finally:
         ray.shutdown()
 

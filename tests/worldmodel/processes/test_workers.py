@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from worldmodel.processes.cluster import Worker, check_address, places
+from worldmodel.processes.cluster import Worker, check_address, join, places
 from worldmodel.processes.workers import ALONE, Workers, read_workers
 
 pytest.importorskip("ray")
@@ -131,3 +131,17 @@ def test_a_worker_without_that_folder_says_so_in_its_errors(tmp_path):
         ValueError, match=rf"no folder data \(the node {socket.gethostname()} .* has no folder {missing}"
     ):
         worker.call(refuse, "data")
+
+
+def test_a_cluster_that_does_not_start_is_told_in_one_line(monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def init(address: str = "", **options: object) -> None:
+        raise ConnectionError("nothing runs") if address else Exception("timed out\n  during startup")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(
+        ValueError, match=r"^--workers ray: Ray did not start on this machine: timed out during startup$"
+    ):
+        join(Workers(0, "ray"))
