@@ -124,7 +124,7 @@ def test_an_action_that_was_not_the_one_ahead_is_the_one_that_counts():
     other, told = world.stream(context), {"ahead": actions[:, 1:]}
     other.step(actions[:, 0], **told)
     other.step(actions[:, 1], num_steps=1)  # another number of steps, another temperature, other streams
-    other.step(actions[:, 2], temperature=0.5)
+    other.step(actions[:, 2], temperature=0.5, ahead=actions[:, 3:])
     other.restore(other.snapshot())
     other.step(actions[:, 3], temperature=0.5)
     assert len(calls) == 4
