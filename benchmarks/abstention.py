@@ -202,7 +202,7 @@ class Place:
         scores = judge.told()
         ended = [cut(trial, row, setup.loaded_judge.threshold) for trial, row in zip(trials, scores, strict=True)]
         traces = {kind: signal(ended) for kind, signal in self.signals(setup.loaded_starts).items()}
-        found = {"seeds": [trial.seed for trial in trials], "scores": scores.tolist()}
+        found = {"start": [trial.seed for trial in trials], "scores": scores.tolist()}
         return found | {kind: [trace.tolist() for trace in some] for kind, some in traces.items()}
 
 
@@ -275,14 +275,14 @@ def limits(config: AbstentionBenchmark, known: Mapping, threshold: float) -> dic
 def dreams_of(known: Mapping, threshold: float, parts: Mapping[str, Sequence[Mapping]]) -> Dreams:
     """The outcomes of all dreams in a world model, with those that each way of abstaining leaves undecided."""
     band = Band(known["threshold"], known["doubt"])
-    columns: dict[str, list] = {name: [] for name in ("seeds", "outcomes", "steps", "judge", *known["limits"])}
+    columns: dict[str, list] = {name: [] for name in ("start", "outcomes", "steps", "judge", *known["limits"])}
     for some in parts.values():
         row: dict[str, list] = {name: [] for name in columns}
         for part in some:
-            for index, seed in enumerate(part["seeds"]):
+            for index, seed in enumerate(part["start"]):
                 scores = np.array(part["scores"][index])
                 steps, outcome = ending(scores, threshold)
-                row["seeds"].append(seed)
+                row["start"].append(seed)
                 row["outcomes"].append(outcome)
                 row["steps"].append(steps)
                 row["judge"].append(float(band.verdicts(scores.max(keepdims=True))[0]))
@@ -294,7 +294,7 @@ def dreams_of(known: Mapping, threshold: float, parts: Mapping[str, Sequence[Map
             columns[name].append(values)
     arrays = {name: np.array(values, float) for name, values in columns.items()}
     breaks = {kind: arrays[kind] for kind in known["limits"]}
-    return Dreams(arrays["seeds"][0].astype(int), arrays["outcomes"], arrays["steps"], arrays["judge"], breaks)
+    return Dreams(arrays["start"][0].astype(int), arrays["outcomes"], arrays["steps"], arrays["judge"], breaks)
 
 
 def check_settings(config: AbstentionBenchmark) -> None:

@@ -63,18 +63,18 @@ def rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def draw(found: Mapping[str, Any]) -> bytes:
-    """Median signal of each policy over time, with the limit, above the share of its dreams that are unsure; a PNG."""
+    """The signal that one dream in ten exceeds, with the limit, above the share of dreams that are unsure; a PNG."""
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True)
     for number, each in enumerate(found["policies"]):
         style = {"color": f"C{number % 10}", "lw": 1.4, "ls": "-" if number < 10 else "--"}
-        steps = np.arange(1, len(each["median"]) + 1)
-        above.plot(steps, each["median"], label=each["name"], **style)
+        steps = np.arange(1, len(each["upper"]) + 1)
+        above.plot(steps, each["upper"], label=each["name"], **style)
         begins = np.sort(list(each["unsure_from"].values()))
         below.step(steps, np.searchsorted(begins, steps, side="right") / each["n"], where="post", **style)
     above.axhline(found["limit"]["value"], color="0.4", lw=1, ls=":", label="limit")
-    above.set_ylabel("median signal", fontsize=9)
+    above.set_ylabel("signal of one in ten", fontsize=9)
     below.set(xlabel="step", ylim=(-0.02, 1.02))
     below.set_ylabel("share unsure", fontsize=9)
     for axes in (above, below):

@@ -135,12 +135,12 @@ class Abstained:
             kept = decided(scores, breaks)
             left_out = {str(seed): breaks[seed] for seed in scores.seeds[~kept].tolist()}
             row = {"name": name, **asdict(Bounds.of(scores.outcomes, kept)), "unsure_from": left_out}
-            policies.append({**row, "median": medians(self.traces.get(name, {}))})
+            policies.append({**row, "upper": upper(self.traces.get(name, {}))})
         return {"signal": self.kind, "limit": self.limit.to_json(), "policies": policies}
 
 
-def medians(traces: Mapping[int, Trace]) -> list[float]:
-    """Median signal at each step over the dreams that get so far."""
+def upper(traces: Mapping[int, Trace]) -> list[float]:
+    """The signal that one dream in ten exceeds, at each step, of the dreams that get so far."""
     longest = max((len(trace) for trace in traces.values()), default=0)
     rows = [[trace[step] for trace in traces.values() if len(trace) > step] for step in range(longest)]
-    return [float(np.median(row)) for row in rows]
+    return [float(np.quantile(row, 0.9)) for row in rows]

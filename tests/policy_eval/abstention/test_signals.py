@@ -196,7 +196,7 @@ def test_undecided_dreams_are_left_out_and_counted():
     report = found.to_json()
     one, _ = report["policies"]
     assert (one["n"], one["decided"], one["low"], one["high"]) == (3, 2, 1 / 3, 2 / 3)
-    assert one["unsure_from"] == {"5": 2} and one["median"] == pytest.approx([0.1, 0.9, 0.3])
+    assert one["unsure_from"] == {"5": 2} and one["upper"] == pytest.approx([0.1, 0.9, 0.3])
     assert rows(report)[0] == ("one", "2 of 3 (67%)", "0.50", "0.33 and 0.67", "2")
     assert rows(report)[1][2] == "-" and draw(report).startswith(b"\x89PNG")
     assert "Of the 5 dreams of recordings that end otherwise 80% are above it." in sentences(report)
