@@ -12,13 +12,13 @@ from worldmodel.display.plots import panel, png
 from worldmodel.dreams.film import compare, dream_episode
 from worldmodel.fidelity.meaning import meaning
 from worldmodel.fidelity.report import draw_panel, fidelity_table, panels_of
-from worldmodel.fidelity.uncertainty.report import COLUMNS, draw_curve, uncertainty_rows
+from worldmodel.fidelity.uncertainty.report import COLUMNS, EXPLAINED, draw_curve, uncertainty_rows
 from worldmodel.world_model import WorldModel
 
 SEEDS = (
     "Every window was dreamed again under other noise. The disagreement of these further dreams is compared with the "
-    "error of the first one, at each frame by itself; brackets are 95% intervals over episodes. The trivial predictor "
-    "is how far the dream has moved from the last recorded frame."
+    "error of the first one; brackets are 95% intervals over episodes. The trivial predictor is how far the dream has "
+    "moved from the last recorded frame."
 )
 
 
@@ -56,7 +56,7 @@ def write_page(report: Mapping[str, Any], world: WorldModel, source: EpisodeSour
         page.text(about["lpips"])
     if "uncertainty" in report:
         page.heading("Does disagreement predict the error?")
-        page.text(SEEDS)
+        page.text(f"{SEEDS} {EXPLAINED}")
         page.table(COLUMNS, uncertainty_rows(report["uncertainty"]))
         page.plots({"Error of the most certain dreams": curve(report["uncertainty"])})
     page.write(file)

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from worldmodel.fidelity.uncertainty.report import COLUMNS, uncertainty_rows
+from worldmodel.fidelity.uncertainty.report import COLUMNS, EXPLAINED, uncertainty_rows
 from worldmodel.files import write_atomically
 
 METRICS = {
@@ -40,6 +40,7 @@ def print_fidelity(report: Mapping[str, Any], console: Console | None = None) ->
     console.print(fidelity_table(report))
     if "uncertainty" in report:
         console.print(_table(COLUMNS, uncertainty_rows(report["uncertainty"])))
+        console.print(EXPLAINED, soft_wrap=True)
     reason = report["metadata"]["lpips"]
     if reason is not None:
         console.print(reason, markup=False, soft_wrap=True)
