@@ -27,7 +27,8 @@ class AbstainOptions:
     """Say of each dream from which step on it is not to be trusted. With inverse-dynamics this is where the actions
     decoded from the frames differ from those that the policy gave; with seeds, where a second dream of the same actions
     differs. Such a trial is unsure, unless it has succeeded before. The policies are then ranked by their other trials,
-    and you are told how many those are and between which two rates the success of all trials lies."""
+    and you are told how many those are and between which two rates the success of all trials lies. In PushT-Position
+    neither signal told wrong dreams from right ones, so look at the report before you believe it."""
     abstain_data: DataPath | None = None
     """Recorded episodes that set the limit of --abstain, with `next.success` and with actions like those of the
     policies, such as real rollouts of them; other episodes than those of --data. The world model dreams them again.
