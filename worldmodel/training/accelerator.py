@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.tracking import LoggerType, get_available_trackers
 from accelerate.utils import (
     DistributedDataParallelKwargs,
@@ -47,6 +48,8 @@ def start_accelerator(device: str, out: Path, log: Tracker = "tensorboard") -> A
     chosen = choose_device(device)
     if chosen.type == "cuda" and chosen.index is not None:
         torch.cuda.set_device(chosen)
+    if os.environ.get("WORLD_SIZE", "1") == "1":  # an earlier run of this process may have had another number format
+        AcceleratorState._reset_state()
     accelerator = Accelerator(
         cpu=chosen.type == "cpu",
         mixed_precision="bf16" if compute_dtype(chosen) == torch.bfloat16 else "no",

@@ -3,10 +3,12 @@
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.tracking import GeneralTracker, get_available_trackers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rl_posttrain.imagination.log import ImagineLog
+from worldmodel.model.precision import full_precision
 from worldmodel.training.accelerator import start_accelerator
 from worldmodel.training.log import RunLog
 
@@ -88,3 +90,11 @@ def test_a_tracker_that_is_not_installed_is_one_line(tmp_path):
         pytest.skip("all are installed")
     with pytest.raises(ValueError, match=f"--log {missing[0]}: .* not installed; .*`pip install {missing[0]}`"):
         start_accelerator("cpu", tmp_path, missing[0])
+
+
+def test_a_run_may_have_another_number_format_than_the_one_before_it(tmp_path):
+    AcceleratorState._reset_state()
+    Accelerator(cpu=True, mixed_precision="bf16")
+    with full_precision():
+        assert start_accelerator("cpu", tmp_path, "none").mixed_precision == "no"
+    AcceleratorState._reset_state()
