@@ -26,6 +26,7 @@ from rl_posttrain.alignment_page import write_page
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.options import ColumnOptions, DataOptions
 from worldmodel.display.progress import ProgressLine
+from worldmodel.display.ranges import Count, Positive, Whole, check_ranges
 from worldmodel.envs import make_simulator
 from worldmodel.envs.episode import schema_of
 from worldmodel.envs.protocol import describe
@@ -68,30 +69,30 @@ class AlignConfig:
     """Held-out episodes from whose starts the policies are ranked."""
     out: Path
     """Folder for rollouts, aligned world models and judges, rankings, `align.json`, and a page, report.html."""
-    horizon: int
+    horizon: Count
     """Maximum number of steps of a trial; an action is held over the stride of the world model."""
     real_scores: Path
     """Real trials from the same starts, a JSON file of scores by policy."""
-    rollouts: tuple[int, ...] = (25, 100)
+    rollouts: tuple[Count, ...] = (25, 100)
     """Numbers of real rollouts to align with; each number takes the first of the same rollouts. The last quarter of
     them is used only to calibrate."""
-    episodes: int | str = 100
+    episodes: Count | str = 100
     """Dreamed trials of each policy: a number means the first episodes of the data, `0:50,60` means 0 to 49 and 60."""
-    steps: int = 400
+    steps: Whole = 400
     """Optimiser steps of the world model; with 0 only the judge is aligned."""
-    batch: int = 8
+    batch: Count = 8
     """Clips per step."""
-    learning_rate: float = 3e-4
+    learning_rate: Positive = 3e-4
     """Peak learning rate of the world model."""
-    judge_steps: int = 600
+    judge_steps: Count = 600
     """Optimiser steps of the judge."""
     calibrate: bool = True
     """Set the judge's threshold so that dreams succeed as often as the rollouts did."""
-    workers: int | str = 1
+    workers: Whole | str = 1
     """Number of processes that share the dreamed trials; or ray, or ray://HOST:PORT, as in `worldmodel rank`."""
-    num_steps: int = 2
+    num_steps: Count = 2
     """Denoising steps per frame."""
-    seed: int = 77
+    seed: Whole = 77
     """Rollout i starts from the reset seed `seed * 100000 + i`; no start in --data may have one of these seeds."""
     columns: Annotated[ColumnOptions, tyro.conf.arg(name="")] = field(default_factory=ColumnOptions)
     """Which columns of --data, --world-data and --judge-data to read."""
@@ -111,6 +112,7 @@ def align(config: AlignConfig) -> dict:
     Raises:
         ValueError: A rollout would begin where the policies are tested, or something does not fit.
     """
+    check_ranges(config)
     command_device(config.device)
     numbers = sorted(set(config.rollouts))
     least = max(4, 2 * len(find_policies(config.policies)) if config.calibrate else 0)

@@ -31,6 +31,7 @@ from policy_eval.judge.find import load_judge, load_trained, reward_range
 from policy_eval.judge.judge import LearnedJudge
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
+from worldmodel.display.ranges import Count, Whole, check_ranges
 from worldmodel.dreams.context import check_views
 from worldmodel.dreams.verdict import Judge
 from worldmodel.envs import has_simulator, lacks
@@ -74,19 +75,19 @@ class DemoConfig:
     real: str = ""
     """Environment of the fresh episodes and of the simulator beside the dream, a name or module:Class; by default that
     of the training data."""
-    num_steps: int = 2
+    num_steps: Count = 2
     """Denoising steps per frame at first; you can change them on the page."""
     host: str = "127.0.0.1"
     """Address of the network interface that the page is served on. By default only this machine can open the page;
     with 0.0.0.0 everybody can who reaches this machine by network, and there is no password."""
-    port: int = 7860
+    port: Whole = 7860
     """The page is at http://HOST:PORT."""
     root_path: str = ""
     """Path under which a reverse proxy shows the page, such as /demo, or the whole address, such as
     https://example.org/demo; the latter if the proxy does not send X-Forwarded-Host and X-Forwarded-Proto."""
     no_browser: bool = False
     """Do not open the page in the default browser."""
-    visitors: int = 16
+    visitors: Count = 16
     """Maximum number of visitors at a time."""
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
@@ -295,6 +296,7 @@ def run_demo(config: DemoConfig) -> None:
     Raises:
         ValueError: An option does not fit; see `build_page` and `launch`.
     """
+    check_ranges(config)
     check_root_path(config.root_path)
     torch.set_num_threads(1)  # with two threads the speed of single frames varies
     world = WorldModel.load(config.world, command_device(config.device))

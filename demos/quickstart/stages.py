@@ -28,6 +28,7 @@ from rl_posttrain.posttraining.changes import meaning as change_meaning
 from worldmodel.data import open_episodes
 from worldmodel.data.video.write import write_video
 from worldmodel.display.html import Report
+from worldmodel.display.ranges import Count, Positive, Weight, check_ranges
 from worldmodel.dreams.film import compare, dream_episode
 from worldmodel.envs.record import RecordConfig, record
 from worldmodel.fidelity.meaning import meaning as fidelity_meaning
@@ -52,19 +53,19 @@ class QuickstartConfig:
     """Folder for data, world model, videos and the report."""
     world: str | Path = "checkpoints/pusht"
     """World model to continue from; without one, training starts from nothing."""
-    episodes: int = 60
+    episodes: Count = 60
     """Recorded episodes to train on."""
-    held_out_episodes: int = 8
+    held_out_episodes: Count = 8
     """Recorded episodes that are only dreamed and measured."""
-    train_minutes: float = 2.5
+    train_minutes: Positive = 2.5
     """Minutes of training."""
-    train_steps: int = 100_000
+    train_steps: Count = 100_000
     """Maximum number of training steps; training ends earlier if the minutes are over."""
-    horizon: int = 50
+    horizon: Count = 50
     """Dreamed frames per window."""
-    videos: int = 3
+    videos: Count = 3
     """Held-out episodes shown as videos."""
-    posttrain_minutes: float = 1.0
+    posttrain_minutes: Positive = 1.0
     """Minutes of post-training; it ends after --train-steps updates at the latest."""
     policy: str | Path = "checkpoints/policies/pusht-position/demos-150"
     """Policy to improve in imagination; without one, this stage is left out."""
@@ -72,15 +73,15 @@ class QuickstartConfig:
     """Judge of those dreams."""
     policies: Path = Path("checkpoints/policies/pusht-position")
     """Graded policies, three of which are ranked; without them, this stage is left out."""
-    rank_episodes: int = 10
+    rank_episodes: Count = 10
     """Number of dreamed trials, and of real trials, of each policy."""
-    imagine_minutes: float = 1.0
+    imagine_minutes: Positive = 1.0
     """Minutes of imagination."""
-    trials: int = 30
+    trials: Count = 30
     """Real trials of the policy before and after."""
     overwrite: bool = False
     """Replace what an earlier quickstart left in --out; recordings that fit are kept."""
-    install_seconds: float = 0.0
+    install_seconds: Weight = 0.0
     """How long the installation took, for the table of timings."""
     device: str = "auto"
     """Where the networks run: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
@@ -323,6 +324,7 @@ def run_quickstart(config: QuickstartConfig) -> None:
     Raises:
         ValueError: The folder holds something, and `overwrite` is not set.
     """
+    check_ranges(config)
     check_out(config.out, "report.html", overwrite=config.overwrite)
     with logged(config.out / "quickstart.log"):
         _run_stages(config)

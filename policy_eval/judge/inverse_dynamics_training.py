@@ -20,6 +20,7 @@ from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.display.progress import LOG
+from worldmodel.display.ranges import Count, InnerShare, Positive, Several, Weight, Whole, check_ranges
 from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
@@ -55,40 +56,40 @@ class InverseDynamicsTraining:
     world: str | Path | None = None
     """Folder of a world model, or hf://USER/NAME@REV. Its dreams of the held-out episodes are decoded, too, and it sets
     the stride and --relative-to."""
-    relative_to: dict[int, int] = field(default_factory=dict)
+    relative_to: dict[Whole, Whole] = field(default_factory=dict)
     """Pairs of an action dim and a state dim. The action is an absolute target for that state, and is decoded relative
     to it."""
-    cap: float | None = None
+    cap: Positive | None = None
     """Longest displacement of the relative dims; longer ones are shortened to it. By default none is shortened."""
     displacement: bool = True
     """Actions are displacements, as relative ones are; otherwise they are positions."""
-    state_weight: float = 1.0
+    state_weight: Weight = 1.0
     """Weight of a second task: to tell the robot's state and how far it has moved from the code of every frame. It
     makes the network look closely at the robot; only pictures are decoded later. Of no effect without states."""
     states: bool = False
     """Read the robot's state beside the pictures, which tells its motion more precisely. As a reward this has a price:
     a dream whose pictures lose the robot is not noticed while its states are right."""
-    steps: int = 700
+    steps: Count = 700
     """Optimiser steps."""
-    head_steps: int = 2000
+    head_steps: Whole = 2000
     """Steps of the perceptrons alone, afterwards. These are cheap: the pictures need not be looked at again."""
-    batch: int = 8
+    batch: Count = 8
     """Clips per step."""
-    frames: int = 8
+    frames: Several = 8
     """Frames per clip."""
-    learning_rate: float = 2e-3
+    learning_rate: Positive = 2e-3
     """Peak learning rate of AdamW, with cosine decay."""
-    validation_episodes: int | None = None
+    validation_episodes: Whole | None = None
     """Number of held-out episodes, the last ones of the data; by default 40, or a fifth of a smaller data set. Every
     second one sets the limits of what is visible, the others are measured."""
-    visible: float = 0.9
+    visible: InnerShare = 0.9
     """Share of the variance of a dim that has to be explained. Moments with larger predicted errors than this allows
     count as not visible, and are left out by the rewards."""
-    num_steps: int = 2
+    num_steps: Count = 2
     """Denoising steps of the dreams."""
     overwrite: bool = False
     """Replace what an earlier run left in --out."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of weights, batches and dreams."""
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
@@ -108,6 +109,7 @@ def train_inverse_dynamics(config: InverseDynamicsTraining) -> dict:
         ValueError: The data has no actions, does not fit the world model, too few episodes are held out, or the loss
             is not finite.
     """
+    check_ranges(config)
     check_out(config.out, "config.json", overwrite=config.overwrite)
     if not 0 < config.visible < 1:
         raise ValueError(f"--visible {config.visible}: a share of the variance between 0 and 1")

@@ -31,6 +31,7 @@ from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.cache.sentences import known_rows, words_of
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.display.progress import LOG
+from worldmodel.display.ranges import Count, InnerShare, Positive, Several, Whole, check_ranges
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
 from worldmodel.model.precision import autocast
@@ -57,7 +58,7 @@ class JudgeConfig:
     The judge then needs no labels: it learns from --data how many steps lie between two frames, and rewards frames
     that are few steps from the nearest pictures. 8 or more pictures, with the robot in various places, are better than
     one. Other pictures can be given later, in Python or on the demo page."""
-    farthest: int = 40
+    farthest: Several = 40
     """Only with --goals: the number of steps from the goal at which the reward is 0. The judge does not tell more steps
     apart, so they should be about as many as the task takes."""
     task_words: str | None = None
@@ -66,19 +67,19 @@ class JudgeConfig:
     world: str | Path | None = None
     """Folder of a world model, or hf://USER/NAME@REV. The judge is then also measured on the model's dreams of the test
     episodes."""
-    dreams: int = 0
+    dreams: Whole = 0
     """Number of training episodes of which --world makes dreams, under their recorded actions, for the judge to learn
     from. The threshold is then set on dreams, too. 0 for none."""
-    steps: int = 1500
+    steps: Count = 1500
     """Optimiser steps."""
-    batch: int = 64
+    batch: Count = 64
     """Frames per step."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Peak learning rate of AdamW, with cosine decay."""
-    held_out: float = 0.25
+    held_out: InnerShare = 0.25
     """Share of the episodes, the last ones, that the judge is not trained on: half of them set the threshold, half
     test."""
-    num_steps: int = 2
+    num_steps: Count = 2
     """Denoising steps of the dreams."""
     init: str | Path | None = None
     """Folder of a judge to start from; its range of rewards is kept."""
@@ -86,7 +87,7 @@ class JudgeConfig:
     """Data set to test on. Then no episode of --data is used to test, and twice as many set the threshold."""
     overwrite: bool = False
     """Replace what an earlier run left in --out."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of weights and batches."""
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
@@ -103,6 +104,7 @@ def train_judge(config: JudgeConfig) -> dict:
         ValueError: The data has no successes or no failures, dreams are asked for without a world
             model, or the loss is not finite.
     """
+    check_ranges(config)
     check_out(config.out, "judge.json", overwrite=config.overwrite)
     device = training_device(config.device)
     if config.goals is not None:
@@ -165,8 +167,6 @@ def train_goal_judge(config: JudgeConfig, device: torch.device) -> dict:
         if getattr(config, option):
             given = f"--{option.replace('_', '-')} {getattr(config, option)}"
             raise ValueError(f"{given} does not go with --goals {config.goals}")
-    if config.farthest < 2:
-        raise ValueError(f"--farthest is at least 2 steps, got {config.farthest}")
     source, tested, (train, calibration, test) = read_data(config)
     shape = GoalShape(tuple(source.views), tuple(source.size), config.farthest)
     goals = read_goals(config.goals, shape.views, shape.size)

@@ -21,6 +21,7 @@ from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.cache.sentences import known_rows, words_of
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.display.progress import LOG
+from worldmodel.display.ranges import Count, Positive, Weight, Whole, check_ranges
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
 from worldmodel.model.precision import autocast
@@ -42,15 +43,15 @@ class CloneConfig:
     from all."""
     out: Path
     """Folder of the policy and of the page `report.html`."""
-    demos: int | None = None
+    demos: Count | None = None
     """Number of successful episodes to learn from, from the first one on; by default all."""
-    longest: int | None = None
+    longest: Count | None = None
     """Maximum number of steps up to the success; slower episodes, which may have succeeded by luck, are left out."""
-    steps: int = 2000
+    steps: Count = 2000
     """Optimiser steps."""
     views: tuple[str, ...] | None = None
     """Cameras that the policy sees; by default all."""
-    size: tuple[int, int] | None = None
+    size: tuple[Count, Count] | None = None
     """Height and width of the pictures that the policy sees; by default those of the data. For dreams they must be
     those of the world model."""
     goals: Path | None = None
@@ -63,29 +64,29 @@ class CloneConfig:
     policy can also be told new tasks. By default it is not told."""
     proprioception: bool = True
     """Show `observation.state` to the policy."""
-    relative_to: dict[int, int] = field(default_factory=dict)
+    relative_to: dict[Whole, Whole] = field(default_factory=dict)
     """Pairs of an action dim and a state dim. The action is an absolute target for that state, and is learned relative
     to it."""
-    cap: float | None = None
+    cap: Positive | None = None
     """Longest displacement of all relative targets together; longer ones are shortened."""
     head: Literal["regression", "flow"] = "regression"
     """What makes the plans. A regression learns the mean of the demonstrated plans. A flow learns how they are
     distributed: it carries out a sample, and can draw several plans for one observation."""
-    chunk: int = 1
+    chunk: Count = 1
     """Number of actions that the policy plans at once."""
-    replan_after: int | None = None
+    replan_after: Count | None = None
     """Number of actions of a plan that are carried out before the next plan is made; by default all."""
-    flow_steps: int = 5
+    flow_steps: Count = 5
     """Integration steps from noise to a plan; only for a flow."""
-    action_noise: float = 0.0
+    action_noise: Weight = 0.0
     """Standard deviation of the noise that the finished policy adds to its actions, in the units of the actions."""
-    batch: int = 64
+    batch: Count = 64
     """Frames per step."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Peak learning rate of AdamW, with cosine decay."""
     overwrite: bool = False
     """Replace what an earlier run left in --out."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of weights and batches."""
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
@@ -132,6 +133,7 @@ def clone(config: CloneConfig) -> Path:
     Raises:
         ValueError: The data lacks what the configuration asks for, or the loss is not finite.
     """
+    check_ranges(config)
     check_out(config.out, "policy.json", overwrite=config.overwrite)
     device = training_device(config.device)
     recorded = open_episodes(config.data, config.size, options=config.reading)
@@ -270,9 +272,6 @@ def check_clone(config: CloneConfig, source: EpisodeSource) -> tuple[str, ...]:
         raise ValueError(f"relative_to={config.relative_to} needs the state, but proprioception is off")
     dims = {"action_dim": source.action_dim, "state_dim": source.state_dim}
     check_relative_to(config.relative_to, data=source.name, **dims)
-    for name in ("steps", "batch", "chunk", "flow_steps"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is at least 1, got {getattr(config, name)}")
     if config.goals is not None and config.longest is not None:
         raise ValueError(f"--longest {config.longest} does not go with --goals, for which no successes are read")
     if config.goals is not None and config.task_words is not None:

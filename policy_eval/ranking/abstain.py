@@ -15,6 +15,7 @@ from policy_eval.ranking.setup import TrialSetup
 from policy_eval.scores import Scores
 from worldmodel.data import open_episodes
 from worldmodel.data.options import DataOptions, DataPath
+from worldmodel.display.ranges import ErrorRate
 from worldmodel.dreams.starts import Starts
 from worldmodel.files import read_object, write_json
 
@@ -33,7 +34,7 @@ class AbstainOptions:
     """Recorded episodes that set the limit of --abstain, with `next.success` and with actions like those of the
     policies, such as real rollouts of them; other episodes than those of --data. The world model dreams them again.
     At most a share --abstain-error of the recordings, and of the dreams that end as the recording did, is above it."""
-    abstain_error: float = 0.1
+    abstain_error: ErrorRate = 0.1
     """Share of faithful dreams that may be called unsure, above 0 and below 0.5. With 0.1 it takes at least 9 dreams
     that end as the recording did."""
     inverse_dynamics: str | Path | None = None
@@ -64,8 +65,6 @@ class AbstainOptions:
                 f"--inverse-dynamics goes with --abstain inverse-dynamics; got --abstain {self.abstain} and "
                 f"--inverse-dynamics {self.inverse_dynamics}"
             )
-        if not 0 < self.abstain_error < 0.5:
-            raise ValueError(f"--abstain-error is above 0 and below 0.5, got {self.abstain_error}")
 
 
 def limit_of(options: AbstainOptions, setup: TrialSetup, out: Path) -> Limit:

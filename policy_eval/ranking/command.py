@@ -23,6 +23,7 @@ from policy_eval.ranking.trials import Cell, check_policies, cut, gather, gather
 from policy_eval.scores import Scores
 from worldmodel.data.options import ColumnOptions, DataPath
 from worldmodel.display.progress import ProgressLine
+from worldmodel.display.ranges import Count, Weight, Whole, check_ranges
 from worldmodel.envs import check_env_name
 from worldmodel.files import read_object, remove_unfinished, shipped, write_json
 from worldmodel.model.folder import first_file
@@ -54,36 +55,36 @@ class RankConfig:
     reset seeds, which `worldmodel record` writes."""
     out: Path
     """Folder for ranking.json, report.html, videos, and the finished trials."""
-    horizon: int
+    horizon: Count
     """Maximum number of steps of a trial."""
-    episodes: int | str = 100
+    episodes: Count | str = 100
     """Dreamed trials of each policy: a number means the first episodes of the data, `0:50,60` means 0 to 49 and 60."""
     real: str = "none"
     """The real trials: none, or the environment in which to make them (pusht-position, metaworld:TASK,
     libero:SUITE/TASK, module:Class), or a file of their outcomes. The file is a CSV or parquet table with the columns
     policy, start and success, or JSON with scores by policy, like `real.json` beside the shipped policies."""
-    real_episodes: int | None = None
+    real_episodes: Count | None = None
     """Number of real trials of each policy; by default as many as dreamed trials."""
     faulty: Literal["failure", "left-out"] = "failure"
     """What a trial counts as in which the policy raises an error or returns no action: a failure, or it is left out."""
     control: Literal["none", "copy-last"] = "none"
     """copy-last ranks in a world whose frames never change, as a control of the judge."""
-    replays: int = 200
+    replays: Whole = 200
     """Maximum number of failed real trials, over all policies, that are dreamed again to see how optimistic dreams
     are."""
-    videos: int = 4
+    videos: Whole = 4
     """Number of videos of the worst disagreements. Where there is none, one dream is shown."""
-    num_steps: int = 2
+    num_steps: Count = 2
     """Denoising steps per frame."""
-    num_envs: int = 25
+    num_envs: Count = 25
     """Number of trials that run side by side and are saved together."""
-    workers: int | str = os.cpu_count() or 1
+    workers: Whole | str = os.cpu_count() or 1
     """Number of processes that share the trials, each with one thread; ray, a Ray cluster that runs here or that is
     started; or ray://HOST:PORT, another one."""
-    gpus_per_worker: float | None = None
+    gpus_per_worker: Weight | None = None
     """Share of a GPU that each worker of a Ray cluster takes; with 0.25 four workers share one. By default a whole one
     where --device is CUDA."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of the dreams' noise and of the resampling."""
     columns: Annotated[ColumnOptions, tyro.conf.arg(name="")] = field(default_factory=ColumnOptions)
     """Which columns of the data to read."""
@@ -133,6 +134,7 @@ def rank_policies(config: RankConfig) -> Ranking:
         ValueError: A folder holds no policy, two policies have the same name, the world model, the judge,
             the starts and the policies do not fit, or a finished cell was made with another setup.
     """
+    check_ranges(config)
     check(config)
     choose_device(config.device)
     policies = find_policies(config.policies)
@@ -281,16 +283,9 @@ def claim(out: Path) -> None:
 
 
 def check(config: RankConfig) -> None:
-    """Raise a `ValueError` for numbers out of range or settings that contradict each other."""
+    """Raise a `ValueError` for settings that contradict each other."""
     config.abstaining.check()
     read_workers(config.workers, config.gpus_per_worker)
-    for name in ("horizon", "num_envs"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is at least 1, got {getattr(config, name)}")
-    for name in ("episodes", "real_episodes"):
-        value = getattr(config, name)
-        if isinstance(value, int) and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is at least 1, got {value}")
     if config.real_table is not None and not config.real_table.is_file():
         raise ValueError(f"--real {config.real}: no such file of real trials")
     if config.real_table is None and config.real != "none":

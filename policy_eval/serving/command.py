@@ -21,6 +21,7 @@ from policy_eval.serving.policy_host import PolicyHost
 from policy_eval.serving.processes import Processes
 from worldmodel.data import open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
+from worldmodel.display.ranges import Count, Whole, check_ranges
 from worldmodel.dreams.starts import Starts
 from worldmodel.model.precision import command_device
 from worldmodel.processes import end_with_parent, terminate_as_interrupt
@@ -52,19 +53,19 @@ class ServeConfig:
     """Folder of the policy to serve, hf://USER/NAME@REV, module:name for a policy of yours, or lerobot:FOLDER."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 lets other machines in."""
-    port: int = 8000
+    port: Whole = 8000
     """Port to listen on; with 0 any free one."""
-    processes: int = 1
+    processes: Count = 1
     """Number of processes behind the port. Each loads the world model or the policy, and takes its share of the
     visitors; the limits hold for all of them together."""
     token: str | None = None
     """Text that visitors have to send as `Authorization: Bearer TOKEN`. Without a token everybody is let in."""
     origins: tuple[str, ...] = ()
     """Web pages whose scripts may connect, such as https://example.org; by default none."""
-    batch: int = 8
+    batch: Count = 8
     """Number of dreams that are computed together: 1, 2, 4, 8 or 16. It changes what a dream shows by rounding errors
     only, and each session can choose another one. Other visitors change nothing."""
-    num_steps: int = 2
+    num_steps: Count = 2
     """Denoising steps per frame; each session can choose another number."""
     plans: bool = False
     """Answer with all actions that the policy plans, not only with the next one."""
@@ -85,6 +86,7 @@ def serve(config: ServeConfig) -> None:
     Raises:
         ValueError: An option does not fit; the message names it.
     """
+    check_ranges(config)
     check(config)
     door = door_of(config)
     if config.processes > 1:
@@ -163,8 +165,6 @@ async def _until_interrupted(
 
 def check(config: ServeConfig) -> None:
     """Raise a `ValueError` for options that contradict each other."""
-    if config.processes < 1:
-        raise ValueError(f"--processes is at least 1, got {config.processes}")
     if config.processes > 1 and not hasattr(socket, "send_fds"):
         raise ValueError(f"--processes {config.processes}: {sys.platform} cannot share a port; use 1")
     if (config.world is None) == (config.policy is None):

@@ -17,6 +17,7 @@ from policy_eval.steering.page import meaning, print_table, write_page
 from policy_eval.steering.saved import SteeredDescription, build_steered, read_steered, save_steered
 from worldmodel.data.options import DataPath
 from worldmodel.display.progress import ProgressLine
+from worldmodel.display.ranges import Count, Weight, Whole, check_ranges
 from worldmodel.envs import check_env_name, make_simulator
 from worldmodel.envs.protocol import episode_limit
 from worldmodel.files import remove_unfinished, write_json
@@ -52,12 +53,12 @@ class SteerConfig:
     judge: str | Path | None = None
     """Judge whose reward of the last imagined frame is the score of a plan: a folder, hf://USER/NAME@REV, module:name,
     or the address of a server. Only a --scorer of yours goes without."""
-    k: int = 4
+    k: Count = 4
     """Number of plans to choose from. In PushT, with two action dims, 4 do what 16 do; a robot arm with four may gain
     from 16, and a decision then takes four times as long."""
-    lookahead: int = 8
+    lookahead: Count = 8
     """Number of imagined steps. When its plan is over, the policy goes on acting in the dream."""
-    spread: float = 0.3
+    spread: Weight = 0.3
     """Standard deviation of the offsets between the plans, as a share of half the range of the actions that the world
     model was trained on (for actions relative to the state, of their displacements)."""
     proposal: str = "jitter"
@@ -65,23 +66,23 @@ class SteerConfig:
     --head flow), or module:name of yours."""
     scorer: str = "value"
     """Who scores the imagined plans: value (the judge's reward of the last frame) or module:name of yours."""
-    context: int = 4
+    context: Count = 4
     """Number of past frames that a dream begins with."""
-    num_steps: int = 1
+    num_steps: Count = 1
     """Denoising steps per frame."""
     real: str = "none"
     """Environment in which to try the policy alone, with one of its K plans at random, and steered: pusht-position,
     metaworld:TASK, libero:SUITE/TASK, or module:Class."""
     data: DataPath | None = None
     """Recorded episodes to start the trials from, with reset seeds; nothing should have been trained on them."""
-    episodes: int | str = 100
+    episodes: Count | str = 100
     """Trials of each row: a number means the first episodes of the data, `0:50,60` means 0 to 49 and 60."""
-    horizon: int | None = None
+    horizon: Count | None = None
     """Maximum number of steps of a trial; by default as the environment sets it."""
-    workers: int | str = os.cpu_count() or 1
+    workers: Whole | str = os.cpu_count() or 1
     """Number of processes that share the trials, each with one thread; ray, a Ray cluster that runs here or that is
     started; or ray://HOST:PORT, another one."""
-    gpus_per_worker: float | None = None
+    gpus_per_worker: Weight | None = None
     """Share of a GPU that each worker of a Ray cluster takes; with 0.25 four workers share one. By default a whole one
     where --device is CUDA."""
     device: str = "auto"
@@ -101,6 +102,7 @@ def steer(config: SteerConfig) -> dict[str, Any]:
     Raises:
         ValueError: The parts do not fit, a number is out of range, or `--out` holds something else.
     """
+    check_ranges(config)
     check(config)
     policy = build_steered(config.described, choose_device(config.device))
     claim(config)
@@ -144,14 +146,8 @@ def compared(scores: Mapping[str, Scores]) -> dict[str, Any]:
 
 
 def check(config: SteerConfig) -> None:
-    """Raise a `ValueError` for numbers out of range or options that contradict each other."""
+    """Raise a `ValueError` for options that contradict each other."""
     read_workers(config.workers, config.gpus_per_worker)
-    for name in ("k", "lookahead", "context", "horizon"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} is at least 1, got {value}")
-    if config.spread < 0:
-        raise ValueError(f"--spread is at least 0, got {config.spread}")
     if config.scorer == "value" and config.judge is None:
         raise ValueError("--scorer value is the reward of a judge; pass --judge")
     if config.real != "none":

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from worldmodel.display.ranges import Count, Positive, Several, Whole, check_ranges
+
 
 @dataclass(frozen=True)
 class AdaptConfig:
@@ -16,22 +18,22 @@ class AdaptConfig:
     """Folder of the adapted policy, its rollouts and the page `report.html`; a stopped adaptation there goes on."""
     shift: str = ""
     """One controlled change of the environment, see `worldmodel record --help`; by default there is none."""
-    episodes: int = 20
+    episodes: Count = 20
     """Number of real rollouts to learn from, in all rounds together."""
-    rounds: int = 4
+    rounds: Count = 4
     """The policy learns after each round from the rollouts of all rounds so far, and makes the next ones itself."""
-    horizon: int = 60
+    horizon: Several = 60
     """Maximum number of actions of a rollout, and of a trial."""
-    steps: int = 500
+    steps: Count = 500
     """Optimiser steps after each round, on the policy's head; the encoders stay as they are."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Learning rate of AdamW at the first step of a round; it falls to 0."""
-    batch: int = 64
+    batch: Count = 64
     """Frames per step; each is paired with every later frame drawn from its episode."""
-    trials: int = 0
+    trials: Whole = 0
     """Real trials of the policy before and after, from the same fresh starts. The old one is kept if the adapted one
     does not succeed more often. Without trials the adapted policy is written unmeasured."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of batches and of the starts of rollouts and trials, which differ from those of `worldmodel record` with a
     seed below 1000."""
     device: str = "auto"
@@ -40,10 +42,6 @@ class AdaptConfig:
 
 def check_numbers(config: AdaptConfig) -> None:
     """Raise a `ValueError` naming the field that is out of range."""
-    for name, least in (("rounds", 1), ("horizon", 2), ("steps", 1), ("batch", 1), ("trials", 0), ("seed", 0)):
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} is at least {least}, got {getattr(config, name)}")
-    if not config.learning_rate > 0:
-        raise ValueError(f"learning_rate is above 0, got {config.learning_rate}")
-    if config.episodes < config.rounds or config.episodes % config.rounds:
+    check_ranges(config)
+    if config.episodes % config.rounds:
         raise ValueError(f"episodes is a multiple of rounds, got {config.episodes} and {config.rounds}")

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rl_posttrain.imagination.distil.config import DistilConfig, check_distil
+from rl_posttrain.imagination.distil.config import DistilConfig
 from rl_posttrain.imagination.learner import LearnConfig
 from rl_posttrain.rewards.extra import ExtraRewards
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
+from worldmodel.display.ranges import Count, InnerShare, Positive, Share, Weight, Whole, check_ranges
 from worldmodel.training.accelerator import Tracker
 
 
@@ -33,67 +34,67 @@ class ImagineConfig:
     method: Literal["actor-critic", "distil"] = "actor-critic"
     """How the policy learns: actor-critic explores and repeats what succeeded; distil imagines several plans at every
     decision and teaches the policy the best ones."""
-    updates: int = 18
+    updates: Count = 18
     """Maximum number of updates; each one dreams --streams dreams. With --method distil an update is a round."""
-    minutes: float | None = None
+    minutes: Positive | None = None
     """Minutes after which the run ends; by default there is no limit."""
     clock: Literal["wall", "cpu"] = "wall"
     """Clock of --minutes: wall time, or the CPU time of the process, which other programs do not disturb."""
-    streams: int = 40
+    streams: Count = 40
     """Dreams per update; they run side by side."""
-    noise_seeds: int = 2
+    noise_seeds: Count = 2
     """Number of dreams of every start, each with its own noise; their rewards count less where they disagree."""
-    persistence: float = 0.8
+    persistence: Share = 0.8
     """Correlation of the exploration noise between one action and the next; 0 is white noise."""
-    horizon: int = 30
+    horizon: Count = 30
     """Number of actions of a dream."""
     first_frames: bool = True
     """Start every dream from the first frame of an episode; otherwise from any frame before a success."""
-    context: int = 4
+    context: Count = 4
     """Real frames that a dream starts with; only one if it starts from the first frame of an episode."""
-    num_steps: int = 2
+    num_steps: Count = 2
     """Denoising steps per frame."""
-    temperature: float = 1.0
+    temperature: Weight = 1.0
     """Scale of the dreams' noise, in place of the world model's own; at 0 all noise seeds agree."""
-    pool: int = 512
+    pool: Count = 512
     """Number of starts to choose from; each has a priority."""
-    priority: float = 0.6
+    priority: Weight = 0.6
     """Exponent of a start's TD error in the probability that it is drawn; 0 draws uniformly."""
-    correction: float = 0.4
+    correction: Share = 0.4
     """Initial exponent of the importance weights, which grows to 1 over the run. With --learn.objective imitation only
     the critic's loss is weighted."""
-    refresh_interval: int = 5
+    refresh_interval: Count = 5
     """Number of updates after which a tenth of the pool is replaced: the starts where the critic's error is
     smallest."""
     trust: bool = True
     """Rewards count less where the noise seeds disagree, if a check finds that disagreement predicts the error. With
     --learn.objective imitation a success is weighted by the share of its noise seeds that succeed instead."""
-    held_out: float = 0.1
+    held_out: InnerShare = 0.1
     """Share of the episodes that are used only to measure; they are the last ones. As many before them are used only
     to compare the best policy with the clone at the end, see --confirm."""
-    confirm: int = 64
+    confirm: Whole = 64
     """Dreams of the best policy and of the clone at the end, from starts by which nothing was chosen. The clone is kept
     unless the 95% interval of the gain in success lies above 0. With 0 there is no such comparison."""
-    validation_starts: int = 32
+    validation_starts: Count = 32
     """Number of held-out frames from which the actor is measured; they are the same every time."""
-    validation_horizon: int = 30
+    validation_horizon: Count = 30
     """Number of actions of the dreams that measure."""
-    validation_interval: int = 3
+    validation_interval: Count = 3
     """Updates between measurements."""
-    patience: int = 6
+    patience: Count = 6
     """Number of measurements without a better one after which the run ends."""
-    save_interval: int = 3
+    save_interval: Count = 3
     """Updates between saved states."""
     real: str = "none"
     """Real environment, a name or module:Class, for trials of the clone and of the improved policy, and videos of the
     first ones. The run itself never sees it, but the clone is kept unless the improved policy succeeds more often."""
     real_data: Path | None = None
     """Recorded episodes whose starts the real trials use; by default those of --data."""
-    real_trials: int = 40
+    real_trials: Count = 40
     """Number of real trials of each policy, from the same starts."""
-    videos: int = 4
+    videos: Whole = 4
     """Number of videos."""
-    video_steps: int = 60
+    video_steps: Count = 60
     """Maximum number of steps of a real trial, and of its video."""
     log: Tracker = "tensorboard"
     """Where the curves go: to TensorBoard (in `log` in the folder of the run), to wandb or trackio, which you install
@@ -102,7 +103,7 @@ class ImagineConfig:
     """Continue the stopped run in --out; the result is that of a run that was never stopped."""
     overwrite: bool = False
     """Replace what an earlier run left in --out."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of dreams, exploration and batches."""
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
@@ -118,33 +119,6 @@ class ImagineConfig:
 
 def check_numbers(config: ImagineConfig) -> None:
     """Raise a `ValueError` naming the field that is out of range."""
-    least = (
-        "updates",
-        "horizon",
-        "context",
-        "noise_seeds",
-        "pool",
-        "refresh_interval",
-        "validation_starts",
-        "validation_horizon",
-        "validation_interval",
-        "patience",
-        "save_interval",
-        "real_trials",
-    )
-    for name in least:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is at least 1, got {getattr(config, name)}")
-    if config.streams < 1 or config.streams % config.noise_seeds:
+    check_ranges(config)
+    if config.streams % config.noise_seeds:
         raise ValueError(f"streams is a multiple of noise_seeds, got {config.streams} and {config.noise_seeds}")
-    if config.learn.imitation_steps < 1:
-        raise ValueError(f"imitation_steps is at least 1, got {config.learn.imitation_steps}")
-    if not 0 <= config.persistence <= 1:
-        raise ValueError(f"persistence is between 0 and 1, got {config.persistence}")
-    if config.confirm < 0:
-        raise ValueError(f"confirm is at least 0, got {config.confirm}")
-    check_distil(config.distil)
-    if config.temperature < 0:
-        raise ValueError(f"temperature is at least 0, got {config.temperature}")
-    if not 0 < config.held_out < 1:
-        raise ValueError(f"held_out is between 0 and 1, got {config.held_out}")

@@ -21,6 +21,7 @@ from rl_posttrain.imagination.estimators import (
     trust,
 )
 from rl_posttrain.imagination.rollouts import Imagined
+from worldmodel.display.ranges import Count, OpenShare, Positive, Share, Weight, Whole
 from worldmodel.training.checkpoint import MovingAverage
 from worldmodel.training.share import average_gradients
 
@@ -32,32 +33,32 @@ class LearnConfig:
     objective: Literal["imitation", "pmpo"] = "imitation"
     """What the actor learns from: its own successes in all dreams so far, or the sign of the advantage
     in the latest dreams (Dreamer 4)."""
-    std: float = 0.5
+    std: Positive = 0.5
     """Initial spread of the actor and of the prior, in standard deviations of the demonstrated actions. With the
     objective imitation every start explores with a random share of this spread."""
-    actor_rate: float = 5e-4
+    actor_rate: Positive = 5e-4
     """Learning rate of the actor; the objective pmpo needs a fifth of the default."""
-    critic_rate: float = 1e-3
+    critic_rate: Positive = 1e-3
     """Learning rate of the critic."""
-    warmup: int = 6
+    warmup: Whole = 6
     """Number of first updates in which only the critic learns."""
-    epochs: int = 4
+    epochs: Count = 4
     """Passes over the frames of an update."""
-    minibatch: int = 240
+    minibatch: Count = 240
     """Frames per optimiser step."""
-    discount: float = 0.98
+    discount: Share = 0.98
     """Discount of each action; of a plan of k actions it is discount^k."""
-    decay: float = 0.95
+    decay: Share = 0.95
     """Lambda of the returns: 0 uses only the critic, 1 only the dream."""
-    shaping: float = 1.0
+    shaping: Weight = 1.0
     """Weight of the judge's reward, as a potential, relative to a success."""
-    alpha: float = 0.5
+    alpha: Share = 0.5
     """Weight of good actions, 0 to 1; bad actions have the rest. Only for the objective pmpo."""
-    beta: float = 0.3
+    beta: Weight = 0.3
     """Weight of the divergence from the prior."""
-    imitation_steps: int = 50
+    imitation_steps: Count = 50
     """Optimiser steps on remembered successes after each update's dreams."""
-    average_decay: float = 0.5
+    average_decay: OpenShare = 0.5
     """Decay of the moving averages: of the critic, as its own target, and of the actor that is measured and kept."""
 
 

@@ -11,6 +11,7 @@ from rl_posttrain.rewards.credit import Credit
 from rl_posttrain.rewards.mix import RewardWeights
 from worldmodel.data import EpisodeSource
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
+from worldmodel.display.ranges import Count, OpenShare, Positive, Share, Weight, Whole
 from worldmodel.dreams.context import check_views
 from worldmodel.fidelity.windows import evenly_spaced_windows, trained_episodes
 from worldmodel.model.codec import PixelCodec
@@ -45,84 +46,84 @@ class PosttrainConfig:
     the better ones more likely; its candidates are single frames (--branch 1), drawn with a random step between two.
     self-rollout and teacher-forced are controls: they regress to the recording, from frames that the model generated or
     from recorded frames. combined is nft and self-rollout together."""
-    steps: int = 300
+    steps: Count = 300
     """Number of updates; the run ends earlier if --minutes are over, or after --patience validations."""
-    minutes: float | None = None
+    minutes: Positive | None = None
     """Minutes after which the run ends; by default there is no limit."""
     clock: Literal["wall", "cpu"] = "wall"
     """Clock of --minutes: wall time, or the CPU time of the process."""
-    groups: int = 4
+    groups: Count = 4
     """Number of starts per update, over all processes of `accelerate launch`."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Number of parts in which a process computes the gradient of its starts, one after another. The result is the
     same, with less memory. Not for --objective pathwise."""
-    candidates: int = 4
+    candidates: Count = 4
     """Branches per start; the two controls draw one."""
-    keep: int = 0
+    keep: Whole = 0
     """Number of the best candidates of a group, and of the worst ones, that take part; 0 for all."""
-    context: int = 4
+    context: Count = 4
     """Number of recorded frames that a stream is shown first."""
-    prefix: int = 24
+    prefix: Whole = 24
     """Maximum number of frames that the model rolls out by itself before the branches."""
-    branch: int = 4
+    branch: Count = 4
     """Number of frames of a candidate."""
-    num_steps: int = 2
+    num_steps: Count = 2
     """Denoising steps of the sampler that is improved; with 1 step the candidates hardly differ."""
-    temperature: float = 1.0
+    temperature: Weight = 1.0
     """Scale of the noise of candidates and updates; without noise all candidates would be equal. Prefixes and
     evaluations use the world model's own temperature."""
-    beta: float = 1.0
+    beta: Positive = 1.0
     """b of the contrastive loss (PersistWorld, equation 2); a smaller value moves the prediction further towards good
     candidates."""
     credit: Credit = "clip"
     """How finely the candidates of a start are compared: as a whole (clip), frame by frame, for each camera of a frame
     (view), or in each --cell of a camera's frame."""
-    cell: int = 8
+    cell: Count = 8
     """Side of a cell in pixels if --credit is cell."""
     inner: bool = False
     """Leave pixels that are black or white in the recording out of the comparison. Noise that would leave the range is
     cut off there and costs nothing, so that every update would push such pixels beyond it."""
-    advantage_limit: float = 1.0
+    advantage_limit: Positive = 1.0
     """Largest absolute value of an advantage; larger ones are clipped."""
-    old_decay_rate: float = 0.001
+    old_decay_rate: Weight = 0.001
     """Growth of --old-decay per update, from 0 on."""
-    old_decay: float = 0.5
+    old_decay: Share = 0.5
     """Largest share of the sampling policy's weights that an update keeps; the rest comes from the trained weights."""
-    kl_weight: float = 0.0
+    kl_weight: Weight = 0.0
     """Weight of the squared distance to the original world model; the paper PersistWorld found no effect."""
-    supervision: float = 1.0
+    supervision: Weight = 1.0
     """Weight of the regression if --objective is combined."""
-    learning_rate: float | None = None
+    learning_rate: Positive | None = None
     """Learning rate after the warm-up; the most important setting. By default 2e-5 for pathwise, and 3e-6 for all
     others. A rate of 3e-4 harmed a world model within 7 updates
     (objects 5 px further off, less motion), although its rewards looked fine. A rate of 3e-5 harmed a well-trained one
     within 60 updates. Adapters tolerate higher rates."""
-    warmup: int = 10
+    warmup: Whole = 10
     """Number of updates over which the learning rate grows to its full value."""
     train: Literal["all", "lora", "conditioner"] = "all"
     """Which weights are trained: all, low-rank adapters in their place, which are merged into them at the end, or
     those that embed actions and states alone."""
-    lora_rank: int = 16
+    lora_rank: Count = 16
     """Rank of the adapters of --train lora. Adapters need a higher --learning-rate and the package peft."""
     muon: bool = True
     """Train the hidden matrices with Muon, and all else with AdamW. Adapters are always trained with AdamW."""
-    clip_norm: float = 1.0
+    clip_norm: Positive = 1.0
     """Largest gradient norm."""
-    average_decay: float = 0.95
+    average_decay: OpenShare = 0.95
     """Decay of the moving average of the weights; the average is measured and saved."""
-    validation_episodes: int | None = None
+    validation_episodes: Whole | None = None
     """Number of held-out episodes, the last ones of the data; by default 8, or a fifth of a small data set."""
-    validation_interval: int = 50
+    validation_interval: Count = 50
     """Updates between validations."""
-    validation_horizon: int = 50
+    validation_horizon: Count = 50
     """Number of dreamed frames of a validation."""
-    validation_starts: int = 1
+    validation_starts: Count = 1
     """Number of windows that a validation dreams of each held-out episode."""
-    patience: int = 4
+    patience: Whole = 4
     """Number of validations in a row that are worse in an unrewarded measure after which the run stops. The last world
     model that is not worse than the best one by more than a standard error is kept. With 0 the run never stops early,
     and the last world model is kept."""
-    save_interval: int = 50
+    save_interval: Count = 50
     """Updates between training states."""
     log: Tracker = "tensorboard"
     """Where the curves go: to TensorBoard (in `log` in the folder of the run), to wandb or trackio, which you install
@@ -131,7 +132,7 @@ class PosttrainConfig:
     """Continue the stopped run in --out; the result is that of a run that was never stopped."""
     overwrite: bool = False
     """Replace what an earlier run left in --out."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of prefixes, branches and noise."""
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
@@ -185,22 +186,18 @@ def check(config: PosttrainConfig, world: WorldModel, source: EpisodeSource, hel
         raise ValueError(f"{config.world}: post-training needs a world model with actions")
     if config.num_steps not in world.allowed_steps:
         raise ValueError(f"num_steps={config.num_steps}, expected one of {world.allowed_steps}")
-    for name, least in (("groups", 1), ("context", 1), ("branch", 1), ("prefix", 0), ("lora_rank", 1)):
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} is at least {least}, got {getattr(config, name)}")
     if world.chunk > 1:
         raise ValueError(
             f"{config.world}: latents of {world.chunk} frames each cannot be post-trained, only those of one"
         )
-    if config.accumulate < 1 or (config.differentiable and config.accumulate > 1):
+    if config.differentiable and config.accumulate > 1:
         raise ValueError(
-            f"--accumulate {config.accumulate}: at least 1, and 1 for --objective pathwise, whose gradients are scaled "
-            "over all starts"
+            f"--accumulate {config.accumulate}: --objective pathwise scales its gradients over all starts, pass 1"
         )
     if config.contrastive and config.candidates < 2:
         raise ValueError(f"candidates={config.candidates}: a contrast needs at least 2")
-    if config.temperature < 0 or (config.contrastive and config.temperature == 0):
-        raise ValueError(f"temperature={config.temperature}: at least 0, and a contrast needs it above 0")
+    if config.contrastive and config.temperature == 0:
+        raise ValueError(f"temperature={config.temperature}: a contrast needs it above 0")
     if 2 * config.keep > config.candidates:
         raise ValueError(
             f"keep={config.keep} best and worst need {2 * config.keep} candidates, got {config.candidates}"

@@ -35,6 +35,7 @@ from rl_posttrain.rewards.predictions import WeightedPictures
 from rl_posttrain.rewards.reward import Rollout
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips, split_episodes
+from worldmodel.display.ranges import check_ranges
 from worldmodel.fidelity.cross_view.matcher import CrossViewMatcher, check_cameras
 from worldmodel.fidelity.cross_view.train import check_unseen
 from worldmodel.files import write_json
@@ -82,6 +83,7 @@ def posttrain(
             not finite.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
+    check_ranges(config)
     accelerator = begin(config)
     base = WorldModel.load(config.world, accelerator.device)
     recorded = open_episodes(config.data, tuple(base.size), base.views, config.reading)

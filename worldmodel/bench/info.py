@@ -14,6 +14,7 @@ from worldmodel.data.info import describe, range_table
 from worldmodel.data.options import DataOptions, ReadOptions, Request
 from worldmodel.data.problems import find_problems
 from worldmodel.data.source import TableSource
+from worldmodel.display.ranges import Count, Positive, Whole, check_ranges
 from worldmodel.model.precision import command_device
 from worldmodel.training.build import build_world
 from worldmodel.training.config import BaseConfig, PretrainConfig
@@ -31,7 +32,7 @@ class InfoConfig:
     """LeRobot folder, folder of videos, HDF5 file(s), hf://USER/SET@REV, or a URL such as s3://BUCKET/SET."""
     views: tuple[str, ...] = ()
     """Cameras to read, in this order; by default all. The other ones may be broken."""
-    look_at: int = 8
+    look_at: Whole = 8
     """Number of episodes whose pictures are decoded to search for problems; 0 for none."""
     speed: bool = False
     """Also measure how fast the pictures are decoded, against what a training step needs."""
@@ -39,9 +40,9 @@ class InfoConfig:
     """World model whose training step is timed, a folder or hf://USER/NAME@REV; by default a new one of --preset."""
     preset: Literal["tiny", "base"] = "tiny"
     """Preset of pretrain that gives batch and length of clips, and the network where no --world is given."""
-    workers: tuple[int, ...] = (1, 2, 4)
+    workers: tuple[Count, ...] = (1, 2, 4)
     """Numbers of threads that decode at the same time."""
-    seconds: float = 2.0
+    seconds: Positive = 2.0
     """Seconds of each measurement of decoding."""
     device: str = "auto"
     """Where the training step runs: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
@@ -55,8 +56,9 @@ def info(config: InfoConfig) -> None:
     Raises:
         ValueError: The data is malformed, or a number of workers or of seconds is not positive.
     """
-    if min(config.workers, default=0) < 1 or not config.seconds > 0:
-        raise ValueError(f"--workers {config.workers} and --seconds {config.seconds}: expected positive numbers")
+    check_ranges(config)
+    if not config.workers:
+        raise ValueError("--workers names no number of threads")
     source = open_set(config.data, Request(**asdict(config.reading), views=config.views or None))
     console = Console()
     for name, value in describe(source).items():

@@ -6,7 +6,6 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
@@ -24,6 +23,7 @@ from worldmodel.bench.training import training_speed
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.data.clip import Clip
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
+from worldmodel.display.ranges import Count, check_ranges
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_file
 from worldmodel.model.precision import command_device, compute_dtype
@@ -45,11 +45,11 @@ class BenchConfig:
     """Which episodes and columns of the data to read."""
     device: str = "auto"
     """Where it runs: auto is CUDA if there is a GPU, else the CPU with one thread; you can also name a device."""
-    batch: tuple[int, ...] = (1, 8, 32)
+    batch: tuple[Count, ...] = (1, 8, 32)
     """Numbers of streams that run side by side."""
-    num_steps: tuple[int, ...] = (1, 2, 4)
+    num_steps: tuple[Count, ...] = (1, 2, 4)
     """Numbers of denoising steps per frame."""
-    context: tuple[int, ...] = (8, 32)
+    context: tuple[Count, ...] = (8, 32)
     """Numbers of real frames before the dream."""
     out: Path | None = None
     """JSON file for the report, with a page and a plot beside it; by default only a table is printed."""
@@ -57,13 +57,13 @@ class BenchConfig:
     """Picture file for the plot; by default a PNG file beside the report."""
     data: DataPath | None = None
     """Data set to measure training on; by default training is not measured."""
-    rounds: int = 5
+    rounds: Count = 5
     """How often each combination is measured; the combinations take turns."""
-    frames: int = 6
+    frames: Count = 6
     """Number of frames per turn."""
-    long: int = 1000
+    long: Count = 1000
     """Length of the stream whose cost per step is plotted."""
-    workers: tuple[int, ...] = (1, 2)
+    workers: tuple[Count, ...] = (1, 2)
     """Numbers of processes that dream at the same time, to see how throughput grows; only on a CPU."""
     clock: ClockName = "wall"
     """Clock that counts the seconds: wall time, or the CPU time of the process, which other programs do not disturb."""
@@ -87,6 +87,7 @@ def bench(config: BenchConfig) -> dict[str, Any]:
     Raises:
         ValueError: If a number is below 1, the device is not there, or a file to write is.
     """
+    check_ranges(config)
     _check(config)
     for file in (config.out, config.picture, config.page):
         check_file(file, overwrite=config.overwrite)
@@ -268,15 +269,6 @@ def describe(world: WorldModel, config: BenchConfig) -> dict[str, Any]:
 
 
 def _check(config: BenchConfig) -> None:
-    numbers: dict[str, Sequence[int]] = {
-        "batch": config.batch,
-        "num_steps": config.num_steps,
-        "context": config.context,
-        "workers": config.workers,
-        "rounds": (config.rounds,),
-        "frames": (config.frames,),
-        "long": (config.long,),
-    }
-    for name, values in numbers.items():
-        if not values or min(values) < 1:
-            raise ValueError(f"{name} has numbers of at least 1, got {list(values)}")
+    for name in ("batch", "num_steps", "context", "workers"):
+        if not getattr(config, name):
+            raise ValueError(f"--{name.replace('_', '-')} names no number")

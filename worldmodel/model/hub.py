@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from worldmodel.display.ranges import check_ranges
 from worldmodel.files import HUB, check_whole, is_on_hub, read_object
 from worldmodel.model.card import LOADERS, CardFacts, model_card
 from worldmodel.model.folder import WEIGHTS, find_folder, fingerprint
@@ -61,6 +62,7 @@ def push(config: PushConfig, token: str | None = None) -> str:
         ValueError: The folder does not hold a whole model, a report or the name is malformed, or the hub refuses; the
             message is one line.
     """
+    check_ranges(config)
     name = repository(config.to)
     folder = find_folder(config.model)
     file = description_of(folder)

@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; it is made, and removed if it is still empty at the end.
+    """Keep other processes out of a folder; it is made, and removed again if nothing was written.
 
     The folder itself is locked (flock), so no file is written, and a process that is killed leaves nothing behind.
     File systems that lock no folders, such as some on a network, keep nobody out. Of several launched processes the
@@ -30,6 +30,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         return
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: a file, expected a folder")
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     held = os.open(folder, os.O_RDONLY)
     try:
@@ -38,7 +39,8 @@ def alone_in(folder: Path) -> Iterator[None]:
             yield
         finally:
             with suppress(OSError):
-                folder.rmdir()
+                for each in made:
+                    each.rmdir()
     finally:
         os.close(held)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
+from worldmodel.display.ranges import Count, OpenShare, Positive, Several, Whole
 from worldmodel.model.dit import DiTConfig
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.training.accelerator import Tracker
@@ -21,35 +22,35 @@ class PretrainConfig:
     """Data set: a LeRobot folder, a folder of videos, or HDF5 files; `worldmodel info` describes it."""
     out: Path
     """Folder for the world model, the training state, logs and validation videos."""
-    steps: int = 3000
+    steps: Count = 3000
     """Number of optimiser steps; the run ends earlier if --minutes are over."""
-    minutes: float | None = None
+    minutes: Positive | None = None
     """Minutes after which the run ends; by then the learning rate has decayed to 0. By default there is no limit."""
     clock: Literal["wall", "cpu"] = "wall"
     """Clock of --minutes: wall time, or the CPU time of the process, which other programs do not disturb."""
-    batch: int = 8
+    batch: Count = 8
     """Clips per optimiser step, over all processes of `accelerate launch`."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Number of parts in which a process computes its clips of a step, one after another. The result is the same, with
     less memory."""
-    frames: int = 10
+    frames: Several = 10
     """Frames per clip: one frame from earlier in the episode, then consecutive ones. All consecutive frames but the
     first are predicted."""
-    long_interval: int = 0
+    long_interval: Whole = 0
     """One batch in this many has long clips, which predict twice as many frames; 0 for none."""
-    stride: int = 1
+    stride: Count = 1
     """Data frames per model frame; the actions in between are concatenated."""
     views: tuple[str, ...] = ()
     """Cameras to train on, by name; by default all."""
-    size: tuple[int, int] | Literal["auto", "native"] = "auto"
+    size: tuple[Count, Count] | Literal["auto", "native"] = "auto"
     """Height and width of the frames. native is the size in the data; auto is the same size, made smaller if a picture
     has more than --picture-pixels."""
-    picture_pixels: int = 96 * 128
+    picture_pixels: Count = 96 * 128
     """Largest number of pixels of a frame with which --size auto keeps the size in the data."""
-    relative_to: dict[int, int] = field(default_factory=dict)
+    relative_to: dict[Whole, Whole] = field(default_factory=dict)
     """Pairs of an action dim and a state dim. The action is an absolute target for that state; the network gets the
     difference of the two."""
-    angles: tuple[int, ...] | Literal["auto", "none"] = "auto"
+    angles: tuple[Whole, ...] | Literal["auto", "none"] = "auto"
     """State dims that are angles and wrap. auto finds those that jump by a whole turn somewhere in the data."""
     injection: Literal["token", "adaln", "cross"] = "adaln"
     """How actions reach the transformer."""
@@ -59,31 +60,31 @@ class PretrainConfig:
     the actions are. By default it is not told."""
     use_actions: bool = True
     """Train with the recorded actions. Without them the world model is trained on video alone."""
-    action_dropout: float = 0.0
+    action_dropout: OpenShare = 0.0
     """Share of the clips in which the actions are unknown from a random frame on. With some, the world model learns to
     predict without an action, which `fidelity --guidance` needs."""
-    latent_actions: int = 0
+    latent_actions: Whole = 0
     """Number of dims of latent actions, which are learned from video without actions; 0 for none."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Peak learning rate."""
-    warmup: int = 50
+    warmup: Whole = 50
     """Number of steps over which the learning rate grows to its peak."""
     muon: bool = True
     """Train the hidden matrices with Muon, and all else with AdamW."""
-    clip_norm: float = 1.0
+    clip_norm: Positive = 1.0
     """Largest gradient norm."""
-    average_decay: float = 0.998
+    average_decay: OpenShare = 0.998
     """Decay of the moving average of the weights; the average is saved."""
     codec: str | Path | None = None
     """Folder of a diffusers autoencoder (Tiny, KL or KLWan); by default the model works on pixels."""
     compile: bool = False
     """Compile the transformer with `torch.compile`."""
-    validation_episodes: int | None = None
+    validation_episodes: Whole | None = None
     """Number of held-out episodes, the last ones of the data, which are used only for validation; by default 8, or a
     fifth of a small data set."""
-    validation_interval: int = 1000
+    validation_interval: Count = 1000
     """Steps between validations."""
-    save_interval: int = 500
+    save_interval: Count = 500
     """Steps between training states."""
     init: str | Path | None = None
     """World model to start from, for example one that was pretrained without actions; it also sets the architecture."""
@@ -94,7 +95,7 @@ class PretrainConfig:
     """Continue the stopped run in --out; the result is that of a run that was never stopped."""
     overwrite: bool = False
     """Replace what an earlier run left in --out."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of weights, batches and noise."""
     reading: ReadOptions = field(default_factory=DataOptions)
     """Which episodes and columns of the data to read."""
@@ -103,7 +104,7 @@ class PretrainConfig:
     frames_per_latent: Literal[1, 4] = 1
     """1 encodes every frame by itself; 4 encodes videos, as Wan's autoencoder was trained to, which is faster where
     several actions are known in advance. --frames is then 5, 9, 13, ..."""
-    max_steps: int = 4
+    max_steps: Count = 4
     """Largest number of denoising steps that is trained, a power of two; dreams can then take 1, 2, ... up to it."""
     dit: DiTConfig = field(default_factory=DiTConfig)
     """The transformer."""
@@ -115,12 +116,12 @@ class PretrainConfig:
 class BaseConfig(PretrainConfig):
     """About 100M weights, one large GPU."""
 
-    steps: int = 100_000
-    picture_pixels: int = 240 * 320
-    batch: int = 32
-    frames: int = 17
-    warmup: int = 500
-    average_decay: float = 0.9995
+    steps: Count = 100_000
+    picture_pixels: Count = 240 * 320
+    batch: Count = 32
+    frames: Several = 17
+    warmup: Whole = 500
+    average_decay: OpenShare = 0.9995
     compile: bool = True
     dit: DiTConfig = field(
         default_factory=lambda: DiTConfig(width=768, encoder_depth=9, decoder_depth=3, window=32, time_interval=3)
@@ -133,12 +134,12 @@ class VideoConfig(PretrainConfig):
 
     dit: Annotated[PretrainedConfig, tyro.conf.arg(name="")] = field(kw_only=True)
     """The transformer."""
-    steps: int = 5000
-    batch: int = 16
-    frames: int = 9
-    picture_pixels: int = 256 * 320
-    learning_rate: float = 1e-4
-    warmup: int = 100
+    steps: Count = 5000
+    batch: Count = 16
+    frames: Several = 9
+    picture_pixels: Count = 256 * 320
+    learning_rate: Positive = 1e-4
+    warmup: Whole = 100
     codec: str | Path | None = None
     """Folder of another autoencoder with latents of the same kind; by default the one of --backbone."""
     latent_cache: bool = True
@@ -146,7 +147,7 @@ class VideoConfig(PretrainConfig):
     injection: tyro.conf.Suppress[Literal["adaln"]] = "adaln"
     muon: tyro.conf.Suppress[bool] = False
     compile: tyro.conf.Suppress[bool] = False
-    latent_actions: tyro.conf.Suppress[int] = 0
+    latent_actions: tyro.conf.Suppress[Whole] = 0
     loss: LossConfig = field(default_factory=lambda: LossConfig(weighting="velocity"))
 
 

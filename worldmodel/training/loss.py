@@ -18,6 +18,7 @@ from conditioning.latent_action import information, sample_latent, spread_error
 from conditioning.trees import tree_map
 from worldmodel.data.clip import Clip
 from worldmodel.data.sample import erased_patches
+from worldmodel.display.ranges import Count, Positive, Share, Weight, Whole
 from worldmodel.model.backbone import EncodedFrames
 from worldmodel.model.codec import PixelCodec, to_signed
 from worldmodel.model.flow import add_noise, ramp_weight, shortcut_target, velocity_weight
@@ -30,41 +31,41 @@ from worldmodel.world_model import WorldModel
 class LossConfig:
     """Weights and probabilities of the pretraining loss."""
 
-    ramp_floor: float = 0.4
+    ramp_floor: Weight = 0.4
     """Weight of the loss at noise level tau = 0 (pure noise); in general it is 0.9 tau + this value. Dreamer 4 has
     0.1."""
     weighting: Literal["ramp", "velocity"] = "ramp"
     """Weight of a noise level: ramp as --loss.ramp-floor says; velocity, 1 / (1 - tau)^2, as video models have it."""
-    shortcut_interval: int = 4
-    """One clip of a batch in this many is a shortcut row, which trains large denoising steps; 0 for none."""
-    motion_contrast: float = 6.0
+    shortcut_interval: Whole = 4
+    """One clip in this many is a shortcut row, which trains large denoising steps; 0 for none, and not 1."""
+    motion_contrast: Positive = 6.0
     """Weight of a clearly moving pixel relative to that of a resting one; with 1 all pixels weigh the same."""
-    motion_saturation: float = 0.1
+    motion_saturation: Positive = 0.1
     """Change of a pixel, on the scale [-1, 1], above which it counts as clearly moving."""
-    state_weight: float = 0.05
+    state_weight: Weight = 0.05
     """Weight of the squared error of the normalised state displacement."""
-    context_noise: float = 0.05
+    context_noise: Weight = 0.05
     """Largest standard deviation of the noise added to context frames."""
-    erased: float = 0.0
+    erased: Share = 0.0
     """Share of the clips, for each camera, in which a rectangle shows the first frame of the clip instead."""
-    forward_fraction: float = 0.6
+    forward_fraction: Share = 0.6
     """Share of the batches in which part of the context is predicted by the model itself (self-forwarding)."""
-    forward_replaced: float = 0.5
+    forward_replaced: Share = 0.5
     """Share of the context frames that are predicted in such a batch; the others stay real."""
-    forward_passes: int = 2
+    forward_passes: Whole = 2
     """Largest number of prediction passes; after n passes, consecutive predicted frames have the errors of n steps."""
-    largest_gap: int = 64
+    largest_gap: Count = 64
     """Largest number of frames between the first frame of a clip, which stays visible, and the second one."""
-    forward_start: float = 0.4
+    forward_start: Share = 0.4
     """Share of the run after which self-forwarding begins; earlier predictions are too poor to learn from."""
-    latent_nats: float = 8.0
+    latent_nats: Weight = 8.0
     """Information, in nats, that a latent action may carry without a penalty; with more of it, more of the next frame
     leaks into the action."""
-    latent_weight: float = 1e-3
+    latent_weight: Weight = 1e-3
     """Penalty on every nat beyond --loss.latent-nats."""
-    latent_spread: float = 0.1
+    latent_spread: Weight = 0.1
     """Weight of the penalty on latent actions that differ too little from one another."""
-    latent_dropped: float = 0.1
+    latent_dropped: Share = 0.1
     """Share of the batches without latent actions, so that the model also learns to predict without one."""
 
 
@@ -149,8 +150,9 @@ def draw(
     grid = grid + (grid == steps) * int(world.dit.rewrites)
     tau = (uniform(*shape) * grid).floor() * step_size
     shortcut = torch.zeros(batch, dtype=torch.bool)
-    if config.shortcut_interval and steps > 1:
-        shortcut[:: config.shortcut_interval] = True
+    every = config.shortcut_interval
+    if every and steps > 1 and (batch >= every or uniform(1) < batch / every):  # a small batch has one now and then
+        shortcut[::every] = True
         large = 0.5 ** (uniform(*shape) * (steps.bit_length() - 1)).floor()[shortcut]
         step_size[shortcut] = large
         tau[shortcut] = (uniform(*shape)[shortcut] / large).floor() * large

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from worldmodel.data import Clip, EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import sample_clips, split_episodes
 from worldmodel.data.video.letterbox import FrameBudget
+from worldmodel.display.ranges import check_ranges
 from worldmodel.display.training_page import write_training
 from worldmodel.model.codec import PixelCodec
 from worldmodel.model.dit import DiTConfig
@@ -70,9 +71,10 @@ def pretrain(config: PretrainConfig) -> Path:
             one, or the loss is not finite.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
+    check_ranges(config)
+    if config.loss.shortcut_interval == 1:
+        raise ValueError("--loss.shortcut-interval 1 leaves no clip that learns from the data; pass 0 for none, or 2")
     check_out(config.out, STATE, "world.json", SETTINGS, overwrite=config.overwrite, resume=config.resume)
-    if not 0 <= config.action_dropout < 1:
-        raise ValueError(f"--action-dropout is a share from 0 to less than 1, got {config.action_dropout}")
     accelerator = start_accelerator(config.device, config.out, config.log)
     torch.manual_seed(config.seed)
     recorded = open_data(config)

@@ -42,7 +42,9 @@ def validate(
         latent = world.latent_actions(clip.frames) if world.describes else None
         clip = replace(clip, actions=latent)
     actions = None if clip.actions is None else clip.actions[:, CONTEXT - 1 :]
-    dreamed = world.stream(clip.head(CONTEXT)).roll(actions, num_frames=horizon, num_steps=num_steps)
+    dreamed = world.stream(clip.head(CONTEXT)).roll(
+        actions, num_frames=horizon, num_steps=min(num_steps, world.config.max_steps)
+    )
     dream = torch.stack([observation.frames for observation in dreamed], dim=1)
     truth = clip.frames[:, CONTEXT:]
     side_by_side = torch.cat([truth, dream], dim=3)[:4]

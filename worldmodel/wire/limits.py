@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 
+from worldmodel.display.ranges import Count, Positive, Weight, Whole
 from worldmodel.wire.fields import MOST_STREAMS
 
 BATCHES = (1, 2, 4, 8, MOST_STREAMS)
@@ -16,21 +17,21 @@ class Limits:
         ValueError: A limit is not positive.
     """
 
-    connections: int = 64
+    connections: Count = 64
     """Number of connections at a time; more are refused with the status 503."""
-    rows: int = 64
+    rows: Count = 64
     """Number of dreams that can be computed at a time; a batch of 8 counts as 8, however many of them are in use."""
-    sessions: int = 16
+    sessions: Count = 16
     """Number of sessions of one connection."""
-    snapshots: int = 64
+    snapshots: Whole = 64
     """Number of saved streams of one connection; a snapshot of a session with 4 streams counts as 4."""
-    actions: int = 256
+    actions: Count = 256
     """Number of actions of one stream in one message."""
-    reply_mb: int = 32
+    reply_mb: Count = 32
     """Size of the frames in one reply, before they are compressed, in MB."""
-    idle_seconds: float = 300.0
+    idle_seconds: Positive = 300.0
     """Seconds without a message after which a session or a connection is closed."""
-    gather_ms: float = 10.0
+    gather_ms: Weight = 10.0
     """Milliseconds that a step waits for the other sessions that took part in the last step."""
 
     def __post_init__(self):

@@ -32,6 +32,7 @@ from policy_eval.policies.find import find_policies, load_policy
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.lerobot.read import recorded_policies
 from worldmodel.data.options import ColumnOptions, DataOptions, chosen_episodes
+from worldmodel.display.ranges import Count, ErrorRate, Weight, Whole, check_ranges
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out
 from worldmodel.model.precision import choose_device, command_device
@@ -51,7 +52,7 @@ class CalibrateConfig:
     neither the world model nor the judge should have been trained on the rollouts."""
     out: Path
     """Folder of the judge with its new thresholds, of `calibration.json` and of a page, report.html."""
-    horizon: int
+    horizon: Count
     """Maximum number of actions of a trial. A world model with a stride holds each action for so many frames, so the
     policies should have acted at the same interval in the rollouts, of which --horizon times that many frames count."""
     world: str | Path | None = None
@@ -60,30 +61,30 @@ class CalibrateConfig:
     policies: tuple[str | Path, ...] = ()
     """Folders of policies, folders of such folders, module:name for a policy of yours, lerobot:FOLDER for one that
     lerobot saved, or ws://HOST:PORT for one behind a server of openpi's protocol. Goes with --world."""
-    error: float | None = None
+    error: ErrorRate | None = None
     """Largest share of failures that the judge may call a success, and of successes that it may call a failure. It gets
     a second threshold, and in between it is unsure: such trials are left out of a ranking, and counted. With 0.1 it
     takes at least 9 failures and 9 successes. By default there is one threshold, and dreams succeed as often as
     rollouts."""
-    episodes: int | str | None = None
+    episodes: Count | str | None = None
     """Rollouts to use: a number means the first ones, `0:50,60` means 0 to 49 and 60; by default all."""
-    skip: int = 0
+    skip: Whole = 0
     """Number of rollouts to leave out at the beginning, because the world model or the judge was trained on them. With
     `--episodes 50:100` you leave out the first 50, too."""
-    num_envs: int = 24
+    num_envs: Count = 24
     """Number of dreams that run side by side."""
-    num_steps: int = 2
+    num_steps: Count = 2
     """Denoising steps per frame."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of the dreams."""
     always: bool = False
     """Change the threshold even if the difference between dreams and rollouts may be chance."""
     overwrite: bool = False
     """Replace what an earlier run left in --out."""
-    workers: int | str = 1
+    workers: Whole | str = 1
     """Number of processes that share the dreams, each with one thread; ray, a Ray cluster that runs here or that is
     started; or ray://HOST:PORT, another one."""
-    gpus_per_worker: float | None = None
+    gpus_per_worker: Weight | None = None
     """Share of a GPU that each worker of a Ray cluster takes; with 0.25 four workers share one. By default a whole one
     where --device is CUDA."""
     columns: Annotated[ColumnOptions, tyro.conf.arg(name="")] = field(default_factory=ColumnOptions)
@@ -99,6 +100,7 @@ def calibrate_judge(config: CalibrateConfig) -> dict:
         ValueError: There are fewer rollouts than asked for, a policy has none, there are too few of one outcome, or
             something does not fit.
     """
+    check_ranges(config)
     check(config)
     check_out(config.out, "judge.json", overwrite=config.overwrite)
     device = command_device(config.device)

@@ -172,7 +172,6 @@ def test_what_does_not_fit_is_named(starts, tmp_path):
         ({"abstain": "seeds"}, "--abstain seeds needs recorded episodes"),
         ({"abstain": "inverse-dynamics", "abstain_data": Path("d")}, "goes with --abstain inverse-dynamics"),
         ({"abstain": "seeds", "abstain_data": Path("d"), "inverse_dynamics": Path("i")}, "got --abstain seeds and"),
-        ({"abstain": "seeds", "abstain_data": Path("d"), "abstain_error": 0.5}, "below 0.5, got 0.5"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options, message):

@@ -257,5 +257,5 @@ def test_data_without_failures_are_refused(tmp_path, capsys):
     assert main(["judge", "--data", str(data), "--out", str(tmp_path / "judge")]) == 2
     assert "learns from successes and failures, got 0 successes" in capsys.readouterr().err
     one = JudgeConfig(data, tmp_path / "judge", held_out=2.0)
-    with pytest.raises(ValueError, match=r"--held-out 2.0"):
+    with pytest.raises(ValueError, match="--held-out is above 0 and below 1, got 2"):
         train_judge(one)

@@ -219,7 +219,6 @@ def test_what_does_not_fit_is_named(data, tmp_path):
         (with_config(views=("front",)), r"views are \('top', 'wrist'\), --views is \('front',\)"),
         (with_config(relative_to={0: 2}), "relative_to has 0: 2, the data has 2 action dims"),
         (with_config(relative_to=RELATIVE, proprioception=False), "proprioception is off"),
-        (with_config(chunk=0), "chunk is at least 1, got 0"),
         (lambda: ClonedPolicy.load(tmp_path / "none"), "none: no such folder"),
         (broken(narrow), "head.0.bias is"),
         (broken(lambda f: (f / "weights.safetensors").unlink()), "weights.safetensors: missing"),

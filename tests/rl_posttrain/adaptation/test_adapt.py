@@ -109,7 +109,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path, capsys):
     [
         ({"episodes": 5, "rounds": 2}, "episodes is a multiple of rounds, got 5 and 2"),
         ({"horizon": 1}, "horizon is at least 2, got 1"),
-        ({"learning_rate": 0.0}, "learning_rate is above 0"),
+        ({"learning_rate": 0.0}, "--learning-rate is above 0"),
     ],
 )
 def test_numbers_are_checked(tmp_path, settings, said):

@@ -221,7 +221,7 @@ def test_cells_and_a_judge_reward_as_a_command(world_folder, tmp_path, capsys):
         (["--num-steps", "3"], "num_steps=3"),
         (["--temperature", "0"], "a contrast needs it above 0"),
         (["--branch", "0"], "branch is at least 1, got 0"),
-        (["--lora-rank", "0"], "lora_rank is at least 1, got 0"),
+        (["--lora-rank", "0"], "--lora-rank is at least 1, got 0"),
         (
             ["--objective", "nft", "--pathwise.extra", "torch:mean=1"],
             "objective=nft: only pathwise has rewards with a gradient, got torch:mean=1",

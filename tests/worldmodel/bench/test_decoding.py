@@ -63,7 +63,7 @@ def test_numbers_have_no_exponent():
 
 def test_numbers_of_workers_are_positive(capsys):
     assert main(["info", "tests/data/lerobot_v21_pusht", "--speed", "--workers", "0"]) == 2
-    assert "--workers (0,) and --seconds 2.0: expected positive numbers" in capsys.readouterr().err
+    assert "--workers is at least 1, got 0" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -145,8 +145,8 @@ def test_a_folder_with_something_else_is_refused(config, tmp_path):
     ("change", "message"),
     [
         ({"env": "push"}, "no environment 'push'; known are pusht, pusht-position, pusht-rope, pusht-sand"),
-        ({"episodes": 0}, "episodes is 1 to 100000, got 0"),
-        ({"episodes": 100001}, "episodes is 1 to 100000, got 100001"),
+        ({"episodes": 0}, "--episodes is at least 1, got 0"),
+        ({"episodes": 100001}, "--episodes is at most 100000, got 100001"),
         ({"seed": -1}, "seed is at least 0, got -1"),
         ({"workers": -2}, "--workers is at least 0, got -2"),
         ({"size": 8}, "16 to 256 pixels a side, got 8"),

@@ -329,3 +329,10 @@ def test_the_loss_reads_only_actions_that_are_present():
     }
     assert losses["all known"] == losses["as it was"] != losses["none known"]
     assert losses["none known"] == pytest.approx(losses["no actions"], rel=1e-6)
+
+
+def test_a_small_batch_has_a_shortcut_row_as_often_as_a_large_one():
+    world = tiny_world()
+    for batch, share in ((1, 0.25), (3, 0.25), (8, 0.25)):
+        shortcuts = [draws_for(world, LossConfig(), batch=batch, seed=seed).shortcut for seed in range(400)]
+        assert torch.stack(shortcuts).float().mean().item() == pytest.approx(share, abs=0.05)

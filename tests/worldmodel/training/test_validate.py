@@ -1,5 +1,7 @@
 """The quick look during training: dreams beside copies, and a film at the speed of the stride."""
 
+from dataclasses import replace
+
 import av
 import pytest
 from drawn_episodes import DrawnEpisodes
@@ -15,3 +17,10 @@ def test_a_world_that_copies_is_as_good_as_a_copy(tmp_path):
     assert found["validation/psnr_1"] == pytest.approx(found["validation/copy_psnr_1"], abs=0.01)
     with av.open(str(tmp_path / "00000003.mp4")) as container:
         assert container.streams.video[0].average_rate == 5, "10 recorded frames/s, every second one dreamed"
+
+
+def test_a_world_of_one_step_is_validated_with_one(tmp_path):
+    world = tiny_world(random=False)
+    world.config = replace(world.config, max_steps=1)
+    source = DrawnEpisodes([16, 16], lambda e, t: 100 + 2 * t, size=(16, 24))
+    assert validate(world, source, [0, 1], tmp_path, 3, horizon=4)

@@ -5,6 +5,8 @@ from typing import Literal
 
 import tyro
 
+from worldmodel.display.ranges import Count, Weight, Whole
+
 
 @dataclass(frozen=True)
 class PretrainedConfig:
@@ -12,16 +14,16 @@ class PretrainedConfig:
 
     backbone: str
     """Folder of a diffusers pipeline, with the folders transformer and vae in it, or hf://USER/NAME@REV."""
-    lora_rank: int = 64
+    lora_rank: Whole = 64
     """Rank of the adapters (LoRA) that are trained in place of the transformer's weights; with 0 all weights are
     trained, and are saved with the world model."""
-    window: int = 8
+    window: Count = 8
     """Number of past frames that a frame sees, besides the first frame, which it always sees."""
-    width: int = 256
+    width: Count = 256
     """Width of the embedding of actions, states and noise level."""
     prompt: str = "none"
     """The text that the transformer is given, the same for all episodes. none needs no text encoder."""
-    position_rate: float = 0.0
+    position_rate: Weight = 0.0
     """Positions on the time axis per second of the data; 0 for the rate of the videos of its pretraining."""
     recompute: bool = True
     """Compute the blocks again in the backward pass: a third slower, and of the activations only those between blocks
@@ -33,7 +35,7 @@ class PretrainedConfig:
     fingerprint: tyro.conf.Suppress[str] = ""
     """Hash of the transformer's files, so that the adapters are never used with another one; found when training
     starts."""
-    prompt_tokens: tyro.conf.Suppress[int] = 0
+    prompt_tokens: tyro.conf.Suppress[Whole] = 0
     """Number of tokens of the prompt; found when training starts."""
-    posttrained: tyro.conf.Suppress[tuple[int, ...]] = ()
+    posttrained: tyro.conf.Suppress[tuple[Count, ...]] = ()
     """Ranks of the adapters that post-training has added."""
