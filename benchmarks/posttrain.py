@@ -3,11 +3,13 @@
 ```
 python benchmarks/posttrain.py --quick --out runs/benchmarks/posttrain
 python benchmarks/posttrain.py --minutes 6 --seeds 0 1 2 --out runs/benchmarks/posttrain-full
+python benchmarks/posttrain.py --minutes 18 --curve 3 9 --learning-rates 2e-5 1e-4 --out runs/benchmarks/posttrain-curve
 ```
 
 Every arm starts from the same world model and trains on the same recorded episodes for as many
-minutes. The supervised control is also kept after as many updates as the first arm made. What is
-measured (`posttrain_measures.py`) rewarded no arm. A killed benchmark continues where it stopped.
+minutes, at every learning rate. The supervised control is also kept after as many updates as the
+first arm made. What is measured (`posttrain_measures.py`) rewarded no arm. A killed benchmark
+continues where it stopped, and one with more `--minutes` continues what one with fewer trained.
 """
 
 import hashlib
@@ -23,8 +25,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
+from posttrain_curves import Point, curve, curve_table, plot_curve
 from posttrain_measures import Measures
-from posttrain_tables import compare, plot, table
+from posttrain_tables import Rows, compare, plot, table
 from safetensors.torch import load_file
 from second_dynamics import SecondDynamics
 from second_dynamics import load as load_second
@@ -59,6 +62,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "realism+perceptual": pathwise(realism=0.5, perceptual=0.5),
     CONTROL: pathwise(),
     "realism": pathwise(realism=0.5),
+    "strong realism": pathwise(realism=1.0),
     "perceptual": pathwise(perceptual=0.5),
     "realism+perceptual+actions": pathwise(realism=0.5, perceptual=0.5, agreement=0.5),
     "nft": {"objective": "nft"},
@@ -116,13 +120,12 @@ class PosttrainBenchmark:
     """Episodes to record for training; twice as many are recorded for the second inverse dynamics."""
     num_steps: int = 2
     """Denoising steps of the measured dreams."""
-    learning_rate: float = 2e-5
-    """Of every arm."""
+    learning_rates: tuple[float, ...] = (2e-5,)
+    """Every arm is trained at each of them."""
     dynamics_steps: int = 700
     """Optimiser steps of each inverse dynamics."""
-    curve: int = 1
-    """Number of points, evenly spaced in time, at which every arm is kept and measured; the control is kept at as many
-    updates as the first arm made, and at the end."""
+    curve: tuple[float, ...] = ()
+    """Minutes after which every arm is also kept and measured, beside the end."""
     only_train: bool = False
     """Measure nothing."""
     quick: bool = False
@@ -132,14 +135,16 @@ class PosttrainBenchmark:
         """With what `quick` implies.
 
         Raises:
-            ValueError: There is no such arm.
+            ValueError: There is no such arm, or a point of the curve is not before the end.
         """
         unknown = [arm for arm in self.arms if arm not in ARMS]
         if unknown:
             raise ValueError(f"--arms {unknown[0]}: known are {', '.join(ARMS)}")
+        if list(self.curve) != sorted(self.curve) or max(self.curve, default=0) >= self.minutes:
+            raise ValueError(f"--curve {self.curve}: growing minutes below --minutes {self.minutes}")
         if not self.quick:
             return self
-        shorter = {"teacher_forced": 4.0, "minutes": 2.0, "learning_rate": 5e-5, "starts": 1, "dynamics_steps": 250}
+        shorter = {"teacher_forced": 4.0, "minutes": 2.0, "learning_rates": (5e-5,), "starts": 1, "dynamics_steps": 250}
         return replace(self, **shorter, arms=("realism+perceptual", CONTROL))
 
 
@@ -151,13 +156,18 @@ def main(config: PosttrainBenchmark) -> None:
     data = config.data or recording(config, "train", 40, config.train_episodes)
     config = replace(config, world=drifting_world(config, data) if config.teacher_forced else config.world)
     worlds = {"before": [config.world]} | {name: [folder] for name, folder in config.trained.items()}
+    points: list[Point] = []
     for seed in config.seeds:
-        for name, folder in train_arms(config, data, seed).items():
-            worlds.setdefault(name, []).append(folder)
+        for rate in config.learning_rates:
+            points += train_arms(config, data, seed, rate)
+    for point in points:
+        worlds.setdefault(point.name, []).append(point.folder)
     if config.only_train:
         return
     rows = measure(config, worlds)
-    references = [name for name in ("before", CONTROL, f"{CONTROL}, equal updates") if name in worlds]
+    compared = {"before": compare(finals(rows, points), "before")}
+    for control in sorted((p for p in points if p.reference), key=lambda point: "equal" in point.name):
+        compared.setdefault(control.name, compare(finals(rows, points, control.rate), control.name))
     result = {
         "machine": f"{platform.machine()} CPU, {os.cpu_count()} cores, torch {torch.__version__}",
         "config": json.loads(json.dumps(asdict(config), default=str)),
@@ -167,16 +177,26 @@ def main(config: PosttrainBenchmark) -> None:
             for index, folder in enumerate(folders)
             if (folder / "updates.jsonl").exists()
         },
-        "comparison": {reference: compare(rows, reference) for reference in references},
+        "comparison": compared,
+        "curve": curve(rows, points),
         "rows": rows,
     }
     write_json(config.out / "posttrain.json", result)
     plot(rows, config.horizons, config.out / f"{config.out.name}.png")
+    if config.curve or len(config.learning_rates) > 1:
+        plot_curve(result["curve"], config.out / f"{config.out.name}-curve.png")
+        print(f"\n## over updates: changes against before [95%]\n\n{curve_table(result['curve'])}")
     for reference, found in result["comparison"].items():
         print(f"\n## against {reference}: mean, then changes [95%]\n\n{table(found, reference)}")
     print("\n| arm, run | updates | seconds |\n|---|---|---|")
     for name, run in result["runs"].items():
         print(f"| {name} | {run['updates']} | {run['seconds']:.0f} |")
+
+
+def finals(rows: Rows, points: Sequence[Point], rate: float | None = None) -> Rows:
+    """Without the rows of world models on the way and, if a learning rate is given, of those of another rate."""
+    hidden = [point.name for point in points if not point.final or rate not in (None, point.rate)]
+    return [row for row in rows if row["arm"] not in hidden]
 
 
 def recording(config: PosttrainBenchmark, name: str, seed: int, episodes: int) -> Path:
@@ -242,18 +262,18 @@ def second_dynamics(config: PosttrainBenchmark) -> Path:
     return folder
 
 
-def settings_of(config: PosttrainBenchmark, arm: str, data: Path, seed: int) -> PosttrainConfig:
-    """The settings of an arm; nothing is validated, and nothing stops early."""
+def settings_of(config: PosttrainBenchmark, arm: str, data: Path, seed: int, rate: float) -> PosttrainConfig:
+    """The settings of an arm at a learning rate; nothing is validated, and nothing stops early."""
     return PosttrainConfig(
         inverse_dynamics=rewarding_dynamics(config, data) if "actions" in arm else None,
         world=config.world,
         data=data,
-        out=config.out / f"seed{seed}" / arm,
+        out=config.out / f"seed{seed}" / f"{arm}-{rate:g}",
         minutes=config.minutes,
         steps=1_000_000,
         clock=config.clock,
         num_steps=config.num_steps,
-        learning_rate=config.learning_rate,
+        learning_rate=rate,
         validation_episodes=2,
         validation_horizon=10,
         validation_interval=1_000_000,
@@ -266,23 +286,37 @@ def settings_of(config: PosttrainBenchmark, arm: str, data: Path, seed: int) -> 
     )
 
 
-def train_arms(config: PosttrainBenchmark, data: Path, seed: int) -> dict[str, Path]:
-    """Train every arm of a seed; the folders of the world models by name."""
-    worlds: dict[str, Path] = {}
+def train_arms(config: PosttrainBenchmark, data: Path, seed: int, rate: float) -> list[Point]:
+    """Train every arm of a seed and a learning rate; what is measured of them, in the order of the arms."""
+    points: list[Point] = []
     updates = None
     for arm in config.arms:
-        settings = settings_of(config, arm, data, seed)
-        if arm == CONTROL and updates is not None:
-            train(replace(settings, steps=updates))
-            worlds[f"{arm}, equal updates"] = kept(settings.out, f"{updates}-updates")
-        for point in range(1, config.curve if arm != CONTROL else 1):
-            minutes = config.minutes * point / config.curve
+        settings = settings_of(config, arm, data, seed, rate)
+        called = arm if len(config.learning_rates) == 1 else f"{arm} {rate:g}"
+        control = arm == CONTROL
+        equal = updates if control else None
+        for minutes in (*config.curve, config.minutes):
+            about = {"arm": arm, "rate": rate, "minutes": minutes, "final": minutes == config.minutes}
+            if equal is not None and (copy := kept_after(replace(settings, minutes=minutes, steps=equal))) is not None:
+                points.append(Point(f"{called}, equal updates", copy, **about | {"final": True}, reference=True))
+                equal = None
             train(replace(settings, minutes=minutes))
-            worlds[f"{arm}, {minutes:g} minutes"] = kept(settings.out, f"{minutes:g}-minutes")
-        train(settings)
+            if about["final"]:
+                points.append(Point(called, settings.out, **about, reference=control))
+            else:
+                folder = kept(settings.out, f"{minutes:g}-minutes")
+                points.append(Point(f"{called}, {minutes:g} minutes", folder, **about))
         updates = updates or run_summary(settings.out)["updates"]
-        worlds[arm] = settings.out
-    return worlds
+    return points
+
+
+def kept_after(settings: PosttrainConfig) -> Path | None:
+    """The world model after that many updates, if its minutes suffice for them."""
+    copy = settings.out / "kept" / f"{settings.steps}-updates"
+    if copy.exists():
+        return copy
+    train(settings)
+    return kept(settings.out, copy.name) if run_summary(settings.out)["updates"] == settings.steps else None
 
 
 def kept(folder: Path, name: str) -> Path:

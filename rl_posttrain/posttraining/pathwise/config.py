@@ -41,8 +41,10 @@ class PathwiseConfig:
     updates; with 0.003 its training is not stable."""
     realism_rate: float = 5e-4
     """Learning rate of the discriminator."""
-    realism_warmup: int = 20
-    """Number of updates in which the discriminator learns before it is a reward."""
+    realism_warmup: int = 40
+    """Number of updates in which the discriminator alone learns, on rollouts of the world model as it is, before the
+    first update of the world model. Their loss and the share of held-out pictures that they tell right are in
+    discriminator.jsonl."""
 
     @property
     def weights(self) -> dict[str, float]:
