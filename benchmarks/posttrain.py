@@ -16,17 +16,16 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import tyro
 from posttrain_curves import Point, curve, curve_table, plot_curve
 from posttrain_measures import Measures
+from posttrain_runs import kept, kept_after, run_summary, train
 from posttrain_tables import Rows, compare, plot, table
 from safetensors.torch import load_file
 from second_dynamics import SecondDynamics
@@ -38,7 +37,6 @@ from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining,
 from rl_posttrain.posttraining.config import PosttrainConfig
 from rl_posttrain.posttraining.guards import read_held_out
 from rl_posttrain.posttraining.pathwise.config import PathwiseConfig
-from rl_posttrain.posttraining.train import posttrain
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.data.options import DataOptions
 from worldmodel.envs.record import RecordConfig, record
@@ -124,6 +122,8 @@ class PosttrainBenchmark:
     """Every arm is trained at each of them."""
     dynamics_steps: int = 700
     """Optimiser steps of each inverse dynamics."""
+    realism_warmup: int = 40
+    """Updates in which the discriminator of an arm learns before the world model does; they count as its time."""
     curve: tuple[float, ...] = ()
     """Minutes after which every arm is also kept and measured, beside the end."""
     only_train: bool = False
@@ -264,6 +264,10 @@ def second_dynamics(config: PosttrainBenchmark) -> Path:
 
 def settings_of(config: PosttrainBenchmark, arm: str, data: Path, seed: int, rate: float) -> PosttrainConfig:
     """The settings of an arm at a learning rate; nothing is validated, and nothing stops early."""
+    arm_settings = ARMS[arm]
+    if "pathwise" in arm_settings:
+        terms = replace(arm_settings["pathwise"], realism_warmup=config.realism_warmup)
+        arm_settings = {**arm_settings, "pathwise": terms}
     return PosttrainConfig(
         inverse_dynamics=rewarding_dynamics(config, data) if "actions" in arm else None,
         world=config.world,
@@ -282,7 +286,7 @@ def settings_of(config: PosttrainBenchmark, arm: str, data: Path, seed: int, rat
         log="none",
         seed=seed,
         reading=DataOptions(episodes=config.data_episodes),
-        **ARMS[arm],
+        **arm_settings,
     )
 
 
@@ -297,7 +301,7 @@ def train_arms(config: PosttrainBenchmark, data: Path, seed: int, rate: float) -
         equal = updates if control else None
         for minutes in (*config.curve, config.minutes):
             about = {"arm": arm, "rate": rate, "minutes": minutes, "final": minutes == config.minutes}
-            if equal is not None and (copy := kept_after(replace(settings, minutes=minutes, steps=equal))) is not None:
+            if equal and (copy := kept_after(replace(settings, minutes=minutes, steps=equal))) is not None:
                 points.append(Point(f"{called}, equal updates", copy, **about | {"final": True}, reference=True))
                 equal = None
             train(replace(settings, minutes=minutes))
@@ -308,51 +312,6 @@ def train_arms(config: PosttrainBenchmark, data: Path, seed: int, rate: float) -
                 points.append(Point(f"{called}, {minutes:g} minutes", folder, **about))
         updates = updates or run_summary(settings.out)["updates"]
     return points
-
-
-def kept_after(settings: PosttrainConfig) -> Path | None:
-    """The world model after that many updates, if its minutes suffice for them."""
-    copy = settings.out / "kept" / f"{settings.steps}-updates"
-    if copy.exists():
-        return copy
-    train(settings)
-    return kept(settings.out, copy.name) if run_summary(settings.out)["updates"] == settings.steps else None
-
-
-def kept(folder: Path, name: str) -> Path:
-    """A copy of the world model as it is now, which later updates do not change."""
-    copy = folder / "kept" / name
-    if not copy.exists():
-        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("state", "kept", "videos", "log"))
-    return copy
-
-
-def train(settings: PosttrainConfig) -> None:
-    """Train, or continue what a killed benchmark began."""
-    state = settings.out / "state" / "state.json"
-    if state.exists():
-        progress = json.loads(state.read_text())
-        over = progress["seconds"] >= 60 * settings.minutes or progress["step"] >= settings.steps
-        if over and (settings.out / "world.json").exists():
-            return
-    print(f"\n== {settings.out} ==", flush=True)
-    posttrain(replace(settings, resume=state.exists(), overwrite=not state.exists()))
-
-
-def run_summary(folder: Path) -> dict[str, float]:
-    """Updates and seconds of a run, and the means of its first and last terms."""
-    evaluations, updates = (
-        [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
-        for name in ("evaluations", "updates")
-    )
-    summary = {"updates": evaluations[-1]["step"], "seconds": evaluations[-1]["seconds"]}
-    for name in ("reward", "spread", "zero_variance", "gap", "regression", "perceptual", "realism", "actions"):
-        values = [row[name] for row in updates if row.get(name) is not None]
-        width = max(len(values) // 5, 1)
-        if values:
-            summary[f"{name}_first"] = float(np.mean(values[:width]))
-            summary[f"{name}_last"] = float(np.mean(values[-width:]))
-    return summary
 
 
 def measured(

@@ -42,6 +42,9 @@ def test_discriminator_and_world_move_at_their_own_rates(tmp_path):
         (file,) = (tmp_path / "out" / "state").glob("*.safetensors")
         states.append(load_file(file))
         assert len(discriminator.read_text().splitlines()) == 2, "it learns before the first update, and once"
+    base = {f"model.world.{name}": weight.detach() for name, weight in tiny_world().named_parameters()}
+    trained = {name: weight for name, weight in base.items() if name in states[0]}
+    assert largest_change(trained, states[0], "model.world.") < 3e-5, "it does not move while the discriminator learns"
     moved = {part: largest_change(*states, part) for part in PARTS}
     assert moved["model.world."] == pytest.approx(2e-5, rel=0.5)
     assert 0.5e-3 < moved["model.realism."] < 3e-3
