@@ -145,6 +145,7 @@ class PosttrainBenchmark:
         if not self.quick:
             return self
         shorter = {"teacher_forced": 4.0, "minutes": 2.0, "learning_rates": (5e-5,), "starts": 1, "dynamics_steps": 250}
+        shorter["realism_warmup"] = 20
         return replace(self, **shorter, arms=("realism+perceptual", CONTROL))
 
 

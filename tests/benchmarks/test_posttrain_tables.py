@@ -67,7 +67,7 @@ def test_the_curve_has_the_updates_and_the_change_of_every_point(scripts, tmp_pa
     _, _, curves = scripts
     names = {"before": 20.0, "arm 1e-05, 3 minutes": 21.0, "arm 1e-05": 23.0, "arm 0.0001": 19.0}
     values = {name: {"psnr.top.5": level - 1, "psnr.top.25": level} for name, level in names.items()}
-    rows = [row(name, 0, episode, **values[name]) for name in names for episode in range(3)]
+    rows = [row(name, 0, episode, **values[name]) for name in names for episode in range(5)]
     points = []
     for index, (name, rate) in enumerate(zip(list(names)[1:], (1e-5, 1e-5, 1e-4), strict=True)):
         folder = tmp_path / str(index)
