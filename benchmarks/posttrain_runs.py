@@ -10,6 +10,9 @@ import numpy as np
 from rl_posttrain.posttraining.config import PosttrainConfig
 from rl_posttrain.posttraining.train import posttrain
 
+TERMS = ("reward", "spread", "zero_variance", "gap", "regression", "told_apart", "reward.realism", "reward.perceptual")
+"""Figures of the updates of which a summary has the means at the beginning and at the end."""
+
 
 def train(settings: PosttrainConfig) -> None:
     """Train, or continue what a killed benchmark began."""
@@ -47,7 +50,7 @@ def run_summary(folder: Path) -> dict[str, float]:
         for name in ("evaluations", "updates")
     )
     summary = {"updates": evaluations[-1]["step"], "seconds": evaluations[-1]["seconds"]}
-    for name in ("reward", "spread", "zero_variance", "gap", "regression", "perceptual", "realism", "actions"):
+    for name in TERMS:
         values = [row[name] for row in updates if row.get(name) is not None]
         width = max(len(values) // 5, 1)
         if values:

@@ -41,7 +41,7 @@ class Realism(nn.Module):
             the 119 updates that were tried.
     """
 
-    def __init__(self, penalty: float = 0.03):
+    def __init__(self, penalty: float = 0.01):
         super().__init__()
         self.discriminator = Discriminator()
         self.penalty = penalty

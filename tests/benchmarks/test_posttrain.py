@@ -37,7 +37,7 @@ def test_arms_are_compared_with_the_world_model_before(tmp_path):
         "1e-5",
         "1e-3",
         "--realism-warmup",
-        "1",
+        "0",
         "--episodes",
         "2",
         "--starts",

@@ -36,7 +36,7 @@ class PathwiseConfig:
     """Number of predicted pictures of an update that the perceptual distance and the discriminator look at."""
     trunk: Literal[0, 2] = 0
     """Trunk of the perceptual distance, EfficientNet-lite0 or -lite2. Measure with the other one."""
-    realism_penalty: float = 0.03
+    realism_penalty: float = 0.01
     """Weight of the penalty on steep discriminators (R1). With 1 the discriminator learns nothing in hundreds of
     updates; with 0.003 its training is not stable."""
     realism_rate: float = 5e-4

@@ -36,7 +36,7 @@ def learn_realism(
     learned: int,
     save: Callable[[dict], None],
 ) -> None:
-    """Train the discriminator for `pathwise.realism_warmup` updates, or until the time of the run is over.
+    """Train the discriminator for `pathwise.realism_warmup` updates.
 
     Writes `discriminator.jsonl`: the loss of every update and, now and then, the share of held-out recorded pictures
     that score higher than the predicted ones, which is 0.5 at chance. The seconds count as those of the run.
@@ -52,15 +52,16 @@ def learn_realism(
         save: Writes the state of the run with what is given to it.
 
     Raises:
+        ValueError: The time of the run is over; the state is saved.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     realism, total, accelerator = update.terms[0].realism, config.pathwise.realism_warmup, log.accelerator
+    if learned >= total:
+        return
     held_out = batches(config, update, source, episodes[1], HELD_OUT)
     tried = [self_rollout(update, batch, accelerator) for batch in held_out]
     table = Table(config.out / "discriminator.jsonl", learned + 1) if share().first else None
     for batch in batches(config, update, source, episodes[0], TRAINING, learned):
-        if log.done >= 1:
-            break
         loss = learn(realism, optimizer, self_rollout(update, batch, accelerator), config.pathwise.realism_rate)
         learned += 1
         row = {"step": learned, "loss": loss}
@@ -77,6 +78,11 @@ def learn_realism(
         if table is not None:
             table.add(row)
         log.leave_if_asked()
+        if log.done >= 1:
+            raise ValueError(
+                f"--minutes {config.minutes:g} are over after {learned} of {total} updates of the discriminator "
+                "and none of the world model: --resume with more --minutes, or set a smaller --pathwise.realism-warmup"
+            )
 
 
 def batches(

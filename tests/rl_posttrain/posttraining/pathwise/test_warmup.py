@@ -1,6 +1,7 @@
 """The discriminator learns before it rewards: by how much, from what, and what does not move meanwhile."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,11 +37,11 @@ class Learner:
         self.terms = PictureTerms({"realism": realism}, {"realism": 0.5}, realism)
         (self.optimizer,) = self.terms.optimizers(1e-3)
 
-    def __call__(self, first: int, last: int) -> tuple[PathwiseUpdate, list[dict]]:
+    def __call__(self, first: int, last: int, minutes: float | None = None) -> tuple[PathwiseUpdate, list[dict]]:
         """The objective, and the progress that was saved."""
-        config, saved = settings(self.out, last), []
+        config, saved = replace(settings(self.out, last), minutes=minutes), []
         update = PathwiseUpdate(tiny_world(), self.terms, config.pathwise, config.loss)
-        log = RunLog(start_accelerator("cpu", self.out, "none"), self.out, total_steps=9, minutes=None)
+        log = RunLog(start_accelerator("cpu", self.out, "none"), self.out, total_steps=9, minutes=minutes)
         with log:
             learn_realism(
                 config, update, self.optimizer, self.source, (range(4), range(4, 6)), log, first, saved.append
@@ -77,3 +78,10 @@ def test_a_stopped_warm_up_goes_on_as_if_it_had_not_stopped(learn, tmp_path):
     for name, weight in whole.terms[0].realism.state_dict().items():
         torch.testing.assert_close(resumed[name], weight)
     assert learn(3, 3)[1] == []  # nothing is left to learn
+
+
+def test_minutes_that_are_over_before_the_world_model_moves_are_said(learn, tmp_path):
+    with pytest.raises(ValueError, match=r"--minutes 1e-06 are over after 1 of 3 updates of the discriminator"):
+        learn(0, 3, minutes=1e-6)
+    (row,) = [json.loads(line) for line in (tmp_path / "discriminator.jsonl").read_text().splitlines()]
+    assert "told_apart" in row
