@@ -106,9 +106,9 @@ class TransferConfig:
     """Arms; the others are compared with the first."""
     video_minutes: float = 40.0
     """CPU minutes of the pretraining, in one thread."""
-    minutes: float = 5.0
-    """CPU minutes of each arm and task."""
-    learning_rate: float = 1e-3
+    minutes: tuple[float, ...] = (2.0, 5.0)
+    """CPU minutes of each arm and task; every number of minutes is a training of its own."""
+    learning_rate: float = 2e-3
     """Peak learning rate of the transformer, in all arms but tiny, whose own is used."""
     rank: int = 16
     """Rank of the adapters."""
@@ -131,7 +131,7 @@ class TransferConfig:
 def quick(config: TransferConfig) -> TransferConfig:
     """A try of the whole path."""
     base = BaseConfig(codec_width=8, channels=4, codec_steps=4, codec_batch=4, heads=1, layers=1)
-    return replace(config, tasks=("rope",), base=base, video_minutes=0.02, minutes=0.02, starts=1)
+    return replace(config, tasks=("rope",), base=base, video_minutes=0.02, minutes=(0.02,), starts=1)
 
 
 # Data
@@ -225,14 +225,19 @@ def make_base(config: TransferConfig) -> None:
         (config.out / "base.building").rename(config.out / "base")
 
 
-def adapt(config: TransferConfig, task: str, arm: Arm) -> Path:
+def folder_of(task: str, arm: Arm, minutes: float) -> str:
+    """Where an arm is, in --out."""
+    return f"{task}-{arm}-{minutes:g}"
+
+
+def adapt(config: TransferConfig, task: str, arm: Arm, minutes: float) -> Path:
     """One arm: learn a task from the episodes with actions."""
     more = {"relative_to": dict(TASKS[task].relative_to)}
-    data, out = f"{task}-train", f"{task}-{arm}"
+    data, out = f"{task}-train", folder_of(task, arm, minutes)
     if arm == "tiny":
-        return run_of(config, PretrainConfig, data, out, config.minutes, **more)
+        return run_of(config, PretrainConfig, data, out, minutes, **more)
     backbone, rank = ("random" if arm == "random" else "base"), (config.rank if arm == "adapters" else 0)
-    return video_run(config, backbone, data, out, config.minutes, rank, **more)
+    return video_run(config, backbone, data, out, minutes, rank, **more)
 
 
 # Measures
@@ -256,17 +261,17 @@ def dreams(config: TransferConfig, source: EpisodeSource, worlds: Mapping[str, W
     return found | {"episodes": torch.tensor([window.episode for window in windows])}
 
 
-def measure(config: TransferConfig, task: str) -> dict:
+def measure(config: TransferConfig, task: str, minutes: float) -> dict:
     """Scores of every arm of a task, and the number of its optimiser steps; writes a picture of some dreams."""
     source = EpisodeCache(open_episodes(config.out / f"{task}-held_out"))
-    folders = {arm: config.out / f"{task}-{arm}" for arm in config.arms}
+    folders = {arm: config.out / folder_of(task, arm, minutes) for arm in config.arms}
     found = dreams(config, source, {arm: load(config, folder) for arm, folder in folders.items()})
     episodes, truth = found.pop("episodes").numpy(), found.pop("recording")
-    Image.fromarray(strip(truth, found)).save(config.out / f"{task}.png")
+    Image.fromarray(strip(truth, found)).save(config.out / f"{task}-{minutes:g}.png")
     result = compare(config.arms, truth, found, episodes)
     for arm, folder in folders.items():
         result[arm]["steps"] = len((folder / "losses.csv").read_text().splitlines()) - 1
-    return result | {"episodes": len(set(episodes.tolist())), "windows": len(episodes)}
+    return result | {"minutes": minutes, "episodes": len(set(episodes.tolist())), "windows": len(episodes)}
 
 
 def compare(
@@ -311,8 +316,8 @@ def cell(score: dict, sign: str = "") -> str:
     return f"{score['mean']:{sign}.2f}" + ("" if ends is None else f" [{ends[0]:{sign}.2f}, {ends[1]:{sign}.2f}]")
 
 
-def tables(config: TransferConfig, results: Mapping[str, dict]) -> str:
-    """Markdown: one table for each task."""
+def tables(config: TransferConfig, results: Mapping[str, Sequence[dict]]) -> str:
+    """Markdown: one table for each task and number of minutes."""
     parts = []
     heads = [
         "arm",
@@ -321,7 +326,7 @@ def tables(config: TransferConfig, results: Mapping[str, dict]) -> str:
         f"{config.arms[0]} leads by",
         "shuffled cost",
     ]
-    for task, result in results.items():
+    for task, result in ((task, result) for task, several in results.items() for result in several):
         lines = []
         for name in ("copying", *config.arms):
             row = result[name]
@@ -329,7 +334,8 @@ def tables(config: TransferConfig, results: Mapping[str, dict]) -> str:
             gap = cell(row["gap"][-1], "+") if "gap" in row else "-"
             lines.append([name, str(row.get("steps", "-")), *(cell(s) for s in row["masked_psnr"]), lead, gap])
         seen = "its video is in the pretraining" if task == "push" else "its video is not in the pretraining"
-        parts.append(f"# {task}: {seen}; {result['episodes']} held-out episodes\n\n{table(heads, lines)}")
+        head = f"# {task}: {seen}; {result['minutes']:g} CPU minutes, {result['episodes']} held-out episodes"
+        parts.append(f"{head}\n\n{table(heads, lines)}")
     return "\n\n".join(parts)
 
 
@@ -337,8 +343,9 @@ def main(config: TransferConfig) -> None:
     """Do the steps that are asked for and not done yet; print the tables."""
     torch.set_num_threads(1)
     config = quick(config) if config.quick else config
-    arms = [(task, arm) for task in config.tasks for arm in config.arms]
-    planned = config.video_minutes * ("pretrain" in config.only) + config.minutes * len(arms) * ("adapt" in config.only)
+    arms = list(product(config.tasks, config.arms, config.minutes))
+    adapting = sum(minutes for _, _, minutes in arms)
+    planned = config.video_minutes * ("pretrain" in config.only) + adapting * ("adapt" in config.only)
     print(f"trainings take {planned:g} CPU minutes in all, less what is done already", flush=True)
     config.out.mkdir(parents=True, exist_ok=True)
     if "record" in config.only:
@@ -347,12 +354,13 @@ def main(config: TransferConfig) -> None:
         make_codec(config)
     if "pretrain" in config.only:
         make_base(config)
-    for task, arm in arms if "adapt" in config.only else ():
-        adapt(config, task, arm)
+    for task, arm, minutes in arms if "adapt" in config.only else ():
+        adapt(config, task, arm, minutes)
     if "measure" in config.only:
-        results = {task: measure(config, task) for task in config.tasks}
+        results = {task: [measure(config, task, minutes) for minutes in config.minutes] for task in config.tasks}
         write_json(config.out / "transfer.json", results)
-        picture = Image.fromarray(np.concatenate([np.array(Image.open(config.out / f"{t}.png")) for t in config.tasks]))
+        strips = [config.out / f"{task}-{max(config.minutes):g}.png" for task in config.tasks]
+        picture = Image.fromarray(np.concatenate([np.array(Image.open(each)) for each in strips]))
         picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST).save(config.out / PICTURE)
         print(tables(config, results), flush=True)
 

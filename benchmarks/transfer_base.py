@@ -31,7 +31,7 @@ class BaseConfig:
     """Channels of the autoencoder."""
     channels: int = 16
     """Channels of a latent, which is a quarter of the picture high and wide."""
-    codec_steps: int = 2000
+    codec_steps: int = 8000
     """Optimiser steps of the autoencoder."""
     codec_batch: int = 32
     """Frames per step."""

@@ -32,6 +32,7 @@ from worldmodel.envs.protocol import describe
 from worldmodel.files import read_object, write_json
 from worldmodel.model.folder import fingerprint
 from worldmodel.model.precision import command_device
+from worldmodel.processes.alone import alone_in_out
 from worldmodel.training.checkpoint import SETTINGS, claim_folder, settings_of
 from worldmodel.training.config import PretrainConfig
 from worldmodel.training.pretrain import pretrain
@@ -103,6 +104,7 @@ class AlignConfig:
         return DataOptions(**asdict(self.columns))
 
 
+@alone_in_out
 def align(config: AlignConfig) -> dict:
     """Record, fine-tune and rank; returns the table that `align.json` holds.
 

@@ -32,6 +32,7 @@ from worldmodel.envs.record import SEED_STRIDE
 from worldmodel.files import write_json
 from worldmodel.model.folder import fingerprint
 from worldmodel.model.precision import command_device
+from worldmodel.processes.alone import alone_in_out
 from worldmodel.training.checkpoint import claim_folder, settings_of
 from worldmodel.training.fit import fit
 
@@ -42,6 +43,7 @@ STARTS = 1000
 """Starts of rollouts and trials lie apart from those of recordings with small seeds, see `first_seed`."""
 
 
+@alone_in_out
 def adapt(config: AdaptConfig) -> dict[str, Any]:
     """Adapt the policy and write it to `config.out`; returns the report, which is `adaptation.json`, too.
 

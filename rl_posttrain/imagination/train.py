@@ -38,6 +38,7 @@ from rl_posttrain.rewards.extra import Weighted, find_rewards, rewards_read
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out, fingerprint
+from worldmodel.processes.alone import alone_in_out
 from worldmodel.training.accelerator import check_tracker, start_accelerator, training_device
 from worldmodel.training.checkpoint import (
     SETTINGS,
@@ -56,6 +57,7 @@ SHOWN_ONLY = ("ranking", "confirm", "real", "real_data", "real_trials", "videos"
 """Settings of what is checked before a run and after it; a resumed run may have others."""
 
 
+@alone_in_out
 def imagine(config: ImagineConfig, rewards: Weighted | None = None) -> dict[str, Any]:
     """Improve the policy; writes it to `config.out` as a cloned policy and returns the report.
 

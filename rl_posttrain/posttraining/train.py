@@ -41,6 +41,7 @@ from worldmodel.fidelity.cross_view.matcher import CrossViewMatcher, check_camer
 from worldmodel.fidelity.cross_view.train import check_unseen
 from worldmodel.files import write_json
 from worldmodel.model.folder import check_out, fingerprint
+from worldmodel.processes.alone import alone_in_out
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.accelerator import end_trackers, joined, start_accelerator
 from worldmodel.training.build import note_training
@@ -62,6 +63,7 @@ from worldmodel.world_model import WorldModel
 Batch = BranchBatch | RecordedBatch | RolloutBatch
 
 
+@alone_in_out
 def posttrain(
     config: PosttrainConfig, rewards: Weighted | None = None, pictures: WeightedPictures | None = None
 ) -> Path:

@@ -20,6 +20,7 @@ from worldmodel.model.folder import check_out, find_model, fingerprint, read_des
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.dit import PretrainedDiT
 from worldmodel.model.pretrained.source import check_size, open_source
+from worldmodel.processes.alone import alone_in_out
 from worldmodel.processes.prefetch import Ahead
 from worldmodel.streaming.noise import mix_seed
 from worldmodel.training.accelerator import end_trackers, joined, start_accelerator
@@ -57,6 +58,7 @@ class TrainingStep(nn.Module):
         return training_loss(self.world, clip, draws, self.config)
 
 
+@alone_in_out
 def pretrain(config: PretrainConfig) -> Path:
     """Train, and write the moving average of the weights to `out`; returns `out`.
 
