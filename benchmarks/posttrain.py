@@ -56,6 +56,8 @@ def pathwise(*, realism: float = 0.0, perceptual: float = 0.0, agreement: float 
 
 CONTROL = "supervised"
 """The arm that the others are held against, beside the world model before."""
+SHARPENED = "before, sharpened"
+"""The trivial baseline of sharpness: an unsharp mask over the frames of the world model before."""
 ARMS: dict[str, dict[str, Any]] = {
     "realism+perceptual": pathwise(realism=0.5, perceptual=0.5),
     CONTROL: pathwise(),
@@ -126,6 +128,8 @@ class PosttrainBenchmark:
     """Updates in which the discriminator of an arm learns before the world model does; they count as its time."""
     curve: tuple[float, ...] = ()
     """Minutes after which every arm is also kept and measured, beside the end."""
+    sharpened: float = 0.0
+    """Strength of an unsharp mask over the frames of the world model before, measured like an arm; 0 for none."""
     only_train: bool = False
     """Measure nothing."""
     quick: bool = False
@@ -157,6 +161,8 @@ def main(config: PosttrainBenchmark) -> None:
     data = config.data or recording(config, "train", 40, config.train_episodes)
     config = replace(config, world=drifting_world(config, data) if config.teacher_forced else config.world)
     worlds = {"before": [config.world]} | {name: [folder] for name, folder in config.trained.items()}
+    if config.sharpened:
+        worlds[SHARPENED] = [config.world]
     points: list[Point] = []
     for seed in config.seeds:
         for rate in config.learning_rates:
@@ -316,7 +322,7 @@ def train_arms(config: PosttrainBenchmark, data: Path, seed: int, rate: float) -
 
 
 def measured(
-    measures: Measures, world: Path, cache: Path, made_with: str
+    measures: Measures, world: Path, cache: Path, made_with: str, sharpen: float = 0.0
 ) -> tuple[dict[str, list[float | None]], Tensor]:
     """The measures of a world model and its frames at the horizons, kept in `cache`.
 
@@ -325,11 +331,13 @@ def measured(
         world: Folder of the world model.
         cache: Folder of what was measured already.
         made_with: Fingerprints of the held-out data and of the second inverse dynamics.
+        sharpen: How much the frames are sharpened first.
     """
     about = (fingerprint(world), made_with, measures.windows.episodes, measures.horizons, measures.num_steps)
+    about += (sharpen,) if sharpen else ()
     file = cache / f"{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.json"
     if not file.exists():
-        columns, frames = measures.columns(WorldModel.load(world))
+        columns, frames = measures.columns(WorldModel.load(world), sharpen)
         cache.mkdir(exist_ok=True)
         write_weights(file.with_suffix(".safetensors"), {"frames": frames})
         write_json(file, listed(columns))
@@ -355,7 +363,9 @@ def measure(config: PosttrainBenchmark, worlds: Mapping[str, Sequence[Path]]) ->
     for name, folders in worlds.items():
         for run, folder in enumerate(folders):
             print(f"measuring {name} {run}", flush=True)
-            columns[name, run], frames[f"{name} {run}"] = measured(measures, folder, config.out / "measured", made_with)
+            given = (measures, folder, config.out / "measured", made_with)
+            sharpen = config.sharpened if name == SHARPENED else 0.0
+            columns[name, run], frames[f"{name} {run}"] = measured(*given, sharpen)
     masked = measures.masked(frames)
     rows = []
     for (name, run), values in columns.items():
