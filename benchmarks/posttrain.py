@@ -192,7 +192,7 @@ def main(config: PosttrainBenchmark) -> None:
     plot(rows, config.horizons, config.out / f"{config.out.name}.png")
     if config.curve or len(config.learning_rates) > 1:
         plot_curve(result["curve"], config.out / f"{config.out.name}-curve.png")
-        print(f"\n## over updates: changes against before [95%]\n\n{curve_table(result['curve'])}")
+        print(f"\n{curve_table(result['curve'])}")
     for reference, found in result["comparison"].items():
         print(f"\n## against {reference}: mean, then changes [95%]\n\n{table(found, reference)}")
     print("\n| arm, run | updates | seconds |\n|---|---|---|")

@@ -92,7 +92,8 @@ def curve_table(points: Sequence[Mapping[str, Any]]) -> str:
     for rate in dict.fromkeys(point["rate"] for point in points):
         mine = [point for point in points if point["rate"] == rate]
         heads = [f"{p['arm']}, {p['updates']:.0f} updates" for p in mine]
-        lines = [f"Learning rate {rate:g}\n", f"| measure | {' | '.join(heads)} |", "|---" * (len(mine) + 1) + "|"]
+        title = f"## learning rate {rate:g}, over updates: changes against before [95%]\n"
+        lines = [title, f"| measure | {' | '.join(heads)} |", "|---" * (len(mine) + 1) + "|"]
         for name in mine[0]["changes"]:
             kind, *where = name.split(".")
             cells = [cell(kind, point["changes"].get(name), is_reference=False) for point in mine]

@@ -72,7 +72,7 @@ def test_arms_are_compared_with_the_world_model_before(tmp_path):
     assert "masked_psnr.wrist.4" in against["realism 1e-05"]
     assert {point["rate"] for point in result["curve"]} == {1e-5, 1e-3}
     assert (out / "out.png").stat().st_size > 1000 < (out / "out-curve.png").stat().st_size
-    assert "Learning rate 0.001" in done.stdout
+    assert "## learning rate 0.001, over updates" in done.stdout
     assert "| PSNR, dB: top 4 |" in done.stdout
     again = python(*command, cwd=ROOT)
     assert again.returncode == 0
