@@ -3,28 +3,30 @@
 ```
 python benchmarks/posttrain.py --quick --out runs/benchmarks/posttrain
 python benchmarks/posttrain.py --minutes 6 --seeds 0 1 2 --out runs/benchmarks/posttrain-full
+python benchmarks/posttrain.py --minutes 18 --curve 3 9 --learning-rates 2e-5 1e-4 --out runs/benchmarks/posttrain-curve
 ```
 
 Every arm starts from the same world model and trains on the same recorded episodes for as many
-minutes. The supervised control is also kept after as many updates as the first arm made. What is
-measured (`posttrain_measures.py`) rewarded no arm. A killed benchmark continues where it stopped.
+minutes, at every learning rate. The supervised control is also kept after as many updates as the
+first arm made. What is measured (`posttrain_measures.py`) rewarded no arm. A killed benchmark
+continues where it stopped, and one with more `--minutes` continues what one with fewer trained.
 """
 
 import hashlib
 import json
 import os
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import tyro
+from posttrain_curves import Point, curve, curve_table, plot_curve
 from posttrain_measures import Measures
-from posttrain_tables import compare, plot, table
+from posttrain_runs import kept, kept_after, run_summary, train
+from posttrain_tables import Rows, compare, plot, table
 from safetensors.torch import load_file
 from second_dynamics import SecondDynamics
 from second_dynamics import load as load_second
@@ -35,7 +37,6 @@ from policy_eval.judge.inverse_dynamics_training import InverseDynamicsTraining,
 from rl_posttrain.posttraining.config import PosttrainConfig
 from rl_posttrain.posttraining.guards import read_held_out
 from rl_posttrain.posttraining.pathwise.config import PathwiseConfig
-from rl_posttrain.posttraining.train import posttrain
 from worldmodel.data import EpisodeCache, open_episodes
 from worldmodel.data.options import DataOptions
 from worldmodel.envs.record import RecordConfig, record
@@ -55,10 +56,13 @@ def pathwise(*, realism: float = 0.0, perceptual: float = 0.0, agreement: float 
 
 CONTROL = "supervised"
 """The arm that the others are held against, beside the world model before."""
+SHARPENED = "before, sharpened"
+"""The trivial baseline of sharpness: an unsharp mask over the frames of the world model before."""
 ARMS: dict[str, dict[str, Any]] = {
     "realism+perceptual": pathwise(realism=0.5, perceptual=0.5),
     CONTROL: pathwise(),
     "realism": pathwise(realism=0.5),
+    "strong realism": pathwise(realism=1.0),
     "perceptual": pathwise(perceptual=0.5),
     "realism+perceptual+actions": pathwise(realism=0.5, perceptual=0.5, agreement=0.5),
     "nft": {"objective": "nft"},
@@ -116,13 +120,16 @@ class PosttrainBenchmark:
     """Episodes to record for training; twice as many are recorded for the second inverse dynamics."""
     num_steps: int = 2
     """Denoising steps of the measured dreams."""
-    learning_rate: float = 2e-5
-    """Of every arm."""
+    learning_rates: tuple[float, ...] = (2e-5,)
+    """Every arm is trained at each of them."""
     dynamics_steps: int = 700
     """Optimiser steps of each inverse dynamics."""
-    curve: int = 1
-    """Number of points, evenly spaced in time, at which every arm is kept and measured; the control is kept at as many
-    updates as the first arm made, and at the end."""
+    realism_warmup: int = 40
+    """Updates in which the discriminator of an arm learns before the world model does; they count as its time."""
+    curve: tuple[float, ...] = ()
+    """Minutes after which every arm is also kept and measured, beside the end."""
+    sharpened: float = 0.0
+    """Strength of an unsharp mask over the frames of the world model before, measured like an arm; 0 for none."""
     only_train: bool = False
     """Measure nothing."""
     quick: bool = False
@@ -132,14 +139,17 @@ class PosttrainBenchmark:
         """With what `quick` implies.
 
         Raises:
-            ValueError: There is no such arm.
+            ValueError: There is no such arm, or a point of the curve is not before the end.
         """
         unknown = [arm for arm in self.arms if arm not in ARMS]
         if unknown:
             raise ValueError(f"--arms {unknown[0]}: known are {', '.join(ARMS)}")
+        if list(self.curve) != sorted(self.curve) or max(self.curve, default=0) >= self.minutes:
+            raise ValueError(f"--curve {self.curve}: growing minutes below --minutes {self.minutes}")
         if not self.quick:
             return self
-        shorter = {"teacher_forced": 4.0, "minutes": 2.0, "learning_rate": 5e-5, "starts": 1, "dynamics_steps": 250}
+        shorter = {"teacher_forced": 4.0, "minutes": 2.0, "learning_rates": (5e-5,), "starts": 1, "dynamics_steps": 250}
+        shorter["realism_warmup"] = 20
         return replace(self, **shorter, arms=("realism+perceptual", CONTROL))
 
 
@@ -151,13 +161,20 @@ def main(config: PosttrainBenchmark) -> None:
     data = config.data or recording(config, "train", 40, config.train_episodes)
     config = replace(config, world=drifting_world(config, data) if config.teacher_forced else config.world)
     worlds = {"before": [config.world]} | {name: [folder] for name, folder in config.trained.items()}
+    if config.sharpened:
+        worlds[SHARPENED] = [config.world]
+    points: list[Point] = []
     for seed in config.seeds:
-        for name, folder in train_arms(config, data, seed).items():
-            worlds.setdefault(name, []).append(folder)
+        for rate in config.learning_rates:
+            points += train_arms(config, data, seed, rate)
+    for point in points:
+        worlds.setdefault(point.name, []).append(point.folder)
     if config.only_train:
         return
     rows = measure(config, worlds)
-    references = [name for name in ("before", CONTROL, f"{CONTROL}, equal updates") if name in worlds]
+    compared = {"before": compare(finals(rows, points), "before")}
+    for control in sorted((p for p in points if p.reference), key=lambda point: "equal" in point.name):
+        compared.setdefault(control.name, compare(finals(rows, points, control.rate), control.name))
     result = {
         "machine": f"{platform.machine()} CPU, {os.cpu_count()} cores, torch {torch.__version__}",
         "config": json.loads(json.dumps(asdict(config), default=str)),
@@ -167,16 +184,26 @@ def main(config: PosttrainBenchmark) -> None:
             for index, folder in enumerate(folders)
             if (folder / "updates.jsonl").exists()
         },
-        "comparison": {reference: compare(rows, reference) for reference in references},
+        "comparison": compared,
+        "curve": curve(rows, points),
         "rows": rows,
     }
     write_json(config.out / "posttrain.json", result)
     plot(rows, config.horizons, config.out / f"{config.out.name}.png")
+    if config.curve or len(config.learning_rates) > 1:
+        plot_curve(result["curve"], config.out / f"{config.out.name}-curve.png")
+        print(f"\n{curve_table(result['curve'])}")
     for reference, found in result["comparison"].items():
         print(f"\n## against {reference}: mean, then changes [95%]\n\n{table(found, reference)}")
     print("\n| arm, run | updates | seconds |\n|---|---|---|")
     for name, run in result["runs"].items():
         print(f"| {name} | {run['updates']} | {run['seconds']:.0f} |")
+
+
+def finals(rows: Rows, points: Sequence[Point], rate: float | None = None) -> Rows:
+    """Without the rows of world models on the way and, if a learning rate is given, of those of another rate."""
+    hidden = [point.name for point in points if not point.final or rate not in (None, point.rate)]
+    return [row for row in rows if row["arm"] not in hidden]
 
 
 def recording(config: PosttrainBenchmark, name: str, seed: int, episodes: int) -> Path:
@@ -242,18 +269,22 @@ def second_dynamics(config: PosttrainBenchmark) -> Path:
     return folder
 
 
-def settings_of(config: PosttrainBenchmark, arm: str, data: Path, seed: int) -> PosttrainConfig:
-    """The settings of an arm; nothing is validated, and nothing stops early."""
+def settings_of(config: PosttrainBenchmark, arm: str, data: Path, seed: int, rate: float) -> PosttrainConfig:
+    """The settings of an arm at a learning rate; nothing is validated, and nothing stops early."""
+    arm_settings = ARMS[arm]
+    if "pathwise" in arm_settings:
+        terms = replace(arm_settings["pathwise"], realism_warmup=config.realism_warmup)
+        arm_settings = {**arm_settings, "pathwise": terms}
     return PosttrainConfig(
         inverse_dynamics=rewarding_dynamics(config, data) if "actions" in arm else None,
         world=config.world,
         data=data,
-        out=config.out / f"seed{seed}" / arm,
+        out=config.out / f"seed{seed}" / f"{arm}-{rate:g}",
         minutes=config.minutes,
         steps=1_000_000,
         clock=config.clock,
         num_steps=config.num_steps,
-        learning_rate=config.learning_rate,
+        learning_rate=rate,
         validation_episodes=2,
         validation_horizon=10,
         validation_interval=1_000_000,
@@ -262,67 +293,36 @@ def settings_of(config: PosttrainBenchmark, arm: str, data: Path, seed: int) -> 
         log="none",
         seed=seed,
         reading=DataOptions(episodes=config.data_episodes),
-        **ARMS[arm],
+        **arm_settings,
     )
 
 
-def train_arms(config: PosttrainBenchmark, data: Path, seed: int) -> dict[str, Path]:
-    """Train every arm of a seed; the folders of the world models by name."""
-    worlds: dict[str, Path] = {}
+def train_arms(config: PosttrainBenchmark, data: Path, seed: int, rate: float) -> list[Point]:
+    """Train every arm of a seed and a learning rate; what is measured of them, in the order of the arms."""
+    points: list[Point] = []
     updates = None
     for arm in config.arms:
-        settings = settings_of(config, arm, data, seed)
-        if arm == CONTROL and updates is not None:
-            train(replace(settings, steps=updates))
-            worlds[f"{arm}, equal updates"] = kept(settings.out, f"{updates}-updates")
-        for point in range(1, config.curve if arm != CONTROL else 1):
-            minutes = config.minutes * point / config.curve
+        settings = settings_of(config, arm, data, seed, rate)
+        called = arm if len(config.learning_rates) == 1 else f"{arm} {rate:g}"
+        control = arm == CONTROL
+        equal = updates if control else None
+        for minutes in (*config.curve, config.minutes):
+            about = {"arm": arm, "rate": rate, "minutes": minutes, "final": minutes == config.minutes}
+            if equal and (copy := kept_after(replace(settings, minutes=minutes, steps=equal))) is not None:
+                points.append(Point(f"{called}, equal updates", copy, **about | {"final": True}, reference=True))
+                equal = None
             train(replace(settings, minutes=minutes))
-            worlds[f"{arm}, {minutes:g} minutes"] = kept(settings.out, f"{minutes:g}-minutes")
-        train(settings)
+            if about["final"]:
+                points.append(Point(called, settings.out, **about, reference=control))
+            else:
+                folder = kept(settings.out, f"{minutes:g}-minutes")
+                points.append(Point(f"{called}, {minutes:g} minutes", folder, **about))
         updates = updates or run_summary(settings.out)["updates"]
-        worlds[arm] = settings.out
-    return worlds
-
-
-def kept(folder: Path, name: str) -> Path:
-    """A copy of the world model as it is now, which later updates do not change."""
-    copy = folder / "kept" / name
-    if not copy.exists():
-        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("state", "kept", "videos", "log"))
-    return copy
-
-
-def train(settings: PosttrainConfig) -> None:
-    """Train, or continue what a killed benchmark began."""
-    state = settings.out / "state" / "state.json"
-    if state.exists():
-        progress = json.loads(state.read_text())
-        over = progress["seconds"] >= 60 * settings.minutes or progress["step"] >= settings.steps
-        if over and (settings.out / "world.json").exists():
-            return
-    print(f"\n== {settings.out} ==", flush=True)
-    posttrain(replace(settings, resume=state.exists(), overwrite=not state.exists()))
-
-
-def run_summary(folder: Path) -> dict[str, float]:
-    """Updates and seconds of a run, and the means of its first and last terms."""
-    evaluations, updates = (
-        [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
-        for name in ("evaluations", "updates")
-    )
-    summary = {"updates": evaluations[-1]["step"], "seconds": evaluations[-1]["seconds"]}
-    for name in ("reward", "spread", "zero_variance", "gap", "regression", "perceptual", "realism", "actions"):
-        values = [row[name] for row in updates if row.get(name) is not None]
-        width = max(len(values) // 5, 1)
-        if values:
-            summary[f"{name}_first"] = float(np.mean(values[:width]))
-            summary[f"{name}_last"] = float(np.mean(values[-width:]))
-    return summary
+    return points
 
 
 def measured(
-    measures: Measures, world: Path, cache: Path, made_with: str
+    measures: Measures, world: Path, cache: Path, made_with: str, sharpen: float = 0.0
 ) -> tuple[dict[str, list[float | None]], Tensor]:
     """The measures of a world model and its frames at the horizons, kept in `cache`.
 
@@ -331,11 +331,13 @@ def measured(
         world: Folder of the world model.
         cache: Folder of what was measured already.
         made_with: Fingerprints of the held-out data and of the second inverse dynamics.
+        sharpen: How much the frames are sharpened first.
     """
     about = (fingerprint(world), made_with, measures.windows.episodes, measures.horizons, measures.num_steps)
+    about += (sharpen,) if sharpen else ()
     file = cache / f"{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.json"
     if not file.exists():
-        columns, frames = measures.columns(WorldModel.load(world))
+        columns, frames = measures.columns(WorldModel.load(world), sharpen)
         cache.mkdir(exist_ok=True)
         write_weights(file.with_suffix(".safetensors"), {"frames": frames})
         write_json(file, listed(columns))
@@ -361,7 +363,9 @@ def measure(config: PosttrainBenchmark, worlds: Mapping[str, Sequence[Path]]) ->
     for name, folders in worlds.items():
         for run, folder in enumerate(folders):
             print(f"measuring {name} {run}", flush=True)
-            columns[name, run], frames[f"{name} {run}"] = measured(measures, folder, config.out / "measured", made_with)
+            given = (measures, folder, config.out / "measured", made_with)
+            sharpen = config.sharpened if name == SHARPENED else 0.0
+            columns[name, run], frames[f"{name} {run}"] = measured(*given, sharpen)
     masked = measures.masked(frames)
     rows = []
     for (name, run), values in columns.items():

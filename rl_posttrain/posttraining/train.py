@@ -9,6 +9,7 @@ against what was recorded, and the contrastive objective moves the model towards
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,8 +25,9 @@ from rl_posttrain.posttraining.keeper import Keeper
 from rl_posttrain.posttraining.lora import adapted, conditioned, merged, twin
 from rl_posttrain.posttraining.nft import extremes, old_policy_decay, optimality
 from rl_posttrain.posttraining.pathwise.rollout import RolloutBatch, draw_rollouts
-from rl_posttrain.posttraining.pathwise.terms import NO_TERMS, PictureTerms, build_terms, terms_read
+from rl_posttrain.posttraining.pathwise.terms import PictureTerms, terms_of, terms_read
 from rl_posttrain.posttraining.pathwise.update import PathwiseUpdate
+from rl_posttrain.posttraining.pathwise.warmup import learn_realism
 from rl_posttrain.posttraining.updates import BranchBatch, RecordedBatch, Update
 from rl_posttrain.rewards.advantages import of_candidates, scaled_advantages
 from rl_posttrain.rewards.credit import numbers
@@ -103,8 +105,10 @@ def posttrain(
     average = MovingAverage(both, config.average_decay)
     limits = {"total_steps": config.steps, "minutes": config.minutes, "clock": config.clock}
     log = RunLog(accelerator, config.out, **limits, name="posttrain")
+    state, progress = (config.out / "state", both, average, [*optimizers, *learning]), {}
     if config.resume and has_state(config.out):
-        log.resume(load_state(config.out / "state", both, average, [*optimizers, *learning]))
+        progress = load_state(*state)
+        log.resume(progress)
     if accelerator.is_main_process:
         settings.write()
     mix = measure_spread(config, base, source, train, mix)
@@ -115,6 +119,9 @@ def posttrain(
     with log:
         if log.step == 0:
             keeper.evaluate(plain(config, world))
+            for network in learning:
+                given = (source, (train, held_out), log, progress.get("learned", 0), partial(save_state, *state))
+                learn_realism(config, update, network, *given)
         while log.step < config.steps and log.done < 1 and not keeper.stopped:
             batch, row = next_batch(config, old, source, train, mix, log.step)
             loss, parts = backward_in_parts(accelerator, model, parts_of(batch, config.accumulate))
@@ -132,27 +139,13 @@ def posttrain(
                     keeper.evaluate(plain(config, world))
             last = last or keeper.stopped
             if last or log.stopping or log.step % config.save_interval == 0:
-                save_state(config.out / "state", both, average, [*optimizers, *learning], log.progress)
+                save_state(*state, log.progress)
             if not last:
                 log.leave_if_asked()
     keeper.finish()
     end_trackers(accelerator)
     wait_for_all()
     return config.out
-
-
-def terms_of(config: PosttrainConfig, base: WorldModel, pictures: WeightedPictures | None) -> PictureTerms:
-    """The rewards with a gradient, of which only the objective pathwise has any.
-
-    Raises:
-        ValueError: Another objective is given some, or they do not fit.
-    """
-    if config.differentiable:
-        return build_terms(config.pathwise, base, config.inverse_dynamics, pictures)
-    if pictures or config.pathwise.extra:
-        names = ", ".join([*config.pathwise.extra, *(pictures or {})])
-        raise ValueError(f"objective={config.objective}: only pathwise has rewards with a gradient, got {names}")
-    return NO_TERMS
 
 
 def build_update(

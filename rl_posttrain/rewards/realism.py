@@ -41,7 +41,7 @@ class Realism(nn.Module):
             the 119 updates that were tried.
     """
 
-    def __init__(self, penalty: float = 0.03):
+    def __init__(self, penalty: float = 0.01):
         super().__init__()
         self.discriminator = Discriminator()
         self.penalty = penalty
@@ -66,3 +66,14 @@ class Realism(nn.Module):
         imagined = self.discriminator(context, predicted)
         told_apart = mean_over_all(softplus(-real)) + mean_over_all(softplus(imagined))
         return told_apart + self.penalty / 2 * steepness
+
+    @torch.no_grad()
+    def told_apart(self, predictions: Predictions) -> Float[Tensor, "n"]:
+        """1 where the recorded step has a higher mean logit than the predicted one, else 0; 0.5 on average is chance.
+
+        Where they are equal it is 0.5.
+        """
+        context = predictions.pick(predictions.context)
+        steps = (predictions.pick(predictions.recorded), predictions.visible)
+        real, imagined = (self.discriminator(context, following).mean(dim=(1, 2)) for following in steps)
+        return ((real - imagined).sign() + 1) / 2

@@ -107,3 +107,13 @@ def test_actions_are_decoded_from_the_dream_and_from_the_recording(measures):
     assert found["action_error.late"].item() == pytest.approx(error[0][:, -1:].mean().item())
     assert found["action_error.early"].item() == pytest.approx(error[0][:, :-1].mean().item())
     assert found["action_error.recorded"].item() == pytest.approx(error[1][:, -1:].mean().item())
+
+
+def test_an_unsharp_mask_by_hand(measures):
+    edge = torch.tensor([100, 100, 130, 130], dtype=torch.uint8)[None, None, None, None, :, None].expand(
+        1, 1, 1, 3, 4, 3
+    )
+    found = measures.sharpened(edge, 0.5)  # the means of 3 x 3 pixels are 100, 110, 120, 130
+    assert found[0, 0, 0, 1, :, 0].tolist() == [100, 95, 135, 130]
+    assert torch.equal(found, found[:, :, :, :1].expand_as(found)), "the same at the borders"
+    assert torch.equal(measures.sharpened(edge, 0.0), edge)

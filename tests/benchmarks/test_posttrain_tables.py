@@ -8,10 +8,11 @@ from places import BENCHMARKS
 @pytest.fixture
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
+    import posttrain_curves
     import posttrain_tables
     import replays
 
-    return posttrain_tables, replays
+    return posttrain_tables, replays, posttrain_curves
 
 
 def row(arm, run, episode, **values):
@@ -19,7 +20,7 @@ def row(arm, run, episode, **values):
 
 
 def test_changes_are_paired_by_episode_and_run(scripts):
-    tables, _ = scripts
+    tables, _, _ = scripts
     rows = [row("before", 0, e, **{"psnr.top.5": 20.0 + e, "distance.top.5": 0.5}) for e in range(5)]
     rows += [row("arm", r, e, **{"psnr.top.5": 21.0 + e + r, "distance.top.5": 0.4}) for r in (0, 1) for e in range(5)]
     found = tables.compare(rows, "before")["arm"]
@@ -40,7 +41,7 @@ def test_changes_are_paired_by_episode_and_run(scripts):
 
 
 def test_what_is_better_depends_on_the_measure(scripts):
-    tables, _ = scripts
+    tables, _, _ = scripts
     one = np.array([1.0])
     assert tables.better("overlap.block.50", one, one * 0.5) > 0 > tables.better("error_px.block.50", one, one * 0.5)
     assert tables.better("sharpness.top", one * 1.1, one * 0.8) == pytest.approx(0.1)
@@ -48,7 +49,7 @@ def test_what_is_better_depends_on_the_measure(scripts):
 
 
 def test_replays_of_failures_and_successes_are_counted_apart(scripts):
-    _, replays = scripts
+    _, replays, _ = scripts
     real = np.array([0.0, 0, 0, 1, 1, 0])
     policy, start = np.array([0, 0, 0, 1, 1, 1]), np.array([7, 8, 9, 7, 8, 9])
     before = np.array([1.0, 1, 0, 1, 0, 0])
@@ -60,3 +61,26 @@ def test_replays_of_failures_and_successes_are_counted_apart(scripts):
     assert second["successes"]["share"] == 1 and second["successes"]["change"] == 0.5
     assert second["r"] == pytest.approx(1) and second["bias"] == pytest.approx(0.5 - 1 / 3)
     assert "0.250" in replays.printed([first, second]).splitlines()[-1]
+
+
+def test_the_curve_has_the_updates_and_the_change_of_every_point(scripts, tmp_path):
+    _, _, curves = scripts
+    names = {"before": 20.0, "arm 1e-05, 3 minutes": 21.0, "arm 1e-05": 23.0, "arm 0.0001": 19.0}
+    values = {name: {"psnr.top.5": level - 1, "psnr.top.25": level} for name, level in names.items()}
+    rows = [row(name, 0, episode, **values[name]) for name in names for episode in range(5)]
+    points = []
+    for index, (name, rate) in enumerate(zip(list(names)[1:], (1e-5, 1e-5, 1e-4), strict=True)):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        (folder / "evaluations.jsonl").write_text(f'{{"step": 0}}\n{{"step": {10 * (index + 1)}}}\n')
+        points.append(curves.Point(name, folder, "arm", rate, 3.0))
+    found = curves.curve(rows, points)
+    assert [(point["rate"], point["updates"]) for point in found] == [(1e-5, 10), (1e-5, 20), (1e-4, 30)]
+    assert [list(point["changes"]) for point in found] == [["psnr.top.25"]] * 3, "the last horizon only"
+    assert [point["changes"]["psnr.top.25"]["change"] for point in found] == [1.0, 3.0, -1.0]
+    lines = curves.curve_table(found).splitlines()
+    assert lines[2] == "| measure | arm, 10 updates | arm, 20 updates |"
+    assert lines[4] == "| PSNR, dB: top 25 | +1.00 [1.00, 1.00] | +3.00 [3.00, 3.00] |"
+    assert lines[-1] == "| PSNR, dB: top 25 | -1.00 [-1.00, -1.00] |"
+    curves.plot_curve(found, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 1000

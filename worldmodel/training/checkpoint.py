@@ -29,6 +29,7 @@ LEFT = (
     "updates.jsonl",
     "evaluations.jsonl",
     "validation.jsonl",
+    "discriminator.jsonl",
     "calibration.json",
     "train.log",
 )

@@ -27,13 +27,11 @@ class RolloutBatch:
         clip: `b` stretches of `t` frames.
         draws: Which context frames are replaced, in how many passes, and the noise of the predictions.
         picked: The predicted pictures `(b t-1 v)` that costly rewards look at.
-        step: Number of the update.
     """
 
     clip: Clip
     draws: Draws
     picked: Int64[Tensor, "n"]
-    step: int
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -84,4 +82,4 @@ def draw_rollouts(
     picked = picked_pictures(batch * each, config.pictures, generator)
     first, stop, _ = rows.indices(batch)
     picked = picked[(picked >= first * each) & (picked < stop * each)] - first * each
-    return RolloutBatch(clip, draws.rows(first, stop), picked.to(world.device), step)
+    return RolloutBatch(clip, draws.rows(first, stop), picked.to(world.device))

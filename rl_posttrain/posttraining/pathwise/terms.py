@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from policy_eval.judge.inverse_dynamics import InverseDynamics
+from rl_posttrain.posttraining.config import PosttrainConfig
 from rl_posttrain.posttraining.pathwise.config import PathwiseConfig
 from rl_posttrain.rewards.decoded import DecodedActions
 from rl_posttrain.rewards.extra import parsed, resolved, rewards_read
@@ -49,6 +50,20 @@ KNOWN = ("perceptual", "realism", "agreement")
 """Names of the rewards of this package, whether they are used or not."""
 NO_TERMS = PictureTerms({}, {}, None)
 """What the other objectives have."""
+
+
+def terms_of(config: PosttrainConfig, base: WorldModel, pictures: WeightedPictures | None) -> PictureTerms:
+    """The rewards with a gradient, of which only the objective pathwise has any.
+
+    Raises:
+        ValueError: Another objective is given some, or they do not fit.
+    """
+    if config.differentiable:
+        return build_terms(config.pathwise, base, config.inverse_dynamics, pictures)
+    if pictures or config.pathwise.extra:
+        names = ", ".join([*config.pathwise.extra, *(pictures or {})])
+        raise ValueError(f"objective={config.objective}: only pathwise has rewards with a gradient, got {names}")
+    return NO_TERMS
 
 
 def build_terms(

@@ -1,5 +1,7 @@
 """What one step of the pathwise objective minimises (DRaFT-1, 2309.17400; AlignProp, 2310.03739)."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,6 +14,20 @@ from rl_posttrain.rewards.predictions import Predictions
 from worldmodel.training.loss import LossConfig, encode_context, motion_weight, presence, self_generated
 from worldmodel.training.share import mean_over_all
 from worldmodel.world_model import WorldModel
+
+
+class SelfRollout(NamedTuple):
+    """What the model predicts from its own predictions.
+
+    Attributes:
+        predicted: Clean pictures `(b t v c h w)` and, with states, scaled displacements; with gradient.
+        states: The states that they start from, or `None`.
+        seen: What the rewards see; its pictures are a leaf.
+    """
+
+    predicted: tuple[Tensor, ...]
+    states: Tensor | None
+    seen: Predictions
 
 
 class PathwiseUpdate(nn.Module):
@@ -37,29 +53,36 @@ class PathwiseUpdate(nn.Module):
 
         Returns:
             The loss; and without gradient `regression`, `states` with states, the value of every reward as
-            `reward.<name>`, and `discriminator`.
+            `reward.<name>`, the loss of the `discriminator`, and `told_apart`, the share of the recorded pictures
+            that it finds more real than the predicted ones.
         """
-        world, clip, draws, (terms,) = self.world, batch.clip, batch.draws, self.terms
+        (terms,), clip, rollout = self.terms, batch.clip, self.rolled_out(batch)
+        predicted, states, seen = rollout.predicted, rollout.states, rollout.seen
+        with torch.autocast(self.world.device.type, enabled=False):  # gradients of small distances need exact numbers
+            gradient, parts = self._gradient(seen, presence(self.world, clip, seen.context) > 0)
+            learning = None if terms.realism is None else terms.realism.loss(seen)
+        loss = with_gradient(parts["regression"], predicted[0], gradient)
+        if states is not None:
+            goal = self.world.conditioner.displacement(clip.states[:, 1:], states)
+            squared = self.loss.state_weight * (predicted[1] - goal).square().mean()
+            loss, parts["states"] = loss + squared, squared.detach()
+        if learning is not None:
+            loss, parts["discriminator"] = loss + learning - learning.detach(), learning.detach()
+            parts["told_apart"] = mean_over_all(terms.realism.told_apart(seen))
+        return loss, parts
+
+    def rolled_out(self, batch: RolloutBatch) -> SelfRollout:
+        """Let the model predict its context in parallel passes, and from there the next frames in one step."""
+        world, clip, draws = self.world, batch.clip, batch.draws
         latents = world.codec.encode(clip.frames)
         context, states = self_generated(world, clip, latents, draws, differentiated=self.config.depth - 1)
         encoded = encode_context(world, clip, context, states, draws)
         noise = (draws.noise, draws.state_noise)[: 1 if states is None else 2]
         clean = world.sampler(lambda z, tau, step_size: world.predict(encoded, z, tau, step_size), noise, 1)
         predicted = tuple(part.float() for part in clean)
-        seen = shown(world, batch, latents[:, 1:], context, states, predicted)
-        with torch.autocast(world.device.type, enabled=False):  # gradients of small distances need exact numbers
-            gradient, parts = self._gradient(seen, presence(world, clip, context) > 0, batch.step)
-            learning = None if terms.realism is None else terms.realism.loss(seen)
-        loss = with_gradient(parts["regression"], predicted[0], gradient)
-        if states is not None:
-            goal = world.conditioner.displacement(clip.states[:, 1:], states)
-            squared = self.loss.state_weight * (predicted[1] - goal).square().mean()
-            loss, parts["states"] = loss + squared, squared.detach()
-        if learning is not None:
-            loss, parts["discriminator"] = loss + learning - learning.detach(), learning.detach()
-        return loss, parts
+        return SelfRollout(predicted, states, shown(world, batch, latents[:, 1:], context, states, predicted))
 
-    def _gradient(self, seen: Predictions, present: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def _gradient(self, seen: Predictions, present: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The gradient with respect to the predicted pictures, and the values of regression and rewards."""
         (terms,), loss, gradients = self.terms, self.loss, {}
         moving = motion_weight(seen.recorded, seen.context, loss.motion_contrast, loss.motion_saturation)
@@ -68,8 +91,7 @@ class PathwiseUpdate(nn.Module):
         for name, reward in terms.rewards.items():
             value = reward(seen)
             parts[f"reward.{name}"] = mean_over_all(value.detach())
-            if name != "realism" or step >= self.config.realism_warmup:
-                gradients[name] = gradient_of(value, seen.predicted) * present
+            gradients[name] = gradient_of(value, seen.predicted) * present
         return mixed_gradient(gradient_of(regression, seen.predicted), gradients, terms.weights), parts
 
 

@@ -228,7 +228,10 @@ def test_cells_and_a_judge_reward_as_a_command(world_folder, tmp_path, capsys):
         ),
         (["--objective", "pathwise", "--pathwise.frames", "2"], "pathwise.frames is at least 3, got 2"),
         (["--objective", "pathwise", "--pathwise.depth", "6"], "pathwise.depth=6: with 4 passes the gradient passes"),
-        (["--objective", "pathwise", "--pathwise.replaced", "0"], "pathwise.replaced is above 0 and at most 1, got 0"),
+        (
+            ["--objective", "pathwise", "--pathwise.replaced", "0"],
+            "--pathwise.replaced is above 0 and at most 1, got 0",
+        ),
         (["--validation-horizon", "9999"], "a horizon of 9999 at"),
         (["--validation-episodes", "99"], "99 are held out: none left to train on"),
     ],

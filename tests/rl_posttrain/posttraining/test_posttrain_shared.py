@@ -28,7 +28,7 @@ def source():
 
 def config(**settings) -> PosttrainConfig:
     small = {"groups": 4, "candidates": 3, "context": 2, "prefix": 3, "branch": 2, "num_steps": 2}
-    pathwise = PathwiseConfig(frames=4, passes=1, pictures=5, realism_warmup=0)
+    pathwise = PathwiseConfig(frames=4, passes=1, pictures=5)
     settings = {**small, "pathwise": pathwise, **settings}
     return PosttrainConfig(world=Path("world"), data=LEROBOT_V30, out=Path("out"), **settings)
 

@@ -69,6 +69,13 @@ def test_the_step_counts_and_not_the_frame_alone():
     assert (realism(seen) - realism(other)).abs().max() > 1e-4
 
 
+def test_recorded_pictures_with_the_higher_score_are_told_apart():
+    dark, bright = plain(-0.5, 0.1, 0.3), plain(0.5, 0.1, 0.3)
+    assert flat(0.0, 1.0).told_apart(dark).tolist() == [1.0, 1.0]
+    assert flat(0.0, 1.0).told_apart(bright).tolist() == [0.0, 0.0]
+    assert flat(0.2).told_apart(bright).tolist() == [0.5, 0.5]
+
+
 @pytest.mark.slow
 def test_it_learns_that_right_is_better_than_blurred_than_erased_and_frozen():
     torch.manual_seed(0)
