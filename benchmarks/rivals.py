@@ -30,7 +30,7 @@ from torch import Tensor
 
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
 from worldmodel.data.sample import split_episodes
-from worldmodel.dreams.context import CONTEXT_FRAMES, check_views, context_of
+from worldmodel.dreams.context import CONTEXT_FRAMES, context_of
 from worldmodel.dreams.copy_last import CopyLastWorld
 from worldmodel.envs import find_objects, object_names, object_view
 from worldmodel.fidelity.metrics import masked_psnr
@@ -169,7 +169,7 @@ def entries_of(config: Rivals, name: str, source: EpisodeSource) -> dict[str, En
 
 
 def train_ours(config: Rivals) -> Path:
-    """Train the preset `tiny`, unless it is there; the robot's targets are relative to where it is, as users are told."""
+    """Train the preset `tiny`, unless it is there, with targets relative to where the robot is."""
     out = config.out / "ours"
     begun = (out / "state" / "state.json").exists()
     return pretrain(
@@ -198,7 +198,6 @@ def measured(config: Rivals, name: str, entry: Entry, source: EpisodeSource) -> 
     file = config.out / "quality" / f"{file_of(name)}.json"
     if file.exists():
         return read_object(file)
-    check_views(entry.world, source)
     settings = {"horizon": max(HORIZONS), "stride": 1}
     windows = evenly_spaced_windows(source, starts=config.starts, **settings)
     how = Leaderboard(config.held_out, config.out, num_steps=entry.num_steps, clock="cpu", seed=config.seed)
@@ -249,7 +248,7 @@ def listed(values: Tensor) -> list[list[float | None]]:
 def measure_speed(
     config: Rivals, entries: Mapping[str, Entry], source: EpisodeSource
 ) -> dict[str, dict[str, list[float]]]:
-    """Frames per CPU second in every round, by world and batch; the worlds take turns, so that all are disturbed alike."""
+    """Frames per CPU second in every round, by world and batch; worlds take turns, so that all are disturbed alike."""
     file = config.out / "speed.json"
     stored = read_object(file) if file.exists() else {}
     if all(name in stored for name in entries):
