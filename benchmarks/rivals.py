@@ -15,7 +15,7 @@ side. `--stage train` is only the training.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,8 +77,10 @@ class Rivals:
     """Cameras; DIAMOND sees one."""
     validation_episodes: int = 2
     """The last episodes of --data, which nobody trains on."""
+    episodes: int = 24
+    """Held-out episodes on which quality is measured, the first ones."""
     starts: int = 2
-    """Windows of each held-out episode."""
+    """Windows of each of them."""
     batch: int = 16
     """Dreams side by side while quality is measured."""
     speed_batches: tuple[int, ...] = (1, 8)
@@ -89,6 +91,8 @@ class Rivals:
     """Frames of a world in each round."""
     seed: int = 0
     """Seed of weights, batches and noise."""
+    quick: bool = False
+    """Seconds of training and two dreams, to see that everything runs; the figures mean nothing."""
 
     @property
     def names(self) -> list[str]:
@@ -116,6 +120,8 @@ def main(config: Rivals) -> None:
     Raises:
         ValueError: A name or a folder is not known, or the folder holds figures of other settings.
     """
+    if config.quick:
+        config = replace(config, minutes=0.05, episodes=2, starts=1, rounds=1, frames=1, quick=False)
     names = config.names
     check_settings(config)
     with single_thread():
@@ -199,7 +205,8 @@ def measured(config: Rivals, name: str, entry: Entry, source: EpisodeSource) -> 
     if file.exists():
         return read_object(file)
     settings = {"horizon": max(HORIZONS), "stride": 1}
-    windows = evenly_spaced_windows(source, starts=config.starts, **settings)
+    chosen = range(min(config.episodes, len(source)))
+    windows = evenly_spaced_windows(source, starts=config.starts, episodes=chosen, **settings)
     how = Leaderboard(config.held_out, config.out, num_steps=entry.num_steps, clock="cpu", seed=config.seed)
     scores: dict[str, list] = {}
     for first in range(0, len(windows), config.batch):

@@ -182,10 +182,18 @@ class DiamondStream:
         self.obs, self.act = self.begin(context)
 
     def begin(self, context: Clip) -> tuple[Tensor, Tensor]:
-        """The last frames, and the actions after all but the last of them; the place of the next action is empty."""
-        past = self.rival.past
-        act = self.rival.normal(context.actions[:, 1 - past :])
-        return self.rival.pictures(context.frames[:, -past:]), torch.cat([act, torch.zeros_like(act[:, :1])], dim=1)
+        """The last frames, each with the action after it; the last place is empty, it is that of the next action.
+
+        What is before the beginning of a context is zero, as its data set has it before that of an episode.
+        """
+        shown = self.rival.pictures(context.frames[:, -self.rival.past :])
+        first = self.rival.past - shown.shape[1]
+        obs = shown.new_zeros(len(shown), self.rival.past, *shown.shape[2:])
+        act = shown.new_zeros(len(shown), self.rival.past, self.rival.action_dim)
+        obs[:, first:] = shown
+        if shown.shape[1] > 1:
+            act[:, first:-1] = self.rival.normal(context.actions[:, 1 - shown.shape[1] :])
+        return obs, act
 
     @torch.no_grad()
     def step(self, actions: Float[Tensor, "b a"], *, num_steps: int) -> Observation:

@@ -19,6 +19,7 @@ sys.path.insert(0, str(BENCHMARKS))
 rivals = pytest.importorskip("rivals")
 tables = pytest.importorskip("rivals_tables")
 training = pytest.importorskip("rivals_training")
+diamond = pytest.importorskip("rivals_diamond")
 
 
 class Convolution:
@@ -139,6 +140,33 @@ def test_two_projects_may_have_modules_of_the_same_name(tmp_path):
     before = list(sys.path)
     found = [training.modules_of(tmp_path / name, "model_of_it")[0].WORD for name in ("one", "two")]
     assert found == ["one", "two"] and sys.path == before and "common_words" not in sys.modules
+
+
+class Telling(diamond.Diamond):
+    """A denoiser that remembers two frames, and brightens the last one by the last action and a tenth of the first."""
+
+    past, action_dim, like_ours = 2, 2, False
+
+    def __init__(self):
+        self.mean, self.deviation = torch.tensor([10.0, 10.0]), torch.tensor([2.0, 2.0])
+
+    def sample(self, obs, act):
+        self.seen = act[:, :, 0].tolist()
+        told = act[:, 1, 0] + act[:, 0, 0] / 10
+        return obs[:, -1] + told[:, None, None, None] / 127.5, []
+
+
+def test_every_remembered_frame_of_diamond_has_the_action_after_it():
+    source = DrawnEpisodes([20], lambda e, t: 100 + 0 * t, action=lambda e, t: 10 + 2 * t, views=("top",))
+    clip = source.read(0, 0, 8).map(lambda tensor: tensor[None])
+    stream = diamond.DiamondStream(Telling(), clip)
+    first = stream.step(torch.full((1, 2), 50.0), num_steps=2).frames
+    assert stream.rival.seen == [[6.0, 20.0]] and first.unique().tolist() == [121]
+    stream.step(torch.full((1, 2), 12.0), num_steps=2)
+    assert stream.rival.seen == [[20.0, 1.0]] and stream.observation.frames.unique().tolist() == [124]
+    stream.reset([0], source.read(0, 0, 1).map(lambda tensor: tensor[None]), seeds=[0])
+    stream.step(torch.full((1, 2), 12.0), num_steps=2)
+    assert stream.rival.seen == [[0.0, 1.0]] and stream.observation.frames.unique().tolist() == [101]
 
 
 def test_scores_of_a_dream_that_is_right_and_of_one_that_stands_still():
