@@ -35,7 +35,7 @@ from worldmodel.dreams.copy_last import CopyLastWorld
 from worldmodel.envs import find_objects, object_names, object_view
 from worldmodel.fidelity.metrics import masked_psnr
 from worldmodel.fidelity.scores import object_scores
-from worldmodel.fidelity.windows import Window, evenly_spaced_windows, read_windows
+from worldmodel.fidelity.windows import Window, evenly_spaced_windows, read_windows, trained_episodes
 from worldmodel.files import read_object, write_json
 from worldmodel.model.psnr import psnr
 from worldmodel.processes import single_thread
@@ -177,7 +177,10 @@ def entries_of(config: Rivals, name: str, source: EpisodeSource) -> dict[str, En
 def train_ours(config: Rivals) -> Path:
     """Train the preset `tiny`, unless it is there, with targets relative to where the robot is."""
     out = config.out / "ours"
-    begun = (out / "state" / "state.json").exists()
+    state = out / "state" / "state.json"
+    begun = state.exists()
+    if begun and read_object(state)["seconds"] >= 60 * config.minutes:
+        return out
     return pretrain(
         PretrainConfig(
             data=config.data,
@@ -200,10 +203,17 @@ def train_ours(config: Rivals) -> Path:
 
 
 def measured(config: Rivals, name: str, entry: Entry, source: EpisodeSource) -> dict[str, Any]:
-    """The scores of every window under the recorded actions, and the first dream; made once."""
+    """The scores of every window under the recorded actions, and the first dream; made once.
+
+    Raises:
+        ValueError: The world was trained on one of the episodes.
+    """
     file = config.out / "quality" / f"{file_of(name)}.json"
     if file.exists():
         return read_object(file)
+    known = trained_episodes(getattr(entry.world, "train_data", []), source)
+    if known:
+        raise ValueError(f"--held-out {config.held_out}: {len(known)} of its {len(source)} episodes are also in --data")
     settings = {"horizon": max(HORIZONS), "stride": 1}
     chosen = range(min(config.episodes, len(source)))
     windows = evenly_spaced_windows(source, starts=config.starts, episodes=chosen, **settings)

@@ -179,6 +179,15 @@ def test_scores_of_a_dream_that_is_right_and_of_one_that_stands_still():
     assert rivals.listed(torch.tensor([[1.5, torch.nan]])) == [[1.5, None]]
 
 
+def test_a_world_that_knows_the_episodes_is_not_measured(tmp_path):
+    source, world = open_episodes(LEROBOT_V30, (64, 64), ("top",)), tiny_world(size=(64, 64), views=("top",))
+    origin = {"fingerprint": source.fingerprint, "robot_type": "pusht", "reset_seeds": None}
+    world.train_data = [{**origin, "episodes": [2, 3]}]
+    config = rivals.Rivals(tmp_path / "data", tmp_path / "test", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"^--held-out .*test: 2 of its 8 episodes are also in --data$"):
+        rivals.measured(config, "ours", rivals.Entry(world, 2, 5, 9), source)
+
+
 def scored(values):
     return {"episodes": [0, 0, 1, 2, 3, 4], "scores": {"PSNR, dB": [[value, None, value + 1] for value in values]}}
 
