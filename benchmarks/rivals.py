@@ -46,11 +46,7 @@ from worldmodel.training.pretrain import pretrain
 from worldmodel.world_model import WorldModel
 
 OURS, COPYING = "ours", "copying"
-RIVALS = {
-    "DIAMOND, small batch": "rivals_diamond:small_batch",
-    "DIAMOND, narrow": "rivals_diamond:narrow",
-    "DIAMOND, published": "rivals_diamond:published",
-}
+RIVALS = {"DIAMOND, small batch": "rivals_diamond:small_batch", "DIAMOND, narrow": "rivals_diamond:narrow"}
 
 
 @dataclass(frozen=True)
