@@ -66,7 +66,7 @@ def speed_table(
     *,
     seed: int,
 ) -> str:
-    """Frames per CPU second, and how many times as fast the reference is, as medians over the rounds."""
+    """Medians of the frames per CPU second, and how many times as fast the reference is as each world with weights."""
     batches = list(next(iter(speed.values())))
     head = ["world", "weights", "training steps"]
     for batch in batches:
@@ -78,7 +78,8 @@ def speed_table(
         for batch in batches:
             row.append(f"{np.median(found[batch]):.1f}")
             if reference:
-                row.append(faster(speed[reference][batch], found[batch], seed) if name != reference else "-")
+                compared = name != reference and weights
+                row.append(faster(speed[reference][batch], found[batch], seed) if compared else "-")
         rows.append(row)
     return f"## Frames per CPU second of one thread\n\n{table(head, rows)}\n"
 
