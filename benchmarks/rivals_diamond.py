@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from worldmodel.data import Clip
 from worldmodel.model.precision import autocast
+from worldmodel.resolve import absent
 from worldmodel.streaming.state import Observation
 
 ADDRESS = "https://github.com/eloialonso/diamond"
@@ -54,7 +55,7 @@ class Diamond:
         like_ours: Compute in the number format of this package, bf16 where the processor has it; its own is fp32.
 
     Raises:
-        ValueError: The data has several cameras.
+        ValueError: The data has several cameras, or a package is missing.
     """
 
     def __init__(
@@ -68,6 +69,9 @@ class Diamond:
     ):
         source, folder = lesson.source, lesson.folder("diamond", ADDRESS)
         self.like_ours = like_ours
+        missing = absent("omegaconf", "wandb")
+        if missing:
+            raise ValueError(f"the code of DIAMOND needs the Python package {missing}: pip install omegaconf wandb")
         if len(source.views) != 1:
             raise ValueError(f"DIAMOND sees one camera, the data has {len(source.views)}: {', '.join(source.views)}")
         self.views, self.size, self.fps, self.stride = tuple(source.views), tuple(source.size), source.fps, 1

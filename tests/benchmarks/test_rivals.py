@@ -202,13 +202,14 @@ def test_tables_hold_means_and_paired_differences():
 
 def test_the_speed_table_has_the_ratio_of_rounds_that_took_turns():
     speed = {"ours": {"1": [20.0, 40, 20, 40, 30]}, "theirs": {"1": [10.0, 20, 10, 20, 15]}}
-    about = {"ours": {"weights": 3_600_000, "steps": 7}, "theirs": {"weights": 0, "steps": 0}}
+    speed["copying"] = {"1": [1000.0] * 5}
+    about = {name: {"weights": 3_600_000, "steps": 7} for name in ("ours", "theirs")}
+    about["copying"] = {"weights": 0, "steps": 0}
     lines = tables.speed_table(speed, about, "ours", seed=0).splitlines()
     assert lines[2] == "| world | weights | training steps | frames/s, batch 1 | ours is |"
-    assert lines[4:] == [
-        "| ours | 3.60M | 7 | 30.0 | - |",
-        "| theirs | - | - | 15.0 | 2.00 times as fast [2.00, 2.00] |",
-    ]
+    assert lines[4] == "| ours | 3.60M | 7 | 30.0 | - |"
+    assert lines[5] == "| theirs | 3.60M | 7 | 15.0 | 2.00 times as fast [2.00, 2.00] |"
+    assert lines[6:] == ["| copying | - | - | 1000.0 | - |"]
 
 
 def test_the_whole_table_of_a_rival_and_its_picture(tmp_path, monkeypatch, capsys):
