@@ -1,7 +1,8 @@
 """The context of a dream, and a check that data and world model fit."""
 
+from typing import Protocol, runtime_checkable
+
 from worldmodel.data.clip import Clip, EpisodeSource
-from worldmodel.world_model import WorldModel
 
 CONTEXT_FRAMES = 8
 """Recorded frames that a world model reads before it dreams."""
@@ -12,7 +13,24 @@ def context_of(clip: Clip) -> Clip:
     return clip.head(CONTEXT_FRAMES)
 
 
-def check_views(world: WorldModel, source: EpisodeSource) -> None:
+@runtime_checkable
+class Reader(Protocol):
+    """What reads recordings: a world model, ours or another one.
+
+    Attributes:
+        views: Names of the cameras, in order.
+        size: Height and width of its frames.
+        action_dim: Width of one action of the data; 0 for none.
+        state_dim: Width of the robot's state; 0 for none.
+    """
+
+    views: tuple[str, ...]
+    size: tuple[int, int]
+    action_dim: int
+    state_dim: int
+
+
+def check_views(world: Reader, source: EpisodeSource) -> None:
     """Raise a `ValueError` with both values when the data does not fit the world model.
 
     A world model without actions or states can read data that has some; they are not used.
