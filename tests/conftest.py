@@ -18,9 +18,6 @@ os.environ.update(
 )
 
 import pytest
-import shapes
-
-shapes.install()
 
 # A shell lets what it starts in the background ignore Ctrl-C, which tests press.
 signal.signal(signal.SIGINT, signal.default_int_handler)
