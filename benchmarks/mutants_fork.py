@@ -83,7 +83,7 @@ def run_tests(asked: dict) -> None:
     """Run pytest in this process, which is a fork, and end it."""
     import pytest
 
-    os.setsid()
+    os.setpgid(0, 0)
     log = os.open("tests.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), log, log)):
         os.dup2(file, number)
