@@ -65,7 +65,7 @@ class MutantsConfig:
     shard: str = "1/1"
     """K/N: every N-th of these faults, from the K-th on."""
     results: Path | None = None
-    """A file to which each verdict is added; faults that stand in it are not tried again."""
+    """A file to which each verdict is added; faults that it says are killed are not tried again."""
     workers: int = 2
     """Copies of the tree, each with one fault at a time."""
     root: Path = ROOT
@@ -134,7 +134,7 @@ class Results:
 
     def __init__(self, file: Path | None, mutants: Sequence[Mutant]):
         lines = file.read_text().splitlines() if file and file.exists() else []
-        known = {row["fault"]: row["verdict"] for row in map(json.loads, lines)}
+        known = {row["fault"]: row["verdict"] for row in map(json.loads, lines) if row["verdict"].startswith("killed")}
         self.file = file
         self.verdicts = {mutant.name: known[repr(mutant)] for mutant in mutants if repr(mutant) in known}
         self.total, self.before, self.begin, self.seconds = len(mutants), len(self.verdicts), time.monotonic(), 0.0

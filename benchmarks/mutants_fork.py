@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HEAVY = (
-    *("torch", "torchvision", "torch._dynamo", "scipy.stats", "matplotlib.pyplot", "pyarrow.parquet", "pandas", "h5py"),
-    *("diffusers", "transformers", "peft", "accelerate", "torchmetrics.image", "av", "gymnasium", "tyro", "pytest"),
+    *("torch", "torchvision", "torch._dynamo", "scipy.stats", "matplotlib.pyplot", "pyarrow.parquet", "h5py"),
+    *("diffusers", "peft", "accelerate", "torchmetrics.image", "av", "gymnasium", "tyro", "pytest"),
 )
 """What takes long to import; none of it may start a thread, which would not survive a fork."""
 PLAIN = ("-o", "addopts=--import-mode=importlib --strict-markers")

@@ -79,6 +79,8 @@ def test_what_is_not_noticed_survives(script, tree, capsys):
     assert run(config(root=tree, workers=1, results=kept)) == 1
     said = capsys.readouterr().out
     assert said.count("killed in") == 1 and len(kept.read_text().splitlines()) == 2
+    assert run(config(root=tree, workers=1, results=kept)) == 1
+    assert len(kept.read_text().splitlines()) == 3, "what survived is tried again"
     assert "a + b" in (tree / "sums.py").read_text()
 
 
