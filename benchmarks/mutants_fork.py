@@ -22,7 +22,7 @@ HEAVY = (
 )
 """What takes long to import; none of it may start a thread, which would not survive a fork."""
 PLAIN = ("-o", "addopts=--import-mode=importlib --strict-markers")
-"""Without the checks of shapes at every call, which take half of the time."""
+"""Without the checks of shapes at every call, which take nearly half of the time."""
 
 
 class TestProcess:
