@@ -106,7 +106,7 @@ class TransferConfig:
     """Arms; the others are compared with the first."""
     video_minutes: float = 40.0
     """CPU minutes of the pretraining, in one thread."""
-    minutes: tuple[float, ...] = (2.0, 5.0)
+    minutes: tuple[float, ...] = (1.0, 5.0)
     """CPU minutes of each arm and task; every number of minutes is a training of its own."""
     learning_rate: float = 2e-3
     """Peak learning rate of the transformer, in all arms but tiny, whose own is used."""

@@ -33,28 +33,32 @@ MISSING_LEROBOT = (
 MISSING_LIBERO = "needs the Python package libero"  # its scenes take 1.2 GB, so it is not in the extra `all`
 DATA = Path(__file__).parent / "data"
 LONGEST = (
-    "demos/page/test_app.py",
-    "house/test_extend.py",
     "policy_eval/ranking/test_cluster.py",
-    "worldmodel/training/test_pretrain.py",
-    "demos/page/test_proxy.py",
+    "house/test_extend.py",
+    "demos/page/test_app.py",
     "docs/test_site_built.py",
-    "worldmodel/envs/test_record.py",
-    "policy_eval/ranking/test_command.py",
-    "worldmodel/training/test_pretrain_shared.py",
-    "worldmodel/training/test_latent_actions.py",
-    "benchmarks/test_interruptions.py",
-    "benchmarks/test_engine.py",
-    "rl_posttrain/test_alignment.py",
-    "rl_posttrain/posttraining/test_hacks.py",
-    "house/test_newcomer.py",
     "demos/quickstart/test_quickstart.py",
+    "benchmarks/test_invariants.py",
+    "worldmodel/training/test_pretrain.py",
+    "worldmodel/envs/test_record.py",
+    "benchmarks/test_engine.py",
+    "policy_eval/ranking/test_command.py",
+    "rl_posttrain/posttraining/test_hacks.py",
     "house/test_pages.py",
-    "rl_posttrain/imagination/test_imagine.py",
-    "house/test_packaging.py",
+    "demos/page/test_go_there.py",
+    "worldmodel/training/test_pretrain_shared.py",
+    "house/test_newcomer.py",
     "rl_posttrain/imagination/distil/test_planner.py",
+    "demos/page/test_steering.py",
+    "demos/quickstart/test_improvement.py",
+    "benchmarks/test_posttrain.py",
+    "benchmarks/test_interruptions.py",
+    "worldmodel/processes/test_cluster.py",
+    "house/test_packaging.py",
+    "house/test_public_api.py",
+    "worldmodel/envs/metaworld/test_env.py",
 )
-"""The files whose slow tests take the longest, about 15 s and more each."""
+"""The files whose slow tests take the longest, 10 s and more each, the longest first."""
 
 
 def pytest_collection_modifyitems(session, items):

@@ -1,6 +1,7 @@
 """The list of faults fits the code, and the script that puts them in tells which are noticed."""
 
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,25 @@ PACKAGES = ("conditioning", "worldmodel", "policy_eval", "rl_posttrain", "demos"
 
 @pytest.fixture(scope="module")
 def script() -> dict:
-    return runpy.run_path(str(BENCHMARKS / "mutants.py"))
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return runpy.run_path(str(BENCHMARKS / "mutants.py"))
+    finally:
+        sys.path.remove(str(BENCHMARKS))
 
 
 def test_every_fault_has_its_place_and_its_tests(script):
     """Where code moved, give its faults the new text; where it went, take them out."""
     assert script["problems"](script["read_mutants"](ROOT), ROOT) == []
+
+
+def test_shards_hold_every_fault_once(script):
+    """And what does not name one is refused."""
+    parts = [script["shard"](range(7), f"{part}/3") for part in (1, 2, 3)]
+    assert parts == [[0, 3, 6], [1, 4], [2, 5]]
+    for wrong in ("0/3", "4/3", "3", "a/b"):
+        with pytest.raises(ValueError, match=f"--shard {wrong}: expected K/N"):
+            script["shard"](range(7), wrong)
 
 
 def test_there_are_faults_in_all_packages_and_most_in_the_wiring(script):
@@ -59,8 +73,14 @@ def test_what_is_not_noticed_survives(script, tree, capsys):
     run, config = script["main"], script["MutantsConfig"]
     assert run(config(root=tree, workers=1)) == 1
     said = capsys.readouterr().out
-    assert "killed in" in said and "1 of 2 faults survive" in said and said.strip().endswith("order")
-    assert run(config(root=tree, workers=1, only=("sign",))) == 0
+    assert "killed in" in said and "1 of 2 faults survive" in said and said.strip().endswith("order: survived")
+    kept = tree / "results.jsonl"
+    assert run(config(root=tree, workers=1, only=("sign",), results=kept)) == 0
+    assert run(config(root=tree, workers=1, results=kept)) == 1
+    said = capsys.readouterr().out
+    assert said.count("killed in") == 1 and len(kept.read_text().splitlines()) == 2
+    assert run(config(root=tree, workers=1, results=kept)) == 1
+    assert len(kept.read_text().splitlines()) == 3, "what survived is tried again"
     assert "a + b" in (tree / "sums.py").read_text()
 
 
@@ -74,4 +94,4 @@ def test_what_is_wrong_with_the_list_is_one_line(script, tree, capsys):
     assert capsys.readouterr().err == "sign: sums.py has its text 0 times, expected once: 'a + b'\n"
     (tree / "sums.py").write_text("def add(a, b):\n    return 7 or a + b\n")
     assert run(config(root=tree, workers=1, only=("sign",))) == 1
-    assert "these fail without a fault: tests/test_sums.py" in capsys.readouterr().err
+    assert capsys.readouterr().out.strip().endswith("sign: its tests fail without it")

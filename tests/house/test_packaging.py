@@ -152,7 +152,9 @@ def test_workflows_call_the_commands_of_the_readme():
         assert set(called[file.name]) <= targets
         assert re.search(r"^permissions:", file.read_text(), re.MULTILINE)
     readme, page = (ROOT / "README.md").read_text(), (ROOT / "AGENTS.md").read_text()
-    assert "make test" in readme and "make test" in called_by(".ci/run") and "test" in called["tests.yml"]
+    assert "make test" in readme
+    assert {"make test", "make coverage"} <= set(called_by(".ci/run"))
+    assert {"check", "test", "coverage"} <= set(called["tests.yml"])
     assert set(re.findall(r"^make ([a-z]+)", page, re.MULTILINE)) <= targets
     tests = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
     assert 'python: ["3.11", "3.12", "3.13"]' in tests and "fail-fast: false" in tests
