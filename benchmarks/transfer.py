@@ -334,7 +334,7 @@ def tables(config: TransferConfig, results: Mapping[str, Sequence[dict]]) -> str
             gap = cell(row["gap"][-1], "+") if "gap" in row else "-"
             lines.append([name, str(row.get("steps", "-")), *(cell(s) for s in row["masked_psnr"]), lead, gap])
         seen = "its video is in the pretraining" if task == "push" else "its video is not in the pretraining"
-        head = f"# {task}: {seen}; {result['minutes']:g} CPU minutes, {result['episodes']} held-out episodes"
+        head = f"# {task}: {seen}; CPU minutes: {result['minutes']:g}; held-out episodes: {result['episodes']}"
         parts.append(f"{head}\n\n{table(heads, lines)}")
     return "\n\n".join(parts)
 
