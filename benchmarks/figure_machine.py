@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 PROGRAMS = ("chromium",)
-PACKAGES = ("libero", "metaworld", "lerobot", "stable_baselines3", "playwright", "scipy")
+PACKAGES = ("libero", "metaworld", "lerobot", "stable_baselines3", "playwright", "scipy", "omegaconf", "wandb")
 PROCESSORS = {"AMX": "amx_bf16", "AVX512-bf16": "avx512_bf16", "AVX2": "avx2"}
 """The most that a processor can do, best first, and the flag of Linux for it."""
 
