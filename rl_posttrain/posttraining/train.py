@@ -119,9 +119,9 @@ def posttrain(
     with log:
         if log.step == 0:
             keeper.evaluate(plain(config, world))
-            for network in learning:
+            for optimizer in learning:
                 given = (source, (train, held_out), log, progress.get("learned", 0), partial(save_state, *state))
-                learn_realism(config, update, network, *given)
+                learn_realism(config, update, optimizer, *given)
         while log.step < config.steps and log.done < 1 and not keeper.stopped:
             batch, row = next_batch(config, old, source, train, mix, log.step)
             loss, parts = backward_in_parts(accelerator, model, parts_of(batch, config.accumulate))

@@ -71,12 +71,13 @@ def learn_realism(
         if last or learned % INTERVAL == 0:
             row["told_apart"] = told_apart(realism, tried)
             save({**log.progress, "learned": learned})
-            print(
-                f"discriminator, update {learned} of {total}: loss {loss:.3f}, {row['told_apart']:.2f} of the held-out "
-                "recorded pictures look more real than the predicted ones (chance: 0.5)"
-            )
         if table is not None:
             table.add(row)
+            if "told_apart" in row:
+                print(
+                    f"discriminator, update {learned} of {total}: loss {loss:.3f}, {row['told_apart']:.2f} of the "
+                    "held-out recorded pictures look more real than the predicted ones (chance: 0.5)"
+                )
         log.leave_if_asked()
         if log.done >= 1:
             raise ValueError(
