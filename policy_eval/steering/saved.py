@@ -112,6 +112,7 @@ def build_steered(described: SteeredDescription, device: torch.device | str = "c
         None if described.scorer == "random" else world,
         sigma=offsets(world, described.spread),
         proposal=find_proposal(described.proposal),
+        between=described.scorer != "value",
         **numbers,
     )
 

@@ -25,7 +25,7 @@ class Candidates:
     Attributes:
         plans: Raw actions; of each stream the first plan is the policy's own.
         imagined: A clip with one row for every plan, those of a stream side by side: the present
-            frame, then the dreamed ones. `None` when nothing was imagined.
+            frame, then the dreamed ones, or of these only the ends of plans. `None` when nothing was imagined.
         seeds: The seed of each stream; for `at_random`.
         step: The step of the episode, from 0.
     """

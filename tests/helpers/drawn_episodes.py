@@ -119,11 +119,11 @@ def tiny_world(
 class TellingStream(Stream):
     """Every frame is brighter than the last one by the first dim of the action, in grey levels."""
 
-    def _advance(self, actions, num_steps, temperature):
-        frames = self._state.frames.float() + actions[:, :1, None, None, None]
+    def _advance(self, state, actions, num_steps, temperature, *, shown=True):
+        frames = state.frames.float() + actions[:, :1, None, None, None]
         frames = frames.round().to(torch.uint8)
         latent = self.world.codec.encode(frames)
-        return replace(self._state, frame=self._state.frame + 1, latent=latent, frames=frames)
+        return replace(state, frame=state.frame + 1, latent=latent, frames=frames)
 
 
 class TellingWorld(WorldModel):

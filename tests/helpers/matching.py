@@ -31,10 +31,10 @@ def twin_matcher(source=None) -> CrossViewMatcher:
 class CrossedStream(Stream):
     """Stands still, but the wrist camera shows what that of the third next stream shows; the next frame, its own."""
 
-    def _advance(self, actions, num_steps, temperature):
-        frames = self._state.frames.clone()
+    def _advance(self, state, actions, num_steps, temperature, *, shown=True):
+        frames = state.frames.clone()
         frames[:, 1] = frames[:, 1].roll(3, dims=0)
-        return replace(self._state, frame=self._state.frame + 1, frames=frames)
+        return replace(state, frame=state.frame + 1, frames=frames)
 
 
 class CrossedWorld(WorldModel):

@@ -15,8 +15,10 @@ from worldmodel.world_model import WorldModel
 class CopyLastStream(Stream):
     """A stream that repeats its last frame and state under every action."""
 
-    def _advance(self, actions: Tensor | None, num_steps: int, temperature: float) -> StreamState:
-        return replace(self._state, frame=self._state.frame + 1)
+    def _advance(
+        self, state: StreamState, actions: Tensor | None, num_steps: int, temperature: float, *, shown: bool = True
+    ) -> StreamState:
+        return replace(state, frame=state.frame + 1)
 
 
 class CopyLastWorld(WorldModel):

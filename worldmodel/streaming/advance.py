@@ -146,11 +146,12 @@ def observe(world: Parts, state: StreamState, actions: Tensor | None, latent: Te
 
 
 def advance(
-    world: Parts, state: StreamState, actions: Tensor | None, num_steps: int, temperature: float
+    world: Parts, state: StreamState, actions: Tensor | None, num_steps: int, temperature: float, *, shown: bool = True
 ) -> StreamState:
     """Dream the next frame of every stream; writes to the cache of `state`.
 
     Under guidance the current frame is encoded without its action, too; the cache keeps the frame with the action.
+    A frame that is not `shown` is not decoded: the pictures stay those of the frame before.
     """
     engine, sampler = world.engine(), world.sampler
     guidance = 1.0 if actions is None else world.guidance
@@ -160,11 +161,12 @@ def advance(
         untold = None if guidance == 1 else _condition(world, state, None)
         latent, *displacements = denoised(world, engine, sampler, state, condition, noise, num_steps, untold)
         moved = [world.conditioner.moved(state.states, part) for part in displacements]
-        return latent, world.codec.decode(latent), *moved
+        return latent, *([world.codec.decode(latent)] if shown else []), *moved
 
     noise = noise_of_step(world, state, num_steps, temperature)
     step = replayed if engine.replays else _at_once
-    latent, frames, *states = step(run, (engine, sampler, num_steps, guidance), state, actions, noise)
+    latent, *rest = step(run, (engine, sampler, num_steps, guidance, shown), state, actions, noise)
+    frames, *states = rest if shown else (state.frames, *rest)
     return replace(state, frame=state.frame + 1, latent=latent, frames=frames, states=states[0] if states else None)
 
 

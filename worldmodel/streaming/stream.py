@@ -99,7 +99,7 @@ class Stream:
         before = self._state
         temperature = self.world.config.temperature if temperature is None else temperature
         if before.chunk is None:
-            after = self._advance(actions, num_steps, temperature)
+            after = self._advance(before, actions, num_steps, temperature)
         else:
             after = self._advance_chunk(actions, ahead, num_steps, temperature)
         self._state = after if moving is None else after.where(moving, before)
@@ -127,6 +127,35 @@ class Stream:
         for index in range(num_frames if actions is None else actions.shape[1]):
             action, ahead = (None, None) if actions is None else (actions[:, index], actions[:, index + 1 :])
             yield self.step(action, num_steps=num_steps, temperature=temperature, ahead=ahead)
+
+    @torch.no_grad()
+    def jump(
+        self, actions: Float[Tensor, "b m a"], *, num_steps: int = 2, temperature: float | None = None
+    ) -> Observation:
+        """Dream one frame for each of `m` actions, and show only the last one, which is the last one of `roll`.
+
+        Where an autoencoder decodes each frame by itself, those between are not decoded; with a large one that is most
+        of the time. An autoencoder of chunks decodes all of them, since each needs those before it.
+
+        Args:
+            actions: Raw actions in order, at least one.
+            num_steps: As in `step`.
+            temperature: As in `step`.
+
+        Raises:
+            ValueError: As `step`.
+        """
+        options = {"num_steps": num_steps, "temperature": temperature}
+        if self._state.chunk is not None:
+            return list(self.roll(actions, **options))[-1]
+        *between, last = actions.unbind(1)
+        self._check(last, num_steps)
+        temperature = self.world.config.temperature if temperature is None else temperature
+        state = self._state
+        for action in between:
+            state = self._advance(state, action, num_steps, temperature, shown=False)
+        self._state = self._advance(state, last, num_steps, temperature)
+        return self.observation
 
     @torch.no_grad()
     def reset(self, streams: Int[Tensor, "k"] | Sequence[int], context: Clip, *, seeds: Seeds = 0) -> None:
@@ -193,8 +222,10 @@ class Stream:
             raise ValueError(f"num_steps={num_steps}, expected one of {world.allowed_steps}")
         check_actions(world, self._state, actions)
 
-    def _advance(self, actions: Tensor | None, num_steps: int, temperature: float) -> StreamState:
-        return advance(self.world, self._state, actions, num_steps, temperature)
+    def _advance(
+        self, state: StreamState, actions: Tensor | None, num_steps: int, temperature: float, *, shown: bool = True
+    ) -> StreamState:
+        return advance(self.world, state, actions, num_steps, temperature, shown=shown)
 
     def _advance_chunk(self, actions: Tensor, ahead: Tensor | None, num_steps: int, temperature: float) -> StreamState:
         self._foreseen = foresee(self.world, self._state, self._foreseen, actions, ahead, num_steps, temperature)

@@ -70,6 +70,7 @@ def test_a_folder_is_loaded_like_any_policy(parts, tmp_path):
     assert json.loads(Path("runs/steered/steered.json").read_text())["policy"] == "../../policy"
     one = load_policy("runs/steered")
     assert isinstance(one, SteeredPolicy) and (one.k, one.lookahead, one.num_steps) == (3, 2, 1)
+    assert not one.between, "the value of a plan is that of its last frame"
     torch.testing.assert_close(one.sigma, 0.5 * one.world.conditioner.action_scale)
     assert one.needs.views == {"top": SIZE, "wrist": SIZE} and one.needs.state_dim == 2
     one.reset([0])

@@ -326,6 +326,25 @@ def test_a_cloned_policy_can_be_steered():
     assert len(policy.queue) == 1
 
 
+def test_a_scorer_of_the_last_frame_needs_none_between():
+    """Plans of two actions and a lookahead of three: of the dreamed frames the second and the third are looked at."""
+    torch.manual_seed(0)
+    config = PolicyConfig(("top",), (16, 16), 2, 2, relative_to={0: 0, 1: 1}, chunk=2, width=8)
+    policy = ClonedPolicy(config).eval()
+    world = tiny_world(views=("top",), size=(16, 16))
+    judge = lambda seen: Verdict(seen.frames.float().mean((1, 2, 3, 4)), seen.states[:, 0] > 9)  # noqa: E731
+    found = []
+    for between in (True, False):
+        one = SteeredPolicy(policy, by_value(judge), world, k=4, sigma=1.0, lookahead=3, num_steps=1, between=between)
+        one.reset([0])
+        one.act(seen([[1.0, 1.0]]))
+        found.append(one.choice)
+    every, ends = (each.candidates.imagined for each in found)
+    assert (every.frames.shape[1], ends.frames.shape[1]) == (4, 3) and ends.actions is None
+    assert torch.equal(every.frames[:, [0, 2, 3]], ends.frames)
+    assert torch.equal(found[0].scores, found[1].scores) and torch.equal(found[0].best, found[1].best)
+
+
 def test_the_benchmark_compares_with_any_row(capsys, monkeypatch):
     """Of four shared starts `value` solves three and `alone` one: 0.50 more, n is 4."""
     monkeypatch.syspath_prepend(BENCHMARKS)

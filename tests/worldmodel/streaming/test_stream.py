@@ -8,6 +8,7 @@ import torch
 from tiny import TINY_DIT, random_clip, tiny_world
 
 from worldmodel.data.clip import Clip
+from worldmodel.model.codec import PixelCodec
 from worldmodel.model.flow import euler_step
 from worldmodel.model.precision import full_precision
 from worldmodel.streaming.noise import mix_seed, stream_noise
@@ -240,3 +241,31 @@ def test_mixed_seeds_differ_where_any_part_does():
     assert len(mixed) == 3600
     assert all(0 <= seed < 2**63 for seed in mixed)
     assert mix_seed(1, 2) == mix_seed(1, 2) != mix_seed(2, 1)
+
+
+class CountingCodec(PixelCodec):
+    """Pixels, and how often they were decoded."""
+
+    decoded = 0
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode, and count it."""
+        self.decoded += 1
+        return super().decode(latents)
+
+
+def test_a_jump_shows_the_last_frame_of_a_roll_and_decodes_no_other():
+    with full_precision():
+        world = tiny_world(size=(16, 16))
+        world.codec = CountingCodec()
+        clip, actions = random_clip(world, frames=3), torch.rand(2, 4, 2, generator=torch.Generator().manual_seed(1))
+        rolled, jumped = world.stream(clip), world.stream(clip)
+        *_, last = rolled.roll(actions, num_steps=2)
+        before = world.codec.decoded
+        found = jumped.jump(actions, num_steps=2)
+        assert (before, world.codec.decoded) == (4, 5)
+        assert torch.equal(found.frames, last.frames) and torch.equal(found.states, last.states)
+        assert jumped.frame.tolist() == rolled.frame.tolist() == [6, 6]
+        assert torch.equal(jumped.step(actions[:, 0]).frames, rolled.step(actions[:, 0]).frames)
+        with pytest.raises(ValueError, match="num_steps=3"):
+            jumped.jump(actions, num_steps=3)
