@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from worldmodel.display.ranges import Count, Positive, Several, Share, Weight
+from worldmodel.display.ranges import Count, Positive, Several, Share
 
 
 @dataclass(frozen=True)
@@ -11,7 +11,7 @@ class DistilConfig:
 
     plans: Several = 4
     """Number of plans that are compared at every decision; the first one is the policy's own."""
-    sigma: Weight = 0.7
+    sigma: Positive = 0.7
     """Spread of the plans around those of the policy, in standard deviations of the demonstrated actions."""
     lookahead: Count = 8
     """Number of imagined actions after which plans are compared."""

@@ -236,6 +236,8 @@ def test_what_does_not_fit_is_named(folders, tmp_path):
         (run(horizon=0), "horizon is at least 1, got 0"),
         (run(persistence=1.5), "persistence is at least 0 and at most 1, got 1.5"),
         (run(learn=LearnConfig(imitation_steps=0)), "imitation-steps is at least 1, got 0"),
+        (run(distil=DistilConfig(plans=1)), "--distil.plans is at least 2, got 1"),
+        (run(distil=DistilConfig(sigma=0.0)), "--distil.sigma is above 0, got 0"),
         (run(temperature=-1.0), "temperature is at least 0, got -1"),
         (run(held_out=1.0), "held-out is above 0 and below 1, got 1"),
         (run(policy=tmp_path / "wide"), r"frames of the policy: \(32, 32\), expected \(16, 16\)"),
