@@ -269,9 +269,8 @@ def _cell(value: float | None, interval: Sequence[float] | None, pattern: str) -
     return pattern.format(value) + ends
 
 
-def check_settings(config: Leaderboard) -> None:
-    """Raise a `ValueError` where the folder holds figures of other settings; other worlds can be added."""
-    free = ("worlds", "only", "out", "device")
+def check_settings(config: Any, free: Sequence[str] = ("worlds", "only", "out", "device")) -> None:
+    """Raise a `ValueError` where `out` holds figures of other settings; those named in `free` may differ."""
     mine = {name: str(value) for name, value in asdict(config).items() if name not in free}
     file = config.out / "settings.json"
     if file.exists():

@@ -15,14 +15,14 @@ side. `--stage train` is only the training.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import tyro
 from jaxtyping import UInt8
-from leaderboard import Leaderboard, dreamed
+from leaderboard import Leaderboard, check_settings, dreamed
 from leaderboard_worlds import Entrant
 from rivals_tables import HORIZONS, file_of, film_strip, quality_tables, speed_table
 from rivals_training import Lesson, trained
@@ -47,6 +47,10 @@ from worldmodel.world_model import WorldModel
 
 OURS, COPYING = "ours", "copying"
 RIVALS = {"DIAMOND, small batch": "rivals_diamond:small_batch", "DIAMOND, narrow": "rivals_diamond:narrow"}
+
+
+FREE = ("rivals", "only", "out", "code", "stage", "speed_batches", "rounds", "frames")
+"""Settings that may change in a folder: other worlds can be added, and speed measured otherwise."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def main(config: Rivals) -> None:
     if config.quick:
         config = replace(config, minutes=0.05, episodes=2, starts=1, rounds=1, frames=1, quick=False)
     names = config.names
-    check_settings(config)
+    check_settings(config, FREE)
     with single_thread():
         source = EpisodeCache(open_episodes(config.data, (64, 64), config.views))
         entries = {}
@@ -136,20 +140,6 @@ def main(config: Rivals) -> None:
     print(quality_tables(quality, reference, seed=config.seed))
     print(speed_table(speed, about, reference, seed=config.seed))
     film_strip(config.out, list(entries))
-
-
-def check_settings(config: Rivals) -> None:
-    """Raise a `ValueError` where the folder holds figures of other settings; other worlds can be added."""
-    free = ("rivals", "only", "out", "code", "stage", "speed_batches", "rounds", "frames")
-    mine = {name: str(value) for name, value in asdict(config).items() if name not in free}
-    file = config.out / "settings.json"
-    if file.exists():
-        theirs = read_object(file)
-        for name, value in mine.items():
-            if theirs.get(name) != value:
-                raise ValueError(f"{file}: {name} is {theirs.get(name)}, now it is {value}; choose another --out")
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_json(file, mine)
 
 
 def entries_of(config: Rivals, name: str, source: EpisodeSource) -> dict[str, Entry]:

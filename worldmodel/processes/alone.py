@@ -42,6 +42,8 @@ def alone_in(folder: Path) -> Iterator[None]:
                 for each in made:
                     each.rmdir()
     finally:
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_UN)  # a child that was forked meanwhile would hold it, too
         os.close(held)
 
 

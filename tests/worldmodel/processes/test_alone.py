@@ -1,5 +1,6 @@
 """Two runs do not write to one folder at the same time."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,3 +63,17 @@ def test_a_file_is_no_folder(tmp_path):
 def test_no_training_begins_where_another_one_is(train, tmp_path):
     with alone_in(tmp_path), pytest.raises(ValueError, match="another run is writing there"):
         train(Config(tmp_path))
+
+
+def test_a_child_that_was_forked_meanwhile_keeps_nobody_out(tmp_path):
+    ours, theirs = os.pipe()
+    with alone_in(tmp_path):
+        child = os.fork()
+        if not child:
+            os.close(theirs)
+            os.read(ours, 1)  # until the parent closes its end
+            os._exit(0)
+    with alone_in(tmp_path):
+        os.close(theirs)
+    os.waitpid(child, 0)
+    os.close(ours)

@@ -22,6 +22,7 @@ from worldmodel.processes.prefetch import Ahead
 from worldmodel.training.build import build_world
 from worldmodel.training.checkpoint import MovingAverage, load_state, save_state
 from worldmodel.training.config import PretrainConfig
+from worldmodel.training.loss import LossConfig
 from worldmodel.training.optimizers import build_optimizers, learning_rate_factor
 from worldmodel.training.pretrain import batch, clip_shape, frame_size, open_data, pretrain
 from worldmodel.world_model import WorldModel
@@ -158,6 +159,8 @@ def test_batches_drop_the_share_of_actions_that_is_asked_for(tmp_path):
     assert usual.present is None and torch.equal(usual.noise, dropped.noise)
     with pytest.raises(ValueError, match="--action-dropout is at least 0 and below 1, got 1"):
         pretrain(replace(config, action_dropout=1.0))
+    with pytest.raises(ValueError, match=r"--loss\.shortcut-interval 1 leaves no clip"):
+        pretrain(replace(config, loss=LossConfig(shortcut_interval=1)))
 
 
 def test_build_world_takes_over_what_fits(tmp_path):
