@@ -261,11 +261,9 @@ def main(config: Objects) -> None:
     arms = config.arms
     check_settings(config, FREE)
     with single_thread():
+        trained = {BEFORE: (config.world, 0)} | {arm: train(config, arm) for arm in arms}
         held_out = EpisodeCache(open_episodes(config.held_out, (64, 64)))
-        found = {BEFORE: measured(config, BEFORE, config.world, 0, held_out)}
-        for arm in arms:
-            folder, steps = train(config, arm)
-            found[arm] = measured(config, arm, folder, steps, held_out)
+        found = {name: measured(config, name, *each, held_out) for name, each in trained.items()}
     print(markdown(found, config.seed), flush=True)
     plot(found, config.out / "objects.png")
 
