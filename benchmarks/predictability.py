@@ -16,8 +16,9 @@ in which frames of a dream the error grows, and the error after 50 frames by how
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,7 +27,9 @@ import numpy as np
 import torch
 import tyro
 from jaxtyping import Float, Float32, UInt8
-from predictability_dreams import Truth, dreams, growth_table, one_frame_table, pushed_table, recorded
+from leaderboard import check_settings
+from predictability_dreams import Truth, dreams, growth_table, one_frame_table, pushed_table, read_state, recorded
+from rivals import listed
 from torch import Tensor
 
 from worldmodel.data import EpisodeCache, EpisodeSource, open_episodes
@@ -37,7 +40,7 @@ from worldmodel.envs.pusht.env import PushT
 from worldmodel.fidelity.comparison import LAST_CONTEXT
 from worldmodel.fidelity.scores import ScoreTable, object_scores
 from worldmodel.fidelity.windows import Window, evenly_spaced_windows
-from worldmodel.files import write_json
+from worldmodel.files import read_object, write_json
 from worldmodel.model.card import table
 from worldmodel.processes import single_thread
 from worldmodel.world_model import WorldModel
@@ -48,7 +51,11 @@ UNITS = 8.0
 """PushT's world units in a pixel of 64."""
 AIM = 4.0
 """Pixels that the block may be off after 50 frames."""
+FREE = ("world", "out", "quick", "num_steps", "one_frame_starts", "batch")
+METRICS = ("error_px", "moving_error_px")
 WORLD, COPY = "the world model", "copying the last frame"
+FROM_DREAM = "simulator from the world model's first frame"
+FROM_RECORDING = "simulator from the recorded first frame"
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,10 @@ class Predictability:
     """Five episodes with a window each, to see that everything runs."""
 
 
+Change = Callable[["Physics"], None]
+"""Changes the state of the simulator."""
+
+
 class Physics(PushT):
     """PushT without pictures and scores, so that a step is its physics alone."""
 
@@ -128,6 +139,12 @@ class Physics(PushT):
     def state(self) -> Float[np.ndarray, "5"]:
         """The agent's x and y, and the block's pose, in world units and radians."""
         return np.array([*self.agent_position, *self.block_pose])
+
+    def put(self, state: Float[np.ndarray, "5"]) -> None:
+        """Move agent and block to where `state` says; the agent keeps its velocity."""
+        self.agent.position = tuple(state[:2])
+        self.block.angle = float(state[4])
+        self.block.position = tuple(state[2:4])
 
     def drawn(self, state: Float[np.ndarray, "5"]) -> UInt8[np.ndarray, "H W 3"]:
         """The picture of the top camera in a state."""
@@ -147,27 +164,27 @@ def slip(env: Physics, how: Slip, rng: np.random.Generator) -> None:
 
 
 def replay(
-    env: Physics, seed: int, actions: Float32[np.ndarray, "n a"], begin: int, how: Slip, rng: np.random.Generator
+    env: Physics, seed: int, actions: Float32[np.ndarray, "n a"], begin: int, change: Change, *, again: bool = False
 ) -> Float[np.ndarray, "m 5"]:
-    """The states from frame `begin` on, where block and agent slip for the first time.
+    """The states from frame `begin` on, where something is changed.
 
     Args:
         env: The simulator.
         seed: Reset seed of the episode.
         actions: Recorded actions from the first frame on.
-        begin: Frame of the first slip.
-        how: What slips.
-        rng: Draws the directions.
+        begin: Frame of the change.
+        change: What it is; called with the simulator.
+        again: Change it also after every step in which the block moved.
     """
     env.reset(seed=seed)
     for action in actions[:begin]:
         env.step(action)
-    slip(env, how, rng)
+    change(env)
     states = [env.state]
     for action in actions[begin:]:
         env.step(action)
-        if how.again and not np.allclose(env.state[2:], states[-1][2:], atol=0.01):
-            slip(env, how, rng)
+        if again and not np.allclose(env.state[2:], states[-1][2:], atol=0.01):
+            change(env)
         states.append(env.state)
     return np.stack(states)
 
@@ -181,7 +198,7 @@ def truth_of(env: Physics, source: EpisodeSource, episodes: Sequence[int]) -> di
     found = {}
     for episode in episodes:
         clip = source.read(episode, 0, source.lengths[episode])
-        states = replay(env, source.reset_seed(episode), clip.actions.numpy(), 0, Slip(), np.random.default_rng(0))
+        states = replay(env, source.reset_seed(episode), clip.actions.numpy(), 0, lambda env: None)
         recorded = clip.states.numpy()
         if not np.allclose(states[:, :2], recorded, atol=1e-3):
             apart = np.abs(states[:, :2] - recorded).max()
@@ -195,51 +212,90 @@ def replayed(
     source: EpisodeSource,
     windows: Sequence[Window],
     truth: Mapping[int, Truth],
-    how: Slip,
-    seeds: Sequence[int],
+    changes: Sequence[Change],
+    *,
+    again: bool = False,
+    late: int = 0,
 ) -> UInt8[Tensor, "n h H W 3"]:
-    """The pictures of the top camera at the horizons after a slip in every window."""
+    """The pictures of the top camera at the horizons, where something changes `late` frames after the context."""
     pictures = []
-    for window, seed in zip(windows, seeds, strict=True):
-        begin = window.start + LAST_CONTEXT
-        actions = truth[window.episode].actions[: begin + HORIZONS[-1]]
-        states = replay(env, source.reset_seed(window.episode), actions, begin, how, np.random.default_rng(seed))
-        pictures.append(np.stack([env.drawn(states[horizon]) for horizon in HORIZONS]))
+    for window, change in zip(windows, changes, strict=True):
+        last = window.start + LAST_CONTEXT
+        actions = truth[window.episode].actions[: last + HORIZONS[-1]]
+        states = replay(env, source.reset_seed(window.episode), actions, last + late, change, again=again)
+        pictures.append(np.stack([env.drawn(states[horizon - late]) for horizon in HORIZONS]))
     return torch.from_numpy(np.stack(pictures))
 
 
-def measure(
-    config: Predictability, source: EpisodeSource, windows: Sequence[Window], truth: Mapping[int, Truth], env: Physics
-) -> ScoreTable:
-    """Errors of the block after every slip: `<slip>.error_px` and `<slip>.moving_error_px`, means over the draws."""
-    scores = ScoreTable()
-    frames = recorded(source, windows, HORIZONS[-1])
-    tracks = find_objects("pusht", frames)
-    last = frames[:, [LAST_CONTEXT]].expand(-1, len(HORIZONS), -1, -1, -1)
-    add(scores, COPY, [object_scores(tracks["block"], find_objects("pusht", last)["block"], LAST_CONTEXT, HORIZONS)])
+class Rows:
+    """The errors of the block in every window by row. They are kept on the disk; a row that is there is not made again.
+
+    Args:
+        config: Where they are kept, and the seed of the bootstrap.
+        source: The recordings.
+        windows: Where they are measured.
+    """
+
+    def __init__(self, config: Predictability, source: EpisodeSource, windows: Sequence[Window]):
+        self.config, self.windows, self.scores = config, windows, ScoreTable()
+        self.frames = recorded(source, windows, HORIZONS[-1])
+        self.truth = find_objects("pusht", self.frames)["block"]
+
+    def add(self, name: str, pictures: Callable[[int], UInt8[Tensor, "n h H W 3"]], draws: int = 1) -> None:
+        """Add a row: the mean over the draws of every window; `pictures` gives those of a draw at the horizons."""
+        file = self.config.out / "rows" / f"{name.replace(' ', '-')}.json"
+        if not file.exists():
+            found = [self.errors(pictures(draw)) for draw in range(draws)]
+            means = {metric: listed(torch.stack([each[metric] for each in found]).mean(0)) for metric in METRICS}
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, means)
+        for metric, values in read_object(file).items():
+            self.scores.add_horizons((name, metric), HORIZONS, torch.tensor(np.array(values, float)))
+
+    def errors(self, pictures: UInt8[Tensor, "n h H W 3"]) -> dict[str, Float32[Tensor, "n h"]]:
+        """Errors of the block at the horizons."""
+        return object_scores(self.truth, find_objects("pusht", pictures)["block"], LAST_CONTEXT, HORIZONS)
+
+    def report(self) -> dict:
+        """Means and intervals over episodes, by row, metric and horizon."""
+        return self.scores.summary(np.array([window.episode for window in self.windows]), seed=self.config.seed)
+
+
+def add_slips(rows: Rows, env: Physics, source: EpisodeSource, truth: Mapping[int, Truth]) -> None:
+    """Add a row for each of `SLIPS`; all have the same random directions."""
+    config, number = rows.config, len(rows.windows)
     with ProgressLine("replaying", len(SLIPS), unit="rows") as progress:
         for name, how in SLIPS.items():
-            found = []
-            for draw in range(config.draws if how != Slip() else 1):
-                seeds = [config.seed + draw * len(windows) + index for index in range(len(windows))]
-                pictures = replayed(env, source, windows, truth, how, seeds)
-                block = find_objects("pusht", pictures)["block"]
-                found.append(object_scores(tracks["block"], block, LAST_CONTEXT, HORIZONS))
-            add(scores, name, found)
+
+            def pictures(draw: int, how: Slip = how) -> UInt8[Tensor, "n h H W 3"]:
+                rngs = [np.random.default_rng([config.seed, draw, index]) for index in range(number)]
+                changes = [partial(slip, how=how, rng=rng) for rng in rngs]
+                return replayed(env, source, rows.windows, truth, changes, again=how.again)
+
+            rows.add(name, pictures, config.draws if how != Slip() else 1)
             progress.advance()
-    return scores
 
 
-def add(scores: ScoreTable, name: str, found: Sequence[Mapping[str, Tensor]]) -> None:
-    """Add a row: the mean over the draws of every window."""
-    for metric in ("error_px", "moving_error_px"):
-        mean = torch.stack([each[metric] for each in found]).mean(0)
-        scores.add_horizons((name, metric), HORIZONS, mean)
+def add_world(
+    rows: Rows, env: Physics, source: EpisodeSource, truth: Mapping[int, Truth], dreamed: UInt8[Tensor, "n m H W 3"]
+) -> None:
+    """Add the dreams, and the simulator that goes on from what was dreamed, or recorded, in the first frame."""
+    rows.add(WORLD, lambda _: dreamed[:, [h - 1 for h in HORIZONS]])
+    for name, first in ((FROM_DREAM, dreamed[:, 0]), (FROM_RECORDING, rows.frames[:, LAST_CONTEXT + 1])):
+
+        def pictures(_: int, first: Tensor = first) -> UInt8[Tensor, "n h H W 3"]:
+            changes = []
+            for window, picture in zip(rows.windows, first, strict=True):
+                state = read_state(env, picture.numpy(), truth[window.episode].states[window.start + LAST_CONTEXT + 1])
+                changes.append(partial(Physics.put, state=state))
+            return replayed(env, source, rows.windows, truth, changes, late=1)
+
+        rows.add(name, pictures)
 
 
 def simulator_tables(report: Mapping[str, Mapping]) -> str:
     """Markdown: a row for each slip and, at the end, the world model and copying."""
-    names = [*SLIPS, *(name for name in (WORLD, COPY) if name in report)]
+    names = [name for name in (*SLIPS, FROM_RECORDING, FROM_DREAM, WORLD, COPY) if name in report]
     sections = []
     for metric, title in (("error_px", "all windows"), ("moving_error_px", "while it moves")):
         rows = []
@@ -262,7 +318,7 @@ def plot(report: Mapping[str, Mapping], file: Path) -> None:
     """Draw the error of the block over the frames: slips of the block, and the world model."""
     figure, axes = panel(5.6, 3.6)
     shown = [name for name, how in SLIPS.items() if how.block and not how.turn]
-    for name in [*shown, *(name for name in (WORLD, COPY) if name in report)]:
+    for name in [name for name in (*shown, FROM_DREAM, WORLD, COPY) if name in report]:
         style = {WORLD: {"color": "black", "lw": 2.5}, COPY: {"color": "0.6"}}.get(name, {})
         line = "--" if "every" in name else "-"
         axes.plot(HORIZONS, [report[name]["error_px"][str(h)] for h in HORIZONS], line, marker=".", label=name, **style)
@@ -279,25 +335,25 @@ def main(config: Predictability) -> None:
     """Replay, dream, print the tables."""
     if config.quick:
         config = replace(config, episodes=5, starts=1, draws=1, one_frame_starts=4)
-    config.out.mkdir(parents=True, exist_ok=True)
+    check_settings(config, FREE)
     with single_thread():
         source = EpisodeCache(open_episodes(config.data, (64, 64)))
         chosen, env = range(min(config.episodes, len(source))), Physics()
         windows = evenly_spaced_windows(source, starts=config.starts, horizon=HORIZONS[-1], stride=1, episodes=chosen)
-        truth = truth_of(env, source, chosen)
-        scores = measure(config, source, windows, truth, env)
-        parts = []
+        truth, parts = truth_of(env, source, chosen), []
+        rows = Rows(config, source, windows)
+        add_slips(rows, env, source, truth)
+        rows.add(COPY, lambda _: rows.frames[:, [LAST_CONTEXT] * len(HORIZONS)])
         if config.world is not None:
             world, options = WorldModel.load(config.world, "cpu"), (config.num_steps, config.batch, config.seed)
             dreamed = dreams(world, source, windows, HORIZONS[-1], *options)
-            tracks = find_objects("pusht", recorded(source, windows, HORIZONS[-1]))
-            block = find_objects("pusht", dreamed[:, [h - 1 for h in HORIZONS]])["block"]
-            add(scores, WORLD, [object_scores(tracks["block"], block, LAST_CONTEXT, HORIZONS)])
+            add_world(rows, env, source, truth, dreamed)
             ones = evenly_spaced_windows(source, starts=config.one_frame_starts, horizon=1, stride=1, episodes=chosen)
-            parts.append(one_frame_table(source, ones, truth, dreams(world, source, ones, 1, *options), config.seed))
+            first = dreams(world, source, ones, 1, *options)
+            parts.append(one_frame_table(source, ones, truth, first, env, config.seed))
             parts.append(growth_table(source, windows, truth, dreamed, config.seed))
             parts.append(pushed_table(source, windows, truth, dreamed, config.seed))
-    report = scores.summary(np.array([window.episode for window in windows]), seed=config.seed)
+    report = rows.report()
     write_json(config.out / "predictability.json", report)
     print("\n".join([simulator_tables(report), *parts]), flush=True)
     plot(report, config.out / "predictability.png")

@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from worldmodel.data import EpisodeSource
 from worldmodel.dreams.context import context_of
-from worldmodel.envs import find_objects, object_masks
+from worldmodel.envs import find_objects
 from worldmodel.envs.pusht.scene import placed
 from worldmodel.fidelity.comparison import LAST_CONTEXT, dream
 from worldmodel.fidelity.intervals import bootstrap_interval, statistic_interval
@@ -24,9 +23,19 @@ from worldmodel.world_model import WorldModel
 RESTS_PX, SLOW_PX, CLOSE_PX = 0.05, 0.5, 1.0
 """Motion of the block in a frame below which it rests, and below which it is pushed slowly; an error that is small."""
 RESTS = "the block rests"
+READINGS, READING_STEPS = 8, np.array([2.0, 2.0, 2.0, 2.0, 0.035])
+"""Largest number of steps in which a state is read off a picture, and the changes by which slopes are found."""
 PUSHED_FRAMES = ((0, 0), (1, 10), (11, 25), (26, 50))
 """Windows are told apart by how many of their frames the block was pushed in."""
 Group = Bool[np.ndarray, "*n"]
+
+
+class Table(Protocol):
+    """Draws states of PushT."""
+
+    def drawn(self, state: Float[np.ndarray, "5"]) -> UInt8[np.ndarray, "H W 3"]:
+        """The picture of the top camera; the next one overwrites nothing of it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -99,42 +108,68 @@ def one_frame_table(
     windows: Sequence[Window],
     truth: Mapping[int, Truth],
     dreamed: UInt8[Tensor, "n 1 H W 3"],
+    drawing: Table,
     seed: int,
 ) -> str:
     """Markdown: errors of one frame that is dreamed from recorded frames.
 
     `share of the motion` is how much of the block's true motion the dream makes, by least squares; 1 is right, and less
-    means that the block falls behind. Angles are read off the pictures, too, by the second moments of the block's mask:
-    what is found of them where the block rests is mostly the error of the reading.
+    means that the block falls behind. `turn` is the error of the block's angle, and `reading` that of `read_state` in
+    the recorded pictures.
     """
     frames = recorded(source, windows, 1)[:, LAST_CONTEXT:]
     last, now = (find_objects("pusht", frames[:, index]) for index in (0, 1))
     then = find_objects("pusht", dreamed[:, 0])
     moved, made = (each["block"].position - last["block"].position for each in (now, then))
     apart = {name: np.linalg.norm(then[name].position - now[name].position, axis=-1) for name in then}
-    angles = [principal_angle(object_masks("pusht", each)["block"]) for each in (frames[:, 1], dreamed[:, 0])]
-    turned = np.degrees(np.abs((angles[0] - angles[1] + np.pi / 2) % np.pi - np.pi / 2))
+    states = [truth[w.episode].states[w.start + LAST_CONTEXT + 1] for w in windows]
+    turned, reading = (turns(drawing, each, states) for each in (dreamed[:, 0], frames[:, 1]))
     before = np.array([truth[w.episode].motion(w.start + LAST_CONTEXT - 1, 1)[0] for w in windows])
     episodes, rows = np.array([window.episode for window in windows]), []
-    known = np.isfinite(made).all(-1) & np.isfinite(moved).all(-1) & np.isfinite(turned)
+    known = np.isfinite(made).all(-1) & np.isfinite(moved).all(-1)
     for name, group in groups_of(motions(windows, truth, 1)[:, 0], before).items():
         kept = group & known
-        cells = [mean_cell(values[kept], episodes[kept], seed) for values in (apart["block"], turned, apart["agent"])]
+        columns = (apart["block"], turned, reading, apart["agent"])
+        cells = [mean_cell(values[kept], episodes[kept], seed) for values in columns]
         true = mean_cell(np.linalg.norm(moved, axis=-1)[kept], episodes[kept], seed)
         share = "-" if name == RESTS else share_cell(made[kept], moved[kept], episodes[kept], seed)
         rows.append([name, str(kept.sum()), true, cells[0], share, *cells[1:]])
-    head = ["frames in which", "frames", "true motion, px", "block, px", "share of the motion", "turn, degrees"]
-    head.append("agent, px")
+    head = ["frames in which", "frames", "true motion, px", "block, px", "share of the motion"]
+    head += ["turn, degrees", "reading, degrees", "agent, px"]
     return f"## Error of one frame that is dreamed from recorded frames\n\n{table(head, rows)}\n"
 
 
-def principal_angle(mask: Bool[np.ndarray, "n H W"]) -> Float[np.ndarray, "n"]:
-    """Angle of the longer principal axis of every mask in radians, from -pi / 2 to pi / 2; NaN where one is empty."""
-    y, x = np.mgrid[: mask.shape[1], : mask.shape[2]]
-    weight = rearrange(mask, "n h w -> n (h w)") / np.maximum(mask.sum((1, 2)), 1)[:, None]
-    x, y = x.ravel() - (weight @ x.ravel())[:, None], y.ravel() - (weight @ y.ravel())[:, None]
-    angle = 0.5 * np.arctan2(2 * (weight * x * y).sum(1), (weight * (x**2 - y**2)).sum(1))
-    return np.where(mask.any((1, 2)), angle, np.nan)
+def turns(
+    drawing: Table, pictures: UInt8[Tensor, "n H W 3"], states: Sequence[Float[np.ndarray, "5"]]
+) -> Float[np.ndarray, "n"]:
+    """By how many degrees the block's angle in each picture differs from that of its state."""
+    pairs = zip(pictures.numpy(), states, strict=True)
+    return np.array([abs(np.degrees(read_state(drawing, picture, state)[4] - state[4])) for picture, state in pairs])
+
+
+def read_state(
+    drawing: Table, picture: UInt8[np.ndarray, "H W 3"], guess: Float[np.ndarray, "5"]
+) -> Float[np.ndarray, "5"]:
+    """Read agent and block off a picture: the state that the simulator draws most like it, by Gauss-Newton.
+
+    Args:
+        drawing: Draws states.
+        picture: A picture of the top camera.
+        guess: A state near by; world units and radians.
+    """
+    state, best, least = guess.copy(), guess, np.inf
+    for _ in range(READINGS):
+        drawn = drawing.drawn(state).astype(float).ravel()
+        apart = picture.astype(float).ravel() - drawn
+        if apart @ apart >= least:
+            break
+        best, least = state, apart @ apart
+        columns = []
+        for step in np.diag(READING_STEPS):
+            ahead, behind = (drawing.drawn(state + sign * step).astype(float).ravel() for sign in (1, -1))
+            columns.append((ahead - behind) / 2)
+        state = state + np.linalg.lstsq(np.stack(columns, 1), apart, rcond=None)[0].clip(-3, 3) * READING_STEPS
+    return best
 
 
 def growth_table(
