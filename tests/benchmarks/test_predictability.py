@@ -189,3 +189,16 @@ def test_the_error_of_a_dream_that_stands_still_grows_in_pushes(source, truth):
     cells = [line.split(" | ") for line in tables.pushed_table(source, WINDOWS, truth, still, 0).splitlines()[4:]]
     assert sum(int(cell[1]) for cell in cells) == len(WINDOWS)
     assert all(cell[2] == cell[3] for cell in cells)
+
+
+def test_the_object_of_push_is_moved_by_pixels_of_the_picture():
+    try:
+        import worldmodel.envs.metaworld.headless  # noqa: F401
+    except ValueError as error:  # it names the package that is missing
+        pytest.skip(str(error))
+    push = pytest.importorskip("predictability_push")
+    env = push.Physics("metaworld:push-v3", time_limit=10**6)
+    actions = np.zeros((12, 4), np.float32)
+    still, moved = (push.replayed(env, 5, actions, 9, px, 0.7) for px in (0.0, 0.5))
+    assert np.array_equal(still, push.replayed(env, 5, actions, 9, 0.0, 0.0)) and len(still) == 3
+    assert np.linalg.norm(moved[0] - still[0]) == pytest.approx(0.5, abs=0.03)
