@@ -83,7 +83,7 @@ class Objects:
     """The world model that all arms start from."""
     only: tuple[str, ...] = ()
     """Arms to train and measure now; all by default. `before`, the world as it is, is always measured."""
-    minutes: float = 8.0
+    minutes: float = 5.0
     """CPU time of each training, in one thread."""
     learning_rate: float = 2e-4
     """Peak learning rate."""

@@ -51,7 +51,7 @@ UNITS = 8.0
 """PushT's world units in a pixel of 64."""
 AIM = 4.0
 """Pixels that the block may be off after 50 frames."""
-FREE = ("world", "out", "quick", "num_steps", "one_frame_starts", "batch")
+FREE = ("out", "quick", "one_frame_starts", "batch")
 METRICS = ("error_px", "moving_error_px")
 WORLD, COPY = "the world model", "copying the last frame"
 FROM_DREAM = "simulator from the world model's first frame"
