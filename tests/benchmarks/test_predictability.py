@@ -148,6 +148,13 @@ def test_the_state_is_read_off_a_picture(source):
     assert source.env.state == pytest.approx(found)
 
 
+def test_motion_is_that_of_the_corners_in_pixels_of_64():
+    corners = np.array([[-30.0, 0.0], [30.0, 0.0]])
+    states = np.array([[0, 0, 100, 100, 0], [9, 9, 108, 100, 0], [9, 9, 108, 100, 0.1]], float)
+    motion = tables.Truth(np.zeros((2, 2)), states, corners).motion(0, 2)
+    assert motion == pytest.approx([1.0, 60 * np.sin(0.05) / 8])
+
+
 def test_frames_are_told_apart_by_the_motion_of_the_block():
     groups = tables.groups_of(np.array([0.01, 0.2, 0.2, 0.8]), np.array([0.3, 0.01, 0.3, 0.01]))
     assert [group.tolist() for group in groups.values()] == [
