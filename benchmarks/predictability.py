@@ -317,7 +317,7 @@ def cell(value: float | None, ends: Sequence[float] | None) -> str:
 
 def plot(report: Mapping[str, Mapping], file: Path) -> None:
     """Draw the error of the block over the frames: slips of the block, and the world model."""
-    figure, axes = panel(5.6, 3.6)
+    figure, axes = panel(5.6, 4.6)
     shown = [name for name, how in SLIPS.items() if how.block and not how.turn]
     for name in [name for name in (*shown, FROM_DREAM, WORLD, COPY) if name in report]:
         style = {WORLD: {"color": "black", "lw": 2.5}, COPY: {"color": "0.6"}}.get(name, {})
@@ -328,7 +328,7 @@ def plot(report: Mapping[str, Mapping], file: Path) -> None:
     axes.set_ylabel("error of the block, px of 64", fontsize=9)
     axes.set_yscale("log")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    figure.legend(fontsize=7, loc="outside lower center", ncols=2)
     file.write_bytes(png(figure))
 
 
