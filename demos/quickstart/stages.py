@@ -114,7 +114,8 @@ def record_stage(config: QuickstartConfig, report: Report) -> None:
     """Record PushT: episodes to train on, and others, with other reset seeds, to measure on."""
     record(RecordConfig("pusht", episodes=config.episodes, seed=TRAIN_SEED, out=config.train_data))
     held_out = config.held_out_data
-    record(RecordConfig("pusht", episodes=config.held_out_episodes, seed=HELD_OUT_SEED, out=held_out))
+    # a few episodes take less time than starting a process
+    record(RecordConfig("pusht", episodes=config.held_out_episodes, seed=HELD_OUT_SEED, out=held_out, workers=1))
     source = open_episodes(config.train_data)
     height, width = source.size
     report.heading("Data")
