@@ -20,7 +20,7 @@ UNCHECKED := -o addopts="--import-mode=importlib --strict-markers"
 
 # Slow tests wait for servers, browsers and clusters: two more processes use that time. They keep the order of
 # tests/conftest.py: the longest files begin first.
-test: $(STAMP) system ## every test; types and shapes are checked at every call of the fast ones
+test: $(STAMP) system ## every test; the fast ones check types and shapes at every call of what computes
 	$(PYTEST) $(FAST)
 	$(PYTEST) -n 4 -m slow --no-loadscope-reorder $(UNCHECKED)
 
