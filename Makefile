@@ -18,11 +18,11 @@ PYTEST := $(BIN)/python -m pytest --dist loadfile -rfEs
 FAST := -n 2 -m "not slow"
 UNCHECKED := -o addopts="--import-mode=importlib --strict-markers"
 
-# Slow tests wait for servers, browsers and clusters: a third process uses that time. They keep the order of
+# Slow tests wait for servers, browsers and clusters: two more processes use that time. They keep the order of
 # tests/conftest.py: the longest files begin first.
-test: $(STAMP) system ## every test; types and shapes are checked at every call of the fast ones
+test: $(STAMP) system ## every test; the fast ones check types and shapes at every call of what computes
 	$(PYTEST) $(FAST)
-	$(PYTEST) -n 3 -m slow --no-loadscope-reorder $(UNCHECKED)
+	$(PYTEST) -n 4 -m slow --no-loadscope-reorder $(UNCHECKED)
 
 check: $(STAMP) ## formatting, lint and the fast tests, without the checks of shapes
 	$(BIN)/ruff format --check .

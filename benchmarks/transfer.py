@@ -38,7 +38,7 @@ from worldmodel.fidelity.comparison import dream
 from worldmodel.fidelity.intervals import bootstrap_interval
 from worldmodel.fidelity.metrics import masked_psnr
 from worldmodel.fidelity.windows import evenly_spaced_windows, read_windows, shuffled_partners
-from worldmodel.files import write_json
+from worldmodel.files import read_object, write_json
 from worldmodel.model.card import table
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.training.checkpoint import has_state
@@ -104,7 +104,7 @@ class TransferConfig:
     """Tasks to learn: the video of push is in the pretraining, that of rope is not."""
     arms: tuple[Arm, ...] = ("pretrained", "random", "tiny", "adapters")
     """Arms; the others are compared with the first."""
-    video_minutes: float = 40.0
+    video_minutes: float = 50.0
     """CPU minutes of the pretraining, in one thread."""
     minutes: tuple[float, ...] = (1.0, 5.0)
     """CPU minutes of each arm and task; every number of minutes is a training of its own."""
@@ -222,6 +222,8 @@ def make_base(config: TransferConfig) -> None:
         shutil.copytree(config.out / "random" / "vae", config.out / "base.building" / "vae", dirs_exist_ok=True)
         transformer = self_contained(WorldModel.load(run)).to(torch.bfloat16)
         transformer.save_pretrained(config.out / "base.building" / "transformer")
+        description = config.out / "base.building" / "transformer" / "config.json"
+        write_json(description, {k: v for k, v in read_object(description).items() if k != "_name_or_path"})
         (config.out / "base.building").rename(config.out / "base")
 
 

@@ -37,7 +37,7 @@ class BaseConfig:
     """Frames per step."""
     codec_learning_rate: float = 1e-3
     """Learning rate at the first step."""
-    heads: int = 4
+    heads: int = 3
     """Attention heads, of 64 channels each."""
     layers: int = 5
     """Blocks of the transformer."""

@@ -42,6 +42,11 @@ def shipped(path: str | Path) -> Path:
     return next((place / path for place in PLACES if (place / path).exists()), path)
 
 
+def is_shipped(path: str | Path) -> bool:
+    """Whether a name begins with `checkpoints` and is found beside this package, wherever it is installed."""
+    return Path(path).parts[:1] == (SHIPPED,) and any((place / path).exists() for place in PLACES)
+
+
 def is_on_hub(name: str | Path) -> bool:
     """Whether a user means `hf://...`, something on the hub."""
     return str(name).startswith("hf:/")

@@ -43,6 +43,8 @@ from worldmodel.world_model import WorldModel
 
 TRAIN_SEED, HELD_OUT_SEED = 20, 30
 """Seeds of the two recordings; the shipped checkpoint saw no episode of either."""
+FEW = 8
+"""So many episodes of PushT are recorded in less time than further processes take to start."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,12 @@ Stage = Callable[[QuickstartConfig, Report], None]
 
 def record_stage(config: QuickstartConfig, report: Report) -> None:
     """Record PushT: episodes to train on, and others, with other reset seeds, to measure on."""
-    record(RecordConfig("pusht", episodes=config.episodes, seed=TRAIN_SEED, out=config.train_data))
-    held_out = config.held_out_data
-    record(RecordConfig("pusht", episodes=config.held_out_episodes, seed=HELD_OUT_SEED, out=held_out))
+    for episodes, seed, out in (
+        (config.episodes, TRAIN_SEED, config.train_data),
+        (config.held_out_episodes, HELD_OUT_SEED, config.held_out_data),
+    ):
+        workers = 0 if episodes > FEW else 1
+        record(RecordConfig("pusht", episodes=episodes, seed=seed, out=out, workers=workers))
     source = open_episodes(config.train_data)
     height, width = source.size
     report.heading("Data")

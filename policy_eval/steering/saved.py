@@ -22,8 +22,8 @@ from policy_eval.policies.policy import Policy
 from policy_eval.steering.proposals import PROPOSALS, Planner, find_proposal
 from policy_eval.steering.scorers import SCORERS, find_scorer
 from policy_eval.steering.steered import SteeredPolicy, offsets
-from worldmodel.files import write_json
-from worldmodel.model.folder import FORMAT, PLACES, SHIPPED, find_model, fingerprint, read_description
+from worldmodel.files import is_shipped, write_json
+from worldmodel.model.folder import FORMAT, find_model, fingerprint, read_description
 from worldmodel.resolve import source_hash
 from worldmodel.world_model import WorldModel
 
@@ -163,8 +163,7 @@ def _written(spec: str | None, folder: Path) -> str | None:
         return None
     prefix, name = _split(spec)
     path = Path(name)
-    ships = path.parts[:1] == (SHIPPED,) and any((place / path).exists() for place in PLACES)
-    if ships or not path.exists():
+    if is_shipped(path) or not path.exists():
         return spec
     relative = Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
     return prefix + (relative if relative.startswith(".") else f"./{relative}")

@@ -23,6 +23,8 @@ sys.path.insert(0, "benchmarks")
 import invariants_probe
 invariants_probe.DREAMT = 2
 invariants_probe.RANK["horizon"] = 4
+few = {"horizon": 6, "streams": 4, "pool": 4, "validation_starts": 1, "validation_horizon": 2}
+invariants_probe.IMAGINE.update(few)
 invariants_probe.run(invariants_probe.PROBES)
 """
 

@@ -32,10 +32,10 @@ def write_files(page: Path, folder: Path) -> None:
 
 
 def run_command(line: str) -> None:
-    """Run one command; a recording in this process."""
+    """Run one command; recordings and trials in this process."""
     program, *arguments = shlex.split(line)
     assert program == "worldmodel", f"{line}: not a command of worldmodel"
-    single = ["--workers", "1"] if arguments[0] == "record" else []
+    single = ["--workers", "1"] if arguments[0] in ("record", "rank") and "--workers" not in arguments else []
     assert main([*arguments, *single]) == 0, line
 
 

@@ -67,11 +67,11 @@ class SquareEnv(gymnasium.Env):
 
 
 class SquareStream:
-    """Squares drawn exactly, with grains of noise that depend on the seed."""
+    """Squares drawn exactly, with grains of noise that depend on each stream's seed."""
 
     def __init__(self, world, context, seeds):
         self.world = world
-        self.generator = torch.Generator().manual_seed(seeds[0])
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.observation = Observation(context.frames[:, -1], context.states[:, -1])
 
     def step(self, actions, *, num_steps):
@@ -83,21 +83,25 @@ class SquareStream:
             picture[0, y : y + 4, x : x + 4] = 230
             picture[1] = picture[0].flip(0)
         if self.world.grain:
-            noise = torch.randint(self.world.grain, frames.shape, generator=self.generator)
-            frames = frames + noise.to(torch.uint8)
+            shape, grain = frames.shape[1:], self.world.grain
+            noise = [torch.randint(grain, shape, generator=generator) for generator in self.generators]
+            frames = frames + torch.stack(noise).to(torch.uint8)
         self.observation = Observation(frames, states)
         return self.observation
 
     def branch(self, k):
         every = torch.arange(len(self.observation.frames)).repeat_interleave(k)
         branches = copy.copy(self)
-        branches.generator = torch.Generator().manual_seed(self.generator.initial_seed())
+        seeds = [generator.initial_seed() + branch for generator in self.generators for branch in range(k)]
+        branches.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         branches.observation = Observation(self.observation.frames[every], self.observation.states[every])
         return branches
 
     def reset(self, streams, context, *, seeds):
         states, frames = self.observation.states.clone(), self.observation.frames.clone()
         states[streams], frames[streams] = context.states[:, -1], context.frames[:, -1]
+        for stream, seed in zip(streams, seeds, strict=True):
+            self.generators[stream] = torch.Generator().manual_seed(seed)
         self.observation = Observation(frames, states)
 
 

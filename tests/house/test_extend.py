@@ -123,10 +123,12 @@ def test_sampler(tmp_path):
     assert int(re.search(r"tensor\((\d+)", run_page(tmp_path, "sampler"))[1]) > 0
 
 
+@pytest.mark.slow
 def test_rival(tmp_path):
     assert run_page(tmp_path, "rival").strip() == "(1, 2, 64, 64, 3) (1, 2)"
 
 
+@pytest.mark.slow
 def test_backbone(tmp_path):
     """A family of one's own is saved, loaded and dreamt with; its eight layers have two matrices of an adapter each."""
     assert run_page(tmp_path, "backbone").splitlines()[-1] == "True 16"

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from worldmodel.display.ranges import check_ranges
-from worldmodel.files import HUB, check_whole, is_on_hub, read_object
+from worldmodel.files import HUB, check_whole, is_on_hub, is_shipped, read_object
 from worldmodel.model.card import LOADERS, CardFacts, model_card
 from worldmodel.model.folder import WEIGHTS, find_folder, fingerprint
 
@@ -78,14 +78,14 @@ def push(config: PushConfig, token: str | None = None) -> str:
 
 
 def check_backbone(description: Path) -> None:
-    """Refuse a world model whose pretrained transformer is in a local folder, which others do not have.
+    """Refuse a world model whose pretrained transformer is in a local folder that does not ship with this package.
 
     Raises:
         ValueError: It is; the message names the field and the folder.
     """
     network = read_object(description).get("config", {}).get("dit", {})
     backbone = network.get("backbone", "")
-    if backbone and not is_on_hub(backbone):
+    if backbone and not is_on_hub(backbone) and not is_shipped(backbone):
         raise ValueError(
             f"{description}: config.dit.backbone is {backbone!r}, a local folder that others do not have; write the "
             "transformer's name on the hub there, hf://USER/NAME@REV"

@@ -205,6 +205,7 @@ def test_the_command_improves_and_leaves_a_policy(folders, tmp_path, capsys):
     assert "data:video/mp4;base64," in (tmp_path / "out/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_an_interrupted_command_goes_on_as_it_says(folders, tmp_path, capsys):
     more = ["--updates", "4", "--validation-interval", "2", "--save-interval", "100"]
     assert main([*small_run(folders, tmp_path / "whole"), *more]) == 0

@@ -34,7 +34,7 @@ def config(data: Path, out: Path, **settings) -> ImagineConfig:
 def test_the_dreams_of_two_processes_are_those_of_one(data, tmp_path):
     """Three starts under two noise seeds: one process dreams from two of them, the other from the third and a spare."""
     options = config(data, tmp_path)
-    setting = prepare(options, SquareWorld(), right_edge, open_episodes(data))
+    setting = prepare(options, SquareWorld(grain=40), right_edge, open_episodes(data))
     torch.manual_seed(0)
     learner = Learner(square_policy(), options.learn).eval()
 

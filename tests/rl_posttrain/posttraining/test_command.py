@@ -155,6 +155,7 @@ def test_a_stopped_run_resumes_exactly(objective, rank, world_folder, tmp_path):
         torch.testing.assert_close(second.state_dict()[name], value, msg=name)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_as_it_says(world_folder, tmp_path, capsys):
     whole, out = tmp_path / "whole", tmp_path / "out"
     more = ["--learning-rate", "1e-3", "--save-interval", "100", "--steps", "4"]

@@ -37,6 +37,7 @@ def fail(message: str) -> None:
     raise ValueError(message)
 
 
+@pytest.mark.slow
 def test_all_processes_go_on_when_the_last_one_is_there():
     rows = run_in_processes(meet, [(7, 0.0), (8, 0.3)])
     numbers, pids, threads, arrived, left = zip(*rows, strict=True)

@@ -13,7 +13,8 @@ class PretrainedConfig:
     """A pretrained video transformer, and what is trained beside it."""
 
     backbone: str
-    """Folder of a diffusers pipeline, with the folders transformer and vae in it, or hf://USER/NAME@REV."""
+    """Folder of a diffusers pipeline, with the folders transformer and vae in it, or hf://USER/NAME@REV.
+    checkpoints/wan-small ships with this package."""
     lora_rank: Whole = 64
     """Rank of the adapters (LoRA) that are trained in place of the transformer's weights; with 0 all weights are
     trained, and are saved with the world model."""

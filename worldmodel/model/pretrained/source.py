@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from worldmodel.files import fetch_from_hub, is_on_hub, read_object
+from worldmodel.files import fetch_from_hub, is_on_hub, read_object, shipped
 from worldmodel.model.codec import LatentCodec, PixelCodec
 from worldmodel.model.find_codec import load_codec
 from worldmodel.model.precision import choose_device, compute_dtype
@@ -141,14 +141,16 @@ class Source:
 
 
 def open_source(config: PretrainedConfig) -> Source:
-    """Find the pipeline that `config` names; one on the hub is downloaded at first use.
+    """Find the pipeline that `config` names: a folder, one that ships with this package, or one on the hub.
+
+    The last is downloaded at first use.
 
     Raises:
         ValueError: It is missing or gated, or cannot be a world model; the message is one line.
     """
     if is_on_hub(config.backbone):
         return Source(config.backbone, _download(config.backbone), config.family)
-    folder = Path(config.backbone).expanduser()
+    folder = shipped(Path(config.backbone).expanduser())
     if not folder.is_dir():
         raise ValueError(
             f"backbone {config.backbone}: no such folder; if it has moved, write its new place into the field "

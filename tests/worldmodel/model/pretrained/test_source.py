@@ -10,6 +10,8 @@ from hub_server import running_hub, take_for_the_hub
 from tiny import random_clip
 from tiny_backbone import pretrained_world, write_wan
 
+from worldmodel import files
+from worldmodel.model.hub import check_backbone
 from worldmodel.model.pretrained.config import PretrainedConfig
 from worldmodel.model.pretrained.source import check_size, open_source
 from worldmodel.training.loss import LossConfig, draw, training_loss
@@ -134,13 +136,27 @@ def test_other_pipelines_are_refused_in_one_line(tmp_path):
     opened(folder)
 
 
+def test_a_pipeline_that_ships_is_found_from_any_folder_and_may_be_shared(tmp_path, monkeypatch):
+    shipped = write_wan(tmp_path / "package" / "checkpoints" / "wan")
+    monkeypatch.setattr(files, "PLACES", (tmp_path / "package",))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert opened("checkpoints/wan").folder == shipped
+    assert opened("checkpoints/wan").pinned == "checkpoints/wan"
+    pretrained_world("checkpoints/wan", lora_rank=2).save(tmp_path / "world")
+    check_backbone(tmp_path / "world" / "world.json")
+    monkeypatch.setattr(files, "PLACES", ())
+    with pytest.raises(ValueError, match=r"backbone is 'checkpoints/wan', a local folder that others do not have"):
+        check_backbone(tmp_path / "world" / "world.json")
+
+
 def test_a_pipeline_on_the_hub_is_pinned_to_its_revision_and_a_gated_one_is_one_line(tmp_path, monkeypatch):
     folder = write_wan(tmp_path / "wan")
     (folder / "transformer" / "old.bin").write_bytes(b"never read")
     with running_hub() as hub:
         take_for_the_hub(hub, monkeypatch, tmp_path / "cache")
-        files = [file for file in folder.rglob("*") if file.is_file()]
-        hub.repos["them/wan"] = {str(file.relative_to(folder)): file.read_bytes() for file in files}
+        there = [file for file in folder.rglob("*") if file.is_file()]
+        hub.repos["them/wan"] = {str(file.relative_to(folder)): file.read_bytes() for file in there}
         commit = hub.commit("them/wan")
         found = opened("hf://them/wan")
         assert found.pinned == f"hf://them/wan@{commit}"
