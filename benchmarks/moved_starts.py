@@ -66,10 +66,8 @@ def solved(env: PushTPosition, seed: int, actions: Sequence[Sequence[float]], of
     env.reset(seed=seed)
     env.block.position = env.block.position + offset
     env.space.reindex_shapes_for_body(env.block)
-    for step in range(horizon):
-        if env.step(np.asarray(actions[min(step, len(actions) - 1)], np.float32))[2]:
-            return True
-    return False
+    steps = (actions[min(step, len(actions) - 1)] for step in range(horizon))
+    return any(env.step(np.asarray(action, np.float32))[2] for action in steps)
 
 
 def direction(seed: int, start: int) -> np.ndarray:
