@@ -100,8 +100,9 @@ def summary(outcomes: Mapping[str, np.ndarray], real: np.ndarray, policy: np.nda
 
     Returns:
         A row for each world model: `failures` and `successes` with `share`, `interval`, `change` to the first world
-        model and its `change_interval` and `n`; `r`, Pearson's between the policies' successes in the dream and the
-        real ones, and `bias`, dreamed minus real successes.
+        model and its `change_interval` and `n`, all but `n` are `None` without such a trial; `r`, Pearson's between the
+        policies' successes in the dream and the real ones, `None` where either are equal, and `bias`, dreamed minus
+        real successes.
     """
     first, rows = next(iter(outcomes)), []
     names = np.unique(policy)
@@ -109,19 +110,25 @@ def summary(outcomes: Mapping[str, np.ndarray], real: np.ndarray, policy: np.nda
     for world, dreamed in outcomes.items():
         row: dict = {"world": world}
         for kind, mask in (("failures", real == 0), ("successes", real == 1)):
-            change = dreamed[mask] - outcomes[first][mask]
-            row[kind] = {
-                "share": float(dreamed[mask].mean()),
-                "interval": bootstrap_interval(dreamed[mask], start[mask]),
-                "change": float(change.mean()),
-                "change_interval": bootstrap_interval(change, start[mask]),
-                "n": int(mask.sum()),
-            }
+            row[kind] = _part(dreamed[mask], outcomes[first][mask], start[mask])
         means = [dreamed[policy == each].mean() for each in names]
-        row["r"] = float(np.corrcoef(means, rates)[0, 1]) if len(names) > 1 else None
+        row["r"] = float(np.corrcoef(means, rates)[0, 1]) if np.ptp(means) > 0 and np.ptp(rates) > 0 else None
         row["bias"] = float((dreamed - real).mean())
         rows.append(row)
     return rows
+
+
+def _part(dreamed: np.ndarray, before: np.ndarray, start: np.ndarray) -> dict:
+    if not len(dreamed):
+        return dict.fromkeys(("share", "interval", "change", "change_interval")) | {"n": 0}
+    change = dreamed - before
+    return {
+        "share": float(dreamed.mean()),
+        "interval": bootstrap_interval(dreamed, start),
+        "change": float(change.mean()),
+        "change_interval": bootstrap_interval(change, start),
+        "n": len(dreamed),
+    }
 
 
 def printed(rows: Sequence[Mapping]) -> str:
@@ -132,6 +139,9 @@ def printed(rows: Sequence[Mapping]) -> str:
         line = [row["world"]]
         for kind in ("failures", "successes"):
             part = row[kind]
+            if not part["n"]:
+                line += ["-", "-"]
+                continue
             line += [
                 f"{part['share']:.3f} {_between(part['interval'])} of {part['n']}",
                 f"{part['change']:+.3f} {_between(part['change_interval'])}",

@@ -17,6 +17,7 @@ from worldmodel.dreams.spaces import STATE
 from worldmodel.dreams.verdict import Judge, observed
 from worldmodel.envs.policy import begin_episodes, optional
 from worldmodel.resolve import one_line
+from worldmodel.world_model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,9 @@ class Batch:
         self.doubts_last = getattr(judge or getattr(envs, "judge", None), "doubts_last", False)
         self.done[len(starts) :] = True
         self.asked = np.arange(envs.num_envs)
-        self.looks_ahead = isinstance(envs, DreamEnv) and envs.world.chunk > 1 and optional(policy, "ahead") is not None
+        world = envs.world if isinstance(envs, DreamEnv) else None
+        in_chunks = isinstance(world, WorldModel) and world.chunk > 1  # worlds of other kinds need not know chunks
+        self.looks_ahead = in_chunks and optional(policy, "ahead") is not None
         self.ahead: list[np.ndarray] = []
 
     def run(

@@ -12,8 +12,12 @@ from places import BENCHMARKS, LEROBOT_V30, ROOT
 from run_page import write_files
 from tiny import random_clip
 
+from policy_eval.evaluation import evaluate
 from worldmodel.data import open_episodes
 from worldmodel.dreams.copy_last import CopyLastWorld
+from worldmodel.dreams.env import DreamEnv
+from worldmodel.dreams.starts import Starts
+from worldmodel.dreams.verdict import as_verdict
 from worldmodel.fidelity.scores import ScoreTable
 from worldmodel.fidelity.windows import Window
 
@@ -58,6 +62,31 @@ def test_the_control_without_actions_asks_the_robot_to_stay():
     assert torch.equal(found.frames, expected.frames) and torch.equal(stream.observation.states, expected.states)
     stream.reset(torch.tensor([1]), clip.rows([0]), seeds=[0])
     assert torch.equal(stream.observation.frames[1], clip.frames[0, -1])
+
+
+def test_policies_act_in_a_world_of_another_kind(tmp_path, monkeypatch):
+    """The world of docs/extend/rival.md has no more than it must; the policy could say what it will do next."""
+
+    class Still:
+        def reset(self, seeds):
+            self.asked = 0
+
+        def act(self, observation):
+            self.asked += 1
+            return observation["observation.state"]
+
+        def ahead(self):
+            return []
+
+    write_files(ROOT / "docs" / "extend" / "rival.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    starts, policy = Starts(open_episodes(LEROBOT_V30, (64, 64)), [0, 1]), Still()
+    never = lambda seen: torch.zeros(len(seen.frames)).bool()  # noqa: E731
+    judge = lambda seen: as_verdict(never(seen), len(seen.frames))  # noqa: E731
+    world = worlds.load_entrant("rival:Rival", CPU)
+    env = DreamEnv(world, starts, judge, num_envs=2, horizon=3, autoreset_mode="DISABLED")
+    found = evaluate(policy, env, horizon=3)
+    assert found.outcomes.tolist() == [0, 0] and found.steps.tolist() == [3, 3] and policy.asked == 3
 
 
 def test_dreams_follow_the_actions_of_their_own_window_or_of_another(tmp_path):

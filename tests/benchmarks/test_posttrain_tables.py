@@ -61,6 +61,10 @@ def test_replays_of_failures_and_successes_are_counted_apart(scripts):
     assert second["successes"]["share"] == 1 and second["successes"]["change"] == 0.5
     assert second["r"] == pytest.approx(1) and second["bias"] == pytest.approx(0.5 - 1 / 3)
     assert "0.250" in replays.printed([first, second]).splitlines()[-1]
+    (alone,) = replays.summary({"before": before[:3]}, real[:3], policy[:3], start[:3])
+    assert alone["successes"] == {"share": None, "interval": None, "change": None, "change_interval": None, "n": 0}
+    assert alone["r"] is None and alone["failures"]["n"] == 3
+    assert replays.printed([alone]).splitlines()[-1].endswith("| - | - | - | +0.667 |")
 
 
 def test_the_curve_has_the_updates_and_the_change_of_every_point(scripts, tmp_path):

@@ -26,9 +26,8 @@ from worldmodel.dreams.spaces import (
 )
 from worldmodel.dreams.starts import Starts
 from worldmodel.dreams.verdict import Judge
-from worldmodel.dreams.world import held
+from worldmodel.dreams.world import World, held
 from worldmodel.streaming.noise import mix_seed
-from worldmodel.world_model import WorldModel
 
 Observations = dict[str, Any]
 Step = tuple[Observations, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
@@ -89,7 +88,7 @@ class DreamEnv(VectorEnv):
 
     def __init__(
         self,
-        world: WorldModel,
+        world: World,
         starts: Starts,
         judge: Judge,
         *,
@@ -316,7 +315,7 @@ def autoreset_named(mode: AutoresetMode | str) -> AutoresetMode:
     return known[mode] if isinstance(mode, str) else mode
 
 
-def check_starts(world: WorldModel, starts: Starts) -> None:
+def check_starts(world: World, starts: Starts) -> None:
     """Raise a `ValueError` with both values when dreams cannot begin from `starts`."""
     name = starts.source.name
     if tuple(world.views) != starts.views:
