@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help quickstart test check coverage docs tutorials figures system opencv
+.PHONY: help quickstart test check shapes coverage docs tutorials figures system opencv
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -13,21 +13,24 @@ quickstart: $(STAMP) ## install, record PushT, train, dream, measure; report in 
 	$(BIN)/worldmodel quickstart --overwrite --install-seconds "$$(cat $(STAMP))"
 
 # Checking types and shapes at every call takes nearly half of the time of the tests, and counting lines a quarter more
-# than the tests alone, so each is done once: `make test` checks shapes in the fast tests, which hold the wiring.
+# than the tests alone, so each has a command of its own, over the fast tests, which hold the wiring.
 PYTEST := $(BIN)/python -m pytest --dist loadfile -rfEs
-FAST := -n 2 -m "not slow"
+FAST := -n 3 -m "not slow"
 UNCHECKED := -o addopts="--import-mode=importlib --strict-markers"
 
-# Slow tests wait for servers, browsers and clusters: two more processes use that time. They keep the order of
+# Slow tests wait for servers, browsers and clusters: a third process uses that time. They keep the order of
 # tests/conftest.py: the longest files begin first.
-test: $(STAMP) system ## every test; the fast ones check types and shapes at every call of what computes
-	$(PYTEST) $(FAST)
-	$(PYTEST) -n 4 -m slow --no-loadscope-reorder $(UNCHECKED)
+test: $(STAMP) system ## every test
+	$(PYTEST) $(FAST) $(UNCHECKED)
+	$(PYTEST) -n 3 -m slow --no-loadscope-reorder $(UNCHECKED)
 
-check: $(STAMP) ## formatting, lint and the fast tests, without the checks of shapes
+check: $(STAMP) ## formatting, lint and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(PYTEST) $(FAST) $(UNCHECKED)
+
+shapes: $(STAMP) ## the fast tests, with types and shapes checked at every call
+	$(PYTEST) $(FAST)
 
 coverage: $(STAMP) system ## the fast tests cover at least 85% of the lines of the five packages
 	$(PYTEST) $(FAST) $(UNCHECKED) --cov --cov-report=term:skip-covered --cov-fail-under=85

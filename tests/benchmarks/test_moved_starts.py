@@ -24,11 +24,15 @@ def test_an_unmoved_block_ends_as_before_and_a_moved_one_lies_elsewhere():
     assert not moved_starts.solved(env, 5, [rest], np.zeros(2), horizon=2)
 
 
-def test_the_last_action_is_repeated_up_to_the_horizon(monkeypatch):
-    env, seen = moved_starts.Unseen(), []
-    step = env.step
-    monkeypatch.setattr(env, "step", lambda action: (seen.append(action.tolist()), step(action))[1])
-    moved_starts.solved(env, 5, [[100, 100], [200, 100]], np.zeros(2), horizon=4)
+def test_the_last_action_is_repeated_up_to_the_horizon():
+    seen = []
+
+    class Watched(moved_starts.Unseen):
+        def step(self, action):
+            seen.append(action.tolist())
+            return super().step(action)
+
+    moved_starts.solved(Watched(), 5, [[100, 100], [200, 100]], np.zeros(2), horizon=4)
     assert seen == [[100, 100], [200, 100], [200, 100], [200, 100]]
 
 

@@ -153,8 +153,8 @@ def test_workflows_call_the_commands_of_the_readme():
         assert re.search(r"^permissions:", file.read_text(), re.MULTILINE)
     readme, page = (ROOT / "README.md").read_text(), (ROOT / "AGENTS.md").read_text()
     assert "make test" in readme
-    assert {"make test", "make coverage"} <= set(called_by(".ci/run"))
-    assert {"check", "test", "coverage"} <= set(called["tests.yml"])
+    assert {"make test", "make shapes", "make coverage"} <= set(called_by(".ci/run"))
+    assert {"check", "test", "shapes", "coverage"} <= set(called["tests.yml"])
     assert set(re.findall(r"^make ([a-z]+)", page, re.MULTILINE)) <= targets
     tests = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
     assert 'python: ["3.11", "3.12", "3.13"]' in tests and "fail-fast: false" in tests
