@@ -19,6 +19,8 @@ RESTARTS = 3
 """How often a worker may be lost and started again before the work ends with an error."""
 SECONDS = 5.0
 """How long the address of a cluster is given to answer."""
+LOCAL = "local"
+"""The address that is a new cluster of this machine."""
 OBJECT_STORE = 100_000_000
 """Bytes of memory for what is on its way between processes, where Ray is started here."""
 
@@ -153,7 +155,7 @@ def connected(workers: Workers) -> Iterator[None]:
 
 
 def join(workers: Workers) -> None:
-    """Connect to the named or the running cluster, or start one of this machine.
+    """Connect to the named or the running cluster, or start one of this machine; `RAY_ADDRESS=local` always does.
 
     Raises:
         ValueError: The cluster takes no connection, or does not start.
@@ -162,15 +164,17 @@ def join(workers: Workers) -> None:
 
     options = {"log_to_driver": False, "logging_level": "error"}
     try:
-        ray.init(workers.address or "auto", **options)
+        if workers.address != LOCAL:
+            ray.init(workers.address or "auto", **options)
+            return
     except ConnectionError as error:
         if workers.address:
             raise ValueError(f"--workers {workers.cluster}: the Ray cluster takes no connection: {error}") from error
-        try:
-            ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE, **options)
-        except Exception as slow:  # Ray raises nothing more precise where its processes do not start in time
-            reason = " ".join(str(slow).split())
-            raise ValueError(f"--workers {workers.cluster}: Ray did not start on this machine: {reason}") from slow
+    try:
+        ray.init(LOCAL, include_dashboard=False, object_store_memory=OBJECT_STORE, **options)
+    except Exception as slow:  # Ray raises nothing more precise where its processes do not start in time
+        reason = " ".join(str(slow).split())
+        raise ValueError(f"--workers {workers.cluster}: Ray did not start on this machine: {reason}") from slow
 
 
 def check_address(workers: Workers) -> None:

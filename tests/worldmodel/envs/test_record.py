@@ -202,7 +202,8 @@ def test_a_ray_cluster_records_the_episodes_that_are_missing(config, recorded, t
     record_episode(resumed, 1)
     command = [sys.executable, "-m", "worldmodel.cli", "record", config.env, "--out", str(resumed.out)]
     command += ["--episodes", "3", "--seed", "4", "--behaviour", "noisy", "--workers", "ray"]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
+    own = {**os.environ, "RAY_ADDRESS": "local"}  # another test may have a cluster on this machine
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=own)
     assert finished.returncode == 0 and "Ray: " in finished.stdout, finished.stderr
     assert_same_data(resumed.out, recorded)
 

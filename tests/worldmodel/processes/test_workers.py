@@ -133,15 +133,22 @@ def test_a_worker_without_that_folder_says_so_in_its_errors(tmp_path):
         worker.call(refuse, "data")
 
 
-def test_a_cluster_that_does_not_start_is_told_in_one_line(monkeypatch):
+@pytest.mark.parametrize(("named", "asked"), [(None, ["auto", "local"]), ("local", ["local"])])
+def test_a_cluster_that_does_not_start_is_told_in_one_line(monkeypatch, named, asked):
+    """A running cluster is looked for first, unless a new one is asked for."""
     ray = pytest.importorskip("ray")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if named:
+        monkeypatch.setenv("RAY_ADDRESS", named)
+    addresses = []
 
-    def init(address: str = "", **options: object) -> None:
-        raise ConnectionError("nothing runs") if address else Exception("timed out\n  during startup")
+    def init(address: str, **options: object) -> None:
+        addresses.append(address)
+        raise ConnectionError("nothing runs") if address == "auto" else Exception("timed out\n  during startup")
 
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(
         ValueError, match=r"^--workers ray: Ray did not start on this machine: timed out during startup$"
     ):
         join(Workers(0, "ray"))
+    assert addresses == asked
