@@ -222,7 +222,7 @@ def make_base(config: TransferConfig) -> None:
         shutil.copytree(config.out / "random" / "vae", config.out / "base.building" / "vae", dirs_exist_ok=True)
         transformer = self_contained(WorldModel.load(run)).to(torch.bfloat16)
         transformer.save_pretrained(config.out / "base.building" / "transformer")
-        description = config.out / "base.building" / "transformer" / "config.json"
+        description = config.out / "base.building" / "transformer" / "config.json"  # it names the folder it came from
         write_json(description, {k: v for k, v in read_object(description).items() if k != "_name_or_path"})
         (config.out / "base.building").rename(config.out / "base")
 

@@ -264,3 +264,8 @@ def test_what_needs_no_extra_works_without_any(tmp_path):
     ended = dict(line.split() for line in finished.stdout.splitlines() if re.fullmatch(r"[a-z-]+ \d", line))
     assert {name for name, status in ended.items() if status != "0"} == {"demo"}
     assert len(ended) > 15 and (tmp_path / "dream.mp4").stat().st_size > 1000
+
+
+def test_what_ships_names_no_place_of_the_machine_that_made_it():
+    files = sorted((ROOT / "checkpoints").rglob("*.json"))
+    assert files and not [str(file) for file in files if re.search(r'"(/|[A-Z]:\\\\)\w', file.read_text())]
