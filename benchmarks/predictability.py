@@ -94,6 +94,13 @@ SLIPS: dict[str, Slip] = {
 """Rows of the table, by name; the last three have about the errors of one frame of the shipped world in a push."""
 
 
+NAMES = (*SLIPS, FROM_RECORDING, FROM_DREAM, WORLD, COPY)
+TITLES = {
+    "error_px": "Error of the block in pixels of 64, all windows",
+    "moving_error_px": "Error of the block in pixels of 64, while it moves",
+}
+
+
 @dataclass(frozen=True)
 class Predictability:
     """What is replayed and dreamed."""
@@ -294,17 +301,17 @@ def add_world(
         rows.add(name, pictures)
 
 
-def simulator_tables(report: Mapping[str, Mapping]) -> str:
-    """Markdown: a row for each slip and, at the end, the world model and copying."""
-    names = [name for name in (*SLIPS, FROM_RECORDING, FROM_DREAM, WORLD, COPY) if name in report]
+def slip_tables(
+    report: Mapping[str, Mapping], names: Sequence[str], horizons: Sequence[int], titles: Mapping[str, str]
+) -> str:
+    """Markdown: for each metric that has a title a table with a row for each name that was measured."""
     sections = []
-    for metric, title in (("error_px", "all windows"), ("moving_error_px", "while it moves")):
+    for metric, title in titles.items():
         rows = []
-        for name in names:
+        for name in (name for name in names if name in report):
             values, ends = report[name][metric], report["intervals"][name][metric]
-            rows.append([name, *(cell(values[str(h)], ends[str(h)]) for h in HORIZONS)])
-        head = ["moved at the start", *(f"at {h}" for h in HORIZONS)]
-        sections.append(f"## Error of the block in pixels of 64, {title}\n\n{table(head, rows)}\n")
+            rows.append([name, *(cell(values[str(h)], ends[str(h)]) for h in horizons)])
+        sections.append(f"## {title}\n\n{table(['moved at the start', *(f'at {h}' for h in horizons)], rows)}\n")
     return "\n".join(sections)
 
 
@@ -356,7 +363,7 @@ def main(config: Predictability) -> None:
             parts.append(pushed_table(source, windows, truth, dreamed, config.seed))
     report = rows.report()
     write_json(config.out / "predictability.json", report)
-    print("\n".join([simulator_tables(report), *parts]), flush=True)
+    print("\n".join([slip_tables(report, NAMES, HORIZONS, TITLES), *parts]), flush=True)
     plot(report, config.out / "predictability.png")
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
+from objects import cell
 from torch import Tensor
 
 from worldmodel.data import EpisodeSource
@@ -14,7 +15,7 @@ from worldmodel.dreams.context import context_of
 from worldmodel.envs import find_objects
 from worldmodel.envs.pusht.scene import placed
 from worldmodel.fidelity.comparison import LAST_CONTEXT, dream
-from worldmodel.fidelity.intervals import bootstrap_interval, statistic_interval
+from worldmodel.fidelity.intervals import statistic_interval
 from worldmodel.fidelity.scores import object_scores
 from worldmodel.fidelity.windows import Window, read_windows
 from worldmodel.model.card import table
@@ -130,8 +131,8 @@ def one_frame_table(
     for name, group in groups_of(motions(windows, truth, 1)[:, 0], before).items():
         kept = group & known
         columns = (apart["block"], turned, reading, apart["agent"])
-        cells = [mean_cell(values[kept], episodes[kept], seed) for values in columns]
-        true = mean_cell(np.linalg.norm(moved, axis=-1)[kept], episodes[kept], seed)
+        cells = [cell(values[kept], episodes[kept], 2, seed) for values in columns]
+        true = cell(np.linalg.norm(moved, axis=-1)[kept], episodes[kept], 2, seed)
         share = "-" if name == RESTS else share_cell(made[kept], moved[kept], episodes[kept], seed)
         rows.append([name, str(kept.sum()), true, cells[0], share, *cells[1:]])
     head = ["frames in which", "frames", "true motion, px", "block, px", "share of the motion"]
@@ -188,8 +189,8 @@ def growth_table(
     known, rows = np.isfinite(growth), []
     for name, group in groups_of(motion, before).items():
         kept, close = group & known, group & known & (errors[:, :-1] < CLOSE_PX)
-        row = [name, f"{kept.sum() / known.sum():.0%}", mean_cell(growth[kept], episodes[kept], seed)]
-        row += [mean_cell(growth[close], episodes[close], seed), f"{growth[kept].sum() / len(windows):+.2f}"]
+        row = [name, f"{kept.sum() / known.sum():.0%}", cell(growth[kept], episodes[kept], 2, seed)]
+        row += [cell(growth[close], episodes[close], 2, seed), f"{growth[kept].sum() / len(windows):+.2f}"]
         rows.append(row)
     head = ["frames of a dream in which truly", "share of them", "growth of the error, px"]
     head += [f"growth where it was below {CLOSE_PX:g} px", f"growth in all {growth.shape[1]} frames, px"]
@@ -211,7 +212,7 @@ def pushed_table(
     episodes, rows = np.array([window.episode for window in windows]), []
     for low, high in PUSHED_FRAMES:
         kept = (pushed >= low) & (pushed <= high) & np.isfinite(last)
-        cells = [mean_cell(values[kept], episodes[kept], seed, digits=1) for values in (last, stays)]
+        cells = [cell(values[kept], episodes[kept], 1, seed) for values in (last, stays)]
         median = f"{np.median(last[kept]):.1f}" if kept.any() else "-"
         rows.append([f"{low} to {high}" if high else "0", str(kept.sum()), *cells, median])
     head = ["pushed in so many frames", "windows", f"error at {dreamed.shape[1]}, px", "copying", "median error"]
@@ -226,15 +227,6 @@ def block_errors(
     truth = find_objects("pusht", recorded(source, windows, horizon))["block"]
     found = find_objects("pusht", dreamed)["block"]
     return object_scores(truth, found, LAST_CONTEXT, range(1, horizon + 1))["error_px"].double().numpy()
-
-
-def mean_cell(values: Float[np.ndarray, "n"], episodes: Any, seed: int, digits: int = 2) -> str:
-    """A mean with its 95% interval over episodes."""
-    if not len(values):
-        return "-"
-    ends = bootstrap_interval(values.astype(float), episodes, seed=seed)
-    around = "" if ends is None else f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
-    return f"{values.mean():.{digits}f}{around}"
 
 
 def share_cell(made: Float[np.ndarray, "n 2"], true: Float[np.ndarray, "n 2"], episodes: Any, seed: int) -> str:

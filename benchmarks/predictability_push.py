@@ -11,7 +11,6 @@ a random direction, and the same actions are applied again.
 """
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 import tyro
 from jaxtyping import Float, Float32, Int64
-from predictability import cell
+from predictability import slip_tables
 
 from worldmodel.display.progress import ProgressLine
 from worldmodel.dreams.context import CONTEXT_FRAMES
@@ -32,7 +31,6 @@ from worldmodel.envs.record import SEED_STRIDE
 from worldmodel.envs.scripts import behave
 from worldmodel.fidelity.scores import MOVED_PX, ScoreTable
 from worldmodel.files import write_json
-from worldmodel.model.card import table
 
 HORIZONS = (1, 5, 10, 25)
 """Frames after the context after which the object is compared with the first run."""
@@ -41,6 +39,10 @@ SLIPS = (0.0, 0.1, 0.25, 0.5, 1.0)
 PLACE = slice(9, 11)
 """The object's x and y among the simulator's coordinates."""
 MILLIMETRE = 1e-3
+TITLES = {
+    "error_px": "Error of the object of push-v3 in pixels of 64, all windows",
+    "moving_error_px": "Error of the object of push-v3 in pixels of 64, where it has moved by 2 px",
+}
 
 
 @dataclass(frozen=True)
@@ -143,19 +145,6 @@ def measure(config: PushPredictability, env: Physics) -> tuple[ScoreTable, Int64
     return scores, np.array(episodes)
 
 
-def markdown(report: Mapping[str, Mapping], names: Sequence[str]) -> str:
-    """Two tables, a row for each slip."""
-    sections = []
-    for metric, title in (("error_px", "all windows"), ("moving_error_px", "where it has moved by 2 px")):
-        rows = []
-        for name in names:
-            values, ends = report[name][metric], report["intervals"][name][metric]
-            rows.append([name, *(cell(values[str(h)], ends[str(h)]) for h in HORIZONS)])
-        head = ["moved at the start", *(f"at {h}" for h in HORIZONS)]
-        sections.append(f"## Error of the object of push-v3 in pixels of 64, {title}\n\n{table(head, rows)}\n")
-    return "\n".join(sections)
-
-
 def main(config: PushPredictability) -> None:
     """Replay and print the tables."""
     if config.quick:
@@ -164,7 +153,8 @@ def main(config: PushPredictability) -> None:
     report = scores.summary(episodes, seed=config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
     write_json(config.out / "push.json", report)
-    print(markdown(report, [name for name in report if name not in ("intervals", "n")]), flush=True)
+    names = [name for name in report if name not in ("intervals", "n")]
+    print(slip_tables(report, names, HORIZONS, TITLES), flush=True)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def test_an_exact_replay_has_no_error_and_a_slip_has_its_own(source, truth, tmp_
     assert 0.5 < report["far"]["error_px"]["1"] < 2
     assert report[script.FROM_DREAM] == report[script.FROM_RECORDING]
     assert report[script.FROM_DREAM]["error_px"]["5"] < 0.2
-    text = script.simulator_tables(report)
+    text = script.slip_tables(report, script.NAMES, script.HORIZONS, script.TITLES)
     assert "| nothing | 0.00 | 0.00 | 0.00 | 0.00 | 0.00 |" in text and "while it moves" in text
 
 
