@@ -39,7 +39,8 @@ def reverse_proxy(port: int, backend: list[str], prefix: str, folder: Path, *, p
         plain: Say nothing of the address in front and keep the prefix, as the shortest nginx configuration does; by
             default the prefix is removed and X-Forwarded-Host and -Proto are sent.
     """
-    client = httpx.AsyncClient(timeout=None)
+    # A connection kept open may be closed by the server just when it is used again: each request opens its own.
+    client = httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_keepalive_connections=0))
 
     async def answer(request: Request) -> Response:
         path = request.url.path
