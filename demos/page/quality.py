@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from worldmodel.display.html import data_uri
+from worldmodel.display.plots import empty_figure
 from worldmodel.fidelity.meaning import meaning
 from worldmodel.files import read_object
 
@@ -82,8 +81,7 @@ def _known(line: Line) -> dict[int, float]:
 
 def plot(lines: Mapping[str, Line], metric: str) -> str:
     """Lines against the horizon as a data URI of an SVG picture."""
-    figure = Figure(figsize=(3.4, 2.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(3.4, 2.4)
     axes = figure.add_subplot()
     for name, line in lines.items():
         known = _known(line)

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from demos.quickstart.improvement import improve_policy, missing
 from demos.quickstart.improvement import meaning as real_meaning
@@ -28,6 +26,7 @@ from rl_posttrain.posttraining.changes import meaning as change_meaning
 from worldmodel.data import open_episodes
 from worldmodel.data.video.write import write_video
 from worldmodel.display.html import Report
+from worldmodel.display.plots import empty_figure
 from worldmodel.display.ranges import Count, Positive, Weight, check_ranges
 from worldmodel.dreams.film import compare, dream_episode
 from worldmodel.envs.record import RecordConfig, record
@@ -387,8 +386,7 @@ def fidelity_rows(measured: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str,
 
 def plot(curves: Mapping[str, tuple[Any, Any]], file: Path, x: str, y: str, *, logarithmic: bool = False) -> None:
     """Write a PNG with one line per curve."""
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(7.0, 3.5)
     axes = figure.subplots()
     for name, (xs, ys) in curves.items():
         axes.plot(xs, ys, label=name)

@@ -5,11 +5,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from worldmodel.display.html import Report
-from worldmodel.display.plots import png
+from worldmodel.display.plots import empty_figure, png
 
 COLUMNS = ("policy", "decided", "success of the decided", "success of all lies between", "unsure from step (median)")
 SIGNALS = {
@@ -64,8 +62,7 @@ def rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def draw(found: Mapping[str, Any]) -> bytes:
     """The signal that one dream in ten exceeds, with the limit, above the share of dreams that are unsure; a PNG."""
-    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(6.4, 5.2)
     above, below = figure.subplots(2, 1, sharex=True)
     for number, each in enumerate(found["policies"]):
         style = {"color": f"C{number % 10}", "lw": 1.4, "ls": "-" if number < 10 else "--"}

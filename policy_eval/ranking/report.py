@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -19,7 +17,7 @@ from policy_eval.ranking.outcomes import ENDINGS
 from policy_eval.statistics.agreement import STATISTICS
 from policy_eval.statistics.resampling import NORMAL
 from worldmodel.display.html import Report
-from worldmodel.display.plots import Row, draw_intervals
+from worldmodel.display.plots import Row, draw_intervals, empty_figure
 from worldmodel.files import write_atomically
 
 WORDS = {
@@ -210,8 +208,7 @@ def draw_leaderboard(report: Mapping[str, Any]) -> bytes:
 def draw_scatter(report: Mapping[str, Any], file: Path) -> None:
     """Dreamed against real scores over the band of a perfect simulator."""
     policies = report["policies"]
-    figure = Figure(figsize=(7.5, 5.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(7.5, 5.5)
     axes = figure.subplots()
     trials = [[p[place]["n"] for p in policies] for place in ("dream", "real")]
     rates = np.linspace(0, 1, 201)
@@ -239,8 +236,7 @@ def draw_pairs(report: Mapping[str, Any], file: Path) -> None:
     index = {name: i for i, name in enumerate(names)}
     places = [p for p in ("dream", "real") if report["pairs"][0][p] is not None]
     side = max(3.0, 0.5 * len(names) + 1.5)
-    figure = Figure(figsize=(side * len(places), side), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(side * len(places), side)
     for number, place in enumerate(places):
         table = np.full((len(names), len(names)), np.nan)
         for pair in report["pairs"]:

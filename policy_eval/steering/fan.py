@@ -1,10 +1,7 @@
 """The imagined ends of the plans of one decision, side by side, as a picture."""
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from policy_eval.steering.steered import Choice
-from worldmodel.display.plots import png
+from worldmodel.display.plots import empty_figure, png
 
 COLUMNS = 4
 
@@ -20,8 +17,7 @@ def draw_fan(choice: Choice, stream: int = 0) -> bytes:
     ends = choice.candidates.imagined.frames[:, -1, 0].unflatten(0, choice.scores.shape)[stream].cpu().numpy()
     columns = min(COLUMNS, len(scores))
     rows = -(-len(scores) // columns)
-    figure = Figure(figsize=(4.6, 0.3 + 1.3 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(4.6, 0.3 + 1.3 * rows)
     for number, (picture, score) in enumerate(zip(ends, scores, strict=True)):
         axes = figure.add_subplot(rows, columns, number + 1)
         axes.imshow(picture)

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from worldmodel.display.plots import empty_figure
 from worldmodel.files import write_atomically
+
+if TYPE_CHECKING:
+    import matplotlib.axes
 
 SMOOTH = 10
 """The drawn reward is the mean of this many updates, but at most of a third of all of them."""
@@ -44,8 +46,7 @@ def plot_run(updates: Sequence[Mapping], evaluations: Sequence[Mapping], file: P
     """Rewards above, if there are any, and the guards on held-out episodes below, over updates."""
     label, curves = reward_curves(updates)
     panels = 2 if curves else 1
-    figure = Figure(figsize=(9, 3 * panels), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(9.0, 3.0 * panels)
     *above, held = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
     for reward in above:
         draw_rewards(reward, label, curves)
@@ -61,7 +62,7 @@ def plot_run(updates: Sequence[Mapping], evaluations: Sequence[Mapping], file: P
     write_atomically(file, lambda path: figure.savefig(path, format="png", dpi=100))
 
 
-def draw_rewards(axes: Axes, label: str, curves: Mapping[str, Curve]) -> None:
+def draw_rewards(axes: "matplotlib.axes.Axes", label: str, curves: Mapping[str, Curve]) -> None:
     """Draw the rewards of all updates faintly, and their running means."""
     for name, (steps, values) in curves.items():
         width = max(min(SMOOTH, len(values) // 3), 1)

@@ -87,11 +87,12 @@ def test_importing_a_root_imports_nothing_heavy():
 
 
 @pytest.mark.slow
-def test_commands_start_without_what_only_metrics_need():
+def test_commands_start_without_what_only_metrics_plots_and_fsdp_need():
     commands = "worldmodel.training.pretrain policy_eval.ranking.command policy_eval.judge.train"
     commands += " rl_posttrain.posttraining.train rl_posttrain.imagination.train worldmodel.fidelity.measure"
     loaded = python(f"import sys, {', '.join(commands.split())}; print(*sys.modules)").split()
-    assert {"torchmetrics", "torchvision", "lpips", "scipy", "diffusers"} & set(loaded) == set()
+    late = {"torchmetrics", "torchvision", "lpips", "scipy", "diffusers", "matplotlib", "sympy", "triton"}
+    assert late & set(loaded) == set()
 
 
 def test_importing_a_root_is_instant():

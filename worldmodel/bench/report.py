@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from worldmodel.display.plots import empty_figure
 from worldmodel.files import write_atomically
+
+if TYPE_CHECKING:
+    import matplotlib.axes
 
 
 def print_bench(report: Mapping[str, Any], console: Console) -> None:
@@ -72,8 +73,7 @@ def grid_table(report: Mapping[str, Any]) -> Table:
 
 def plot_bench(report: Mapping[str, Any], file: Path) -> None:
     """Cost against step index, against batch, and against context with and without the cache."""
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(11.0, 3.4)
     steps, batches, contexts = figure.subplots(1, 3)
     _plot_steps(steps, report["long"]["seconds"])
     _plot_batches(batches, report["grid"])
@@ -81,12 +81,12 @@ def plot_bench(report: Mapping[str, Any], file: Path) -> None:
     write_atomically(file, lambda path: figure.savefig(path, format="png", dpi=120))
 
 
-def _plot_steps(axes: Axes, seconds: list[float]) -> None:
+def _plot_steps(axes: "matplotlib.axes.Axes", seconds: list[float]) -> None:
     axes.plot(range(1, len(seconds) + 1), [1000 * each for each in seconds], ".", markersize=2)
     axes.set(xlabel="step of the stream", ylabel="ms per step", ylim=(0, None))
 
 
-def _plot_batches(axes: Axes, grid: list[Mapping[str, Any]]) -> None:
+def _plot_batches(axes: "matplotlib.axes.Axes", grid: list[Mapping[str, Any]]) -> None:
     context = grid[0]["context"]
     for num_steps in sorted({row["num_steps"] for row in grid}):
         rows = [r for r in grid if (r["num_steps"], r["context"]) == (num_steps, context)]
@@ -96,7 +96,7 @@ def _plot_batches(axes: Axes, grid: list[Mapping[str, Any]]) -> None:
     axes.legend()
 
 
-def _plot_contexts(axes: Axes, rows: list[Mapping[str, Any]]) -> None:
+def _plot_contexts(axes: "matplotlib.axes.Axes", rows: list[Mapping[str, Any]]) -> None:
     lengths = [row["context"] for row in rows]
     for name, label in (("cached", "ring cache"), ("recomputed", "context read again")):
         axes.plot(lengths, [row["ms"][name] for row in rows], "o-", label=label)

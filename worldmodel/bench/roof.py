@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+from worldmodel.streaming.onednn import ONEDNN
 from worldmodel.streaming.stream import Stream
 from worldmodel.world_model import WorldModel
 
@@ -17,14 +18,27 @@ GEMM_SIZES = {"cpu": (256, 512, 1024, 2048), "gpu": (2048, 4096, 8192)}
 
 def count_flops(function: Callable[[], object]) -> int:
     """Floating point operations of the matrix products, attentions and convolutions of a call."""
-
-    def product(summed: torch.Size, a: torch.Size, b: torch.Size, **others: object) -> int:
-        return 2 * a[0] * a[1] * b[1]
-
-    in_place = {torch.ops.aten.addmm_: product}
-    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+    formulas = {torch.ops.aten.addmm_: _product_in_place}
+    if torch.backends.mkldnn.is_available():
+        formulas |= {ONEDNN._linear_pointwise: _packed_product, ONEDNN._convolution_pointwise: _packed_convolution}
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         function()
     return counter.get_total_flops()
+
+
+def _product_in_place(summed: torch.Size, a: torch.Size, b: torch.Size, **named: object) -> int:
+    return 2 * a[0] * a[1] * b[1]
+
+
+def _packed_product(x: torch.Size, *others: object, out_shape: torch.Size, **named: object) -> int:
+    """Counted as PyTorch counts a plain product."""
+    return 2 * x[-1] * out_shape.numel()
+
+
+def _packed_convolution(x: torch.Size, *others: object, out_shape: torch.Size, **named: object) -> int:
+    """Counted as PyTorch counts a plain convolution; a summand comes before the weight."""
+    weight = [s for s in others if isinstance(s, torch.Size) and len(s) == 4][-1]
+    return conv_flop_count(list(x), list(weight), list(out_shape))
 
 
 def step_flops(stream: Stream, actions: Float[Tensor, "b a"] | None, num_steps: int) -> int:

@@ -3,10 +3,11 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+if TYPE_CHECKING:  # half a second of every command that draws at its end only
+    import matplotlib.axes
+    import matplotlib.figure
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,23 @@ class Row:
     high: float
 
 
-def panel(width: float = 4.6, height: float = 3.2) -> tuple[Figure, Axes]:
-    """An empty figure of one panel; the size is in inches."""
+def empty_figure(width: float, height: float) -> "matplotlib.figure.Figure":
+    """A figure without panels, which needs no display; the size is in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def panel(width: float = 4.6, height: float = 3.2) -> tuple["matplotlib.figure.Figure", "matplotlib.axes.Axes"]:
+    """An empty figure of one panel; the size is in inches."""
+    figure = empty_figure(width, height)
     return figure, figure.subplots()
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: "matplotlib.figure.Figure") -> bytes:
     """A figure as the contents of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from worldmodel.display.plots import empty_figure
 from worldmodel.fidelity.uncertainty.report import COLUMNS, EXPLAINED, uncertainty_rows
 from worldmodel.files import write_atomically
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import matplotlib.figure
 
 METRICS = {
     "psnr": ("PSNR, dB", "{:.2f}"),
@@ -147,11 +149,10 @@ def plot_fidelity(report: Mapping[str, Any], file: Path) -> None:
     write_atomically(file, lambda path: figure.savefig(path, format="png", dpi=100))
 
 
-def _draw(report: Mapping[str, Any], panels: list[Panel]) -> Figure:
+def _draw(report: Mapping[str, Any], panels: list[Panel]) -> "matplotlib.figure.Figure":
     columns = 4
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.4 * columns, 2.6 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(3.4 * columns, 2.6 * rows)
     for number, (title, lines) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, number + 1)
         axes.set_title(title, fontsize=9)
@@ -161,7 +162,9 @@ def _draw(report: Mapping[str, Any], panels: list[Panel]) -> Figure:
     return figure
 
 
-def draw_panel(axes: Axes, report: Mapping[str, Any], title: str, lines: Mapping[str, tuple[str, ...]]) -> None:
+def draw_panel(
+    axes: "matplotlib.axes.Axes", report: Mapping[str, Any], title: str, lines: Mapping[str, tuple[str, ...]]
+) -> None:
     """Draw one plot of `panels_of`, with the intervals as bands; nothing where nothing was measured."""
     for label, path in lines.items():
         _draw_line(axes, report, path, label)
@@ -173,7 +176,7 @@ def draw_panel(axes: Axes, report: Mapping[str, Any], title: str, lines: Mapping
         axes.legend(fontsize=7)
 
 
-def _draw_line(axes: Axes, report: Mapping[str, Any], path: tuple[str, ...], label: str) -> None:
+def _draw_line(axes: "matplotlib.axes.Axes", report: Mapping[str, Any], path: tuple[str, ...], label: str) -> None:
     values = _at(report, path)
     known = [horizon for horizon, value in values.items() if value is not None]
     if not known:

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
 ONEDNN = torch.ops.mkldnn  # fused operators, as torch.compile uses them
 
@@ -96,19 +95,3 @@ class Convolution:
             x, y, self.weight, self.bias, *self.geometry, "add", None, None, [], None
         )
         return z.permute(0, 2, 3, 1)
-
-
-def _matrix_flops(x: torch.Size, *others: object, out_shape: torch.Size, **named: object) -> int:
-    """Counted as PyTorch counts a plain product."""
-    return 2 * x[-1] * out_shape.numel()
-
-
-def _convolution_flops(x: torch.Size, *others: object, out_shape: torch.Size, **named: object) -> int:
-    """Counted as PyTorch counts a plain convolution; a summand comes before the weight."""
-    weight = [s for s in others if isinstance(s, torch.Size) and len(s) == 4][-1]
-    return conv_flop_count(list(x), list(weight), list(out_shape))
-
-
-if torch.backends.mkldnn.is_available():
-    register_flop_formula([ONEDNN._linear_pointwise])(_matrix_flops)
-    register_flop_formula([ONEDNN._convolution_pointwise])(_convolution_flops)

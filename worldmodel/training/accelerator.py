@@ -18,7 +18,6 @@ from accelerate.utils import (
     InitProcessGroupKwargs,
 )
 from torch import nn
-from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
 from worldmodel.model.precision import choose_device, command_device, compute_dtype, say_device
 from worldmodel.training.optimizers import Muon
@@ -119,6 +118,8 @@ def joined(
             raise ValueError(
                 "Muon needs whole matrices, which FSDP does not keep; pass --no-muon, or launch without it"
             )
+        from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy  # half a second, for FSDP alone
+
         plugin = accelerator.state.fsdp_plugin
         plugin.auto_wrap_policy = transformer_auto_wrap_policy if blocks else None
         plugin.transformer_cls_names_to_wrap = sorted({type(block).__name__ for block in blocks})

@@ -17,7 +17,6 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_gather
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 Value = TypeVar("Value")
 
@@ -195,18 +194,29 @@ def collected(rows: Shaped[Tensor, "b *n"], total: int, repeats: int = 1) -> Sha
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor of which FSDP gives every process a part; all processes have to ask for it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_part(tensor) else tensor
 
 
 def is_divided(model: nn.Module) -> bool:
     """Whether FSDP has given this process a part of the weights only."""
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    return any(_is_part(parameter) for parameter in model.parameters())
+
+
+def _is_part(tensor: Tensor) -> bool:
+    """Whether FSDP has divided this tensor; its class, which takes half a second to import, is there only then."""
+    if not distributed.is_initialized():
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
 
 
 def divided_as(tensor: Tensor, values: Tensor) -> Tensor:
     """The values, divided among the processes as a tensor of their shape is; as they are where it is not."""
-    if not isinstance(tensor, DTensor) or values.shape != tensor.shape:
+    if not _is_part(tensor) or values.shape != tensor.shape:
         return values
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(values.to(tensor.device), tensor.device_mesh, tensor.placements)
 
 

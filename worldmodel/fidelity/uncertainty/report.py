@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
+from worldmodel.display.plots import empty_figure
 from worldmodel.display.words import sign_of, span
 from worldmodel.fidelity.intervals import TOO_FEW
 from worldmodel.files import write_atomically
+
+if TYPE_CHECKING:
+    import matplotlib.axes
 
 COLUMNS = ("what predicts the error", "in a frame", "over episodes", "ideal gain", "surest half")
 EXPLAINED = (
@@ -67,8 +67,7 @@ def uncertainty_meaning(report: Mapping[str, Any]) -> list[str]:
 
 def plot_uncertainty(report: Mapping[str, Any], file: Path) -> None:
     """Write a PNG: error against the share that is kept, rank correlation against the horizon, and the episodes."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(12.0, 3.6)
     curve, frames, episodes = figure.subplots(1, 3)
     draw_curve(curve, report)
     for name in report["predictors"]:
@@ -86,7 +85,7 @@ def plot_uncertainty(report: Mapping[str, Any], file: Path) -> None:
     write_atomically(file, lambda path: figure.savefig(path, format="png", dpi=100))
 
 
-def draw_curve(axes: Axes, report: Mapping[str, Any]) -> None:
+def draw_curve(axes: "matplotlib.axes.Axes", report: Mapping[str, Any]) -> None:
     """The error of the windows that are kept when the least certain ones are left out."""
     shares = [100 * share for share in report["shares"]]
     labels = LABELS | {"ideal": "the error itself (ideal)"}
