@@ -64,7 +64,8 @@ def _serve() -> None:
     for command in COMMANDS.values():
         if command.module != "demos.page.app":  # Gradio starts threads
             importlib.import_module(command.module)
-    importlib.import_module("worldmodel.envs.pusht.env")
+    for late in ("worldmodel.envs.pusht.env", "matplotlib.backends.backend_agg", "torch._dynamo"):
+        importlib.import_module(late)  # an optimiser imports the last one
     gc.freeze()  # what was imported is never looked through for garbage again
     assert threading.active_count() == 1, "threads do not survive a fork"
     for line in iter(sys.stdin.readline, ""):
