@@ -31,7 +31,7 @@ from policy_eval.judge.find import load_judge, load_trained, reward_range
 from policy_eval.judge.judge import LearnedJudge
 from worldmodel.data import EpisodeSource, open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
-from worldmodel.display.ranges import Count, Whole, check_ranges
+from worldmodel.display.ranges import Count, Port, check_ranges
 from worldmodel.dreams.context import check_views
 from worldmodel.dreams.verdict import Judge
 from worldmodel.envs import has_simulator, lacks
@@ -80,7 +80,7 @@ class DemoConfig:
     host: str = "127.0.0.1"
     """Address of the network interface that the page is served on. By default only this machine can open the page;
     with 0.0.0.0 everybody can who reaches this machine by network, and there is no password."""
-    port: Whole = 7860
+    port: Port = 7860
     """The page is at http://HOST:PORT."""
     root_path: str = ""
     """Path under which a reverse proxy shows the page, such as /demo, or the whole address, such as

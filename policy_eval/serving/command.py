@@ -21,7 +21,7 @@ from policy_eval.serving.policy_host import PolicyHost
 from policy_eval.serving.processes import Processes
 from worldmodel.data import open_episodes
 from worldmodel.data.options import DataOptions, DataPath, ReadOptions
-from worldmodel.display.ranges import Count, Whole, check_ranges
+from worldmodel.display.ranges import Count, Port, check_ranges
 from worldmodel.dreams.starts import Starts
 from worldmodel.model.precision import command_device
 from worldmodel.processes import end_with_parent, terminate_as_interrupt
@@ -53,7 +53,7 @@ class ServeConfig:
     """Folder of the policy to serve, hf://USER/NAME@REV, module:name for a policy of yours, or lerobot:FOLDER."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 lets other machines in."""
-    port: Whole = 8000
+    port: Port = 8000
     """Port to listen on; with 0 any free one."""
     processes: Count = 1
     """Number of processes behind the port. Each loads the world model or the policy, and takes its share of the

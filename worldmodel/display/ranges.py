@@ -25,6 +25,8 @@ Count = Annotated[int, Ge(1)]
 """A whole number from 1 on."""
 Several = Annotated[int, Ge(2)]
 """A whole number from 2 on."""
+Port = Annotated[int, Ge(0), Le(65535)]
+"""A port of TCP."""
 Weight = Annotated[float, Ge(0)]
 """A number from 0 on."""
 Positive = Annotated[float, Gt(0)]

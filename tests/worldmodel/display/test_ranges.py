@@ -10,7 +10,18 @@ import pytest
 import tyro
 
 from worldmodel.cli import COMMANDS, main
-from worldmodel.display.ranges import Bound, Count, ErrorRate, OpenShare, Positive, Several, Share, Whole, check_ranges
+from worldmodel.display.ranges import (
+    Bound,
+    Count,
+    ErrorRate,
+    OpenShare,
+    Port,
+    Positive,
+    Several,
+    Share,
+    Whole,
+    check_ranges,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,7 @@ class Config:
     decay: OpenShare = 0.0
     error: ErrorRate = 0.1
     workers: Whole | str = "ray"
+    port: Port = 8000
     batch: tuple[Count, ...] = (1,)
     size: tuple[Count, Count] | None = None
     pairs: dict[Whole, Whole] = field(default_factory=dict)
@@ -56,6 +68,7 @@ def test_numbers_within_their_ranges_pass():
         (Config(decay=1.0), "--decay is at least 0 and below 1, got 1"),
         (Config(error=0.5), "--error is above 0 and below 0.5, got 0.5"),
         (Config(workers=-1), "--workers is at least 0, got -1"),
+        (Config(port=65536), "--port is at least 0 and at most 65535, got 65536"),
         (Config(batch=(8, 0)), "--batch is at least 1, got 0"),
         (Config(size=(4, 0)), "--size is at least 1, got 0"),
         (Config(pairs={0: -2}), "--pairs is at least 0, got -2"),
