@@ -65,7 +65,7 @@ opencv:
 # Some tests need a system package: a browser for the demo page, OSMesa for Meta-World without a
 # display. Where one is missing they skip and name it.
 system:
-	@for package in chromium libosmesa6; do \
+	@for package in chromium-headless-shell libosmesa6; do \
 		if dpkg -s $$package >/dev/null 2>&1 || command -v $$package >/dev/null; then :; \
 		elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			echo "installing $$package for the tests"; \

@@ -22,6 +22,18 @@ from pathlib import Path
 
 from places import ROOT
 
+LATE = (
+    "gym_pusht.envs.pusht",
+    "matplotlib.backends.backend_agg",
+    "pandas",
+    "torch._dynamo",
+    "torch.utils.tensorboard",
+    "torchmetrics.functional.image",
+    "torchvision.models",
+    "worldmodel.envs.pusht.env",
+)
+"""What many commands import on their way: their optimisers, metrics, tables and plots."""
+
 
 def python(
     *arguments: object, cwd: Path | str | None = None, env: Mapping[str, str] | None = None
@@ -64,8 +76,8 @@ def _serve() -> None:
     for command in COMMANDS.values():
         if command.module != "demos.page.app":  # Gradio starts threads
             importlib.import_module(command.module)
-    for late in ("worldmodel.envs.pusht.env", "matplotlib.backends.backend_agg", "torch._dynamo"):
-        importlib.import_module(late)  # an optimiser imports the last one
+    for late in LATE:
+        importlib.import_module(late)
     gc.freeze()  # what was imported is never looked through for garbage again
     assert threading.active_count() == 1, "threads do not survive a fork"
     for line in iter(sys.stdin.readline, ""):

@@ -20,7 +20,7 @@ def test_with_lerobot(): pass
 
 def test_that_runs(): pass
 
-@pytest.mark.skipif({missing}, reason="needs the system package chromium")
+@pytest.mark.skipif({missing}, reason="needs the system package chromium-headless-shell")
 def test_in_a_browser(): pass
 """
 
@@ -40,7 +40,7 @@ def test_a_skip_fails_the_session(tmp_path):
     finished = run(tmp_path, missing=True, ci="true", workers="1")
     assert finished.returncode == 1, finished.stdout + finished.stderr
     assert "FAILED under CI because it was skipped" in finished.stdout
-    assert "needs the system package chromium" in finished.stdout
+    assert "needs the system package chromium-headless-shell" in finished.stdout
 
 
 @pytest.mark.slow
