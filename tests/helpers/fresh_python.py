@@ -5,12 +5,15 @@ end of a process needs a real one: `subprocess`.
 """
 
 import atexit
+import contextlib
+import fcntl
 import functools
 import gc
 import importlib
 import json
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
@@ -40,13 +43,12 @@ def python(
 ) -> subprocess.CompletedProcess[str]:
     """Run `python ARGUMENTS` (`-m MODULE ...`, `-c CODE ...` or `FILE ...`); returns status and text."""
     words = [str(each) for each in arguments]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
         files = [Path(folder, name) for name in ("stdout", "stderr")]
         asked = {"words": words, "cwd": str(cwd or Path.cwd()), "env": dict(os.environ if env is None else env)}
-        server = _server()
-        server.stdin.write(json.dumps(asked | {"files": [str(file) for file in files]}) + "\n")
-        server.stdin.flush()
-        status = int(server.stdout.readline())
+        server.connect(_server())
+        server.sendall((json.dumps(asked | {"files": [str(file) for file in files]}) + "\n").encode())
+        status = int(server.makefile().readline())
         return subprocess.CompletedProcess(words, status, *(file.read_text() for file in files))
 
 
@@ -56,20 +58,25 @@ def worldmodel(*arguments: object, **settings: object) -> subprocess.CompletedPr
 
 
 @functools.cache
-def _server() -> subprocess.Popen[str]:
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    server = subprocess.Popen([sys.executable, __file__], **pipes)
+def _server() -> str:
+    """The socket of the one server of all processes of a test session; the first of them starts it."""
+    owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    address = Path(tempfile.gettempdir(), f"fresh-python-{os.getuid()}-{owner}")
+    with address.with_suffix(".lock").open("w") as lock, socket.socket(socket.AF_UNIX) as trial:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if trial.connect_ex(str(address)):
+            command = [sys.executable, __file__, str(address), str(owner)]
+            started = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+            assert started.stdout.readline() == b"ready\n", "the server of the forks did not start"
+            _kept.append(started)
+    return str(address)
 
-    def end() -> None:
-        server.stdin.close()
-        server.wait()
 
-    atexit.register(end)
-    return server
+_kept: list[subprocess.Popen[bytes]] = []
 
 
-def _serve() -> None:
-    """Fork for each line of the standard input, and say with which status the fork ended."""
+def _serve(address: str, owner: int) -> None:
+    """Fork for each connection, until the owner has ended."""
     sys.path.insert(1, str(ROOT))
     from worldmodel.cli import COMMANDS
 
@@ -80,14 +87,42 @@ def _serve() -> None:
         importlib.import_module(late)
     gc.freeze()  # what was imported is never looked through for garbage again
     assert threading.active_count() == 1, "threads do not survive a fork"
-    for line in iter(sys.stdin.readline, ""):
-        asked = json.loads(line)
+    Path(address).unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(address)
+        server.listen()
+        server.settimeout(1)
+        print("ready", flush=True)
+        while _lives(owner):
+            with contextlib.suppress(TimeoutError):
+                _answer(server.accept()[0])
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(-1, os.WNOHANG)
+    for file in (Path(address), Path(address).with_suffix(".lock")):
+        file.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _answer(connection: socket.socket) -> None:
+    """Do in a fork what a connection asks, and let another fork say with which status that one ended."""
+    with connection:
+        if os.fork():
+            return
+        asked = json.loads(connection.makefile().readline())
         child = os.fork()
         if child == 0:
+            connection.close()
             os._exit(_status(asked))
         _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
-    os._exit(0)
+        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        os._exit(0)
 
 
 def _status(asked: dict) -> int:
@@ -138,4 +173,4 @@ def _run(asked: dict) -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(sys.argv[1], int(sys.argv[2]))
