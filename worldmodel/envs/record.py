@@ -176,9 +176,15 @@ def simulate_episode(config: RecordConfig, reset_seed: int) -> tuple[Episode, st
 
 
 def record_episode(config: RecordConfig, index: int) -> int:
-    """Record and stage episode `index`; returns its number of frames."""
+    """Record and stage episode `index`; returns its number of frames.
+
+    Raises:
+        ValueError: Somebody removed the folder meanwhile.
+    """
     reset_seed = config.seed * SEED_STRIDE + index
     episode, behaviour = simulate_episode(config, reset_seed)
+    if not config.out.is_dir():
+        raise ValueError(f"{config.out} was removed while episode {index} was recorded")
     metadata = {"reset_seed": reset_seed, "behaviour": behaviour}
     metadata |= {"shift": config.shift} if config.shift else {}
     stage(episode, config.out, index, environment(config), metadata, name=config.env)

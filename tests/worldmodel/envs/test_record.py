@@ -157,6 +157,13 @@ def test_wrong_settings_are_refused(config, tmp_path, change, message):
         record(dataclasses.replace(config, out=tmp_path / "set", **change))
 
 
+def test_a_folder_that_is_removed_meanwhile_is_not_made_again(config, tmp_path):
+    gone = dataclasses.replace(config, out=tmp_path / "gone", horizon=2)
+    with pytest.raises(ValueError, match="gone was removed while episode 1 was recorded"):
+        record_episode(gone, 1)
+    assert not gone.out.exists()
+
+
 def test_size_is_that_of_both_cameras(config, tmp_path):
     small = dataclasses.replace(config, out=tmp_path / "set", size=32, episodes=1)
     assert open_episodes(record(small)).size == (32, 32)
@@ -171,6 +178,7 @@ def test_staged_episodes_are_kept_and_the_rest_added(config, recorded, tmp_path)
     before = staged.stat().st_ino
     assert staged_episodes(resumed.out) == {1}
     files = {file: file.read_bytes() for file in staged.rglob("*") if file.is_file()}
+    (tmp_path / "other").mkdir()
     record_episode(dataclasses.replace(config, out=tmp_path / "other"), 1)
     again = next((tmp_path / "other").rglob("episode_000001"))
     for file, content in files.items():
@@ -190,6 +198,7 @@ def test_an_episode_of_another_machine_is_the_same(config, tmp_path):
     frames, files = recorded_elsewhere(there, 1)
     assert not there.out.exists()
     write_staged(there.out, 1, files)
+    here.out.mkdir()
     assert record_episode(here, 1) == frames and staged_episodes(there.out) == {1}
     assert staged_files(there.out) == staged_files(here.out) != {}
 

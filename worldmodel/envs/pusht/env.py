@@ -15,6 +15,7 @@ from jaxtyping import Float
 from worldmodel.envs.pusht.scene import WORLD_SIZE, Scene
 from worldmodel.envs.pusht.shift import SHIFTS, outer_start, turned_action
 from worldmodel.envs.shift import check_shift
+from worldmodel.processes import undisturbed
 
 POSITION_RADIUS = 30.0  # world units
 POSITION_REWARD_RANGE = 256.0
@@ -139,7 +140,8 @@ class PushT(PushTEnv):
             raise ValueError(f"an action of {self.name} is two finite numbers, got {action!r}")
         if self.shift == "turned-actions":
             target = turned_action(self.agent_position, target)
-        observation, _, _, _, info = super().step(target.clip(0, WORLD_SIZE))
+        with undisturbed():  # Ctrl-C within the simulator's calls back to Python would be lost
+            observation, _, _, _, info = super().step(target.clip(0, WORLD_SIZE))
         del info["is_success"]
         self.steps += 1
         reward, info["success"] = self.score(float(info["coverage"]))

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 import warnings
@@ -227,3 +228,15 @@ def test_placed_turns_and_moves():
     np.testing.assert_allclose(
         placed(np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([10.0, 20.0, np.pi / 2])), [[10, 21], [8, 20]]
     )
+
+
+def test_ctrl_c_while_the_agent_touches_the_block_is_not_lost():
+    """The simulator's C code swallows what is raised in the function that it calls at every contact."""
+    env = PushT()
+    env.reset(seed=0)
+    touched = []
+    env.collision_handeler.post_solve = lambda *about: touched.append(signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        for _ in range(20):
+            env.step(np.array(env.block.position))
+    assert touched
