@@ -65,6 +65,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "strong realism": pathwise(realism=1.0),
     "perceptual": pathwise(perceptual=0.5),
     "realism+perceptual+actions": pathwise(realism=0.5, perceptual=0.5, agreement=0.5),
+    "actions": pathwise(agreement=0.5),
     "nft": {"objective": "nft"},
     "nft+actions": {"objective": "nft"},
     "self-rollout": {"objective": "self-rollout"},
