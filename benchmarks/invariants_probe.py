@@ -159,7 +159,9 @@ def fits(folder: Path) -> Arrays:
     data, few = starts(folder), {"steps": 4, "batch": 8}
     clone(CloneConfig(data, folder / "policy", relative_to={0: 0, 1: 1}, cap=20.0, **few))
     train_judge(JudgeConfig(data, folder / "judge", held_out=0.75, **few))
-    train_inverse_dynamics(InverseDynamicsTraining(data, folder / "inverse_dynamics", validation_episodes=2, **few))
+    train_inverse_dynamics(
+        InverseDynamicsTraining(data, folder / "inverse_dynamics", validation_episodes=2, head_steps=20, **few)
+    )
     files = {file.parent.name: file for file in sorted(folder.glob("*/*.safetensors"))}
     return {f"fits.{name}": digest(load_file(file).values()) for name, file in files.items()}
 

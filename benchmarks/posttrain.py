@@ -247,6 +247,7 @@ def rewarding_dynamics(config: PosttrainBenchmark, data: Path) -> Path:
                 out=folder,
                 world=config.world,
                 steps=config.dynamics_steps,
+                head_steps=3 * config.dynamics_steps,
                 validation_episodes=4,
                 overwrite=True,
             )

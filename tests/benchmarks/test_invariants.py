@@ -21,10 +21,12 @@ SMALL = """
 import sys
 sys.path.insert(0, "benchmarks")
 import invariants_probe
+import worldmodel.fidelity.uncertainty.calibration as calibration
 invariants_probe.DREAMT = 2
 invariants_probe.RANK["horizon"] = 4
-few = {"horizon": 6, "streams": 4, "pool": 4, "validation_starts": 1, "validation_horizon": 2}
+few = {"horizon": 6, "streams": 4, "pool": 4, "validation_starts": 1, "validation_horizon": 2, "confirm": 2}
 invariants_probe.IMAGINE.update(few)
+calibration.STARTS = 4
 invariants_probe.run(invariants_probe.PROBES)
 """
 
