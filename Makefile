@@ -62,10 +62,10 @@ opencv:
 		{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends libgl1 libglib2.0-0; } >/dev/null; \
 	else echo "OpenCV needs the system packages libgl1 and libglib2.0-0; install them and call make again"; exit 1; fi
 
-# Some tests need a system package: a browser for the demo page, OSMesa for Meta-World without a
-# display. Where one is missing they skip and name it.
+# Some tests need a system package: a browser for the demo page (Chromium with windows does, too, but takes more time),
+# OSMesa for Meta-World without a display. Where one is missing they skip and name it.
 system:
-	@for package in chromium-headless-shell libosmesa6; do \
+	@for package in $$(command -v chromium >/dev/null || echo chromium-headless-shell) libosmesa6; do \
 		if dpkg -s $$package >/dev/null 2>&1 || command -v $$package >/dev/null; then :; \
 		elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			echo "installing $$package for the tests"; \

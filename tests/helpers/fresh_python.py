@@ -23,6 +23,7 @@ import types
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 from places import ROOT
 
 LATE = (
@@ -93,21 +94,13 @@ def _serve(address: str, owner: int) -> None:
         server.listen()
         server.settimeout(1)
         print("ready", flush=True)
-        while _lives(owner):
+        while psutil.pid_exists(owner):
             with contextlib.suppress(TimeoutError):
                 _answer(server.accept()[0])
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-1, os.WNOHANG)
     for file in (Path(address), Path(address).with_suffix(".lock")):
         file.unlink(missing_ok=True)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _answer(connection: socket.socket) -> None:

@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # nothing opens a window
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -97,6 +98,10 @@ class PushT(PushTEnv):
     def solved(self) -> bool:
         """Whether the current state is a success."""
         return self.score(self._get_coverage())[1]
+
+    def _set_state(self, state: Sequence[float] | Float[np.ndarray, "5"]) -> None:
+        with undisturbed():  # as in `step`
+            super()._set_state(state)
 
     def get_obs(self) -> Observation:
         """Draw the current state and return both pictures and the agent's position."""

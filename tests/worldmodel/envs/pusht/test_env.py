@@ -240,3 +240,5 @@ def test_ctrl_c_while_the_agent_touches_the_block_is_not_lost():
         for _ in range(20):
             env.step(np.array(env.block.position))
     assert touched
+    with pytest.raises(KeyboardInterrupt):
+        env._set_state([*env.block_centre, *env.block_pose])
